@@ -1,0 +1,147 @@
+import type { Secret } from './secret.ts'
+
+/** A socket to listen on. Port 0 lets the system choose. */
+export type ListenAddress = { readonly host: string; readonly port: number }
+
+/** How a token request names one resource (contract section 3). */
+export type ResourceDialect = 'resource' | 'scope' | 'resource-indicator' | 'audience'
+
+/** How Cloakroom proves to the token endpoint that it is the client (OpenID Connect Core §9). */
+export type ClientAuthConfig =
+  | { readonly method: 'client_secret_basic' | 'client_secret_post'; readonly secret: Secret }
+  | {
+      readonly method: 'private_key_jwt'
+      /** PKCS#8 PEM. */
+      readonly key: Secret
+      readonly keyId?: string
+      /** JWS algorithm, e.g. RS256, PS256, ES256. */
+      readonly algorithm: string
+    }
+  | { readonly method: 'none' }
+
+/** The provider's endpoints when they are not discovered, or override what was. Absolute URLs. */
+export type ProviderEndpoints = {
+  readonly authorization?: string
+  readonly token?: string
+  readonly jwks?: string
+  readonly revocation?: string
+  readonly endSession?: string
+  readonly userinfo?: string
+}
+
+/** The OpenID Provider / authorization server. */
+export type ProviderConfig = {
+  readonly issuer: string
+  /** Present: explicit endpoints. When authorization, token and jwks are all given, nothing is discovered. */
+  readonly endpoints?: ProviderEndpoints
+  readonly clientId: string
+  readonly clientAuth: ClientAuthConfig
+  readonly resourceDialect: ResourceDialect
+  readonly scopes: readonly string[]
+  readonly par: 'auto' | 'required' | 'off'
+  readonly authorizationParams: Readonly<Record<string, string>>
+  /** Entra `tid` allow-list; empty = not checked. */
+  readonly allowedTenants: readonly string[]
+  readonly timeoutMs: number
+}
+
+/** TLS towards Redis or an upstream; PEM texts. */
+export type TlsConfig = {
+  readonly ca?: string
+  readonly cert?: string
+  readonly key?: Secret
+  readonly servername?: string
+}
+
+/** Where sessions and tokens are kept. */
+export type StoreConfig =
+  | {
+      readonly type: 'redis'
+      readonly url: string
+      readonly username?: string
+      readonly password?: Secret
+      readonly tls?: TlsConfig
+      readonly keyPrefix: string
+    }
+  | { readonly type: 'memory' }
+
+/** One 256-bit session key: 32 bytes. */
+export type SessionKeyBytes = Buffer
+
+/** The browser's session. */
+export type SessionConfig = {
+  readonly store: StoreConfig
+  /** The first seals, all open; never empty. */
+  readonly keys: readonly SessionKeyBytes[]
+  readonly idleTimeoutMs: number
+  readonly absoluteTimeoutMs: number
+  readonly cookie: { readonly name: string; readonly sameSite: 'strict' | 'lax'; readonly secure: boolean }
+}
+
+/** One downstream resource: what the refresh token is exchanged for. */
+export type ResourceConfig = {
+  readonly name: string
+  readonly resource?: string
+  readonly scopes: readonly string[]
+  /** Expected `aud` of a JWT access token; absent = not checked. */
+  readonly audience?: string
+  readonly grant: 'refresh_token' | 'client_credentials'
+}
+
+/** One header added for the upstream: literal text with `{claims.NAME}` placeholders. */
+export type HeaderTemplate = { readonly name: string; readonly value: string }
+
+/** One route, paths and units already checked. */
+export type RouteConfig = {
+  /** Label in metrics and logs. */
+  readonly id: string
+  /** Canonical absolute path prefix without a trailing slash, `/` for the root. */
+  readonly path: string
+  /** Origin of the upstream, `http(s)://host[:port]`, nothing else. */
+  readonly upstream: string
+  /** Replaces the matched prefix; absent = the path is kept as it is. */
+  readonly rewrite?: string
+  /** A key of `Config.resources`; absent = no token is sent. */
+  readonly resource?: string
+  readonly auth: 'required' | 'optional' | 'anonymous'
+  /** Upper-case methods; absent = all. */
+  readonly methods?: readonly string[]
+  readonly csrf: 'header' | 'fetch-metadata'
+  readonly timeout: { readonly connectMs: number; readonly responseMs: number; readonly idleMs: number }
+  readonly websocket: boolean
+  /** Bytes; absent = unlimited. */
+  readonly maxBody?: number
+  readonly tls?: TlsConfig
+  readonly headers: readonly HeaderTemplate[]
+}
+
+/** One line of the config file's own `tests:`. */
+export type RouteTest = {
+  readonly method: string
+  /** Path and query. */
+  readonly target: string
+  readonly expect: {
+    readonly route?: string
+    readonly upstream?: string
+    readonly resource?: string | null
+    readonly code?: string
+  }
+}
+
+/** The whole configuration, validated and frozen: durations in ms, sizes in bytes, secrets wrapped. */
+export type Config = {
+  /** Origin as browsers see it, e.g. `https://app.example.com`. */
+  readonly publicUrl: string
+  readonly listen: ListenAddress
+  readonly admin: { readonly listen: ListenAddress; readonly strictReadiness: boolean }
+  /** CIDRs whose X-Forwarded-* are believed. */
+  readonly trustProxy: readonly string[]
+  /** Starts with `/`, no trailing slash. */
+  readonly basePath: string
+  readonly allowedOrigins: readonly string[]
+  readonly provider: ProviderConfig
+  readonly session: SessionConfig
+  readonly resources: Readonly<Record<string, ResourceConfig>>
+  readonly routes: readonly RouteConfig[]
+  readonly tests: readonly RouteTest[]
+}

@@ -1,0 +1,49 @@
+/** Every problem code Cloakroom answers with; the closed list of the public contract, section 4. */
+export type ErrorCode =
+  | 'path_rejected'
+  | 'invalid_return_url'
+  | 'invalid_callback'
+  | 'bad_request'
+  | 'session_required'
+  | 'reauthentication_required'
+  | 'csrf_required'
+  | 'origin_forbidden'
+  | 'access_denied'
+  | 'route_not_found'
+  | 'method_not_allowed'
+  | 'body_too_large'
+  | 'misdirected_request'
+  | 'rate_limited'
+  | 'upstream_unreachable'
+  | 'provider_rejected'
+  | 'store_unavailable'
+  | 'provider_unavailable'
+  | 'upstream_timeout'
+
+/** What a BffError may carry beside its code: never a token, cookie or key. */
+export type BffErrorOptions = {
+  cause?: unknown
+  /** Seconds a client should wait before it tries again (RFC 9110 §10.2.3). */
+  retryAfterSeconds?: number
+  /** Members added to the problem+json body, such as `reason`. Seen by the browser. */
+  details?: Readonly<Record<string, string | number>>
+  /** Headers added to the answer, such as `Allow`. */
+  headers?: Readonly<Record<string, string>>
+}
+
+/** A request that Cloakroom itself refuses; `http/problem.ts` turns it into an RFC 9457 answer. */
+export class BffError extends Error {
+  readonly code: ErrorCode
+  readonly retryAfterSeconds: number | undefined
+  readonly details: Readonly<Record<string, string | number>> | undefined
+  readonly headers: Readonly<Record<string, string>> | undefined
+
+  constructor(code: ErrorCode, message: string, options: BffErrorOptions = {}) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined)
+    this.name = 'BffError'
+    this.code = code
+    this.retryAfterSeconds = options.retryAfterSeconds
+    this.details = options.details
+    this.headers = options.headers
+  }
+}
