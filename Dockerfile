@@ -1,0 +1,38 @@
+# Build:  docker build -t cloakroom .
+# Run:    docker run --rm --read-only --cap-drop ALL -p 8080:8080 \
+#           -v "$PWD/config:/etc/cloakroom:ro" -v "$PWD/secrets:/run/secrets:ro" cloakroom
+# Other commands follow the image's name: docker run --rm cloakroom keygen
+#
+# Both bases are arguments so that a release can pin them by digest or take them from a mirror.
+ARG BUILD_IMAGE=docker.io/library/node:24-bookworm-slim
+ARG RUNTIME_IMAGE=gcr.io/distroless/nodejs24-debian12:nonroot
+
+FROM ${BUILD_IMAGE} AS build
+WORKDIR /app
+COPY package.json package-lock.json ./
+# No install scripts: the only one among the dependencies fetches a second Node.js for checkouts.
+RUN npm ci --ignore-scripts --no-audit --no-fund
+COPY tsconfig.json tsconfig.build.json ./
+COPY src ./src
+RUN npm run build && npm prune --omit=dev --ignore-scripts --no-audit --no-fund
+
+FROM ${RUNTIME_IMAGE} AS runtime
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="cloakroom" \
+      org.opencontainers.image.description="Backend-for-Frontend auth proxy: the browser holds one cookie, the cloakroom holds the tokens" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+ENV NODE_ENV=production \
+    CLOAKROOM_CONFIG=/etc/cloakroom/cloakroom.yaml
+WORKDIR /app
+# Owned by root, run by somebody else: the process cannot change its own code.
+COPY --from=build --chown=0:0 /app/package.json ./package.json
+COPY --from=build --chown=0:0 /app/node_modules ./node_modules
+COPY --from=build --chown=0:0 /app/dist ./dist
+# A number, because Kubernetes' runAsNonRoot cannot judge a name.
+USER 65532:65532
+EXPOSE 8080 9090
+# Exec form: Node.js is process 1 and gets SIGTERM itself. Without a command, main.js serves.
+ENTRYPOINT ["/nodejs/bin/node", "--enable-source-maps", "/app/dist/main.js"]

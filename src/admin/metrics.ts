@@ -1,0 +1,96 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+
+/** What the program counts and times; labels are route ids, resource names and closed lists, never a path or a user. */
+export type Metrics = {
+  request(route: string, method: string, status: number, seconds: number): void
+  refresh(resource: string, outcome: string): void
+  refreshTurn(outcome: string, resource: string, waitedMs: number): void
+  storeCommand(command: string, seconds: number, outcome: 'ok' | 'error'): void
+  session(event: 'started' | 'ended', reason: string): void
+  /** Prometheus text format 0.0.4, with its content type. */
+  render(): Promise<{ contentType: string; text: string }>
+}
+
+const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
+const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
+
+/** The door to prom-client: a registry of its own, so that two in one process do not meet. */
+export function createMetrics(options: { version: string; isStoreLive: () => boolean }): Metrics {
+  const registers = [new Registry()]
+  const [registry] = registers as [Registry]
+  collectDefaultMetrics({ register: registry })
+  new Gauge({
+    name: 'cloakroom_build_info',
+    help: 'Always 1; the label says which version runs',
+    labelNames: ['version'],
+    registers,
+  }).set({ version: options.version }, 1)
+  new Gauge({
+    name: 'cloakroom_invalidation_live',
+    help: '1 while this replica hears of sessions that change or end elsewhere, so that its copies may be believed',
+    registers,
+    collect() {
+      this.set(options.isStoreLive() ? 1 : 0)
+    },
+  })
+  const requests = new Histogram({
+    name: 'cloakroom_request_duration_seconds',
+    help: 'Requests on the public listener, by route id',
+    labelNames: ['route', 'method', 'status'],
+    buckets: SECONDS,
+    registers,
+  })
+  const refreshes = new Counter({
+    name: 'cloakroom_refreshes_total',
+    help: 'Refresh grants, by resource and outcome',
+    labelNames: ['resource', 'outcome'],
+    registers,
+  })
+  const turns = new Counter({
+    name: 'cloakroom_refresh_turns_total',
+    help: 'Callers who needed a fresh token: who did the work, who shared or found it',
+    labelNames: ['outcome', 'resource'],
+    registers,
+  })
+  const lockWaits = new Histogram({
+    name: 'cloakroom_refresh_lock_wait_seconds',
+    help: 'Wait for the refresh lock of a session',
+    buckets: SECONDS,
+    registers,
+  })
+  const store = new Histogram({
+    name: 'cloakroom_store_command_duration_seconds',
+    help: 'Commands to the session store',
+    labelNames: ['command', 'outcome'],
+    buckets: SECONDS,
+    registers,
+  })
+  const sessions = new Counter({
+    name: 'cloakroom_sessions_total',
+    help: 'Sessions started and ended, by reason',
+    labelNames: ['event', 'reason'],
+    registers,
+  })
+  // One label set per (route, method, status) is looked up once, not per request.
+  const requestSeries = new Map<string, { observe(seconds: number): void }>()
+  return {
+    request(route, rawMethod, status, seconds) {
+      const method = METHODS.has(rawMethod) ? rawMethod : 'OTHER'
+      const key = `${status} ${method} ${route}`
+      let series = requestSeries.get(key)
+      if (!series) {
+        series = requests.labels({ route, method, status: String(status) })
+        requestSeries.set(key, series)
+      }
+      series.observe(seconds)
+    },
+    refresh: (resource, outcome) => refreshes.inc({ resource, outcome }),
+    refreshTurn(outcome, resource, waitedMs) {
+      turns.inc({ outcome, resource })
+      if (outcome !== 'coalesced') lockWaits.observe(waitedMs / 1000)
+    },
+    storeCommand: (command, seconds, outcome) => store.observe({ command, outcome }, seconds),
+    session: (event, reason) => sessions.inc({ event, reason }),
+    render: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
+  }
+}

@@ -1,0 +1,118 @@
+import type {
+  ClientAuthConfig,
+  Config,
+  ProviderConfig,
+  ResourceConfig,
+  RouteConfig,
+  SessionConfig,
+  StoreConfig,
+  TlsConfig,
+} from './config.ts'
+import { HEADER_NAME } from './http-rules.ts'
+import { impliedScopes } from './provider-checks.ts'
+import type { FileConfig } from './schema.ts'
+import { Secret } from './secret.ts'
+import { algorithmsOf } from './secret-rules.ts'
+import { sessionKeyBytes } from './session-key.ts'
+
+type FileRoute = FileConfig['routes'][number]
+type FileTls = NonNullable<FileRoute['tls']>
+type FileStore = FileConfig['session']['store']
+
+/** Turns a checked file into the configuration that the program runs with, frozen to its last member. */
+export function assembleConfig(file: FileConfig): Config {
+  const { publicUrl, listen, admin, trustProxy, basePath, allowedOrigins, tests } = file
+  return frozen({
+    ...{ publicUrl, listen, admin, trustProxy, basePath, allowedOrigins },
+    provider: assembleProvider(file.provider),
+    session: assembleSession(file),
+    resources: assembleResources(file),
+    routes: file.routes.map(assembleRoute),
+    tests: tests.map(({ request, expect }) => ({ ...request, expect })),
+  })
+}
+
+function assembleProvider(file: FileConfig['provider']): ProviderConfig {
+  const {
+    responseMode: _onlyQuery,
+    dpop: _onlyOff,
+    clientCapabilities: _none,
+    timeout,
+    clientAuth,
+    ...same
+  } = file
+  return { ...same, clientAuth: assembleClientAuth(clientAuth), timeoutMs: timeout }
+}
+
+function assembleClientAuth(file: FileConfig['provider']['clientAuth']): ClientAuthConfig {
+  if (file.method !== 'private_key_jwt') return file
+  return { ...file, algorithm: file.algorithm ?? algorithmsOf(file.key.reveal())[0]! }
+}
+
+function assembleSession({ publicUrl, session }: FileConfig): SessionConfig {
+  const { store, keys, idleTimeout, absoluteTimeout, cookie } = session
+  const secure = publicUrl.startsWith('https:')
+  return {
+    store: assembleStore(store),
+    keys: keys.map(sessionKeyBytes),
+    idleTimeoutMs: idleTimeout,
+    absoluteTimeoutMs: absoluteTimeout,
+    cookie: {
+      // RFC 6265bis §4.1.3: a browser refuses the prefix on a cookie without Secure, and Secure without TLS.
+      name: cookie.name ?? (secure ? '__Host-Http-cloakroom' : 'cloakroom'),
+      sameSite: cookie.sameSite,
+      secure,
+    },
+  }
+}
+
+/** Moves user name and password out of the URL, so that it can be logged. */
+function assembleStore(file: FileStore): StoreConfig {
+  if (file.type === 'memory') return file
+  const { url, tls, keyPrefix } = file
+  const password = file.password ?? (url.password ? new Secret(decodeURIComponent(url.password)) : undefined)
+  const username = file.username ?? decodeURIComponent(url.username)
+  const bare = new URL(url)
+  bare.username = ''
+  bare.password = ''
+  return {
+    type: 'redis',
+    url: bare.href,
+    ...(username === '' ? {} : { username }),
+    ...(password === undefined ? {} : { password }),
+    ...assembleTls(tls),
+    keyPrefix,
+  }
+}
+
+function assembleResources({ resources, provider }: FileConfig): Record<string, ResourceConfig> {
+  const { resourceDialect, issuer } = provider
+  const entries = Object.entries(resources).map(([name, resource]): [string, ResourceConfig] => {
+    const isNamedByScopes = resourceDialect === 'scope' && resource.scopes.length === 0
+    const scopes = isNamedByScopes ? impliedScopes(resource, issuer) : resource.scopes
+    return [name, { name, ...resource, scopes }]
+  })
+  return Object.fromEntries(entries)
+}
+
+function assembleRoute({ timeout, headers, tls, ...route }: FileRoute): RouteConfig {
+  return {
+    ...route,
+    id: route.id ?? route.path,
+    timeout: { connectMs: timeout.connect, responseMs: timeout.response, idleMs: timeout.idle },
+    ...assembleTls(tls),
+    headers: Object.entries(headers).map(([name, value]) => ({ name: HEADER_NAME.parse(name)!, value })),
+  }
+}
+
+function assembleTls(tls: FileTls | undefined): { tls?: TlsConfig } {
+  const given = Object.entries(tls ?? {}).filter(([, value]) => value !== undefined && value !== null)
+  return given.length === 0 ? {} : { tls: Object.fromEntries(given) }
+}
+
+/** Buffers cannot be frozen, and a Secret has nothing to change. */
+function frozen<T>(value: T): T {
+  if (typeof value !== 'object' || value === null || Buffer.isBuffer(value)) return value
+  for (const child of Object.values(value)) frozen(child)
+  return Object.freeze(value)
+}

@@ -1,0 +1,18 @@
+/** The environment as the process got it. */
+export type Environment = Readonly<Record<string, string | undefined>>
+
+/** Replaces every `${NAME}` by the variable's value; `$${` stands for `${` itself. Says which names are not set. */
+export function interpolate(text: string, env: Environment): { value: string; problem?: string } {
+  const problems = new Set<string>()
+  const value = text.replace(/\$(\$\{)|\$\{([^}]*)(\}?)/g, (whole, escaped, name, end) => {
+    if (escaped !== undefined) return escaped
+    if (end === '' || !/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) {
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: it is what the operator writes
+      problems.add('has a "${" that names no variable: write ${NAME}, or $${ for a literal "${"')
+      return whole
+    }
+    if (env[name] === undefined) problems.add(`environment variable ${name} is not set`)
+    return env[name] ?? whole
+  })
+  return problems.size === 0 ? { value } : { value, problem: [...problems].join('; ') }
+}

@@ -1,0 +1,56 @@
+import type { FieldPath } from './problem.ts'
+import type { Report } from './report.ts'
+
+/** A part of the public contract that this version does not have yet: using it is an error, never silently ignored. */
+type NotBuilt = {
+  /** `*` stands for every item of a list and every name of a block. */
+  readonly field: string
+  /** The values that are not built; absent = the field as a whole. */
+  readonly values?: readonly string[]
+  /** What works today. */
+  readonly instead: string
+  /** A field that would otherwise be reported as missing. */
+  readonly excuses?: string
+}
+
+// A feature that gets built deletes its line here and adds its fields to the schema.
+const NOT_BUILT: readonly NotBuilt[] = [
+  { field: 'provider.responseMode', values: ['form_post'], instead: 'only "query" is' },
+  { field: 'provider.dpop', values: ['provider', 'end-to-end'], instead: 'only "off" is' },
+  { field: 'provider.clientAuth.method', values: ['certificate'], instead: 'private_key_jwt is' },
+  { field: 'provider.clientAuth.method', values: ['workload_identity'], instead: 'private_key_jwt is' },
+  { field: 'provider.clientCapabilities.*', instead: 'only an empty list is' },
+  { field: 'session.store.cluster', instead: 'a single "url" is', excuses: 'session.store.url' },
+  { field: 'session.store.sentinels', instead: 'a single "url" is', excuses: 'session.store.url' },
+  { field: 'session.store.masterName', instead: 'a single "url" is', excuses: 'session.store.url' },
+  {
+    field: 'resources.*.grant',
+    values: ['token_exchange'],
+    instead: 'refresh_token and client_credentials are',
+  },
+]
+
+/** Reports every use of what is not built yet. `raw` is the file as plain values. */
+export function checkNotBuilt(raw: unknown, report: Report): void {
+  for (const { field, values, instead, excuses } of NOT_BUILT) {
+    for (const { path, value } of fieldsAt(raw, field.split('.'), [])) {
+      if (values !== undefined && !values.includes(value as string)) continue
+      const what = values === undefined ? '' : `"${value}" is `
+      report.problem(path, `${what}not supported by this version yet; ${instead}`)
+      if (excuses !== undefined) report.excuse(excuses.split('.'))
+    }
+  }
+}
+
+function fieldsAt(
+  value: unknown,
+  steps: readonly string[],
+  path: FieldPath,
+): { path: FieldPath; value: unknown }[] {
+  const [step, ...rest] = steps
+  if (step === undefined) return [{ path, value }]
+  if (typeof value !== 'object' || value === null) return []
+  return Object.entries(value)
+    .filter(([name]) => step === '*' || step === name)
+    .flatMap(([name, child]) => fieldsAt(child, rest, [...path, Array.isArray(value) ? Number(name) : name]))
+}

@@ -1,0 +1,87 @@
+import { UPSTREAM } from './addresses.ts'
+import { HEADER_VALUE, METHOD, REQUEST_LINE, ROUTE_ID } from './http-rules.ts'
+import { opaqueRule } from './oauth-rules.ts'
+import { REWRITE_PATH, ROUTE_PATH } from './paths.ts'
+import type { FieldKit } from './schema.ts'
+import { certificateCheck, tlsKeyCheck } from './secret-rules.ts'
+import { SIZE, TIMEOUT } from './units.ts'
+
+const RESOURCE_REFERENCE = opaqueRule('must be a name of `resources`', 'orders')
+const SERVER_NAME = opaqueRule('must be a host name', 'orders.internal')
+
+/** One item of `routes:`. */
+export function routeFields(kit: FieldKit) {
+  return kit.section({
+    path: kit.text(ROUTE_PATH, 'Path prefix: matches itself and everything below.'),
+    id: kit.text(ROUTE_ID, 'Label in metrics and logs; default: the path.').optional(),
+    upstream: kit.text(UPSTREAM, 'Where requests go: scheme, host and port.'),
+    rewrite: kit
+      .text(REWRITE_PATH, 'Replaces the matched prefix; absent = the path is kept as it is.')
+      .optional(),
+    resource: kit.text(RESOURCE_REFERENCE, 'A name of `resources`; absent = no token is sent.').optional(),
+    auth: kit
+      .choice(['required', 'optional', 'anonymous'], 'Whether a session is needed.')
+      .prefault('required'),
+    methods: kit.list(METHOD, 'Methods that are let through; default all.').min(1).optional(),
+    csrf: kit
+      .choice(
+        ['header', 'fetch-metadata'],
+        'header: requests carry X-CSRF: 1. fetch-metadata: Sec-Fetch-Site or Origin says same-origin (downloads, images).',
+      )
+      .prefault('header'),
+    timeout: timeoutFields(kit),
+    websocket: kit.flag('Whether WebSocket upgrades are let through.').prefault(false),
+    maxBody: kit.text(SIZE, 'Largest request body; default unlimited.').optional(),
+    tls: tlsFields(kit),
+    headers: kit
+      .map(
+        kit.scalar(HEADER_VALUE),
+        '{ x-user-id: "{claims.sub}" }',
+        "Headers added for the upstream, with {claims.NAME} placeholders; the client's own are removed.",
+      )
+      .prefault({}),
+  })
+}
+
+function timeoutFields(kit: FieldKit) {
+  return kit
+    .section({
+      connect: kit.text(TIMEOUT, 'Until the upstream has accepted the connection.').prefault('2s'),
+      response: kit.text(TIMEOUT, "Until the upstream's response headers.").prefault('30s'),
+      idle: kit.text(TIMEOUT, 'Between two pieces of a body.').prefault('5m'),
+    })
+    .prefault({})
+    .describe('How long the upstream may take.')
+}
+
+/** `tls:` towards an upstream or Redis. An empty member (`ca:` from a template) is an absent one: that fails closed. */
+export function tlsFields(kit: FieldKit) {
+  return kit
+    .section({
+      ca: kit
+        .publicText(certificateCheck, 'CA certificates to trust instead of the system ones, PEM.')
+        .nullish(),
+      cert: kit.publicText(certificateCheck, 'Client certificate, PEM.').nullish(),
+      key: kit.secret(tlsKeyCheck, "The client certificate's private key, PEM.").nullish(),
+      servername: kit.text(SERVER_NAME, 'Name that the certificate is verified for.').nullish(),
+    })
+    .optional()
+    .describe('TLS settings; default: the system CAs and no client certificate.')
+}
+
+/** One item of `tests:`. */
+export function testFields(kit: FieldKit) {
+  const expected = (what: string, example: string) =>
+    kit.text(opaqueRule(`must be ${what}`, example), `Expected: ${what}.`)
+  return kit.section({
+    request: kit.text(REQUEST_LINE, 'METHOD /path?query, as a browser would send it.'),
+    expect: kit.section({
+      route: expected('the id of a route', 'orders').optional(),
+      upstream: expected('the whole URL at the upstream', 'http://orders:8080/v1/42').optional(),
+      resource: expected('the name of a resource, or null when no token is sent', 'orders').nullish(),
+      code: kit
+        .choice(['path_rejected', 'method_not_allowed', 'route_not_found'], 'Expected refusal.')
+        .optional(),
+    }),
+  })
+}

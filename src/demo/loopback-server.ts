@@ -1,0 +1,35 @@
+import { once } from 'node:events'
+import { createServer, type RequestListener } from 'node:http'
+import type { AddressInfo } from 'node:net'
+
+/** A listener on 127.0.0.1. */
+export type LoopbackServer = {
+  /** `http://127.0.0.1:PORT`. */
+  readonly origin: string
+  /** Stops listening and ends every connection. */
+  close(): Promise<void>
+}
+
+/**
+ * Listens on 127.0.0.1, on a free port unless one is named, and answers with the listener `createListener` makes for
+ * that origin. Rejects with the system's error, e.g. EADDRINUSE.
+ */
+export async function listenOnLoopback(
+  createListener: (origin: string) => RequestListener,
+  port = 0,
+): Promise<LoopbackServer> {
+  const server = createServer()
+  server.listen(port, '127.0.0.1')
+  await once(server, 'listening')
+  const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  server.on('request', createListener(origin))
+  return {
+    origin,
+    async close() {
+      const closed = once(server, 'close')
+      server.close()
+      server.closeAllConnections()
+      await closed
+    },
+  }
+}

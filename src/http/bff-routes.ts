@@ -1,0 +1,121 @@
+import type { IncomingMessage } from 'node:http'
+import { type Request, type Response, Router } from 'express'
+import { BffError } from '../errors.ts'
+import type { LoginAttempts } from '../oidc/login.ts'
+import type { BffSession } from '../session/bff-session.ts'
+import type { Sessions } from '../session/session.ts'
+import { createCallback, type FinishSignIn } from './callback.ts'
+import type { LoginCookies } from './login-cookies.ts'
+import type { RequireSameOrigin } from './same-origin.ts'
+import { createSignOut, type EndSession } from './sign-out.ts'
+
+/** What a login URL may choose; everything else in its query is ignored. */
+export type LoginWishes = { readonly prompt?: string; readonly loginHint?: string }
+
+/** The authorization request for one attempt (OpenID Connect Core §3.1.2.1). */
+export type AuthorizationUrl = (
+  attempt: { state: string; nonce: string; codeVerifier: string },
+  wishes: LoginWishes,
+) => Promise<URL>
+
+export type BffRoutesDeps = {
+  readonly basePath: string
+  readonly sameSite: 'strict' | 'lax'
+  readonly sessions: Sessions
+  readonly loginAttempts: LoginAttempts
+  readonly loginCookies: LoginCookies
+  readonly authorizationUrl: AuthorizationUrl
+  readonly finishSignIn: FinishSignIn
+  readonly endSession: EndSession
+  readonly clearSessionCookie: (res: Response) => void
+  readonly parseReturnUrl: (value: unknown) => string | undefined
+  readonly requireSameOrigin: RequireSameOrigin
+  readonly now: () => number
+}
+
+const PROMPTS = new Set(['none', 'login', 'consent', 'select_account', 'create'])
+const SCRIPT_ONLY = { auth: 'required', csrf: 'header' } as const
+/** Members of an ID token that serve the protocol and tell an application nothing. */
+const PROTOCOL_CLAIMS = new Set(['nonce', 'at_hash', 'c_hash', 's_hash'])
+
+/** Cloakroom's own endpoints below the base path (contract section 4). */
+export function createBffRoutes(deps: BffRoutesDeps): Router {
+  const router = Router({ caseSensitive: true, strict: true })
+  const signOut = createSignOut(deps)
+
+  router.get('/login', async function login(req, res) {
+    const returnUrl = requireReturnUrl(deps, req.query.returnUrl)
+    const current = await deps.sessions.find(req, res)
+    const { attempt, ticket } = await deps.loginAttempts.start({ returnUrl, replaces: current?.hash })
+    const url = await deps.authorizationUrl(attempt, loginWishes(req))
+    deps.loginCookies.set(req, res, ticket)
+    res.redirect(302, url.href)
+  })
+  router.get('/callback', createCallback(deps))
+
+  router.get('/user', async function user(req, res) {
+    deps.requireSameOrigin(req, SCRIPT_ONLY)
+    const slides = req.query.slide !== 'false'
+    const session = await (slides ? deps.sessions.find(req, res) : deps.sessions.peek(req, res))
+    if (!session) throw new BffError('session_required', 'nobody is signed in')
+    res.json(userAnswer(session, deps))
+  })
+
+  router.get('/logout', async function logoutByLink(req, res) {
+    const returnUrl = requireReturnUrl(deps, req.query.returnUrl)
+    const { sid } = req.query
+    if (typeof sid !== 'string' || sid === '')
+      throw new BffError('bad_request', 'the parameter sid is missing')
+    res.redirect(302, await signOut(req, res, { returnUrl, handle: sid }))
+  })
+  router.post('/logout', async function logoutByScript(req, res) {
+    deps.requireSameOrigin(req, SCRIPT_ONLY)
+    const returnUrl = requireReturnUrl(deps, req.query.returnUrl)
+    res.json({ redirect: await signOut(req, res, { returnUrl }) })
+  })
+
+  for (const [path, allow] of [
+    ['/login', 'GET, HEAD'],
+    ['/callback', 'GET, HEAD'],
+    ['/user', 'GET, HEAD'],
+    ['/logout', 'GET, HEAD, POST'],
+  ] as const) {
+    router.all(path, function otherMethod() {
+      throw new BffError('method_not_allowed', `use one of ${allow}`, { headers: { allow } })
+    })
+  }
+  return router
+}
+
+function requireReturnUrl({ parseReturnUrl }: BffRoutesDeps, value: unknown): string {
+  const returnUrl = parseReturnUrl(value)
+  if (returnUrl === undefined) {
+    throw new BffError(
+      'invalid_return_url',
+      'returnUrl must be a path on this origin, such as /orders?page=2',
+    )
+  }
+  return returnUrl
+}
+
+function loginWishes({ query }: Request): LoginWishes {
+  const { prompt, login_hint: loginHint } = query
+  return {
+    ...(typeof prompt === 'string' && PROMPTS.has(prompt) ? { prompt } : {}),
+    ...(typeof loginHint === 'string' && loginHint !== '' && loginHint.length <= 256 ? { loginHint } : {}),
+  }
+}
+
+function userAnswer(session: BffSession, { basePath, now }: BffRoutesDeps): Record<string, unknown> {
+  const claims = Object.entries(session.claims).filter(([name]) => !PROTOCOL_CLAIMS.has(name))
+  return {
+    ...Object.fromEntries(claims),
+    'bff:session_expires_in': Math.max(0, Math.floor((session.expiresAt - now()) / 1000)),
+    'bff:logout_url': `${basePath}/logout?sid=${session.logoutHandle}`,
+  }
+}
+
+/** The path to sign in at, coming back to where a navigation was going. */
+export function loginUrlFor(basePath: string, req?: IncomingMessage): string {
+  return req?.url ? `${basePath}/login?returnUrl=${encodeURIComponent(req.url)}` : `${basePath}/login`
+}

@@ -1,0 +1,52 @@
+import type { Request, RequestHandler, Response } from 'express'
+import { BffError } from '../errors.ts'
+import { type LoginAttempt, type LoginAttempts, loginTicketId } from '../oidc/login.ts'
+import type { LoginCookies } from './login-cookies.ts'
+import { landingPage } from './pages.ts'
+
+/** Redeems the code, begins the new session with its tokens and ends the one it replaces. */
+export type FinishSignIn = (
+  req: Request,
+  res: Response,
+  response: { attempt: LoginAttempt; query: string },
+) => Promise<void>
+
+export type CallbackDeps = {
+  readonly sameSite: 'strict' | 'lax'
+  readonly loginAttempts: LoginAttempts
+  readonly loginCookies: LoginCookies
+  readonly finishSignIn: FinishSignIn
+}
+
+/**
+ * Takes the authorization response. `state` finds the attempt's cookie, the cookie opens the attempt, and taking the
+ * attempt deletes it: a response is good once, in the browser that began it (RFC 9700 §2.1, §4.7.1).
+ */
+export function createCallback(deps: CallbackDeps): RequestHandler {
+  return async function callback(req, res) {
+    const { state } = req.query
+    if (typeof state !== 'string' || state === '') throw invalid('the response has no single state')
+    const id = loginTicketId(state)
+    const secret = deps.loginCookies.read(req, id)
+    if (secret === undefined) throw invalid('this browser has no sign-in of that state under way')
+    deps.loginCookies.clear(res, id)
+    const attempt = await deps.loginAttempts.take(state, secret)
+    if (!attempt) throw invalid('the sign-in took too long, or was finished already')
+    await deps.finishSignIn(req, res, { attempt, query: queryOf(req.originalUrl) })
+    land(res, attempt.returnUrl, deps.sameSite)
+  }
+}
+
+function land(res: Response, returnUrl: string, sameSite: 'strict' | 'lax'): void {
+  if (sameSite === 'lax') res.redirect(303, returnUrl)
+  else res.type('html').send(landingPage(returnUrl))
+}
+
+function queryOf(url: string): string {
+  const at = url.indexOf('?')
+  return at === -1 ? '' : url.slice(at)
+}
+
+function invalid(why: string): BffError {
+  return new BffError('invalid_callback', why)
+}

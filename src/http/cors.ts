@@ -1,0 +1,35 @@
+import type { RequestHandler } from 'express'
+import { BffError } from '../errors.ts'
+
+const PREFLIGHT_LIFE_SECONDS = 600
+
+/**
+ * CORS for the configured other origins only, answered by us and never by an upstream (Fetch §3.2): an exact echo of
+ * the origin with credentials, `Vary: Origin`, and no session needed for a preflight.
+ */
+export function createCors(allowedOrigins: readonly string[]): RequestHandler {
+  const allowed = new Set(allowedOrigins)
+  return function cors(req, res, next) {
+    const { origin } = req.headers
+    const requested = req.headers['access-control-request-method']
+    const isPreflight = req.method === 'OPTIONS' && origin !== undefined && requested !== undefined
+    if (origin === undefined || !allowed.has(origin)) {
+      if (isPreflight) throw new BffError('origin_forbidden', 'Origin is not allowed')
+      next()
+      return
+    }
+    res.setHeader('access-control-allow-origin', origin)
+    res.setHeader('access-control-allow-credentials', 'true')
+    res.appendHeader('vary', 'Origin')
+    if (!isPreflight) {
+      res.setHeader('access-control-expose-headers', 'Cloakroom-Error')
+      next()
+      return
+    }
+    res.setHeader('access-control-allow-methods', requested)
+    res.setHeader('access-control-allow-headers', req.headers['access-control-request-headers'] ?? 'x-csrf')
+    res.setHeader('access-control-max-age', String(PREFLIGHT_LIFE_SECONDS))
+    res.setHeader('cache-control', 'no-store')
+    res.status(204).end()
+  }
+}

@@ -1,0 +1,117 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import express, { type ErrorRequestHandler, type Express, type RequestHandler, type Router } from 'express'
+import helmet from 'helmet'
+import { BffError } from '../errors.ts'
+import { describeError, type Logger } from '../log.ts'
+import { loginUrlFor } from './bff-routes.ts'
+import { failedSignInPage } from './pages.ts'
+import { problemAnswer } from './problem.ts'
+import type { RequestLog } from './request-log.ts'
+
+export type EdgeDeps = {
+  readonly publicUrl: string
+  readonly basePath: string
+  readonly requestLog: RequestLog
+  readonly bffRoutes: Router
+  readonly cors: RequestHandler
+  /** Forwards a request to its upstream; false when no route matches. */
+  readonly forward: (req: IncomingMessage, res: ServerResponse) => Promise<boolean>
+  readonly log: Logger
+}
+
+/** The public listener as an ordered list; the order is the security policy. */
+export function createEdge(deps: EdgeDeps): Express {
+  const app = express()
+  app.disable('x-powered-by')
+  app.disable('etag')
+  app.enable('case sensitive routing')
+  app.set('query parser', 'simple')
+  // RFC 9700 §4.13: the public scheme is configured, so no header can switch off a Secure cookie.
+  const protocol = new URL(deps.publicUrl).protocol.slice(0, -1)
+  Object.defineProperty(app.request, 'protocol', { get: () => protocol, configurable: true })
+
+  app.use(beginRequest(deps))
+  app.use(deps.basePath, ownHeaders(deps.publicUrl), deps.bffRoutes, notFound)
+  app.use(deps.cors)
+  app.use(forwardOrPass(deps))
+  app.use(notFound)
+  app.use(answerProblem(deps))
+  return app
+}
+
+function beginRequest({ requestLog }: EdgeDeps): RequestHandler {
+  return function beginRequestLog(req, res, next) {
+    requestLog.begin(req, res)
+    next()
+  }
+}
+
+/** Headers of Cloakroom's own answers (ASVS 3.4): nothing is cached, framed, or loaded from elsewhere. */
+function ownHeaders(publicUrl: string): RequestHandler {
+  const protect = helmet({
+    contentSecurityPolicy: {
+      useDefaults: false,
+      directives: {
+        defaultSrc: ["'none'"],
+        baseUri: ["'none'"],
+        formAction: ["'none'"],
+        frameAncestors: ["'none'"],
+      },
+    },
+    strictTransportSecurity: publicUrl.startsWith('https:'),
+    referrerPolicy: { policy: 'no-referrer' },
+  })
+  return function ownAnswerHeaders(req, res, next) {
+    res.setHeader('cache-control', 'no-store')
+    protect(req, res, next)
+  }
+}
+
+function forwardOrPass({ forward }: EdgeDeps): RequestHandler {
+  return function forwardToUpstream(req, res, next) {
+    forward(req, res).then((found) => {
+      if (!found) next()
+    }, next)
+  }
+}
+
+const notFound: RequestHandler = function routeNotFound() {
+  throw new BffError('route_not_found', 'no route of the configuration matches this path')
+}
+
+/** The last step for everything thrown: one log line if it is our defect, one answer in any case. */
+function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
+  return function answerWithProblem(error, req, res, _next) {
+    const facts = deps.requestLog.factsOf(req)
+    if (error instanceof BffError) facts.code = error.code
+    else deps.log.error({ requestId: facts.id, err: describeError(error) }, 'unexpected error')
+    if (error instanceof BffError && error.cause && !res.headersSent) {
+      deps.log.warn({ requestId: facts.id, code: error.code, err: describeError(error.cause) }, error.message)
+    }
+    if (res.headersSent) {
+      // Half an answer must not look like a whole one.
+      res.destroy()
+      return
+    }
+    const answer = problemAnswer(error, { requestId: facts.id, loginUrl: loginUrlFor(deps.basePath) })
+    // What is left of a request body is not read: the connection cannot serve another request.
+    if (!req.complete) res.setHeader('connection', 'close')
+    res.status(answer.status)
+    for (const [name, value] of Object.entries(answer.headers)) res.setHeader(name, value)
+    if (wantsPage(req, deps.basePath)) {
+      const title = (JSON.parse(answer.body) as { title: string }).title
+      const code = error instanceof BffError ? error.code : 'internal_error'
+      res.type('html')
+      res.send(failedSignInPage({ title, code, requestId: facts.id, retryUrl: loginUrlFor(deps.basePath) }))
+      return
+    }
+    res.end(answer.body)
+  }
+}
+
+/** A person is looking only where a navigation ends at one of our own endpoints. */
+function wantsPage(req: IncomingMessage & { originalUrl?: string }, basePath: string): boolean {
+  const path = (req.originalUrl ?? '').split('?', 1)[0]
+  const isNavigation = path === `${basePath}/callback` || path === `${basePath}/login`
+  return isNavigation && req.headers.accept?.includes('text/html') === true
+}

@@ -1,0 +1,79 @@
+import { BffError, type ErrorCode } from '../errors.ts'
+
+/** Status and title of every problem; exhaustive, so a new code does not compile without them (contract section 4). */
+const PROBLEMS: Readonly<Record<ErrorCode, { status: number; title: string }>> = {
+  path_rejected: { status: 400, title: 'The request path is not acceptable' },
+  invalid_return_url: { status: 400, title: 'returnUrl must be a path on this origin' },
+  invalid_callback: { status: 400, title: 'The sign-in response is not valid' },
+  bad_request: { status: 400, title: 'The request is not acceptable' },
+  session_required: { status: 401, title: 'Sign in first' },
+  reauthentication_required: { status: 401, title: 'Sign in again' },
+  csrf_required: { status: 403, title: 'The header X-CSRF: 1 is required' },
+  origin_forbidden: { status: 403, title: 'Requests from this origin are not allowed' },
+  access_denied: { status: 403, title: 'Access denied' },
+  route_not_found: { status: 404, title: 'No route matches this path' },
+  method_not_allowed: { status: 405, title: 'This method is not allowed here' },
+  body_too_large: { status: 413, title: 'The request body is too large' },
+  misdirected_request: { status: 421, title: 'This request is for another host' },
+  rate_limited: { status: 429, title: 'Too many requests' },
+  upstream_unreachable: { status: 502, title: 'The upstream cannot be reached' },
+  provider_rejected: { status: 502, title: 'The identity provider rejected our request' },
+  store_unavailable: { status: 503, title: 'The session store is not available' },
+  provider_unavailable: { status: 503, title: 'The identity provider is not available' },
+  upstream_timeout: { status: 504, title: 'The upstream did not answer in time' },
+}
+
+/** An answer ready to be written, by Express or onto a raw socket. */
+export type ProblemAnswer = {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string>>
+  /** RFC 9457 JSON text. */
+  readonly body: string
+}
+
+/** What of the request goes into its problem. */
+export type ProblemContext = { readonly requestId?: string; readonly loginUrl?: string }
+
+/** The RFC 9457 problem for anything thrown; an error that is no BffError is our defect and says nothing about itself. */
+export function problemAnswer(error: unknown, { requestId, loginUrl }: ProblemContext = {}): ProblemAnswer {
+  const ids = requestId === undefined ? {} : { request_id: requestId }
+  if (!(error instanceof BffError)) {
+    const body = { type: 'about:blank', title: 'Internal Server Error', status: 500, ...ids }
+    return { status: 500, headers: ownHeaders({}), body: JSON.stringify(body) }
+  }
+  const { status, title } = PROBLEMS[error.code]
+  const body = {
+    type: `urn:problem:cloakroom:${error.code}`,
+    title,
+    status,
+    code: error.code,
+    detail: error.message,
+    ...ids,
+    ...(status === 401 && loginUrl !== undefined ? { login_url: loginUrl } : {}),
+    ...error.details,
+  }
+  const retryAfter = error.retryAfterSeconds ?? (status === 503 ? 2 : undefined)
+  return {
+    status,
+    headers: ownHeaders({
+      'cloakroom-error': error.code,
+      ...(retryAfter === undefined ? {} : { 'retry-after': String(retryAfter) }),
+      ...error.headers,
+    }),
+    body: JSON.stringify(body),
+  }
+}
+
+/** The status a code is answered with. */
+export function statusOf(code: ErrorCode): number {
+  return PROBLEMS[code].status
+}
+
+function ownHeaders(more: Record<string, string>): Record<string, string> {
+  return {
+    'content-type': 'application/problem+json',
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+    ...more,
+  }
+}

@@ -1,0 +1,76 @@
+import { randomUUID } from 'node:crypto'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Logger } from '../log.ts'
+
+/** What is known about a request when its line is written. Kept off the request object's own members. */
+export type RequestFacts = {
+  readonly id: string
+  readonly startedAt: number
+  route?: string
+  resource?: string
+  /** First characters of the session's hash: the same session can be followed, and nothing opened. */
+  session?: string
+  code?: string
+}
+
+/** Told at the end of each request: route id, status, seconds. */
+export type ObserveRequest = (route: string, method: string, status: number, seconds: number) => void
+
+export type RequestLogDeps = {
+  readonly log: Logger
+  readonly observe: ObserveRequest
+  readonly nowMs: () => number
+  readonly clientIp: (req: IncomingMessage) => string
+}
+
+/** Gives each request its facts, and writes one line and one observation when its answer has ended. */
+export type RequestLog = {
+  begin(req: IncomingMessage, res: ServerResponse): RequestFacts
+  factsOf(req: IncomingMessage): RequestFacts
+}
+
+/** Makes the request log; path is logged without its query, which may hold a code or personal data. */
+export function createRequestLog({ log, observe, nowMs, clientIp }: RequestLogDeps): RequestLog {
+  const facts = new WeakMap<IncomingMessage, RequestFacts>()
+
+  function end(req: IncomingMessage, res: ServerResponse, known: RequestFacts): void {
+    const durationMs = nowMs() - known.startedAt
+    const status = res.writableFinished ? res.statusCode : 499
+    const method = req.method ?? ''
+    const route = known.route ?? 'none'
+    observe(route, method, status, durationMs / 1000)
+    log.info(
+      {
+        requestId: known.id,
+        method,
+        path: pathOf(req),
+        route,
+        resource: known.resource,
+        status,
+        code: known.code,
+        durationMs: Math.round(durationMs * 10) / 10,
+        session: known.session,
+        clientIp: clientIp(req),
+      },
+      'request',
+    )
+  }
+
+  return {
+    begin(req, res) {
+      const known: RequestFacts = { id: randomUUID(), startedAt: nowMs() }
+      facts.set(req, known)
+      // 'close' comes once in every case: after the last byte, and when the client went away before it.
+      res.once('close', () => end(req, res, known))
+      return known
+    },
+    factsOf: (req) => facts.get(req) ?? { id: 'unknown', startedAt: nowMs() },
+  }
+}
+
+function pathOf(req: IncomingMessage): string {
+  // Express strips the mount path from `url`; what came over the wire is in `originalUrl`.
+  const url = (req as IncomingMessage & { originalUrl?: string }).originalUrl ?? req.url ?? ''
+  const end = url.search(/[?#]/)
+  return (end === -1 ? url : url.slice(0, end)).slice(0, 512)
+}

@@ -1,0 +1,60 @@
+import type { IncomingMessage } from 'node:http'
+import { BffError } from '../errors.ts'
+
+/** What the guard needs to know of a route. */
+export type GuardedRoute = {
+  readonly auth: 'required' | 'optional' | 'anonymous'
+  readonly csrf: 'header' | 'fetch-metadata'
+}
+
+/** Throws csrf_required or origin_forbidden; looks at headers only, so it runs before the session is looked up. */
+export type RequireSameOrigin = (req: IncomingMessage, route: GuardedRoute) => void
+
+/**
+ * The CSRF defence (OAuth 2.0 for Browser-Based Applications §6.1.3.3): a static header that only same-origin script
+ * can send, Origin, and Fetch Metadata. SameSite alone is none: a sibling subdomain's requests carry Strict cookies.
+ */
+export function createSameOriginGuard(origins: {
+  publicUrl: string
+  allowedOrigins: readonly string[]
+}): RequireSameOrigin {
+  const trusted = new Set([origins.publicUrl, ...origins.allowedOrigins])
+
+  return function requireSameOrigin(req, route) {
+    // Nothing of the user's is used on an anonymous route.
+    if (route.auth === 'anonymous') return
+    if (route.csrf === 'fetch-metadata' && isTopLevelNavigation(req)) return
+    const { origin } = req.headers
+    const site = req.headers['sec-fetch-site']
+    if (origin !== undefined && !trusted.has(origin)) throw forbidden('Origin is not allowed')
+    const isTrustedOrigin = origin !== undefined
+    if (site !== undefined && site !== 'same-origin' && !(isTrustedOrigin && site !== 'none')) {
+      throw forbidden('Sec-Fetch-Site is not same-origin')
+    }
+    if (req.headers['x-csrf'] === '1') return
+    const saysSameOrigin = isTrustedOrigin || site === 'same-origin'
+    if (route.csrf === 'fetch-metadata' && saysSameOrigin) return
+    if (site === 'same-origin' && isEventStream(req)) return
+    throw new BffError('csrf_required', 'send the header "X-CSRF: 1" with every request')
+  }
+}
+
+/** A person opening a page or a download by itself: it can be sent to sign in, and it reads nothing back to a script. */
+export function isTopLevelNavigation({ method, headers }: IncomingMessage): boolean {
+  return (
+    method === 'GET' &&
+    headers['sec-fetch-mode'] === 'navigate' &&
+    headers['sec-fetch-dest'] === 'document' &&
+    headers['sec-purpose'] === undefined &&
+    headers.purpose === undefined
+  )
+}
+
+function isEventStream({ method, headers }: IncomingMessage): boolean {
+  // An EventSource can set no header of its own.
+  return method === 'GET' && headers.accept?.startsWith('text/event-stream') === true
+}
+
+function forbidden(why: string): BffError {
+  return new BffError('origin_forbidden', why)
+}

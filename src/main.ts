@@ -1,0 +1,40 @@
+import type { Command } from './cli/io.ts'
+
+/** Commands are loaded when they are named, so that the proxy does not carry the demo's identity provider. */
+const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  serve: async () => (await import('./cli/serve.ts')).serveCommand,
+  check: async () => (await import('./cli/check.ts')).checkCommand,
+  demo: async () => (await import('./cli/demo.ts')).demoCommand,
+  keygen: async () => (await import('./cli/keygen.ts')).keygenCommand,
+  schema: async () => (await import('./cli/schema.ts')).schemaCommand,
+}
+
+const USAGE = `usage: cloakroom [command] [options]
+
+  serve [--config FILE]    run the proxy (default; FILE: $CLOAKROOM_CONFIG or config/cloakroom.yaml)
+  check [--config FILE]    validate a config file and run its tests, without network
+  demo [--port 8080]       everything on one machine: identity provider, two APIs, a single-page app
+  keygen                   print a new session key
+  schema                   print the JSON Schema of the config file
+`
+
+async function main(argv: string[]): Promise<number> {
+  const [first = 'serve', ...rest] = argv
+  if (first === 'help' || first === '--help' || first === '-h') {
+    process.stdout.write(USAGE)
+    return 0
+  }
+  const [name, args] = first.startsWith('-') ? ['serve', argv] : [first, rest]
+  const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
+  if (!load) {
+    process.stderr.write(`cloakroom: no command "${name}"\n\n${USAGE}`)
+    return 1
+  }
+  const command = await load()
+  return command(args, { stdout: process.stdout, stderr: process.stderr, env: process.env })
+}
+
+process.exitCode = await main(process.argv.slice(2)).catch((error: unknown) => {
+  process.stderr.write(`cloakroom: ${error instanceof Error ? error.message : 'unknown error'}\n`)
+  return 1
+})

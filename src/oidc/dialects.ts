@@ -1,0 +1,78 @@
+import type { ProviderConfig, ResourceConfig } from '../config/config.ts'
+
+/** Form or query parameters in the order they are sent; a name may repeat (RFC 8707 `resource`). */
+export type Parameters = readonly (readonly [name: string, value: string])[]
+
+/** How requests to one provider name resources: pure, exact, one row per dialect of contract section 3. */
+export type Dialect = {
+  /** Parameters of the authorization request: what lets the refresh token serve every resource in use. */
+  authorizationRequest(): Parameters
+  /** Parameters of the code grant: the access token that comes with the code is for the login resource. */
+  codeGrant(): Parameters
+  /** Parameters of a refresh grant for exactly one resource. */
+  refreshGrant(resource: ResourceConfig): Parameters
+  /** Parameters of a client credentials grant for exactly one resource. */
+  clientCredentialsGrant(resource: ResourceConfig): Parameters
+}
+
+/** @param resources those that routes use with the refresh token; the first is asked for at login. */
+export function createDialect(provider: ProviderConfig, resources: readonly ResourceConfig[]): Dialect {
+  const first = resources[0]
+  const loginScopes = provider.scopes
+  switch (provider.resourceDialect) {
+    case 'resource':
+      // Azure AD v1 and AD FS: one `resource`; what it may do is registered, so `scope` is never sent for it.
+      return {
+        authorizationRequest: () => [scope(loginScopes), ...named('resource', first)],
+        codeGrant: () => named('resource', first),
+        refreshGrant: (resource) => named('resource', resource),
+        clientCredentialsGrant: (resource) => named('resource', resource),
+      }
+    case 'scope':
+      // Entra ID v2 and most others: the scopes name the resource, and must come first; `resource` is an error there.
+      return {
+        authorizationRequest: () => [scope([...loginScopes, ...(first?.scopes ?? [])])],
+        codeGrant: () => (first ? [scope([...first.scopes, ...loginScopes])] : []),
+        refreshGrant: (resource) => [scope([...resource.scopes, 'offline_access', ...openid(loginScopes)])],
+        clientCredentialsGrant: (resource) => [scope(resource.scopes)],
+      }
+    case 'resource-indicator':
+      // RFC 8707 §2: all resources at the authorization endpoint, exactly one in a token request.
+      return {
+        authorizationRequest: () => [
+          scope([...loginScopes, ...resources.flatMap((resource) => resource.scopes)]),
+          ...resources.flatMap((resource) => named('resource', resource)),
+        ],
+        codeGrant: () => named('resource', first),
+        refreshGrant: (resource) => [...named('resource', resource), ...ownScopes(resource)],
+        clientCredentialsGrant: (resource) => [...named('resource', resource), ...ownScopes(resource)],
+      }
+    case 'audience':
+      return {
+        authorizationRequest: () => [
+          scope([...loginScopes, ...(first?.scopes ?? [])]),
+          ...named('audience', first),
+        ],
+        codeGrant: () => [],
+        refreshGrant: (resource) => [...named('audience', resource), ...ownScopes(resource)],
+        clientCredentialsGrant: (resource) => [...named('audience', resource), ...ownScopes(resource)],
+      }
+  }
+}
+
+function scope(scopes: readonly string[]): readonly [string, string] {
+  return ['scope', [...new Set(scopes)].join(' ')]
+}
+
+function ownScopes({ scopes }: ResourceConfig): Parameters {
+  return scopes.length > 0 ? [scope(scopes)] : []
+}
+
+function openid(loginScopes: readonly string[]): string[] {
+  return loginScopes.includes('openid') ? ['openid'] : []
+}
+
+/** Byte for byte as configured: `https://a/` and `https://a` are two resources. */
+function named(parameter: string, resource: ResourceConfig | undefined): Parameters {
+  return resource?.resource === undefined ? [] : [[parameter, resource.resource]]
+}

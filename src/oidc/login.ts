@@ -1,0 +1,70 @@
+import { createHash, randomBytes } from 'node:crypto'
+import type { LoginRecords, SessionHash } from '../store/port.ts'
+
+/** One sign-in under way: what its authorization response is checked against, and where it goes on afterwards. */
+export type LoginAttempt = {
+  readonly state: string
+  readonly nonce: string
+  readonly codeVerifier: string
+  readonly returnUrl: string
+  /** The session this browser had when it began; it ends when the new one begins. */
+  readonly replaces?: SessionHash
+}
+
+/** What the browser keeps of an attempt: `id` names its cookie, `secret` is the cookie's value. */
+export type LoginTicket = { readonly id: string; readonly secret: string }
+
+/** A login may take this long: the user may have to find a second factor. */
+export const LOGIN_LIFETIME_MS = 15 * 60_000
+
+export type LoginAttemptsDeps = {
+  readonly records: LoginRecords
+  readonly seal: (secret: string, plaintext: string) => string
+  readonly open: (secret: string, sealed: string) => string | undefined
+}
+
+/** Attempts are bound to the browser by their own cookie, to the response by `state`, and consumed once. */
+export type LoginAttempts = {
+  /** Starts one: fresh state, nonce and PKCE verifier (RFC 7636 §4.1, 256 bits each). */
+  start(
+    goal: Pick<LoginAttempt, 'returnUrl' | 'replaces'>,
+  ): Promise<{ attempt: LoginAttempt; ticket: LoginTicket }>
+  /** The attempt that `state` and the browser's secret belong to; taking it deletes it. */
+  take(state: string, secret: string): Promise<LoginAttempt | undefined>
+}
+
+/** Keeps attempts in the store, sealed under the secret that only the browser's cookie holds. */
+export function createLoginAttempts({ records, seal, open }: LoginAttemptsDeps): LoginAttempts {
+  return {
+    async start(goal) {
+      const attempt = { ...goal, state: random(), nonce: random(), codeVerifier: random() }
+      const ticket = { id: loginTicketId(attempt.state), secret: random() }
+      await records.put(
+        hashed(ticket.secret),
+        seal(ticket.secret, JSON.stringify(attempt)),
+        LOGIN_LIFETIME_MS,
+      )
+      return { attempt, ticket }
+    },
+    async take(state, secret) {
+      const sealed = await records.take(hashed(secret))
+      const text = sealed === undefined ? undefined : open(secret, sealed)
+      if (text === undefined) return undefined
+      const attempt = JSON.parse(text) as LoginAttempt
+      return attempt.state === state ? attempt : undefined
+    },
+  }
+}
+
+/** Names the cookie of the attempt with this `state`, so that several tabs may sign in at once. */
+export function loginTicketId(state: string): string {
+  return hashed(state).slice(0, 16)
+}
+
+function random(): string {
+  return randomBytes(32).toString('base64url')
+}
+
+function hashed(text: string): string {
+  return createHash('sha256').update(text).digest('base64url')
+}

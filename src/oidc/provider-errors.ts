@@ -1,0 +1,110 @@
+import { BffError } from '../errors.ts'
+import { type GrantReaction, reactionTo } from './grant-errors.ts'
+import type { TokenAnswer } from './token-answer.ts'
+
+/** What of a provider's refusal is safe and useful for an operator's log; the description may hold names and mails. */
+export type ProviderRefusal = {
+  readonly oauthError?: string
+  readonly suberror?: string
+  readonly errorCodes?: string
+  readonly correlationId?: string
+}
+
+/** Picks the loggable members of an OAuth error body (RFC 6749 §5.2, and Entra's additions). */
+export function refusalOf(answer: TokenAnswer | undefined): ProviderRefusal {
+  const body = answer?.body ?? {}
+  const word = (value: unknown) =>
+    typeof value === 'string' && /^[\w.:-]{1,100}$/.test(value) ? value : undefined
+  const codes = Array.isArray(body.error_codes)
+    ? body.error_codes.filter((code) => typeof code === 'number').join(',')
+    : undefined
+  return {
+    oauthError: word(body.error),
+    suberror: word(body.suberror),
+    errorCodes: codes || undefined,
+    correlationId: word(body.correlation_id),
+  }
+}
+
+/** The problem a caller sees for one reaction; `dead_grant` has none of its own, because it ends the session. */
+export function problemOf(reaction: GrantReaction, answer: TokenAnswer | undefined): BffError {
+  const details = { reason: refusalOf(answer).oauthError ?? reaction }
+  switch (reaction) {
+    case 'dead_grant':
+      return new BffError('session_required', 'the authorization server ended the grant', { details })
+    case 'step_up':
+    case 'consent':
+      return new BffError(
+        'reauthentication_required',
+        'the authorization server wants the user to sign in again',
+        {
+          details: { reason: reaction === 'consent' ? 'consent_required' : 'interaction_required' },
+        },
+      )
+    case 'user_must_act':
+      return new BffError('access_denied', 'the authorization server refuses this user', { details })
+    case 'configuration':
+    case 'route_configuration':
+      return new BffError('provider_rejected', 'the authorization server rejected the request', { details })
+    case 'retry_later':
+    case 'loop':
+      return unavailable(undefined, answer?.retryAfterSeconds ?? (reaction === 'loop' ? 300 : undefined))
+  }
+}
+
+/** `provider_unavailable`: no usable answer came in time. */
+export function unavailable(cause: unknown, retryAfterSeconds?: number): BffError {
+  return new BffError('provider_unavailable', 'the authorization server does not answer', {
+    cause,
+    retryAfterSeconds: retryAfterSeconds ?? 2,
+  })
+}
+
+/** True for errors that say nothing about the request: timeouts, refused or reset connections, failed name look-ups. */
+export function isNetworkError(error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  const { code } = error as Error & { code?: unknown }
+  if (code === 'OAUTH_TIMEOUT' || code === 'OAUTH_ABORT') return true
+  // `fetch` reports every network failure as a TypeError without a code of its own; the cause has it.
+  return error instanceof TypeError && code === undefined
+}
+
+/** Turns a failed call to the provider into our problem: by its answer if there was one, else by the kind of failure. */
+export function failedCall(error: unknown, answer: TokenAnswer | undefined): BffError {
+  if (error instanceof BffError) return error
+  if (answer && answer.status !== 200) return problemOf(reactionTo(answer), answer)
+  if (isNetworkError(error) || (answer === undefined && isServerFault(error))) return unavailable(error)
+  return new BffError('provider_rejected', 'the authorization server gave an unusable answer', {
+    cause: error,
+  })
+}
+
+/** A non-token answer such as discovery or PAR: a 5xx or an HTML page is a passing fault. */
+function isServerFault(error: unknown): boolean {
+  const { code, cause } = error as { code?: unknown; cause?: { status?: unknown } }
+  if (code === 'OAUTH_RESPONSE_IS_NOT_JSON' || code === 'OAUTH_PARSE_ERROR') return true
+  return code === 'OAUTH_RESPONSE_IS_NOT_CONFORM' && Number(cause?.status ?? 0) >= 500
+}
+
+/** Turns a failed sign-in into our problem: a bad authorization response or ID token is the browser's to repeat. */
+export function failedSignIn(error: unknown, answer: TokenAnswer | undefined): BffError {
+  if (!(error instanceof Error)) return failedCall(error, answer)
+  const { code, error: oauthError } = error as Error & { code?: unknown; error?: unknown }
+  if (code === 'OAUTH_AUTHORIZATION_RESPONSE_ERROR') {
+    const reason = refusalOf({
+      status: 400,
+      body: { error: oauthError },
+      retryAfterSeconds: undefined,
+    }).oauthError
+    return new BffError(
+      reason === 'access_denied' ? 'access_denied' : 'invalid_callback',
+      'the authorization server refused the sign-in',
+      { details: { reason: reason ?? 'error' } },
+    )
+  }
+  const problem = failedCall(error, answer)
+  const isBadResponse = problem.code === 'provider_rejected' && (!answer || answer.status === 200)
+  return isBadResponse || problem.code === 'session_required'
+    ? new BffError('invalid_callback', 'the sign-in could not be completed', { cause: error })
+    : problem
+}

@@ -1,0 +1,42 @@
+const LIFE_MS = 3_600_000
+const RETRY_MIN_MS = 500
+const RETRY_MAX_MS = 30_000
+
+/**
+ * Loads a value on first use and again every hour. Once loaded it is always there: a later failure leaves the last
+ * good one in use. Failures are repeated to callers for 0.5 s, doubling to 30 s, before the next attempt.
+ */
+export function createRefreshedSource<T>(load: () => Promise<T>, now: () => number): () => Promise<T> {
+  let current: { value: T; until: number } | undefined
+  let pending: Promise<T> | undefined
+  let failed: { error: unknown; until: number; waitMs: number } | undefined
+
+  async function loadOnce(): Promise<T> {
+    try {
+      const value = await load()
+      current = { value, until: now() + LIFE_MS }
+      failed = undefined
+      return value
+    } catch (error) {
+      const waitMs = failed ? Math.min(failed.waitMs * 2, RETRY_MAX_MS) : RETRY_MIN_MS
+      failed = { error, until: now() + waitMs, waitMs }
+      throw error
+    } finally {
+      pending = undefined
+    }
+  }
+
+  return async function refreshedValue() {
+    const isBackingOff = failed !== undefined && now() < failed.until
+    if (current) {
+      if (now() >= current.until && !isBackingOff) {
+        pending ??= loadOnce()
+        pending.catch(() => undefined)
+      }
+      return current.value
+    }
+    if (isBackingOff) throw failed?.error
+    pending ??= loadOnce()
+    return pending
+  }
+}

@@ -1,0 +1,244 @@
+import * as oidc from 'openid-client'
+import type { ClientAuthConfig, ProviderConfig } from '../config/config.ts'
+import { BffError } from '../errors.ts'
+import type { Parameters } from './dialects.ts'
+import { privateKeyFromPem } from './jwt.ts'
+import { failedCall, failedSignIn } from './provider-errors.ts'
+import { createRefreshedSource } from './refreshed-source.ts'
+import type { ProviderFetch, TokenAnswer } from './token-answer.ts'
+
+/** What a token endpoint gave. Times in epoch ms; `obtainedAt` is when the request was sent. */
+export type GrantedTokens = {
+  readonly accessToken: string
+  readonly obtainedAt: number
+  readonly expiresAt: number
+  readonly refreshToken: string | undefined
+  readonly idToken: string | undefined
+  /** Claims of the verified ID token. */
+  readonly claims: { readonly sub: string; readonly [claim: string]: unknown } | undefined
+  /** Azure AD v1 names the resource it answered for. */
+  readonly resource: string | undefined
+}
+
+/** What an authorization request is bound to, and what its response is checked against. */
+export type AuthorizationChecks = {
+  readonly state: string
+  readonly nonce: string
+  readonly codeVerifier: string
+}
+
+/** A failed grant: our problem, and the answer it came from, if there was one. */
+export type FailedGrant = { readonly error: BffError; readonly answer: TokenAnswer | undefined }
+
+/** One OpenID Provider as seen by its Relying Party: each call is one request of OpenID Connect or OAuth 2.0. */
+export type RelyingParty = {
+  /** OpenID Connect Core §3.1.2.1, PKCE S256; pushed first (RFC 9126) when the provider takes that. */
+  authorizationUrl(checks: AuthorizationChecks, parameters: Parameters): Promise<URL>
+  /** Checks the authorization response, redeems the code, verifies the ID token with its signature. */
+  codeGrant(callback: URL, checks: AuthorizationChecks, parameters: Parameters): Promise<GrantedTokens>
+  /** RFC 6749 §6. `keep` gets a rotated refresh token before anything else of the answer is looked at. */
+  refreshGrant(
+    refreshToken: string,
+    parameters: Parameters,
+    keep: (refreshToken: string) => Promise<void>,
+  ): Promise<GrantedTokens | FailedGrant>
+  /** RFC 6749 §4.4. */
+  clientCredentialsGrant(parameters: Parameters): Promise<GrantedTokens>
+  /** RFC 7009. Resolves false when the provider has no revocation endpoint. */
+  revoke(refreshToken: string): Promise<boolean>
+  /** RP-Initiated Logout 1.0 §2; undefined when the provider has no end-session endpoint. */
+  endSessionUrl(parameters: Record<string, string>): Promise<URL | undefined>
+}
+
+export type RelyingPartyDeps = {
+  readonly provider: ProviderConfig
+  readonly redirectUri: string
+  readonly providerFetch: ProviderFetch
+  readonly now: () => number
+}
+
+/** The door to openid-client: its words and errors end here. Every method rejects with BffError only. */
+export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
+  const { provider, redirectUri } = deps
+  const configuration = createRefreshedSource(() => discover(deps), deps.now)
+
+  async function grant(
+    sink: (answer: TokenAnswer) => Promise<void> | void,
+    request: (config: oidc.Configuration) => ReturnType<typeof oidc.refreshTokenGrant>,
+  ): Promise<GrantedTokens> {
+    const config = await configuration()
+    const obtainedAt = deps.now()
+    const tokens = await deps.providerFetch.watching(sink, () => request(config))
+    return {
+      accessToken: tokens.access_token,
+      obtainedAt,
+      expiresAt: obtainedAt + (tokens.expires_in ?? 0) * 1000,
+      refreshToken: tokens.refresh_token,
+      idToken: tokens.id_token,
+      claims: tokens.claims(),
+      resource: typeof tokens.resource === 'string' ? tokens.resource : undefined,
+    }
+  }
+
+  return {
+    async authorizationUrl({ state, nonce, codeVerifier }, parameters) {
+      const search = formOf([
+        ...parameters,
+        ['redirect_uri', redirectUri],
+        ['state', state],
+        ['nonce', nonce],
+        ['code_challenge', await oidc.calculatePKCECodeChallenge(codeVerifier)],
+        ['code_challenge_method', 'S256'],
+      ])
+      try {
+        const config = await configuration()
+        return isPushed(provider, config)
+          ? await oidc.buildAuthorizationUrlWithPAR(config, search)
+          : oidc.buildAuthorizationUrl(config, search)
+      } catch (error) {
+        throw failedCall(error, undefined)
+      }
+    },
+
+    async codeGrant(callback, { state, nonce, codeVerifier }, parameters) {
+      let answer: TokenAnswer | undefined
+      const checks = {
+        expectedState: state,
+        expectedNonce: nonce,
+        pkceCodeVerifier: codeVerifier,
+        idTokenExpected: true,
+      }
+      const see = (seen: TokenAnswer) => {
+        answer = seen
+      }
+      try {
+        return await grant(see, (config) =>
+          oidc.authorizationCodeGrant(config, callback, checks, formOf(parameters)),
+        )
+      } catch (error) {
+        throw failedSignIn(error, answer)
+      }
+    },
+
+    async refreshGrant(refreshToken, parameters, keep) {
+      let answer: TokenAnswer | undefined
+      const keepFirst = async (seen: TokenAnswer) => {
+        answer = seen
+        const rotated = seen.status === 200 ? seen.body?.refresh_token : undefined
+        if (typeof rotated === 'string' && rotated !== refreshToken) await keep(rotated)
+      }
+      try {
+        return await grant(keepFirst, (config) =>
+          oidc.refreshTokenGrant(config, refreshToken, formOf(parameters)),
+        )
+      } catch (error) {
+        return { error: failedCall(error, answer), answer }
+      }
+    },
+
+    async clientCredentialsGrant(parameters) {
+      let answer: TokenAnswer | undefined
+      const see = (seen: TokenAnswer) => {
+        answer = seen
+      }
+      try {
+        return await grant(see, (config) => oidc.clientCredentialsGrant(config, formOf(parameters)))
+      } catch (error) {
+        throw failedCall(error, answer)
+      }
+    },
+
+    async revoke(refreshToken) {
+      try {
+        const config = await configuration()
+        if (!config.serverMetadata().revocation_endpoint) return false
+        await oidc.tokenRevocation(config, refreshToken, { token_type_hint: 'refresh_token' })
+        return true
+      } catch (error) {
+        throw failedCall(error, undefined)
+      }
+    },
+
+    async endSessionUrl(parameters) {
+      const config = await configuration()
+      return config.serverMetadata().end_session_endpoint
+        ? oidc.buildEndSessionUrl(config, parameters)
+        : undefined
+    },
+  }
+}
+
+function formOf(parameters: Parameters): URLSearchParams {
+  return new URLSearchParams(parameters.map(([name, value]) => [name, value]))
+}
+
+function isPushed({ par }: ProviderConfig, config: oidc.Configuration): boolean {
+  const offered = config.serverMetadata().pushed_authorization_request_endpoint !== undefined
+  if (par === 'required' && !offered) {
+    throw new BffError('provider_rejected', 'the authorization server takes no pushed authorization requests')
+  }
+  return offered && par !== 'off'
+}
+
+const ACCEPTED_SIGNING_ALGORITHMS = ['RS256', 'PS256', 'ES256', 'ES384', 'PS384', 'RS384', 'EdDSA', 'Ed25519']
+
+async function discover({ provider, providerFetch }: RelyingPartyDeps): Promise<oidc.Configuration> {
+  const { issuer, endpoints = {}, clientId, timeoutMs } = provider
+  const insecure =
+    issuer.startsWith('http:') || Object.values(endpoints).some((url) => url?.startsWith('http:'))
+  const execute = [oidc.enableNonRepudiationChecks, ...(insecure ? [oidc.allowInsecureRequests] : [])]
+  const auth = clientAuthentication(provider.clientAuth)
+  const options = {
+    execute,
+    timeout: timeoutMs / 1000,
+    [oidc.customFetch]: providerFetch.fetch as oidc.CustomFetch,
+  }
+  const isComplete = endpoints.authorization && endpoints.token && endpoints.jwks
+  const discovered = isComplete
+    ? { issuer, id_token_signing_alg_values_supported: ACCEPTED_SIGNING_ALGORITHMS }
+    : await oidc.discovery(new URL(issuer), clientId, undefined, auth, options)
+  if (!Object.values(endpoints).some(Boolean)) return discovered as oidc.Configuration
+
+  const known = discovered instanceof oidc.Configuration ? discovered.serverMetadata() : discovered
+  const config = new oidc.Configuration(
+    { ...known, ...endpointMetadata(endpoints) },
+    clientId,
+    undefined,
+    auth,
+  )
+  config.timeout = options.timeout
+  config[oidc.customFetch] = options[oidc.customFetch]
+  for (const apply of execute) apply(config)
+  return config
+}
+
+function endpointMetadata(endpoints: NonNullable<ProviderConfig['endpoints']>): Record<string, string> {
+  const named = {
+    authorization_endpoint: endpoints.authorization,
+    token_endpoint: endpoints.token,
+    jwks_uri: endpoints.jwks,
+    revocation_endpoint: endpoints.revocation,
+    end_session_endpoint: endpoints.endSession,
+    userinfo_endpoint: endpoints.userinfo,
+  }
+  return Object.fromEntries(
+    Object.entries(named).filter((entry): entry is [string, string] => Boolean(entry[1])),
+  )
+}
+
+/** Secrets are revealed at each use, so that a rotated file takes effect without a restart. */
+function clientAuthentication(auth: ClientAuthConfig): oidc.ClientAuth {
+  switch (auth.method) {
+    case 'client_secret_basic':
+      return (...request) => oidc.ClientSecretBasic(auth.secret.reveal())(...request)
+    case 'client_secret_post':
+      return (...request) => oidc.ClientSecretPost(auth.secret.reveal())(...request)
+    case 'private_key_jwt':
+      return async (...request) => {
+        const key = await privateKeyFromPem(auth.key.reveal(), auth.algorithm)
+        return oidc.PrivateKeyJwt({ key, kid: auth.keyId })(...request)
+      }
+    case 'none':
+      return oidc.None()
+  }
+}

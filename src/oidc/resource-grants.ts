@@ -1,0 +1,88 @@
+import type { ResourceConfig } from '../config/config.ts'
+import { BffError } from '../errors.ts'
+import type { Logger } from '../log.ts'
+import type { Dialect } from './dialects.ts'
+import { reactionTo } from './grant-errors.ts'
+import { isForAudience } from './jwt.ts'
+import { refusalOf } from './provider-errors.ts'
+import type { FailedGrant, GrantedTokens, RelyingParty } from './relying-party.ts'
+
+export type ResourceGrantsDeps = {
+  readonly relyingParty: RelyingParty
+  readonly dialect: Dialect
+  readonly resources: Readonly<Record<string, ResourceConfig>>
+  readonly log: Logger
+}
+
+type RefreshRequest = {
+  readonly refreshToken: string
+  readonly resource: string
+  readonly keep: (newRefreshToken: string) => Promise<void>
+}
+
+/** One access token per resource, each asked for by name: from the session's refresh token, or for the client itself. */
+export function createResourceGrants({ relyingParty, dialect, resources, log }: ResourceGrantsDeps) {
+  const resourceNamed = (name: string): ResourceConfig => {
+    const resource = resources[name]
+    // The refresh token is not even offered for a resource that the config does not know.
+    if (!resource) throw new BffError('provider_rejected', `no resource is named ${JSON.stringify(name)}`)
+    return resource
+  }
+
+  /** Spends the refresh token once, for one resource; never rejects for what the provider answers. */
+  async function refreshGrant(request: RefreshRequest) {
+    const resource = resourceNamed(request.resource)
+    const grant = await relyingParty.refreshGrant(
+      request.refreshToken,
+      dialect.refreshGrant(resource),
+      request.keep,
+    )
+    if ('error' in grant) return refused(grant, resource)
+    if (!isForResource(grant, resource)) {
+      log.error(
+        { resource: resource.name, reason: 'wrong_audience' },
+        'the provider answered for another resource',
+      )
+      return { kind: 'refused' as const, error: wrongAudience() }
+    }
+    const { accessToken, obtainedAt, expiresAt, claims } = grant
+    return { kind: 'renewed' as const, accessToken, obtainedAt, expiresAt, subject: claims?.sub }
+  }
+
+  function refused({ error, answer }: FailedGrant, resource: ResourceConfig) {
+    const reaction = answer && answer.status !== 200 ? reactionTo(answer) : undefined
+    const fields = { resource: resource.name, code: error.code, outcome: reaction, ...refusalOf(answer) }
+    if (reaction === 'dead_grant') {
+      log.info(fields, 'the grant is dead: its session ends')
+      return { kind: 'dead' as const, reason: fields.oauthError ?? 'invalid_grant' }
+    }
+    if (error.code === 'provider_rejected') log.error(fields, 'the provider rejects our refresh request')
+    else log.warn(fields, 'a refresh was refused')
+    return error.code === 'provider_unavailable'
+      ? { kind: 'unavailable' as const, error }
+      : { kind: 'refused' as const, error }
+  }
+
+  /** A token for the client itself (RFC 6749 §4.4). Rejects with provider_rejected or provider_unavailable. */
+  async function clientCredentialsGrant(name: string) {
+    const resource = resourceNamed(name)
+    const grant = await relyingParty.clientCredentialsGrant(dialect.clientCredentialsGrant(resource))
+    if (!isForResource(grant, resource)) throw wrongAudience()
+    return grant
+  }
+
+  return { refreshGrant, clientCredentialsGrant }
+}
+
+/** False when the answer says that its access token is for another resource: it must not be used or kept. */
+export function isForResource(grant: GrantedTokens, resource: ResourceConfig): boolean {
+  const namesAnother =
+    grant.resource !== undefined && resource.resource !== undefined && grant.resource !== resource.resource
+  return !namesAnother && isForAudience(grant.accessToken, resource)
+}
+
+function wrongAudience(): BffError {
+  return new BffError('provider_rejected', 'the authorization server answered for another resource', {
+    details: { reason: 'wrong_audience' },
+  })
+}

@@ -1,0 +1,111 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { retryAfterSeconds } from './grant-errors.ts'
+
+/** A token endpoint's answer before any library judged it. */
+export type TokenAnswer = {
+  readonly status: number
+  /** The JSON object of the body, normalised; undefined when it was none. */
+  readonly body: Readonly<Record<string, unknown>> | undefined
+  readonly retryAfterSeconds: number | undefined
+}
+
+/** Sees a token answer before it is validated; what it returns is awaited first. */
+export type OnTokenAnswer = (answer: TokenAnswer) => Promise<void> | void
+
+type FetchOptions = {
+  method?: string
+  headers?: unknown
+  body?: unknown
+  redirect?: unknown
+  signal?: unknown
+}
+type Fetch = (url: string, options: FetchOptions) => Promise<Response>
+
+/** A `fetch` for the provider, and a way to look at the token answers of one call made through it. */
+export type ProviderFetch = {
+  readonly fetch: Fetch
+  /** Runs `call`; token answers within it are first given to `onAnswer`. */
+  watching<T>(onAnswer: OnTokenAnswer, call: () => Promise<T>): Promise<T>
+}
+
+const MAX_BODY_BYTES = 1024 * 1024
+/** When a provider does not say how long a token lives (RFC 6749 §5.1 only recommends it). */
+const DEFAULT_LIFETIME_SECONDS = 300
+const MAX_LIFETIME_SECONDS = 30 * 24 * 3600
+
+/**
+ * Reads token answers as providers really send them, so that a rotated refresh token is never lost because some other
+ * member of the same answer is unusual.
+ */
+export function createProviderFetch(deps: { now: () => number; fetch?: Fetch }): ProviderFetch {
+  const observers = new AsyncLocalStorage<OnTokenAnswer>()
+  const send: Fetch = deps.fetch ?? ((url, options) => fetch(url, options as RequestInit))
+  return {
+    watching: (onAnswer, call) => observers.run(onAnswer, call),
+    async fetch(url, options) {
+      const onAnswer = observers.getStore()
+      const response = await send(url, options)
+      if (!onAnswer || options.method !== 'POST') return response
+      const body = normalised(await jsonObject(response), deps.now())
+      await onAnswer({
+        status: response.status,
+        body,
+        retryAfterSeconds: retryAfterSeconds(response.headers.get('retry-after'), deps.now()),
+      })
+      return rebuilt(response, body)
+    },
+  }
+}
+
+async function jsonObject(response: Response): Promise<Record<string, unknown> | undefined> {
+  if (Number(response.headers.get('content-length') ?? 0) > MAX_BODY_BYTES) return undefined
+  const text = await response.text()
+  if (text.length > MAX_BODY_BYTES) return undefined
+  try {
+    const value: unknown = JSON.parse(text)
+    return typeof value === 'object' && value !== null && !Array.isArray(value)
+      ? (value as Record<string, unknown>)
+      : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** The same answer with every member in the form RFC 6749 §5.1 gives it. Only token answers are touched. */
+function normalised(
+  body: Record<string, unknown> | undefined,
+  now: number,
+): Record<string, unknown> | undefined {
+  if (typeof body?.access_token !== 'string') return body
+  const answer: Record<string, unknown> = { ...body, expires_in: lifetimeSeconds(body, now) }
+  for (const name of ['refresh_token', 'id_token', 'scope']) {
+    if (answer[name] === null || answer[name] === '') delete answer[name]
+  }
+  if (Array.isArray(answer.scope)) answer.scope = answer.scope.join(' ')
+  answer.token_type ||= 'Bearer'
+  return answer
+}
+
+/** `expires_in` counts from now and is believed first; `expires_on` (Azure AD v1, epoch seconds) only without it. */
+function lifetimeSeconds(body: Record<string, unknown>, now: number): number {
+  const expiresIn = positiveNumber(body.expires_in)
+  const expiresOn = positiveNumber(body.expires_on)
+  const seconds = expiresIn ?? (expiresOn === undefined ? undefined : expiresOn - Math.floor(now / 1000))
+  return seconds === undefined || seconds <= 0
+    ? DEFAULT_LIFETIME_SECONDS
+    : Math.min(seconds, MAX_LIFETIME_SECONDS)
+}
+
+function positiveNumber(value: unknown): number | undefined {
+  const number = typeof value === 'string' && value.trim() !== '' ? Number(value) : value
+  return typeof number === 'number' && Number.isFinite(number) && number > 0 ? number : undefined
+}
+
+function rebuilt(response: Response, body: Record<string, unknown> | undefined): Response {
+  const headers = new Headers(response.headers)
+  for (const name of ['content-length', 'content-encoding', 'transfer-encoding']) headers.delete(name)
+  if (body) headers.set('content-type', 'application/json')
+  // A null-body status (204, 304) must not carry even an empty text.
+  const text = [101, 204, 205, 304].includes(response.status) ? null : JSON.stringify(body ?? {})
+  return new Response(text, { status: response.status, headers })
+}

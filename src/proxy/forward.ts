@@ -1,0 +1,93 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { RouteConfig } from '../config/config.ts'
+import { BffError } from '../errors.ts'
+import type { AccessTokenSource, FindSession } from './access-token-source.ts'
+import { headerRulesByRoute, requestHeaders, type Site } from './headers.ts'
+import type { MatchRoute } from './route-table.ts'
+import type { Send } from './upstream.ts'
+
+/** What is noted about a request for its log line, and the id its upstream is told. */
+export type ForwardedFacts = {
+  readonly id: string
+  route?: string
+  resource?: string
+  /** First characters of the session's hash. */
+  session?: string
+}
+
+export type ForwardDeps = {
+  /** Throws path_rejected, method_not_allowed. */
+  readonly match: MatchRoute
+  /** Throws csrf_required, origin_forbidden. */
+  readonly requireSameOrigin: (req: IncomingMessage, route: RouteConfig) => void
+  readonly findSession: FindSession<IncomingMessage, ServerResponse>
+  readonly accessToken: AccessTokenSource
+  readonly send: Send
+  /** The browser's address, trusted proxies taken into account. */
+  readonly clientAddress: (req: IncomingMessage) => string
+  readonly factsOf: (req: IncomingMessage) => ForwardedFacts
+  /** A person opening a page or a download by itself, who can be sent to sign in. */
+  readonly isTopLevelNavigation: (req: IncomingMessage) => boolean
+  /** Where a person is sent to sign in and come back to this request's path. */
+  readonly loginUrl: (req: IncomingMessage) => string
+  /** Headers of Cloakroom's own answers. */
+  readonly ownHeaders?: Readonly<Record<string, string>>
+  readonly site: Site
+}
+
+/** Forwards a request to its upstream; resolves with false when no route matches, with true when it was answered. */
+export type Forward = (req: IncomingMessage, res: ServerResponse) => Promise<boolean>
+
+/** The hot path. A step that knows its answer already gives it without a promise, so nothing is awaited then. */
+export function createForward(deps: ForwardDeps): Forward {
+  const rulesOf = headerRulesByRoute(deps.site)
+
+  return async function forward(req, res) {
+    const matched = deps.match(req.method!, req.url!)
+    if (!matched) return false
+    const { route, target } = matched
+    const facts = deps.factsOf(req)
+    facts.route = route.id
+    deps.requireSameOrigin(req, route)
+
+    let session = route.auth === 'anonymous' ? undefined : deps.findSession(req, res)
+    if (session instanceof Promise) session = await session
+    if (session) facts.session = session.hash.slice(0, 12)
+    else if (route.auth === 'required') return requireSignIn(deps, route, req, res)
+
+    let token = session && route.resource ? deps.accessToken(session, route.resource) : undefined
+    if (token instanceof Promise) token = await token
+    if (token) facts.resource = route.resource
+
+    const rules = rulesOf(route)
+    const headers = requestHeaders(rules, req.rawHeaders, {
+      clientAddress: deps.clientAddress(req),
+      requestId: facts.id,
+      accessToken: token?.value,
+      claims: session?.claims,
+    })
+    await deps.send(req, res, { route, target, headers, rules, isAuthenticated: session !== undefined })
+    return true
+  }
+}
+
+/** A person who opens a page or a download is sent to sign in; a script is told to (contract section 4). */
+function requireSignIn(
+  deps: ForwardDeps,
+  route: RouteConfig,
+  req: IncomingMessage,
+  res: ServerResponse,
+): true {
+  if (route.csrf !== 'fetch-metadata' || !deps.isTopLevelNavigation(req)) {
+    throw new BffError('session_required', 'this route needs a signed-in session')
+  }
+  res.writeHead(302, {
+    ...deps.ownHeaders,
+    location: deps.loginUrl(req),
+    'cache-control': 'no-store',
+    vary: 'sec-fetch-mode, sec-fetch-dest',
+    'content-length': '0',
+  })
+  res.end()
+  return true
+}

@@ -1,0 +1,219 @@
+import type { RouteConfig } from '../config/config.ts'
+import type { UserClaims } from '../session/bff-session.ts'
+import { type IsOwnCookie, setsOwnCookie, withoutOwnCookies } from './cookies.ts'
+import { type FieldNames, fieldNames, foldFieldName } from './field-names.ts'
+import { type CompiledTemplate, compileTemplate } from './header-templates.ts'
+import { compileLocation, type MapLocation } from './location.ts'
+
+/** What the rules need to know beside the route. */
+export type Site = {
+  /** Origin as browsers see it. */
+  readonly publicUrl: string
+  readonly isOwnCookie: IsOwnCookie
+}
+
+/** The header rules of one route, compiled once. */
+export type HeaderRules = {
+  readonly taken: FieldNames
+  readonly isOwnCookie: IsOwnCookie
+  readonly templates: readonly CompiledTemplate[]
+  readonly publicHost: string
+  readonly publicScheme: string
+  /** The part of `Forwarded` that follows the client's address (RFC 7239 §4). */
+  readonly forwardedSuffix: string
+  readonly mapLocation: MapLocation
+}
+
+/** What Cloakroom itself says to the upstream about one request. */
+export type OurRequestFields = {
+  /** IP address of the client, trusted proxies already taken into account. */
+  readonly clientAddress: string
+  readonly requestId: string
+  /** Sent as `Authorization: Bearer`. */
+  readonly accessToken?: string | undefined
+  /** Fill the route's header templates. */
+  readonly claims?: UserClaims | undefined
+}
+
+/** RFC 9110 §7.6.1 and the older names of the same kind; message framing is made anew for each connection. */
+const HOP_BY_HOP = ['connection', 'keep-alive', 'proxy-*', 'te', 'trailer', 'transfer-encoding', 'upgrade']
+
+/** Client fields that never cross: they are per connection, ours to say, or spoofed identity. */
+const TAKEN_FROM_REQUESTS = [
+  ...HOP_BY_HOP,
+  'host',
+  'content-length',
+  'expect',
+  'http2-settings',
+  'cookie',
+  'authorization',
+  'x-csrf',
+  'forwarded',
+  'x-forwarded',
+  'x-forwarded-*',
+  'x-request-id',
+  'x-real-ip',
+  'x-client-ip',
+  'x-cluster-client-ip',
+  'true-client-ip',
+  'cf-connecting-ip',
+  'x-original-*',
+  'x-rewrite-url',
+  'x-http-method',
+  'x-http-method-override',
+  'x-method-override',
+  'x-ms-*',
+  'x-amzn-oidc-*',
+  'x-auth-request-*',
+  'remote-user',
+  'x-remote-user',
+  'client-cert*',
+  'x-client-cert*',
+  'x-ssl-client-*',
+]
+
+/** Upstream fields that never cross, and those looked at one by one. */
+const TAKEN_FROM_RESPONSES = fieldNames([
+  ...HOP_BY_HOP,
+  'access-control-*',
+  'clear-site-data',
+  'strict-transport-security',
+  'cloakroom-error',
+  'set-cookie',
+  'location',
+  'www-authenticate',
+  'cache-control',
+])
+
+/** Schemes that make a browser open its own sign-in dialog, which would ask for a password of another system. */
+const DIALOG_SCHEMES = /(?:^|,)\s*(?:basic|digest|negotiate|ntlm)(?:[\s,]|$)/i
+
+/** Compiles what may cross on one route, each way. */
+export function compileHeaderRules(route: RouteConfig, site: Site): HeaderRules {
+  const { host, protocol } = new URL(site.publicUrl)
+  const publicScheme = protocol.slice(0, -1)
+  return {
+    taken: fieldNames([...TAKEN_FROM_REQUESTS, ...route.headers.map(({ name }) => name)]),
+    isOwnCookie: site.isOwnCookie,
+    templates: route.headers.map(compileTemplate),
+    publicHost: host,
+    publicScheme,
+    forwardedSuffix: `;host="${host}";proto=${publicScheme}`,
+    mapLocation: compileLocation(route, site.publicUrl),
+  }
+}
+
+/** The header rules of each route, compiled when it is first used; a route that a reload removed is not kept. */
+export function headerRulesByRoute(site: Site): (route: RouteConfig) => HeaderRules {
+  const compiled = new WeakMap<RouteConfig, HeaderRules>()
+  return function rulesOf(route) {
+    const known = compiled.get(route)
+    if (known) return known
+    const rules = compileHeaderRules(route, site)
+    compiled.set(route, rules)
+    return rules
+  }
+}
+
+/**
+ * The flat header list for the upstream, without `Host` and `Content-Length`, which belong to the connection.
+ * Client fields are taken out first and ours added after (RFC 9110 §7.6.1), so no `Connection` header removes one of ours.
+ */
+export function requestHeaders(rules: HeaderRules, raw: readonly string[], ours: OurRequestFields): string[] {
+  const fields: string[] = []
+  let connection = ''
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = raw[i]!
+    const value = raw[i + 1]!
+    const taken = rules.taken.find(name)
+    if (taken === undefined) fields.push(name, value)
+    else if (taken === 'connection') connection += `,${value}`
+    else if (taken === 'cookie') {
+      const cookie = withoutOwnCookies(value, rules.isOwnCookie)
+      if (cookie !== undefined) fields.push(name, cookie)
+    }
+  }
+  removeNamed(fields, connection)
+  addOurs(fields, rules, ours)
+  return fields
+}
+
+/** What an upstream's response becomes on its way to the browser; `isAuthenticated` when it was asked for a session. */
+export function responseHeaders(
+  rules: HeaderRules,
+  raw: readonly Buffer[],
+  isAuthenticated: boolean,
+): string[] {
+  const fields: string[] = []
+  let connection = ''
+  let hasCacheControl = false
+  for (let i = 0; i < raw.length; i += 2) {
+    // Latin-1 both ways keeps every byte (RFC 9110 §5.5).
+    const name = raw[i]!.toString('latin1')
+    const value = raw[i + 1]!.toString('latin1')
+    const taken = TAKEN_FROM_RESPONSES.find(name)
+    if (taken === undefined) fields.push(name, value)
+    else if (taken === 'connection') connection += `,${value}`
+    else if (taken === 'cache-control') {
+      hasCacheControl ||= !name.includes('_')
+      fields.push(name, value)
+    } else addReviewed(fields, rules, { taken, name, value })
+  }
+  removeNamed(fields, connection)
+  // A shared cache sees no Authorization header on our side, so RFC 9111 §3.5 would not hold it back.
+  if (isAuthenticated && !hasCacheControl) fields.push('cache-control', 'private')
+  return fields
+}
+
+function addReviewed(
+  fields: string[],
+  rules: HeaderRules,
+  { taken, name, value }: { taken: string; name: string; value: string },
+): void {
+  if (taken === 'set-cookie') {
+    if (!setsOwnCookie(value, rules.isOwnCookie)) fields.push(name, value)
+  } else if (taken === 'location') {
+    fields.push(name, rules.mapLocation(value))
+  } else if (taken === 'www-authenticate') {
+    fields.push(DIALOG_SCHEMES.test(value) ? 'x-upstream-www-authenticate' : name, value)
+  }
+}
+
+/** Removes the fields that `Connection` names; they were meant for this hop only. */
+function removeNamed(fields: string[], connection: string): void {
+  if (connection === '' || connection === ',keep-alive' || connection === ',close') return
+  const named = new Set(connection.split(',').map((option) => foldFieldName(option.trim())))
+  let kept = 0
+  for (let i = 0; i < fields.length; i += 2) {
+    if (named.has(foldFieldName(fields[i]!))) continue
+    fields[kept] = fields[i]!
+    fields[kept + 1] = fields[i + 1]!
+    kept += 2
+  }
+  fields.length = kept
+}
+
+function addOurs(fields: string[], rules: HeaderRules, ours: OurRequestFields): void {
+  const { clientAddress, accessToken } = ours
+  if (accessToken !== undefined) fields.push('authorization', `Bearer ${accessToken}`)
+  // RFC 7239 §6: an IPv6 address is bracketed and quoted.
+  const node = clientAddress.includes(':') ? `"[${clientAddress}]"` : clientAddress || 'unknown'
+  fields.push(
+    'x-forwarded-for',
+    clientAddress,
+    'x-forwarded-proto',
+    rules.publicScheme,
+    'x-forwarded-host',
+    rules.publicHost,
+    'forwarded',
+    `for=${node}${rules.forwardedSuffix}`,
+    'via',
+    '1.1 cloakroom',
+    'x-request-id',
+    ours.requestId,
+  )
+  for (const template of rules.templates) {
+    const value = template.value(ours.claims)
+    if (value !== undefined) fields.push(template.name, value)
+  }
+}

@@ -1,0 +1,42 @@
+import type { BffSession } from '../session/bff-session.ts'
+
+/** Connections that outlast a request and must end with their session. */
+export type LiveConnections = {
+  /** Notes a connection; `end` cuts it. Returns what forgets it again. */
+  add(session: BffSession['hash'] | undefined, end: () => void): () => void
+  /** Cuts every connection of a session that ended. */
+  endSession(session: BffSession['hash']): void
+  /** Cuts everything, at shutdown. */
+  endAll(): void
+  /** How many are open. */
+  count(): number
+}
+
+/** Makes an empty register; it holds nothing of a session whose connections have all closed. */
+export function createLiveConnections(): LiveConnections {
+  const bySession = new Map<BffSession['hash'] | undefined, Set<() => void>>()
+
+  function add(session: BffSession['hash'] | undefined, end: () => void): () => void {
+    const open = bySession.get(session) ?? new Set()
+    bySession.set(session, open.add(end))
+    return function forget() {
+      open.delete(end)
+      if (open.size === 0 && bySession.get(session) === open) bySession.delete(session)
+    }
+  }
+
+  function endSession(session: BffSession['hash']): void {
+    for (const end of [...(bySession.get(session) ?? [])]) end()
+  }
+
+  function endAll(): void {
+    for (const open of [...bySession.values()]) for (const end of [...open]) end()
+  }
+
+  function count(): number {
+    let open = 0
+    for (const ends of bySession.values()) open += ends.size
+    return open
+  }
+  return { add, endSession, endAll, count }
+}

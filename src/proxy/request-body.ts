@@ -1,0 +1,75 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { Readable } from 'node:stream'
+import { BffError } from '../errors.ts'
+
+/** Limits on one request body. */
+export type BodyLimits = {
+  /** Bytes; absent = unlimited. */
+  readonly maxBytes?: number | undefined
+  /** The client's connection is cut when it sends nothing for so long. Milliseconds. */
+  readonly idleMs: number
+}
+
+/**
+ * Length of a request body in bytes: 0 when there is none, undefined when it is chunked (RFC 9112 §6.3).
+ * Throws `bad_request` for a transfer coding that would reach the upstream undecoded or undeclared.
+ */
+export function bodyLength(req: IncomingMessage): number | undefined {
+  const coding = req.headers['transfer-encoding']
+  if (coding !== undefined) {
+    // Node decodes the last coding only, and HTTP/1.0 has none: what remains would be misread downstream (RFC 9112 §6.1).
+    if (coding.toLowerCase() === 'chunked' && req.httpVersion === '1.1') return undefined
+    throw new BffError('bad_request', 'unsupported transfer coding', { headers: { connection: 'close' } })
+  }
+  const length = req.headers['content-length']
+  return length === undefined ? 0 : Number(length)
+}
+
+/**
+ * The request's body as a stream of its own: the upstream's failure must end the body without ending the client's
+ * connection, and the rest of a body that nobody wants must still be read past. Trailers are dropped.
+ * Fails with `body_too_large` when more than `maxBytes` arrive.
+ */
+export function readBody(
+  req: IncomingMessage,
+  { maxBytes = Number.POSITIVE_INFINITY, idleMs }: BodyLimits,
+): Readable {
+  let received = 0
+  const stalled = idleMs > 0 ? setTimeout(() => req.socket.destroy(), idleMs) : undefined
+
+  function onData(chunk: Buffer): void {
+    stalled?.refresh()
+    received += chunk.length
+    if (received > maxBytes) body.destroy(bodyTooLarge())
+    else if (!body.push(chunk)) req.pause()
+  }
+  function onEnd(): void {
+    clearTimeout(stalled)
+    body.push(null)
+  }
+
+  const body = new Readable({
+    read() {
+      stalled?.refresh()
+      req.resume()
+    },
+    destroy(error, callback) {
+      clearTimeout(stalled)
+      req.off('data', onData).off('end', onEnd)
+      req.resume()
+      callback(error)
+    },
+  })
+  req.on('data', onData).on('end', onEnd).pause()
+  return body
+}
+
+/** Says to a client that waits for it (RFC 9110 §10.1.1) that its body is wanted: only now, after every check. */
+export function continueIfExpected(req: IncomingMessage, res: ServerResponse): void {
+  if (req.headers.expect !== undefined) res.writeContinue()
+}
+
+/** The refusal of a body over the route's `maxBody`. */
+export function bodyTooLarge(): BffError {
+  return new BffError('body_too_large', 'the request body is larger than the route allows')
+}

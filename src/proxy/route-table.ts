@@ -1,0 +1,94 @@
+import type { RouteConfig } from '../config/config.ts'
+import { BffError } from '../errors.ts'
+import { canonicalTarget } from './request-target.ts'
+
+/** The route a request belongs to and what its upstream is asked for. */
+export type RouteMatch = {
+  readonly route: RouteConfig
+  /** Origin-form path and query for the upstream, the prefix already rewritten. */
+  readonly target: string
+}
+
+/** Finds the route of a request; undefined when no route's path matches. Throws `path_rejected`, `method_not_allowed`. */
+export type MatchRoute = (method: string, target: string) => RouteMatch | undefined
+
+const SLASH = 0x2f
+
+/** Compiles the routes into a lookup: the longest path wins, at segment boundaries, case-sensitive. */
+export function compileRoutes(routes: readonly RouteConfig[]): MatchRoute {
+  const byPath = groupByPath(routes)
+  const root = byPath.get('/')
+  // One look-up for each distinct length, longest first: cost does not grow with the number of segments or routes.
+  const lengths = [...new Set([...byPath.keys()].filter((path) => path !== '/').map((path) => path.length))]
+  lengths.sort((a, b) => b - a)
+
+  function findPath(path: string): RoutesOfPath | undefined {
+    for (const length of lengths) {
+      if (length > path.length || (length < path.length && path.charCodeAt(length) !== SLASH)) continue
+      const found = byPath.get(length === path.length ? path : path.slice(0, length))
+      if (found) return found
+    }
+    return root
+  }
+
+  return function match(method, target) {
+    if (method === 'CONNECT' || method === 'TRACE') throw methodNotAllowed(EVERY_METHOD)
+    const { path, query } = canonicalTarget(target)
+    const found = findPath(path)
+    if (!found) return undefined
+    const compiled = found.byMethod.get(method) ?? found.anyMethod
+    if (!compiled) throw methodNotAllowed(found.allow)
+    return { route: compiled.route, target: upstreamTarget(compiled, path, query, target) }
+  }
+}
+
+type CompiledRoute = {
+  readonly route: RouteConfig
+  /** Length of the path that `prefix` replaces; 0 when the path is kept. */
+  readonly replaced: number
+  readonly prefix: string
+}
+
+type RoutesOfPath = {
+  readonly byMethod: Map<string, CompiledRoute>
+  anyMethod?: CompiledRoute
+  /** Value of the `Allow` header (RFC 9110 §10.2.1). */
+  allow: string
+}
+
+const EVERY_METHOD = 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS'
+
+function groupByPath(routes: readonly RouteConfig[]): Map<string, RoutesOfPath> {
+  const byPath = new Map<string, RoutesOfPath>()
+  for (const route of routes) {
+    const group: RoutesOfPath = byPath.get(route.path) ?? { byMethod: new Map(), allow: '' }
+    byPath.set(route.path, group)
+    const compiled = compileRoute(route)
+    if (!route.methods) group.anyMethod = compiled
+    for (const method of route.methods ?? []) group.byMethod.set(method, compiled)
+    group.allow = [...group.byMethod.keys()].join(', ')
+  }
+  return byPath
+}
+
+function compileRoute(route: RouteConfig): CompiledRoute {
+  if (route.rewrite === undefined) return { route, replaced: 0, prefix: '' }
+  const replaced = route.path === '/' ? 0 : route.path.length
+  return { route, replaced, prefix: route.rewrite.replace(/\/+$/, '') }
+}
+
+/** Concatenates on a checked path and never resolves: resolution lets `//host` choose the upstream. */
+function upstreamTarget(
+  { route, replaced, prefix }: CompiledRoute,
+  path: string,
+  query: string,
+  raw: string,
+): string {
+  if (route.rewrite === undefined) return raw.length === path.length + query.length ? raw : path + query
+  const rewritten = prefix + (replaced === 0 ? path : path.slice(replaced))
+  return (rewritten === '' ? '/' : rewritten) + query
+}
+
+function methodNotAllowed(allow: string): BffError {
+  return new BffError('method_not_allowed', 'the route does not allow this method', { headers: { allow } })
+}

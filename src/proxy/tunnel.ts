@@ -1,0 +1,122 @@
+import { type IncomingMessage, STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
+import type { RouteConfig } from '../config/config.ts'
+import { BffError } from '../errors.ts'
+import type { BffSession } from '../session/bff-session.ts'
+import type { AccessTokenSource } from './access-token-source.ts'
+import { headerRulesByRoute, requestHeaders, type Site } from './headers.ts'
+import { createLiveConnections } from './live-connections.ts'
+import type { MatchRoute } from './route-table.ts'
+import { createUpgradeDoor, type Handshake } from './upgrade-door.ts'
+import { requireHandshake } from './websocket-handshake.ts'
+
+/** An answer of Cloakroom's own, ready for a raw socket. */
+export type RawProblem = {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: string
+}
+
+export type TunnelDeps = {
+  /** Throws path_rejected, method_not_allowed. */
+  readonly match: MatchRoute
+  readonly findSession: (req: IncomingMessage) => BffSession | undefined | Promise<BffSession | undefined>
+  readonly accessToken: AccessTokenSource
+  readonly clientAddress: (req: IncomingMessage) => string
+  readonly requestId: (req: IncomingMessage) => string
+  readonly problemFor: (error: unknown) => RawProblem
+  readonly site: Site
+  /** Origins beside the public one whose scripts may open a WebSocket. */
+  readonly allowedOrigins: readonly string[]
+  /** Told once for each upgrade: 101, or the status of the refusal, ours or the upstream's. */
+  readonly observe?: (route: string, status: number) => void
+}
+
+/** WebSocket upgrades. */
+export type Tunnel = {
+  /** Listener for a server's `upgrade` event; never rejects. */
+  upgrade(req: IncomingMessage, socket: Socket, head: Buffer): Promise<void>
+  /** Cuts the tunnels of a session that ended. */
+  endSession(session: BffSession['hash']): void
+  /** Cuts every tunnel and refuses new ones. */
+  closeAll(): void
+  /** How many are open. */
+  count(): number
+}
+
+/** Makes the upgrade listener: the same checks as for a request, with `Origin` in place of the CSRF header. */
+export function createTunnel(deps: TunnelDeps): Tunnel {
+  const trustedOrigins = new Set([deps.site.publicUrl, ...deps.allowedOrigins])
+  const rulesOf = headerRulesByRoute(deps.site)
+  const live = createLiveConnections()
+  const openDoor = createUpgradeDoor({ live })
+  let isClosing = false
+
+  async function planHandshake(req: IncomingMessage): Promise<Handshake> {
+    const matched = deps.match(req.method!, req.url!)
+    if (!matched) throw new BffError('route_not_found', 'no route matches this path')
+    const { route, target } = matched
+    requireHandshake(req)
+    if (!route.websocket) throw new BffError('bad_request', 'this route serves no WebSocket')
+    if (!trustedOrigins.has(req.headers.origin ?? ''))
+      throw new BffError('origin_forbidden', 'Origin is not allowed')
+    const session = await requireSession(deps, route, req)
+    const token = session && route.resource ? await deps.accessToken(session, route.resource) : undefined
+    const rules = rulesOf(route)
+    const headers = requestHeaders(rules, req.rawHeaders, {
+      clientAddress: deps.clientAddress(req),
+      requestId: deps.requestId(req),
+      accessToken: token?.value,
+      claims: session?.claims,
+    })
+    return { route, target, headers, rules, session: session?.hash, key: req.headers['sec-websocket-key']! }
+  }
+
+  async function upgrade(req: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
+    // First of all: a reset during the look-ups below would otherwise end the process.
+    socket.on('error', () => socket.destroy())
+    let route = 'none'
+    function refuse(error: unknown): void {
+      const problem = deps.problemFor(error)
+      deps.observe?.(route, problem.status)
+      answer(socket, problem)
+    }
+    try {
+      if (isClosing) throw new BffError('upstream_unreachable', 'shutting down')
+      const handshake = await planHandshake(req)
+      route = handshake.route.id
+      if (socket.destroyed) return
+      openDoor(handshake, { socket, head, refuse, observe: (status) => deps.observe?.(route, status) })
+    } catch (error) {
+      refuse(error)
+    }
+  }
+
+  function closeAll(): void {
+    isClosing = true
+    live.endAll()
+  }
+  return { upgrade, endSession: live.endSession, closeAll, count: live.count }
+}
+
+async function requireSession(
+  { findSession }: TunnelDeps,
+  route: RouteConfig,
+  req: IncomingMessage,
+): Promise<BffSession | undefined> {
+  if (route.auth === 'anonymous') return undefined
+  const session = await findSession(req)
+  if (!session && route.auth === 'required') {
+    throw new BffError('session_required', 'this route needs a signed-in session')
+  }
+  return session
+}
+
+/** Writes an answer on a socket that HTTP has left, and closes it: no second request is ever read from it. */
+function answer(socket: Socket, { status, headers, body }: RawProblem): void {
+  if (socket.destroyed) return
+  const fields = { ...headers, 'content-length': String(Buffer.byteLength(body)), connection: 'close' }
+  const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`)
+  socket.once('finish', () => socket.destroy())
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${lines.join('')}\r\n${body}`)
+}

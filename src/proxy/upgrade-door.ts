@@ -1,0 +1,203 @@
+import {
+  type ClientRequest,
+  Agent as HttpAgent,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+} from 'node:http'
+import { Agent as HttpsAgent } from 'node:https'
+import type { Socket } from 'node:net'
+import { createProxyMiddleware } from 'http-proxy-middleware'
+import type { RouteConfig } from '../config/config.ts'
+import { BffError } from '../errors.ts'
+import type { BffSession } from '../session/bff-session.ts'
+import { type HeaderRules, responseHeaders } from './headers.ts'
+import type { LiveConnections } from './live-connections.ts'
+import { isAccepted } from './websocket-handshake.ts'
+
+/** A checked opening handshake, as the upstream will see it. */
+export type Handshake = {
+  readonly route: RouteConfig
+  readonly target: string
+  /** Flat list, without `Host`, `Connection` and `Upgrade`. */
+  readonly headers: readonly string[]
+  readonly rules: HeaderRules
+  readonly session: BffSession['hash'] | undefined
+  /** `Sec-WebSocket-Key` of the client. */
+  readonly key: string
+}
+
+/** The client's side of an upgrade. */
+export type UpgradingClient = {
+  readonly socket: Socket
+  /** Bytes the client sent right after its handshake. */
+  readonly head: Buffer
+  /** Answers with a problem and closes. */
+  refuse(error: unknown): void
+  observe(status: number): void
+}
+
+type Attempt = {
+  readonly handshake: Handshake
+  readonly client: UpgradingClient
+  isOpen: boolean
+  isOver: boolean
+}
+type Door = (outbound: IncomingMessage, socket: Socket, head: Buffer) => void
+
+/** How long the second socket of a tunnel may take to send what it still holds when the first has closed. */
+const LAST_WORDS_MS = 2_000
+
+/**
+ * The door to http-proxy-middleware, which dials the upstream and joins the two sockets. It has one instance for each
+ * route, because agent and TLS identity belong to an instance; it never sees the server, whose `upgrade` event is ours.
+ */
+export function createUpgradeDoor({ live }: { live: LiveConnections }) {
+  const doors = new WeakMap<RouteConfig, Door>()
+  const attempts = new WeakMap<IncomingMessage, Attempt>()
+
+  function doorOf(route: RouteConfig): Door {
+    const door = doors.get(route) ?? createDoor(route)
+    doors.set(route, door)
+    return door
+  }
+
+  function createDoor(route: RouteConfig): Door {
+    const middleware = createProxyMiddleware({
+      target: route.upstream,
+      agent: createAgent(route),
+      ignorePath: true,
+      // The default plugins log addresses with their query and answer errors in their own words.
+      ejectPlugins: true,
+      plugins: [
+        (proxy) => {
+          proxy.on('proxyReqWs', (request, outbound) => begin(attempts.get(outbound)!, request))
+          proxy.on('error', (error, outbound) => fail(attempts.get(outbound)!, error))
+        },
+      ],
+    })
+    return middleware.upgrade as Door
+  }
+
+  function begin(attempt: Attempt, request: ClientRequest): void {
+    const { handshake, client } = attempt
+    // Set here and not by the library, which joins paths by its own rules.
+    request.path = handshake.target
+    limitTime(request, handshake.route)
+    client.socket.once('close', () => request.destroy())
+    request.once('response', (response) => relay(attempt, response))
+    request.once('upgrade', (response, upstream) => join(attempt, response, upstream as Socket))
+  }
+
+  function join(attempt: Attempt, response: IncomingMessage, upstream: Socket): void {
+    const { handshake, client } = attempt
+    upstream.on('error', () => upstream.destroy())
+    if (!isAccepted(handshake.key, response)) {
+      upstream.destroy()
+      fail(attempt, new Error('the upstream did not accept this handshake'))
+      return
+    }
+    attempt.isOpen = true
+    client.observe(101)
+    const fields = responseHeaders(handshake.rules, rawBytes(response), false)
+    response.headers = headerObject([...fields, 'Connection', 'Upgrade', 'Upgrade', 'websocket'])
+    const forget = live.add(handshake.session, () => {
+      client.socket.destroy()
+      upstream.destroy()
+    })
+    client.socket.once('close', forget)
+    endTogether(client.socket, upstream)
+  }
+
+  return function open(handshake: Handshake, client: UpgradingClient): void {
+    const headers = [...handshake.headers, 'Host', new URL(handshake.route.upstream).host]
+    const outbound = {
+      method: 'GET',
+      url: handshake.target,
+      headers: headerObject([...headers, 'Connection', 'Upgrade', 'Upgrade', 'websocket']),
+    } as IncomingMessage
+    attempts.set(outbound, { handshake, client, isOpen: false, isOver: false })
+    doorOf(handshake.route)(outbound, client.socket, client.head)
+  }
+}
+
+/** The upstream's own answer to a handshake it refuses, by the rules for any response; then the connection ends. */
+function relay(attempt: Attempt, response: IncomingMessage): void {
+  const { handshake, client } = attempt
+  // Keeps the library from writing the same answer unfiltered.
+  Object.assign(response, { upgrade: true })
+  attempt.isOver = true
+  const fields = responseHeaders(handshake.rules, rawBytes(response), handshake.session !== undefined)
+  fields.push('connection', 'close')
+  let head = `HTTP/1.1 ${response.statusCode} ${response.statusMessage}\r\n`
+  for (let i = 0; i < fields.length; i += 2) head += `${fields[i]}: ${fields[i + 1]}\r\n`
+  client.observe(response.statusCode!)
+  client.socket.once('finish', () => client.socket.destroy())
+  client.socket.write(`${head}\r\n`, 'latin1')
+  response.once('error', () => client.socket.destroy())
+  response.pipe(client.socket)
+}
+
+function fail(attempt: Attempt, error: Error): void {
+  if (attempt.isOpen || attempt.isOver) {
+    attempt.client.socket.destroySoon()
+    return
+  }
+  attempt.isOver = true
+  const isOurs = error instanceof BffError
+  attempt.client.refuse(
+    isOurs ? error : new BffError('upstream_unreachable', 'the upstream did not upgrade', { cause: error }),
+  )
+}
+
+/** First the connection, then the upstream's answer, each within its own time. */
+function limitTime(request: ClientRequest, { timeout }: RouteConfig): void {
+  const late = (code: 'upstream_unreachable' | 'upstream_timeout', ms: number) =>
+    setTimeout(() => request.destroy(new BffError(code, 'the upstream did not answer in time')), ms)
+  let timer = late('upstream_unreachable', timeout.connectMs)
+  request.once('socket', (socket) => {
+    socket.once('connect', () => {
+      clearTimeout(timer)
+      timer = late('upstream_timeout', timeout.responseMs)
+    })
+  })
+  for (const event of ['response', 'upgrade', 'close']) request.once(event, () => clearTimeout(timer))
+}
+
+/** A pipe does not hand on a reset, and a WebSocket is never half open: what ends one socket ends the other. */
+function endTogether(client: Socket, upstream: Socket): void {
+  for (const [one, other] of [
+    [client, upstream],
+    [upstream, client],
+  ] as const) {
+    one.once('end', () => setTimeout(() => one.destroy(), LAST_WORDS_MS).unref())
+    one.once('close', () => {
+      other.destroySoon()
+      setTimeout(() => other.destroy(), LAST_WORDS_MS).unref()
+    })
+  }
+}
+
+function createAgent({ upstream, tls }: RouteConfig): HttpAgent {
+  // Each tunnel has its connection; TLS options live in the agent, where the library does not rewrite them.
+  if (!upstream.startsWith('https:')) return new HttpAgent({ keepAlive: false })
+  const { ca, cert, key, servername } = tls ?? {}
+  return new HttpsAgent({ keepAlive: false, ca, cert, key: key?.reveal(), servername })
+}
+
+function rawBytes(response: IncomingMessage): Buffer[] {
+  return response.rawHeaders.map((text) => Buffer.from(text, 'latin1'))
+}
+
+/** Names are lower-cased so that a name repeated in another letter case keeps all its values. */
+function headerObject(fields: readonly string[]): IncomingHttpHeaders {
+  const headers = new Map<string, string[]>()
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i]!.toLowerCase()
+    const values = headers.get(name)
+    if (values) values.push(fields[i + 1]!)
+    else headers.set(name, [fields[i + 1]!])
+  }
+  return Object.fromEntries(
+    Array.from(headers, ([name, values]) => [name, values.length === 1 ? values[0]! : values]),
+  )
+}

@@ -1,0 +1,131 @@
+import { randomBytes } from 'node:crypto'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { RequestHandler } from 'express'
+import session, { type Session, type Store as SessionStore } from 'express-session'
+import type { SessionConfig } from '../config/config.ts'
+import { BffError } from '../errors.ts'
+import type { SessionHash } from '../store/port.ts'
+import { type BffSession, type SessionId, sessionHash, type UserClaims } from './bff-session.ts'
+import { readSessionCookie, sessionIdOf } from './session-cookie.ts'
+
+/** What the session record holds beside express-session's own members. */
+export type SessionContents = {
+  user?: { readonly claims: UserClaims; readonly idToken: string; readonly logoutHandle: string }
+  createdAt?: number
+  /** Epoch ms; set by the store at each read. */
+  expiresAt?: number
+}
+
+/** Who signed in. */
+export type SignedInUser = { readonly claims: UserClaims; readonly idToken: string }
+
+/** The in-process copy of sessions, by the cookie's value. */
+export type SessionCopy = {
+  peek(cookieValue: string): BffSession | undefined
+  load(
+    cookieValue: string,
+    hash: SessionHash,
+    read: () => Promise<BffSession | undefined>,
+  ): Promise<BffSession | undefined>
+}
+
+export type SessionsDeps = {
+  /** Reading this one starts the idle timeout again. */
+  readonly store: SessionStore
+  /** Reading this one does not. */
+  readonly peekingStore: SessionStore
+  readonly config: SessionConfig
+  /** Sign the cookie; the first signs, all verify. */
+  readonly signingSecrets: readonly string[]
+  readonly copy: SessionCopy
+  readonly now: () => number
+}
+
+/** The browser's sessions. Every method rejects with `store_unavailable` when the store does not answer. */
+export type Sessions = {
+  /** The request's session, from the in-process copy when that may be believed; being asked counts as activity. */
+  find(req: IncomingMessage, res: ServerResponse): BffSession | undefined | Promise<BffSession | undefined>
+  /** The same, read from the store, without counting as activity. */
+  peek(req: IncomingMessage, res: ServerResponse): Promise<BffSession | undefined>
+  /** Begins a session under a new id, whatever cookie came with the request (ASVS 7.2.4), and sets the cookie. */
+  signIn(req: IncomingMessage, res: ServerResponse, user: SignedInUser): Promise<BffSession>
+}
+
+type WithSession = IncomingMessage & { session?: Session & SessionContents; sessionID?: string }
+
+/** The door to express-session: cookie policy, new id at sign-in; the record is written at sign-in and never again. */
+export function createSessions(deps: SessionsDeps): Sessions {
+  const { copy, config, now } = deps
+  const load = sessionLoader(deps, deps.store)
+  const loadPeeking = sessionLoader(deps, deps.peekingStore)
+
+  async function read(req: IncomingMessage, res: ServerResponse, loader: Loader) {
+    await loader(req, res)
+    return signedIn(req, now())
+  }
+
+  return {
+    find(req, res) {
+      const cookieValue = readSessionCookie(req.headers.cookie, config.cookie.name)
+      if (cookieValue === undefined) return undefined
+      const known = copy.peek(cookieValue)
+      if (known && now() < known.expiresAt) return known
+      return copy.load(cookieValue, sessionHash(sessionIdOf(cookieValue)), () => read(req, res, load))
+    },
+    async peek(req, res) {
+      return readSessionCookie(req.headers.cookie, config.cookie.name) === undefined
+        ? undefined
+        : read(req, res, loadPeeking)
+    },
+    async signIn(req, res, user) {
+      await load(req, res)
+      const { session: before } = req as WithSession
+      if (!before) throw new BffError('store_unavailable', 'no session could be opened')
+      await settled((done) => before.regenerate(done))
+      const begun = (req as WithSession).session as Session & SessionContents
+      begun.user = { ...user, logoutHandle: randomBytes(16).toString('base64url') }
+      begun.createdAt = now()
+      begun.expiresAt = now() + Math.min(config.idleTimeoutMs, config.absoluteTimeoutMs)
+      await settled((done) => begun.save(done))
+      const signedInNow = signedIn(req, now())
+      if (!signedInNow) throw new BffError('store_unavailable', 'the session could not be kept')
+      return signedInNow
+    },
+  }
+}
+
+type Loader = (req: IncomingMessage, res: ServerResponse) => Promise<void>
+
+function sessionLoader({ config, signingSecrets }: SessionsDeps, store: SessionStore): Loader {
+  const { name, sameSite, secure } = config.cookie
+  const middleware: RequestHandler = session({
+    store,
+    name,
+    secret: [...signingSecrets],
+    genid: () => randomBytes(32).toString('base64url'),
+    resave: false,
+    saveUninitialized: false,
+    rolling: false,
+    cookie: { httpOnly: true, secure, sameSite, path: '/' },
+  })
+  return (req, res) =>
+    settled((done) =>
+      middleware(req as Parameters<RequestHandler>[0], res as Parameters<RequestHandler>[1], done),
+    )
+}
+
+function signedIn(req: IncomingMessage, now: number): BffSession | undefined {
+  const { session: found, sessionID } = req as WithSession
+  // express-session leaves it undefined when its store says it is disconnected: that is no "signed out".
+  if (!found) throw new BffError('store_unavailable', 'the session store is disconnected')
+  const { user, createdAt, expiresAt } = found
+  if (!user || !sessionID || createdAt === undefined || expiresAt === undefined || expiresAt <= now)
+    return undefined
+  return { id: sessionID as SessionId, hash: sessionHash(sessionID), createdAt, expiresAt, ...user }
+}
+
+function settled(call: (done: (error?: unknown) => void) => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    call((error) => (error ? reject(error) : resolve()))
+  })
+}

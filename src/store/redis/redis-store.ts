@@ -1,0 +1,175 @@
+import type { Logger } from '../../log.ts'
+import { createInvalidationListeners, type InvalidationListeners } from '../invalidation-listeners.ts'
+import type {
+  LoginRecords,
+  ObserveStore,
+  SealedTokens,
+  SessionHash,
+  SessionRecords,
+  Store,
+  StoreTimes,
+  TokenRecords,
+  TokenWrite,
+  TokenWriteOutcome,
+} from '../port.ts'
+import { openRedis, type RedisAddress, type RedisConnection } from './client.ts'
+import { subscribeToInvalidations } from './invalidation.ts'
+
+/** The `session.store` of the configuration, type redis. */
+export type RedisStoreConfig = RedisAddress & { readonly keyPrefix: string }
+
+/** What the Redis store needs beside its configuration. */
+export type RedisStoreDeps = { readonly log: Logger; readonly observe?: ObserveStore }
+
+type Rooms = {
+  readonly redis: RedisConnection
+  readonly keys: Keys
+  readonly idleTimeoutMs: number
+  readonly listeners: InvalidationListeners
+}
+
+/**
+ * The store in Redis 6.0 or later (contract section 6). Resolves after the first attempt to connect, at most 3 s,
+ * whether or not it succeeded: while Redis is away every method rejects with `store_unavailable`.
+ */
+export async function createRedisStore(
+  config: RedisStoreConfig,
+  times: Pick<StoreTimes, 'idleTimeoutMs'>,
+  deps: RedisStoreDeps,
+): Promise<Store> {
+  const keys = createKeys(config.keyPrefix)
+  const listeners = createInvalidationListeners()
+  const redis = openRedis(config, { ...deps, name: 'command' })
+  const invalidations = subscribeToInvalidations({
+    connection: openRedis(config, { ...deps, name: 'invalidation' }),
+    channel: keys.channel,
+    listeners,
+    log: deps.log,
+  })
+  const rooms = { redis, keys, idleTimeoutMs: times.idleTimeoutMs, listeners }
+  await Promise.all([redis.attempted, invalidations.attempted])
+  return {
+    sessions: sessionRecords(rooms),
+    tokens: tokenRecords(rooms),
+    logins: loginRecords(rooms),
+    invalidations,
+    async ping() {
+      await redis.call('ping', 'PING')
+    },
+    async close() {
+      await Promise.all([redis.close(), invalidations.close()])
+    },
+  }
+}
+
+type Keys = ReturnType<typeof createKeys>
+
+function createKeys(prefix: string) {
+  return {
+    /** The braces are a Redis Cluster hash tag: one session, one slot. */
+    session: (hash: SessionHash) => `${prefix}:{${hash}}:session`,
+    tokens: (hash: SessionHash) => `${prefix}:{${hash}}:tokens`,
+    lock: (hash: SessionHash) => `${prefix}:{${hash}}:refresh-lock`,
+    login: (key: string) => `${prefix}:login:${key}`,
+    channel: `${prefix}:invalidate`,
+  }
+}
+
+function sessionRecords({ redis, keys, idleTimeoutMs, listeners }: Rooms): SessionRecords {
+  return {
+    async read(hash, { slide }) {
+      if (slide) {
+        const both = [keys.session(hash), keys.tokens(hash)]
+        const value = await redis.run('readAndSlide', both, [idleTimeoutMs])
+        return value === null ? undefined : { value: value as string, expiresInMs: idleTimeoutMs }
+      }
+      const found = (await redis.run('readUntouched', [keys.session(hash)], [])) as [string, number] | null
+      return found === null ? undefined : { value: found[0], expiresInMs: found[1] }
+    },
+    async create(hash, value) {
+      const args = [keys.session(hash), value, 'NX', 'PX', idleTimeoutMs]
+      return (await redis.call('createSession', 'SET', ...args)) === 'OK'
+    },
+    async replace(hash, value) {
+      const both = [keys.session(hash), keys.tokens(hash)]
+      const replaced = await redis.run('replaceSession', both, [keys.channel, hash, value, idleTimeoutMs])
+      if (replaced === 1) listeners.tell(hash)
+      return replaced === 1
+    },
+    async end(hash) {
+      const all = [keys.session(hash), keys.tokens(hash), keys.lock(hash)]
+      const taken = await redis.run('endSession', all, [keys.channel, hash])
+      listeners.tell(hash)
+      return sealedTokens(taken as string[])
+    },
+  }
+}
+
+function tokenRecords({ redis, keys, listeners }: Rooms): TokenRecords {
+  return {
+    async read(hash) {
+      return sealedTokens((await redis.call('readTokens', 'HGETALL', keys.tokens(hash))) as string[])
+    },
+    async create(hash, tokens) {
+      const accessTokens = Object.entries(tokens.accessTokens).map(([resource, sealed]) => ({
+        resource,
+        sealed,
+      }))
+      const fields = [...refreshField(tokens.refreshToken), ...accessTokens.flatMap(accessField)]
+      return (await redis.run('createTokens', [keys.session(hash), keys.tokens(hash)], fields)) === 1
+    },
+    async write(hash, change) {
+      const all = [keys.session(hash), keys.tokens(hash), keys.lock(hash)]
+      const args = [keys.channel, hash, change.owner, change.expectedVersion, ...changedFields(change)]
+      const outcome = (await redis.run('writeTokens', all, args)) as TokenWriteOutcome
+      if (outcome === 'written') listeners.tell(hash)
+      return outcome
+    },
+    async lock(hash, owner, ttlMs) {
+      return (await redis.call('lock', 'SET', keys.lock(hash), owner, 'NX', 'PX', ttlMs)) === 'OK'
+    },
+    async unlock(hash, owner) {
+      await redis.run('unlock', [keys.lock(hash)], [owner])
+    },
+  }
+}
+
+function loginRecords({ redis, keys }: Rooms): LoginRecords {
+  return {
+    async put(key, value, ttlMs) {
+      await redis.call('putLogin', 'SET', keys.login(key), value, 'PX', ttlMs)
+    },
+    async take(key) {
+      return ((await redis.run('takeLogin', [keys.login(key)], [])) as string | null) ?? undefined
+    },
+  }
+}
+
+const ACCESS = 'at:'
+
+function changedFields({ refreshToken, accessToken }: TokenWrite): string[] {
+  return [...refreshField(refreshToken), ...(accessToken ? accessField(accessToken) : [])]
+}
+
+function refreshField(sealed: string | undefined): string[] {
+  return sealed === undefined ? [] : ['rt', sealed]
+}
+
+function accessField({ resource, sealed }: { resource: string; sealed: string }): string[] {
+  return [ACCESS + resource, sealed]
+}
+
+/** Reads the flat field list of HGETALL; an empty one means that there is no such key. */
+function sealedTokens(flat: readonly string[]): SealedTokens | undefined {
+  const fields = new Map<string, string>()
+  for (let i = 0; i < flat.length; i += 2) fields.set(flat[i]!, flat[i + 1]!)
+  if (!fields.has('v')) return undefined
+  const accessTokens = [...fields].filter(([field]) => field.startsWith(ACCESS))
+  return {
+    version: Number(fields.get('v')),
+    refreshToken: fields.get('rt'),
+    accessTokens: Object.fromEntries(
+      accessTokens.map(([field, sealed]) => [field.slice(ACCESS.length), sealed]),
+    ),
+  }
+}

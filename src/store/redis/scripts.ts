@@ -1,0 +1,95 @@
+/**
+ * What must happen in one step. All keys of a script carry the same hash tag, so that they share a cluster slot; the
+ * commands are those of Redis 6.0, because managed offers still run it (GETEX and GETDEL came with 6.2).
+ * ARGV holds only sealed texts, names and numbers: tracing tools print it.
+ */
+export const SCRIPTS = {
+  /** KEYS session tokens; ARGV idle ms. Record, or nil. */
+  readAndSlide: {
+    numberOfKeys: 2,
+    lua: `
+local value = redis.call('GET', KEYS[1])
+if value then
+  redis.call('PEXPIRE', KEYS[1], ARGV[1])
+  redis.call('PEXPIRE', KEYS[2], ARGV[1])
+end
+return value`,
+  },
+  /** KEYS session. Record and ms it has left, or nil. */
+  readUntouched: {
+    numberOfKeys: 1,
+    lua: `
+local value = redis.call('GET', KEYS[1])
+return value and { value, redis.call('PTTL', KEYS[1]) }`,
+  },
+  /** KEYS session tokens; ARGV channel, hash, record, idle ms. 1, or 0 when the session has ended. */
+  replaceSession: {
+    numberOfKeys: 2,
+    lua: `
+if not redis.call('SET', KEYS[1], ARGV[3], 'XX', 'PX', ARGV[4]) then return 0 end
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+return 1`,
+  },
+  /** KEYS session tokens refresh-lock; ARGV channel, hash. The token fields it took. */
+  endSession: {
+    numberOfKeys: 3,
+    lua: `
+local tokens = redis.call('HGETALL', KEYS[2])
+redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+return tokens`,
+  },
+  /** KEYS session tokens; ARGV field, value, ... 1, or 0 when the session has ended or has tokens. */
+  createTokens: {
+    numberOfKeys: 2,
+    lua: `
+local ttl = redis.call('PTTL', KEYS[1])
+if ttl < 0 or redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+redis.call('HSET', KEYS[2], 'v', 1, unpack(ARGV))
+redis.call('PEXPIRE', KEYS[2], math.max(ttl, 1))
+return 1`,
+  },
+  /**
+   * KEYS session tokens refresh-lock; ARGV channel, hash, owner, expected version, field, value, ...
+   * A write whose answer was lost comes again word for word: finding it done is success, not a conflict.
+   */
+  writeTokens: {
+    numberOfKeys: 3,
+    lua: `
+local ttl = redis.call('PTTL', KEYS[1])
+if ttl < 0 then return 'gone' end
+local version = tonumber(redis.call('HGET', KEYS[2], 'v') or nil)
+local expected = tonumber(ARGV[4])
+if version == expected + 1 and #ARGV > 4 then
+  local done = true
+  for i = 5, #ARGV, 2 do
+    done = done and redis.call('HGET', KEYS[2], ARGV[i]) == ARGV[i + 1]
+  end
+  if done then return 'written' end
+end
+if version ~= expected or redis.call('GET', KEYS[3]) ~= ARGV[3] then return 'superseded' end
+redis.call('HSET', KEYS[2], 'v', expected + 1, unpack(ARGV, 5))
+redis.call('PEXPIRE', KEYS[2], math.max(ttl, 1))
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+return 'written'`,
+  },
+  /** KEYS refresh-lock; ARGV owner. */
+  unlock: {
+    numberOfKeys: 1,
+    lua: `
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0`,
+  },
+  /** KEYS login. The record, gone from now on, or nil. */
+  takeLogin: {
+    numberOfKeys: 1,
+    lua: `
+local value = redis.call('GET', KEYS[1])
+if value then redis.call('DEL', KEYS[1]) end
+return value`,
+  },
+} as const
+
+/** Name of one script. */
+export type ScriptName = keyof typeof SCRIPTS

@@ -1,0 +1,61 @@
+import { BffError } from '../errors.ts'
+import type { SessionHash, TokenRecords } from '../store/port.ts'
+import type { RefreshGrant } from './refresh-grant.ts'
+import type { TakeTurn } from './refresh-turn.ts'
+import { createRenewal } from './renewal.ts'
+import type { OpenedTokens, StoredAccessToken, TokenOwner, TokenSealer } from './token-record.ts'
+
+/** Whose token is asked for. */
+export type TokenHolder = TokenOwner & { readonly claims: { readonly sub: string } }
+
+/** The in-process copy of opened token records, by session. */
+export type TokensCopy = {
+  peek(hash: SessionHash): OpenedTokens | undefined
+  load(hash: SessionHash, read: () => Promise<OpenedTokens | undefined>): Promise<OpenedTokens | undefined>
+}
+
+export type AccessTokensDeps = {
+  readonly records: TokenRecords
+  readonly sealer: TokenSealer
+  readonly copy: TokensCopy
+  readonly takeTurn: TakeTurn
+  readonly refreshGrant: RefreshGrant
+  /** Ends a session whose grant is dead, everywhere. */
+  readonly endSession: (holder: TokenHolder, reason: string) => Promise<void>
+  /** Revokes a refresh token that arrived after its session had ended. Never rejects. */
+  readonly revoke: (refreshToken: string) => Promise<void>
+  readonly now: () => number
+  readonly observe: (resource: string, outcome: string) => void
+}
+
+/**
+ * Gives the access token for one session and one resource: a living one at once (renewing it in the background when
+ * its end is near), an expired one after a refresh. Answers synchronously from the in-process copy when it can.
+ *
+ * Rejects with session_required, reauthentication_required, provider_rejected, provider_unavailable, store_unavailable.
+ */
+export function createAccessTokens(deps: AccessTokensDeps) {
+  const renew = createRenewal(deps)
+
+  return function accessTokenFor(
+    holder: TokenHolder,
+    resource: string,
+  ): StoredAccessToken | Promise<StoredAccessToken> {
+    const token = deps.copy.peek(holder.hash)?.accessTokens.get(resource)
+    if (token && deps.now() < token.renewAt) return token
+    return fromStore(holder, resource)
+  }
+
+  async function fromStore(holder: TokenHolder, resource: string): Promise<StoredAccessToken> {
+    const tokens = await deps.copy.load(holder.hash, async () => {
+      const sealed = await deps.records.read(holder.hash)
+      return sealed && deps.sealer.openTokens(holder, sealed)
+    })
+    if (!tokens) throw new BffError('session_required', 'the session has no tokens any more')
+    const token = tokens.accessTokens.get(resource)
+    const now = deps.now()
+    if (!token || now >= token.expiresAt) return renew(holder, resource)
+    if (now >= token.renewAt) renew.inBackground(holder, resource)
+    return token
+  }
+}

@@ -1,0 +1,28 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import type { SealedTokens, SessionHash } from '../store/port.ts'
+import type { TokenOwner, TokenSealer } from './token-record.ts'
+
+export type GrantEndingDeps = {
+  /** Ends the session in the store, everywhere, and takes its tokens. */
+  readonly end: (hash: SessionHash) => Promise<SealedTokens | undefined>
+  readonly sealer: Pick<TokenSealer, 'openRefreshToken'>
+  /** RFC 7009. Never rejects. */
+  readonly revoke: (refreshToken: string) => Promise<void>
+}
+
+const REVOCATION_BUDGET_MS = 2_000
+
+/**
+ * Ends a session and, after that, its refresh token at the provider: the local end stands whatever the provider does,
+ * and nobody waits longer than 2 s for it.
+ */
+export function createGrantEnding({ end, sealer, revoke }: GrantEndingDeps) {
+  return async function endGrant(owner: TokenOwner): Promise<void> {
+    const sealed = await end(owner.hash)
+    const refreshToken = sealed && sealer.openRefreshToken(owner, sealed.refreshToken)
+    if (!refreshToken) return
+    const enough = new AbortController()
+    const budget = delay(REVOCATION_BUDGET_MS, undefined, { signal: enough.signal }).catch(() => undefined)
+    await Promise.race([revoke(refreshToken).finally(() => enough.abort()), budget])
+  }
+}

@@ -1,0 +1,29 @@
+import type { BffError } from '../errors.ts'
+
+/** What the tokens room asks of the provider: one refresh grant for one resource (RFC 6749 §6). */
+export type RefreshGrantRequest = {
+  readonly refreshToken: string
+  /** Name of the resource in the config. */
+  readonly resource: string
+  /** Stores a rotated refresh token. Called, and awaited, before anything else in the answer is looked at. */
+  readonly keep: (newRefreshToken: string) => Promise<void>
+}
+
+/** How a refresh grant ended. Times in epoch ms. */
+export type RefreshGrantOutcome =
+  | {
+      readonly kind: 'renewed'
+      readonly accessToken: string
+      readonly obtainedAt: number
+      readonly expiresAt: number
+      /** `sub` of a verified new ID token, if one came: must be the user who signed in (OpenID Connect Core §12.2). */
+      readonly subject?: string
+    }
+  /** The refresh token is of no use any more: the session ends. */
+  | { readonly kind: 'dead'; readonly reason: string }
+  /** This resource is refused, or we are misconfigured: the session and the other resources stay. */
+  | { readonly kind: 'refused'; readonly error: BffError }
+  /** No answer, or a passing fault: a living token is used on. */
+  | { readonly kind: 'unavailable'; readonly error: BffError }
+
+export type RefreshGrant = (request: RefreshGrantRequest) => Promise<RefreshGrantOutcome>

@@ -1,0 +1,68 @@
+import type { SealedTokens, SessionHash } from '../store/port.ts'
+import type { Sealing } from './sealed.ts'
+
+/** Whose tokens: the id opens them, the hash finds them. */
+export type TokenOwner = { readonly id: string; readonly hash: SessionHash }
+
+/** One access token as Cloakroom keeps it. Times in epoch ms. */
+export type StoredAccessToken = {
+  readonly value: string
+  readonly expiresAt: number
+  /** From here on it is renewed in the background while it is still used. */
+  readonly renewAt: number
+}
+
+/** One session's tokens, opened, without the refresh token: that is opened only to be spent. */
+export type OpenedTokens = {
+  readonly version: number
+  readonly accessTokens: ReadonlyMap<string, StoredAccessToken>
+}
+
+/** Seals and opens the token record of one session, each part under its own name. */
+export type TokenSealer = {
+  sealRefreshToken(owner: TokenOwner, refreshToken: string): string
+  openRefreshToken(owner: TokenOwner, sealed: string | undefined): string | undefined
+  sealAccessToken(owner: TokenOwner, resource: string, token: StoredAccessToken): string
+  openTokens(owner: TokenOwner, sealed: SealedTokens): OpenedTokens
+}
+
+/** Wraps `sealing` for token records. */
+export function createTokenSealer(sealing: Sealing): TokenSealer {
+  const accessPurpose = (id: string, name: string) => ({ id, kind: 'access_token', name }) as const
+  return {
+    sealRefreshToken: ({ id }, refreshToken) => sealing.seal({ id, kind: 'refresh_token' }, refreshToken),
+    openRefreshToken: ({ id }, sealed) => sealed && sealing.open({ id, kind: 'refresh_token' }, sealed),
+    sealAccessToken: ({ id }, resource, token) =>
+      sealing.seal(
+        accessPurpose(id, resource),
+        JSON.stringify([token.value, token.expiresAt, token.renewAt]),
+      ),
+    openTokens({ id }, { version, accessTokens }) {
+      const opened = new Map<string, StoredAccessToken>()
+      for (const [resource, sealed] of Object.entries(accessTokens)) {
+        const text = sealing.open(accessPurpose(id, resource), sealed)
+        if (text === undefined) continue
+        const [value, expiresAt, renewAt] = JSON.parse(text) as [string, number, number]
+        opened.set(resource, { value, expiresAt, renewAt })
+      }
+      return { version, accessTokens: opened }
+    },
+  }
+}
+
+const RENEWAL_WINDOW_MS = 300_000
+/** A token that dies on the way to the upstream is no use: it counts as expired this early. */
+const TRAVEL_MS = 5_000
+
+/**
+ * Turns a granted lifetime into the times to act on: renewed from 300 s before its end (at most half of a short
+ * life), not used in its last 5 s (at most a tenth).
+ */
+export function storedAccessToken(value: string, obtainedAt: number, expiresAt: number): StoredAccessToken {
+  const lifetimeMs = Math.max(0, expiresAt - obtainedAt)
+  return {
+    value,
+    expiresAt: expiresAt - Math.min(TRAVEL_MS, lifetimeMs / 10),
+    renewAt: expiresAt - Math.min(RENEWAL_WINDOW_MS, lifetimeMs / 2),
+  }
+}

@@ -1,0 +1,282 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { findImportCycles } from './kit/import-cycles.ts'
+import { parseSource, readSources, type SourceFile, type SourceImport } from './kit/source-files.ts'
+
+/**
+ * Who may import whom. A room is a folder of src/ or a single file there. `values` may be imported in any way,
+ * `types` with `import type` only. Every room may import from itself.
+ */
+const ROOMS: Record<string, { values: string[]; types: string[] }> = {
+  errors: { values: [], types: [] },
+  log: { values: [], types: [] },
+  config: { values: ['errors'], types: [] },
+  tokens: { values: ['errors'], types: ['config', 'store', 'log'] },
+  session: { values: ['errors'], types: ['config', 'store', 'log'] },
+  oidc: { values: ['errors'], types: ['config', 'store', 'log'] },
+  proxy: { values: ['errors', 'session'], types: ['tokens', 'config', 'store', 'log'] },
+  http: { values: ['errors', 'session', 'oidc'], types: ['tokens', 'config', 'log'] },
+  store: { values: ['errors'], types: ['tokens', 'session', 'log'] },
+  admin: {
+    values: ['errors'],
+    types: ['config', 'tokens', 'session', 'oidc', 'proxy', 'http', 'store', 'log'],
+  },
+  client: { values: [], types: [] },
+  demo: { values: ['errors', 'log'], types: [] },
+  app: {
+    values: [
+      'errors',
+      'log',
+      'config',
+      'tokens',
+      'session',
+      'oidc',
+      'proxy',
+      'http',
+      'store',
+      'admin',
+      'client',
+    ],
+    types: [],
+  },
+  cli: {
+    values: [
+      ...[
+        'errors',
+        'log',
+        'config',
+        'tokens',
+        'session',
+        'oidc',
+        'proxy',
+        'http',
+        'store',
+        'admin',
+        'client',
+      ],
+      ...['demo', 'app'],
+    ],
+    types: [],
+  },
+  main: { values: ['cli'], types: [] },
+}
+
+/** One vendor, one door: the only file, or the only folder with one such file, that may import a package. */
+const DOORS: Record<string, string> = {
+  'connect-redis': 'src/store/',
+  'express-session': 'src/session/',
+  'http-proxy-middleware': 'src/proxy/',
+  'lru-cache': 'src/session/session-cache.ts',
+  'openid-client': 'src/oidc/',
+  'prom-client': 'src/admin/',
+  helmet: 'src/http/',
+  ioredis: 'src/store/redis/',
+  jose: 'src/oidc/',
+  pino: 'src/log.ts',
+  undici: 'src/proxy/',
+  yaml: 'src/config/',
+  zod: 'src/config/',
+}
+
+/** Express is free in these rooms; node: built-ins are free everywhere. */
+const EXPRESS_ROOMS = ['http', 'session', 'proxy', 'admin']
+
+/** The demo is a house of its own: an identity provider, two APIs and a page, with their own vendors. */
+const DEMO_PACKAGES = ['express', 'jose', 'oidc-provider']
+
+const MAX_LINES = 250
+
+const sources = readSources('src')
+
+describe('architecture', () => {
+  test('every file lives in a room of the table', () => {
+    const homeless = sources.filter(({ path }) => !(roomOf(path) in ROOMS)).map(({ path }) => path)
+    fail('these files live in no room; add the room to ROOMS or move them', homeless)
+  })
+
+  test('rooms import only what the table allows', () => {
+    const broken = eachImport(sources, (source, one) => {
+      if (one.file === undefined) return undefined
+      if (!one.file.startsWith('src/')) return `leaves src/ (${one.specifier})`
+      const from = roomOf(source.path)
+      const to = roomOf(one.file)
+      const allowed = ROOMS[from]
+      if (from === to || allowed?.values.includes(to)) return undefined
+      if (allowed?.types.includes(to))
+        return one.isType ? undefined : `${from} may import only types of ${to}: use "import type"`
+      return `${from} may not import ${to} (${one.specifier}); it may import ${listed(allowed)}`
+    })
+    fail('imports that cross a wall', broken)
+  })
+
+  test('imports name files that exist', () => {
+    const known = new Set(sources.map(({ path }) => path))
+    const broken = eachImport(sources, (_source, { file, specifier }) =>
+      file === undefined || known.has(file) ? undefined : `no such file: ${specifier}`,
+    )
+    fail('imports that lead nowhere', broken)
+  })
+
+  test('no two files need each other at run time', () => {
+    fail(
+      'import cycles; let one side import types only, or move what both need',
+      findImportCycles(sources).map((cycle) => cycle.join(' → ')),
+    )
+  })
+
+  test('each package comes in through one door', () => {
+    const broken = eachImport(sources, ({ path }, one) => {
+      const name = packageOf(one)
+      if (name === undefined) return undefined
+      const room = roomOf(path)
+      if (room === 'demo') return DEMO_PACKAGES.includes(name) ? undefined : `the demo may not import ${name}`
+      if (name === 'express')
+        return EXPRESS_ROOMS.includes(room) ? undefined : `express belongs to ${EXPRESS_ROOMS.join(', ')}`
+      const door = DOORS[name]
+      if (door === undefined) return `${name} has no door yet; add it to DOORS`
+      return path.startsWith(door) ? undefined : `${name} comes in through ${door} only`
+    })
+    fail('packages imported past their door', broken)
+  })
+
+  test('each door is one file', () => {
+    const users = new Map<string, Set<string>>()
+    for (const { path, imports } of sources)
+      for (const name of imports.flatMap((one) => packageOf(one) ?? []))
+        if (name !== 'express' && roomOf(path) !== 'demo')
+          users.set(name, (users.get(name) ?? new Set()).add(path))
+    const shared = [...users].filter(([, paths]) => paths.size > 1)
+    fail(
+      'packages that several files import',
+      shared.map(([name, paths]) => `${name}: ${[...paths].join(', ')}`),
+    )
+  })
+
+  test('no default exports and no barrels', () => {
+    fail('default exports; name what you export', eachLine(sources, /^export\s+default\b|\bas\s+default\b/))
+    fail('barrels; import from the file that has it', [
+      ...sources.filter(({ path }) => path.endsWith('/index.ts')).map(({ path }) => path),
+      ...eachLine(sources, /^export\s+(type\s+)?\*/),
+    ])
+  })
+
+  test(`no file is longer than ${MAX_LINES} lines`, () => {
+    const long = sources.filter(({ lines }) => lines.length > MAX_LINES)
+    fail(
+      'a file over the limit is two files',
+      long.map(({ path, lines }) => `${path}: ${lines.length} lines`),
+    )
+  })
+
+  test('the clock is read in app.ts only', () => {
+    const others = sources.filter(({ path }) => path !== 'src/app.ts' && !isDemo(path))
+    fail('take a `now` parameter', eachLine(others, /\bDate\.now\b|\bnew Date\(\s*\)/))
+  })
+
+  test('the environment is read in cli, main and config only', () => {
+    const others = sources.filter(({ path }) => !['cli', 'main', 'config'].includes(roomOf(path)))
+    fail('environment variables belong to the configuration', eachLine(others, /\bprocess\.env\b/))
+  })
+
+  test('nothing is left for later', () => {
+    // Written in pieces, so that this file does not find itself.
+    const marks = new RegExp(`\\b(${['TO' + 'DO', 'FIX' + 'ME', 'X' + 'XX'].join('|')})\\b`)
+    const everything = [...sources, ...readSources('test')]
+    const found = everything.flatMap(({ path, lines }) =>
+      lines.flatMap((line, index) => (marks.test(line) ? `${path}:${index + 1}: ${line.trim()}` : [])),
+    )
+    fail('do it now or write an issue', found)
+  })
+})
+
+describe('the architecture test itself', () => {
+  const text = [
+    "import type { A } from './a.ts'",
+    'import {',
+    '  type B,',
+    '  b,',
+    "} from '../errors.ts'",
+    "import 'side-effect'",
+    "// import { c } from './comment.ts'",
+    '/*',
+    "import { d } from './block.ts'",
+    '*/',
+    "const e = await import('./later.ts')",
+    "type F = import('./types.ts').F",
+    'const page = `',
+    "import { g } from './page.js'",
+    '`',
+    "export { h } from './h.ts'",
+  ].join('\n')
+
+  test('finds imports of every form, and none in comments and templates', () => {
+    const { imports } = parseSource('src/http/edge.ts', text)
+    assert.deepEqual(
+      imports.map(({ specifier, line, isType, file }) => [specifier, line, isType, file]),
+      [
+        ['./a.ts', 1, true, 'src/http/a.ts'],
+        ['../errors.ts', 2, false, 'src/errors.ts'],
+        ['side-effect', 6, false, undefined],
+        ['./h.ts', 16, false, 'src/http/h.ts'],
+        ['./later.ts', 11, false, 'src/http/later.ts'],
+        ['./types.ts', 12, true, 'src/http/types.ts'],
+      ],
+    )
+  })
+
+  test('finds a cycle of three and ignores one of types', () => {
+    const files = [
+      parseSource('src/a.ts', "import { b } from './b.ts'"),
+      parseSource('src/b.ts', "import { c } from './c.ts'"),
+      parseSource('src/c.ts', "import { a } from './a.ts'\nimport type { b } from './b.ts'"),
+    ]
+    assert.deepEqual(findImportCycles(files), [['src/a.ts', 'src/b.ts', 'src/c.ts', 'src/a.ts']])
+    assert.deepEqual(findImportCycles(files.slice(0, 2)), [])
+  })
+})
+
+/** `src/http/edge.ts` → `http`, `src/app.ts` → `app`; the composition root may be several files, `src/app-….ts`. */
+function roomOf(path: string): string {
+  const [, room = '', ...inside] = path.split('/')
+  if (inside.length > 0) return room
+  return /^app(-[\w-]+)?\.ts$/.test(room) ? 'app' : room.replace(/\.ts$/, '')
+}
+
+function isDemo(path: string): boolean {
+  return roomOf(path) === 'demo' || path === 'src/cli/demo.ts'
+}
+
+/** The package of an import: `@scope/name/deep` → `@scope/name`; undefined for our own files and built-ins. */
+function packageOf({ specifier }: SourceImport): string | undefined {
+  if (specifier.startsWith('.') || specifier.startsWith('node:')) return undefined
+  const [first, second] = specifier.split('/')
+  return first?.startsWith('@') ? `${first}/${second}` : first
+}
+
+function eachImport(
+  files: readonly SourceFile[],
+  judge: (source: SourceFile, one: SourceImport) => string | undefined,
+): string[] {
+  return files.flatMap((source) =>
+    source.imports.flatMap((one) => {
+      const verdict = judge(source, one)
+      return verdict === undefined ? [] : `${source.path}:${one.line}: ${verdict}`
+    }),
+  )
+}
+
+function eachLine(files: readonly SourceFile[], pattern: RegExp): string[] {
+  return files.flatMap(({ path, code }) =>
+    code.flatMap((line, index) => (pattern.test(line) ? `${path}:${index + 1}: ${line.trim()}` : [])),
+  )
+}
+
+function listed(allowed: { values: string[]; types: string[] } | undefined): string {
+  const values = allowed?.values ?? []
+  const types = (allowed?.types ?? []).map((room) => `types of ${room}`)
+  return [...values, ...types].join(', ') || 'nothing of ours'
+}
+
+function fail(advice: string, found: readonly string[]): void {
+  assert.ok(found.length === 0, `${advice}:\n  ${found.join('\n  ')}`)
+}

@@ -1,0 +1,153 @@
+import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
+import { after, before, describe, it } from 'node:test'
+import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
+import { type Demo, startDemo } from '../../src/cli/demo.ts'
+import type { TokenRequest } from '../../src/demo/identity-provider-options.ts'
+import { listenOnLoopback } from '../../src/demo/loopback-server.ts'
+import { createLogger } from '../../src/log.ts'
+
+const executablePath = [
+  process.env.CHROMIUM_PATH,
+  '/usr/bin/chromium',
+  '/usr/bin/chromium-browser',
+  '/usr/bin/google-chrome',
+  '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome',
+].find((path) => path !== undefined && existsSync(path))
+
+const skip = executablePath
+  ? false
+  : 'NOT TESTED: no Chromium found; install it or set CHROMIUM_PATH to run the browser tests'
+
+/** Short enough to see tokens renewed within a test. */
+const ACCESS_TOKEN_TTL_SECONDS = 4
+
+describe('the demo in a browser', { skip, timeout: 90_000 }, () => {
+  let demo: Demo
+  let browser: Browser
+  let context: BrowserContext
+  let page: Page
+  const tokenRequests: TokenRequest[] = []
+  /** Everything that came to the browser from the application's origin. */
+  const arrived: Promise<string>[] = []
+  const consoleErrors: string[] = []
+
+  before(async () => {
+    demo = await startDemo({
+      port: await freePort(),
+      accessTokenTtlSeconds: ACCESS_TOKEN_TTL_SECONDS,
+      log: createLogger({ level: 'silent' }),
+      onTokenRequest: (request) => tokenRequests.push(request),
+    })
+    browser = await chromium.launch({ executablePath, args: CHROMIUM_FLAGS })
+    context = await browser.newContext()
+    page = await context.newPage()
+    page.on('console', (message) => {
+      if (message.type() === 'error') consoleErrors.push(message.text())
+    })
+    page.on('pageerror', (error) => consoleErrors.push(error.message))
+    page.on('response', (response) => {
+      if (!response.url().startsWith(demo.publicUrl)) return
+      const body = response.text().catch(() => '')
+      arrived.push(
+        Promise.all([response.allHeaders(), body]).then(([headers, text]) => JSON.stringify(headers) + text),
+      )
+    })
+  })
+
+  after(async () => {
+    await browser?.close()
+    await demo?.close()
+  })
+
+  it('shows who is not signed in the way to the identity provider, and brings Ada back', async () => {
+    await page.goto(demo.publicUrl)
+    await page.getByRole('link', { name: 'Sign in' }).click()
+    await page.getByRole('button', { name: /Ada Lovelace/ }).click()
+    await page.waitForURL(`${demo.publicUrl}/`)
+    await page.getByRole('heading', { name: 'Ada Lovelace' }).waitFor()
+    assert.match((await page.locator('[data-session-left]').textContent()) ?? '', /^(29|30):\d\d$/)
+  })
+
+  it('calls two APIs, each of which got a token of its own audience', async () => {
+    for (const api of ['orders', 'billing']) {
+      const card = page.locator(`[data-api=${api}]`)
+      await card.locator('[data-status][data-kind=ok]').waitFor()
+      assert.equal(await card.locator('[data-aud]').textContent(), `https://${api}.example.com`)
+      assert.equal(await card.locator('[data-sub]').textContent(), 'ada')
+    }
+  })
+
+  it('lets scripts see no cookie and no stored token', async () => {
+    const seen = await page.evaluate(
+      '({ cookie: document.cookie, stored: localStorage.length + sessionStorage.length })',
+    )
+    assert.deepEqual(seen, { cookie: '', stored: 0 })
+    assert.equal(await page.locator('#sees dd').first().textContent(), '""')
+    const cookie = (await context.cookies(demo.publicUrl)).find(({ name }) => name.includes('cloakroom'))
+    assert.equal(cookie?.httpOnly, true)
+    assert.equal(cookie?.sameSite, 'Strict')
+  })
+
+  it('renews both tokens silently, while the page stays where it is', async () => {
+    for (const api of ['orders', 'billing']) {
+      const renewals = page.locator(`[data-api=${api}] [data-renewals]`)
+      await renewals
+        .getByText(/^renewed at \d/)
+        .first()
+        .waitFor({ timeout: 30_000 })
+    }
+    const refreshes = tokenRequests.filter(({ grantType }) => grantType === 'refresh_token')
+    assert.ok(refreshes.length >= 2)
+    assert.ok(refreshes.every(({ status }) => status === 200))
+    assert.equal(page.url(), `${demo.publicUrl}/`)
+  })
+
+  it('stays signed in over a reload', async () => {
+    await page.reload()
+    await page.getByRole('heading', { name: 'Ada Lovelace' }).waitFor()
+  })
+
+  it('signs out here and at the identity provider', async () => {
+    await page.getByRole('button', { name: 'Sign out' }).click()
+    await page.getByRole('link', { name: 'Sign in' }).waitFor()
+    assert.ok(page.url().startsWith(`${demo.publicUrl}/`))
+    await page.getByRole('link', { name: 'Sign in' }).click()
+    await page.getByRole('button', { name: /Grace Hopper/ }).waitFor()
+  })
+
+  it('comes back without a session when the person cancels', async () => {
+    await page.getByRole('button', { name: 'Cancel' }).click()
+    await page.waitForURL((url) => url.href.startsWith(demo.publicUrl))
+    await page.goto(demo.publicUrl)
+    await page.getByRole('link', { name: 'Sign in' }).waitFor()
+  })
+
+  it('never sent a token to the browser, and broke no policy of its own', async () => {
+    const everything = (await Promise.all(arrived)).join('\n')
+    const tokens = tokenRequests.flatMap(({ answer }) => [answer.access_token, answer.refresh_token])
+    assert.ok(tokens.length >= 6 && everything.includes('Ada Lovelace'))
+    for (const token of tokens) assert.ok(!everything.includes(String(token)), 'a token reached the browser')
+    // The browser itself writes a line for every answer of 400 and above.
+    assert.deepEqual(
+      consoleErrors.filter((text) => !text.startsWith('Failed to load resource')),
+      [],
+    )
+  })
+})
+
+const CHROMIUM_FLAGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+]
+
+async function freePort(): Promise<number> {
+  const server = await listenOnLoopback(() => (_req, res) => res.end())
+  await server.close()
+  return Number(new URL(server.origin).port)
+}

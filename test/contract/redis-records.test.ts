@@ -1,0 +1,119 @@
+import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
+import { suite, test } from 'node:test'
+import type { SessionHash } from '../../src/store/port.ts'
+import { skipWithoutRedis } from '../kit/redis.ts'
+import { openRedisStore, redisForThisFile, signedIn, someHash } from './store-contestants.ts'
+
+suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
+  const server = redisForThisFile()
+
+  test('keys and types are those of the contract, and every key ends by itself', async (t) => {
+    const keyPrefix = `keys-${randomUUID()}`
+    const store = await openRedisStore(t, server(), { keyPrefix })
+    const hash = await signedIn(store)
+    await store.tokens.lock(hash, 'me', 60_000)
+    const accessToken = { resource: 'billing', sealed: 'sealed-at-b' }
+    await store.tokens.write(hash, { owner: 'me', expectedVersion: 1, accessToken })
+    await store.logins.put('attempt', 'sealed', 60_000)
+
+    const keys = await server().cli('KEYS', `${keyPrefix}*`)
+    const types: Record<string, string | undefined> = {}
+    for (const key of keys) {
+      types[key] = (await server().cli('TYPE', key))[0]
+      assert.ok(Number((await server().cli('PTTL', key))[0]) > 0, `${key} has no end`)
+    }
+    assert.deepEqual(types, {
+      [`${keyPrefix}:{${hash}}:session`]: 'string',
+      [`${keyPrefix}:{${hash}}:tokens`]: 'hash',
+      [`${keyPrefix}:{${hash}}:refresh-lock`]: 'string',
+      [`${keyPrefix}:login:attempt`]: 'string',
+    })
+    const fields = await server().cli('HKEYS', `${keyPrefix}:{${hash}}:tokens`)
+    assert.deepEqual(fields.sort(), ['at:billing', 'at:orders', 'rt', 'v'])
+    await store.sessions.end(hash)
+    assert.deepEqual(await server().cli('KEYS', `${keyPrefix}:{*`), [])
+  })
+
+  test('tokens live exactly as long as their session: sliding takes them along, writing does not prolong them', async (t) => {
+    const keyPrefix = `ttl-${randomUUID()}`
+    const store = await openRedisStore(t, server(), { keyPrefix, idleTimeoutMs: 60_000 })
+    const hash = await signedIn(store)
+    const key = (part: string) => `${keyPrefix}:{${hash}}:${part}`
+    const ttl = async (part: string) => Number((await server().cli('PTTL', key(part)))[0])
+
+    await server().cli('PEXPIRE', key('session'), '20000')
+    await store.tokens.lock(hash, 'me', 60_000)
+    await store.tokens.write(hash, { owner: 'me', expectedVersion: 1, refreshToken: 'rt-2' })
+    assert.ok((await ttl('tokens')) <= 20_000)
+    await store.sessions.read(hash, { slide: false })
+    assert.ok((await ttl('session')) <= 20_000)
+    await store.sessions.read(hash, { slide: true })
+    assert.ok((await ttl('session')) > 40_000)
+    assert.ok((await ttl('tokens')) > 40_000)
+  })
+
+  test('tokens that Redis evicted are no licence to write over nothing', async (t) => {
+    const keyPrefix = `evicted-${randomUUID()}`
+    const store = await openRedisStore(t, server(), { keyPrefix })
+    const hash = await signedIn(store)
+    await store.tokens.lock(hash, 'me', 60_000)
+    await server().cli('DEL', `${keyPrefix}:{${hash}}:tokens`)
+    const change = { owner: 'me', expectedVersion: 1, refreshToken: 'rt-2' }
+    assert.equal(await store.tokens.write(hash, change), 'superseded')
+    assert.equal(await store.tokens.read(hash), undefined)
+  })
+
+  test('scripts work again after Redis has forgotten them', async (t) => {
+    const store = await openRedisStore(t, server())
+    const hash = await signedIn(store)
+    await store.sessions.read(hash, { slide: true })
+    await server().cli('SCRIPT', 'FLUSH')
+    assert.equal((await store.sessions.read(hash, { slide: true }))?.value, 'sealed')
+  })
+
+  test('another replica hears of every change and end within 100 ms', async (t) => {
+    const keyPrefix = `replicas-${randomUUID()}`
+    const here = await openRedisStore(t, server(), { keyPrefix })
+    const there = await openRedisStore(t, server(), { keyPrefix })
+    const foreign = await openRedisStore(t, server(), { keyPrefix: `${keyPrefix}-other` })
+    const heardElsewhere: unknown[] = []
+    foreign.invalidations.onInvalidate((changed) => heardElsewhere.push(changed))
+    const hash = await signedIn(here)
+    await here.tokens.lock(hash, 'me', 60_000)
+    for (const change of [
+      () => here.tokens.write(hash, { owner: 'me', expectedVersion: 1, refreshToken: 'rt-2' }),
+      () => here.sessions.replace(hash, 'changed'),
+      () => here.sessions.end(hash),
+    ]) {
+      const heard = Promise.withResolvers<SessionHash | undefined>()
+      const unsubscribe = there.invalidations.onInvalidate(heard.resolve)
+      await change()
+      const doneAt = performance.now()
+      assert.equal(await heard.promise, hash)
+      assert.ok(performance.now() - doneAt < 100)
+      unsubscribe()
+    }
+    assert.deepEqual(heardElsewhere, [])
+  })
+
+  test('a session of one replica is read, ended and gone at the other', async (t) => {
+    const keyPrefix = `shared-${randomUUID()}`
+    const here = await openRedisStore(t, server(), { keyPrefix })
+    const there = await openRedisStore(t, server(), { keyPrefix })
+    const hash = await signedIn(here)
+    assert.equal((await there.sessions.read(hash, { slide: true }))?.value, 'sealed')
+    const [one, other] = await Promise.all([here.sessions.end(hash), there.sessions.end(hash)])
+    assert.equal([one, other].filter(Boolean).length, 1)
+    assert.equal(await here.sessions.read(hash, { slide: true }), undefined)
+  })
+
+  test('an end that finds only tokens still takes them', async (t) => {
+    const keyPrefix = `orphan-${randomUUID()}`
+    const store = await openRedisStore(t, server(), { keyPrefix })
+    const hash = await signedIn(store)
+    await server().cli('DEL', `${keyPrefix}:{${hash}}:session`)
+    assert.equal((await store.sessions.end(hash))?.refreshToken, 'sealed-rt-1')
+    assert.equal(await store.sessions.end(someHash()), undefined)
+  })
+})

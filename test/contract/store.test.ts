@@ -1,0 +1,171 @@
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import {
+  type Contestant,
+  FIRST_TOKENS,
+  memoryContestant,
+  redisContestant,
+  redisForThisFile,
+  signedIn,
+  someHash,
+} from './store-contestants.ts'
+
+const server = redisForThisFile()
+
+for (const contestant of [memoryContestant, redisContestant(server)]) {
+  suite(`the ${contestant.name} store`, { skip: contestant.skip }, () => {
+    sessionRules(contestant)
+    endingRules(contestant)
+    loginRules(contestant)
+    invalidationRules(contestant)
+  })
+}
+
+function sessionRules({ open }: Contestant): void {
+  test('a session that was created is read back with the whole idle timeout before it', async (t) => {
+    const { store } = await open(t, { idleTimeoutMs: 60_000 })
+    const hash = someHash()
+    assert.equal(await store.sessions.read(hash, { slide: true }), undefined)
+    assert.equal(await store.sessions.read(hash, { slide: false }), undefined)
+    await store.sessions.create(hash, 'sealed ünïcode')
+    const found = await store.sessions.read(hash, { slide: false })
+    assert.equal(found?.value, 'sealed ünïcode')
+    assert.ok(found.expiresInMs > 59_000 && found.expiresInMs <= 60_000)
+  })
+
+  test('a session is created once: a second creation writes nothing', async (t) => {
+    const { store } = await open(t)
+    const hash = someHash()
+    const created = await Promise.all([
+      store.sessions.create(hash, 'one'),
+      store.sessions.create(hash, 'two'),
+    ])
+    assert.deepEqual(created, [true, false])
+    assert.equal((await store.sessions.read(hash, { slide: false }))?.value, 'one')
+  })
+
+  test('reading with slide starts the idle timeout again, reading without does not', async (t) => {
+    const { store, elapse } = await open(t, { idleTimeoutMs: 60_000 })
+    const hash = await signedIn(store)
+    await elapse(600)
+    const untouched = await store.sessions.read(hash, { slide: false })
+    assert.ok(untouched && untouched.expiresInMs <= 59_400)
+    const slid = await store.sessions.read(hash, { slide: true })
+    assert.deepEqual(slid, { value: 'sealed', expiresInMs: 60_000 })
+    const after = await store.sessions.read(hash, { slide: false })
+    assert.ok(after && after.expiresInMs > 59_400)
+  })
+
+  test('a session that idled for its timeout is gone, with its tokens, and cannot be written', async (t) => {
+    const { store, elapse } = await open(t, { idleTimeoutMs: 300 })
+    const hash = await signedIn(store)
+    await elapse(300)
+    assert.equal(await store.sessions.read(hash, { slide: true }), undefined)
+    assert.equal(await store.sessions.replace(hash, 'again'), false)
+    assert.equal(await store.tokens.read(hash), undefined)
+    assert.equal(await store.tokens.create(hash, FIRST_TOKENS), false)
+    await store.tokens.lock(hash, 'me', 60_000)
+    assert.equal(await store.tokens.write(hash, { owner: 'me', expectedVersion: 1 }), 'gone')
+    assert.equal(await store.sessions.end(hash), undefined)
+  })
+
+  test('replacing keeps the tokens and starts the idle timeout again', async (t) => {
+    const { store, elapse } = await open(t, { idleTimeoutMs: 60_000 })
+    const hash = await signedIn(store)
+    await elapse(600)
+    assert.equal(await store.sessions.replace(hash, 'changed'), true)
+    const found = await store.sessions.read(hash, { slide: false })
+    assert.equal(found?.value, 'changed')
+    assert.ok(found.expiresInMs > 59_400)
+    assert.equal((await store.tokens.read(hash))?.refreshToken, 'sealed-rt-1')
+  })
+}
+
+function endingRules({ open }: Contestant): void {
+  test('a session that ended is not revived by a late save', async (t) => {
+    const { store } = await open(t)
+    const hash = await signedIn(store)
+    await store.sessions.end(hash)
+    assert.equal(await store.sessions.replace(hash, 'revived'), false)
+    assert.equal(await store.sessions.read(hash, { slide: true }), undefined)
+  })
+
+  test('ending takes session, tokens and lock in one step and gives the tokens to exactly one caller', async (t) => {
+    const { store } = await open(t)
+    const hash = await signedIn(store)
+    await store.tokens.lock(hash, 'me', 60_000)
+    const taken = await Promise.all([
+      store.sessions.end(hash),
+      store.sessions.end(hash),
+      store.sessions.end(hash),
+    ])
+    assert.deepEqual(
+      taken.filter((tokens) => tokens !== undefined),
+      [{ version: 1, ...FIRST_TOKENS }],
+    )
+    assert.equal(await store.sessions.read(hash, { slide: false }), undefined)
+    assert.equal(await store.tokens.read(hash), undefined)
+    assert.equal(await store.tokens.lock(hash, 'other', 1000), true)
+  })
+
+  test('a token write that races the end of its session either comes before it or is told that it is gone', async (t) => {
+    const { store } = await open(t)
+    for (let round = 0; round < 50; round += 1) {
+      const hash = await signedIn(store)
+      await store.tokens.lock(hash, 'me', 60_000)
+      const write = () => store.tokens.write(hash, { owner: 'me', expectedVersion: 1, refreshToken: 'rt-2' })
+      const end = () => store.sessions.end(hash)
+      const [outcome, taken] =
+        round % 2 ? await Promise.all([write(), end()]) : (await Promise.all([end(), write()])).reverse()
+      const expected = outcome === 'written' ? 'rt-2' : 'sealed-rt-1'
+      assert.ok(outcome === 'written' || outcome === 'gone')
+      assert.equal((taken as { refreshToken?: string }).refreshToken, expected)
+      assert.equal(await store.tokens.read(hash), undefined)
+    }
+  })
+}
+
+function loginRules({ open }: Contestant): void {
+  test('a login attempt is taken once', async (t) => {
+    const { store } = await open(t)
+    await store.logins.put('attempt', 'sealed', 60_000)
+    const taken = await Promise.all([store.logins.take('attempt'), store.logins.take('attempt')])
+    assert.deepEqual(taken, ['sealed', undefined])
+  })
+
+  test('a login attempt that took too long is gone', async (t) => {
+    const { store, elapse } = await open(t)
+    await store.logins.put('attempt', 'sealed', 40)
+    await elapse(40)
+    assert.equal(await store.logins.take('attempt'), undefined)
+  })
+}
+
+function invalidationRules({ open }: Contestant): void {
+  test('every change and every end is told in this process before its promise resolves', async (t) => {
+    const { store } = await open(t)
+    const hash = await signedIn(store)
+    await store.tokens.lock(hash, 'me', 60_000)
+    const told: unknown[] = []
+    const unsubscribe = store.invalidations.onInvalidate((changed) => told.push(changed))
+    assert.equal(store.invalidations.isLive(), true)
+    for (const change of [
+      () => store.tokens.write(hash, { owner: 'me', expectedVersion: 1, refreshToken: 'rt-2' }),
+      () => store.sessions.replace(hash, 'changed'),
+      () => store.sessions.end(hash),
+    ]) {
+      told.length = 0
+      await change()
+      assert.equal(told[0], hash)
+    }
+    unsubscribe()
+    told.length = 0
+    await store.sessions.end(hash)
+    assert.deepEqual(told, [])
+  })
+
+  test('a store that answers can be pinged', async (t) => {
+    const { store } = await open(t)
+    await store.ping()
+  })
+}

@@ -1,0 +1,117 @@
+import assert from 'node:assert/strict'
+import { suite, test } from 'node:test'
+import {
+  type Contestant,
+  FIRST_TOKENS,
+  memoryContestant,
+  redisContestant,
+  redisForThisFile,
+  signedIn,
+  someHash,
+} from './store-contestants.ts'
+
+const server = redisForThisFile()
+
+for (const contestant of [memoryContestant, redisContestant(server)]) {
+  suite(`token records of the ${contestant.name} store`, { skip: contestant.skip }, () => {
+    tokenRules(contestant)
+    lockRules(contestant)
+  })
+}
+
+function tokenRules({ open }: Contestant): void {
+  test('tokens are created for a living session only, and once', async (t) => {
+    const { store } = await open(t)
+    assert.equal(await store.tokens.create(someHash(), FIRST_TOKENS), false)
+    const hash = await signedIn(store)
+    assert.equal(await store.tokens.create(hash, { refreshToken: 'other', accessTokens: {} }), false)
+    assert.deepEqual(await store.tokens.read(hash), { version: 1, ...FIRST_TOKENS })
+  })
+
+  test('a record without refresh token and access tokens is a record all the same', async (t) => {
+    const { store } = await open(t)
+    const hash = someHash()
+    await store.sessions.create(hash, 'sealed')
+    assert.equal(await store.tokens.read(hash), undefined)
+    await store.tokens.create(hash, { refreshToken: undefined, accessTokens: {} })
+    assert.deepEqual(await store.tokens.read(hash), { version: 1, refreshToken: undefined, accessTokens: {} })
+  })
+
+  test('a write changes what it names, keeps the rest and raises the version', async (t) => {
+    const { store } = await open(t)
+    const hash = await signedIn(store)
+    await store.tokens.lock(hash, 'me', 60_000)
+    const accessToken = { resource: 'v', sealed: 'sealed-at-2' }
+    assert.equal(await store.tokens.write(hash, { owner: 'me', expectedVersion: 1, accessToken }), 'written')
+    assert.deepEqual(await store.tokens.read(hash), {
+      version: 2,
+      refreshToken: 'sealed-rt-1',
+      accessTokens: { orders: 'sealed-at-1', v: 'sealed-at-2' },
+    })
+    const refreshToken = 'sealed-rt-2'
+    assert.equal(await store.tokens.write(hash, { owner: 'me', expectedVersion: 2, refreshToken }), 'written')
+    assert.equal((await store.tokens.read(hash))?.refreshToken, 'sealed-rt-2')
+  })
+
+  test('a write is refused when its lock or its version is not the current one', async (t) => {
+    const { store } = await open(t)
+    const hash = await signedIn(store)
+    const change = { owner: 'me', expectedVersion: 1, refreshToken: 'mine' }
+    assert.equal(await store.tokens.write(hash, change), 'superseded')
+    await store.tokens.lock(hash, 'somebody else', 60_000)
+    assert.equal(await store.tokens.write(hash, change), 'superseded')
+    await store.tokens.unlock(hash, 'somebody else')
+    await store.tokens.lock(hash, 'me', 60_000)
+    for (const expectedVersion of [0, 2, 10]) {
+      assert.equal(await store.tokens.write(hash, { ...change, expectedVersion }), 'superseded')
+    }
+    assert.deepEqual(await store.tokens.read(hash), { version: 1, ...FIRST_TOKENS })
+  })
+
+  test('of two writes based on the same version one is refused', async (t) => {
+    const { store } = await open(t)
+    const hash = await signedIn(store)
+    await store.tokens.lock(hash, 'me', 60_000)
+    const write = (refreshToken: string) =>
+      store.tokens.write(hash, { owner: 'me', expectedVersion: 1, refreshToken })
+    assert.deepEqual(await Promise.all([write('one'), write('two')]), ['written', 'superseded'])
+    assert.equal((await store.tokens.read(hash))?.refreshToken, 'one')
+  })
+
+  test('a write repeated word for word, because its answer was lost, succeeds without a second change', async (t) => {
+    const { store } = await open(t)
+    const hash = await signedIn(store)
+    await store.tokens.lock(hash, 'me', 60_000)
+    const change = { owner: 'me', expectedVersion: 1, accessToken: { resource: 'orders', sealed: 'at-2' } }
+    assert.equal(await store.tokens.write(hash, change), 'written')
+    await store.tokens.unlock(hash, 'me')
+    assert.equal(await store.tokens.write(hash, change), 'written')
+    assert.equal((await store.tokens.read(hash))?.version, 2)
+    assert.equal(await store.tokens.write(hash, { ...change, refreshToken: 'more' }), 'superseded')
+  })
+}
+
+function lockRules({ open }: Contestant): void {
+  test('the refresh lock is taken by one owner and given back by that owner only', async (t) => {
+    const { store } = await open(t)
+    const hash = someHash()
+    const take = (owner: string) => store.tokens.lock(hash, owner, 60_000)
+    assert.deepEqual(await Promise.all([take('a'), take('b'), take('a')]), [true, false, false])
+    await store.tokens.unlock(hash, 'b')
+    assert.equal(await take('b'), false)
+    await store.tokens.unlock(hash, 'a')
+    assert.equal(await take('b'), true)
+  })
+
+  test('a refresh lock that nobody gives back ends by itself, and its owner may not write any more', async (t) => {
+    const { store, elapse } = await open(t)
+    const hash = await signedIn(store)
+    await store.tokens.lock(hash, 'slow', 40)
+    await elapse(40)
+    const late = { owner: 'slow', expectedVersion: 1, refreshToken: 'late' }
+    assert.equal(await store.tokens.write(hash, late), 'superseded')
+    assert.equal(await store.tokens.lock(hash, 'next', 60_000), true)
+    await store.tokens.unlock(hash, 'slow')
+    assert.equal(await store.tokens.lock(hash, 'third', 60_000), false)
+  })
+}

@@ -1,0 +1,105 @@
+import { build } from '../../src/app.ts'
+import type { Config } from '../../src/config/config.ts'
+import { loadConfig } from '../../src/config/load.ts'
+import { createLogger, type Logger } from '../../src/log.ts'
+import { type Browser, type BrowserOptions, createBrowser } from './browser.ts'
+import { type ConfigData, configWith } from './cloakroom-config.ts'
+import { freePort } from './ports.ts'
+
+/** What a config of a test may be: a whole YAML text, or members to change in a complete default. */
+export type ConfigInput = string | ConfigData
+
+/** Ports that are free, for configs that must name them before anything listens. */
+export type Ports = { readonly publicPort: number; readonly adminPort: number }
+
+/** A Cloakroom running in this process. */
+export type RunningCloakroom = {
+  /** The origin browsers see. */
+  readonly publicUrl: string
+  /** Where the public listener is really reached. */
+  readonly listenUrl: string
+  readonly adminUrl: string
+  readonly config: Config
+  /** Every log line so far, as JSON text. */
+  readonly logs: string[]
+  /** A user agent that reaches `publicUrl` here. */
+  browser(options?: Partial<BrowserOptions>): Browser
+  close(): Promise<void>
+}
+
+/** How the process around it is set up. */
+export type CloakroomOptions = {
+  readonly env?: Record<string, string>
+  /** Epoch ms. */
+  readonly now?: () => number
+}
+
+/**
+ * Starts Cloakroom in this process on free ports. Given a function, it is called with them. The default config has the
+ * memory store and a fresh key; a test adds at least `provider` and `routes`. Another `publicUrl`, https too, is fine.
+ */
+export async function startCloakroom(
+  input: ConfigInput | ((ports: Ports) => ConfigInput),
+  options: CloakroomOptions = {},
+): Promise<RunningCloakroom> {
+  for (let attempt = 1; ; attempt += 1) {
+    const ports = { publicPort: await freePort(), adminPort: await freePort() }
+    try {
+      return await startOn(ports, typeof input === 'function' ? input(ports) : input, options)
+    } catch (error) {
+      // Somebody else may take a free port before we do.
+      if (attempt === 3 || (error as { code?: string }).code !== 'EADDRINUSE') throw error
+    }
+  }
+}
+
+async function startOn(
+  ports: Ports,
+  input: ConfigInput,
+  options: CloakroomOptions,
+): Promise<RunningCloakroom> {
+  const text = typeof input === 'string' ? input : JSON.stringify(configOn(ports, input))
+  const { config } = loadConfig({ text, file: 'cloakroom.yaml', env: options.env ?? {} })
+  const { log, lines } = captureLog()
+  const cloakroom = await build(config, { log, ...(options.now ? { now: options.now } : {}) })
+  const { publicPort, adminPort } = await cloakroom.listen()
+  const listenUrl = `http://127.0.0.1:${publicPort}`
+  const browsers: Browser[] = []
+  return {
+    ...{
+      publicUrl: config.publicUrl,
+      listenUrl,
+      adminUrl: `http://127.0.0.1:${adminPort}`,
+      config,
+      logs: lines,
+    },
+    browser: (wishes = {}) => {
+      const connect = { [config.publicUrl]: listenUrl, ...wishes.connect }
+      const browser = createBrowser({
+        ...{ origin: config.publicUrl, basePath: config.basePath },
+        ...wishes,
+        connect,
+      })
+      browsers.push(browser)
+      return browser
+    },
+    close: async () => {
+      for (const browser of browsers) browser.close()
+      await cloakroom.close()
+    },
+  }
+}
+
+function configOn({ publicPort, adminPort }: Ports, overrides: ConfigData): ConfigData {
+  return configWith(overrides, {
+    publicUrl: `http://127.0.0.1:${publicPort}`,
+    listen: `127.0.0.1:${publicPort}`,
+    adminListen: `127.0.0.1:${adminPort}`,
+  })
+}
+
+/** A Logger whose lines land in an array. */
+export function captureLog(): { log: Logger; lines: string[] } {
+  const lines: string[] = []
+  return { log: createLogger({ destination: { write: (line) => lines.push(line) } }), lines }
+}

@@ -1,0 +1,135 @@
+import { spawn } from 'node:child_process'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface, type Interface } from 'node:readline'
+import { setTimeout as delay } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { type ConfigData, configWith } from './cloakroom-config.ts'
+import { freePort } from './ports.ts'
+
+const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
+
+/** A config file for replicas; each gets its own ports through `${PUBLIC_PORT}` and `${ADMIN_PORT}`. */
+export type ReplicaConfig = {
+  readonly file: string
+  readonly publicUrl: string
+  /** Writes the file anew, as an operator would before a reload. */
+  rewrite(overrides: ConfigData): Promise<void>
+  remove(): Promise<void>
+}
+
+/** How a process ended. */
+export type Exit = { readonly code: number | null; readonly signal: NodeJS.Signals | null }
+
+/** One Cloakroom process. */
+export type Replica = {
+  readonly pid: number
+  /** Where to send requests for `publicUrl`; use it as `via` of the scripted browser. */
+  readonly listenUrl: string
+  readonly adminUrl: string
+  /** Lines so far. */
+  readonly stdout: string[]
+  readonly stderr: string[]
+  readonly exited: Promise<Exit>
+  signal(signal: NodeJS.Signals): void
+  /** Signals it and waits for its end; SIGTERM unless given. */
+  stop(signal?: NodeJS.Signals): Promise<Exit>
+}
+
+/** Writes one config file that several replicas can share; `publicUrl` is a port nobody listens on unless overridden. */
+export async function writeReplicaConfig(overrides: ConfigData): Promise<ReplicaConfig> {
+  const folder = await mkdtemp(join(tmpdir(), 'cloakroom-'))
+  const file = join(folder, 'cloakroom.yaml')
+  const place = {
+    publicUrl: `http://127.0.0.1:${await freePort()}`,
+    listen: `127.0.0.1:${fromEnvironment('PUBLIC_PORT')}`,
+    adminListen: `127.0.0.1:${fromEnvironment('ADMIN_PORT')}`,
+  }
+  const first = configWith(overrides, place)
+  const write = (config: ConfigData) => writeFile(file, JSON.stringify(config, undefined, 2))
+  await write(first)
+  return {
+    file,
+    publicUrl: String(first.publicUrl),
+    rewrite: (changes) => write(configWith({ session: first.session, ...changes }, place)),
+    remove: () => rm(folder, { recursive: true, force: true }),
+  }
+}
+
+function fromEnvironment(name: string): string {
+  return `\${${name}}`
+}
+
+/** Runs `serve --config FILE` and resolves when `/readyz` says 200; rejects with its output when it ends before. */
+export async function startReplica(options: {
+  configFile: string
+  env?: Record<string, string>
+  readyTimeoutMs?: number
+}): Promise<Replica> {
+  const ports = { PUBLIC_PORT: String(await freePort()), ADMIN_PORT: String(await freePort()) }
+  const replica = spawnReplica(options.configFile, { ...ports, ...options.env })
+  await untilReady(replica, options.readyTimeoutMs ?? 20_000)
+  return replica
+}
+
+function spawnReplica(configFile: string, env: Record<string, string>): Replica {
+  // A test runner's own variables would make the child report as if it were a test.
+  const { NODE_TEST_CONTEXT: _context, NODE_OPTIONS: _options, ...inherited } = process.env
+  const child = spawn(process.execPath, [MAIN, 'serve', '--config', configFile], {
+    env: { ...inherited, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const endWithUs = () => child.kill('SIGKILL')
+  process.once('exit', endWithUs)
+  const exited = new Promise<Exit>((resolve) => {
+    child.once('close', (code, signal) => {
+      process.off('exit', endWithUs)
+      resolve({ code, signal })
+    })
+  })
+  return {
+    pid: child.pid ?? 0,
+    listenUrl: `http://127.0.0.1:${env.PUBLIC_PORT}`,
+    adminUrl: `http://127.0.0.1:${env.ADMIN_PORT}`,
+    stdout: collectLines(createInterface({ input: child.stdout })),
+    stderr: collectLines(createInterface({ input: child.stderr })),
+    exited,
+    signal: (signal) => child.kill(signal),
+    stop: (signal = 'SIGTERM') => {
+      child.kill(signal)
+      return exited
+    },
+  }
+}
+
+function collectLines(lines: Interface): string[] {
+  const collected: string[] = []
+  lines.on('line', (line) => collected.push(line))
+  return collected
+}
+
+async function untilReady(replica: Replica, timeoutMs: number): Promise<void> {
+  const deadline = Date.now() + timeoutMs
+  let ended: Exit | undefined
+  void replica.exited.then((exit) => {
+    ended = exit
+  })
+  while (ended === undefined) {
+    const answer = await fetch(`${replica.adminUrl}/readyz`).catch(() => undefined)
+    await answer?.arrayBuffer()
+    if (answer?.status === 200) return
+    if (Date.now() > deadline) {
+      await replica.stop('SIGKILL')
+      throw new Error(`replica is not ready after ${timeoutMs} ms:\n${outputOf(replica)}`)
+    }
+    await delay(25)
+  }
+  throw new Error(
+    `replica ended with ${ended.code ?? ended.signal} before it was ready:\n${outputOf(replica)}`,
+  )
+}
+
+function outputOf({ stdout, stderr }: Replica): string {
+  return [...stderr, ...stdout].slice(-30).join('\n')
+}

@@ -1,0 +1,191 @@
+import { randomUUID } from 'node:crypto'
+import type { ServerResponse } from 'node:http'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { AuthorizedGrant, createCodes } from './authorization-endpoint.ts'
+import { checkClient, type KnownClient } from './client-check.ts'
+import { dropConnection, field, fields, type RecordedRequest, sendJson } from './local-server.ts'
+import type { RotatingControl } from './rotating-provider.ts'
+import { opaque, type Signer } from './signing.ts'
+
+/** What happened at the token endpoint so far. */
+export type RotatingCounters = {
+  /** Refresh requests that arrived, whatever became of them. */
+  refreshCalls: number
+  /** Spent refresh tokens that were used again; each ended its grant. */
+  reuseDetected: number
+  /** Successful refreshes by the resource answered. */
+  refreshesByResource: Record<string, number>
+  /** The most refresh requests ever in progress at one time. */
+  mostConcurrentRefreshes: number
+}
+
+type Grant = AuthorizedGrant & { alive: boolean }
+type RefreshToken = { readonly grant: Grant; spent: boolean }
+type Answer = { readonly status: number; readonly json: object }
+
+type Deps = {
+  readonly client: KnownClient
+  readonly control: RotatingControl
+  readonly signer: Signer
+  readonly codes: ReturnType<typeof createCodes>
+  readonly issue: (secret: string) => string
+  readonly issuer: string
+  readonly tokenEndpoint: string
+  readonly violations: string[]
+  readonly revoked: string[]
+  readonly now: () => number
+}
+
+/** The token and revocation endpoints, and the refresh tokens behind them. */
+export function createRotatingTokens(deps: Deps) {
+  const refreshTokens = new Map<string, RefreshToken>()
+  const counters: RotatingCounters = {
+    ...{ refreshCalls: 0, reuseDetected: 0, refreshesByResource: {}, mostConcurrentRefreshes: 0 },
+  }
+  let refreshing = 0
+
+  async function token(request: RecordedRequest, res: ServerResponse): Promise<void> {
+    const isRefresh = field(request.form, 'grant_type') === 'refresh_token'
+    if (isRefresh) {
+      counters.refreshCalls += 1
+      refreshing += 1
+      counters.mostConcurrentRefreshes = Math.max(counters.mostConcurrentRefreshes, refreshing)
+    }
+    try {
+      await answerToken(request, res, isRefresh ? 'refresh' : 'code')
+    } finally {
+      if (isRefresh) refreshing -= 1
+    }
+  }
+
+  async function answerToken(request: RecordedRequest, res: ServerResponse, leg: 'code' | 'refresh') {
+    const fault = takeFault(deps.control, leg)
+    if (fault?.kind === 'drop-before') return dropConnection(res)
+    const answer =
+      fault?.kind === 'status'
+        ? { status: fault.status ?? 503, json: { error: 'temporarily_unavailable' } }
+        : await answerFor(request)
+    if (deps.control.latencyMs > 0) await delay(deps.control.latencyMs)
+    if (fault?.kind === 'drop-after') return dropConnection(res)
+    sendJson(res, answer.status, answer.json, fault?.retryAfter ? { 'retry-after': fault.retryAfter } : {})
+  }
+
+  async function answerFor(request: RecordedRequest): Promise<Answer> {
+    const { form } = request
+    const check = await checkClient(request, deps.client, [deps.tokenEndpoint, deps.issuer])
+    if (check === 'several') deps.violations.push('token request: several client credentials')
+    if (check !== 'ok') return refused('invalid_client', check, 401)
+    const grantType = field(form, 'grant_type')
+    if (grantType === 'refresh_token') return refresh(form)
+    if (grantType === 'authorization_code') {
+      const redeemed = deps.codes.redeem(form)
+      if (typeof redeemed === 'string') return refused('invalid_grant', `code: ${redeemed}`)
+      return answerWithTokens(form, { ...redeemed, alive: true }, 'code')
+    }
+    return refused('unsupported_grant_type', String(grantType))
+  }
+
+  function refresh(form: [string, string][]): Answer | Promise<Answer> {
+    const presented = refreshTokens.get(field(form, 'refresh_token') ?? '')
+    if (!presented) return refused('invalid_grant', 'refresh token not found')
+    if (!presented.grant.alive) return refused('invalid_grant', 'grant is revoked')
+    if (presented.spent) {
+      counters.reuseDetected += 1
+      presented.grant.alive = false
+      return refused('invalid_grant', 'refresh token already used')
+    }
+    // Decided in the same turn of the event loop: two requests with one token can never both pass.
+    if (deps.control.rotate && deps.control.burnOnInvalidTarget) presented.spent = true
+    const fault = targetFault(form, presented.grant)
+    if (fault) return fault
+    if (deps.control.rotate) presented.spent = true
+    return answerWithTokens(form, presented.grant, 'refresh')
+  }
+
+  async function answerWithTokens(
+    form: [string, string][],
+    grant: Grant,
+    leg: 'code' | 'refresh',
+  ): Promise<Answer> {
+    const fault = targetFault(form, grant)
+    if (fault) return fault
+    const resource = field(form, 'resource') ?? grant.resources[0] ?? 'urn:default-audience'
+    if (leg === 'refresh')
+      counters.refreshesByResource[resource] = (counters.refreshesByResource[resource] ?? 0) + 1
+    const scope = field(form, 'scope') ?? grant.scopes.join(' ')
+    const wantsRefresh = grant.scopes.includes('offline_access') && (leg === 'code' || deps.control.rotate)
+    const refreshToken = wantsRefresh ? deps.issue(opaque('rt_')) : undefined
+    if (refreshToken) refreshTokens.set(refreshToken, { grant, spent: false })
+    const wantsId = grant.scopes.includes('openid') && (leg === 'code' || deps.control.idTokenOnRefresh)
+    return {
+      status: 200,
+      json: {
+        access_token: deps.issue(await signAccessToken(deps, grant, resource, scope)),
+        token_type: 'Bearer',
+        expires_in: deps.control.accessTokenSeconds,
+        scope,
+        ...(refreshToken ? { refresh_token: refreshToken } : {}),
+        ...(wantsId ? { id_token: deps.issue(await signIdToken(deps, grant)) } : {}),
+      },
+    }
+  }
+
+  async function revoke(request: RecordedRequest, res: ServerResponse): Promise<void> {
+    const check = await checkClient(request, deps.client, [deps.tokenEndpoint, deps.issuer])
+    if (check !== 'ok') return sendJson(res, 401, { error: 'invalid_client' })
+    const token = field(request.form, 'token') ?? ''
+    deps.revoked.push(token)
+    const known = refreshTokens.get(token)
+    if (known) known.grant.alive = false
+    sendJson(res, 200, {})
+  }
+
+  const isLive = (refreshToken: string): boolean => {
+    const known = refreshTokens.get(refreshToken)
+    return Boolean(known?.grant.alive && !known.spent)
+  }
+  return { token, revoke, isLive, counters }
+}
+
+function takeFault(control: RotatingControl, leg: 'code' | 'refresh') {
+  const { fault } = control
+  if (!fault || fault.times === 0 || (fault.leg && fault.leg !== leg)) return undefined
+  if (fault.times !== undefined) fault.times -= 1
+  return fault
+}
+
+function refused(error: string, description: string, status = 400): Answer {
+  return { status, json: { error, error_description: description } }
+}
+
+/** RFC 8707 §2.2: one resource, and only one that the authorization request named. */
+function targetFault(form: [string, string][], grant: Grant): Answer | undefined {
+  const asked = fields(form, 'resource')
+  if (asked.length > 1)
+    return refused('invalid_target', 'only a single resource indicator value must be requested')
+  const [resource] = asked
+  if (resource !== undefined && grant.resources.length > 0 && !grant.resources.includes(resource))
+    return refused('invalid_target', 'resource indicator is missing, or unknown')
+  return undefined
+}
+
+function signAccessToken(deps: Deps, grant: Grant, resource: string, scope: string): Promise<string> {
+  const now = Math.floor(deps.now() / 1000)
+  return deps.signer.sign(
+    {
+      ...{ iss: deps.issuer, aud: resource, sub: grant.user, client_id: deps.client.clientId, scope },
+      ...{ iat: now, exp: now + deps.control.accessTokenSeconds, jti: randomUUID() },
+    },
+    { typ: 'at+jwt' },
+  )
+}
+
+function signIdToken(deps: Deps, grant: Grant): Promise<string> {
+  const now = Math.floor(deps.now() / 1000)
+  return deps.signer.sign({
+    ...{ iss: deps.issuer, aud: deps.client.clientId, sub: grant.user, sid: grant.sid, jti: randomUUID() },
+    ...{ iat: now, exp: now + 300, name: grant.user },
+    ...(grant.nonce === undefined ? {} : { nonce: grant.nonce }),
+    ...deps.control.idTokenClaims,
+  })
+}

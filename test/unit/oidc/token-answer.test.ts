@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createProviderFetch, type TokenAnswer } from '../../../src/oidc/token-answer.ts'
+
+const NOW = 1_800_000_000_000
+
+async function seen(body: unknown, init: ResponseInit = {}) {
+  const text = typeof body === 'string' ? body : JSON.stringify(body)
+  const provider = createProviderFetch({ now: () => NOW, fetch: async () => new Response(text, init) })
+  const answers: TokenAnswer[] = []
+  const response = await provider.watching(
+    (answer) => void answers.push(answer),
+    () => provider.fetch('https://op/token', { method: 'POST' }),
+  )
+  return { answer: answers[0], response }
+}
+
+const LIFETIMES: readonly [string, Record<string, unknown>, number][] = [
+  ['a number', { expires_in: 3599 }, 3599],
+  ['a string, as Azure AD v1 sends it', { expires_in: '3600' }, 3600],
+  ['expires_on when expires_in is missing', { expires_on: String(NOW / 1000 + 120) }, 120],
+  ['the default when nothing says it', {}, 300],
+  ['the default for an empty string', { expires_in: '' }, 300],
+  ['the default for null', { expires_in: null }, 300],
+  ['the default for zero', { expires_in: 0 }, 300],
+  ['the default for a negative one', { expires_in: -1 }, 300],
+  ['the default for words', { expires_in: 'soon' }, 300],
+  ['a cap for the absurd', { expires_in: 1e300 }, 30 * 24 * 3600],
+]
+
+for (const [name, members, expected] of LIFETIMES) {
+  test(`a lifetime is read from ${name}`, async () => {
+    const { answer } = await seen({ access_token: 'a', token_type: 'Bearer', ...members })
+    assert.equal(answer?.body?.expires_in, expected)
+  })
+}
+
+test('members that providers leave empty are as if absent, and a missing token_type is Bearer', async () => {
+  const { answer, response } = await seen({
+    access_token: 'a',
+    refresh_token: null,
+    id_token: '',
+    scope: ['a', 'b'],
+  })
+  assert.deepEqual(answer?.body, { access_token: 'a', scope: 'a b', token_type: 'Bearer', expires_in: 300 })
+  assert.deepEqual(await response.json(), answer?.body)
+})
+
+test('an error answer is passed on as it is, with its Retry-After', async () => {
+  const body = { error: 'invalid_grant', suberror: 'bad_token', error_codes: [700082] }
+  const { answer, response } = await seen(body, { status: 429, headers: { 'retry-after': '9' } })
+  assert.deepEqual(answer, { status: 429, body, retryAfterSeconds: 9 })
+  assert.equal(response.status, 429)
+  assert.deepEqual(await response.json(), body)
+})
+
+test('a page instead of JSON has no body that could be believed', async () => {
+  const { answer } = await seen('<h1>Your account is blocked</h1>', { status: 200 })
+  assert.equal(answer?.body, undefined)
+})
+
+test('the observer is awaited before the answer is handed on', async () => {
+  const order: string[] = []
+  const provider = createProviderFetch({
+    now: () => NOW,
+    fetch: async () => Response.json({ access_token: 'a' }),
+  })
+  await provider.watching(
+    async () => {
+      await new Promise((resolve) => setImmediate(resolve))
+      order.push('stored')
+    },
+    async () => {
+      await provider.fetch('https://op/token', { method: 'POST' })
+      order.push('checked')
+    },
+  )
+  assert.deepEqual(order, ['stored', 'checked'])
+})

@@ -1,0 +1,34 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { readSessionCookie, sessionIdOf } from '../../../src/session/session-cookie.ts'
+
+const NAME = '__Host-Http-cloakroom'
+
+test('the session cookie is found by its exact name, wherever it stands', () => {
+  for (const header of [
+    `${NAME}=v`,
+    `a=1; ${NAME}=v`,
+    `${NAME}=v; a=1`,
+    `a=1;${NAME}=v;b`,
+    `x${NAME}=1; ${NAME}=v`,
+  ]) {
+    assert.equal(readSessionCookie(header, NAME), 'v', header)
+  }
+})
+
+test('a name that only resembles it is another cookie', () => {
+  const others = ['__host-http-cloakroom=v', `${NAME}-login-x=v`, `x${NAME}=v`, `a=${NAME}=v`, `${NAME}`, '']
+  for (const header of others) assert.equal(readSessionCookie(header, NAME), undefined, header)
+  assert.equal(readSessionCookie(undefined, NAME), undefined)
+})
+
+test('two cookies of the name are none: one of them may be planted', () => {
+  assert.equal(readSessionCookie(`${NAME}=a; ${NAME}=b`, NAME), undefined)
+  assert.equal(readSessionCookie(`${NAME}=a; ${NAME}=a`, NAME), undefined)
+})
+
+test('the session id is what stands before the signature', () => {
+  assert.equal(sessionIdOf('s%3Aabc-_1.sig%2Fx'), 'abc-_1')
+  assert.equal(sessionIdOf('s:abc.sig'), 'abc')
+  assert.equal(sessionIdOf('garbage'), 'garbage')
+})
