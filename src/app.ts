@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { createMetrics, type Metrics } from './admin/metrics.ts'
 import { createAdminServer, type Readiness } from './admin/server.ts'
-import { composePublic } from './app-edge.ts'
+import { composePublic, type Rooms } from './app-edge.ts'
 import type { Config } from './config/config.ts'
 import { createPublicServer } from './http/listener.ts'
 import { createListeners } from './http/listeners.ts'
@@ -60,12 +60,14 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
       sessionEnded: (_, reason) => metrics.session('ended', reason),
     },
   })
+  // Not awaited: a provider that is away must not keep living sessions from being served.
+  provider.state()
   const rooms = { config, log, now, metrics, store, sealing, provider, sessions, tokens }
   const { edge, tunnel, upstreams, unsubscribe } = composePublic(rooms)
   let draining = false
   return createListeners({
     publicServer: createPublicServer({ request: edge, upgrade: tunnel.upgrade }),
-    adminServer: createAdminServer({ metrics, readiness: () => readinessOf(config, store, draining) }),
+    adminServer: createAdminServer({ metrics, readiness: () => readinessOf(rooms, draining) }),
     addresses: { public: config.listen, admin: config.admin.listen },
     drainMs: deps.drainMs ?? DRAIN_MS,
     onDrain() {
@@ -81,16 +83,14 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
 }
 
 /** Ready means able to answer, if only that the store is away: one dependency must not take every replica out at once. */
-async function readinessOf(config: Config, store: Store, draining: boolean): Promise<Readiness> {
+async function readinessOf({ config, provider, store }: Rooms, draining: boolean): Promise<Readiness> {
   const isStoreThere = await store.ping().then(
     () => true,
     () => false,
   )
-  return {
-    ready: !draining && (isStoreThere || !config.admin.strictReadiness),
-    draining,
-    dependencies: { store: isStoreThere ? 'ok' : 'unavailable' },
-  }
+  const dependencies = { store: isStoreThere ? 'ok' : 'unavailable', provider: provider.state() } as const
+  const isWhole = isStoreThere && dependencies.provider === 'ok'
+  return { ready: !draining && (isWhole || !config.admin.strictReadiness), draining, dependencies }
 }
 
 function version(): string {

@@ -31,7 +31,7 @@ export function checkRoutes({ basePath, resources, routes = [] }: Draft, report:
 
 /** Whether the file's own tests say what they expect, of routes and resources that exist. */
 export function checkRouteTests({ tests = [], routes, resources }: Draft, report: Report): void {
-  const ids = routes?.map((route) => route?.id ?? route?.path)
+  const ids = routes?.map((route, index) => route && idOf(route, index, report))
   tests.forEach((test, index) => {
     const path: FieldPath = ['tests', index, 'expect']
     const isExpected = (name: string) => report.written([...path, name]) !== undefined
@@ -114,23 +114,29 @@ function checkAgainstEarlier(
 ) {
   routes.slice(0, index).forEach((earlier, at) => {
     if (earlier?.path === undefined || route.path === undefined) return
-    const other = `routes[${at}] (line ${report.lineOf(['routes', at, 'path'])})`
+    const other = () => `routes[${at}] (line ${report.lineOf(['routes', at, 'path'])})`
+    const sharedId = idOf(route, index, report)
     const overlap =
       earlier.path === route.path ? sharedMethods(route, earlier, [index, at], report) : undefined
     if (overlap !== undefined) {
       const cure = 'give each its own methods, or remove one'
       report.problem(
         ['routes', index, 'path'],
-        complaint(`must differ from ${other}, which matches ${overlap} there equally well: ${cure}`),
+        complaint(`must differ from ${other()}, which matches ${overlap} there equally well: ${cure}`),
       )
-    } else if ((route.id ?? route.path) === (earlier.id ?? earlier.path)) {
+    } else if (sharedId !== undefined && sharedId === idOf(earlier, at, report)) {
       const own = route.id === undefined ? ' (the path, because none is given)' : ''
       report.problem(
         ['routes', index, 'id'],
-        `must differ from the id of ${other}: both are "${earlier.id ?? earlier.path}"${own}`,
+        `must differ from the id of ${other()}: both are "${sharedId}"${own}`,
       )
     }
   })
+}
+
+/** Undefined when an id is written but wrong: the path is not the id then. */
+function idOf(route: DraftRoute, index: number, report: Report): string | undefined {
+  return route.id ?? (report.written(['routes', index, 'id']) === undefined ? route.path : undefined)
 }
 
 function sharedMethods(

@@ -19,6 +19,8 @@ export type EdgeDeps = {
   readonly log: Logger
 }
 
+const OWN_ENDPOINTS = new Set(['/login', '/callback', '/user', '/logout'])
+
 /** The public listener as an ordered list; the order is the security policy. */
 export function createEdge(deps: EdgeDeps): Express {
   const app = express()
@@ -31,7 +33,7 @@ export function createEdge(deps: EdgeDeps): Express {
   Object.defineProperty(app.request, 'protocol', { get: () => protocol, configurable: true })
 
   app.use(beginRequest(deps))
-  app.use(deps.basePath, ownHeaders(deps.publicUrl), deps.bffRoutes, notFound)
+  app.use(deps.basePath, nameOwnRoute(deps), ownHeaders(deps.publicUrl), deps.bffRoutes, notFound)
   app.use(deps.cors)
   app.use(forwardOrPass(deps))
   app.use(notFound)
@@ -42,6 +44,14 @@ export function createEdge(deps: EdgeDeps): Express {
 function beginRequest({ requestLog }: EdgeDeps): RequestHandler {
   return function beginRequestLog(req, res, next) {
     requestLog.begin(req, res)
+    next()
+  }
+}
+
+/** One label for each of our endpoints, and one for all that are none: a label must not grow with what clients make up. */
+function nameOwnRoute({ requestLog }: EdgeDeps): RequestHandler {
+  return function nameRoute(req, _res, next) {
+    requestLog.factsOf(req).route = OWN_ENDPOINTS.has(req.path) ? `bff${req.path}` : 'bff'
     next()
   }
 }

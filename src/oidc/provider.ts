@@ -8,6 +8,9 @@ import { createProviderFetch } from './token-answer.ts'
 /** What one sign-in may ask for beyond the configuration. */
 type Wishes = { readonly prompt?: string; readonly loginHint?: string }
 
+/** What is known of the provider's endpoints. */
+export type ProviderState = 'ok' | 'unavailable' | 'unknown'
+
 /** Above this an `id_token_hint` makes URLs that providers and proxies refuse (attack case H3). */
 const MAX_HINT_LENGTH = 2000
 
@@ -20,9 +23,29 @@ export function createProvider({ config, log, now }: { config: Config; log: Logg
   const relyingParty = createRelyingParty({ provider: config.provider, redirectUri, providerFetch, now })
   const grants = createResourceGrants({ relyingParty, dialect, resources: config.resources, log })
 
+  let state: ProviderState = 'unknown'
+  function note(now: ProviderState, error?: unknown): void {
+    if (now === 'unavailable' && state !== now) {
+      log.warn(
+        { url: config.provider.issuer, err: describeError(error) },
+        'the provider cannot be discovered',
+      )
+    }
+    state = now
+  }
+
   return {
     ...grants,
     redirectUri,
+
+    /** Whether the provider's endpoints were known at the last look; looks again without waiting. Never throws. */
+    state(): ProviderState {
+      relyingParty.ready().then(
+        () => note('ok'),
+        (error) => note('unavailable', error),
+      )
+      return state
+    },
 
     authorizationUrl(checks: AuthorizationChecks, { prompt, loginHint }: Wishes): Promise<URL> {
       const extra = new Map(Object.entries(config.provider.authorizationParams))

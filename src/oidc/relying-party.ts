@@ -32,6 +32,8 @@ export type FailedGrant = { readonly error: BffError; readonly answer: TokenAnsw
 
 /** One OpenID Provider as seen by its Relying Party: each call is one request of OpenID Connect or OAuth 2.0. */
 export type RelyingParty = {
+  /** Resolves when the provider's endpoints are known. */
+  ready(): Promise<void>
   /** OpenID Connect Core §3.1.2.1, PKCE S256; pushed first (RFC 9126) when the provider takes that. */
   authorizationUrl(checks: AuthorizationChecks, parameters: Parameters): Promise<URL>
   /** Checks the authorization response, redeems the code, verifies the ID token with its signature. */
@@ -81,6 +83,14 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
   }
 
   return {
+    async ready() {
+      try {
+        await configuration()
+      } catch (error) {
+        throw failedCall(error, undefined)
+      }
+    },
+
     async authorizationUrl({ state, nonce, codeVerifier }, parameters) {
       const search = formOf([
         ...parameters,

@@ -1,7 +1,10 @@
 import type { AddressInfo } from 'node:net'
 import { createServer } from 'node:net'
 
-/** A port of 127.0.0.1 that was free a moment ago; for when a URL must be known before its server listens. */
+/** Ports given out by this process: the system may offer one again before its server listens. */
+const given = new Set<number>()
+
+/** A port of 127.0.0.1 that is free, for when a URL must be known before its server listens; never the same one twice. */
 export async function freePort(): Promise<number> {
   const server = createServer()
   await new Promise<void>((resolve, reject) => {
@@ -10,5 +13,7 @@ export async function freePort(): Promise<number> {
   })
   const { port } = server.address() as AddressInfo
   await new Promise((resolve) => server.close(resolve))
+  if (given.has(port)) return freePort()
+  given.add(port)
   return port
 }

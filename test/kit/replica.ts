@@ -67,10 +67,17 @@ export async function startReplica(options: {
   env?: Record<string, string>
   readyTimeoutMs?: number
 }): Promise<Replica> {
-  const ports = { PUBLIC_PORT: String(await freePort()), ADMIN_PORT: String(await freePort()) }
-  const replica = spawnReplica(options.configFile, { ...ports, ...options.env })
-  await untilReady(replica, options.readyTimeoutMs ?? 20_000)
-  return replica
+  for (let attempt = 1; ; attempt += 1) {
+    const ports = { PUBLIC_PORT: String(await freePort()), ADMIN_PORT: String(await freePort()) }
+    const replica = spawnReplica(options.configFile, { ...ports, ...options.env })
+    try {
+      await untilReady(replica, options.readyTimeoutMs ?? 20_000)
+      return replica
+    } catch (error) {
+      // Another process may take a free port before ours listens.
+      if (attempt === 3 || !outputOf(replica).includes('EADDRINUSE')) throw error
+    }
+  }
 }
 
 function spawnReplica(configFile: string, env: Record<string, string>): Replica {
@@ -116,9 +123,7 @@ async function untilReady(replica: Replica, timeoutMs: number): Promise<void> {
     ended = exit
   })
   while (ended === undefined) {
-    const answer = await fetch(`${replica.adminUrl}/readyz`).catch(() => undefined)
-    await answer?.arrayBuffer()
-    if (answer?.status === 200) return
+    if (await isReady(replica)) return
     if (Date.now() > deadline) {
       await replica.stop('SIGKILL')
       throw new Error(`replica is not ready after ${timeoutMs} ms:\n${outputOf(replica)}`)
@@ -127,6 +132,17 @@ async function untilReady(replica: Replica, timeoutMs: number): Promise<void> {
   }
   throw new Error(
     `replica ended with ${ended.code ?? ended.signal} before it was ready:\n${outputOf(replica)}`,
+  )
+}
+
+function isReady({ adminUrl }: Replica): Promise<boolean> {
+  // Whoever else holds that port may accept and never answer.
+  return fetch(`${adminUrl}/readyz`, { signal: AbortSignal.timeout(1_000) }).then(
+    async (answer) => {
+      await answer.arrayBuffer()
+      return answer.status === 200
+    },
+    () => false,
   )
 }
 

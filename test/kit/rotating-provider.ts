@@ -116,7 +116,8 @@ export async function startRotatingProvider(options: RotatingOptions = {}): Prom
     interactive: () => control.interactive,
     user: () => control.user,
     issueCode: (grant) => codes.issue(issue(opaque('code_')), grant),
-    refuse: () => control.authorizationError,
+    // RFC 9207 §2: error responses name the issuer too.
+    refuse: () => control.authorizationError && { ...control.authorizationError, iss: issuer },
     extra: () => ({ iss: issuer }),
     violation: (text) => violations.push(text),
   })

@@ -82,6 +82,8 @@ export function createRotatingTokens(deps: Deps) {
       if (typeof redeemed === 'string') return refused('invalid_grant', `code: ${redeemed}`)
       return answerWithTokens(form, { ...redeemed, alive: true }, 'code')
     }
+    if (grantType === 'client_credentials')
+      return answerWithTokens(form, applicationGrant(deps.client.clientId), 'code')
     return refused('unsupported_grant_type', String(grantType))
   }
 
@@ -145,6 +147,15 @@ export function createRotatingTokens(deps: Deps) {
     return Boolean(known?.grant.alive && !known.spent)
   }
   return { token, revoke, isLive, counters }
+}
+
+/** The client acting for itself: no scopes of a login, so neither refresh token nor ID token. */
+function applicationGrant(clientId: string): Grant {
+  return {
+    ...{ id: randomUUID(), clientId, user: clientId, sid: '', redirectUri: '', alive: true },
+    ...{ scopes: [], resources: [], audience: undefined, nonce: undefined },
+    ...{ codeChallenge: undefined, claims: undefined, prompt: undefined },
+  }
 }
 
 function takeFault(control: RotatingControl, leg: 'code' | 'refresh') {

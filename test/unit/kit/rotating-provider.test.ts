@@ -88,6 +88,15 @@ describe('rotating provider', () => {
     assert.ok(!provider.isRefreshTokenLive(refresh_token))
   })
 
+  test('client credentials bring an access token for the resource and nothing else', async () => {
+    const answer = await createPlainClient(provider).token({
+      ...{ client_id: provider.clientId, client_secret: provider.clientSecret },
+      ...{ grant_type: 'client_credentials', resource: A },
+    })
+    assert.equal(jwtClaims(answer.json.access_token)?.aud, A)
+    assert.deepEqual([answer.json.refresh_token, answer.json.id_token], [undefined, undefined])
+  })
+
   test('revocation ends the grant and is recorded', async () => {
     const { refresh_token } = await signedIn()
     const form = { client_id: provider.clientId, client_secret: provider.clientSecret, token: refresh_token }

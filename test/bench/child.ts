@@ -1,0 +1,41 @@
+import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
+import type { Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { fileURLToPath } from 'node:url'
+
+/** A program of this folder in a process of its own. */
+export type Child = {
+  readonly process: ChildProcess
+  readonly pid: number
+  stop(): Promise<void>
+}
+
+/** Forks `test/bench/<file>`; it ends with us. */
+export function startChild(file: string, env: Record<string, string> = {}): Child {
+  const child = fork(fileURLToPath(new URL(file, import.meta.url)), { env: { ...process.env, ...env } })
+  const endWithUs = () => child.kill('SIGKILL')
+  process.once('exit', endWithUs)
+  return {
+    process: child,
+    pid: child.pid!,
+    async stop() {
+      process.off('exit', endWithUs)
+      const gone = once(child, 'exit')
+      child.kill('SIGTERM')
+      await gone
+    },
+  }
+}
+
+/** Forks a program that calls `whenListening`; resolves with the port it listens on. */
+export async function startServer(file: string, env: Record<string, string> = {}) {
+  const child = startChild(file, env)
+  const [port] = (await once(child.process, 'message')) as [number]
+  return { ...child, port, origin: `http://127.0.0.1:${port}` }
+}
+
+/** In the child: listens on a free port of 127.0.0.1 and tells it to the parent. */
+export function whenListening(server: Server): void {
+  server.listen(0, '127.0.0.1', () => process.send!((server.address() as AddressInfo).port))
+}

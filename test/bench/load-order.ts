@@ -1,0 +1,39 @@
+import { once } from 'node:events'
+import { startChild } from './child.ts'
+
+/** One round of load. */
+export type LoadOrder = {
+  readonly port: number
+  /** A whole request as it goes over the wire. */
+  readonly request: string
+  readonly requests: number
+  readonly connections: number
+}
+
+/** How a round went. */
+export type LoadResult = {
+  readonly elapsedMs: number
+  /** Answers by status. */
+  readonly statuses: Readonly<Record<string, number>>
+}
+
+/** Starts the load generator. */
+export function startLoad() {
+  const child = startChild('load.ts')
+  return {
+    stop: child.stop,
+    /** Carries out one order. Rejects when an answer is not 200 or the generator breaks. */
+    async run(order: LoadOrder): Promise<LoadResult> {
+      const broken = new AbortController()
+      const onExit = () => broken.abort(new Error('the load generator ended'))
+      child.process.once('exit', onExit)
+      child.process.send(order)
+      const [result] = (await once(child.process, 'message', { signal: broken.signal })) as [LoadResult]
+      child.process.off('exit', onExit)
+      if (result.statuses[200] !== order.requests) {
+        throw new Error(`not every answer was 200: ${JSON.stringify(result.statuses)}`)
+      }
+      return result
+    },
+  }
+}

@@ -1,0 +1,142 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { checkCommand } from '../../../src/cli/check.ts'
+import type { Command } from '../../../src/cli/io.ts'
+import { keygenCommand } from '../../../src/cli/keygen.ts'
+import { schemaCommand } from '../../../src/cli/schema.ts'
+import { BASE, changed, ENV } from '../config/base-config.ts'
+
+async function run(command: Command, args: string[], env: Record<string, string> = {}) {
+  let out = ''
+  let err = ''
+  const stdout = { write: (text: string) => (out += text) }
+  const stderr = { write: (text: string) => (err += text) }
+  const code = await command(args, { stdout, stderr, env: { ...ENV, ...env } })
+  return { code, out, err }
+}
+
+describe('cloakroom check', () => {
+  let folder: string
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), 'cloakroom-'))
+  })
+  after(() => rmSync(folder, { recursive: true }))
+
+  function file(name: string, text: string): string {
+    const path = join(folder, name)
+    writeFileSync(path, text)
+    return path
+  }
+
+  test('of a good file prints one line and exits with 0', async () => {
+    const path = file('good.yaml', BASE)
+    const ok = { code: 0, out: `${path}: ok (3 routes, 2 resources, 1 test)\n`, err: '' }
+    assert.deepEqual(await run(checkCommand, ['--config', path]), ok)
+    assert.deepEqual(await run(checkCommand, [], { CLOAKROOM_CONFIG: path }), ok)
+  })
+
+  test('prints warnings and still exits with 0', async () => {
+    const path = file('warned.yaml', changed('{ env: CLIENT_SECRET }', 'hush-hush'))
+    const { code, out } = await run(checkCommand, ['--config', path])
+    assert.equal(code, 0)
+    assert.match(
+      out,
+      /warned\.yaml:12:13 {2}provider\.clientAuth\.secret: warning: is a secret in the config file/,
+    )
+    assert.doesNotMatch(out, /hush-hush/)
+  })
+
+  test('of a bad file prints every problem and exits with 78', async () => {
+    const path = file('bad.yaml', BASE.replace('basePath:', 'basePat:').replace('http://spa', 'spa'))
+    const { code, out } = await run(checkCommand, ['--config', path])
+    assert.equal(code, 78)
+    assert.match(out, /bad\.yaml:6:1 {2}basePat: is not a known key/)
+    assert.match(out, /bad\.yaml:46:15 {2}routes\[2\]\.upstream: must be an http/)
+    assert.match(out, /bad\.yaml: 2 problems\n$/)
+  })
+
+  test('of a missing file exits with 78', async () => {
+    const { code, out } = await run(checkCommand, ['--config', join(folder, 'none.yaml')])
+    assert.equal(code, 78)
+    assert.match(out, /none\.yaml:1:1 {2}cannot read this config file \(there is no such file\)/)
+  })
+
+  test("runs the file's own tests and points at the expectation that is not met", async () => {
+    const tests = `  - request: GET /api/orders/42?x=1
+    expect: { route: billing, upstream: "http://orders:8080/api/orders/42?x=1", resource: null }
+  - request: DELETE /api/orders/42
+    expect: { route: orders }
+  - request: GET /x
+    expect: { code: method_not_allowed }
+  - request: GET /bff/user
+    expect: { route: spa }
+  - request: GET /api/billing
+    expect: { upstream: "https://billing:443/api/billing", resource: billing }
+  - request: DELETE /api/orders/42
+    expect: { code: method_not_allowed }
+  - request: GET /a/../b
+    expect: { code: path_rejected }
+`
+    const path = file(
+      'tests.yaml',
+      BASE.replace(/tests:\n[\s\S]*$/, () => `tests:\n${tests}`),
+    )
+    const { code, out } = await run(checkCommand, ['--config', path])
+    assert.equal(code, 78)
+    const found = out.split('\n').map((line) => line.replace(path, ''))
+    assert.deepEqual(found.slice(0, -2), [
+      ':50:22  tests[0].expect.route: GET /api/orders/42?x=1 goes to route "orders"',
+      ':50:41  tests[0].expect.upstream: GET /api/orders/42?x=1 becomes http://orders:8080/v1/42?x=1',
+      ':50:81  tests[0].expect.resource: GET /api/orders/42?x=1 is sent with a token for "orders"',
+      ':52:22  tests[1].expect.route: DELETE /api/orders/42 is refused with method_not_allowed',
+      ':54:21  tests[2].expect.code: GET /x is not refused: it goes to route "spa" as http://spa/x',
+      ':55:14  tests[3].request: /bff/user is below basePath /bff: Cloakroom answers it itself',
+    ])
+  })
+
+  test('with an unknown option says how it is used and exits with 1', async () => {
+    const { code, out, err } = await run(checkCommand, ['--confg', 'x'])
+    assert.deepEqual([code, out], [1, ''])
+    assert.match(
+      err,
+      /^cloakroom check: Unknown option '--confg'\n\nusage: cloakroom check \[--config FILE\]/,
+    )
+  })
+})
+
+describe('cloakroom keygen', () => {
+  test('prints a new 256-bit key each time, which a config accepts', async () => {
+    const { code, out } = await run(keygenCommand, [])
+    assert.equal(code, 0)
+    assert.match(out, /^[\w-]{43}\n$/)
+    assert.equal(Buffer.from(out, 'base64url').length, 32)
+    assert.notEqual(out, (await run(keygenCommand, [])).out)
+  })
+
+  test('takes no arguments', async () => {
+    assert.equal((await run(keygenCommand, ['--bits', '128'])).code, 1)
+    assert.equal((await run(keygenCommand, ['128'])).code, 1)
+  })
+})
+
+describe('cloakroom schema', () => {
+  test('prints what is committed as config/cloakroom.schema.json; npm run schema writes it', async () => {
+    const committed = readFileSync(new URL('../../../config/cloakroom.schema.json', import.meta.url), 'utf8')
+    const { code, out } = await run(schemaCommand, [])
+    assert.equal(code, 0)
+    assert.equal(out, committed)
+  })
+
+  test('describes the file as operators write it, and every key of it', async () => {
+    const schema = JSON.parse((await run(schemaCommand, [])).out)
+    assert.equal(schema.properties.listen.default, '0.0.0.0:8080')
+    assert.deepEqual(schema.required, ['publicUrl', 'provider', 'session', 'routes'])
+    assert.equal(schema.additionalProperties, false)
+    for (const [name, property] of Object.entries<{ description?: string }>(schema.properties)) {
+      assert.ok(property.description, name)
+    }
+  })
+})

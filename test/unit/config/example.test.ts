@@ -1,0 +1,44 @@
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { test } from 'node:test'
+import { runRouteTests } from '../../../src/cli/route-tests.ts'
+import { configJsonSchema } from '../../../src/config/schema.ts'
+import { load, SESSION_KEY } from './base-config.ts'
+
+const text = readFileSync(new URL('../../../config/cloakroom.example.yaml', import.meta.url), 'utf8')
+
+const files = {
+  '/run/secrets/client-secret': 'hush\n',
+  '/run/secrets/session-key-1': `${SESSION_KEY}\n`,
+  '/run/secrets/session-key-2': `${SESSION_KEY}\n`,
+}
+
+test('the example config is valid, without warnings, and passes its own tests', () => {
+  const { config, warnings } = load(text, { files })
+  assert.deepEqual(warnings, [])
+  assert.deepEqual(runRouteTests(config), [])
+})
+
+test('the example config has every key there is, written or in a comment', () => {
+  type Schema = { properties?: Record<string, Schema>; items?: Schema; oneOf?: Schema[] }
+  const keysOf = ({ properties = {}, items, oneOf = [] }: Schema): string[] => [
+    ...Object.keys(properties),
+    ...[...Object.values(properties), ...(items ? [items] : []), ...oneOf].flatMap(keysOf),
+  ]
+  const names = new Set(keysOf(configJsonSchema() as Schema))
+  // Of TLS, the example shows the usual two.
+  for (const rare of ['cert', 'username']) names.delete(rare)
+  assert.deepEqual(
+    [...names].filter((name) => !new RegExp(`\\b${name}:`).test(text)),
+    [],
+  )
+  const topLevel = Object.keys((configJsonSchema() as Schema).properties ?? {})
+  assert.deepEqual(
+    topLevel.filter((name) => !text.includes(`\n${name}:`)),
+    [],
+  )
+})
+
+test('the example config points editors to the schema beside it', () => {
+  assert.equal(text.split('\n')[0], '# yaml-language-server: $schema=./cloakroom.schema.json')
+})

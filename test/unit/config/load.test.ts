@@ -1,0 +1,243 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, test } from 'node:test'
+import { ConfigError, loadConfigFile } from '../../../src/config/load.ts'
+import { BASE, changed, ENV, load, problemsOf, SESSION_KEY } from './base-config.ts'
+
+describe('a config file becomes a Config', () => {
+  test('with units, keys and paths in the form the program uses', () => {
+    const { config } = load(changed('path: /api/orders\n', 'path: /api/orders/\n'))
+    assert.deepEqual(config.listen, { host: '127.0.0.1', port: 8080 })
+    assert.equal(config.provider.timeoutMs, 5_000)
+    assert.equal(config.session.idleTimeoutMs, 1_800_000)
+    assert.equal(config.session.absoluteTimeoutMs, 36_000_000)
+    assert.deepEqual(Buffer.compare(config.session.keys[0]!, Buffer.alloc(32, 7)), 0)
+    assert.deepEqual(config.session.cookie, {
+      name: '__Host-Http-cloakroom',
+      sameSite: 'strict',
+      secure: true,
+    })
+    const [orders, , spa] = config.routes
+    assert.equal(orders?.path, '/api/orders')
+    assert.equal(orders?.maxBody, 10_485_760)
+    assert.deepEqual(orders?.timeout, { connectMs: 2_000, responseMs: 30_000, idleMs: 300_000 })
+    assert.deepEqual(orders?.headers, [{ name: 'x-user-id', value: '{claims.sub}' }])
+    assert.equal(spa?.auth, 'anonymous')
+    assert.equal(config.resources.orders?.name, 'orders')
+    assert.deepEqual(config.tests, [{ method: 'GET', target: '/api/orders/42', expect: { route: 'orders' } }])
+  })
+
+  test('with the documented defaults for everything that is not written', () => {
+    const { config } = load(`
+publicUrl: https://app.example.com
+provider: { issuer: https://id.example.com, clientId: spa, clientAuth: { method: client_secret_basic, secret: { env: CLIENT_SECRET } } }
+session: { store: { type: redis, url: redis://redis }, keys: [{ env: SESSION_KEY }] }
+routes: [{ path: /, upstream: http://spa:80 }]
+`)
+    assert.deepEqual(config.listen, { host: '0.0.0.0', port: 8080 })
+    assert.deepEqual(config.admin, { listen: { host: '0.0.0.0', port: 9090 }, strictReadiness: false })
+    assert.deepEqual([config.trustProxy, config.allowedOrigins, config.tests], [[], [], []])
+    assert.deepEqual([config.basePath, config.resources], ['/bff', {}])
+    const { resourceDialect, scopes, par, authorizationParams, allowedTenants, timeoutMs } = config.provider
+    assert.deepEqual([resourceDialect, par, timeoutMs], ['scope', 'auto', 5_000])
+    assert.deepEqual(scopes, ['openid', 'profile', 'email', 'offline_access'])
+    assert.deepEqual([authorizationParams, allowedTenants], [{}, []])
+    assert.deepEqual(config.session.store, { type: 'redis', url: 'redis://redis', keyPrefix: 'cloakroom' })
+    assert.deepEqual(
+      [config.session.idleTimeoutMs, config.session.absoluteTimeoutMs],
+      [1_800_000, 36_000_000],
+    )
+    assert.deepEqual(config.routes, [
+      {
+        id: '/',
+        path: '/',
+        upstream: 'http://spa',
+        auth: 'required',
+        csrf: 'header',
+        timeout: { connectMs: 2_000, responseMs: 30_000, idleMs: 300_000 },
+        websocket: false,
+        headers: [],
+      },
+    ])
+  })
+
+  test('on a loopback http publicUrl with a cookie without prefix and without Secure', () => {
+    for (const host of ['localhost:8080', '127.0.0.1', 'app.localhost', '[::1]:8080']) {
+      const text = changed('https://app.example.com', `http://${host}`)
+      const { config } = load(text.replace('name: __Host-Http-cloakroom, ', ''))
+      assert.equal(config.publicUrl, `http://${host}`)
+      assert.deepEqual(config.session.cookie, { name: 'cloakroom', sameSite: 'strict', secure: false })
+    }
+  })
+
+  test('that is frozen to its last member', () => {
+    const isFrozen = (value: unknown): boolean =>
+      typeof value !== 'object' ||
+      value === null ||
+      Buffer.isBuffer(value) ||
+      (Object.isFrozen(value) && Object.values(value).every(isFrozen))
+    assert.ok(isFrozen(load(BASE).config))
+  })
+
+  test('with the same path twice when the methods differ', () => {
+    const text = changed('path: /api/billing', 'path: /api/orders\n    methods: [put]')
+    assert.deepEqual(load(text).config.routes[1]?.methods, ['PUT'])
+  })
+
+  test('with resource null kept in a test, where it means that no token is sent', () => {
+    const { config } = load(changed('expect: { route: orders }', 'expect: { resource: null }'))
+    assert.deepEqual(config.tests[0]?.expect, { resource: null })
+  })
+
+  test('with user name and password moved out of the Redis URL', () => {
+    const env = { ...ENV, REDIS_URL: 'rediss://me:p%40ss@redis:6380/2' }
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: it is what the operator writes
+    const { config, warnings } = load(changed('rediss://redis:6379', '${REDIS_URL}'), { env })
+    assert.deepEqual(warnings, [])
+    const { store } = config.session
+    assert.ok(store.type === 'redis')
+    assert.equal(store.url, 'rediss://redis:6380/2')
+    assert.equal(store.username, 'me')
+    assert.equal(store.password?.reveal(), 'p@ss')
+  })
+
+  test('with a client credentials resource on Entra ID named by its only possible scope', () => {
+    const entra = changed('https://id.example.com', 'https://login.microsoftonline.com/T/v2.0')
+    const text = entra.replace(
+      '{ scopes: [api://billing/.default] }',
+      '{ resource: api://b, grant: client_credentials }',
+    )
+    assert.deepEqual(load(text).config.resources.billing?.scopes, ['api://b/.default'])
+  })
+})
+
+describe('the report', () => {
+  test('names file, line and column of the value, of an unknown key, and of the parent of a missing field', () => {
+    const text = BASE.replace('clientId: spa', 'clientId: 5')
+      .replace('keyPrefix', 'keyPrefx')
+      .replace('  - path: /api/billing\n    id: billing', '  - id: billing')
+    assert.deepEqual(
+      problemsOf(text).map(({ file, line, column, path }) => `${file}:${line}:${column} ${path}`),
+      [
+        'config.yaml:9:13 provider.clientId',
+        'config.yaml:21:5 session.store.keyPrefx',
+        'config.yaml:40:5 routes[1].path',
+      ],
+    )
+  })
+
+  test('holds every problem in the order of the file, whatever found it', () => {
+    const text = BASE.replace('trustProxy:', 'trustProxi:')
+      .replace('{ env: CLIENT_SECRET }', '{ env: NOPE }')
+      .replace('absoluteTimeout: 10h', 'absoluteTimeout: 1m')
+      .replace('resource: billing', 'resource: biling')
+      .replace('http://spa', 'spa')
+    const problems = problemsOf(text)
+    assert.deepEqual(
+      problems.map(({ line, path }) => [line, path]),
+      [
+        [5, 'trustProxi'],
+        [12, 'provider.clientAuth.secret'],
+        [25, 'session.absoluteTimeout'],
+        [43, 'routes[1].resource'],
+        [46, 'routes[2].upstream'],
+      ],
+    )
+    assert.throws(() => load(text), {
+      name: 'ConfigError',
+      message: problems
+        .map(({ file, line, column, path, message }) => `${file}:${line}:${column}  ${path}: ${message}`)
+        .join('\n'),
+    })
+  })
+
+  test('says that a key is given twice, and where the first one is', () => {
+    const [problem, ...more] = problemsOf(`${BASE}basePath: /b\n`)
+    assert.deepEqual(more, [])
+    assert.deepEqual([problem?.line, problem?.column, problem?.path], [51, 1, 'basePath'])
+    assert.equal(problem?.message, 'is given twice: the first is in line 6')
+  })
+
+  test('explains broken YAML without quoting it', () => {
+    const [tab] = problemsOf('provider:\n\tissuer: x\n')
+    assert.deepEqual([tab?.line, tab?.message], [2, 'not valid YAML: a tab cannot indent YAML: use blanks'])
+    for (const text of [
+      'secret: hush: x',
+      'secret: "hush" hush',
+      'secret: !hush x',
+      'secret: @hush',
+      'secret: [hush',
+    ]) {
+      for (const { message } of problemsOf(text)) {
+        assert.match(message, /^not valid YAML: /)
+        assert.doesNotMatch(message, /hush|undefined/)
+      }
+    }
+  })
+
+  test('refuses what is no block of keys, aliases without an anchor, and aliases in a loop', () => {
+    assert.match(problemsOf('')[0]!.message, /the file is empty/)
+    assert.match(problemsOf('hello')[0]!.message, /must be a block of keys .* \(got a string\)/)
+    assert.match(problemsOf('basePath: *nope')[0]!.message, /no YAML anchor/)
+    assert.match(problemsOf('admin: &a { listen: *a }')[0]!.message, /aliases in a loop/)
+    assert.match(problemsOf('__proto__: { a: 1 }')[0]!.message, /not a plain name in line 1/)
+  })
+
+  test('reads "off" and "on" as text, as YAML 1.2 does, and shares blocks through anchors', () => {
+    const text = BASE.replace('timeout: { connect: 2s', 'timeout: &slow { connect: 2s').replace(
+      'resource: billing',
+      'timeout: *slow\n    resource: billing',
+    )
+    assert.deepEqual(load(text).config.routes[1]?.timeout, load(text).config.routes[0]?.timeout)
+    assert.equal(load(changed('basePath: /bff', 'basePath: /off')).config.basePath, '/off')
+  })
+
+  test('of a file that cannot be read says so and how to begin', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'cloakroom-'))
+    try {
+      assert.throws(
+        () => loadConfigFile(join(folder, 'none.yaml'), {}),
+        (error: unknown) =>
+          error instanceof ConfigError && /no such file.*cloakroom\.example\.yaml/.test(error.message),
+      )
+      writeFileSync(join(folder, 'key'), `${SESSION_KEY}\n`)
+      writeFileSync(join(folder, 'config.yaml'), changed('{ env: SESSION_KEY }', '{ file: key }'))
+      const { config } = loadConfigFile(join(folder, 'config.yaml'), ENV)
+      assert.equal(config.session.keys[0]?.length, 32)
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
+  })
+})
+
+describe('warnings', () => {
+  const warned = (text: string) => load(text).warnings.map(({ path }) => path)
+
+  test('name a secret in the file, a public client, a trusted everyone and an unused resource', () => {
+    assert.deepEqual(warned(changed('{ env: SESSION_KEY }', SESSION_KEY)), ['session.keys[0]'])
+    assert.deepEqual(warned(changed('{ env: CLIENT_SECRET }', 'hush')), ['provider.clientAuth.secret'])
+    const none = changed('method: client_secret_post\n    secret: { env: CLIENT_SECRET }', 'method: none')
+    assert.deepEqual(warned(none), ['provider.clientAuth'])
+    assert.deepEqual(warned(changed('10.0.0.0/8', '0.0.0.0/0')), ['trustProxy[0]'])
+    assert.deepEqual(warned(changed('    resource: billing\n', '')), ['resources.billing'])
+  })
+
+  test('name a password in the Redis URL, a missing offline_access and a store that is lost at restart', () => {
+    assert.deepEqual(warned(changed('rediss://redis', 'rediss://:hush@redis')), ['session.store.url'])
+    assert.deepEqual(warned(changed(', offline_access', '')), ['provider.scopes'])
+    const memory = changed(
+      'type: redis\n    url: rediss://redis:6379\n    keyPrefix: cloakroom',
+      'type: memory',
+    )
+    assert.deepEqual(warned(memory), ['session.store'])
+  })
+
+  test('name scopes without an API, and tenants of everyone, on Entra ID only', () => {
+    const text = changed('api://billing/.default', 'read')
+    assert.deepEqual(warned(text), [])
+    const entra = text.replace('https://id.example.com', 'https://login.microsoftonline.com/common/v2.0')
+    assert.deepEqual(warned(entra), ['provider.issuer', 'resources.billing.scopes[0]'])
+  })
+})
