@@ -47,3 +47,30 @@ export class BffError extends Error {
     this.headers = options.headers
   }
 }
+
+/** What of an unknown error may be logged. */
+export type ErrorSummary = {
+  readonly name: string
+  readonly message: string
+  readonly code?: string
+  /** Code or name of the cause. */
+  readonly cause?: string
+}
+
+/** Reduces an error to what may be logged: its name, code, one-line message and the cause's code; never its properties. */
+export function describeError(error: unknown): ErrorSummary {
+  if (!(error instanceof Error)) return { name: 'unknown', message: typeof error }
+  const code = codeOf(error)
+  const cause = error.cause instanceof Error ? (codeOf(error.cause) ?? error.cause.name) : undefined
+  return {
+    name: error.name,
+    message: error.message.replace(/[\r\n]+/g, ' ').slice(0, 300),
+    ...(code ? { code } : {}),
+    ...(cause ? { cause } : {}),
+  }
+}
+
+function codeOf(error: Error): string | undefined {
+  const { code } = error as Error & { code?: unknown }
+  return typeof code === 'string' ? code : undefined
+}

@@ -26,7 +26,8 @@ export type LogFields = {
   config?: string
   signal?: string
   count?: number
-  err?: { name: string; code?: string; message: string; cause?: string }
+  /** What `describeError` leaves of an error. */
+  err?: { readonly name: string; readonly message: string; readonly code?: string; readonly cause?: string }
 }
 
 /** One structured line per call; the only way this program writes to its log. */
@@ -62,7 +63,16 @@ const ALLOWED = new Set([
   'err',
 ])
 
-/** Writes JSON lines to `destination` (default: standard output). */
+/** Lines are gathered up to this size, or for this long, before they are written: a write costs more than a line. */
+const GATHERED_BYTES = 8192
+const GATHERED_MS = 100
+/** When nobody reads the log, what exceeds this is lost rather than the service. */
+const HELD_BYTES = 32 * 1024 * 1024
+
+/**
+ * Writes JSON lines to `destination`, or to standard output in the background: `info` within 100 ms, `warn` and
+ * `error` at once, everything before an orderly exit.
+ */
 export function createLogger(
   options: { level?: string; destination?: { write(line: string): void } } = {},
 ): Logger {
@@ -70,36 +80,41 @@ export function createLogger(
     level: options.level ?? 'info',
     base: undefined,
     timestamp: pino.stdTimeFunctions.isoTime,
-    formatters: {
-      level: (label: string) => ({ level: label }),
-      log: (fields: object) =>
-        Object.fromEntries(Object.entries(fields).filter(([name]) => ALLOWED.has(name))),
-    },
+    formatters: { level: (label: string) => ({ level: label }), log: onlyAllowed },
     // Our own `err` is already reduced to safe fields; pino's serializer would look for a stack.
     serializers: { err: (err: unknown) => err },
   }
-  const log = options.destination ? pino(settings, options.destination) : pino(settings)
+  const output = options.destination ? undefined : standardOutput()
+  const log = pino(settings, options.destination ?? output!)
+  const flush = () => output?.flush()
   return {
     info: (fields, message) => log.info(fields, message),
-    warn: (fields, message) => log.warn(fields, message),
-    error: (fields, message) => log.error(fields, message),
+    warn(fields, message) {
+      log.warn(fields, message)
+      flush()
+    },
+    error(fields, message) {
+      log.error(fields, message)
+      flush()
+    },
   }
 }
 
-/** What of an unknown error may be logged: its name, code, one-line message and the cause's code; never its properties. */
-export function describeError(error: unknown): NonNullable<LogFields['err']> {
-  if (!(error instanceof Error)) return { name: 'unknown', message: typeof error }
-  const code = codeOf(error)
-  const cause = error.cause instanceof Error ? (codeOf(error.cause) ?? error.cause.name) : undefined
-  return {
-    name: error.name,
-    message: error.message.replace(/[\r\n]+/g, ' ').slice(0, 300),
-    ...(code ? { code } : {}),
-    ...(cause ? { cause } : {}),
-  }
+function standardOutput() {
+  return pino.destination({
+    dest: 1,
+    sync: false,
+    minLength: GATHERED_BYTES,
+    periodicFlush: GATHERED_MS,
+    maxLength: HELD_BYTES,
+  })
 }
 
-function codeOf(error: Error): string | undefined {
-  const { code } = error as Error & { code?: unknown }
-  return typeof code === 'string' ? code : undefined
+function onlyAllowed(fields: Record<string, unknown>): Record<string, unknown> {
+  for (const name in fields) {
+    if (!ALLOWED.has(name)) {
+      return Object.fromEntries(Object.entries(fields).filter(([known]) => ALLOWED.has(known)))
+    }
+  }
+  return fields
 }

@@ -19,7 +19,7 @@ export async function checkCommand(args: string[], io: CommandIo): Promise<numbe
     const known = { config: { type: 'string' }, help: { type: 'boolean', short: 'h' } } as const
     options = parseArgs({ args, options: known }).values
   } catch (error) {
-    return usageError('check', error, USAGE, io)
+    return usageError({ error, usage: USAGE }, io)
   }
   if (options.help) {
     io.stdout.write(USAGE)

@@ -17,6 +17,6 @@ export async function keygenCommand(args: string[], io: CommandIo): Promise<numb
     io.stdout.write(help ? USAGE : `${randomBytes(SESSION_KEY_BYTES).toString('base64url')}\n`)
     return 0
   } catch (error) {
-    return usageError('keygen', error, USAGE, io)
+    return usageError({ error, usage: USAGE }, io)
   }
 }

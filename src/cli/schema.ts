@@ -15,6 +15,6 @@ export async function schemaCommand(args: string[], io: CommandIo): Promise<numb
     io.stdout.write(help ? USAGE : `${JSON.stringify(configJsonSchema(), null, 2)}\n`)
     return 0
   } catch (error) {
-    return usageError('schema', error, USAGE, io)
+    return usageError({ error, usage: USAGE }, io)
   }
 }

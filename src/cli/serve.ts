@@ -1,49 +1,68 @@
 import { parseArgs } from 'node:util'
 import { build } from '../app.ts'
-import { ConfigError, loadConfigFile } from '../config/load.ts'
-import { createLogger, describeError, type Logger } from '../log.ts'
+import type { Config } from '../config/config.ts'
+import { ConfigError } from '../config/load.ts'
+import { describeError } from '../errors.ts'
+import { createLogger, type Logger } from '../log.ts'
+import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config-file.ts'
 import type { CommandIo } from './io.ts'
-import { runRouteTests } from './route-tests.ts'
-
-const EXIT_BAD_CONFIG = 78
+import { usageError } from './usage.ts'
 
 /** Runs the proxy until SIGTERM or SIGINT; resolves with the exit code: 0 drained, 78 bad config, 1 otherwise. */
 export async function serveCommand(args: string[], io: CommandIo): Promise<number> {
-  const { values } = parseArgs({ args, options: { config: { type: 'string' } } })
-  const file = values.config ?? io.env.CLOAKROOM_CONFIG ?? 'config/cloakroom.yaml'
+  const file = configFile(args, io)
+  if (file === undefined) return 1
   const log = createLogger({ level: io.env.LOG_LEVEL ?? 'info' })
   const config = readConfig(file, io, log)
   if (!config) return EXIT_BAD_CONFIG
   try {
-    const cloakroom = await build(config, { log })
-    const { publicPort, adminPort } = await cloakroom.listen()
-    log.info(
-      { config: file, url: config.publicUrl, count: config.routes.length },
-      `listening on ${publicPort}, admin on ${adminPort}`,
-    )
-    const signal = await untilStopped()
-    log.info({ signal }, 'draining')
-    await cloakroom.close()
-    log.info({ signal }, 'stopped')
-    return 0
+    return await run(config, log, file)
   } catch (error) {
     log.error({ err: describeError(error) }, 'cannot run')
     return 1
   }
 }
 
-function readConfig(file: string, io: CommandIo, log: Logger) {
+const USAGE = `usage: cloakroom serve [--config FILE]
+
+Runs the proxy until SIGTERM or SIGINT. The log is JSON lines on standard output; LOG_LEVEL: info (default), warn, error.
+
+  --config FILE    default: $CLOAKROOM_CONFIG, else config/cloakroom.yaml
+`
+
+function configFile(args: string[], io: CommandIo): string | undefined {
   try {
-    const { config, warnings } = loadConfigFile(file, io.env)
+    const { values } = parseArgs({ args, options: { config: { type: 'string' } } })
+    return configFileName(values.config, io.env)
+  } catch (error) {
+    usageError({ error, usage: USAGE }, io)
+    return undefined
+  }
+}
+
+/** A report is for a person at a terminal as much as for a log, so it is printed as it is. */
+function readConfig(file: string, io: CommandIo, log: Logger): Config | undefined {
+  try {
+    const { config, warnings } = loadCheckedConfig(file, io.env)
     for (const { path, message } of warnings) log.warn({ config: file, path }, message)
-    const failures = runRouteTests(config)
-    if (failures.length === 0) return config
-    io.stderr.write(`${file}: ${failures.length} of its own tests fail; "cloakroom check" shows them\n`)
+    return config
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
     io.stderr.write(`${error.message}\n`)
+    return undefined
   }
-  return undefined
+}
+
+async function run(config: Config, log: Logger, file: string): Promise<number> {
+  const cloakroom = await build(config, { log })
+  const { publicPort, adminPort } = await cloakroom.listen()
+  const facts = { config: file, url: config.publicUrl, count: config.routes.length }
+  log.info(facts, `listening on ${publicPort}, admin on ${adminPort}`)
+  const signal = await untilStopped()
+  log.info({ signal }, 'draining')
+  await cloakroom.close()
+  log.info({ signal }, 'stopped')
+  return 0
 }
 
 function untilStopped(): Promise<string> {

@@ -57,13 +57,14 @@ export function loadConfig({ text, file, env, readFile = readTextFile }: ConfigS
   const places = new Map<string, FieldPlace>()
   const report = createReport(file, places)
   const raw = readTree({ document, positionOf, places, report, env })
-  checkNotBuilt(raw, report)
+  checkNotBuilt(raw, report.root)
   const secrets = createSecretReader({ env, folder: dirname(resolve(file)), readFile })
   const { file: fields, draft, issues } = readFields(raw, secrets)
-  for (const { path, message, about } of issues) {
-    report.problem(path, report.written(path) === undefined ? required(message) : message, about)
+  for (const { path, message, half } of issues) {
+    const field = report.root.at(...path)
+    field.problem(field.written() === undefined ? required(message) : message, half)
   }
-  crossCheck(draft, secrets, report)
+  crossCheck(draft, secrets, report.root)
   report.throwIfAny()
   if (fields === undefined) throw new ConfigError([report.locate([], 'cannot be read')])
   return { config: assembleConfig(fields), warnings: report.warnings(), problemAt: report.locate }
@@ -116,6 +117,9 @@ type Reading = {
   readonly env: Environment
 }
 
+/** A node and where it stands: its path, and its key's position unless it is an item of a list. */
+type Spot = { readonly node: Node | null; readonly path: FieldPath; readonly key?: Position }
+
 // Aliases make a short file expand without end; no honest config comes near.
 const MOST_FIELDS = 50_000
 const DEEPEST_FIELD = 20
@@ -123,32 +127,45 @@ const DEEPEST_FIELD = 20
 /** The file as plain values with variables filled in; notes where each field stands. */
 function readTree(reading: Reading): unknown {
   const { document, places, report } = reading
-  if (document.contents === null)
-    report.problem([], 'the file is empty; start from config/cloakroom.example.yaml')
-  places.set('', { value: { line: 1, column: 1 }, written: {} })
-  return readNode(document.contents, [], reading)
+  const start = { line: 1, column: 1 }
+  places.set('', { value: start, written: {} })
+  if (document.contents === null) {
+    report.root.problem('the file is empty; start from config/cloakroom.example.yaml')
+  }
+  return readNode({ node: document.contents, path: [], key: start }, reading)
 }
 
-function readNode(node: Node | null, path: FieldPath, reading: Reading, key?: Position): unknown {
-  const { document, places, report, positionOf, env } = reading
+function readNode({ node, path, key }: Spot, reading: Reading): unknown {
+  const { document, report, env } = reading
   const target = isAlias(node) ? node.resolve(document) : node
   const plain = isScalar(target) ? target.value : isSeq(target) ? [] : isMap(target) ? {} : null
-  const value = plain === null || !node?.range ? key : positionOf(node.range[0])
-  if (path.length > 0)
-    places.set(fieldName(path), { value: value ?? { line: 1, column: 1 }, key, written: plain })
-  if (path.length > DEEPEST_FIELD || places.size > MOST_FIELDS) {
-    throw new ConfigError([
-      report.locate(path, 'is nested too deeply or repeated too often; are YAML aliases in a loop?'),
-    ])
-  }
-  if (isAlias(node) && target === undefined) report.problem(path, `there is no YAML anchor for this alias`)
+  notePlace({ node, path, key }, plain, reading)
+  const field = report.root.at(...path)
+  if (isAlias(node) && target === undefined) field.problem('there is no YAML anchor for this alias')
   if (isMap(target)) return readMap(target, path, reading)
-  if (isSeq(target))
-    return target.items.map((item, index) => readNode(item as Node, [...path, index], reading))
+  if (isSeq(target)) {
+    return target.items.map((item, index) =>
+      readNode({ node: item as Node, path: [...path, index] }, reading),
+    )
+  }
   if (typeof plain !== 'string') return plain
-  const { value: text, problem } = interpolate(plain, env)
-  if (problem !== undefined) report.problem(path, problem)
-  return text
+  const { value, problem } = interpolate(plain, env)
+  if (problem !== undefined) field.problem(problem)
+  return value
+}
+
+/** A field without a value is shown at its key. */
+function notePlace(
+  { node, path, key }: Spot,
+  written: unknown,
+  { places, positionOf, report }: Reading,
+): void {
+  const own = node?.range ? positionOf(node.range[0]) : undefined
+  const value = (written === null ? (key ?? own) : own) ?? { line: 1, column: 1 }
+  if (path.length > 0) places.set(fieldName(path), { value, key, written })
+  if (path.length <= DEEPEST_FIELD && places.size <= MOST_FIELDS) return
+  const message = 'is nested too deeply or repeated too often; are YAML aliases in a loop?'
+  throw new ConfigError([report.locate(path, message)])
 }
 
 function readMap(map: YAMLMap, path: FieldPath, reading: Reading): Record<string, unknown> {
@@ -158,15 +175,13 @@ function readMap(map: YAMLMap, path: FieldPath, reading: Reading): Record<string
     const position = positionOf(key?.range?.[0] ?? 0)
     const name = isScalar(key) && key.value !== null ? String(key.value) : undefined
     if (name === undefined || name === '__proto__' || name === '<<') {
-      report.problem(path, `has a key that is not a plain name in line ${position.line}`)
+      report.root.at(...path).problem(`has a key that is not a plain name in line ${position.line}`)
       continue
     }
-    const earlier = places.get(fieldName([...path, name]))
-    const first = Object.hasOwn(values, name) ? earlier?.key?.line : undefined
-    values[name] = readNode(value, [...path, name], reading, position)
-    if (first !== undefined) {
-      report.problem([...path, name], `is given twice: the first is in line ${first}`, 'key')
-    }
+    const own = [...path, name]
+    const first = Object.hasOwn(values, name) ? places.get(fieldName(own))?.key : undefined
+    values[name] = readNode({ node: value, path: own, key: position }, reading)
+    if (first) report.root.at(...own).problem(`is given twice: the first is in line ${first.line}`, 'key')
   }
   return values
 }

@@ -1,5 +1,4 @@
-import type { FieldPath } from './problem.ts'
-import type { Report } from './report.ts'
+import type { Field } from './report.ts'
 
 /** A part of the public contract that this version does not have yet: using it is an error, never silently ignored. */
 type NotBuilt = {
@@ -31,13 +30,13 @@ const NOT_BUILT: readonly NotBuilt[] = [
 ]
 
 /** Reports every use of what is not built yet. `raw` is the file as plain values. */
-export function checkNotBuilt(raw: unknown, report: Report): void {
+export function checkNotBuilt(raw: unknown, root: Field): void {
   for (const { field, values, instead, excuses } of NOT_BUILT) {
-    for (const { path, value } of fieldsAt(raw, field.split('.'), [])) {
-      if (values !== undefined && !values.includes(value as string)) continue
-      const what = values === undefined ? '' : `"${value}" is `
-      report.problem(path, `${what}not supported by this version yet; ${instead}`)
-      if (excuses !== undefined) report.excuse(excuses.split('.'))
+    for (const found of fieldsAt(raw, field.split('.'), root)) {
+      if (values !== undefined && !values.includes(found.value as string)) continue
+      const what = values === undefined ? '' : `"${found.value}" is `
+      found.field.problem(`${what}not supported by this version yet; ${instead}`)
+      if (excuses !== undefined) root.at(...excuses.split('.')).excuse()
     }
   }
 }
@@ -45,12 +44,12 @@ export function checkNotBuilt(raw: unknown, report: Report): void {
 function fieldsAt(
   value: unknown,
   steps: readonly string[],
-  path: FieldPath,
-): { path: FieldPath; value: unknown }[] {
+  field: Field,
+): { field: Field; value: unknown }[] {
   const [step, ...rest] = steps
-  if (step === undefined) return [{ path, value }]
+  if (step === undefined) return [{ field, value }]
   if (typeof value !== 'object' || value === null) return []
   return Object.entries(value)
     .filter(([name]) => step === '*' || step === name)
-    .flatMap(([name, child]) => fieldsAt(child, rest, [...path, Array.isArray(value) ? Number(name) : name]))
+    .flatMap(([name, child]) => fieldsAt(child, rest, field.at(Array.isArray(value) ? Number(name) : name)))
 }

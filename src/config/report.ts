@@ -16,15 +16,27 @@ export type FieldPlace = {
 /** Every field of the file by its `fieldName`; the empty name is the whole file. */
 export type FieldPlaces = ReadonlyMap<string, FieldPlace>
 
-/** Collects what is wrong. The first finding about a field stands: what follows from it would only be noise. */
-export type Report = {
-  problem(path: FieldPath, message: string, about?: 'value' | 'key'): void
-  warn(path: FieldPath, message: string, about?: 'value' | 'key'): void
+/** Which half of a line is meant. */
+export type Half = 'value' | 'key'
+
+/** One field of the file, there or not, and what can be said about it. */
+export type Field = {
+  /** A field below this one. */
+  at(...steps: FieldPath): Field
+  /** The first finding about a field stands: what follows from it would only be noise. */
+  problem(message: string, half?: Half): void
+  warn(message: string, half?: Half): void
   /** Says nothing about this field any more. */
-  excuse(path: FieldPath): void
-  /** What the operator wrote there, variables not filled in. */
-  written(path: FieldPath): unknown
-  lineOf(path: FieldPath): number
+  excuse(): void
+  /** What the operator wrote there, variables not filled in; undefined when nothing. */
+  written(): unknown
+  line(): number
+}
+
+/** Collects what is wrong with one file. */
+export type Report = {
+  /** The file as a whole. */
+  readonly root: Field
   locate(path: FieldPath, message: string): ConfigProblem
   warnings(): readonly ConfigProblem[]
   /** @throws ConfigError with every problem so far, in the order of the file. */
@@ -35,24 +47,24 @@ export type Report = {
 export function createReport(file: string, places: FieldPlaces): Report {
   const problems = new Map<string, ConfigProblem | undefined>()
   const warnings: ConfigProblem[] = []
-  const locate = (path: FieldPath, message: string, about: 'value' | 'key' = 'value'): ConfigProblem => {
-    const written = places.get(fieldName(path))?.written
-    return {
-      file,
-      ...placeOf(path, about, places),
-      path: fieldName(path),
-      message: finishComplaint(message, written),
-    }
+  const locate = (path: FieldPath, message: string, half: Half = 'value'): ConfigProblem => {
+    const name = fieldName(path)
+    const written = places.get(name)?.written
+    return { file, ...placeOf(path, half, places), path: name, message: finishComplaint(message, written) }
   }
-  return {
-    problem(path, message, about) {
+  const field = (path: FieldPath): Field => ({
+    at: (...steps) => field([...path, ...steps]),
+    problem(message, half) {
       const name = fieldName(path)
-      if (!problems.has(name)) problems.set(name, locate(path, message, about))
+      if (!problems.has(name)) problems.set(name, locate(path, message, half))
     },
-    warn: (path, message, about) => warnings.push(locate(path, message, about)),
-    excuse: (path) => problems.set(fieldName(path), undefined),
-    written: (path) => places.get(fieldName(path))?.written,
-    lineOf: (path) => placeOf(path, 'value', places).line,
+    warn: (message, half) => warnings.push(locate(path, message, half)),
+    excuse: () => problems.set(fieldName(path), undefined),
+    written: () => places.get(fieldName(path))?.written,
+    line: () => placeOf(path, 'value', places).line,
+  })
+  return {
+    root: field([]),
     locate,
     warnings: () => warnings.toSorted(byPosition),
     throwIfAny() {
@@ -63,9 +75,9 @@ export function createReport(file: string, places: FieldPlaces): Report {
 }
 
 /** A missing field is shown where its parent begins. */
-function placeOf(path: FieldPath, about: 'value' | 'key', places: FieldPlaces): Position {
+function placeOf(path: FieldPath, half: Half, places: FieldPlaces): Position {
   const own = places.get(fieldName(path))
-  if (own) return (about === 'key' ? own.key : undefined) ?? own.value
+  if (own) return (half === 'key' ? own.key : undefined) ?? own.value
   return path.length === 0 ? { line: 1, column: 1 } : placeOf(path.slice(0, -1), 'key', places)
 }
 

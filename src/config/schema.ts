@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { configFields } from './config-fields.ts'
 import { didYouMean } from './nearest-name.ts'
 import type { FieldPath } from './problem.ts'
+import type { Half } from './report.ts'
 import { complaint, kindOf, type Rule } from './rule.ts'
 import { Secret } from './secret.ts'
 import type { SecretCheck } from './secret-rules.ts'
@@ -13,8 +14,8 @@ export type FileConfig = z.output<ReturnType<typeof configFields>>
 /** The same with every field that is wrong or missing left out, so that the other checks can still run. */
 export type Draft = DeepPartial<FileConfig>
 
-/** One field that breaks the schema; `about` says which half of the line is meant. */
-export type SchemaIssue = { path: FieldPath; message: string; about: 'value' | 'key' }
+/** One field that breaks the schema. */
+export type SchemaIssue = { path: FieldPath; message: string; half: Half }
 
 /** The kinds of field a config file is made of, each with its messages and its part of the JSON Schema. */
 export type FieldKit = ReturnType<typeof createFieldKit>
@@ -70,9 +71,9 @@ function createFieldKit(secrets: SecretReader) {
     constant: <const T extends string>(value: T) => z.literal(value),
     oneOf,
     secret: (check: SecretCheck, description: string) =>
-      opened(secrets, check, description, (secret) => secret),
+      opened((secret) => secret, { secrets, check, description }),
     publicText: (check: SecretCheck, description: string) =>
-      opened(secrets, check, description, (secret) => secret.reveal()),
+      opened((secret) => secret.reveal(), { secrets, check, description }),
   }
 }
 
@@ -150,12 +151,9 @@ function listOf<T extends z.ZodType>(item: T, example: string) {
   })
 }
 
-function opened<T>(
-  secrets: SecretReader,
-  check: SecretCheck,
-  description: string,
-  use: (secret: Secret) => T,
-) {
+type SecretField = { secrets: SecretReader; check: SecretCheck; description: string }
+
+function opened<T>(use: (secret: Secret) => T, { secrets, check, description }: SecretField) {
   return SECRET_SOURCE.transform((source: SecretSource, context): T => {
     const secret = secrets.open(source)
     const problem = secret instanceof Secret ? check(secret.reveal()) : secret.problem
@@ -195,9 +193,9 @@ function lenient(schema: z.ZodType): z.ZodType {
 
 function toSchemaIssues(issue: z.core.$ZodIssue): SchemaIssue[] {
   const path = issue.path.map((step) => (typeof step === 'number' ? step : String(step)))
-  if (issue.code !== 'unrecognized_keys') return [{ path, message: issue.message, about: 'value' }]
+  if (issue.code !== 'unrecognized_keys') return [{ path, message: issue.message, half: 'value' }]
   const messages = issue.message.split('\n')
-  return issue.keys.map((key, index) => ({ path: [...path, key], message: messages[index]!, about: 'key' }))
+  return issue.keys.map((key, index) => ({ path: [...path, key], message: messages[index]!, half: 'key' }))
 }
 
 type DeepPartial<T> = T extends Secret | URL

@@ -1,16 +1,13 @@
-import type { FieldPath } from './problem.ts'
-import type { Report } from './report.ts'
+import type { Field } from './report.ts'
 
-type DraftTls = { ca?: unknown; cert?: unknown; key?: unknown; servername?: unknown }
-
-/** Reports a `tls:` block that has no effect or cannot work. */
-export function checkTls(tls: DraftTls | undefined, usesTls: boolean, path: FieldPath, report: Report): void {
-  const isGiven = (value: unknown) => value !== undefined && value !== null
-  if (!usesTls && Object.values(tls ?? {}).some(isGiven)) {
-    report.problem(path, 'has no effect: the URL beside it says to connect without TLS')
+/** Reports a `tls:` block that has no effect beside its URL, or cannot work. */
+export function checkTls(field: Field, usesTls: boolean): void {
+  const isGiven = (name: string) => (field.at(name).written() ?? undefined) !== undefined
+  if (!usesTls && ['ca', 'cert', 'key', 'servername'].some(isGiven)) {
+    field.problem('has no effect: the URL beside it says to connect without TLS')
   }
-  const missing = (['cert', 'key'] as const).filter((name) => !isGiven(report.written([...path, name])))
+  const missing = ['cert', 'key'].filter((name) => !isGiven(name))
   if (missing.length === 1) {
-    report.problem([...path, missing[0]!], 'is required: a client certificate needs both cert and key')
+    field.at(missing[0]!).problem('is required: a client certificate needs both cert and key')
   }
 }

@@ -12,7 +12,7 @@ export type LoopbackServer = {
 
 /**
  * Listens on 127.0.0.1, on a free port unless one is named, and answers with the listener `createListener` makes for
- * that origin. Rejects with the system's error, e.g. EADDRINUSE.
+ * that origin. Rejects with the system's error, e.g. EADDRINUSE, or with `createListener`'s own, and then listens no more.
  */
 export async function listenOnLoopback(
   createListener: (origin: string) => RequestListener,
@@ -22,7 +22,12 @@ export async function listenOnLoopback(
   server.listen(port, '127.0.0.1')
   await once(server, 'listening')
   const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-  server.on('request', createListener(origin))
+  try {
+    server.on('request', createListener(origin))
+  } catch (error) {
+    server.close()
+    throw error
+  }
   return {
     origin,
     async close() {

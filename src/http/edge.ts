@@ -1,8 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import express, { type ErrorRequestHandler, type Express, type RequestHandler, type Router } from 'express'
 import helmet from 'helmet'
-import { BffError } from '../errors.ts'
-import { describeError, type Logger } from '../log.ts'
+import { BffError, describeError } from '../errors.ts'
+import type { Logger } from '../log.ts'
 import { loginUrlFor } from './bff-routes.ts'
 import { failedSignInPage } from './pages.ts'
 import { problemAnswer } from './problem.ts'
@@ -33,8 +33,8 @@ export function createEdge(deps: EdgeDeps): Express {
   Object.defineProperty(app.request, 'protocol', { get: () => protocol, configurable: true })
 
   app.use(beginRequest(deps))
-  app.use(deps.basePath, nameOwnRoute(deps), ownHeaders(deps.publicUrl), deps.bffRoutes, notFound)
   app.use(deps.cors)
+  app.use(deps.basePath, nameOwnRoute(deps), ownHeaders(deps.publicUrl), deps.bffRoutes, notFound)
   app.use(forwardOrPass(deps))
   app.use(notFound)
   app.use(answerProblem(deps))

@@ -1,8 +1,7 @@
 import { BffError } from '../errors.ts'
-import type { GrantedTokens } from '../oidc/relying-party.ts'
+import type { GrantedTokens } from '../oidc/grant-types.ts'
 import type { BffSession } from '../session/bff-session.ts'
 import type { Sessions } from '../session/session.ts'
-import type { SessionHash } from '../store/port.ts'
 import type { FinishSignIn } from './callback.ts'
 
 export type FinishSignInDeps = {
@@ -18,7 +17,7 @@ export type FinishSignInDeps = {
   /** Keeps the tokens of a new session, unopened here. */
   readonly keepTokens: (session: BffSession, granted: GrantedTokens) => Promise<void>
   /** Ends the session that this sign-in replaces. */
-  readonly endReplaced: (hash: SessionHash) => Promise<void>
+  readonly endReplaced: (hash: BffSession['hash']) => Promise<void>
   /** Takes back a session whose tokens could not be kept. */
   readonly discard: (session: BffSession) => Promise<void>
   readonly observe: (outcome: 'started' | 'replaced') => void

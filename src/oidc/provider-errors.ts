@@ -56,7 +56,8 @@ export function problemOf(reaction: GrantReaction, answer: TokenAnswer | undefin
 export function unavailable(cause: unknown, retryAfterSeconds?: number): BffError {
   return new BffError('provider_unavailable', 'the authorization server does not answer', {
     cause,
-    retryAfterSeconds: retryAfterSeconds ?? 2,
+    // A date that has passed by our clock, or a 0, must not become a request per caller.
+    retryAfterSeconds: Math.max(1, retryAfterSeconds ?? 2),
   })
 }
 
@@ -73,6 +74,8 @@ export function isNetworkError(error: unknown): boolean {
 export function failedCall(error: unknown, answer: TokenAnswer | undefined): BffError {
   if (error instanceof BffError) return error
   if (answer && answer.status !== 200) return problemOf(reactionTo(answer), answer)
+  // A page in place of a token answer, whatever its status, is some gateway's or error screen's: it says nothing of us.
+  if (answer && answer.body === undefined) return unavailable(error)
   if (isNetworkError(error) || (answer === undefined && isServerFault(error))) return unavailable(error)
   return new BffError('provider_rejected', 'the authorization server gave an unusable answer', {
     cause: error,

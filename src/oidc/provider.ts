@@ -1,7 +1,9 @@
 import type { Config, ResourceConfig } from '../config/config.ts'
-import { describeError, type Logger } from '../log.ts'
+import { describeError } from '../errors.ts'
+import type { Logger } from '../log.ts'
 import { createDialect } from './dialects.ts'
-import { type AuthorizationChecks, createRelyingParty, type GrantedTokens } from './relying-party.ts'
+import type { AuthorizationChecks, GrantedTokens } from './grant-types.ts'
+import { createRelyingParty } from './relying-party.ts'
 import { createResourceGrants, isForResource } from './resource-grants.ts'
 import { createProviderFetch } from './token-answer.ts'
 

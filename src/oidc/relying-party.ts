@@ -1,34 +1,13 @@
 import * as oidc from 'openid-client'
 import type { ClientAuthConfig, ProviderConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
+import { ACCEPTED_SIGNING_ALGORITHMS, endpointMetadata } from './configured-metadata.ts'
 import type { Parameters } from './dialects.ts'
+import type { AuthorizationChecks, FailedGrant, GrantedTokens } from './grant-types.ts'
 import { privateKeyFromPem } from './jwt.ts'
 import { failedCall, failedSignIn } from './provider-errors.ts'
 import { createRefreshedSource } from './refreshed-source.ts'
 import type { ProviderFetch, TokenAnswer } from './token-answer.ts'
-
-/** What a token endpoint gave. Times in epoch ms; `obtainedAt` is when the request was sent. */
-export type GrantedTokens = {
-  readonly accessToken: string
-  readonly obtainedAt: number
-  readonly expiresAt: number
-  readonly refreshToken: string | undefined
-  readonly idToken: string | undefined
-  /** Claims of the verified ID token. */
-  readonly claims: { readonly sub: string; readonly [claim: string]: unknown } | undefined
-  /** Azure AD v1 names the resource it answered for. */
-  readonly resource: string | undefined
-}
-
-/** What an authorization request is bound to, and what its response is checked against. */
-export type AuthorizationChecks = {
-  readonly state: string
-  readonly nonce: string
-  readonly codeVerifier: string
-}
-
-/** A failed grant: our problem, and the answer it came from, if there was one. */
-export type FailedGrant = { readonly error: BffError; readonly answer: TokenAnswer | undefined }
 
 /** One OpenID Provider as seen by its Relying Party: each call is one request of OpenID Connect or OAuth 2.0. */
 export type RelyingParty = {
@@ -162,7 +141,7 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
       try {
         const config = await configuration()
         if (!config.serverMetadata().revocation_endpoint) return false
-        await oidc.tokenRevocation(config, refreshToken, { token_type_hint: 'refresh_token' })
+        await revokeToken(provider, config, refreshToken)
         return true
       } catch (error) {
         throw failedCall(error, undefined)
@@ -189,8 +168,6 @@ function isPushed({ par }: ProviderConfig, config: oidc.Configuration): boolean 
   }
   return offered && par !== 'off'
 }
-
-const ACCEPTED_SIGNING_ALGORITHMS = ['RS256', 'PS256', 'ES256', 'ES384', 'PS384', 'RS384', 'EdDSA', 'Ed25519']
 
 async function discover({ provider, providerFetch }: RelyingPartyDeps): Promise<oidc.Configuration> {
   const { issuer, endpoints = {}, clientId, timeoutMs } = provider
@@ -222,18 +199,36 @@ async function discover({ provider, providerFetch }: RelyingPartyDeps): Promise<
   return config
 }
 
-function endpointMetadata(endpoints: NonNullable<ProviderConfig['endpoints']>): Record<string, string> {
-  const named = {
-    authorization_endpoint: endpoints.authorization,
-    token_endpoint: endpoints.token,
-    jwks_uri: endpoints.jwks,
-    revocation_endpoint: endpoints.revocation,
-    end_session_endpoint: endpoints.endSession,
-    userinfo_endpoint: endpoints.userinfo,
+/**
+ * RFC 8414 §2: a revocation endpoint takes Basic unless its metadata says otherwise, whatever the token endpoint takes.
+ * Basic is tried when the configured method is not among those it names, or was refused.
+ */
+async function revokeToken(
+  { clientAuth, clientId }: ProviderConfig,
+  config: oidc.Configuration,
+  refreshToken: string,
+): Promise<void> {
+  const metadata = config.serverMetadata()
+  const send = (by: oidc.Configuration) =>
+    oidc.tokenRevocation(by, refreshToken, { token_type_hint: 'refresh_token' })
+  const sendWithBasic = () => {
+    // Some servers insist on Basic from a client without a secret too, and take any text for it.
+    const secret = 'secret' in clientAuth ? clientAuth.secret.reveal() : 'none'
+    const by = new oidc.Configuration(metadata, clientId, undefined, oidc.ClientSecretBasic(secret))
+    by.timeout = config.timeout
+    by[oidc.customFetch] = config[oidc.customFetch] as oidc.CustomFetch
+    if (metadata.revocation_endpoint?.startsWith('http:')) oidc.allowInsecureRequests(by)
+    return send(by)
   }
-  return Object.fromEntries(
-    Object.entries(named).filter((entry): entry is [string, string] => Boolean(entry[1])),
-  )
+  const named = metadata.revocation_endpoint_auth_methods_supported
+  const mayTryBasic = ['client_secret_post', 'none'].includes(clientAuth.method)
+  if (mayTryBasic && named && !named.includes(clientAuth.method)) return sendWithBasic()
+  try {
+    await send(config)
+  } catch (error) {
+    if (!mayTryBasic || (error as { status?: unknown }).status !== 401) throw error
+    await sendWithBasic()
+  }
 }
 
 /** Secrets are revealed at each use, so that a rotated file takes effect without a restart. */

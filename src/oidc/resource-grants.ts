@@ -3,9 +3,10 @@ import { BffError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { Dialect } from './dialects.ts'
 import { reactionTo } from './grant-errors.ts'
+import type { FailedGrant, GrantedTokens } from './grant-types.ts'
 import { isForAudience } from './jwt.ts'
 import { refusalOf } from './provider-errors.ts'
-import type { FailedGrant, GrantedTokens, RelyingParty } from './relying-party.ts'
+import type { RelyingParty } from './relying-party.ts'
 
 export type ResourceGrantsDeps = {
   readonly relyingParty: RelyingParty

@@ -1,7 +1,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { BffError } from '../errors.ts'
+import type { BffSession } from '../session/bff-session.ts'
 import { responseHeaders } from './headers.ts'
+import type { LiveConnections } from './live-connections.ts'
 import { bodyLength, bodyTooLarge, continueIfExpected, readBody } from './request-body.ts'
 import type { OutboundRequest } from './upstream.ts'
 
@@ -22,6 +24,7 @@ export type Dispatch = {
   isConnecting(): boolean
   /** The pool's error in our words. */
   failure(error: Error): BffError
+  readonly live: LiveConnections
   /** Whether the connection ended without a byte of response. */
   isConnectionLost(error: Error): boolean
 }
@@ -54,6 +57,7 @@ export class Exchange {
   #responseStarted = false
   #responseEnded = false
   #bytesWritten = false
+  #interimResponses = 0
   /** Bytes of the response still to come; NaN when its length is not known. */
   #remaining = Number.NaN
   #stalled: NodeJS.Timeout | undefined
@@ -90,26 +94,37 @@ export class Exchange {
   }
 
   onResponseStart(control: UpstreamControl, status: number, parsed: ParsedHeaders, reason?: string): void {
-    if (status < 200 || this.#clientLeft) return
+    if (this.#clientLeft) return
+    if (status < 200) {
+      // Between the upstream and us; but each one begins the response timeout again.
+      if (++this.#interimResponses > MOST_INTERIM) control.abort(new Error('too many interim responses'))
+      return
+    }
     if (status > 599) {
       control.abort(new Error('status code out of range'))
       return
     }
     const { res, outbound } = this
-    const fields = responseHeaders(outbound.rules, control.rawHeaders as Buffer[], outbound.isAuthenticated)
+    const fields = responseHeaders(
+      outbound.rules,
+      control.rawHeaders as Buffer[],
+      outbound.session !== undefined,
+    )
     keepOurs(res, fields)
     this.#closeUnlessRead()
     res.writeHead(status, reason !== undefined && PRINTABLE.test(reason) ? reason : '', fields)
     this.#responseStarted = true
     this.#remaining = Number(parsed['content-length'] ?? Number.NaN)
+    if (outbound.session && isEventStream(parsed)) this.#endWithSession(outbound.session)
     process.nextTick(flushHeaders, this)
   }
 
   onResponseData(control: UpstreamControl, chunk: Buffer): void {
     if (this.#clientLeft) return
+    const isFirst = !this.#bytesWritten
     this.#bytesWritten = true
     this.#remaining -= chunk.length
-    if (this.#remaining === 0) this.#endResponse(chunk)
+    if (this.#remaining === 0) this.#endResponse(chunk, isFirst)
     else if (!this.res.write(chunk)) this.#waitForClient(control)
   }
 
@@ -141,9 +156,12 @@ export class Exchange {
     return isRepeatable && this.#isReused && !this.#isRetried && this.#pool.isConnectionLost(error)
   }
 
-  #endResponse(chunk?: Buffer): void {
+  #endResponse(lastChunk?: Buffer, isWhole = false): void {
     this.#responseEnded = true
-    this.res.end(chunk)
+    // As text, a small body leaves in one write with the header; Latin-1 keeps every byte.
+    if (lastChunk && isWhole && lastChunk.length <= ONE_WRITE)
+      this.res.end(lastChunk.toString('latin1'), 'latin1')
+    else this.res.end(lastChunk)
   }
 
   #openBody(length: number | undefined): void {
@@ -160,8 +178,18 @@ export class Exchange {
     if (idleMs > 0) this.#stalled = setTimeout(() => this.res.destroy(), idleMs)
     this.res.once('drain', () => {
       clearTimeout(this.#stalled)
-      control.resume()
+      // A drain may come while another response is being parsed, and the pool's parser cannot be entered twice.
+      process.nextTick(resume, control)
     })
+  }
+
+  /** An event stream has no end of its own, so it must not outlive the session it was opened for. */
+  #endWithSession(session: BffSession['hash']): void {
+    const forget = this.#pool.live.add(session, () => {
+      this.#endResponse()
+      this.#control?.abort(new Error('the session ended'))
+    })
+    this.res.once('close', forget)
   }
 
   /** A clean end would make half a body look whole (RFC 9112 §8), so the client's connection is cut. */
@@ -187,10 +215,23 @@ export class Exchange {
 
 type ParsedHeaders = Readonly<Record<string, string | string[] | undefined>>
 
+/** Interim (1xx) responses to one request; more is a flood. */
+const MOST_INTERIM = 20
+/** Bytes of a body worth copying to save a write. */
+const ONE_WRITE = 16_384
+
 const PRINTABLE = /^[\x20-\x7e]*$/
+
+function resume(control: UpstreamControl): void {
+  control.resume()
+}
 
 function flushHeaders(exchange: Exchange): void {
   exchange.flush()
+}
+
+function isEventStream(parsed: ParsedHeaders): boolean {
+  return String(parsed['content-type']).startsWith('text/event-stream')
 }
 
 /** Fields that earlier middleware set and that add to the upstream's own instead of giving way to them. */

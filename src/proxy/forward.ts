@@ -66,7 +66,7 @@ export function createForward(deps: ForwardDeps): Forward {
       accessToken: token?.value,
       claims: session?.claims,
     })
-    await deps.send(req, res, { route, target, headers, rules, isAuthenticated: session !== undefined })
+    await deps.send(req, res, { route, target, headers, rules, session: session?.hash })
     return true
   }
 }

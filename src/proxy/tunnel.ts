@@ -7,6 +7,7 @@ import type { AccessTokenSource } from './access-token-source.ts'
 import { headerRulesByRoute, requestHeaders, type Site } from './headers.ts'
 import { createLiveConnections } from './live-connections.ts'
 import type { MatchRoute } from './route-table.ts'
+import { watchSession } from './session-watch.ts'
 import { createUpgradeDoor, type Handshake } from './upgrade-door.ts'
 import { requireHandshake } from './websocket-handshake.ts'
 
@@ -21,6 +22,10 @@ export type TunnelDeps = {
   /** Throws path_rejected, method_not_allowed. */
   readonly match: MatchRoute
   readonly findSession: (req: IncomingMessage) => BffSession | undefined | Promise<BffSession | undefined>
+  /** The same without counting as activity, to see at its `expiresAt` whether a session was used meanwhile. */
+  readonly peekSession?: (req: IncomingMessage) => Promise<BffSession | undefined>
+  /** Epoch ms. */
+  readonly now?: () => number
   readonly accessToken: AccessTokenSource
   readonly clientAddress: (req: IncomingMessage) => string
   readonly requestId: (req: IncomingMessage) => string
@@ -69,7 +74,15 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
       accessToken: token?.value,
       claims: session?.claims,
     })
-    return { route, target, headers, rules, session: session?.hash, key: req.headers['sec-websocket-key']! }
+    return {
+      route,
+      target,
+      headers,
+      rules,
+      session: session?.hash,
+      watchSession: session && watcherOf(deps, session, req),
+      key: req.headers['sec-websocket-key']!,
+    }
   }
 
   async function upgrade(req: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
@@ -110,6 +123,11 @@ async function requireSession(
     throw new BffError('session_required', 'this route needs a signed-in session')
   }
   return session
+}
+
+function watcherOf({ peekSession, now }: TunnelDeps, session: BffSession, req: IncomingMessage) {
+  if (!peekSession || !now) return undefined
+  return (end: () => void) => watchSession(session, { peek: () => peekSession(req), now, end })
 }
 
 /** Writes an answer on a socket that HTTP has left, and closes it: no second request is ever read from it. */

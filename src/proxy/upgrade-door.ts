@@ -22,6 +22,8 @@ export type Handshake = {
   readonly headers: readonly string[]
   readonly rules: HeaderRules
   readonly session: BffSession['hash'] | undefined
+  /** Calls `end` when the session has run out; returns what stops looking. */
+  readonly watchSession: ((end: () => void) => () => void) | undefined
   /** `Sec-WebSocket-Key` of the client. */
   readonly key: string
 }
@@ -42,6 +44,7 @@ type Attempt = {
   isOpen: boolean
   isOver: boolean
 }
+type JoinSockets = (response: IncomingMessage, upstream: Socket, head: Buffer) => void
 type Door = (outbound: IncomingMessage, socket: Socket, head: Buffer) => void
 
 /** How long the second socket of a tunnel may take to send what it still holds when the first has closed. */
@@ -52,26 +55,30 @@ const LAST_WORDS_MS = 2_000
  * route, because agent and TLS identity belong to an instance; it never sees the server, whose `upgrade` event is ours.
  */
 export function createUpgradeDoor({ live }: { live: LiveConnections }) {
-  const doors = new WeakMap<RouteConfig, Door>()
+  const doors = new WeakMap<RouteConfig, { readonly door: Door; readonly key: string | undefined }>()
   const attempts = new WeakMap<IncomingMessage, Attempt>()
 
+  /** A new door when the client key's file changed. */
   function doorOf(route: RouteConfig): Door {
-    const door = doors.get(route) ?? createDoor(route)
-    doors.set(route, door)
+    const key = route.tls?.key?.reveal()
+    const known = doors.get(route)
+    if (known && known.key === key) return known.door
+    const door = createDoor(route, key)
+    doors.set(route, { door, key })
     return door
   }
 
-  function createDoor(route: RouteConfig): Door {
+  function createDoor(route: RouteConfig, key: string | undefined): Door {
     const middleware = createProxyMiddleware({
       target: route.upstream,
-      agent: createAgent(route),
+      agent: createAgent(route, key),
       ignorePath: true,
       // The default plugins log addresses with their query and answer errors in their own words.
       ejectPlugins: true,
       plugins: [
         (proxy) => {
           proxy.on('proxyReqWs', (request, outbound) => begin(attempts.get(outbound)!, request))
-          proxy.on('error', (error, outbound) => fail(attempts.get(outbound)!, error))
+          proxy.on('error', (error, outbound) => outbound && fail(attempts.get(outbound)!, error))
         },
       ],
     })
@@ -82,30 +89,49 @@ export function createUpgradeDoor({ live }: { live: LiveConnections }) {
     const { handshake, client } = attempt
     // Set here and not by the library, which joins paths by its own rules.
     request.path = handshake.target
-    limitTime(request, handshake.route)
+    const answered = limitTime(request, handshake.route)
     client.socket.once('close', () => request.destroy())
-    request.once('response', (response) => relay(attempt, response))
-    request.once('upgrade', (response, upstream) => join(attempt, response, upstream as Socket))
+    // The library adds its listeners in this same turn; ours decide before one of them runs.
+    process.nextTick(() => {
+      const joinSockets = request.listeners('upgrade') as JoinSockets[]
+      request.removeAllListeners('response').removeAllListeners('upgrade')
+      request.once('response', (response) => {
+        answered()
+        relay(attempt, response)
+      })
+      request.once('upgrade', (response, upstream, head) => {
+        answered()
+        if (!accept(attempt, response, upstream as Socket)) return
+        for (const join of joinSockets) join.call(request, response, upstream as Socket, head)
+      })
+    })
   }
 
-  function join(attempt: Attempt, response: IncomingMessage, upstream: Socket): void {
+  /** Whether the upstream's 101 may be passed on; if so, the tunnel is on the register. */
+  function accept(attempt: Attempt, response: IncomingMessage, upstream: Socket): boolean {
     const { handshake, client } = attempt
     upstream.on('error', () => upstream.destroy())
     if (!isAccepted(handshake.key, response)) {
       upstream.destroy()
       fail(attempt, new Error('the upstream did not accept this handshake'))
-      return
+      return false
     }
     attempt.isOpen = true
     client.observe(101)
     const fields = responseHeaders(handshake.rules, rawBytes(response), false)
     response.headers = headerObject([...fields, 'Connection', 'Upgrade', 'Upgrade', 'websocket'])
-    const forget = live.add(handshake.session, () => {
+    function end(): void {
       client.socket.destroy()
       upstream.destroy()
+    }
+    const forget = live.add(handshake.session, end)
+    const unwatch = handshake.watchSession?.(end)
+    client.socket.once('close', () => {
+      forget()
+      unwatch?.()
     })
-    client.socket.once('close', forget)
     endTogether(client.socket, upstream)
+    return true
   }
 
   return function open(handshake: Handshake, client: UpgradingClient): void {
@@ -113,6 +139,8 @@ export function createUpgradeDoor({ live }: { live: LiveConnections }) {
     const outbound = {
       method: 'GET',
       url: handshake.target,
+      // The library serves only what came over a server's socket.
+      socket: client.socket,
       headers: headerObject([...headers, 'Connection', 'Upgrade', 'Upgrade', 'websocket']),
     } as IncomingMessage
     attempts.set(outbound, { handshake, client, isOpen: false, isOver: false })
@@ -123,8 +151,6 @@ export function createUpgradeDoor({ live }: { live: LiveConnections }) {
 /** The upstream's own answer to a handshake it refuses, by the rules for any response; then the connection ends. */
 function relay(attempt: Attempt, response: IncomingMessage): void {
   const { handshake, client } = attempt
-  // Keeps the library from writing the same answer unfiltered.
-  Object.assign(response, { upgrade: true })
   attempt.isOver = true
   const fields = responseHeaders(handshake.rules, rawBytes(response), handshake.session !== undefined)
   fields.push('connection', 'close')
@@ -138,8 +164,9 @@ function relay(attempt: Attempt, response: IncomingMessage): void {
 }
 
 function fail(attempt: Attempt, error: Error): void {
-  if (attempt.isOpen || attempt.isOver) {
-    attempt.client.socket.destroySoon()
+  const { socket } = attempt.client
+  if (attempt.isOpen || attempt.isOver || socket.destroyed) {
+    socket.destroySoon()
     return
   }
   attempt.isOver = true
@@ -149,8 +176,8 @@ function fail(attempt: Attempt, error: Error): void {
   )
 }
 
-/** First the connection, then the upstream's answer, each within its own time. */
-function limitTime(request: ClientRequest, { timeout }: RouteConfig): void {
+/** First the connection, then the upstream's answer, each within its own time; call the result when it came. */
+function limitTime(request: ClientRequest, { timeout }: RouteConfig): () => void {
   const late = (code: 'upstream_unreachable' | 'upstream_timeout', ms: number) =>
     setTimeout(() => request.destroy(new BffError(code, 'the upstream did not answer in time')), ms)
   let timer = late('upstream_unreachable', timeout.connectMs)
@@ -160,7 +187,9 @@ function limitTime(request: ClientRequest, { timeout }: RouteConfig): void {
       timer = late('upstream_timeout', timeout.responseMs)
     })
   })
-  for (const event of ['response', 'upgrade', 'close']) request.once(event, () => clearTimeout(timer))
+  const answered = () => clearTimeout(timer)
+  request.once('close', answered)
+  return answered
 }
 
 /** A pipe does not hand on a reset, and a WebSocket is never half open: what ends one socket ends the other. */
@@ -177,11 +206,11 @@ function endTogether(client: Socket, upstream: Socket): void {
   }
 }
 
-function createAgent({ upstream, tls }: RouteConfig): HttpAgent {
+function createAgent({ upstream, tls }: RouteConfig, key: string | undefined): HttpAgent {
   // Each tunnel has its connection; TLS options live in the agent, where the library does not rewrite them.
   if (!upstream.startsWith('https:')) return new HttpAgent({ keepAlive: false })
-  const { ca, cert, key, servername } = tls ?? {}
-  return new HttpsAgent({ keepAlive: false, ca, cert, key: key?.reveal(), servername })
+  const { ca, cert, servername } = tls ?? {}
+  return new HttpsAgent({ keepAlive: false, ca, cert, key, servername })
 }
 
 function rawBytes(response: IncomingMessage): Buffer[] {

@@ -3,8 +3,10 @@ import type { Readable } from 'node:stream'
 import { buildConnector, type Dispatcher, Pool } from 'undici'
 import type { RouteConfig, TlsConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
+import type { BffSession } from '../session/bff-session.ts'
 import { type Dispatch, Exchange } from './exchange.ts'
 import type { HeaderRules } from './headers.ts'
+import { createLiveConnections, type LiveConnections } from './live-connections.ts'
 
 /** One request as it goes to its upstream. */
 export type OutboundRequest = {
@@ -15,8 +17,8 @@ export type OutboundRequest = {
   readonly headers: string[]
   /** For the way back. */
   readonly rules: HeaderRules
-  /** The request belongs to a signed-in session. */
-  readonly isAuthenticated: boolean
+  /** The signed-in session it belongs to. */
+  readonly session: BffSession['hash'] | undefined
 }
 
 /**
@@ -29,6 +31,8 @@ export type Send = (req: IncomingMessage, res: ServerResponse, outbound: Outboun
 /** The connections to all upstreams of one configuration. */
 export type Upstreams = {
   readonly send: Send
+  /** Ends the event streams of a session that ended. */
+  endSession(session: BffSession['hash']): void
   /** Resolves when every request in flight has ended; takes no new ones. */
   close(): Promise<void>
   /** Ends every request in flight. */
@@ -39,9 +43,10 @@ export type Upstreams = {
 export function createUpstreams(routes: readonly RouteConfig[]): Upstreams {
   const pools = new Map<string, UpstreamPool>()
   const poolOf = new Map<RouteConfig, UpstreamPool>()
+  const live = createLiveConnections()
   for (const route of routes) {
     const key = poolKey(route)
-    const pool = pools.get(key) ?? createPool(route)
+    const pool = pools.get(key) ?? createPool(route, live)
     pools.set(key, pool)
     poolOf.set(route, pool)
   }
@@ -58,7 +63,7 @@ export function createUpstreams(routes: readonly RouteConfig[]): Upstreams {
   async function destroy(): Promise<void> {
     await Promise.all(Array.from(pools.values(), ({ dispatcher }) => dispatcher.destroy()))
   }
-  return { send, close, destroy }
+  return { send, endSession: live.endSession, close, destroy }
 }
 
 type UpstreamPool = Dispatch & { readonly dispatcher: Dispatcher }
@@ -69,7 +74,7 @@ function poolKey({ id, upstream, timeout, tls }: RouteConfig): string {
   return JSON.stringify([upstream, timeout.connectMs, identity])
 }
 
-function createPool({ upstream, timeout, tls }: RouteConfig): UpstreamPool {
+function createPool({ upstream, timeout, tls }: RouteConfig, live: LiveConnections): UpstreamPool {
   const connectTls = tlsConnector(timeout.connectMs, tls)
   let connecting = false
   const connect: buildConnector.connector = (options, callback) => {
@@ -102,7 +107,7 @@ function createPool({ upstream, timeout, tls }: RouteConfig): UpstreamPool {
       exchange as Dispatcher.DispatchHandler,
     )
   }
-  return { dispatcher, start, isConnecting: () => connecting, failure, isConnectionLost }
+  return { dispatcher, live, start, isConnecting: () => connecting, failure, isConnectionLost }
 }
 
 /** Builds the connector again when the key's file changed. */

@@ -26,6 +26,7 @@ whenListening(server)
 
 function streamTo(res: ServerResponse): Dispatcher.DispatchHandler {
   return {
+    onRequestStart() {},
     onResponseStart(_controller, status, headers) {
       const { connection: _, 'keep-alive': __, ...kept } = headers
       res.writeHead(status, kept as Record<string, string>)

@@ -21,6 +21,7 @@ export function startChild(file: string, env: Record<string, string> = {}): Chil
     pid: child.pid!,
     async stop() {
       process.off('exit', endWithUs)
+      if (child.exitCode !== null || child.signalCode !== null) return
       const gone = once(child, 'exit')
       child.kill('SIGTERM')
       await gone
@@ -31,11 +32,25 @@ export function startChild(file: string, env: Record<string, string> = {}): Chil
 /** Forks a program that calls `whenListening`; resolves with the port it listens on. */
 export async function startServer(file: string, env: Record<string, string> = {}) {
   const child = startChild(file, env)
-  const [port] = (await once(child.process, 'message')) as [number]
+  const port = await nextMessage<number>(child)
   return { ...child, port, origin: `http://127.0.0.1:${port}` }
+}
+
+/** Resolves with the next thing a child says; rejects when it ends before. */
+export function nextMessage<T>({ process: child }: Child): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onExit = () => reject(new Error(`${child.spawnargs.at(-1)} ended`))
+    child.once('exit', onExit)
+    child.once('message', (message) => {
+      child.off('exit', onExit)
+      resolve(message as T)
+    })
+  })
 }
 
 /** In the child: listens on a free port of 127.0.0.1 and tells it to the parent. */
 export function whenListening(server: Server): void {
+  // An orderly exit writes the CPU profile, if one was asked for.
+  process.once('SIGTERM', () => process.exit())
   server.listen(0, '127.0.0.1', () => process.send!((server.address() as AddressInfo).port))
 }

@@ -36,7 +36,11 @@ export async function openArena(env: Record<string, string>): Promise<Arena> {
     const upstream = await startServer('json-upstream.ts')
     closers.push(upstream.stop)
     const { cookie, bearer, origin, replica } = await startSignedIn(upstream.origin, env, closers)
-    const bare = await startServer('bare-proxy.ts', { UPSTREAM: upstream.origin, BEARER: bearer })
+    const bare = await startServer('bare-proxy.ts', {
+      ...env,
+      UPSTREAM: upstream.origin,
+      BEARER: bearer,
+    })
     closers.push(bare.stop)
     const request = requestText(new URL(origin).host, cookie)
     const port = Number(new URL(replica.listenUrl).port)

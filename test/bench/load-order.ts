@@ -1,5 +1,4 @@
-import { once } from 'node:events'
-import { startChild } from './child.ts'
+import { nextMessage, startChild } from './child.ts'
 
 /** One round of load. */
 export type LoadOrder = {
@@ -24,12 +23,8 @@ export function startLoad() {
     stop: child.stop,
     /** Carries out one order. Rejects when an answer is not 200 or the generator breaks. */
     async run(order: LoadOrder): Promise<LoadResult> {
-      const broken = new AbortController()
-      const onExit = () => broken.abort(new Error('the load generator ended'))
-      child.process.once('exit', onExit)
       child.process.send(order)
-      const [result] = (await once(child.process, 'message', { signal: broken.signal })) as [LoadResult]
-      child.process.off('exit', onExit)
+      const result = await nextMessage<LoadResult>(child)
       if (result.statuses[200] !== order.requests) {
         throw new Error(`not every answer was 200: ${JSON.stringify(result.statuses)}`)
       }

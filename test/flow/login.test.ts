@@ -9,7 +9,9 @@ const RESOURCES = { orders: { resource: 'https://orders.test', audience: 'https:
 
 async function setUp(t: TestContext, options: { provider?: RotatingOptions; config?: ConfigData } = {}) {
   const provider = await startRotatingProvider(options.provider)
+  t.after(() => provider.close())
   const api = await startUpstream()
+  t.after(() => api.close())
   const cloakroom = await startCloakroom({
     provider: { ...provider.settings },
     resources: RESOURCES,
@@ -20,11 +22,7 @@ async function setUp(t: TestContext, options: { provider?: RotatingOptions; conf
     ],
     ...options.config,
   })
-  t.after(async () => {
-    await cloakroom.close()
-    await api.close()
-    await provider.close()
-  })
+  t.after(() => cloakroom.close())
   return { provider, api, cloakroom, browser: cloakroom.browser() }
 }
 

@@ -10,7 +10,9 @@ const KEY = Buffer.alloc(32, 7).toString('base64url')
 async function setUp(t: TestContext, config: ConfigData = {}) {
   const clock = { offset: 0 }
   const provider = await startRotatingProvider({ control: { accessTokenSeconds: 100_000 } })
+  t.after(() => provider.close())
   const api = await startUpstream()
+  t.after(() => api.close())
   const cloakroom = await startCloakroom(
     {
       provider: { ...provider.settings },
@@ -21,11 +23,7 @@ async function setUp(t: TestContext, config: ConfigData = {}) {
     },
     { now: () => Date.now() + clock.offset },
   )
-  t.after(async () => {
-    await cloakroom.close()
-    await api.close()
-    await provider.close()
-  })
+  t.after(() => cloakroom.close())
   const wait = (minutes: number) => {
     clock.offset += minutes * 60_000
   }

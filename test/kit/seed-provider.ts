@@ -60,6 +60,7 @@ type State = {
 
 /** Starts a provider whose token endpoint is `/auth/oauth/token` and whose revocation endpoint is `/auth/oauth2/revoke`. */
 export async function startSeedProvider(
+  /** `clientSecret: ''` makes a public client. */
   options: { clientId?: string; clientSecret?: string; control?: Partial<SeedControl> } = {},
 ): Promise<SeedProvider> {
   const clientId = options.clientId ?? 'dbd00f622a1f805f'
@@ -170,10 +171,11 @@ async function issueTokens(
   }
 }
 
-/** Only Basic authentication is accepted here, and only this client's tokens are known. */
+/** Only Basic authentication is accepted here, with any secret of a client that has none, and only this client's tokens are known. */
 function revoke(deps: TokenDeps, request: RecordedRequest, res: ServerResponse) {
   const given = basicCredentials(request)
-  if (given?.id !== deps.clientId || given.secret !== deps.clientSecret)
+  const isRightSecret = deps.clientSecret === '' || given?.secret === deps.clientSecret
+  if (given?.id !== deps.clientId || !isRightSecret)
     return sendJson(res, 401, { error: 'invalid_client' }, { 'www-authenticate': 'Basic realm="suite"' })
   const token = field(request.form, 'token') ?? ''
   const known = deps.state.refreshTokens.delete(token) || deps.state.accessTokens.delete(token)

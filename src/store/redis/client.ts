@@ -1,6 +1,6 @@
 import { Redis, type RedisOptions } from 'ioredis'
-import { BffError } from '../../errors.ts'
-import { describeError, type Logger } from '../../log.ts'
+import { BffError, describeError } from '../../errors.ts'
+import type { Logger } from '../../log.ts'
 import type { ObserveStore } from '../port.ts'
 import { SCRIPTS, type ScriptName } from './scripts.ts'
 

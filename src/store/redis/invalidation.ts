@@ -1,4 +1,5 @@
-import { describeError, type Logger } from '../../log.ts'
+import { describeError } from '../../errors.ts'
+import type { Logger } from '../../log.ts'
 import type { InvalidationListeners } from '../invalidation-listeners.ts'
 import type { Invalidations, SessionHash } from '../port.ts'
 import type { RedisConnection } from './client.ts'

@@ -12,9 +12,13 @@ import { BffError } from '../../../src/errors.ts'
 import { ownCookieNames } from '../../../src/proxy/cookies.ts'
 import { compileHeaderRules, requestHeaders } from '../../../src/proxy/headers.ts'
 import { createUpstreams, type Upstreams } from '../../../src/proxy/upstream.ts'
+import { sessionHash } from '../../../src/session/bff-session.ts'
 import { routeWith } from './routes.ts'
 
 export const site = { publicUrl: 'http://app.test', isOwnCookie: ownCookieNames('cloakroom') }
+
+/** Every request of `proxyTo` belongs to this session. */
+export const SESSION_HASH = sessionHash('session-1')
 
 /** Opens a server on a free port for the length of a test. */
 export async function open(t: TestContext, server: Server | NetServer): Promise<number> {
@@ -71,7 +75,7 @@ export async function proxyTo(
   }
   function serve(req: IncomingMessage, res: ServerResponse): void {
     const headers = requestHeaders(rules, req.rawHeaders, { clientAddress: '127.0.0.1', requestId: 'r-1' })
-    upstreams.send(req, res, { route, target: req.url!, headers, rules, isAuthenticated: false }).then(
+    upstreams.send(req, res, { route, target: req.url!, headers, rules, session: SESSION_HASH }).then(
       () => settle('sent'),
       (error) => {
         const code = error instanceof BffError ? error.code : String(error)

@@ -1,13 +1,17 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer, type IncomingMessage } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 import { type TestContext, test } from 'node:test'
+import { setImmediate } from 'node:timers/promises'
 import { WebSocket, WebSocketServer } from 'ws'
 import type { RouteConfig } from '../../../src/config/config.ts'
+import { Secret } from '../../../src/config/secret.ts'
 import { BffError } from '../../../src/errors.ts'
 import { compileRoutes } from '../../../src/proxy/route-table.ts'
 import { createTunnel, type Tunnel, type TunnelDeps } from '../../../src/proxy/tunnel.ts'
 import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
+import { certificates } from './certificates.ts'
 import { routeWith } from './routes.ts'
 import { isWholeHead, open, type RawClient, rawClient, rawUpstream, site } from './sockets.ts'
 
@@ -136,14 +140,14 @@ test('ten thousand messages arrive in order', async (t) => {
   )
 })
 
-test('bytes sent right after the handshake arrive once', async (t) => {
+test('bytes sent right after the handshake arrive once, both ways', async (t) => {
   const upstream = await rawUpstream(t, (socket, received) => {
-    if (received.endsWith('first')) socket.write(`${SWITCHED}\r\nanswer`)
+    if (received.endsWith('\r\n\r\n')) socket.write(`${SWITCHED}\r\nearly`)
+    if (received.endsWith('first')) socket.write('answer')
   })
   const { port } = await tunnelTo(t, upstream.origin)
   const client = rawClient(t, port, `${handshake()}first`)
-  await client.until((text) => text.endsWith('\r\n\r\nanswer') || text.includes('400')).catch(() => {})
-  assert.equal(client.text().split('answer').length, 2)
+  assert.match(await client.until((text) => text.endsWith('answer')), /\r\n\r\nearlyanswer$/)
   assert.equal(upstream.received[0]!.split('first').length, 2)
 })
 
@@ -181,6 +185,22 @@ for (const [what, code, bytes] of REFUSED) {
   })
 }
 
+test('a tunnel is secured like any request to its upstream', async (t) => {
+  const { ca, server, client } = certificates
+  const upstream = createTlsServer({ ...server, ca, requestCert: true })
+  new WebSocketServer({ server: upstream }).on('connection', (socket) => socket.send('secured'))
+  const origin = `https://localhost:${await open(t, upstream)}`
+  const key = new Secret(client.key)
+  const tls = { ca, servername: 'orders.internal', cert: client.cert, key }
+  const known = await tunnelTo(t, origin, { route: { tls } })
+  const [message] = await once(dial(t, known.port), 'message')
+  assert.equal(String(message), 'secured')
+  const unknown = await tunnelTo(t, origin, {
+    route: { tls: { ca, servername: 'billing.internal', cert: client.cert, key } },
+  })
+  assert.match((await rawClient(t, unknown.port, handshake()).closed).text, /upstream_unreachable$/)
+})
+
 test('an allowed origin may open a tunnel', async (t) => {
   const upstream = await echoUpstream(t)
   const { port } = await tunnelTo(t, upstream.origin)
@@ -211,6 +231,16 @@ test("the upstream's refusal is passed on by the rules for responses, and the co
   assert.doesNotMatch(text, /set-cookie|chunked/i)
   assert.deepEqual(statuses, [403])
   assert.equal(upstream.received.length, 1)
+})
+
+test('a refusal whose body takes longer than the answer may is passed on whole', async (t) => {
+  const upstream = await rawUpstream(t, (socket) => {
+    socket.write('HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nno')
+    setTimeout(() => socket.write('pe'), 150)
+  })
+  const timeout = { connectMs: 100, responseMs: 100, idleMs: 1_000 }
+  const { port } = await tunnelTo(t, upstream.origin, { route: { timeout } })
+  assert.match((await rawClient(t, port, handshake()).closed).text, /\r\n\r\nnope$/)
 })
 
 test("the upstream's 101 keeps its fields but sets none of our cookies", async (t) => {
@@ -297,9 +327,27 @@ for (const [what, end] of [
     const closed = Promise.all([once(tunnel.client, 'close'), once(tunnel.far, 'close')])
     end(tunnel)
     await closed
-    assert.equal(tunnel.tunnel.count(), 0)
+    // The proxy may hear of it a turn later than both ends.
+    while (tunnel.tunnel.count() > 0) await setImmediate()
   })
 }
+
+test('a tunnel ends when its session runs out, and not while the session is used', async (t) => {
+  const upstream = await echoUpstream(t)
+  let looks = 0
+  const { port } = await tunnelTo(t, upstream.origin, {
+    now: () => 1_000,
+    findSession: async () => ({ ...SESSION, expiresAt: 1_010 }),
+    peekSession: async () => {
+      looks++
+      if (looks === 1) return { ...SESSION, expiresAt: 1_020 }
+      if (looks === 2) return { ...SESSION, expiresAt: 1_030 }
+      return undefined
+    },
+  })
+  await once(dial(t, port), 'close')
+  assert.equal(looks, 3)
+})
 
 test("another session's end leaves a tunnel open", async (t) => {
   const { tunnel, client } = await openTunnel(t)

@@ -1,10 +1,15 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer, type ServerResponse } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 import { createServer as createTcpServer } from 'node:net'
 import { test } from 'node:test'
 import { setTimeout } from 'node:timers/promises'
-import { isWholeHead, open, proxyTo, rawClient, rawUpstream } from './sockets.ts'
+import type { RouteConfig } from '../../../src/config/config.ts'
+import { Secret } from '../../../src/config/secret.ts'
+import { sessionHash } from '../../../src/session/bff-session.ts'
+import { certificates } from './certificates.ts'
+import { isWholeHead, open, proxyTo, rawClient, rawUpstream, SESSION_HASH } from './sockets.ts'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 const ends = (tail: string) => (text: string) => text.endsWith(tail)
@@ -117,6 +122,44 @@ test('the first byte of an event stream arrives without waiting for more', async
   await client.until((text) => text.includes('data: 1\n\n'))
   stream!.write('data: 2\n\n')
   await client.until((text) => text.includes('data: 2\n\n'))
+})
+
+test('an event stream ends with its session, and a download does not', async (t) => {
+  const upstream = createServer((req, res) => {
+    res.writeHead(200, { 'content-type': req.url === '/stream' ? 'text/event-stream' : 'text/plain' })
+    res.write('begin')
+  })
+  const proxy = await proxyTo(t, { upstream: `http://127.0.0.1:${await open(t, upstream)}` })
+  const stream = rawClient(t, proxy.port, 'GET /stream HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n')
+  const download = rawClient(t, proxy.port, 'GET /file HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n')
+  await Promise.all([stream, download].map((client) => client.until((text) => text.includes('begin'))))
+  proxy.upstreams.endSession(sessionHash('session-2'))
+  proxy.upstreams.endSession(SESSION_HASH)
+  assert.match((await stream.closed).text, /0\r\n\r\n$/)
+  assert.equal(download.socket.readableEnded, false)
+})
+
+test('a response nobody asked for is given to nobody', async (t) => {
+  const poison = 'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil'
+  const upstream = await rawUpstream(t, (socket, _, connection) =>
+    socket.write(connection === 0 ? OK + poison : OK),
+  )
+  const proxy = await proxyTo(t, { upstream: upstream.origin })
+  await rawClient(t, proxy.port, 'GET /a HTTP/1.1\r\nHost: a\r\n\r\n').until(ends('ok'))
+  const other = rawClient(t, proxy.port, 'GET /b HTTP/1.1\r\nHost: a\r\n\r\n')
+  await other.until(ends('ok'))
+  assert.doesNotMatch(other.text(), /evil/)
+})
+
+test('a flood of interim responses ends the request', async (t) => {
+  const upstream = await rawUpstream(t, (socket) => {
+    const flood = () => socket.write('HTTP/1.1 102 Processing\r\n\r\n', () => socket.destroyed || flood())
+    flood()
+  })
+  const proxy = await proxyTo(t, { upstream: upstream.origin })
+  const client = rawClient(t, proxy.port, 'GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+  await client.until(ends('upstream_unreachable'))
+  await upstream.closed[0]
 })
 
 test('a client that leaves ends the upstream request', async (t) => {
@@ -373,6 +416,36 @@ test('a large upload crosses whole', async (t) => {
   client.socket.write(Buffer.alloc(size))
   await client.until((text) => text.includes('done'))
   assert.equal(received, size)
+})
+
+test('every byte of a body crosses unchanged, small and large', async (t) => {
+  const bytes = Buffer.from(Array.from({ length: 40_000 }, (_, n) => n % 256))
+  const upstream = createServer((req, res) => {
+    const body = bytes.subarray(0, Number(req.url!.slice(1)))
+    res.writeHead(200, { 'content-length': body.length, 'content-encoding': 'gzip' }).end(body)
+  })
+  const { port } = await proxyTo(t, { upstream: `http://127.0.0.1:${await open(t, upstream)}` })
+  for (const size of [256, 40_000]) {
+    const client = rawClient(t, port, `GET /${size} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`)
+    const { text } = await client.closed
+    assert.ok(Buffer.from(text.slice(text.indexOf('\r\n\r\n') + 4), 'latin1').equals(bytes.subarray(0, size)))
+  }
+})
+
+test('an upstream is known by the configured authority and name, and knows us by our certificate', async (t) => {
+  const { ca, server, client } = certificates
+  const upstream = createTlsServer({ ...server, ca, requestCert: true }, (_, res) => res.end('hello'))
+  const origin = `https://localhost:${await open(t, upstream)}`
+  const trusted = { ca, servername: 'orders.internal' }
+  const ask = async (tls: RouteConfig['tls']) => {
+    const proxy = await proxyTo(t, { upstream: origin, tls })
+    return (await rawClient(t, proxy.port, 'GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n').closed)
+      .text
+  }
+  assert.match(await ask({ ...trusted, cert: client.cert, key: new Secret(client.key) }), /hello/)
+  assert.match(await ask(trusted), /upstream_unreachable$/)
+  assert.match(await ask({ ca, cert: client.cert, key: new Secret(client.key) }), /upstream_unreachable$/)
+  assert.match(await ask({ servername: 'orders.internal' }), /upstream_unreachable$/)
 })
 
 test('closing waits for the requests in flight', async (t) => {

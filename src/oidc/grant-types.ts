@@ -1,0 +1,25 @@
+import type { BffError } from '../errors.ts'
+import type { TokenAnswer } from './token-answer.ts'
+
+/** What a token endpoint gave. Times in epoch ms; `obtainedAt` is when the request was sent. */
+export type GrantedTokens = {
+  readonly accessToken: string
+  readonly obtainedAt: number
+  readonly expiresAt: number
+  readonly refreshToken: string | undefined
+  readonly idToken: string | undefined
+  /** Claims of the verified ID token. */
+  readonly claims: { readonly sub: string; readonly [claim: string]: unknown } | undefined
+  /** Azure AD v1 names the resource it answered for. */
+  readonly resource: string | undefined
+}
+
+/** What an authorization request is bound to, and what its response is checked against. */
+export type AuthorizationChecks = {
+  readonly state: string
+  readonly nonce: string
+  readonly codeVerifier: string
+}
+
+/** A failed grant: our problem, and the answer it came from, if there was one. */
+export type FailedGrant = { readonly error: BffError; readonly answer: TokenAnswer | undefined }

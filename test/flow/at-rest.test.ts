@@ -1,0 +1,152 @@
+import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import { describe, test } from 'node:test'
+import { createSealing, type SealedPurpose, type Sealing } from '../../src/tokens/sealed.ts'
+import type { Browser } from '../kit/browser.ts'
+import { skipWithoutRedis, startRedis, type TestRedis } from '../kit/redis.ts'
+import { type RotatingProvider, startRotatingProvider } from '../kit/rotating-provider.ts'
+import { assertNoSecrets } from '../kit/secrets.ts'
+import { eventually } from './deadline.ts'
+import { BILLING, movableClock, ORDERS, type Scope, startShop, verdict } from './shop.ts'
+
+const PERSONS = ['ada.lovelace-4711', 'grace.hopper-4712']
+const KINDS = ['session', 'refresh_token', 'access_token', 'login'] as const
+
+describe('Redis at rest', { skip: skipWithoutRedis() }, () => {
+  test('neither a dump of Redis nor what was ever sent to it holds a token, a cookie, a session id or a name', async (t) => {
+    const { redis, provider, browsers, wire, keys } = await afterBusyDay(t)
+    const values = await contentOf(redis)
+    assert.ok(values.length >= 8, `only ${values.length} values to look at`)
+    const [folder] = (await redis.cli('CONFIG', 'GET', 'dir')).slice(-1)
+    await redis.cli('CONFIG', 'SET', 'rdbcompression', 'no')
+    await redis.cli('SAVE')
+    const dump = (await readFile(join(folder!, 'dump.rdb'))).toString('latin1')
+    assert.ok(dump.includes(values[0]!.key), 'the dump is readable')
+    assert.ok(wire().includes('HSET'), 'the commands were seen')
+
+    const cookies = browsers.flatMap(({ cookies }) => cookies.map(({ value }) => value))
+    const secrets = [
+      ...provider.issuedSecrets,
+      ...codeVerifiers(provider),
+      ...cookies,
+      ...cookies.map(sessionIdOf),
+      ...PERSONS.flatMap((person) => [person, `${person}@example.com`]),
+      ...keys,
+      provider.clientSecret,
+    ]
+    const listing = values.map(({ key, field, value }) => `${key} ${field} ${value}`).join('\n')
+    assertNoSecrets({ 'the content': listing, 'the dump': dump, 'the commands': wire() }, secrets)
+  })
+
+  test('the session keys alone open nothing; with the id in the cookie they do', async (t) => {
+    const { redis, browsers, shop } = await afterBusyDay(t)
+    const sealing = createSealing(shop.cloakroom.config.session.keys)
+    const values = (await contentOf(redis)).filter(({ field }) => field !== 'v')
+    const names = ['', ...values.flatMap(({ key, field }) => [key, field, ...key.split(/[:{}]+/)])]
+    const guesses = [...new Set([...names, ...names.map((name) => name.replace(/^at:/, ''))])]
+    for (const { key, field, value } of values)
+      assert.equal(opened(sealing, value, guesses), undefined, `${key} ${field}`)
+
+    const ids = browsers.flatMap(({ cookies }) => cookies.map(({ value }) => sessionIdOf(value)))
+    const openable = values.map(({ value }) => opened(sealing, value, ids))
+    assert.equal(openable.filter(Boolean).length, values.length, 'the same search finds what it should')
+    const other = createSealing([Buffer.alloc(32, 7)])
+    for (const { value } of values) assert.equal(opened(other, value, ids), undefined, 'the ids alone')
+  })
+})
+
+/** Two people signed in, renewed their tokens, one signed in again, one attempt is still under way. */
+async function afterBusyDay(t: Scope) {
+  const redis = await startRedis()
+  t.after(() => redis.stop())
+  const wire = await watchCommands(t, redis)
+  const provider = await startRotatingProvider({ control: { idTokenOnRefresh: true } })
+  t.after(() => provider.close())
+  const clock = movableClock()
+  const shop = await startShop(t, {
+    provider: provider.settings,
+    jwks: provider.endpoints.jwks,
+    redisUrl: redis.url,
+    now: clock.now,
+  })
+  const browsers: Browser[] = []
+  for (const person of PERSONS) {
+    provider.control.user = person
+    provider.control.idTokenClaims = { email: `${person}@example.com` }
+    const browser = shop.browser()
+    browsers.push(browser)
+    await browser.signIn()
+    for (const [path, audience] of [
+      ['/api/orders', ORDERS],
+      ['/api/billing', BILLING],
+      ['/api/orders', ORDERS],
+    ] as const) {
+      assert.deepEqual(verdict(await browser.fetch(path)), [200, audience])
+      clock.advance(300_000)
+    }
+  }
+  await browsers[0]!.fetch('/bff/login?returnUrl=/elsewhere')
+  const keys = shop.cloakroom.config.session.keys.map((key) => key.toString('base64url'))
+  assert.deepEqual([provider.counters.reuseDetected, provider.violations], [0, []])
+  return { redis, provider, browsers, wire, shop, keys }
+}
+
+type Stored = { readonly key: string; readonly field: string; readonly value: string }
+
+/** Every key with everything in it; an unknown type fails the test. */
+async function contentOf(redis: TestRedis): Promise<Stored[]> {
+  const keys = await redis.cli('--scan')
+  const perKey = keys.map(async (key): Promise<Stored[]> => {
+    const [type] = await redis.cli('TYPE', key)
+    if (type === 'string') return [{ key, field: '', value: (await redis.cli('GET', key))[0] ?? '' }]
+    assert.equal(type, 'hash', `${key} is neither string nor hash`)
+    const flat = await redis.cli('HGETALL', key)
+    return Array.from({ length: flat.length / 2 }, (_, at) => ({
+      key,
+      field: flat[2 * at]!,
+      value: flat[2 * at + 1]!,
+    }))
+  })
+  return (await Promise.all(perKey)).flat()
+}
+
+/** What one of the ids opens the value to, whatever it is said to be. */
+function opened(sealing: Sealing, value: string, ids: readonly string[]): string | undefined {
+  const purposes = ids.flatMap((id): SealedPurpose[] =>
+    KINDS.flatMap((kind) =>
+      [undefined, 'orders', 'billing'].map((name) => ({ id, kind, ...(name && { name }) })),
+    ),
+  )
+  for (const purpose of purposes) {
+    const text = sealing.open(purpose, value)
+    if (text !== undefined) return text
+  }
+  return undefined
+}
+
+/** The id that a session cookie carries signed; a login cookie's value is the id itself. */
+function sessionIdOf(cookie: string): string {
+  return /^s:([^.]+)\./.exec(decodeURIComponent(cookie))?.[1] ?? cookie
+}
+
+function codeVerifiers(provider: RotatingProvider): string[] {
+  return provider
+    .tokenRequests()
+    .flatMap(({ form }) => form.filter(([name]) => name === 'code_verifier').map(([, value]) => value))
+}
+
+/** Redis' own MONITOR: every command with its arguments, as a tracing tool would see it. */
+async function watchCommands(t: Scope, redis: TestRedis): Promise<() => string> {
+  const socket = connect(redis.port, '127.0.0.1')
+  t.after(() => socket.destroy())
+  let text = ''
+  socket.setEncoding('latin1').on('data', (chunk: string) => {
+    text += chunk
+  })
+  socket.on('error', () => undefined)
+  socket.write('MONITOR\r\n')
+  await eventually('MONITOR is on', () => text.startsWith('+OK'))
+  return () => text
+}

@@ -1,0 +1,223 @@
+import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { describe, type TestContext, test } from 'node:test'
+import { type Browser, createBrowser, type Exchange } from '../kit/browser.ts'
+import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
+import { startReplica, writeReplicaConfig } from '../kit/replica.ts'
+import { startRotatingProvider } from '../kit/rotating-provider.ts'
+import { assertNoSecrets } from '../kit/secrets.ts'
+import { jwtClaims } from '../kit/signing.ts'
+import { signedInAtAzure } from './azure-shop.ts'
+import { eventually } from './deadline.ts'
+import { APP, BILLING, ORDERS, startApis, verdict } from './shop.ts'
+
+const PERSON = 'ada.lovelace-4711'
+const EMAIL = 'ada.lovelace-4711@example.com'
+
+describe('nothing leaks', () => {
+  test('of a whole day with every kind of failure, browser, log and admin pages hold no secret', {
+    skip: skipWithoutRedis(),
+  }, async (t) => {
+    const day = await startDay(t)
+    await ordinaryHours(day)
+    await troubleAtTheProvider(day)
+    await troubleWithRedis(day)
+    await troubleUpstream(day)
+    const logouts = await signOuts(day)
+    await day.visitAdmin()
+
+    const log = [...day.replica.stdout, ...day.replica.stderr].join('\n')
+    const cookies = day.browsers.flatMap(({ exchanges }) => exchanges.flatMap(cookieValues))
+    const cookieSecrets = [...cookies, ...cookies.map(sessionIdOf)].filter((value) => value.length >= 8)
+    const secrets = [...day.secrets(), ...day.provider.issuedSecrets, ...codeVerifiers(day)]
+    assert.ok(secrets.length > 20 && cookieSecrets.length > 10 && day.adminPages.length > 5)
+    assert.match(log, /provider_unavailable/)
+    assert.match(log, /invalid_grant/)
+    assert.match(log, /store_unavailable/)
+    assertNoSecrets({ log, admin: day.adminPages.join('\n') }, [
+      ...secrets,
+      ...cookieSecrets,
+      ...[PERSON, EMAIL, ...logouts.handles],
+    ])
+    for (const browser of day.browsers) assertNothingAtTheBrowser(browser, secrets, cookieSecrets)
+    assert.equal(logouts.hints, 2)
+  })
+
+  test("the texts of Azure AD's errors, with their names and mails, reach neither browser nor log", async (t) => {
+    for (const version of ['v1', 'v2'] as const)
+      for (const outcome of ['wrong-directory', 'invalid-resource', 'secret-expired', 'step-up'] as const) {
+        const { azure, shop, browser, setBilling } = await signedInAtAzure(t, version)
+        setBilling({ outcome })
+        const refused = await browser.fetch('/api/billing')
+        const log = shop.cloakroom.logs.join('\n')
+        assert.ok(refused.status >= 400)
+        assert.match(log, /"errorCodes":"\d+"/, 'the operator learns the code')
+        for (const text of [log, refused.body, refused.rawHeaders.join('\n')])
+          assert.doesNotMatch(text, /AADSTS|contoso\.com\.|jürgen|essential|Trace ID/, outcome)
+        assertNoSecrets({ ...browser.haystacks(), log }, [...azure.issuedSecrets, azure.clientSecret ?? ''])
+      }
+  })
+})
+
+type Day = Awaited<ReturnType<typeof startDay>>
+
+/** A process of its own, so that everything it prints is seen. */
+async function startDay(t: TestContext) {
+  const [provider, redis] = await Promise.all([
+    startRotatingProvider({ control: { user: PERSON, idTokenClaims: { email: EMAIL } } }),
+    startRedis({ args: ['--appendonly', 'yes', '--appendfsync', 'always'] }),
+  ])
+  const { config, billing } = await startApis(t, {
+    provider: provider.settings,
+    jwks: provider.endpoints.jwks,
+    redisUrl: redis.url,
+  })
+  const shared = await writeReplicaConfig(config)
+  const replica = await startReplica({ configFile: shared.file })
+  t.after(async () => {
+    await replica.stop()
+    await Promise.all([provider.close(), redis.stop(), shared.remove()])
+  })
+  const { session } = JSON.parse(await readFile(shared.file, 'utf8'))
+  const browsers: Browser[] = []
+  const adminPages: string[] = []
+  const newBrowser = () => {
+    const browser = createBrowser({ origin: APP, connect: { [APP]: replica.listenUrl } })
+    t.after(() => browser.close())
+    browsers.push(browser)
+    return browser
+  }
+  return {
+    ...{ provider, redis, replica, billing, browsers, adminPages, newBrowser },
+    secrets: (): string[] => [provider.clientSecret, ...session.keys],
+    async signedIn() {
+      const browser = newBrowser()
+      await browser.signIn()
+      return browser
+    },
+    async visitAdmin() {
+      for (const path of ['/metrics', '/readyz', '/livez', '/nowhere']) {
+        const answer = await fetch(replica.adminUrl + path)
+        adminPages.push(`${JSON.stringify([...answer.headers])}\n${await answer.text()}`)
+      }
+    },
+  }
+}
+
+async function ordinaryHours({ newBrowser, visitAdmin }: Day): Promise<void> {
+  const browser = newBrowser()
+  await browser.fetch('/bff/user')
+  await browser.fetch('/api/orders')
+  await browser.signIn({ returnUrl: '/home?x=1' })
+  await browser.fetch('/bff/user')
+  assert.deepEqual(verdict(await browser.fetch('/api/orders/1?q=2')), [200, ORDERS])
+  assert.deepEqual(verdict(await browser.fetch('/api/billing/1')), [200, BILLING])
+  await browser.fetch('/api/orders', { headers: { 'x-csrf': '' } })
+  await browser.fetch('/bff/logout?sid=wrong')
+  await browser.fetch('/bff/login?returnUrl=https://evil.test')
+  await browser.fetch('/bff/nowhere')
+  const callback = browser.exchanges.find(({ url }) => url.pathname === '/bff/callback')
+  assert.equal((await browser.navigate(callback!.url.href)).status, 400, 'a code is good once')
+  await visitAdmin()
+}
+
+async function troubleAtTheProvider({ provider, signedIn, newBrowser, visitAdmin }: Day): Promise<void> {
+  for (const fault of [
+    { kind: 'status', status: 503 },
+    { kind: 'status', status: 401 },
+    { kind: 'drop-after' },
+  ] as const) {
+    const browser = await signedIn()
+    provider.control.fault = { ...fault, leg: 'refresh' }
+    assert.ok((await browser.fetch('/api/billing')).status >= 500)
+    provider.control.fault = undefined
+  }
+  const revoked = await signedIn()
+  const token = provider.issuedSecrets.findLast((secret) => secret.startsWith('rt_')) ?? ''
+  const { clientId: client_id, clientSecret: client_secret } = provider
+  await fetch(provider.endpoints.revocation, {
+    method: 'POST',
+    body: new URLSearchParams({ client_id, client_secret, token }),
+  })
+  assert.deepEqual(verdict(await revoked.fetch('/api/billing')), [401, 'session_required'])
+  for (const atSignIn of [
+    { fault: { kind: 'status', status: 500, leg: 'code' } as const },
+    { fault: { kind: 'drop-after', leg: 'code' } as const },
+    { authorizationError: { error: 'access_denied', error_description: `${EMAIL} said no` } },
+  ]) {
+    Object.assign(provider.control, atSignIn)
+    assert.ok((await newBrowser().signIn()).status >= 400)
+    Object.assign(provider.control, { fault: undefined, authorizationError: undefined })
+  }
+  await visitAdmin()
+}
+
+async function troubleWithRedis({ redis, signedIn, newBrowser, visitAdmin }: Day): Promise<void> {
+  const browser = await signedIn()
+  await redis.kill()
+  await eventually('Redis is missed', async () => (await browser.fetch('/api/orders')).status === 503)
+  for (const path of ['/bff/user', '/api/billing', '/bff/login']) await browser.fetch(path)
+  await browser.fetch('/bff/logout', { method: 'POST' })
+  await newBrowser().navigate(`${APP}/bff/login`)
+  await visitAdmin()
+  await redis.restart()
+  await eventually('Redis is back', async () => (await browser.fetch('/api/orders')).status === 200)
+}
+
+async function troubleUpstream({ billing, signedIn, visitAdmin }: Day): Promise<void> {
+  const browser = await signedIn()
+  await billing.close()
+  assert.equal((await browser.fetch('/api/billing')).status, 502)
+  await visitAdmin()
+}
+
+/** One logout by link and one by script; both must carry the ID token as `id_token_hint`, and nothing else may. */
+async function signOuts({ signedIn, browsers }: Day): Promise<{ hints: number; handles: string[] }> {
+  const byLink = await signedIn()
+  const logoutUrl = (await byLink.fetch('/bff/user')).json()['bff:logout_url']
+  const left = await byLink.navigate(logoutUrl, { from: APP })
+  assert.equal(left.url.href, `${APP}/`)
+  const byScript = await signedIn()
+  assert.equal((await byScript.fetch('/bff/logout', { method: 'POST' })).status, 200)
+  const texts = browsers.flatMap(({ exchanges }) => exchanges.filter(isOurs).map(textOf))
+  const hints = texts.flatMap((text) => text.match(/id_token_hint=eyJ[\w.-]+/g) ?? [])
+  for (const hint of hints) assert.equal(jwtClaims(hint.split('=')[1]!)?.sub, PERSON)
+  return { hints: hints.length, handles: [new URL(logoutUrl, APP).searchParams.get('sid') ?? ''] }
+}
+
+function assertNothingAtTheBrowser(browser: Browser, secrets: string[], cookieSecrets: string[]): void {
+  for (const exchange of browser.exchanges.filter(isOurs)) {
+    const { method, url, status, headers } = exchange
+    const where = `${method} ${url.pathname} → ${status}`
+    const text = textOf(exchange)
+    // The one exception (OpenID Connect RP-Initiated Logout 1.0 §2).
+    const scanned = url.pathname === '/bff/logout' ? text.replace(/id_token_hint=[\w.-]+/, '') : text
+    assertNoSecrets({ [where]: scanned }, [...secrets, ...cookieSecrets])
+    assertNoSecrets({ [`${where}, Set-Cookie`]: (headers['set-cookie'] ?? []).join('\n') }, secrets)
+  }
+}
+
+function isOurs({ url }: Exchange): boolean {
+  return url.origin === APP
+}
+
+/** Everything of an answer but its Set-Cookie lines. */
+function textOf({ rawHeaders, body }: Exchange): string {
+  const lines = rawHeaders.flatMap((name, at) => (at % 2 ? [] : [`${name}: ${rawHeaders[at + 1]}`]))
+  return [...lines.filter((line) => !/^set-cookie:/i.test(line)), body].join('\n')
+}
+
+function cookieValues(exchange: Exchange): string[] {
+  return isOurs(exchange)
+    ? (exchange.headers['set-cookie'] ?? []).map((line) => /^[^=]+=([^;]*)/.exec(line)?.[1] ?? '')
+    : []
+}
+
+function sessionIdOf(cookie: string): string {
+  return /^s:([^.]+)\./.exec(decodeURIComponent(cookie))?.[1] ?? cookie
+}
+
+function codeVerifiers({ provider }: Day): string[] {
+  const fields = provider.tokenRequests().flatMap(({ form }) => form)
+  return fields.filter(([name]) => name === 'code_verifier').map(([, value]) => value)
+}

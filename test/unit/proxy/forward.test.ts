@@ -1,0 +1,148 @@
+import assert from 'node:assert/strict'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { test } from 'node:test'
+import type { RouteConfig } from '../../../src/config/config.ts'
+import { BffError } from '../../../src/errors.ts'
+import { createForward, type ForwardDeps, type ForwardedFacts } from '../../../src/proxy/forward.ts'
+import { compileRoutes } from '../../../src/proxy/route-table.ts'
+import type { OutboundRequest } from '../../../src/proxy/upstream.ts'
+import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
+import { routeWith } from './routes.ts'
+import { site } from './sockets.ts'
+
+const SESSION = { hash: sessionHash('s'), claims: { sub: 'u1' } } as unknown as BffSession
+
+function headersOf({ headers }: OutboundRequest): Record<string, string> {
+  return Object.fromEntries(headers.flatMap((name, i) => (i % 2 ? [] : [[name, headers[i + 1]!]])))
+}
+
+/** Runs one request through the hot path; `steps` is what was asked, in order. */
+async function run({
+  route,
+  request,
+  ...deps
+}: Partial<ForwardDeps> & { route: Partial<RouteConfig>; request?: Partial<IncomingMessage> }) {
+  const steps: string[] = []
+  const sent: OutboundRequest[] = []
+  const facts: ForwardedFacts = { id: 'r-1' }
+  const answered: { status?: number; headers?: Record<string, string> } = {}
+  const res = {
+    writeHead: (status: number, headers: Record<string, string>) =>
+      Object.assign(answered, { status, headers }),
+    end: () => {},
+  } as unknown as ServerResponse
+  const forward = createForward({
+    match: compileRoutes([routeWith({ path: '/api', resource: 'orders', id: 'orders', ...route })]),
+    requireSameOrigin: () => steps.push('origin'),
+    findSession: () => {
+      steps.push('session')
+      return SESSION
+    },
+    accessToken: (_, resource) => {
+      steps.push(`token ${resource}`)
+      return { value: 'at-1', expiresAt: 0 }
+    },
+    send: async (_, __, outbound) => {
+      steps.push('send')
+      sent.push(outbound)
+    },
+    clientAddress: () => '203.0.113.7',
+    factsOf: () => facts,
+    isTopLevelNavigation: ({ headers }) => headers['sec-fetch-mode'] === 'navigate',
+    loginUrl: ({ url }) => `/bff/login?returnUrl=${encodeURIComponent(url!)}`,
+    site,
+    ...deps,
+  })
+  const req = {
+    method: 'GET',
+    url: '/api/x?y=1',
+    headers: {},
+    rawHeaders: [],
+    ...request,
+  } as unknown as IncomingMessage
+  const outcome = await forward(req, res).catch((error) => (error instanceof BffError ? error.code : error))
+  return { outcome, steps, sent, facts, answered }
+}
+
+test('a request passes every step in order and goes out with the token', async () => {
+  const { outcome, steps, sent, facts } = await run({ route: { rewrite: '/v1' } })
+  assert.equal(outcome, true)
+  assert.deepEqual(steps, ['origin', 'session', 'token orders', 'send'])
+  assert.equal(sent[0]!.target, '/v1/x?y=1')
+  assert.equal(sent[0]!.session, SESSION.hash)
+  assert.equal(headersOf(sent[0]!).authorization, 'Bearer at-1')
+  assert.deepEqual(facts, {
+    id: 'r-1',
+    route: 'orders',
+    resource: 'orders',
+    session: SESSION.hash.slice(0, 12),
+  })
+})
+
+test('answers that come later are waited for', async () => {
+  const { sent } = await run({
+    route: {},
+    findSession: async () => SESSION,
+    accessToken: async () => ({ value: 'at-2', expiresAt: 0 }),
+  })
+  assert.equal(headersOf(sent[0]!).authorization, 'Bearer at-2')
+})
+
+test('a path without a route is left to somebody else', async () => {
+  const { outcome, steps } = await run({ route: {}, request: { url: '/other' } })
+  assert.equal(outcome, false)
+  assert.deepEqual(steps, [])
+})
+
+test('without a session a required route is refused and nothing is sent', async () => {
+  const { outcome, steps } = await run({ route: {}, findSession: () => undefined })
+  assert.equal(outcome, 'session_required')
+  assert.deepEqual(steps, ['origin'])
+})
+
+test('an optional route goes out without a token when nobody is signed in', async () => {
+  const { sent } = await run({ route: { auth: 'optional' }, findSession: () => undefined })
+  assert.equal(headersOf(sent[0]!).authorization, undefined)
+  assert.equal(sent[0]!.session, undefined)
+})
+
+test('an anonymous route never looks at the session', async () => {
+  const { steps } = await run({ route: { auth: 'anonymous' } })
+  assert.deepEqual(steps, ['origin', 'send'])
+})
+
+test('a route without a resource sends no token', async () => {
+  const { steps, sent } = await run({ route: { resource: undefined } })
+  assert.deepEqual(steps, ['origin', 'session', 'send'])
+  assert.equal(headersOf(sent[0]!).authorization, undefined)
+})
+
+function refuse(): never {
+  throw new BffError('rate_limited', 'no')
+}
+for (const step of ['requireSameOrigin', 'findSession', 'accessToken', 'send'] as const) {
+  test(`a refusal by ${step} leaves as it is`, async () => {
+    assert.equal((await run({ route: {}, [step]: refuse })).outcome, 'rate_limited')
+    if (step === 'requireSameOrigin') return
+    assert.equal((await run({ route: {}, [step]: async () => refuse() })).outcome, 'rate_limited')
+  })
+}
+
+test('a person who opens a page without a session is sent to sign in and back', async () => {
+  const { outcome, answered } = await run({
+    route: { csrf: 'fetch-metadata' },
+    request: { headers: { 'sec-fetch-mode': 'navigate' } },
+    findSession: () => undefined,
+  })
+  assert.equal(outcome, true)
+  assert.equal(answered.status, 302)
+  assert.equal(answered.headers!.location, '/bff/login?returnUrl=%2Fapi%2Fx%3Fy%3D1')
+  assert.equal(answered.headers!['cache-control'], 'no-store')
+})
+
+test('a script on such a route, and a person on any other, is refused instead', async () => {
+  const signedOut = { findSession: () => undefined }
+  const navigation = { headers: { 'sec-fetch-mode': 'navigate' } }
+  assert.equal((await run({ route: { csrf: 'fetch-metadata' }, ...signedOut })).outcome, 'session_required')
+  assert.equal((await run({ route: {}, request: navigation, ...signedOut })).outcome, 'session_required')
+})
