@@ -18,7 +18,7 @@ import { parseReturnUrl } from './oidc/return-url.ts'
 import { ownCookieNames } from './proxy/cookies.ts'
 import { createForward } from './proxy/forward.ts'
 import { compileRoutes } from './proxy/route-table.ts'
-import { createTunnel, type Tunnel } from './proxy/tunnel.ts'
+import { createTunnel } from './proxy/tunnel.ts'
 import { createUpstreams } from './proxy/upstream.ts'
 import type { createSessions } from './session/session.ts'
 import type { SessionHash, Store } from './store/port.ts'
@@ -70,13 +70,15 @@ export function composePublic(rooms: Rooms) {
     ...passage,
     // express-session takes an answer to put its cookie on; an upgrade has none, and needs none.
     findSession: (req) => sessions.find(req, new ServerResponse(req)),
+    peekSession: (req) => sessions.peek(req, new ServerResponse(req)),
+    now: rooms.now,
     requestId: () => randomUUID(),
     allowedOrigins,
     problemFor: (error) => problemAnswer(error, { loginUrl: loginUrlFor(basePath) }),
     observe: (route, status) => metrics.request(route, 'UPGRADE', status, 0),
   })
   const unsubscribe = store.invalidations.onInvalidate((hash) => {
-    if (hash !== undefined && tunnel.count() > 0) endTunnelsOfEnded(store, tunnel, hash)
+    if (hash !== undefined) endStreamsOfEnded(store, hash, [tunnel, upstreams])
   })
   const edge = createEdge({
     publicUrl,
@@ -90,13 +92,17 @@ export function composePublic(rooms: Rooms) {
   return { edge, tunnel, upstreams, unsubscribe }
 }
 
+type Streams = { hasSession(hash: SessionHash): boolean; endSession(hash: SessionHash): void }
+
 /** The channel also tells of sessions that only changed: the store knows which it was. */
-function endTunnelsOfEnded(store: Store, tunnel: Tunnel, hash: SessionHash): void {
+function endStreamsOfEnded(store: Store, hash: SessionHash, streams: readonly Streams[]): void {
+  const concerned = streams.filter((kind) => kind.hasSession(hash))
+  if (concerned.length === 0) return
   store.sessions.read(hash, { slide: false }).then(
     (found) => {
-      if (!found) tunnel.endSession(hash)
+      if (!found) for (const kind of concerned) kind.endSession(hash)
     },
-    // Without the store nobody can say that the session ended; its tunnels end when it is known.
+    // Without the store nobody can say that the session ended; its streams end when it is known.
     () => undefined,
   )
 }

@@ -63,15 +63,9 @@ const ALLOWED = new Set([
   'err',
 ])
 
-/** Lines are gathered up to this size, or for this long, before they are written: a write costs more than a line. */
-const GATHERED_BYTES = 8192
-const GATHERED_MS = 100
-/** When nobody reads the log, what exceeds this is lost rather than the service. */
-const HELD_BYTES = 32 * 1024 * 1024
-
 /**
- * Writes JSON lines to `destination`, or to standard output in the background: `info` within 100 ms, `warn` and
- * `error` at once, everything before an orderly exit.
+ * Writes JSON lines to `destination`, or to standard output: `info` within 100 ms, `warn` and `error` at once, and
+ * everything before the process exits.
  */
 export function createLogger(
   options: { level?: string; destination?: { write(line: string): void } } = {},
@@ -84,30 +78,47 @@ export function createLogger(
     // Our own `err` is already reduced to safe fields; pino's serializer would look for a stack.
     serializers: { err: (err: unknown) => err },
   }
-  const output = options.destination ? undefined : standardOutput()
+  const output = options.destination ? undefined : gatheredOutput()
   const log = pino(settings, options.destination ?? output!)
-  const flush = () => output?.flush()
   return {
     info: (fields, message) => log.info(fields, message),
     warn(fields, message) {
       log.warn(fields, message)
-      flush()
+      output?.flush()
     },
     error(fields, message) {
       log.error(fields, message)
-      flush()
+      output?.flush()
     },
   }
 }
 
-function standardOutput() {
-  return pino.destination({
-    dest: 1,
-    sync: false,
-    minLength: GATHERED_BYTES,
-    periodicFlush: GATHERED_MS,
-    maxLength: HELD_BYTES,
-  })
+const GATHERED_LINES = 64
+const GATHERED_MS = 100
+
+/** Standard output, some lines at a time: under load a write to it costs more than all the rest of a line. */
+function gatheredOutput() {
+  const output = pino.destination({ dest: 1, sync: true })
+  let lines: string[] = []
+  let timer: NodeJS.Timeout | undefined
+
+  function flush(): void {
+    clearTimeout(timer)
+    timer = undefined
+    if (lines.length === 0) return
+    const text = lines.join('')
+    lines = []
+    output.write(text)
+  }
+  // Comes after an uncaught exception too.
+  process.on('exit', flush)
+  return {
+    flush,
+    write(line: string): void {
+      if (lines.push(line) === GATHERED_LINES) flush()
+      else timer ??= setTimeout(flush, GATHERED_MS).unref()
+    },
+  }
 }
 
 function onlyAllowed(fields: Record<string, unknown>): Record<string, unknown> {

@@ -4,6 +4,8 @@ import type { BffSession } from '../session/bff-session.ts'
 export type LiveConnections = {
   /** Notes a connection; `end` cuts it. Returns what forgets it again. */
   add(session: BffSession['hash'] | undefined, end: () => void): () => void
+  /** Whether any connection of the session is open. */
+  hasSession(session: BffSession['hash']): boolean
   /** Cuts every connection of a session that ended. */
   endSession(session: BffSession['hash']): void
   /** Cuts everything, at shutdown. */
@@ -38,5 +40,5 @@ export function createLiveConnections(): LiveConnections {
     for (const ends of bySession.values()) open += ends.size
     return open
   }
-  return { add, endSession, endAll, count }
+  return { add, hasSession: (session) => bySession.has(session), endSession, endAll, count }
 }

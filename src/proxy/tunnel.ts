@@ -41,6 +41,8 @@ export type TunnelDeps = {
 export type Tunnel = {
   /** Listener for a server's `upgrade` event; never rejects. */
   upgrade(req: IncomingMessage, socket: Socket, head: Buffer): Promise<void>
+  /** Whether any tunnel of the session is open. */
+  hasSession(session: BffSession['hash']): boolean
   /** Cuts the tunnels of a session that ended. */
   endSession(session: BffSession['hash']): void
   /** Cuts every tunnel and refuses new ones. */
@@ -109,7 +111,8 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     isClosing = true
     live.endAll()
   }
-  return { upgrade, endSession: live.endSession, closeAll, count: live.count }
+  const { hasSession, endSession, count } = live
+  return { upgrade, hasSession, endSession, closeAll, count }
 }
 
 async function requireSession(

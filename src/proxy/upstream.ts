@@ -33,6 +33,8 @@ export type Upstreams = {
   readonly send: Send
   /** Ends the event streams of a session that ended. */
   endSession(session: BffSession['hash']): void
+  /** Whether the session has a response open that has no end of its own. */
+  hasSession(session: BffSession['hash']): boolean
   /** Resolves when every request in flight has ended; takes no new ones. */
   close(): Promise<void>
   /** Ends every request in flight. */
@@ -63,7 +65,7 @@ export function createUpstreams(routes: readonly RouteConfig[]): Upstreams {
   async function destroy(): Promise<void> {
     await Promise.all(Array.from(pools.values(), ({ dispatcher }) => dispatcher.destroy()))
   }
-  return { send, endSession: live.endSession, close, destroy }
+  return { send, hasSession: live.hasSession, endSession: live.endSession, close, destroy }
 }
 
 type UpstreamPool = Dispatch & { readonly dispatcher: Dispatcher }

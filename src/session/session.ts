@@ -73,9 +73,10 @@ export function createSessions(deps: SessionsDeps): Sessions {
       return copy.load(cookieValue, sessionHash(sessionIdOf(cookieValue)), () => read(req, res, load))
     },
     async peek(req, res) {
-      return readSessionCookie(req.headers.cookie, config.cookie.name) === undefined
-        ? undefined
-        : read(req, res, loadPeeking)
+      if (readSessionCookie(req.headers.cookie, config.cookie.name) === undefined) return undefined
+      // express-session would answer a second look at one request from the first.
+      delete (req as WithSession).session
+      return read(req, res, loadPeeking)
     },
     async signIn(req, res, user) {
       await load(req, res)

@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import type { RouteConfig } from '../../../src/config/config.ts'
+import { ownCookieNames } from '../../../src/proxy/cookies.ts'
+import {
+  compileHeaderRules,
+  type OurRequestFields,
+  requestHeaders,
+  responseHeaders,
+} from '../../../src/proxy/headers.ts'
+import { routeWith } from './routes.ts'
+
+const site = {
+  publicUrl: 'https://app.example.com',
+  isOwnCookie: ownCookieNames('__Host-Http-cloakroom'),
+}
+
+function rulesFor(parts: Partial<RouteConfig> = {}) {
+  return compileHeaderRules(routeWith({ path: '/api', ...parts }), site)
+}
+
+const OURS: OurRequestFields = { clientAddress: '203.0.113.7', requestId: 'r-1' }
+
+function _toUpstream(raw: string[], ours: Partial<OurRequestFields> = {}, parts: Partial<RouteConfig> = {}) {
+  return requestHeaders(rulesFor(parts), raw, { ...OURS, ...ours })
+}
+
+function toClient(raw: string[], parts: Partial<RouteConfig> = {}, isAuthenticated = false) {
+  return responseHeaders(
+    rulesFor(parts),
+    raw.map((text) => Buffer.from(text, 'latin1')),
+    isAuthenticated,
+  )
+}
+
+/** All values of a field, whatever the spelling of its name. */
+function valuesOf(fields: string[], name: string): string[] {
+  return fields.filter((_, i) => i % 2 === 1 && fields[i - 1]!.toLowerCase() === name)
+}
+
+describe('to the browser', () => {
+  test('ordinary fields cross unchanged and in order, latin-1 bytes too', () => {
+    const raw = [
+      'Date',
+      'x',
+      'ETag',
+      '"a"',
+      'Vary',
+      'Accept',
+      'Vary',
+      'Origin',
+      'X-Name',
+      'caf\u00e9',
+      'Content-Encoding',
+      'gzip',
+    ]
+    assert.deepEqual(toClient(raw), raw)
+  })
+
+  const DROPPED = [
+    ['Connection', 'close'],
+    ['Keep-Alive', 'timeout=5'],
+    ['Transfer-Encoding', 'chunked'],
+    ['Upgrade', 'h2'],
+    ['Trailer', 'x'],
+    ['Proxy-Authenticate', 'Basic'],
+    ['Access-Control-Allow-Origin', 'https://evil.example'],
+    ['access-control-allow-credentials', 'true'],
+    ['Clear-Site-Data', '"*"'],
+    ['Strict-Transport-Security', 'max-age=0'],
+    ['Cloakroom-Error', 'session_required'],
+    ['Set-Cookie', '__Host-Http-cloakroom=x; Path=/'],
+    ['Set-Cookie', '__host-http-CLOAKROOM=x'],
+    ['set-cookie', ' __Host-Http-cloakroom =x'],
+    ['Set-Cookie', '=__Host-Http-cloakroom=x'],
+    ['Set-Cookie', '__Host-Http-cloakroom-login-1=x'],
+  ]
+  for (const [name = '', value = ''] of DROPPED) {
+    test(`the upstream's ${name}: ${value} does not cross`, () => {
+      assert.deepEqual(toClient([name, value, 'X-Kept', '1']), ['X-Kept', '1'])
+    })
+  }
+
+  test("the upstream's other cookies cross one by one", () => {
+    const raw = ['Set-Cookie', 'a=1; Path=/', 'Set-Cookie', '__Host-Http-cloakroom=x', 'Set-Cookie', 'b=2']
+    assert.deepEqual(valuesOf(toClient(raw), 'set-cookie'), ['a=1; Path=/', 'b=2'])
+  })
+
+  test('what Connection names is removed', () => {
+    assert.deepEqual(toClient(['X-Hop', '1', 'Connection', 'x-hop, close', 'X-Kept', '2']), ['X-Kept', '2'])
+  })
+
+  test('an answer for a session is private unless the upstream says how to cache it', () => {
+    assert.deepEqual(toClient([], {}, true), ['cache-control', 'private'])
+    assert.deepEqual(toClient(['Cache-Control', 'no-cache'], {}, true), ['Cache-Control', 'no-cache'])
+    assert.deepEqual(toClient([], {}, false), [])
+  })
+
+  const CHALLENGES: [value: string, name: string][] = [
+    ['Bearer error="invalid_token"', 'WWW-Authenticate'],
+    ['Basic realm="x"', 'x-upstream-www-authenticate'],
+    ['Negotiate', 'x-upstream-www-authenticate'],
+    ['NTLM', 'x-upstream-www-authenticate'],
+    ['Bearer realm="x", digest realm="y"', 'x-upstream-www-authenticate'],
+    ['Bearer realm="basic"', 'WWW-Authenticate'],
+  ]
+  for (const [value, name] of CHALLENGES) {
+    test(`the challenge ${value} crosses as ${name}`, () => {
+      assert.deepEqual(toClient(['WWW-Authenticate', value]), [name, value])
+    })
+  }
+
+  const orders = { path: '/api/orders', upstream: 'http://orders.test:8080', rewrite: '/v1' }
+  const kept = { path: '/api', upstream: 'http://api.test' }
+  const root = { path: '/', upstream: 'https://spa.test', rewrite: '/v1' }
+  const LOCATIONS: [route: Partial<RouteConfig>, location: string, seen: string][] = [
+    [orders, 'http://orders.test:8080/v1/42?x=1#f', 'https://app.example.com/api/orders/42?x=1#f'],
+    [orders, 'HTTP://Orders.Test:8080/v1', 'https://app.example.com/api/orders'],
+    [orders, '//orders.test:8080/v1/42', 'https://app.example.com/api/orders/42'],
+    [orders, '/v1/42', 'https://app.example.com/api/orders/42'],
+    [orders, '/v1?x', 'https://app.example.com/api/orders?x'],
+    [orders, '/v10/42', '/v10/42'],
+    [orders, 'http://orders.test:8080/other', 'https://app.example.com/other'],
+    [orders, 'http://orders.test:8080', 'https://app.example.com/'],
+    [orders, 'http://orders.test:8080?x', 'https://app.example.com/?x'],
+    [orders, '42', '42'],
+    [orders, 'http://orders.test:8080.evil.example/', 'http://orders.test:8080.evil.example/'],
+    [orders, 'http://orders.test:8080@evil.example/', 'http://orders.test:8080@evil.example/'],
+    [orders, 'https://elsewhere.example/v1', 'https://elsewhere.example/v1'],
+    [orders, '//evil.example/v1', '//evil.example/v1'],
+    [kept, '/api/x', '/api/x'],
+    [kept, 'http://api.test/api/x', 'https://app.example.com/api/x'],
+    [kept, 'http://api.test:80/api/x', 'https://app.example.com/api/x'],
+    [root, '/v1//evil.example', 'https://app.example.com//evil.example'],
+    [root, '/v1/\\evil.example', 'https://app.example.com/\\evil.example'],
+    [root, 'https://spa.test:443/v1', 'https://app.example.com/'],
+  ]
+  for (const [route, location, seen] of LOCATIONS) {
+    test(`on ${route.path} the location ${location} is seen as ${seen}`, () => {
+      assert.deepEqual(toClient(['Location', location], route), ['Location', seen])
+    })
+  }
+})
