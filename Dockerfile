@@ -14,7 +14,8 @@ COPY package.json package-lock.json ./
 RUN npm ci --ignore-scripts --no-audit --no-fund
 COPY tsconfig.json tsconfig.build.json ./
 COPY src ./src
-RUN npm run build && npm prune --omit=dev --ignore-scripts --no-audit --no-fund
+# Of the peer dependencies only connect-redis's `redis` goes: Redis is reached with ioredis.
+RUN npm run build && npm prune --omit=dev --omit=peer --ignore-scripts --no-audit --no-fund
 
 FROM ${RUNTIME_IMAGE} AS runtime
 ARG VERSION=0.1.0

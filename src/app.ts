@@ -52,6 +52,7 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
     copy: copies.tokens,
     provider,
     isClientResource: (name) => config.resources[name]?.grant === 'client_credentials',
+    offersUncertain: config.provider.reusesRefreshTokens !== false,
     providerTimeoutMs: config.provider.timeoutMs,
     now,
     observe: {

@@ -24,7 +24,8 @@ export type DemoOptions = {
 /** A demo that listens. */
 export type Demo = {
   readonly publicUrl: string
-  readonly consoleUrl: string
+  /** Origin of its probes and metrics. */
+  readonly adminUrl: string
   /** The YAML that this Cloakroom runs with; holds no secret. */
   readonly configText: string
   close(): Promise<void>
@@ -78,7 +79,7 @@ export async function startDemo(options: DemoOptions): Promise<Demo> {
     const { adminPort } = await cloakroom.listen()
     return {
       publicUrl,
-      consoleUrl: `http://127.0.0.1:${adminPort}`,
+      adminUrl: `http://127.0.0.1:${adminPort}`,
       configText,
       async close() {
         await cloakroom.close()
@@ -134,12 +135,12 @@ function portOf(text: string): number | null {
   return /^\d+$/.test(text) && port >= 1 && port <= 65535 ? port : null
 }
 
-function greeting({ publicUrl, consoleUrl }: Demo): string {
+function greeting({ publicUrl, adminUrl }: Demo): string {
   return `
   Cloakroom's demo is open:  ${publicUrl}
 
   Sign in as Ada Lovelace, Grace Hopper or anybody, and watch the tokens of two APIs being renewed.
-  For operators: the console at ${consoleUrl}, --print-config, --verbose. Ctrl+C ends it.
+  For operators: metrics at ${adminUrl}/metrics, --print-config, --verbose. Ctrl+C ends it.
 
 `
 }

@@ -32,7 +32,7 @@ export function configFields(kit: FieldKit) {
       tests: kit
         .listOf(testFields(kit), '[{ request: GET /api/orders, expect: { route: orders } }]')
         .prefault([])
-        .describe('Checked by `cloakroom check`, at the start and before every reload.'),
+        .describe('Checked by `cloakroom check` and at every start: a config that breaks one is refused.'),
     })
     .meta({ title: 'Cloakroom configuration' })
 }
@@ -41,7 +41,7 @@ function adminFields(kit: FieldKit) {
   return kit
     .section({
       listen: kit
-        .text(LISTEN, 'Socket of probes, metrics and console; never the public one.')
+        .text(LISTEN, 'Socket of probes and metrics; never the public one.')
         .prefault('0.0.0.0:9090'),
       strictReadiness: kit
         .flag('True: /readyz also fails while the store or the provider is away.')

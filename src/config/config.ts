@@ -43,6 +43,8 @@ export type ProviderConfig = {
   /** Entra `tid` allow-list; empty = not checked. */
   readonly allowedTenants: readonly string[]
   readonly timeoutMs: number
+  /** Whether a used refresh token stays good. `auto`: it is offered again after a lost answer, and the provider decides. */
+  readonly reusesRefreshTokens: boolean | 'auto'
 }
 
 /** TLS towards Redis or an upstream; PEM texts. */

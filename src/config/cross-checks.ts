@@ -26,7 +26,7 @@ function checkListeners({ listen, admin }: Draft, field: Field): void {
   const isWildcard = (host: string | undefined) => host === '0.0.0.0' || host === '::'
   if (listen.host === own.host || isWildcard(listen.host) || isWildcard(own.host)) {
     field.problem(
-      `must not be the public listener's port ${own.port}: metrics and console are not for browsers`,
+      `must not be the public listener's port ${own.port}: probes and metrics are not for browsers`,
     )
   }
 }

@@ -49,6 +49,11 @@ export function providerFields(kit: FieldKit) {
         .list(TENANT_ID, 'Entra ID multi-tenant: the `tid` values that may sign in; empty = not checked.')
         .prefault([]),
       clientCapabilities: kit.nothingYet('Entra ID client capabilities.').prefault([]),
+      reusesRefreshTokens: kit
+        .flagOrAuto(
+          'Whether a used refresh token stays good. After an answer that may have been lost: true and auto offer it once more when it is needed, false never; then the user signs in again.',
+        )
+        .prefault('auto'),
       timeout: kit.text(TIMEOUT, 'How long the provider may take to answer one request.').prefault('5s'),
     })
     .describe('The OpenID Provider / authorization server.')

@@ -67,6 +67,12 @@ function createFieldKit(secrets: SecretReader) {
         .describe(description),
     flag: (description: string) =>
       z.boolean({ error: complaint('must be true or false') }).meta({ description }),
+    flagOrAuto: (description: string) =>
+      z
+        .union([z.boolean(), z.literal('auto')], { error: () => complaint('must be true, false or auto') })
+        .meta({
+          description,
+        }),
     nothingYet: (description: string) => z.array(z.never()).meta({ description }),
     constant: <const T extends string>(value: T) => z.literal(value),
     oneOf,

@@ -66,7 +66,11 @@ export function createBffRoutes(deps: BffRoutesDeps): Router {
     const { sid } = req.query
     if (typeof sid !== 'string' || sid === '')
       throw new BffError('bad_request', 'the parameter sid is missing')
-    res.redirect(302, await signOut(req, res, { returnUrl, handle: sid }))
+    // No body: Express would repeat the URL in one, and it may carry an ID token.
+    res
+      .status(302)
+      .location(await signOut(req, res, { returnUrl, handle: sid }))
+      .end()
   })
   router.post('/logout', async function logoutByScript(req, res) {
     deps.requireSameOrigin(req, SCRIPT_ONLY)

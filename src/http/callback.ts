@@ -2,7 +2,7 @@ import type { Request, RequestHandler, Response } from 'express'
 import { BffError } from '../errors.ts'
 import { type LoginAttempt, type LoginAttempts, loginTicketId } from '../oidc/login.ts'
 import type { LoginCookies } from './login-cookies.ts'
-import { landingPage } from './pages.ts'
+import { landingPage, sendPage } from './pages.ts'
 
 /** Redeems the code, begins the new session with its tokens and ends the one it replaces. */
 export type FinishSignIn = (
@@ -39,7 +39,7 @@ export function createCallback(deps: CallbackDeps): RequestHandler {
 
 function land(res: Response, returnUrl: string, sameSite: 'strict' | 'lax'): void {
   if (sameSite === 'lax') res.redirect(303, returnUrl)
-  else res.type('html').send(landingPage(returnUrl))
+  else sendPage(res, landingPage(returnUrl))
 }
 
 function queryOf(url: string): string {

@@ -4,7 +4,7 @@ import helmet from 'helmet'
 import { BffError, describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { loginUrlFor } from './bff-routes.ts'
-import { failedSignInPage } from './pages.ts'
+import { failedSignInPage, sendPage } from './pages.ts'
 import { problemAnswer } from './problem.ts'
 import type { RequestLog } from './request-log.ts'
 
@@ -111,8 +111,8 @@ function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
     if (wantsPage(req, deps.basePath)) {
       const title = (JSON.parse(answer.body) as { title: string }).title
       const code = error instanceof BffError ? error.code : 'internal_error'
-      res.type('html')
-      res.send(failedSignInPage({ title, code, requestId: facts.id, retryUrl: loginUrlFor(deps.basePath) }))
+      const retryUrl = loginUrlFor(deps.basePath)
+      sendPage(res, failedSignInPage({ title, code, requestId: facts.id, retryUrl }))
       return
     }
     res.end(answer.body)

@@ -1,10 +1,48 @@
+import { createHash } from 'node:crypto'
+import type { Response } from 'express'
+
+/** The style of every page, as it stands in its `<style>` element; neutral, because the application is somebody else's. */
+export const PAGE_STYLE = `
+:root { color-scheme: light dark; --ink: light-dark(#1d2129, #eceef2); --soft: light-dark(#5c6470, #a3abb8);
+  --line: light-dark(#dfe3ea, #343a46); --paper: light-dark(#f4f5f8, #14171c); --card: light-dark(#fff, #1d2129) }
+* { box-sizing: border-box }
+body { display: grid; place-items: center; min-height: 100vh; margin: 0; padding: 1.5rem;
+  background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif }
+main { width: min(27rem, 100%); padding: 2.25rem; border: 1px solid var(--line); border-radius: 1rem;
+  background: var(--card); box-shadow: 0 1.5rem 3rem -2rem rgb(15 20 40 / 35%) }
+main.brief { padding: 1rem; border: 0; background: none; box-shadow: none; text-align: center; animation: appear .3s .5s both }
+h1 { margin: 0 0 .6rem; font-size: 1.5rem; line-height: 1.2; letter-spacing: -.02em }
+p { margin: 0 0 .8rem }
+.soft { color: var(--soft) }
+.choices { display: flex; flex-wrap: wrap; gap: .7rem; margin: 1.6rem 0 }
+.button { padding: .6rem 1.2rem; border: 1px solid var(--line); border-radius: .7rem; color: inherit; text-decoration: none }
+.button:hover { border-color: var(--ink) }
+.button.first { border-color: var(--ink); background: var(--ink); color: var(--card); font-weight: 600 }
+.button.first:hover { background: var(--soft); border-color: var(--soft) }
+a { color: inherit }
+a:focus-visible { outline: 3px solid #6f9bff; outline-offset: 3px }
+.facts { display: grid; grid-template-columns: auto minmax(0, 1fr); gap: .1rem .9rem; margin: 0; padding-top: 1.1rem;
+  border-top: 1px solid var(--line); color: var(--soft); font-size: .82rem }
+dd { margin: 0; overflow-wrap: anywhere; font-family: ui-monospace, Menlo, Consolas, monospace }
+@keyframes appear { from { opacity: 0 } }
+`
+
+const STYLE_SOURCE = `'sha256-${createHash('sha256').update(PAGE_STYLE).digest('base64')}'`
+
+/** Sends a page; on top of the answer's Content-Security-Policy it may have the one style above, named by its hash. */
+export function sendPage(res: Response, html: string): void {
+  const policy = res.getHeader('content-security-policy') ?? "default-src 'none'"
+  res.setHeader('content-security-policy', `${policy};style-src ${STYLE_SOURCE}`)
+  res.type('html').send(html)
+}
+
 /** The page after sign-in under SameSite=Strict: it navigates by itself, because a redirect that began at the provider brings no Strict cookie. */
 export function landingPage(returnUrl: string): string {
   const url = escaped(returnUrl)
   return page({
     title: 'Signed in',
     head: `<meta http-equiv="refresh" content="0;url=${url}">`,
-    body: `<p>You are signed in. <a href="${url}">Continue</a></p>`,
+    body: `<main class="brief"><p class="soft">You are signed in. <a href="${url}">Continue</a></p></main>`,
   })
 }
 
@@ -18,16 +56,22 @@ export function failedSignInPage(options: {
   return page({
     title: 'Sign-in failed',
     head: '',
-    body: `<h1>Sign-in failed</h1><p>${escaped(options.title)}.</p>
-<p><a href="${escaped(options.retryUrl)}">Try again</a></p>
-<p><small>${escaped(options.code)} · request ${escaped(options.requestId)}</small></p>`,
+    body: `<main>
+<h1>Sign-in failed</h1>
+<p>${escaped(options.title)}.</p>
+<p class="soft">Nothing has changed. If it fails again, tell support the two lines below.</p>
+<p class="choices"><a class="button first" href="${escaped(options.retryUrl)}">Try again</a>
+<a class="button" href="/">Start page</a></p>
+<dl class="facts"><dt>Error</dt><dd>${escaped(options.code)}</dd><dt>Request</dt><dd>${escaped(options.requestId)}</dd></dl>
+</main>`,
   })
 }
 
 function page({ title, head, body }: { title: string; head: string; body: string }): string {
   return `<!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>${title}</title>${head}</head>
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>${title}</title>${head}
+<style>${PAGE_STYLE}</style></head>
 <body>${body}</body>
 </html>
 `

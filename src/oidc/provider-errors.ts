@@ -89,6 +89,38 @@ function isServerFault(error: unknown): boolean {
   return code === 'OAUTH_RESPONSE_IS_NOT_CONFORM' && Number(cause?.status ?? 0) >= 500
 }
 
+const NEVER_SENT = new Set([
+  'ECONNREFUSED',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'UND_ERR_CONNECT_TIMEOUT',
+  'ERR_TLS_CERT_ALTNAME_INVALID',
+])
+
+/**
+ * Whether the provider may have acted on a request whose refusal this is, as far as a refresh token is concerned: an
+ * answer may have been lost after it was sent, and some providers rotate before they look at the resource.
+ */
+export function mayHaveSpent({
+  error,
+  answer,
+}: {
+  error: BffError
+  answer: TokenAnswer | undefined
+}): boolean {
+  if (answer) {
+    // A success that cannot be read has rotated the token; what it says is lost.
+    if (answer.status === 200) return answer.body === undefined
+    return reactionTo(answer) === 'route_configuration'
+  }
+  if (!(error.cause instanceof Error)) return false
+  const { cause } = error.cause as { cause?: { code?: unknown } }
+  const code = String(cause?.code ?? '')
+  return !NEVER_SENT.has(code) && !code.startsWith('CERT_') && !code.startsWith('DEPTH_ZERO')
+}
+
 /** Turns a failed sign-in into our problem: a bad authorization response or ID token is the browser's to repeat. */
 export function failedSignIn(error: unknown, answer: TokenAnswer | undefined): BffError {
   if (!(error instanceof Error)) return failedCall(error, answer)

@@ -5,7 +5,7 @@ import type { Dialect } from './dialects.ts'
 import { reactionTo } from './grant-errors.ts'
 import type { FailedGrant, GrantedTokens } from './grant-types.ts'
 import { isForAudience } from './jwt.ts'
-import { refusalOf } from './provider-errors.ts'
+import { mayHaveSpent, refusalOf } from './provider-errors.ts'
 import type { RelyingParty } from './relying-party.ts'
 
 export type ResourceGrantsDeps = {
@@ -44,7 +44,7 @@ export function createResourceGrants({ relyingParty, dialect, resources, log }: 
         { resource: resource.name, reason: 'wrong_audience' },
         'the provider answered for another resource',
       )
-      return { kind: 'refused' as const, error: wrongAudience() }
+      return { kind: 'refused' as const, error: wrongAudience(), isMaybeSpent: false }
     }
     const { accessToken, obtainedAt, expiresAt, claims } = grant
     return { kind: 'renewed' as const, accessToken, obtainedAt, expiresAt, subject: claims?.sub }
@@ -59,9 +59,10 @@ export function createResourceGrants({ relyingParty, dialect, resources, log }: 
     }
     if (error.code === 'provider_rejected') log.error(fields, 'the provider rejects our refresh request')
     else log.warn(fields, 'a refresh was refused')
+    const isMaybeSpent = mayHaveSpent({ error, answer })
     return error.code === 'provider_unavailable'
-      ? { kind: 'unavailable' as const, error }
-      : { kind: 'refused' as const, error }
+      ? { kind: 'unavailable' as const, error, isMaybeSpent }
+      : { kind: 'refused' as const, error, isMaybeSpent }
   }
 
   /** A token for the client itself (RFC 6749 §4.4). Rejects with provider_rejected or provider_unavailable. */

@@ -19,26 +19,34 @@ export type SessionRecords = {
   end(hash: SessionHash): Promise<SealedTokens | undefined>
 }
 
+/**
+ * `open:OWNER`: the owner may still bring the provider's answer, or have died. `lost`: no answer will come.
+ * The owner is part of the mark, so that two who begin at once are told apart.
+ */
+export type SpendMark = `open:${string}` | 'lost'
+
 /** The token record of one session as stored: everything sealed but the version. */
 export type SealedTokens = {
-  /** Grows by one with every write; a writer names the version it read, so a late write is refused. */
+  /** Grows by one with every write; a writer names the version it read, so a late write is refused (fencing). */
   readonly version: number
+  /** A spend of the refresh token that has begun and not ended: the token may be spent already. */
+  readonly spend?: SpendMark
   readonly refreshToken: string | undefined
   /** By resource name. */
   readonly accessTokens: Readonly<Record<string, string>>
 }
 
-/** One change to a token record, made by the owner of the refresh lock. */
+/** One change to a token record. It is refused when the record has another version: somebody else wrote, or began a spend. */
 export type TokenWrite = {
-  /** Owner of the refresh lock; the write is refused when somebody else, or nobody, holds it. */
-  readonly owner: string
   /** Version the change is based on. */
   readonly expectedVersion: number
   readonly refreshToken?: string
   readonly accessToken?: { readonly resource: string; readonly sealed: string }
+  /** What becomes of the mark that a spend is open; unchanged unless given. */
+  readonly spend?: SpendMark | 'ended'
 }
 
-/** `written`: stored, version is now expectedVersion + 1. `superseded`: lock or version is not ours any more. `gone`: the session ended. */
+/** `written`: stored, version is now expectedVersion + 1. `superseded`: the version is not ours any more. `gone`: the session ended. */
 export type TokenWriteOutcome = 'written' | 'superseded' | 'gone'
 
 /** Sealed token records and the refresh lock, all in one hash slot with their session. */

@@ -1,12 +1,7 @@
 import { BffError } from '../errors.ts'
-import type { SessionHash, TokenRecords } from '../store/port.ts'
-import type { RefreshGrant } from './refresh-grant.ts'
-import type { TakeTurn } from './refresh-turn.ts'
-import { createRenewal } from './renewal.ts'
-import type { OpenedTokens, StoredAccessToken, TokenOwner, TokenSealer } from './token-record.ts'
-
-/** Whose token is asked for. */
-export type TokenHolder = TokenOwner & { readonly claims: { readonly sub: string } }
+import type { SessionHash } from '../store/port.ts'
+import { createRenewal, type RenewalDeps } from './renewal.ts'
+import type { OpenedTokens, StoredAccessToken, TokenHolder } from './token-record.ts'
 
 /** The in-process copy of opened token records, by session. */
 export type TokensCopy = {
@@ -14,19 +9,7 @@ export type TokensCopy = {
   load(hash: SessionHash, read: () => Promise<OpenedTokens | undefined>): Promise<OpenedTokens | undefined>
 }
 
-export type AccessTokensDeps = {
-  readonly records: TokenRecords
-  readonly sealer: TokenSealer
-  readonly copy: TokensCopy
-  readonly takeTurn: TakeTurn
-  readonly refreshGrant: RefreshGrant
-  /** Ends a session whose grant is dead, everywhere. */
-  readonly endSession: (holder: TokenHolder, reason: string) => Promise<void>
-  /** Revokes a refresh token that arrived after its session had ended. Never rejects. */
-  readonly revoke: (refreshToken: string) => Promise<void>
-  readonly now: () => number
-  readonly observe: (resource: string, outcome: string) => void
-}
+export type AccessTokensDeps = RenewalDeps & { readonly copy: TokensCopy }
 
 /**
  * Gives the access token for one session and one resource: a living one at once (renewing it in the background when

@@ -22,8 +22,8 @@ export type RefreshGrantOutcome =
   /** The refresh token is of no use any more: the session ends. */
   | { readonly kind: 'dead'; readonly reason: string }
   /** This resource is refused, or we are misconfigured: the session and the other resources stay. */
-  | { readonly kind: 'refused'; readonly error: BffError }
+  | { readonly kind: 'refused'; readonly error: BffError; readonly isMaybeSpent: boolean }
   /** No answer, or a passing fault: a living token is used on. */
-  | { readonly kind: 'unavailable'; readonly error: BffError }
+  | { readonly kind: 'unavailable'; readonly error: BffError; readonly isMaybeSpent: boolean }
 
 export type RefreshGrant = (request: RefreshGrantRequest) => Promise<RefreshGrantOutcome>

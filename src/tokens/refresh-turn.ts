@@ -9,8 +9,11 @@ export type Turn<T> = {
   readonly resource: string
   /** Looks in the store whether somebody else has done the work meanwhile. */
   readonly settled: () => Promise<T | undefined>
-  /** Does the work; runs while `owner` holds the session's refresh lock. */
-  readonly work: (owner: string) => Promise<T>
+  /**
+   * Does the work; runs while `owner` holds the session's refresh lock. What is given to `hold` keeps the turn from
+   * ending until it settles, without keeping the caller.
+   */
+  readonly work: (owner: string, hold: (until: Promise<unknown>) => void) => Promise<T>
 }
 
 /** How a wish was served, for metrics. */
@@ -45,23 +48,35 @@ export function createRefreshTurns(deps: RefreshTurnsDeps): TakeTurn {
       deps.observe('coalesced', turn.resource, 0)
       return running as Promise<T>
     }
-    const previous = lastOfSession.get(turn.hash)
-    const mine = (previous ?? Promise.resolve()).then(
-      () => acrossReplicas(deps, turn),
-      () => acrossReplicas(deps, turn),
-    )
-    inFlight.set(key, mine)
-    lastOfSession.set(turn.hash, mine)
-    const forget = () => {
-      inFlight.delete(key)
-      if (lastOfSession.get(turn.hash) === mine) lastOfSession.delete(turn.hash)
-    }
-    mine.then(forget, forget)
-    return mine
+    const previous = lastOfSession.get(turn.hash) ?? Promise.resolve()
+    const held: Promise<unknown>[] = []
+    const result = before(previous, deps).then(() => acrossReplicas(deps, turn, held))
+    const over = Promise.allSettled([previous, result]).then(() => Promise.allSettled(held))
+    inFlight.set(key, result)
+    lastOfSession.set(turn.hash, over)
+    const forget = () => inFlight.delete(key)
+    result.then(forget, forget)
+    over.then(() => {
+      if (lastOfSession.get(turn.hash) === over) lastOfSession.delete(turn.hash)
+    })
+    return result
   }
 }
 
-async function acrossReplicas<T>(deps: RefreshTurnsDeps, turn: Turn<T>): Promise<T> {
+/** Waits for this process's own turn before, but no longer than for another replica's. */
+async function before(previous: Promise<unknown>, { waitMs }: RefreshTurnsDeps): Promise<void> {
+  const enough = new AbortController()
+  const late = delay(waitMs, 'late', { signal: enough.signal }).catch(() => undefined)
+  const first = await Promise.race([previous.then(() => undefined), late])
+  enough.abort()
+  if (first === 'late') throw stillBusy()
+}
+
+async function acrossReplicas<T>(
+  deps: RefreshTurnsDeps,
+  turn: Turn<T>,
+  held: Promise<unknown>[],
+): Promise<T> {
   const owner = randomUUID()
   const startedAt = deps.now()
   while (!(await deps.records.lock(turn.hash, owner, deps.lockTtlMs))) {
@@ -73,28 +88,32 @@ async function acrossReplicas<T>(deps: RefreshTurnsDeps, turn: Turn<T>): Promise
     }
     if (waitedMs > deps.waitMs) {
       deps.observe('lock_timeout', turn.resource, waitedMs)
-      throw new BffError('provider_unavailable', 'another replica is still refreshing this session', {
-        retryAfterSeconds: 2,
-      })
+      throw stillBusy()
     }
     await delay(25 + Math.random() * 25)
   }
   try {
-    return await underLock(deps, turn, owner, startedAt)
+    return await underLock(deps, turn, { owner, waitedMs: deps.now() - startedAt, held })
   } finally {
     // A lock that cannot be given back ends by itself; the caller's result must not.
-    await deps.records.unlock(turn.hash, owner).catch(() => undefined)
+    const unlock = () => deps.records.unlock(turn.hash, owner).catch(() => undefined)
+    if (held.length === 0) await unlock()
+    else held.push(Promise.allSettled([...held]).then(unlock))
   }
 }
 
 async function underLock<T>(
   deps: RefreshTurnsDeps,
   turn: Turn<T>,
-  owner: string,
-  startedAt: number,
+  { owner, waitedMs, held }: { owner: string; waitedMs: number; held: Promise<unknown>[] },
 ): Promise<T> {
-  const waitedMs = deps.now() - startedAt
   const done = await turn.settled()
   deps.observe(done === undefined ? 'worked' : 'settled_elsewhere', turn.resource, waitedMs)
-  return done ?? turn.work(owner)
+  return done ?? turn.work(owner, (until) => held.push(until))
+}
+
+function stillBusy(): BffError {
+  return new BffError('provider_unavailable', 'this session is still being refreshed', {
+    retryAfterSeconds: 2,
+  })
 }

@@ -4,6 +4,9 @@ import type { Sealing } from './sealed.ts'
 /** Whose tokens: the id opens them, the hash finds them. */
 export type TokenOwner = { readonly id: string; readonly hash: SessionHash }
 
+/** Whose token is asked for. */
+export type TokenHolder = TokenOwner & { readonly claims: { readonly sub: string } }
+
 /** One access token as Cloakroom keeps it. Times in epoch ms. */
 export type StoredAccessToken = {
   readonly value: string

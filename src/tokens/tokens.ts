@@ -1,11 +1,6 @@
 import { BffError } from '../errors.ts'
 import type { SessionHash, Store } from '../store/port.ts'
-import {
-  type AccessTokensDeps,
-  createAccessTokens,
-  type TokenHolder,
-  type TokensCopy,
-} from './access-tokens.ts'
+import { type AccessTokensDeps, createAccessTokens, type TokensCopy } from './access-tokens.ts'
 import { type ClientTokensDeps, createClientTokens } from './client-tokens.ts'
 import { createGrantEnding } from './grant-ending.ts'
 import { createRefreshTurns, type RefreshTurnsDeps } from './refresh-turn.ts'
@@ -14,6 +9,7 @@ import {
   createTokenSealer,
   type StoredAccessToken,
   storedAccessToken,
+  type TokenHolder,
   type TokenOwner,
 } from './token-record.ts'
 
@@ -37,6 +33,8 @@ export type TokensDeps = {
   }
   /** Whether the resource's token is the client's own rather than the user's. */
   readonly isClientResource: (resource: string) => boolean
+  /** Whether a refresh token is offered again after an answer that may have been lost. */
+  readonly offersUncertain: boolean
   /** Longest time one provider call takes. */
   readonly providerTimeoutMs: number
   readonly now: () => number
@@ -68,6 +66,7 @@ export function createTokens(deps: TokensDeps) {
       observe: observe.turn,
     }),
     refreshGrant: provider.refreshGrant,
+    offersUncertain: deps.offersUncertain,
     revoke: provider.revoke,
     endSession: async ({ hash }, reason) => {
       // The grant is dead already: nothing is left to revoke.

@@ -19,8 +19,7 @@ const EVERY_METHOD: Record<string, (store: Store) => Promise<unknown>> = {
   'sessions.end': (store) => store.sessions.end(someHash()),
   'tokens.read': (store) => store.tokens.read(someHash()),
   'tokens.create': (store) => store.tokens.create(someHash(), { refreshToken: 'SEALED', accessTokens: {} }),
-  'tokens.write': (store) =>
-    store.tokens.write(someHash(), { owner: 'OWNER', expectedVersion: 1, refreshToken: 'SEALED' }),
+  'tokens.write': (store) => store.tokens.write(someHash(), { expectedVersion: 1, refreshToken: 'SEALED' }),
   'tokens.lock': (store) => store.tokens.lock(someHash(), 'OWNER', 1000),
   'tokens.unlock': (store) => store.tokens.unlock(someHash(), 'OWNER'),
   'logins.put': (store) => store.logins.put('KEY', 'SEALED', 1000),

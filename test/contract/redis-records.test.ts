@@ -14,7 +14,7 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
     const hash = await signedIn(store)
     await store.tokens.lock(hash, 'me', 60_000)
     const accessToken = { resource: 'billing', sealed: 'sealed-at-b' }
-    await store.tokens.write(hash, { owner: 'me', expectedVersion: 1, accessToken })
+    await store.tokens.write(hash, { expectedVersion: 1, accessToken })
     await store.logins.put('attempt', 'sealed', 60_000)
 
     const keys = await server().cli('KEYS', `${keyPrefix}*`)
@@ -44,7 +44,7 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
 
     await server().cli('PEXPIRE', key('session'), '20000')
     await store.tokens.lock(hash, 'me', 60_000)
-    await store.tokens.write(hash, { owner: 'me', expectedVersion: 1, refreshToken: 'rt-2' })
+    await store.tokens.write(hash, { expectedVersion: 1, refreshToken: 'rt-2' })
     assert.ok((await ttl('tokens')) <= 20_000)
     await store.sessions.read(hash, { slide: false })
     assert.ok((await ttl('session')) <= 20_000)
@@ -59,7 +59,7 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
     const hash = await signedIn(store)
     await store.tokens.lock(hash, 'me', 60_000)
     await server().cli('DEL', `${keyPrefix}:{${hash}}:tokens`)
-    const change = { owner: 'me', expectedVersion: 1, refreshToken: 'rt-2' }
+    const change = { expectedVersion: 1, refreshToken: 'rt-2' }
     assert.equal(await store.tokens.write(hash, change), 'superseded')
     assert.equal(await store.tokens.read(hash), undefined)
   })
@@ -82,7 +82,7 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
     const hash = await signedIn(here)
     await here.tokens.lock(hash, 'me', 60_000)
     for (const change of [
-      () => here.tokens.write(hash, { owner: 'me', expectedVersion: 1, refreshToken: 'rt-2' }),
+      () => here.tokens.write(hash, { expectedVersion: 1, refreshToken: 'rt-2' }),
       () => here.sessions.replace(hash, 'changed'),
       () => here.sessions.end(hash),
     ]) {

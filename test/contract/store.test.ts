@@ -65,7 +65,7 @@ function sessionRules({ open }: Contestant): void {
     assert.equal(await store.tokens.read(hash), undefined)
     assert.equal(await store.tokens.create(hash, FIRST_TOKENS), false)
     await store.tokens.lock(hash, 'me', 60_000)
-    assert.equal(await store.tokens.write(hash, { owner: 'me', expectedVersion: 1 }), 'gone')
+    assert.equal(await store.tokens.write(hash, { expectedVersion: 1 }), 'gone')
     assert.equal(await store.sessions.end(hash), undefined)
   })
 
@@ -113,7 +113,7 @@ function endingRules({ open }: Contestant): void {
     for (let round = 0; round < 50; round += 1) {
       const hash = await signedIn(store)
       await store.tokens.lock(hash, 'me', 60_000)
-      const write = () => store.tokens.write(hash, { owner: 'me', expectedVersion: 1, refreshToken: 'rt-2' })
+      const write = () => store.tokens.write(hash, { expectedVersion: 1, refreshToken: 'rt-2' })
       const end = () => store.sessions.end(hash)
       const [outcome, taken] =
         round % 2 ? await Promise.all([write(), end()]) : (await Promise.all([end(), write()])).reverse()
@@ -150,7 +150,7 @@ function invalidationRules({ open }: Contestant): void {
     const unsubscribe = store.invalidations.onInvalidate((changed) => told.push(changed))
     assert.equal(store.invalidations.isLive(), true)
     for (const change of [
-      () => store.tokens.write(hash, { owner: 'me', expectedVersion: 1, refreshToken: 'rt-2' }),
+      () => store.tokens.write(hash, { expectedVersion: 1, refreshToken: 'rt-2' }),
       () => store.sessions.replace(hash, 'changed'),
       () => store.sessions.end(hash),
     ]) {

@@ -27,21 +27,23 @@ const PROVIDER_LATENCY_MS = 150
 
 /** Starts everything; both replicas are ready. */
 export async function startReplicas(t: Scope): Promise<Replicas> {
-  const [provider, redis] = await Promise.all([startRotatingProvider(), startRedis()])
+  const provider = await startRotatingProvider()
+  t.after(() => provider.close())
+  const redis = await startRedis()
+  t.after(() => redis.stop())
   const { config } = await startApis(t, {
     provider: provider.settings,
     jwks: provider.endpoints.jwks,
     redisUrl: redis.url,
   })
   const shared = await writeReplicaConfig(config)
-  const [a, b] = await Promise.all([
-    startReplica({ configFile: shared.file }),
-    startReplica({ configFile: shared.file }),
-  ])
-  t.after(async () => {
-    await Promise.all([a.stop(), b.stop()])
-    await Promise.all([provider.close(), redis.stop(), shared.remove()])
-  })
+  t.after(() => shared.remove())
+  const start = async () => {
+    const replica = await startReplica({ configFile: shared.file })
+    t.after(() => replica.stop())
+    return replica
+  }
+  const [a, b] = await Promise.all([start(), start()])
   return { provider, a, b }
 }
 
@@ -51,9 +53,10 @@ export async function playRound(replicas: Replicas): Promise<Round> {
   const browser = createBrowser({ origin: APP, connect: { [APP]: a.listenUrl } })
   provider.control.accessTokenSeconds = 2
   provider.control.latencyMs = 0
+  const issuedBefore = provider.issuedSecrets.length
   await browser.signIn()
   await callEach(browser, [a, b])
-  await untilTokensExpired(provider)
+  await untilExpired(provider.issuedSecrets.slice(issuedBefore))
   provider.control.accessTokenSeconds = 300
   const renewalMs = await assertRenewedOnce(replicas, browser)
   await callEach(browser, [a, b])
@@ -70,8 +73,8 @@ async function callEach(browser: Browser, replicas: readonly Replica[]): Promise
 }
 
 /** Nobody asks meanwhile, so no newer token can appear; a second more, because the provider counts in whole ones. */
-async function untilTokensExpired({ issuedSecrets }: RotatingProvider): Promise<void> {
-  const ends = issuedSecrets.map((secret) => jwtClaims(secret)).filter((claims) => claims?.client_id)
+async function untilExpired(issued: readonly string[]): Promise<void> {
+  const ends = issued.map((secret) => jwtClaims(secret)).filter((claims) => claims?.client_id)
   await untilAfter((Math.max(...ends.map((claims) => Number(claims?.exp))) + 1) * 1000)
 }
 

@@ -104,7 +104,6 @@ function tokenRecords({ sessions, locks, listeners }: Rooms): TokenRecords {
       if (!session) return 'gone'
       if (isDone(change, session.tokens)) return 'written'
       if (session.tokens?.version !== change.expectedVersion) return 'superseded'
-      if (locks.get(hash) !== change.owner) return 'superseded'
       sessions.update(hash, { ...session, tokens: changed(session.tokens, change) })
       listeners.tell(hash)
       return 'written'
@@ -122,21 +121,27 @@ function tokenRecords({ sessions, locks, listeners }: Rooms): TokenRecords {
 
 /** A write that is repeated word for word, because its answer was lost, is no conflict. */
 function isDone(
-  { expectedVersion, refreshToken, accessToken }: TokenWrite,
+  { expectedVersion, refreshToken, accessToken, spend }: TokenWrite,
   tokens: SealedTokens | undefined,
 ): boolean {
-  if (tokens?.version !== expectedVersion + 1 || (!refreshToken && !accessToken)) return false
+  if (tokens?.version !== expectedVersion + 1 || (!refreshToken && !accessToken && !spend)) return false
   if (refreshToken && refreshToken !== tokens.refreshToken) return false
+  if (spend && (tokens.spend ?? 'ended') !== spend) return false
   return !accessToken || tokens.accessTokens[accessToken.resource] === accessToken.sealed
 }
 
-function changed(tokens: SealedTokens, { refreshToken, accessToken }: TokenWrite): SealedTokens {
+function changed(
+  { spend: before, ...tokens }: SealedTokens,
+  { refreshToken, accessToken, spend }: TokenWrite,
+): SealedTokens {
+  const mark = spend ?? before
   return {
     version: tokens.version + 1,
     refreshToken: refreshToken ?? tokens.refreshToken,
     accessTokens: accessToken
       ? { ...tokens.accessTokens, [accessToken.resource]: accessToken.sealed }
       : tokens.accessTokens,
+    ...(mark && mark !== 'ended' ? { spend: mark } : {}),
   }
 }
 

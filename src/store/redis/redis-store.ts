@@ -6,6 +6,7 @@ import type {
   SealedTokens,
   SessionHash,
   SessionRecords,
+  SpendMark,
   Store,
   StoreTimes,
   TokenRecords,
@@ -119,9 +120,9 @@ function tokenRecords({ redis, keys, listeners }: Rooms): TokenRecords {
       return (await redis.run('createTokens', [keys.session(hash), keys.tokens(hash)], fields)) === 1
     },
     async write(hash, change) {
-      const all = [keys.session(hash), keys.tokens(hash), keys.lock(hash)]
-      const args = [keys.channel, hash, change.owner, change.expectedVersion, ...changedFields(change)]
-      const outcome = (await redis.run('writeTokens', all, args)) as TokenWriteOutcome
+      const both = [keys.session(hash), keys.tokens(hash)]
+      const args = [keys.channel, hash, change.expectedVersion, ...changedFields(change)]
+      const outcome = (await redis.run('writeTokens', both, args)) as TokenWriteOutcome
       if (outcome === 'written') listeners.tell(hash)
       return outcome
     },
@@ -147,8 +148,12 @@ function loginRecords({ redis, keys }: Rooms): LoginRecords {
 
 const ACCESS = 'at:'
 
-function changedFields({ refreshToken, accessToken }: TokenWrite): string[] {
-  return [...refreshField(refreshToken), ...(accessToken ? accessField(accessToken) : [])]
+function changedFields({ refreshToken, accessToken, spend }: TokenWrite): string[] {
+  return [
+    ...refreshField(refreshToken),
+    ...(accessToken ? accessField(accessToken) : []),
+    ...(spend ? ['spend', spend === 'ended' ? '' : spend] : []),
+  ]
 }
 
 function refreshField(sealed: string | undefined): string[] {
@@ -168,6 +173,7 @@ function sealedTokens(flat: readonly string[]): SealedTokens | undefined {
   return {
     version: Number(fields.get('v')),
     refreshToken: fields.get('rt'),
+    ...(fields.has('spend') ? { spend: fields.get('spend') as SpendMark } : {}),
     accessTokens: Object.fromEntries(
       accessTokens.map(([field, sealed]) => [field.slice(ACCESS.length), sealed]),
     ),

@@ -51,25 +51,29 @@ redis.call('PEXPIRE', KEYS[2], math.max(ttl, 1))
 return 1`,
   },
   /**
-   * KEYS session tokens refresh-lock; ARGV channel, hash, owner, expected version, field, value, ...
+   * KEYS session tokens; ARGV channel, hash, expected version, field, value, ... An empty value removes its field.
    * A write whose answer was lost comes again word for word: finding it done is success, not a conflict.
    */
   writeTokens: {
-    numberOfKeys: 3,
+    numberOfKeys: 2,
     lua: `
 local ttl = redis.call('PTTL', KEYS[1])
 if ttl < 0 then return 'gone' end
 local version = tonumber(redis.call('HGET', KEYS[2], 'v') or nil)
-local expected = tonumber(ARGV[4])
-if version == expected + 1 and #ARGV > 4 then
+local expected = tonumber(ARGV[3])
+if version == expected + 1 and #ARGV > 3 then
   local done = true
-  for i = 5, #ARGV, 2 do
-    done = done and redis.call('HGET', KEYS[2], ARGV[i]) == ARGV[i + 1]
+  for i = 4, #ARGV, 2 do
+    done = done and (redis.call('HGET', KEYS[2], ARGV[i]) or '') == ARGV[i + 1]
   end
   if done then return 'written' end
 end
-if version ~= expected or redis.call('GET', KEYS[3]) ~= ARGV[3] then return 'superseded' end
-redis.call('HSET', KEYS[2], 'v', expected + 1, unpack(ARGV, 5))
+if version ~= expected then return 'superseded' end
+redis.call('HSET', KEYS[2], 'v', expected + 1)
+for i = 4, #ARGV, 2 do
+  if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[2], ARGV[i])
+  else redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+end
 redis.call('PEXPIRE', KEYS[2], math.max(ttl, 1))
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return 'written'`,

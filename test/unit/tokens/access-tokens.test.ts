@@ -42,6 +42,7 @@ async function setUp(t: TestContext, respond: Provider, sealing = createSealing(
       revoke: async (token) => void revoked.push(token),
     },
     isClientResource: () => false,
+    offersUncertain: true,
     providerTimeoutMs: 1_000,
     now,
     observe: { refresh() {}, turn() {}, sessionEnded: (_, reason) => void ended.push(reason) },
@@ -122,7 +123,11 @@ test('within 300 s of its end a token is used on and renewed in the background',
 
 test('a living token serves while its renewal fails, and the failure is not hammered', async (t) => {
   const error = new BffError('provider_unavailable', 'down', { retryAfterSeconds: 30 })
-  const { tokens, holder, clock, requests } = await setUp(t, async () => ({ kind: 'unavailable', error }))
+  const { tokens, holder, clock, requests } = await setUp(t, async () => ({
+    kind: 'unavailable',
+    error,
+    isMaybeSpent: false,
+  }))
   clock.now += 3_600_000 - 200_000
   for (let call = 0; call < 20; call += 1) {
     assert.equal((await tokens.tokenFor(holder, 'orders')).value, 'orders-1')
@@ -148,7 +153,11 @@ test('an expired token is renewed before it is used, and never sent', async (t) 
 
 test('without an answer from the provider an expired token gives provider_unavailable', async (t) => {
   const error = new BffError('provider_unavailable', 'down')
-  const { tokens, holder, clock } = await setUp(t, async () => ({ kind: 'unavailable', error }))
+  const { tokens, holder, clock } = await setUp(t, async () => ({
+    kind: 'unavailable',
+    error,
+    isMaybeSpent: false,
+  }))
   clock.now += 3_600_000
   await assert.rejects(async () => tokens.tokenFor(holder, 'orders'), code('provider_unavailable'))
 })
@@ -193,7 +202,7 @@ test('a dead grant ends the session once, and every waiting caller is told to si
 
 test("one resource's refusal leaves session and other resources alone", async (t) => {
   const error = new BffError('reauthentication_required', 'MFA')
-  const { tokens, holder } = await setUp(t, async () => ({ kind: 'refused', error }))
+  const { tokens, holder } = await setUp(t, async () => ({ kind: 'refused', error, isMaybeSpent: false }))
   await assert.rejects(async () => tokens.tokenFor(holder, 'billing'), code('reauthentication_required'))
   assert.equal((await tokens.tokenFor(holder, 'orders')).value, 'orders-1')
 })
@@ -223,7 +232,7 @@ test('a rotated refresh token is stored even when the rest of the answer is refu
   const { tokens, holder, clock } = await setUp(t, async ({ refreshToken, keep }) => {
     seen.push(refreshToken)
     await keep(`${refreshToken}+`)
-    return { kind: 'refused', error }
+    return { kind: 'refused', error, isMaybeSpent: false }
   })
   await assert.rejects(async () => tokens.tokenFor(holder, 'billing'), code('provider_rejected'))
   clock.now += 61_000

@@ -1,0 +1,110 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { BffError } from '../errors.ts'
+import type { TokenRecords, TokenWrite } from '../store/port.ts'
+import type { StoredAccessToken, TokenHolder, TokenSealer } from './token-record.ts'
+
+export type RecordWriterDeps = {
+  readonly records: Pick<TokenRecords, 'write'>
+  readonly sealer: TokenSealer
+  /** Revokes a refresh token that arrived after its session had ended. Never rejects. */
+  readonly revoke: (refreshToken: string) => Promise<void>
+}
+
+/** The writes of one spend of a refresh token, in order, each fenced by the version before it. */
+export type RecordWriter = {
+  /** Marks the refresh token as about to be spent; only then may it be offered. Rejects if somebody else was first. */
+  begin(owner: string): Promise<void>
+  /** Stores a rotated refresh token. */
+  keepRefreshToken(refreshToken: string): Promise<void>
+  /** Stores the access token and ends the spend. */
+  keepAccessToken(resource: string, token: StoredAccessToken): Promise<void>
+  /** Ends the spend without a token. */
+  end(mark: 'ended' | 'lost'): Promise<void>
+}
+
+/** Longest time a caller waits for a write; after that it goes on in the background. */
+const CALLER_WAITS_MS = 1_000
+/** A rotated refresh token exists nowhere else: this long its write is tried again. */
+const PERSISTENCE_MS = 60_000
+const RETRY_MIN_MS = 50
+const RETRY_MAX_MS = 500
+
+/**
+ * Writes to one session's token record. `hold` is told of writes that outlast the caller, so that nobody spends on in
+ * this process before they are done; other replicas are kept off by the open spend, and a late write by its version.
+ */
+export function createRecordWriter(
+  deps: RecordWriterDeps,
+  target: { holder: TokenHolder; version: number; hold: (until: Promise<unknown>) => void },
+): RecordWriter {
+  const { holder, hold } = target
+  let version = target.version
+  let rotatedTo: string | undefined
+  let last: Promise<void> = Promise.resolve()
+
+  async function write(change: Omit<TokenWrite, 'expectedVersion'>): Promise<void> {
+    const outcome = await persistently(() =>
+      deps.records.write(holder.hash, { expectedVersion: version, ...change }),
+    )
+    if (outcome === 'written') {
+      version += 1
+      return
+    }
+    if (outcome === 'superseded') throw superseded()
+    // The user signed out while the provider answered: nobody may use what it gave (attack case G15).
+    if (rotatedTo) await deps.revoke(rotatedTo)
+    throw new BffError('session_required', 'the session ended while its token was renewed')
+  }
+
+  /** In order, and without the caller when it takes long. */
+  async function enqueue(change: Omit<TokenWrite, 'expectedVersion'>): Promise<void> {
+    last = last.then(() => write(change))
+    last.catch(() => undefined)
+    hold(last)
+    await within(last, CALLER_WAITS_MS)
+  }
+
+  return {
+    async begin(owner) {
+      const change = { expectedVersion: version, spend: `open:${owner}` } as const
+      const outcome = await deps.records.write(holder.hash, change)
+      if (outcome === 'gone') throw new BffError('session_required', 'the session has ended')
+      if (outcome === 'superseded') throw superseded()
+      version += 1
+    },
+    keepRefreshToken(refreshToken) {
+      rotatedTo = refreshToken
+      return enqueue({ refreshToken: deps.sealer.sealRefreshToken(holder, refreshToken) })
+    },
+    keepAccessToken(resource, token) {
+      const sealed = deps.sealer.sealAccessToken(holder, resource, token)
+      return enqueue({ accessToken: { resource, sealed }, spend: 'ended' })
+    },
+    end: (mark) => enqueue({ spend: mark }),
+  }
+}
+
+function superseded(): BffError {
+  return new BffError('provider_unavailable', 'another replica took over this refresh', {
+    retryAfterSeconds: 1,
+  })
+}
+
+async function within(work: Promise<void>, ms: number): Promise<void> {
+  const enough = new AbortController()
+  const late = delay(ms, undefined, { signal: enough.signal }).catch(() => undefined)
+  await Promise.race([work, late]).finally(() => enough.abort())
+}
+
+/** A store that fails is tried again: twice as long each time, up to half a second. */
+async function persistently<T>(write: () => Promise<T>): Promise<T> {
+  const triesUntil = performance.now() + PERSISTENCE_MS
+  for (let waitMs = RETRY_MIN_MS; ; waitMs = Math.min(waitMs * 2, RETRY_MAX_MS)) {
+    try {
+      return await write()
+    } catch (error) {
+      if (performance.now() > triesUntil) throw error
+      await delay(waitMs)
+    }
+  }
+}

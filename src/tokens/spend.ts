@@ -1,0 +1,106 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { BffError } from '../errors.ts'
+import type { SealedTokens, TokenRecords } from '../store/port.ts'
+import { createRecordWriter, type RecordWriter } from './record-writer.ts'
+import type { RefreshGrant, RefreshGrantOutcome } from './refresh-grant.ts'
+import {
+  type StoredAccessToken,
+  storedAccessToken,
+  type TokenHolder,
+  type TokenSealer,
+} from './token-record.ts'
+
+export type SpendDeps = {
+  readonly records: TokenRecords
+  readonly sealer: TokenSealer
+  readonly refreshGrant: RefreshGrant
+  /** Ends a session whose grant is dead, everywhere. */
+  readonly endSession: (holder: TokenHolder, reason: string) => Promise<void>
+  /** Revokes a refresh token that arrived after its session had ended. Never rejects. */
+  readonly revoke: (refreshToken: string) => Promise<void>
+  /** Whether a refresh token is offered again after an answer that may have been lost (RFC 9700 §4.14.2). */
+  readonly offersUncertain: boolean
+  readonly observe: (resource: string, outcome: string) => void
+}
+
+/** One wish, under the session's refresh lock. */
+export type Spending = {
+  readonly holder: TokenHolder
+  readonly resource: string
+  readonly owner: string
+  /** Keeps the turn from ending until a write has settled. */
+  readonly hold: (until: Promise<unknown>) => void
+  /** The token somebody else has brought meanwhile, if the record holds a good one. */
+  readonly settledIn: (record: SealedTokens) => StoredAccessToken | undefined
+}
+
+/** So long whoever began a spend gets to bring the answer in, once its lock has passed to us. */
+const OPEN_SPEND_GRACE_MS = 2_000
+const LOOK_EVERY_MS = 50
+
+/**
+ * Spends the refresh token once: marked first, the rotated one stored before anything else happens to the answer, the
+ * mark removed last. Whoever finds the mark knows that the token may be spent.
+ */
+export async function spendRefreshToken(deps: SpendDeps, spending: Spending): Promise<StoredAccessToken> {
+  const { holder, resource, owner, hold } = spending
+  const before = await afterOpenSpend(deps, holder)
+  const brought = spending.settledIn(before)
+  if (brought) return brought
+  const refreshToken = requireRefreshToken(deps, holder, before)
+  const record = createRecordWriter(deps, { holder, version: before.version, hold })
+  await record.begin(owner)
+  const outcome = await deps.refreshGrant({ refreshToken, resource, keep: record.keepRefreshToken })
+  deps.observe(resource, outcome.kind)
+  return actOn(deps, spending, { outcome, record })
+}
+
+/** The record, once no spend of somebody else is open in it, or its owner had time enough. */
+async function afterOpenSpend({ records }: SpendDeps, { hash }: TokenHolder): Promise<SealedTokens> {
+  const givesUpAt = performance.now() + OPEN_SPEND_GRACE_MS
+  for (;;) {
+    const record = await records.read(hash)
+    if (!record) throw new BffError('session_required', 'the session ended while its token was renewed')
+    if (!record.spend?.startsWith('open:') || performance.now() >= givesUpAt) return record
+    await delay(LOOK_EVERY_MS)
+  }
+}
+
+function requireRefreshToken(deps: SpendDeps, holder: TokenHolder, record: SealedTokens): string {
+  if (record.spend && !deps.offersUncertain) {
+    deps.observe('', 'uncertain')
+    throw new BffError('reauthentication_required', 'the refresh token may have been used already', {
+      details: { reason: 'refresh_token_uncertain' },
+    })
+  }
+  const refreshToken = deps.sealer.openRefreshToken(holder, record.refreshToken)
+  if (refreshToken) return refreshToken
+  throw new BffError('provider_rejected', 'the provider gave no refresh token at sign-in', {
+    details: { reason: 'no_refresh_token' },
+  })
+}
+
+async function actOn(
+  deps: SpendDeps,
+  { holder, resource }: Spending,
+  { outcome, record }: { outcome: RefreshGrantOutcome; record: RecordWriter },
+): Promise<StoredAccessToken> {
+  if (outcome.kind === 'dead') {
+    await deps.endSession(holder, outcome.reason)
+    throw new BffError('session_required', 'the authorization server ended the grant', {
+      details: { reason: 'grant_ended' },
+    })
+  }
+  if (outcome.kind !== 'renewed') {
+    await record.end(outcome.isMaybeSpent ? 'lost' : 'ended')
+    throw outcome.error
+  }
+  if (outcome.subject !== undefined && outcome.subject !== holder.claims.sub) {
+    // OpenID Connect Core §12.2: a refresh that answers for somebody else ends the session.
+    await deps.endSession(holder, 'subject_changed')
+    throw new BffError('session_required', 'the refreshed ID token names another user')
+  }
+  const token = storedAccessToken(outcome.accessToken, outcome.obtainedAt, outcome.expiresAt)
+  await record.keepAccessToken(resource, token)
+  return token
+}

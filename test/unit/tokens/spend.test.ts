@@ -1,0 +1,186 @@
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { type TestContext, test } from 'node:test'
+import { BffError } from '../../../src/errors.ts'
+import { sessionHash } from '../../../src/session/bff-session.ts'
+import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
+import type { TokenWrite } from '../../../src/store/port.ts'
+import type { RefreshGrant } from '../../../src/tokens/refresh-grant.ts'
+import { createSealing } from '../../../src/tokens/sealed.ts'
+import { createTokens } from '../../../src/tokens/tokens.ts'
+
+const YEAR_MS = 365 * 24 * 3_600_000
+
+/** One session in a memory store, and any number of replicas on it that differ in their provider and their luck. */
+async function setUp(t: TestContext) {
+  const now = () => Date.now()
+  const store = createMemoryStore({ idleTimeoutMs: YEAR_MS, now })
+  t.after(() => store.close())
+  const sealing = createSealing([randomBytes(32)])
+  const id = randomBytes(16).toString('hex')
+  const holder = { id, hash: sessionHash(id), claims: { sub: 'ada' } }
+  const revoked: string[] = []
+
+  function replica(refreshGrant: RefreshGrant, luck: { offersUncertain?: boolean; write?: () => void } = {}) {
+    const tokens = {
+      ...store.tokens,
+      async write(hash: typeof holder.hash, change: TokenWrite) {
+        if (!change.spend?.startsWith('open:')) luck.write?.()
+        return store.tokens.write(hash, change)
+      },
+    }
+    return createTokens({
+      store: { sessions: store.sessions, tokens },
+      sealing,
+      copy: { peek: () => undefined, load: (_, read) => read() },
+      provider: {
+        refreshGrant,
+        clientCredentialsGrant: async () => assert.fail(),
+        revoke: async (token) => void revoked.push(token),
+      },
+      isClientResource: () => false,
+      offersUncertain: luck.offersUncertain ?? true,
+      providerTimeoutMs: 1_000,
+      now,
+      observe: { refresh() {}, turn() {}, sessionEnded() {} },
+    })
+  }
+
+  await store.sessions.create(holder.hash, 'sealed')
+  const first = { refreshToken: 'rt-1', accessToken: 'old', obtainedAt: now() - 1000, expiresAt: now() }
+  await replica(async () => assert.fail()).keepFirst(holder, first, 'orders')
+  return { store, holder, replica, revoked }
+}
+
+const rotatesTo =
+  (refreshToken: string): RefreshGrant =>
+  async ({ resource, keep }) => {
+    await keep(refreshToken)
+    return {
+      kind: 'renewed',
+      accessToken: `${resource} by ${refreshToken}`,
+      obtainedAt: Date.now(),
+      expiresAt: Date.now() + 3_600_000,
+    }
+  }
+
+const code = (expected: string) => (error: unknown) => error instanceof BffError && error.code === expected
+
+test('the token is marked before it is offered, and the mark is gone when all is stored', async (t) => {
+  const { store, holder, replica } = await setUp(t)
+  const marks: (string | undefined)[] = []
+  const tokens = replica(async (request) => {
+    marks.push((await store.tokens.read(holder.hash))?.spend)
+    const outcome = await rotatesTo('rt-2')(request)
+    marks.push((await store.tokens.read(holder.hash))?.spend)
+    return outcome
+  })
+  await tokens.tokenFor(holder, 'orders')
+  assert.match(marks[0] ?? '', /^open:/)
+  assert.match(marks[1] ?? '', /^open:/)
+  assert.equal((await store.tokens.read(holder.hash))?.spend, undefined)
+})
+
+test('whoever finds an open spend waits for its answer instead of spending the token again', async (t) => {
+  const { store, holder, replica } = await setUp(t)
+  const asked = Promise.withResolvers<void>()
+  const answer = Promise.withResolvers<void>()
+  const slow = replica(async (request) => {
+    asked.resolve()
+    await answer.promise
+    return rotatesTo('rt-2')(request)
+  })
+  const first = (async () => slow.tokenFor(holder, 'orders'))()
+  await asked.promise
+  const { spend = '' } = (await store.tokens.read(holder.hash)) ?? {}
+  await store.tokens.unlock(holder.hash, spend.slice('open:'.length)) // its lock has run out
+  const other = replica(async () => assert.fail('the old token was offered'))
+  const second = (async () => other.tokenFor(holder, 'orders'))()
+  while (await store.tokens.lock(holder.hash, 'probe', 1))
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  answer.resolve()
+  assert.equal((await first).value, 'orders by rt-2')
+  assert.equal((await second).value, 'orders by rt-2')
+})
+
+test('an open spend whose owner never comes back counts as lost after a while', async (t) => {
+  const { store, holder, replica } = await setUp(t)
+  await store.tokens.write(holder.hash, { expectedVersion: 1, spend: 'open:dead-replica' })
+  const token = await replica(rotatesTo('rt-2')).tokenFor(holder, 'orders')
+  assert.equal(token.value, 'orders by rt-2')
+})
+
+test('with reusesRefreshTokens: false a token whose answer was lost is never offered again', async (t) => {
+  const { holder, replica } = await setUp(t)
+  const error = new BffError('provider_unavailable', 'timeout', { retryAfterSeconds: 1 })
+  const lost = replica(async () => ({ kind: 'unavailable', error, isMaybeSpent: true }))
+  await assert.rejects(async () => lost.tokenFor(holder, 'orders'), code('provider_unavailable'))
+  const strict = replica(async () => assert.fail('it was offered'), { offersUncertain: false })
+  await assert.rejects(async () => strict.tokenFor(holder, 'orders'), code('reauthentication_required'))
+  const lenient = replica(rotatesTo('rt-2'))
+  assert.equal((await lenient.tokenFor(holder, 'orders')).value, 'orders by rt-2')
+})
+
+test('after invalid_target the token may be burnt, and the next use knows it', async (t) => {
+  const { store, holder, replica } = await setUp(t)
+  const error = new BffError('provider_rejected', 'invalid_target')
+  const burning = replica(async () => ({ kind: 'refused', error, isMaybeSpent: true }))
+  await assert.rejects(async () => burning.tokenFor(holder, 'billing'), code('provider_rejected'))
+  assert.equal((await store.tokens.read(holder.hash))?.spend, 'lost')
+  const strict = replica(async () => assert.fail('it was offered'), { offersUncertain: false })
+  await assert.rejects(async () => strict.tokenFor(holder, 'orders'), code('reauthentication_required'))
+})
+
+test('a request that never reached the provider leaves the token as it was', async (t) => {
+  const { store, holder, replica } = await setUp(t)
+  const error = new BffError('provider_unavailable', 'refused')
+  const down = replica(async () => ({ kind: 'unavailable', error, isMaybeSpent: false }))
+  await assert.rejects(async () => down.tokenFor(holder, 'orders'), code('provider_unavailable'))
+  assert.equal((await store.tokens.read(holder.hash))?.spend, undefined)
+})
+
+test('while the store takes no writes the new token is used from memory, and the rotated one is kept and stored later', async (t) => {
+  const { store, holder, replica } = await setUp(t)
+  let failing = true
+  const write = () => {
+    if (failing) throw new BffError('store_unavailable', 'OOM')
+  }
+  let calls = 0
+  const tokens = replica(
+    async (request) => {
+      calls += 1
+      return rotatesTo('rt-2')(request)
+    },
+    { write },
+  )
+  assert.equal((await tokens.tokenFor(holder, 'orders')).value, 'orders by rt-2')
+  assert.equal((await tokens.tokenFor(holder, 'orders')).value, 'orders by rt-2')
+  assert.match((await store.tokens.read(holder.hash))?.spend ?? '', /^open:/)
+  failing = false
+  while ((await store.tokens.read(holder.hash))?.spend) await new Promise(setImmediate)
+  assert.equal(calls, 1)
+  const other = replica(async ({ refreshToken, ...request }) => {
+    assert.equal(refreshToken, 'rt-2')
+    return rotatesTo('rt-3')({ refreshToken, ...request })
+  })
+  assert.equal((await other.tokenFor(holder, 'billing')).value, 'billing by rt-3')
+})
+
+test('a late write of a superseded spend is refused', async (t) => {
+  const { store, holder, replica } = await setUp(t)
+  const asked = Promise.withResolvers<void>()
+  const answer = Promise.withResolvers<void>()
+  const slow = replica(async (request) => {
+    asked.resolve()
+    await answer.promise
+    return rotatesTo('late')(request)
+  })
+  const late = (async () => slow.tokenFor(holder, 'orders'))()
+  await asked.promise
+  // Its lock ended, and another replica took over.
+  const version = (await store.tokens.read(holder.hash))?.version ?? 0
+  await store.tokens.write(holder.hash, { expectedVersion: version, spend: 'open:other' })
+  answer.resolve()
+  await assert.rejects(late, code('provider_unavailable'))
+  assert.equal((await store.tokens.read(holder.hash))?.version, version + 1)
+})
