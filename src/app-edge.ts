@@ -10,16 +10,18 @@ import { createFinishSignIn } from './http/finish-sign-in.ts'
 import { createLoginCookies } from './http/login-cookies.ts'
 import { problemAnswer } from './http/problem.ts'
 import { createRequestLog } from './http/request-log.ts'
-import { createSameOriginGuard, isTopLevelNavigation } from './http/same-origin.ts'
+import { createSameOriginGuard, isTopLevelNavigation, type RequireSameOrigin } from './http/same-origin.ts'
 import type { Logger } from './log.ts'
 import { createLoginAttempts, LOGIN_LIFETIME_MS } from './oidc/login.ts'
 import type { createProvider } from './oidc/provider.ts'
 import { parseReturnUrl } from './oidc/return-url.ts'
+import { createStepUps } from './oidc/step-up.ts'
 import { ownCookieNames } from './proxy/cookies.ts'
 import { createForward } from './proxy/forward.ts'
 import { compileRoutes } from './proxy/route-table.ts'
 import { createTunnel } from './proxy/tunnel.ts'
 import { createUpstreams } from './proxy/upstream.ts'
+import type { BffSession } from './session/bff-session.ts'
 import type { createSessions } from './session/session.ts'
 import type { SessionHash, Store } from './store/port.ts'
 import type { Sealing } from './tokens/sealed.ts'
@@ -50,16 +52,18 @@ export function composePublic(rooms: Rooms) {
     clientIp: clientAddress,
   })
   const upstreams = createUpstreams(config.routes)
+  const stepUps = createStepUps({ ...sealedLogins(rooms), loginPath: `${basePath}/login` })
   const requireSameOrigin = createSameOriginGuard({ publicUrl, allowedOrigins })
   const passage = {
     match: compileRoutes(config.routes),
-    accessToken: tokens.tokenFor,
+    accessToken: withStepUps(stepUps, tokens.tokenFor),
     clientAddress,
     site: { publicUrl, isOwnCookie: ownCookieNames(config.session.cookie.name) },
   }
   const forward = createForward({
     ...passage,
     findSession: sessions.find,
+    onRejectedToken: withStepUps(stepUps, tokens.onRejected),
     factsOf: requestLog.factsOf,
     requireSameOrigin,
     isTopLevelNavigation,
@@ -84,7 +88,7 @@ export function composePublic(rooms: Rooms) {
     publicUrl,
     basePath,
     requestLog,
-    bffRoutes: composeBffRoutes(rooms, requireSameOrigin),
+    bffRoutes: composeBffRoutes(rooms, { requireSameOrigin, stepUps }),
     cors: createCors(allowedOrigins),
     forward,
     log,
@@ -107,24 +111,47 @@ function endStreamsOfEnded(store: Store, hash: SessionHash, streams: readonly St
   )
 }
 
-function composeBffRoutes(rooms: Rooms, requireSameOrigin: ReturnType<typeof createSameOriginGuard>) {
+/** A refusal that the user can cure by signing in again gets the login URL that says how. */
+function withStepUps<Rest extends unknown[], Answer>(
+  stepUps: StepUps,
+  ask: (session: BffSession, ...rest: Rest) => Answer,
+): (session: BffSession, ...rest: Rest) => Answer {
+  return (session, ...rest) => {
+    const answer = ask(session, ...rest)
+    if (!(answer instanceof Promise)) return answer
+    return answer.catch(async (error) => {
+      throw await stepUps.withLoginUrl(error, session)
+    }) as Answer
+  }
+}
+
+/** Short-lived records that only what the browser holds can open. */
+function sealedLogins({ sealing, store }: Rooms) {
+  return {
+    records: store.logins,
+    seal: (id: string, text: string) => sealing.seal({ id, kind: 'login' }, text),
+    open: (id: string, sealed: string) => sealing.open({ id, kind: 'login' }, sealed),
+  }
+}
+
+type StepUps = ReturnType<typeof createStepUps>
+
+function composeBffRoutes(
+  rooms: Rooms,
+  { requireSameOrigin, stepUps }: { requireSameOrigin: RequireSameOrigin; stepUps: StepUps },
+) {
   const { config, metrics, now, provider, sealing, sessions, store, tokens } = rooms
   const { cookie } = config.session
-  const loginAttempts = createLoginAttempts({
-    records: store.logins,
-    seal: (id, text) => sealing.seal({ id, kind: 'login' }, text),
-    open: (id, sealed) => sealing.open({ id, kind: 'login' }, sealed),
-  })
+  const loginAttempts = createLoginAttempts(sealedLogins(rooms))
   const finishSignIn = createFinishSignIn({
     redirectUri: provider.redirectUri,
     allowedTenants: config.provider.allowedTenants,
     sessions,
     codeGrant: provider.codeGrant,
-    keepTokens: (session, granted) => tokens.keepFirst(session, granted, provider.resourceOf(granted)),
+    keepTokens: (session, granted, stepUp) =>
+      tokens.keepFirst(session, granted, provider.resourceOf(granted, stepUp)),
     discard: (session) => tokens.end(session, 'discarded'),
-    async endReplaced(hash) {
-      await store.sessions.end(hash)
-    },
+    endReplaced: async (hash) => (await store.sessions.end(hash)) !== undefined,
     observe: (event) =>
       event === 'started' ? metrics.session('started', 'login') : metrics.session('ended', 'replaced'),
   })
@@ -136,6 +163,7 @@ function composeBffRoutes(rooms: Rooms, requireSameOrigin: ReturnType<typeof cre
     loginCookies: createLoginCookies(cookie, LOGIN_LIFETIME_MS),
     authorizationUrl: provider.authorizationUrl,
     finishSignIn,
+    takeStepUp: stepUps.take,
     async endSession(session, returnUrl) {
       await tokens.end(session, 'logout')
       return provider.endSessionUrl(session.idToken, returnUrl)

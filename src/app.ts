@@ -14,6 +14,7 @@ import { createMemoryStore } from './store/memory/memory-store.ts'
 import type { Store } from './store/port.ts'
 import { createRedisStore } from './store/redis/redis-store.ts'
 import { createSessionStore } from './store/session-store.ts'
+import { bindToGrants } from './tokens/bound-sealing.ts'
 import { cookieSigningSecrets, createSealing, type Sealing } from './tokens/sealed.ts'
 import type { OpenedTokens } from './tokens/token-record.ts'
 import { createTokens } from './tokens/tokens.ts'
@@ -44,11 +45,11 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
 
   const sealing = createSealing(config.session.keys)
   const copies = openCopies(config, store, now)
-  const provider = createProvider({ config, log, now })
+  const provider = createProvider({ config, log, now, observe: metrics.provider })
   const sessions = composeSessions(config, { store, sealing, copy: copies.sessions, now })
   const tokens = createTokens({
     store,
-    sealing,
+    sealing: bindToGrants(sealing, config),
     copy: copies.tokens,
     provider,
     isClientResource: (name) => config.resources[name]?.grant === 'client_credentials',

@@ -20,6 +20,16 @@ export type ErrorCode =
   | 'provider_unavailable'
   | 'upstream_timeout'
 
+/** What the next sign-in must bring for one resource: Entra's claims request, or RFC 9470 `acr_values` and `max_age`. */
+export type StepUp = {
+  readonly resource: string
+  /** JSON text (OpenID Connect Core §5.5). */
+  readonly claims?: string
+  readonly acrValues?: string
+  /** Seconds. */
+  readonly maxAge?: number
+}
+
 /** What a BffError may carry beside its code: never a token, cookie or key. */
 export type BffErrorOptions = {
   cause?: unknown
@@ -27,6 +37,8 @@ export type BffErrorOptions = {
   retryAfterSeconds?: number
   /** Members added to the problem+json body, such as `reason`. Seen by the browser. */
   details?: Readonly<Record<string, string | number>>
+  /** Kept on our side; the browser gets an opaque handle for it. */
+  stepUp?: StepUp
   /** Headers added to the answer, such as `Allow`. */
   headers?: Readonly<Record<string, string>>
 }
@@ -37,6 +49,7 @@ export class BffError extends Error {
   readonly retryAfterSeconds: number | undefined
   readonly details: Readonly<Record<string, string | number>> | undefined
   readonly headers: Readonly<Record<string, string>> | undefined
+  readonly stepUp: StepUp | undefined
 
   constructor(code: ErrorCode, message: string, options: BffErrorOptions = {}) {
     super(message, 'cause' in options ? { cause: options.cause } : undefined)
@@ -45,6 +58,7 @@ export class BffError extends Error {
     this.retryAfterSeconds = options.retryAfterSeconds
     this.details = options.details
     this.headers = options.headers
+    this.stepUp = options.stepUp
   }
 }
 

@@ -63,6 +63,7 @@ const ROOMS: Record<string, { values: string[]; types: string[] }> = {
 
 /** One vendor, one door: the only file, or the only folder with one such file, that may import a package. */
 const DOORS: Record<string, string> = {
+  cockatiel: 'src/oidc/provider-gate.ts',
   'connect-redis': 'src/store/',
   'express-session': 'src/session/',
   'http-proxy-middleware': 'src/proxy/',

@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { GateObserver } from '../oidc/provider-gate.ts'
 
 /** What the program counts and times; labels are route ids, resource names and closed lists, never a path or a user. */
 export type Metrics = {
@@ -7,6 +8,8 @@ export type Metrics = {
   refreshTurn(outcome: string, resource: string, waitedMs: number): void
   storeCommand(command: string, seconds: number, outcome: 'ok' | 'error'): void
   session(event: 'started' | 'ended', reason: string): void
+  /** Calls to the provider's token endpoint. */
+  readonly provider: GateObserver
   /** Prometheus text format 0.0.4, with its content type. */
   render(): Promise<{ contentType: string; text: string }>
 }
@@ -91,6 +94,40 @@ export function createMetrics(options: { version: string; isStoreLive: () => boo
     },
     storeCommand: (command, seconds, outcome) => store.observe({ command, outcome }, seconds),
     session: (event, reason) => sessions.inc({ event, reason }),
+    provider: providerMetrics(registers),
     render: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
+  }
+}
+
+const BREAKER_STATES = { closed: 0, 'half-open': 1, open: 2 } as const
+
+function providerMetrics(registers: Registry[]): GateObserver {
+  const inFlight = new Gauge({
+    name: 'cloakroom_provider_calls_in_flight',
+    help: "Calls to the provider's token endpoint that have no answer yet",
+    registers,
+  })
+  const queue = new Gauge({
+    name: 'cloakroom_provider_queue',
+    help: 'Callers that wait until fewer calls to the provider are in flight',
+    registers,
+  })
+  const breaker = new Gauge({
+    name: 'cloakroom_provider_breaker_state',
+    help: '0 closed: calls pass; 1 half-open: one probe is under way; 2 open: the provider is left alone',
+    registers,
+  })
+  const calls = new Histogram({
+    name: 'cloakroom_provider_call_duration_seconds',
+    help: "Calls to the provider's token endpoint",
+    labelNames: ['grant', 'outcome'],
+    buckets: SECONDS,
+    registers,
+  })
+  return {
+    inFlight: (count) => inFlight.set(count),
+    queue: (waiting) => queue.set(waiting),
+    breaker: (state) => breaker.set(BREAKER_STATES[state]),
+    call: (grant, outcome, seconds) => calls.observe({ grant, outcome }, seconds),
   }
 }

@@ -33,14 +33,7 @@ export function assembleConfig(file: FileConfig): Config {
 }
 
 function assembleProvider(file: FileConfig['provider']): ProviderConfig {
-  const {
-    responseMode: _onlyQuery,
-    dpop: _onlyOff,
-    clientCapabilities: _none,
-    timeout,
-    clientAuth,
-    ...same
-  } = file
+  const { responseMode: _onlyQuery, dpop: _onlyOff, timeout, clientAuth, ...same } = file
   return { ...same, clientAuth: assembleClientAuth(clientAuth), timeoutMs: timeout }
 }
 

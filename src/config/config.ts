@@ -42,7 +42,11 @@ export type ProviderConfig = {
   readonly authorizationParams: Readonly<Record<string, string>>
   /** Entra `tid` allow-list; empty = not checked. */
   readonly allowedTenants: readonly string[]
+  /** Entra ID client capabilities, such as `cp1`: sent as `xms_cc` with every request for tokens. */
+  readonly clientCapabilities: readonly string[]
   readonly timeoutMs: number
+  /** Most requests for tokens at the same time, for each replica. */
+  readonly concurrency: number
   /** Whether a used refresh token stays good. `auto`: it is offered again after a lost answer, and the provider decides. */
   readonly reusesRefreshTokens: boolean | 'auto'
 }

@@ -11,6 +11,7 @@ const CLIENT_ID = opaqueRule(
   'must be the client id as text, in quotes if it looks like a number',
   '6731de76-14a6-49ae-97bc-6eba6914391e',
 )
+const CAPABILITY = opaqueRule('must be a capability without blanks', 'cp1')
 const TENANT_ID = opaqueRule('must be a tenant id without blanks', '72f988bf-86f1-41af-91ab-2d7cd011db47')
 const KEY_ID = opaqueRule('must be a key id as text without blanks', '"key-2"')
 
@@ -48,13 +49,21 @@ export function providerFields(kit: FieldKit) {
       allowedTenants: kit
         .list(TENANT_ID, 'Entra ID multi-tenant: the `tid` values that may sign in; empty = not checked.')
         .prefault([]),
-      clientCapabilities: kit.nothingYet('Entra ID client capabilities.').prefault([]),
+      clientCapabilities: kit
+        .list(CAPABILITY, 'Entra ID client capabilities; `cp1` is continuous access evaluation.')
+        .prefault([]),
       reusesRefreshTokens: kit
         .flagOrAuto(
           'Whether a used refresh token stays good. After an answer that may have been lost: true and auto offer it once more when it is needed, false never; then the user signs in again.',
         )
         .prefault('auto'),
       timeout: kit.text(TIMEOUT, 'How long the provider may take to answer one request.').prefault('5s'),
+      concurrency: kit
+        .wholeNumber(
+          { min: 1, max: 1000, example: 32 },
+          'Most requests for tokens at the same time, per replica.',
+        )
+        .prefault(32),
     })
     .describe('The OpenID Provider / authorization server.')
 }

@@ -67,13 +67,13 @@ function createFieldKit(secrets: SecretReader) {
         .describe(description),
     flag: (description: string) =>
       z.boolean({ error: complaint('must be true or false') }).meta({ description }),
+    wholeNumber,
     flagOrAuto: (description: string) =>
       z
         .union([z.boolean(), z.literal('auto')], { error: () => complaint('must be true, false or auto') })
         .meta({
           description,
         }),
-    nothingYet: (description: string) => z.array(z.never()).meta({ description }),
     constant: <const T extends string>(value: T) => z.literal(value),
     oneOf,
     secret: (check: SecretCheck, description: string) =>
@@ -111,6 +111,12 @@ function scalar<T>(rule: Rule<T>) {
       context.addIssue({ code: 'custom', message: `${must}, e.g. ${rule.example}` })
       return z.NEVER
     })
+}
+
+function wholeNumber(range: { min: number; max: number; example: number }, description: string) {
+  const { min, max, example } = range
+  const error = complaint(`must be a whole number from ${min} to ${max}`, String(example))
+  return z.int({ error }).min(min, { error }).max(max, { error }).meta({ description })
 }
 
 function section<S extends z.ZodRawShape>(shape: S) {

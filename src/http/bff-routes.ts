@@ -1,7 +1,8 @@
 import type { IncomingMessage } from 'node:http'
-import { type Request, type Response, Router } from 'express'
-import { BffError } from '../errors.ts'
+import { type Request, type RequestHandler, type Response, Router } from 'express'
+import { BffError, type StepUp } from '../errors.ts'
 import type { LoginAttempts } from '../oidc/login.ts'
+import type { AskedStepUp } from '../oidc/step-up.ts'
 import type { BffSession } from '../session/bff-session.ts'
 import type { Sessions } from '../session/session.ts'
 import { createCallback, type FinishSignIn } from './callback.ts'
@@ -10,7 +11,11 @@ import type { RequireSameOrigin } from './same-origin.ts'
 import { createSignOut, type EndSession } from './sign-out.ts'
 
 /** What a login URL may choose; everything else in its query is ignored. */
-export type LoginWishes = { readonly prompt?: string; readonly loginHint?: string }
+export type LoginWishes = {
+  readonly prompt?: string
+  readonly loginHint?: string
+  readonly stepUp?: StepUp
+}
 
 /** The authorization request for one attempt (OpenID Connect Core §3.1.2.1). */
 export type AuthorizationUrl = (
@@ -26,6 +31,8 @@ export type BffRoutesDeps = {
   readonly loginCookies: LoginCookies
   readonly authorizationUrl: AuthorizationUrl
   readonly finishSignIn: FinishSignIn
+  /** What the `challenge` of a login URL stands for, if it is known. */
+  readonly takeStepUp: (handle: unknown) => Promise<AskedStepUp | undefined>
   readonly endSession: EndSession
   readonly clearSessionCookie: (res: Response) => void
   readonly parseReturnUrl: (value: unknown) => string | undefined
@@ -38,6 +45,8 @@ const SCRIPT_ONLY = { auth: 'required', csrf: 'header' } as const
 /** Members of an ID token that serve the protocol and tell an application nothing. */
 const PROTOCOL_CLAIMS = new Set(['nonce', 'at_hash', 'c_hash', 's_hash'])
 
+const METHODS = { '/login': 'GET, HEAD', '/callback': 'GET', '/user': 'GET, HEAD', '/logout': 'GET, POST' }
+
 /** Cloakroom's own endpoints below the base path (contract section 4). */
 export function createBffRoutes(deps: BffRoutesDeps): Router {
   const router = Router({ caseSensitive: true, strict: true })
@@ -46,11 +55,15 @@ export function createBffRoutes(deps: BffRoutesDeps): Router {
   router.get('/login', async function login(req, res) {
     const returnUrl = requireReturnUrl(deps, req.query.returnUrl)
     const current = await deps.sessions.find(req, res)
-    const { attempt, ticket } = await deps.loginAttempts.start({ returnUrl, replaces: current?.hash })
-    const url = await deps.authorizationUrl(attempt, loginWishes(req))
+    const asked = await deps.takeStepUp(req.query.challenge)
+    const { attempt, ticket } = await deps.loginAttempts.start({ returnUrl, replaces: current?.hash, asked })
+    const url = await deps.authorizationUrl(attempt, { ...loginWishes(req), stepUp: asked?.stepUp })
     deps.loginCookies.set(req, res, ticket)
     res.redirect(302, url.href)
   })
+  // A GET that does something takes no HEAD: looking must not use up a code or end a session.
+  router.head('/callback', onlyBy(METHODS['/callback']))
+  router.head('/logout', onlyBy(METHODS['/logout']))
   router.get('/callback', createCallback(deps))
 
   router.get('/user', async function user(req, res) {
@@ -78,17 +91,14 @@ export function createBffRoutes(deps: BffRoutesDeps): Router {
     res.json({ redirect: await signOut(req, res, { returnUrl }) })
   })
 
-  for (const [path, allow] of [
-    ['/login', 'GET, HEAD'],
-    ['/callback', 'GET, HEAD'],
-    ['/user', 'GET, HEAD'],
-    ['/logout', 'GET, HEAD, POST'],
-  ] as const) {
-    router.all(path, function otherMethod() {
-      throw new BffError('method_not_allowed', `use one of ${allow}`, { headers: { allow } })
-    })
-  }
+  for (const [path, allow] of Object.entries(METHODS)) router.all(path, onlyBy(allow))
   return router
+}
+
+function onlyBy(allow: string): RequestHandler {
+  return function otherMethod() {
+    throw new BffError('method_not_allowed', `use one of ${allow}`, { headers: { allow } })
+  }
 }
 
 function requireReturnUrl({ parseReturnUrl }: BffRoutesDeps, value: unknown): string {

@@ -29,8 +29,9 @@ export function createCallback(deps: CallbackDeps): RequestHandler {
     const id = loginTicketId(state)
     const secret = deps.loginCookies.read(req, id)
     if (secret === undefined) throw invalid('this browser has no sign-in of that state under way')
-    deps.loginCookies.clear(res, id)
     const attempt = await deps.loginAttempts.take(state, secret)
+    // Not before: while the store is away the attempt is still good.
+    deps.loginCookies.clear(res, id)
     if (!attempt) throw invalid('the sign-in took too long, or was finished already')
     await deps.finishSignIn(req, res, { attempt, query: queryOf(req.originalUrl) })
     land(res, attempt.returnUrl, deps.sameSite)

@@ -32,12 +32,13 @@ export function createEdge(deps: EdgeDeps): Express {
   const protocol = new URL(deps.publicUrl).protocol.slice(0, -1)
   Object.defineProperty(app.request, 'protocol', { get: () => protocol, configurable: true })
 
+  const protect = ownHeaders(deps.publicUrl)
   app.use(beginRequest(deps))
   app.use(deps.cors)
-  app.use(deps.basePath, nameOwnRoute(deps), ownHeaders(deps.publicUrl), deps.bffRoutes, notFound)
+  app.use(deps.basePath, nameOwnRoute(deps), protect, deps.bffRoutes, notFound)
   app.use(forwardOrPass(deps))
   app.use(notFound)
-  app.use(answerProblem(deps))
+  app.use(answerProblem(deps, protect))
   return app
 }
 
@@ -90,7 +91,7 @@ const notFound: RequestHandler = function routeNotFound() {
 }
 
 /** The last step for everything thrown: one log line if it is our defect, one answer in any case. */
-function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
+function answerProblem(deps: EdgeDeps, protect: RequestHandler): ErrorRequestHandler {
   return function answerWithProblem(error, req, res, _next) {
     const facts = deps.requestLog.factsOf(req)
     if (error instanceof BffError) facts.code = error.code
@@ -103,9 +104,11 @@ function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
       res.destroy()
       return
     }
+    // A route's refusal is our own answer too.
+    protect(req, res, () => undefined)
     const answer = problemAnswer(error, { requestId: facts.id, loginUrl: loginUrlFor(deps.basePath) })
     // What is left of a request body is not read: the connection cannot serve another request.
-    if (!req.complete) res.setHeader('connection', 'close')
+    if (!req.complete && hasBody(req)) res.setHeader('connection', 'close')
     res.status(answer.status)
     for (const [name, value] of Object.entries(answer.headers)) res.setHeader(name, value)
     if (wantsPage(req, deps.basePath)) {
@@ -117,6 +120,11 @@ function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
     }
     res.end(answer.body)
   }
+}
+
+/** RFC 9112 §6: either header says that a body follows; without one Node calls a request complete a moment late. */
+function hasBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
 }
 
 /** A person is looking only where a navigation ends at one of our own endpoints. */

@@ -1,5 +1,8 @@
-import { createServer, type IncomingMessage, type RequestListener, type Server } from 'node:http'
+import { createServer, type IncomingMessage, type Server } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
+import type { Express } from 'express'
+import { answerClientError } from './client-error.ts'
+import { objectsBornFor } from './express-objects.ts'
 
 /** Opens a listening socket and resolves with its port; rejects with the system's error, e.g. EADDRINUSE. */
 export function listenOn(server: Server, { host, port }: { host: string; port: number }): Promise<number> {
@@ -32,7 +35,7 @@ export function drain(server: Server, graceMs: number): Promise<void> {
 
 /** What the public server does with each request and each upgrade. */
 export type PublicHandlers = {
-  readonly request: RequestListener
+  readonly request: Express
   /** Owns the socket from its first line on. */
   readonly upgrade: (req: IncomingMessage, socket: Socket, head: Buffer) => void
 }
@@ -44,6 +47,7 @@ const HEADERS_MS = 30_000
 /** The HTTP/1.1 server of the public listener. */
 export function createPublicServer({ request, upgrade }: PublicHandlers): Server {
   const server = createServer({
+    ...objectsBornFor(request),
     keepAliveTimeout: KEEP_ALIVE_MS,
     headersTimeout: HEADERS_MS,
     // Uploads may take long; an idle one is cut by its route's own timeout.
@@ -55,5 +59,6 @@ export function createPublicServer({ request, upgrade }: PublicHandlers): Server
   server.on('checkContinue', request)
   // Node types the socket as a Duplex, for those who emit the event themselves.
   server.on('upgrade', (req, socket, head) => upgrade(req, socket as Socket, head))
+  server.on('clientError', (error, socket) => answerClientError(error, socket as Socket))
   return server
 }

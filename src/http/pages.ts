@@ -8,7 +8,7 @@ export const PAGE_STYLE = `
 * { box-sizing: border-box }
 body { display: grid; place-items: center; min-height: 100vh; margin: 0; padding: 1.5rem;
   background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif }
-main { width: min(27rem, 100%); padding: 2.25rem; border: 1px solid var(--line); border-radius: 1rem;
+main { width: min(27rem, 100%); padding: clamp(1.4rem, 6vw, 2.25rem); border: 1px solid var(--line); border-radius: 1rem;
   background: var(--card); box-shadow: 0 1.5rem 3rem -2rem rgb(15 20 40 / 35%) }
 main.brief { padding: 1rem; border: 0; background: none; box-shadow: none; text-align: center; animation: appear .3s .5s both }
 h1 { margin: 0 0 .6rem; font-size: 1.5rem; line-height: 1.2; letter-spacing: -.02em }

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Logger } from '../log.ts'
 
-/** What is known about a request when its line is written. Kept off the request object's own members. */
+/** What is known about a request when its line is written. Kept on the request, under a symbol of our own. */
 export type RequestFacts = {
   readonly id: string
   readonly startedAt: number
@@ -29,10 +29,12 @@ export type RequestLog = {
   factsOf(req: IncomingMessage): RequestFacts
 }
 
+/** A member that nobody else can name; it costs less than a WeakMap. */
+const FACTS = Symbol('facts')
+type WithFacts = IncomingMessage & { [FACTS]?: RequestFacts }
+
 /** Makes the request log; path is logged without its query, which may hold a code or personal data. */
 export function createRequestLog({ log, observe, nowMs, clientIp }: RequestLogDeps): RequestLog {
-  const facts = new WeakMap<IncomingMessage, RequestFacts>()
-
   function end(req: IncomingMessage, res: ServerResponse, known: RequestFacts): void {
     const durationMs = nowMs() - known.startedAt
     const status = res.writableFinished ? res.statusCode : 499
@@ -59,12 +61,12 @@ export function createRequestLog({ log, observe, nowMs, clientIp }: RequestLogDe
   return {
     begin(req, res) {
       const known: RequestFacts = { id: randomUUID(), startedAt: nowMs() }
-      facts.set(req, known)
+      ;(req as WithFacts)[FACTS] = known
       // 'close' comes once in every case: after the last byte, and when the client went away before it.
       res.once('close', () => end(req, res, known))
       return known
     },
-    factsOf: (req) => facts.get(req) ?? { id: 'unknown', startedAt: nowMs() },
+    factsOf: (req) => (req as WithFacts)[FACTS] ?? { id: 'unknown', startedAt: nowMs() },
   }
 }
 

@@ -5,34 +5,33 @@ export type Parameters = readonly (readonly [name: string, value: string])[]
 
 /** How requests to one provider name resources: pure, exact, one row per dialect of contract section 3. */
 export type Dialect = {
-  /** Parameters of the authorization request: what lets the refresh token serve every resource in use. */
-  authorizationRequest(): Parameters
-  /** Parameters of the code grant: the access token that comes with the code is for the login resource. */
-  codeGrant(): Parameters
+  /** Parameters of the authorization request: what lets the refresh token serve every resource in use, `login` first. */
+  authorizationRequest(login: ResourceConfig | undefined): Parameters
+  /** Parameters of the code grant: the access token that comes with the code is for the resource `login`. */
+  codeGrant(login: ResourceConfig | undefined): Parameters
   /** Parameters of a refresh grant for exactly one resource. */
   refreshGrant(resource: ResourceConfig): Parameters
   /** Parameters of a client credentials grant for exactly one resource. */
   clientCredentialsGrant(resource: ResourceConfig): Parameters
 }
 
-/** @param resources those that routes use with the refresh token; the first is asked for at login. */
+/** @param resources those that routes use with the refresh token. */
 export function createDialect(provider: ProviderConfig, resources: readonly ResourceConfig[]): Dialect {
-  const first = resources[0]
   const loginScopes = provider.scopes
   switch (provider.resourceDialect) {
     case 'resource':
       // Azure AD v1 and AD FS: one `resource`; what it may do is registered, so `scope` is never sent for it.
       return {
-        authorizationRequest: () => [scope(loginScopes), ...named('resource', first)],
-        codeGrant: () => named('resource', first),
+        authorizationRequest: (login) => [scope(loginScopes), ...named('resource', login)],
+        codeGrant: (login) => named('resource', login),
         refreshGrant: (resource) => named('resource', resource),
         clientCredentialsGrant: (resource) => named('resource', resource),
       }
     case 'scope':
       // Entra ID v2 and most others: the scopes name the resource, and must come first; `resource` is an error there.
       return {
-        authorizationRequest: () => [scope([...loginScopes, ...(first?.scopes ?? [])])],
-        codeGrant: () => (first ? [scope([...first.scopes, ...loginScopes])] : []),
+        authorizationRequest: (login) => [scope([...loginScopes, ...(login?.scopes ?? [])])],
+        codeGrant: (login) => (login ? [scope([...login.scopes, ...loginScopes])] : []),
         refreshGrant: (resource) => [scope([...resource.scopes, 'offline_access', ...openid(loginScopes)])],
         clientCredentialsGrant: (resource) => [scope(resource.scopes)],
       }
@@ -43,15 +42,15 @@ export function createDialect(provider: ProviderConfig, resources: readonly Reso
           scope([...loginScopes, ...resources.flatMap((resource) => resource.scopes)]),
           ...resources.flatMap((resource) => named('resource', resource)),
         ],
-        codeGrant: () => named('resource', first),
+        codeGrant: (login) => named('resource', login),
         refreshGrant: (resource) => [...named('resource', resource), ...ownScopes(resource)],
         clientCredentialsGrant: (resource) => [...named('resource', resource), ...ownScopes(resource)],
       }
     case 'audience':
       return {
-        authorizationRequest: () => [
-          scope([...loginScopes, ...(first?.scopes ?? [])]),
-          ...named('audience', first),
+        authorizationRequest: (login) => [
+          scope([...loginScopes, ...(login?.scopes ?? [])]),
+          ...named('audience', login),
         ],
         codeGrant: () => [],
         refreshGrant: (resource) => [...named('audience', resource), ...ownScopes(resource)],

@@ -19,6 +19,8 @@ export type AuthorizationChecks = {
   readonly state: string
   readonly nonce: string
   readonly codeVerifier: string
+  /** Seconds since the user's authentication, if the request set a limit. */
+  readonly maxAge?: number
 }
 
 /** A failed grant: our problem, and the answer it came from, if there was one. */

@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
+import type { StepUp } from '../errors.ts'
 import type { LoginRecords, SessionHash } from '../store/port.ts'
 
 /** One sign-in under way: what its authorization response is checked against, and where it goes on afterwards. */
@@ -7,6 +8,8 @@ export type LoginAttempt = {
   readonly nonce: string
   readonly codeVerifier: string
   readonly returnUrl: string
+  /** What an API or the provider wanted of this sign-in, and who must come back from it. */
+  readonly asked?: { readonly stepUp: StepUp; readonly sub: string }
   /** The session this browser had when it began; it ends when the new one begins. */
   readonly replaces?: SessionHash
 }
@@ -27,7 +30,7 @@ export type LoginAttemptsDeps = {
 export type LoginAttempts = {
   /** Starts one: fresh state, nonce and PKCE verifier (RFC 7636 §4.1, 256 bits each). */
   start(
-    goal: Pick<LoginAttempt, 'returnUrl' | 'replaces'>,
+    goal: Pick<LoginAttempt, 'returnUrl' | 'replaces' | 'asked'>,
   ): Promise<{ attempt: LoginAttempt; ticket: LoginTicket }>
   /** The attempt that `state` and the browser's secret belong to; taking it deletes it. */
   take(state: string, secret: string): Promise<LoginAttempt | undefined>

@@ -1,5 +1,6 @@
 import { BffError } from '../errors.ts'
 import { type GrantReaction, reactionTo } from './grant-errors.ts'
+import type { Finding } from './provider-gate.ts'
 import type { TokenAnswer } from './token-answer.ts'
 
 /** What of a provider's refusal is safe and useful for an operator's log; the description may hold names and mails. */
@@ -76,16 +77,30 @@ export function failedCall(error: unknown, answer: TokenAnswer | undefined): Bff
   if (answer && answer.status !== 200) return problemOf(reactionTo(answer), answer)
   // A page in place of a token answer, whatever its status, is some gateway's or error screen's: it says nothing of us.
   if (answer && answer.body === undefined) return unavailable(error)
-  if (isNetworkError(error) || (answer === undefined && isServerFault(error))) return unavailable(error)
+  if (isNetworkError(error) || isServerFault(error, answer)) return unavailable(error)
   return new BffError('provider_rejected', 'the authorization server gave an unusable answer', {
     cause: error,
   })
 }
 
-/** A non-token answer such as discovery or PAR: a 5xx or an HTML page is a passing fault. */
-function isServerFault(error: unknown): boolean {
-  const { code, cause } = error as { code?: unknown; cause?: { status?: unknown } }
-  if (code === 'OAUTH_RESPONSE_IS_NOT_JSON' || code === 'OAUTH_PARSE_ERROR') return true
+/**
+ * What a failed token request says about the provider itself. A refusal of one user or request is a sign of life, and so
+ * is a token answer that fails a later check; only 429 among the 4xx says that the provider has enough of all of us.
+ */
+export function findingOf(error: unknown, answer: TokenAnswer | undefined): Finding {
+  if (!answer) return { kind: isNetworkError(error) ? 'fault' : 'nothing' }
+  const { status, body, retryAfterSeconds } = answer
+  const isRefusal = status === 200 ? body !== undefined : status >= 400 && status < 500 && status !== 429
+  if (isRefusal || (status !== 200 && reactionTo(answer) === 'loop')) return { kind: 'refused' }
+  return { kind: 'fault', retryAfterSeconds }
+}
+
+/** Another answer than the token endpoint's, such as discovery, keys or PAR: a 5xx, a 429 or an HTML page is a passing fault. */
+function isServerFault(error: unknown, answer: TokenAnswer | undefined): boolean {
+  const { code, status, cause } = error as { code?: unknown; status?: unknown; cause?: { status?: unknown } }
+  // With a token answer at hand it is its ID token that does not parse.
+  if (code === 'OAUTH_PARSE_ERROR') return answer === undefined
+  if (code === 'OAUTH_RESPONSE_IS_NOT_JSON' || status === 429) return true
   return code === 'OAUTH_RESPONSE_IS_NOT_CONFORM' && Number(cause?.status ?? 0) >= 500
 }
 

@@ -1,14 +1,23 @@
 import type { Config, ResourceConfig } from '../config/config.ts'
-import { describeError } from '../errors.ts'
+import { describeError, type StepUp } from '../errors.ts'
 import type { Logger } from '../log.ts'
+import { claimsParameter, claimsRequest } from './claims-request.ts'
 import { createDialect } from './dialects.ts'
 import type { AuthorizationChecks, GrantedTokens } from './grant-types.ts'
+import { createProviderGate, type GateObserver } from './provider-gate.ts'
 import { createRelyingParty } from './relying-party.ts'
 import { createResourceGrants, isForResource } from './resource-grants.ts'
 import { createProviderFetch } from './token-answer.ts'
 
 /** What one sign-in may ask for beyond the configuration. */
-type Wishes = { readonly prompt?: string; readonly loginHint?: string }
+type Wishes = { readonly prompt?: string; readonly loginHint?: string; readonly stepUp?: StepUp }
+
+export type ProviderDeps = {
+  readonly config: Config
+  readonly log: Logger
+  readonly now: () => number
+  readonly observe: GateObserver
+}
 
 /** What is known of the provider's endpoints. */
 export type ProviderState = 'ok' | 'unavailable' | 'unknown'
@@ -17,13 +26,35 @@ export type ProviderState = 'ok' | 'unavailable' | 'unknown'
 const MAX_HINT_LENGTH = 2000
 
 /** The configured OpenID Provider, in the words of the rest of the program; every method rejects with BffError only. */
-export function createProvider({ config, log, now }: { config: Config; log: Logger; now: () => number }) {
+export function createProvider({ config, log, now, observe }: ProviderDeps) {
   const redirectUri = `${config.publicUrl}${config.basePath}/callback`
   const inUse = resourcesInUse(config)
   const dialect = createDialect(config.provider, inUse)
   const providerFetch = createProviderFetch({ now })
-  const relyingParty = createRelyingParty({ provider: config.provider, redirectUri, providerFetch, now })
-  const grants = createResourceGrants({ relyingParty, dialect, resources: config.resources, log })
+  const { concurrency, timeoutMs, issuer } = config.provider
+  const gate = createProviderGate({
+    concurrency,
+    waitMs: timeoutMs,
+    now,
+    observe: { ...observe, breaker: loggedBreaker(observe.breaker, { log, issuer }) },
+  })
+  const relyingParty = createRelyingParty({
+    provider: config.provider,
+    redirectUri,
+    providerFetch,
+    gate,
+    now,
+  })
+  const { clientCapabilities } = config.provider
+  const grants = createResourceGrants({
+    relyingParty,
+    dialect,
+    resources: config.resources,
+    clientCapabilities,
+    log,
+  })
+  /** The resource whose policies the provider applies at sign-in: the one that asked for it, else the first in use. */
+  const loginResource = (stepUp?: StepUp) => (stepUp && config.resources[stepUp.resource]) ?? inUse[0]
 
   let state: ProviderState = 'unknown'
   function note(now: ProviderState, error?: unknown): void {
@@ -39,6 +70,7 @@ export function createProvider({ config, log, now }: { config: Config; log: Logg
   return {
     ...grants,
     redirectUri,
+    admit: gate.admit,
 
     /** Whether the provider's endpoints were known at the last look; looks again without waiting. Never throws. */
     state(): ProviderState {
@@ -49,20 +81,32 @@ export function createProvider({ config, log, now }: { config: Config; log: Logg
       return state
     },
 
-    authorizationUrl(checks: AuthorizationChecks, { prompt, loginHint }: Wishes): Promise<URL> {
+    authorizationUrl(checks: AuthorizationChecks, { prompt, loginHint, stepUp }: Wishes): Promise<URL> {
       const extra = new Map(Object.entries(config.provider.authorizationParams))
+      const claims = claimsRequest(clientCapabilities, stepUp?.claims)
       if (prompt !== undefined) extra.set('prompt', prompt)
       if (loginHint !== undefined) extra.set('login_hint', loginHint)
-      return relyingParty.authorizationUrl(checks, [...dialect.authorizationRequest(), ...extra])
+      if (claims !== undefined) extra.set('claims', claims)
+      if (stepUp?.acrValues !== undefined) extra.set('acr_values', stepUp.acrValues)
+      if (stepUp?.maxAge !== undefined) extra.set('max_age', String(stepUp.maxAge))
+      return relyingParty.authorizationUrl(checks, [
+        ...dialect.authorizationRequest(loginResource(stepUp)),
+        ...extra,
+      ])
     },
 
-    codeGrant: (callback: URL, checks: AuthorizationChecks): Promise<GrantedTokens> =>
-      relyingParty.codeGrant(callback, checks, dialect.codeGrant()),
+    codeGrant(callback: URL, checks: AuthorizationChecks, stepUp?: StepUp): Promise<GrantedTokens> {
+      const claims = claimsRequest(clientCapabilities, stepUp?.claims)
+      return relyingParty.codeGrant(callback, { ...checks, maxAge: stepUp?.maxAge }, [
+        ...dialect.codeGrant(loginResource(stepUp)),
+        ...claimsParameter(claims),
+      ])
+    },
 
     /** Name of the resource that the access token of a code grant is for, if it may be used at all. */
-    resourceOf(granted: GrantedTokens): string | undefined {
-      const [first] = inUse
-      return first && isForResource(granted, first) ? first.name : undefined
+    resourceOf(granted: GrantedTokens, stepUp?: StepUp): string | undefined {
+      const asked = loginResource(stepUp)
+      return asked && isForResource(granted, asked) ? asked.name : undefined
     },
 
     /** Best effort, by design: the local logout does not depend on it. Never rejects. */
@@ -87,6 +131,22 @@ export function createProvider({ config, log, now }: { config: Config; log: Logg
         return undefined
       }
     },
+  }
+}
+
+/** One line when it opens and one when it closes, however many probes fail in between. */
+function loggedBreaker(
+  observe: GateObserver['breaker'],
+  { log, issuer }: { log: Logger; issuer: string },
+): GateObserver['breaker'] {
+  let isOpen = false
+  return (state) => {
+    observe(state)
+    if (state === 'open' && !isOpen) {
+      log.warn({ url: issuer }, 'the token endpoint fails again and again: it is left alone, but for a probe')
+    }
+    if (state === 'closed') log.info({ url: issuer }, 'the token endpoint answers again')
+    isOpen = state !== 'closed'
   }
 }
 

@@ -6,8 +6,10 @@ import type { Parameters } from './dialects.ts'
 import type { AuthorizationChecks, FailedGrant, GrantedTokens } from './grant-types.ts'
 import { privateKeyFromPem } from './jwt.ts'
 import { failedCall, failedSignIn } from './provider-errors.ts'
+import type { ProviderGate } from './provider-gate.ts'
 import { createRefreshedSource } from './refreshed-source.ts'
-import type { ProviderFetch, TokenAnswer } from './token-answer.ts'
+import type { ProviderFetch } from './token-answer.ts'
+import { createTokenCall } from './token-call.ts'
 
 /** One OpenID Provider as seen by its Relying Party: each call is one request of OpenID Connect or OAuth 2.0. */
 export type RelyingParty = {
@@ -35,6 +37,8 @@ export type RelyingPartyDeps = {
   readonly provider: ProviderConfig
   readonly redirectUri: string
   readonly providerFetch: ProviderFetch
+  /** Every grant goes through it; revocation, pushed requests and discovery do not. */
+  readonly gate: Pick<ProviderGate, 'call'>
   readonly now: () => number
 }
 
@@ -43,23 +47,7 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
   const { provider, redirectUri } = deps
   const configuration = createRefreshedSource(() => discover(deps), deps.now)
 
-  async function grant(
-    sink: (answer: TokenAnswer) => Promise<void> | void,
-    request: (config: oidc.Configuration) => ReturnType<typeof oidc.refreshTokenGrant>,
-  ): Promise<GrantedTokens> {
-    const config = await configuration()
-    const obtainedAt = deps.now()
-    const tokens = await deps.providerFetch.watching(sink, () => request(config))
-    return {
-      accessToken: tokens.access_token,
-      obtainedAt,
-      expiresAt: obtainedAt + (tokens.expires_in ?? 0) * 1000,
-      refreshToken: tokens.refresh_token,
-      idToken: tokens.id_token,
-      claims: tokens.claims(),
-      resource: typeof tokens.resource === 'string' ? tokens.resource : undefined,
-    }
-  }
+  const grant = createTokenCall({ ...deps, clientId: provider.clientId, configuration })
 
   return {
     async ready() {
@@ -89,52 +77,49 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
       }
     },
 
-    async codeGrant(callback, { state, nonce, codeVerifier }, parameters) {
-      let answer: TokenAnswer | undefined
+    async codeGrant(callback, { state, nonce, codeVerifier, maxAge }, parameters) {
       const checks = {
         expectedState: state,
         expectedNonce: nonce,
+        maxAge,
         pkceCodeVerifier: codeVerifier,
         idTokenExpected: true,
       }
-      const see = (seen: TokenAnswer) => {
-        answer = seen
-      }
-      try {
-        return await grant(see, (config) =>
-          oidc.authorizationCodeGrant(config, callback, checks, formOf(parameters)),
-        )
-      } catch (error) {
-        throw failedSignIn(error, answer)
-      }
+      return grant(
+        'authorization_code',
+        (config) => oidc.authorizationCodeGrant(config, callback, checks, formOf(parameters)),
+        {
+          failed(error, answer) {
+            throw failedSignIn(error, answer)
+          },
+        },
+      )
     },
 
     async refreshGrant(refreshToken, parameters, keep) {
-      let answer: TokenAnswer | undefined
-      const keepFirst = async (seen: TokenAnswer) => {
-        answer = seen
-        const rotated = seen.status === 200 ? seen.body?.refresh_token : undefined
-        if (typeof rotated === 'string' && rotated !== refreshToken) await keep(rotated)
-      }
-      try {
-        return await grant(keepFirst, (config) =>
-          oidc.refreshTokenGrant(config, refreshToken, formOf(parameters)),
-        )
-      } catch (error) {
-        return { error: failedCall(error, answer), answer }
-      }
+      return grant(
+        'refresh_token',
+        (config) => oidc.refreshTokenGrant(config, refreshToken, formOf(parameters)),
+        {
+          async answer({ status, body }) {
+            const rotated = status === 200 ? body?.refresh_token : undefined
+            if (typeof rotated === 'string' && rotated !== refreshToken) await keep(rotated)
+          },
+          failed: (error, answer): FailedGrant => ({ error: failedCall(error, answer), answer }),
+        },
+      )
     },
 
     async clientCredentialsGrant(parameters) {
-      let answer: TokenAnswer | undefined
-      const see = (seen: TokenAnswer) => {
-        answer = seen
-      }
-      try {
-        return await grant(see, (config) => oidc.clientCredentialsGrant(config, formOf(parameters)))
-      } catch (error) {
-        throw failedCall(error, answer)
-      }
+      return grant(
+        'client_credentials',
+        (config) => oidc.clientCredentialsGrant(config, formOf(parameters)),
+        {
+          failed(error, answer) {
+            throw failedCall(error, answer)
+          },
+        },
+      )
     },
 
     async revoke(refreshToken) {

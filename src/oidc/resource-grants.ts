@@ -1,17 +1,22 @@
 import type { ResourceConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { Logger } from '../log.ts'
+import { claimsParameter, claimsRequest } from './claims-request.ts'
 import type { Dialect } from './dialects.ts'
 import { reactionTo } from './grant-errors.ts'
 import type { FailedGrant, GrantedTokens } from './grant-types.ts'
 import { isForAudience } from './jwt.ts'
 import { mayHaveSpent, refusalOf } from './provider-errors.ts'
 import type { RelyingParty } from './relying-party.ts'
+import type { TokenAnswer } from './token-answer.ts'
+
+const MAX_CLAIMS_LENGTH = 8_192
 
 export type ResourceGrantsDeps = {
   readonly relyingParty: RelyingParty
   readonly dialect: Dialect
   readonly resources: Readonly<Record<string, ResourceConfig>>
+  readonly clientCapabilities: readonly string[]
   readonly log: Logger
 }
 
@@ -19,10 +24,13 @@ type RefreshRequest = {
   readonly refreshToken: string
   readonly resource: string
   readonly keep: (newRefreshToken: string) => Promise<void>
+  /** JSON text of the claims that a challenge asks for. */
+  readonly claims?: string
 }
 
 /** One access token per resource, each asked for by name: from the session's refresh token, or for the client itself. */
-export function createResourceGrants({ relyingParty, dialect, resources, log }: ResourceGrantsDeps) {
+export function createResourceGrants(deps: ResourceGrantsDeps) {
+  const { relyingParty, dialect, resources, clientCapabilities, log } = deps
   const resourceNamed = (name: string): ResourceConfig => {
     const resource = resources[name]
     // The refresh token is not even offered for a resource that the config does not know.
@@ -33,12 +41,13 @@ export function createResourceGrants({ relyingParty, dialect, resources, log }: 
   /** Spends the refresh token once, for one resource; never rejects for what the provider answers. */
   async function refreshGrant(request: RefreshRequest) {
     const resource = resourceNamed(request.resource)
+    const claims = claimsRequest(clientCapabilities, request.claims)
     const grant = await relyingParty.refreshGrant(
       request.refreshToken,
-      dialect.refreshGrant(resource),
+      [...dialect.refreshGrant(resource), ...claimsParameter(claims)],
       request.keep,
     )
-    if ('error' in grant) return refused(grant, resource)
+    if ('error' in grant) return refused(grant, { resource, claims: request.claims })
     if (!isForResource(grant, resource)) {
       log.error(
         { resource: resource.name, reason: 'wrong_audience' },
@@ -46,11 +55,15 @@ export function createResourceGrants({ relyingParty, dialect, resources, log }: 
       )
       return { kind: 'refused' as const, error: wrongAudience(), isMaybeSpent: false }
     }
-    const { accessToken, obtainedAt, expiresAt, claims } = grant
-    return { kind: 'renewed' as const, accessToken, obtainedAt, expiresAt, subject: claims?.sub }
+    const { accessToken, obtainedAt, expiresAt } = grant
+    return { kind: 'renewed' as const, accessToken, obtainedAt, expiresAt, subject: grant.claims?.sub }
   }
 
-  function refused({ error, answer }: FailedGrant, resource: ResourceConfig) {
+  function refused(
+    { error: problem, answer }: FailedGrant,
+    { resource, claims }: { resource: ResourceConfig; claims: string | undefined },
+  ) {
+    const error = withStepUp(problem, { resource, claims: claimsOf(answer) ?? claims })
     const reaction = answer && answer.status !== 200 ? reactionTo(answer) : undefined
     const fields = { resource: resource.name, code: error.code, outcome: reaction, ...refusalOf(answer) }
     if (reaction === 'dead_grant') {
@@ -74,6 +87,23 @@ export function createResourceGrants({ relyingParty, dialect, resources, log }: 
   }
 
   return { refreshGrant, clientCredentialsGrant }
+}
+
+/** A sign-in that cures it must be for this resource, and bring the claims that were asked for. */
+function withStepUp(
+  problem: BffError,
+  { resource, claims }: { resource: ResourceConfig; claims: string | undefined },
+): BffError {
+  if (problem.code !== 'reauthentication_required') return problem
+  return new BffError(problem.code, problem.message, {
+    details: problem.details,
+    stepUp: { resource: resource.name, ...(claims === undefined ? {} : { claims }) },
+  })
+}
+
+function claimsOf(answer: TokenAnswer | undefined): string | undefined {
+  const claims = answer?.body?.claims
+  return typeof claims === 'string' && claims.length <= MAX_CLAIMS_LENGTH ? claims : undefined
 }
 
 /** False when the answer says that its access token is for another resource: it must not be used or kept. */

@@ -45,22 +45,33 @@ export function createProviderFetch(deps: { now: () => number; fetch?: Fetch }):
     async fetch(url, options) {
       const onAnswer = observers.getStore()
       const response = await send(url, options)
-      if (!onAnswer || options.method !== 'POST') return response
-      const body = normalised(await jsonObject(response), deps.now())
+      const text = await wholeText(response)
+      if (!onAnswer || options.method !== 'POST') return rebuilt(response, text)
+      const body = normalised(jsonObject(text), deps.now())
       await onAnswer({
         status: response.status,
         body,
         retryAfterSeconds: retryAfterSeconds(response.headers.get('retry-after'), deps.now()),
       })
-      return rebuilt(response, body)
+      return rebuilt(response, JSON.stringify(body ?? {}), body && 'application/json')
     },
   }
 }
 
-async function jsonObject(response: Response): Promise<Record<string, unknown> | undefined> {
-  if (Number(response.headers.get('content-length') ?? 0) > MAX_BODY_BYTES) return undefined
-  const text = await response.text()
-  if (text.length > MAX_BODY_BYTES) return undefined
+/** The body, read here so that a library meets no endless one. Throws a TypeError, as `fetch` does for every failure. */
+async function wholeText(response: Response): Promise<string> {
+  const chunks: Uint8Array[] = []
+  let length = 0
+  for await (const chunk of response.body ?? []) {
+    length += chunk.length
+    // Leaving the loop cancels the body, and with it the connection.
+    if (length > MAX_BODY_BYTES) throw new TypeError('an answer of more than 1 MiB')
+    chunks.push(chunk)
+  }
+  return new TextDecoder().decode(Buffer.concat(chunks))
+}
+
+function jsonObject(text: string): Record<string, unknown> | undefined {
   try {
     const value: unknown = JSON.parse(text)
     return typeof value === 'object' && value !== null && !Array.isArray(value)
@@ -101,11 +112,10 @@ function positiveNumber(value: unknown): number | undefined {
   return typeof number === 'number' && Number.isFinite(number) && number > 0 ? number : undefined
 }
 
-function rebuilt(response: Response, body: Record<string, unknown> | undefined): Response {
-  const headers = new Headers(response.headers)
+function rebuilt({ status, headers: received }: Response, text: string, contentType?: string): Response {
+  const headers = new Headers(received)
   for (const name of ['content-length', 'content-encoding', 'transfer-encoding']) headers.delete(name)
-  if (body) headers.set('content-type', 'application/json')
+  if (contentType !== undefined) headers.set('content-type', contentType)
   // A null-body status (204, 304) must not carry even an empty text.
-  const text = [101, 204, 205, 304].includes(response.status) ? null : JSON.stringify(body ?? {})
-  return new Response(text, { status: response.status, headers })
+  return new Response([101, 204, 205, 304].includes(status) ? null : text, { status, headers })
 }

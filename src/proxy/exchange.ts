@@ -2,41 +2,12 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { BffError } from '../errors.ts'
 import type { BffSession } from '../session/bff-session.ts'
-import { responseHeaders } from './headers.ts'
-import type { LiveConnections } from './live-connections.ts'
-import { bodyLength, bodyTooLarge, continueIfExpected, readBody } from './request-body.ts'
+import type { AccessToken } from './access-token-source.ts'
+import type { Dispatch, ExchangeParts, ParsedHeaders, UpstreamControl } from './dispatch.ts'
+import { isEventStream, keepOurs, replaceAccessToken, responseHeaders } from './headers.ts'
+import { HeldResponse, settleRejection, tokenChallenge } from './rejected-token.ts'
+import { type BodyCopy, bodyCopy, bodyLength, bodyTooLarge, readBody } from './request-body.ts'
 import type { OutboundRequest } from './upstream.ts'
-
-/** The upstream's side of an exchange: what its connection lets us steer. */
-export type UpstreamControl = {
-  /** Names and values of the response as they arrived. */
-  readonly rawHeaders?: unknown
-  abort(reason: Error): void
-  pause(): void
-  resume(): void
-}
-
-/** What an exchange asks of the connection pool. */
-export type Dispatch = {
-  /** Sends the request and reports to the exchange's `on…` methods. */
-  start(exchange: Exchange, body: Readable | null): void
-  /** True while a new connection is being handed to the request that starts. */
-  isConnecting(): boolean
-  /** The pool's error in our words. */
-  failure(error: Error): BffError
-  readonly live: LiveConnections
-  /** Whether the connection ended without a byte of response. */
-  isConnectionLost(error: Error): boolean
-}
-
-export type ExchangeParts = {
-  readonly req: IncomingMessage
-  readonly res: ServerResponse
-  readonly outbound: OutboundRequest
-  readonly pool: Dispatch
-  readonly resolve: () => void
-  readonly reject: (error: BffError) => void
-}
 
 /** RFC 9110 §9.2.2: sending these twice does no more than sending them once. */
 const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS'])
@@ -51,8 +22,15 @@ export class Exchange {
   readonly #reject: (error: BffError) => void
   #control: UpstreamControl | undefined
   #body: Readable | null = null
+  #copy: BodyCopy | undefined
+  /** The body for sending the request again; null when it has none, undefined when it cannot be sent again. */
+  #again: Buffer | null | undefined
   #isReused = false
   #isRetried = false
+  #isTokenQuestioned = false
+  #held: HeldResponse | undefined
+  /** Of a response that was given up for another; what it still reports is nothing to us. */
+  #discarded: UpstreamControl | undefined
   #clientLeft = false
   #responseStarted = false
   #responseEnded = false
@@ -104,23 +82,26 @@ export class Exchange {
       control.abort(new Error('status code out of range'))
       return
     }
-    const { res, outbound } = this
-    const fields = responseHeaders(
-      outbound.rules,
-      control.rawHeaders as Buffer[],
-      outbound.session !== undefined,
-    )
+    if (status === 401 && !this.#isTokenQuestioned && this.#holdRejection(control, parsed, reason)) return
+    this.#copy = undefined
+    const { res } = this
+    const { rules, session } = this.outbound
+    const fields = responseHeaders(rules, control.rawHeaders as Buffer[], session !== undefined)
     keepOurs(res, fields)
     this.#closeUnlessRead()
     res.writeHead(status, reason !== undefined && PRINTABLE.test(reason) ? reason : '', fields)
     this.#responseStarted = true
     this.#remaining = Number(parsed['content-length'] ?? Number.NaN)
-    if (outbound.session && isEventStream(parsed)) this.#endWithSession(outbound.session)
+    if (session && isEventStream(parsed)) this.#endWithSession(session.hash)
     process.nextTick(flushHeaders, this)
   }
 
   onResponseData(control: UpstreamControl, chunk: Buffer): void {
     if (this.#clientLeft) return
+    if (this.#held) {
+      this.#held.add(chunk)
+      return
+    }
     const isFirst = !this.#bytesWritten
     this.#bytesWritten = true
     this.#remaining -= chunk.length
@@ -129,20 +110,23 @@ export class Exchange {
   }
 
   onResponseEnd(): void {
-    if (!this.#responseEnded && !this.#clientLeft) this.#endResponse()
-    this.#resolve()
+    if (this.#held) this.#held.isWhole = true
+    else {
+      if (!this.#responseEnded && !this.#clientLeft) this.#endResponse()
+      this.#resolve()
+    }
   }
 
-  onResponseError(_control: UpstreamControl, error: Error): void {
-    if (this.#clientLeft || this.#responseEnded) this.#resolve()
+  /** `control` is absent when no connection was made. */
+  onResponseError(control: UpstreamControl | null | undefined, error: Error): void {
+    if (control && control === this.#discarded) return
+    if (this.#held) this.#held.error = error
+    else if (this.#clientLeft || this.#responseEnded) this.#resolve()
     else if (this.#responseStarted) this.#truncate(error)
     else if (this.#mayRetry(error)) {
       this.#isRetried = true
       this.#pool.start(this, null)
-    } else {
-      this.#closeUnlessRead()
-      this.#reject(this.#pool.failure(error))
-    }
+    } else this.refuse(this.#pool.failure(error))
   }
 
   /** Sends the response's header before its body when the body lets us wait: an event stream begins with silence. */
@@ -156,6 +140,43 @@ export class Exchange {
     return isRepeatable && this.#isReused && !this.#isRetried && this.#pool.isConnectionLost(error)
   }
 
+  /** Holds back a 401 that refuses our token until it is known what becomes of it; false when it is any other. */
+  #holdRejection(control: UpstreamControl, parsed: ParsedHeaders, reason?: string): boolean {
+    const challenge = tokenChallenge(this.outbound, parsed)
+    if (!challenge) return false
+    this.#isTokenQuestioned = true
+    // The connection answered, so what may fail from here on is not its idle end.
+    this.#isReused = false
+    this.#again = this.#body === null ? null : this.#copy?.whole()
+    this.#held = new HeldResponse(control, parsed, reason)
+    settleRejection(this, this.#held, challenge)
+    return true
+  }
+
+  /** Whether the request can be sent again now that its response is held back. */
+  canResend(): boolean {
+    return this.#again !== undefined && this.#pool.isOpen()
+  }
+
+  /** Sends the request again, with another token. */
+  resend(token: AccessToken): void {
+    replaceAccessToken(this.outbound.headers, token.value)
+    this.#pool.start(this, this.#again ?? null)
+  }
+
+  /** Ends the hold; false when the client has left meanwhile. */
+  release(discarded?: UpstreamControl): boolean {
+    this.#held = undefined
+    this.#discarded = discarded
+    return !this.#clientLeft
+  }
+
+  /** Ends the exchange without a response. */
+  refuse(error: BffError): void {
+    this.#closeUnlessRead()
+    this.#reject(error)
+  }
+
   #endResponse(lastChunk?: Buffer, isWhole = false): void {
     this.#responseEnded = true
     // As text, a small body leaves in one write with the header; Latin-1 keeps every byte.
@@ -167,8 +188,8 @@ export class Exchange {
   #openBody(length: number | undefined): void {
     const { maxBody, timeout } = this.outbound.route
     if (length !== undefined) this.outbound.headers.push('content-length', String(length))
-    continueIfExpected(this.req, this.res)
-    this.#body = readBody(this.req, { maxBytes: maxBody, idleMs: timeout.idleMs })
+    if (this.outbound.accessToken && this.outbound.onRejectedToken) this.#copy = bodyCopy(length)
+    this.#body = readBody(this.req, this.res, { maxBytes: maxBody, idleMs: timeout.idleMs, copy: this.#copy })
   }
 
   /** Backpressure, for as long as the client takes at least something now and then. */
@@ -213,8 +234,6 @@ export class Exchange {
   }
 }
 
-type ParsedHeaders = Readonly<Record<string, string | string[] | undefined>>
-
 /** Interim (1xx) responses to one request; more is a flood. */
 const MOST_INTERIM = 20
 /** Bytes of a body worth copying to save a write. */
@@ -228,17 +247,4 @@ function resume(control: UpstreamControl): void {
 
 function flushHeaders(exchange: Exchange): void {
   exchange.flush()
-}
-
-function isEventStream(parsed: ParsedHeaders): boolean {
-  return String(parsed['content-type']).startsWith('text/event-stream')
-}
-
-/** Fields that earlier middleware set and that add to the upstream's own instead of giving way to them. */
-function keepOurs(res: ServerResponse, fields: string[]): void {
-  for (const name of ['vary', 'set-cookie']) {
-    const value = res.getHeader(name)
-    if (value === undefined) continue
-    for (const one of Array.isArray(value) ? value : [String(value)]) fields.push(name, one)
-  }
 }

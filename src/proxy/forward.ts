@@ -3,6 +3,7 @@ import type { RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { AccessTokenSource, FindSession } from './access-token-source.ts'
 import { headerRulesByRoute, requestHeaders, type Site } from './headers.ts'
+import type { OnRejectedToken } from './rejected-token.ts'
 import type { MatchRoute } from './route-table.ts'
 import type { Send } from './upstream.ts'
 
@@ -23,6 +24,8 @@ export type ForwardDeps = {
   readonly findSession: FindSession<IncomingMessage, ServerResponse>
   readonly accessToken: AccessTokenSource
   readonly send: Send
+  /** Told when an upstream refuses a token of ours; without it such a 401 is passed on as any other. */
+  readonly onRejectedToken?: OnRejectedToken
   /** The browser's address, trusted proxies taken into account. */
   readonly clientAddress: (req: IncomingMessage) => string
   readonly factsOf: (req: IncomingMessage) => ForwardedFacts
@@ -66,7 +69,15 @@ export function createForward(deps: ForwardDeps): Forward {
       accessToken: token?.value,
       claims: session?.claims,
     })
-    await deps.send(req, res, { route, target, headers, rules, session: session?.hash })
+    await deps.send(req, res, {
+      route,
+      target,
+      headers,
+      rules,
+      session,
+      accessToken: token,
+      onRejectedToken: deps.onRejectedToken,
+    })
     return true
   }
 }

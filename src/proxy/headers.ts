@@ -1,6 +1,8 @@
+import type { ServerResponse } from 'node:http'
 import type { RouteConfig } from '../config/config.ts'
 import type { UserClaims } from '../session/bff-session.ts'
 import { type IsOwnCookie, setsOwnCookie, withoutOwnCookies } from './cookies.ts'
+import type { ParsedHeaders } from './dispatch.ts'
 import { type FieldNames, fieldNames, foldFieldName } from './field-names.ts'
 import { type CompiledTemplate, compileTemplate } from './header-templates.ts'
 import { compileLocation, type MapLocation } from './location.ts'
@@ -138,6 +140,14 @@ export function requestHeaders(rules: HeaderRules, raw: readonly string[], ours:
   return fields
 }
 
+/** Puts another access token in the place of the one `requestHeaders` added. */
+export function replaceAccessToken(fields: string[], accessToken: string): void {
+  for (let i = 0; i < fields.length; i += 2) {
+    // The client's own was taken out, whatever its case, so this is ours.
+    if (fields[i] === 'authorization') fields[i + 1] = `Bearer ${accessToken}`
+  }
+}
+
 /** What an upstream's response becomes on its way to the browser; `isAuthenticated` when it was asked for a session. */
 export function responseHeaders(
   rules: HeaderRules,
@@ -176,6 +186,20 @@ function addReviewed(
     fields.push(name, rules.mapLocation(value))
   } else if (taken === 'www-authenticate') {
     fields.push(DIALOG_SCHEMES.test(value) ? 'x-upstream-www-authenticate' : name, value)
+  }
+}
+
+/** Whether a response is a stream of server-sent events, which has no end of its own. */
+export function isEventStream(parsed: ParsedHeaders): boolean {
+  return String(parsed['content-type']).startsWith('text/event-stream')
+}
+
+/** Adds the fields that earlier middleware set and that join the upstream's own instead of giving way to them. */
+export function keepOurs(res: ServerResponse, fields: string[]): void {
+  for (const name of ['vary', 'set-cookie']) {
+    const value = res.getHeader(name)
+    if (value === undefined) continue
+    for (const one of Array.isArray(value) ? value : [String(value)]) fields.push(name, one)
   }
 }
 

@@ -2,12 +2,38 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { BffError } from '../errors.ts'
 
-/** Limits on one request body. */
-export type BodyLimits = {
+/** Limits on one request body, and who else wants it. */
+export type BodyReading = {
   /** Bytes; absent = unlimited. */
   readonly maxBytes?: number | undefined
   /** The client's connection is cut when it sends nothing for so long. Milliseconds. */
   readonly idleMs: number
+  /** Is given everything that arrives. */
+  readonly copy?: BodyCopy | undefined
+}
+
+/** Bytes of a body that are kept in case the request must be sent again. */
+const MOST_COPIED = 65_536
+
+/** A request body kept while it is streamed; it takes references, so that nothing is copied unless it is needed. */
+export type BodyCopy = {
+  add(chunk: Buffer): void
+  /** The body, once all of it has arrived. */
+  whole(): Buffer | undefined
+}
+
+/** A copy for a body of this many bytes; undefined when it is too long, or its length is not known. */
+export function bodyCopy(length: number | undefined): BodyCopy | undefined {
+  if (length === undefined || length > MOST_COPIED) return undefined
+  const chunks: Buffer[] = []
+  let received = 0
+  return {
+    add(chunk) {
+      chunks.push(chunk)
+      received += chunk.length
+    },
+    whole: () => (received === length ? Buffer.concat(chunks) : undefined),
+  }
 }
 
 /**
@@ -32,14 +58,18 @@ export function bodyLength(req: IncomingMessage): number | undefined {
  */
 export function readBody(
   req: IncomingMessage,
-  { maxBytes = Number.POSITIVE_INFINITY, idleMs }: BodyLimits,
+  res: ServerResponse,
+  { maxBytes = Number.POSITIVE_INFINITY, idleMs, copy }: BodyReading,
 ): Readable {
+  // RFC 9110 §10.1.1: to a client that waits for it, the body is wanted only now, after every check.
+  if (req.headers.expect !== undefined) res.writeContinue()
   let received = 0
   const stalled = idleMs > 0 ? setTimeout(() => req.socket.destroy(), idleMs) : undefined
 
   function onData(chunk: Buffer): void {
     stalled?.refresh()
     received += chunk.length
+    copy?.add(chunk)
     if (received > maxBytes) body.destroy(bodyTooLarge())
     else if (!body.push(chunk)) req.pause()
   }
@@ -62,11 +92,6 @@ export function readBody(
   })
   req.on('data', onData).on('end', onEnd).pause()
   return body
-}
-
-/** Says to a client that waits for it (RFC 9110 §10.1.1) that its body is wanted: only now, after every check. */
-export function continueIfExpected(req: IncomingMessage, res: ServerResponse): void {
-  if (req.headers.expect !== undefined) res.writeContinue()
 }
 
 /** The refusal of a body over the route's `maxBody`. */

@@ -4,9 +4,12 @@ import { buildConnector, type Dispatcher, Pool } from 'undici'
 import type { RouteConfig, TlsConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { BffSession } from '../session/bff-session.ts'
-import { type Dispatch, Exchange } from './exchange.ts'
+import type { AccessToken } from './access-token-source.ts'
+import type { Dispatch } from './dispatch.ts'
+import { Exchange } from './exchange.ts'
 import type { HeaderRules } from './headers.ts'
 import { createLiveConnections, type LiveConnections } from './live-connections.ts'
+import type { OnRejectedToken } from './rejected-token.ts'
 
 /** One request as it goes to its upstream. */
 export type OutboundRequest = {
@@ -18,13 +21,18 @@ export type OutboundRequest = {
   /** For the way back. */
   readonly rules: HeaderRules
   /** The signed-in session it belongs to. */
-  readonly session: BffSession['hash'] | undefined
+  readonly session: BffSession | undefined
+  /** Ours among the headers, for the route's resource. */
+  readonly accessToken?: AccessToken | undefined
+  /** Asked when the upstream refuses that token; without it every answer is passed on. */
+  readonly onRejectedToken?: OnRejectedToken | undefined
 }
 
 /**
  * Sends a request to its upstream and streams the response to the client; resolves when that is over, also when the
  * client left. Rejects with `upstream_unreachable`, `upstream_timeout`, `body_too_large` or `bad_request`: nothing was
- * sent to the client then, unless `res.headersSent`, when its connection has been cut to show the truncation.
+ * sent to the client then, unless `res.headersSent`, when its connection has been cut to show the truncation. Rejects
+ * also with what `onRejectedToken` rejected with.
  */
 export type Send = (req: IncomingMessage, res: ServerResponse, outbound: OutboundRequest) => Promise<void>
 
@@ -94,7 +102,7 @@ function createPool({ upstream, timeout, tls }: RouteConfig, live: LiveConnectio
   }
   const dispatcher = new Pool(upstream, { connect, allowH2: false, pipelining: 1, maxHeaderSize: 65_536 })
 
-  function start(exchange: Exchange, body: Readable | null): void {
+  function start(exchange: Exchange, body: Readable | Buffer | null): void {
     const { req, outbound } = exchange
     const { responseMs, idleMs } = outbound.route.timeout
     dispatcher.dispatch(
@@ -109,7 +117,8 @@ function createPool({ upstream, timeout, tls }: RouteConfig, live: LiveConnectio
       exchange as Dispatcher.DispatchHandler,
     )
   }
-  return { dispatcher, live, start, isConnecting: () => connecting, failure, isConnectionLost }
+  const isOpen = () => !dispatcher.closed && !dispatcher.destroyed
+  return { dispatcher, live, start, isOpen, isConnecting: () => connecting, failure, isConnectionLost }
 }
 
 /** Builds the connector again when the key's file changed. */

@@ -16,6 +16,8 @@ export type BffSession = {
   readonly idToken: string
   /** Random handle that `GET B/logout?sid=` must carry, so that no other site can sign the user out. */
   readonly logoutHandle: string
+  /** Fingerprints of the step-ups that the sign-in was for. */
+  readonly steppedUp?: readonly string[]
   /** Epoch ms of the login; the absolute timeout counts from here. */
   readonly createdAt: number
   /** Epoch ms of the end if nothing more happens: idle or absolute timeout, whichever is first. */

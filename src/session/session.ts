@@ -10,14 +10,18 @@ import { readSessionCookie, sessionIdOf } from './session-cookie.ts'
 
 /** What the session record holds beside express-session's own members. */
 export type SessionContents = {
-  user?: { readonly claims: UserClaims; readonly idToken: string; readonly logoutHandle: string }
+  user?: SignedInUser & { readonly logoutHandle: string }
   createdAt?: number
   /** Epoch ms; set by the store at each read. */
   expiresAt?: number
 }
 
 /** Who signed in. */
-export type SignedInUser = { readonly claims: UserClaims; readonly idToken: string }
+export type SignedInUser = {
+  readonly claims: UserClaims
+  readonly idToken: string
+  readonly steppedUp?: readonly string[]
+}
 
 /** The in-process copy of sessions, by the cookie's value. */
 export type SessionCopy = {
@@ -49,6 +53,10 @@ export type Sessions = {
   peek(req: IncomingMessage, res: ServerResponse): Promise<BffSession | undefined>
   /** Begins a session under a new id, whatever cookie came with the request (ASVS 7.2.4), and sets the cookie. */
   signIn(req: IncomingMessage, res: ServerResponse, user: SignedInUser): Promise<BffSession>
+  /** The session that the request's cookie names, unverified: good for ending it. Asked before `signIn`. */
+  named(req: IncomingMessage): BffSession['hash'] | undefined
+  /** Sends no cookie for the session that began with this request: the browser keeps the one it has. */
+  withdraw(req: IncomingMessage): void
 }
 
 type WithSession = IncomingMessage & { session?: Session & SessionContents; sessionID?: string }
@@ -61,38 +69,66 @@ export function createSessions(deps: SessionsDeps): Sessions {
 
   async function read(req: IncomingMessage, res: ServerResponse, loader: Loader) {
     await loader(req, res)
-    return signedIn(req, now())
+    const found = signedIn(req, now())
+    // The copies go by the id as it is written: a cookie that says the same in another spelling is none of ours.
+    return found?.id === sessionIdOf(cookieOf(req) ?? '') ? found : undefined
   }
+
+  const cookieOf = (req: IncomingMessage) => readSessionCookie(req.headers.cookie, config.cookie.name)
 
   return {
     find(req, res) {
-      const cookieValue = readSessionCookie(req.headers.cookie, config.cookie.name)
+      const cookieValue = cookieOf(req)
       if (cookieValue === undefined) return undefined
       const known = copy.peek(cookieValue)
       if (known && now() < known.expiresAt) return known
       return copy.load(cookieValue, sessionHash(sessionIdOf(cookieValue)), () => read(req, res, load))
     },
     async peek(req, res) {
-      if (readSessionCookie(req.headers.cookie, config.cookie.name) === undefined) return undefined
+      if (cookieOf(req) === undefined) return undefined
       // express-session would answer a second look at one request from the first.
       delete (req as WithSession).session
       return read(req, res, loadPeeking)
     },
     async signIn(req, res, user) {
-      await load(req, res)
-      const { session: before } = req as WithSession
-      if (!before) throw new BffError('store_unavailable', 'no session could be opened')
-      await settled((done) => before.regenerate(done))
-      const begun = (req as WithSession).session as Session & SessionContents
-      begun.user = { ...user, logoutHandle: randomBytes(16).toString('base64url') }
-      begun.createdAt = now()
-      begun.expiresAt = now() + Math.min(config.idleTimeoutMs, config.absoluteTimeoutMs)
-      await settled((done) => begun.save(done))
-      const signedInNow = signedIn(req, now())
-      if (!signedInNow) throw new BffError('store_unavailable', 'the session could not be kept')
-      return signedInNow
+      try {
+        return await begin(withoutCookies(req), res, user)
+      } catch (error) {
+        delete (req as WithSession).session
+        throw error
+      }
+    },
+    named(req) {
+      const cookieValue = cookieOf(req)
+      return cookieValue === undefined ? undefined : sessionHash(sessionIdOf(cookieValue))
+    },
+    withdraw(req) {
+      delete (req as WithSession).session
     },
   }
+
+  async function begin(req: IncomingMessage, res: ServerResponse, user: SignedInUser): Promise<BffSession> {
+    await load(req, res)
+    const { session: begun } = req as WithSession
+    if (!begun) throw new BffError('store_unavailable', 'no session could be opened')
+    begun.user = { ...user, logoutHandle: randomBytes(16).toString('base64url') }
+    begun.createdAt = now()
+    begun.expiresAt = now() + Math.min(config.idleTimeoutMs, config.absoluteTimeoutMs)
+    await settled((done) => begun.save(done))
+    const session = signedIn(req, now())
+    if (!session) throw new BffError('store_unavailable', 'the session could not be kept')
+    return session
+  }
+}
+
+/**
+ * Nothing that the browser brought can become the new session, and the one it has stays until the new one is safe:
+ * `regenerate` would end it first, and save the new one a second time when the answer ends.
+ */
+function withoutCookies(req: IncomingMessage): IncomingMessage {
+  delete (req as WithSession).session
+  delete req.headers.cookie
+  return req
 }
 
 type Loader = (req: IncomingMessage, res: ServerResponse) => Promise<void>

@@ -1,5 +1,6 @@
 import { BffError } from '../errors.ts'
 import type { SessionHash } from '../store/port.ts'
+import { createRejections } from './rejection.ts'
 import { createRenewal, type RenewalDeps } from './renewal.ts'
 import type { OpenedTokens, StoredAccessToken, TokenHolder } from './token-record.ts'
 
@@ -19,8 +20,10 @@ export type AccessTokensDeps = RenewalDeps & { readonly copy: TokensCopy }
  */
 export function createAccessTokens(deps: AccessTokensDeps) {
   const renew = createRenewal(deps)
+  const onRejected = createRejections({ renew, stored, now: deps.now })
+  return { accessTokenFor, onRejected }
 
-  return function accessTokenFor(
+  function accessTokenFor(
     holder: TokenHolder,
     resource: string,
   ): StoredAccessToken | Promise<StoredAccessToken> {
@@ -37,8 +40,13 @@ export function createAccessTokens(deps: AccessTokensDeps) {
     if (!tokens) throw new BffError('session_required', 'the session has no tokens any more')
     const token = tokens.accessTokens.get(resource)
     const now = deps.now()
-    if (!token || now >= token.expiresAt) return renew(holder, resource)
-    if (now >= token.renewAt) renew.inBackground(holder, resource)
+    if (!token || now >= token.expiresAt) return renew({ holder, resource })
+    if (now >= token.renewAt) renew.inBackground({ holder, resource })
     return token
+  }
+
+  async function stored(holder: TokenHolder, resource: string): Promise<StoredAccessToken | undefined> {
+    const sealed = await deps.records.read(holder.hash)
+    return sealed && deps.sealer.openTokens(holder, sealed).accessTokens.get(resource)
   }
 }

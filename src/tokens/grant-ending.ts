@@ -1,6 +1,6 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import type { SealedTokens, SessionHash } from '../store/port.ts'
 import type { TokenOwner, TokenSealer } from './token-record.ts'
+import type { Waiting } from './waiting.ts'
 
 export type GrantEndingDeps = {
   /** Ends the session in the store, everywhere, and takes its tokens. */
@@ -8,6 +8,7 @@ export type GrantEndingDeps = {
   readonly sealer: Pick<TokenSealer, 'openRefreshToken'>
   /** RFC 7009. Never rejects. */
   readonly revoke: (refreshToken: string) => Promise<void>
+  readonly waiting: Waiting
 }
 
 const REVOCATION_BUDGET_MS = 2_000
@@ -16,13 +17,15 @@ const REVOCATION_BUDGET_MS = 2_000
  * Ends a session and, after that, its refresh token at the provider: the local end stands whatever the provider does,
  * and nobody waits longer than 2 s for it.
  */
-export function createGrantEnding({ end, sealer, revoke }: GrantEndingDeps) {
+export function createGrantEnding({ end, sealer, revoke, waiting }: GrantEndingDeps) {
   return async function endGrant(owner: TokenOwner): Promise<void> {
     const sealed = await end(owner.hash)
     const refreshToken = sealed && sealer.openRefreshToken(owner, sealed.refreshToken)
     if (!refreshToken) return
     const enough = new AbortController()
-    const budget = delay(REVOCATION_BUDGET_MS, undefined, { signal: enough.signal }).catch(() => undefined)
-    await Promise.race([revoke(refreshToken).finally(() => enough.abort()), budget])
+    await Promise.race([
+      revoke(refreshToken).finally(() => enough.abort()),
+      waiting.pause(REVOCATION_BUDGET_MS, enough.signal),
+    ])
   }
 }

@@ -1,13 +1,14 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import { BffError } from '../errors.ts'
 import type { TokenRecords, TokenWrite } from '../store/port.ts'
 import type { StoredAccessToken, TokenHolder, TokenSealer } from './token-record.ts'
+import type { Waiting } from './waiting.ts'
 
 export type RecordWriterDeps = {
   readonly records: Pick<TokenRecords, 'write'>
   readonly sealer: TokenSealer
   /** Revokes a refresh token that arrived after its session had ended. Never rejects. */
   readonly revoke: (refreshToken: string) => Promise<void>
+  readonly waiting: Waiting
 }
 
 /** The writes of one spend of a refresh token, in order, each fenced by the version before it. */
@@ -43,7 +44,7 @@ export function createRecordWriter(
   let last: Promise<void> = Promise.resolve()
 
   async function write(change: Omit<TokenWrite, 'expectedVersion'>): Promise<void> {
-    const outcome = await persistently(() =>
+    const outcome = await persistently(deps.waiting, () =>
       deps.records.write(holder.hash, { expectedVersion: version, ...change }),
     )
     if (outcome === 'written') {
@@ -61,7 +62,7 @@ export function createRecordWriter(
     last = last.then(() => write(change))
     last.catch(() => undefined)
     hold(last)
-    await within(last, CALLER_WAITS_MS)
+    await within(deps.waiting, last, CALLER_WAITS_MS)
   }
 
   return {
@@ -90,21 +91,20 @@ function superseded(): BffError {
   })
 }
 
-async function within(work: Promise<void>, ms: number): Promise<void> {
+async function within(waiting: Waiting, work: Promise<void>, ms: number): Promise<void> {
   const enough = new AbortController()
-  const late = delay(ms, undefined, { signal: enough.signal }).catch(() => undefined)
-  await Promise.race([work, late]).finally(() => enough.abort())
+  await Promise.race([work, waiting.pause(ms, enough.signal)]).finally(() => enough.abort())
 }
 
 /** A store that fails is tried again: twice as long each time, up to half a second. */
-async function persistently<T>(write: () => Promise<T>): Promise<T> {
-  const triesUntil = performance.now() + PERSISTENCE_MS
+async function persistently<T>(waiting: Waiting, write: () => Promise<T>): Promise<T> {
+  const triesUntil = waiting.elapsedMs() + PERSISTENCE_MS
   for (let waitMs = RETRY_MIN_MS; ; waitMs = Math.min(waitMs * 2, RETRY_MAX_MS)) {
     try {
       return await write()
     } catch (error) {
-      if (performance.now() > triesUntil) throw error
-      await delay(waitMs)
+      if (waiting.elapsedMs() > triesUntil) throw error
+      await waiting.pause(waitMs)
     }
   }
 }

@@ -7,6 +7,8 @@ export type RefreshGrantRequest = {
   readonly resource: string
   /** Stores a rotated refresh token. Called, and awaited, before anything else in the answer is looked at. */
   readonly keep: (newRefreshToken: string) => Promise<void>
+  /** JSON text of the claims that a challenge asks for (OpenID Connect Core §5.5). */
+  readonly claims?: string
 }
 
 /** How a refresh grant ended. Times in epoch ms. */

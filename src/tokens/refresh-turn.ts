@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto'
-import { setTimeout as delay } from 'node:timers/promises'
 import { BffError } from '../errors.ts'
 import type { SessionHash, TokenRecords } from '../store/port.ts'
+import type { Waiting } from './waiting.ts'
 
 /** One wish for a fresh token. */
 export type Turn<T> = {
   readonly hash: SessionHash
   readonly resource: string
+  /** Wishes of another kind are not answered by each other's result. */
+  readonly kind?: string
   /** Looks in the store whether somebody else has done the work meanwhile. */
   readonly settled: () => Promise<T | undefined>
   /**
@@ -21,7 +23,13 @@ export type TurnOutcome = 'worked' | 'coalesced' | 'settled_elsewhere' | 'lock_t
 
 export type RefreshTurnsDeps = {
   readonly records: Pick<TokenRecords, 'lock' | 'unlock'>
+  /**
+   * Waits for a place towards the provider. It is taken before the lock and given back while another replica has that:
+   * a lock that waited in a queue could end before its owner is done, and a whole queue would poll the store for locks.
+   */
+  readonly admit: <T>(work: () => Promise<T>) => Promise<T>
   readonly now: () => number
+  readonly waiting: Waiting
   /** Longer than one provider call and the writes around it can take. */
   readonly lockTtlMs: number
   /** How long a caller waits for another replica before it gives up with `provider_unavailable`. */
@@ -41,8 +49,7 @@ export function createRefreshTurns(deps: RefreshTurnsDeps): TakeTurn {
   const lastOfSession = new Map<SessionHash, Promise<unknown>>()
 
   return function takeTurn<T>(turn: Turn<T>): Promise<T> {
-    // A hash has a fixed length, so the pair cannot be confused with another.
-    const key = turn.hash + turn.resource
+    const key = JSON.stringify([turn.hash, turn.resource, turn.kind])
     const running = inFlight.get(key)
     if (running) {
       deps.observe('coalesced', turn.resource, 0)
@@ -64,9 +71,9 @@ export function createRefreshTurns(deps: RefreshTurnsDeps): TakeTurn {
 }
 
 /** Waits for this process's own turn before, but no longer than for another replica's. */
-async function before(previous: Promise<unknown>, { waitMs }: RefreshTurnsDeps): Promise<void> {
+async function before(previous: Promise<unknown>, { waiting, waitMs }: RefreshTurnsDeps): Promise<void> {
   const enough = new AbortController()
-  const late = delay(waitMs, 'late', { signal: enough.signal }).catch(() => undefined)
+  const late = waiting.pause(waitMs, enough.signal).then(() => 'late')
   const first = await Promise.race([previous.then(() => undefined), late])
   enough.abort()
   if (first === 'late') throw stillBusy()
@@ -78,9 +85,14 @@ async function acrossReplicas<T>(
   held: Promise<unknown>[],
 ): Promise<T> {
   const owner = randomUUID()
-  const startedAt = deps.now()
-  while (!(await deps.records.lock(turn.hash, owner, deps.lockTtlMs))) {
-    const waitedMs = deps.now() - startedAt
+  let startedAt: number | undefined
+  for (;;) {
+    const result = await deps.admit(() => {
+      startedAt ??= deps.now()
+      return lockAndWork(deps, turn, { owner, startedAt, held })
+    })
+    if (result !== undefined) return result
+    const waitedMs = deps.now() - (startedAt ?? 0)
     const done = await turn.settled()
     if (done !== undefined) {
       deps.observe('settled_elsewhere', turn.resource, waitedMs)
@@ -90,8 +102,17 @@ async function acrossReplicas<T>(
       deps.observe('lock_timeout', turn.resource, waitedMs)
       throw stillBusy()
     }
-    await delay(25 + Math.random() * 25)
+    await deps.waiting.pause(25 + Math.random() * 25)
   }
+}
+
+/** Undefined when another replica has the lock. */
+async function lockAndWork<T>(
+  deps: RefreshTurnsDeps,
+  turn: Turn<T>,
+  { owner, startedAt, held }: { owner: string; startedAt: number; held: Promise<unknown>[] },
+): Promise<T | undefined> {
+  if (!(await deps.records.lock(turn.hash, owner, deps.lockTtlMs))) return undefined
   try {
     return await underLock(deps, turn, { owner, waitedMs: deps.now() - startedAt, held })
   } finally {

@@ -7,10 +7,20 @@ import type { StoredAccessToken, TokenHolder } from './token-record.ts'
 
 export type RenewalDeps = SpendDeps & { readonly takeTurn: TakeTurn; readonly now: () => number }
 
+/** A wish for a fresh token. */
+export type Wish = {
+  readonly holder: TokenHolder
+  readonly resource: string
+  /** A token that an upstream has rejected: any other will do, this one will not, whatever the clock says. */
+  readonly rejected?: string
+  /** JSON text of the claims that the new token must bring. */
+  readonly claims?: string
+}
+
 /** Renews one access token and waits for it; `inBackground` does not wait and never rejects. */
 export type Renew = {
-  (holder: TokenHolder, resource: string): Promise<StoredAccessToken>
-  inBackground(holder: TokenHolder, resource: string): void
+  (wish: Wish): Promise<StoredAccessToken>
+  inBackground(wish: Wish): void
 }
 
 /** Makes the renewal: one turn at a time, and a short memory of refusals so that they are not hammered. */
@@ -19,17 +29,20 @@ export function createRenewal(deps: RenewalDeps): Renew {
   /** Tokens whose write the store has not taken yet: for this process they are as good as stored. */
   const unsaved = new Map<string, StoredAccessToken>()
 
-  async function renew(holder: TokenHolder, resource: string): Promise<StoredAccessToken> {
+  async function renew(wish: Wish): Promise<StoredAccessToken> {
+    const { holder, resource, rejected, claims } = wish
     const key = holder.hash + resource
     const token = unsaved.get(key)
-    if (token && deps.now() < token.expiresAt) return token
+    if (token && token.value !== rejected && deps.now() < token.expiresAt) return token
     refusals.throwIfRecent(key)
     try {
       return await deps.takeTurn({
         hash: holder.hash,
         resource,
-        settled: () => renewedElsewhere(deps, holder, resource),
-        work: (owner, hold) => spend(holder, resource, { owner, hold }),
+        // A rejected token must not be answered by a turn that would be content with it.
+        kind: JSON.stringify([rejected, claims]),
+        settled: () => renewedElsewhere(deps, wish),
+        work: (owner, hold) => spend(wish, { owner, hold }),
       })
     } catch (error) {
       refusals.remember(key, error)
@@ -38,47 +51,53 @@ export function createRenewal(deps: RenewalDeps): Renew {
   }
 
   async function spend(
-    holder: TokenHolder,
-    resource: string,
+    wish: Wish,
     turn: { owner: string; hold: (until: Promise<unknown>) => void },
   ): Promise<StoredAccessToken> {
-    const key = holder.hash + resource
+    const { holder, resource, rejected, claims } = wish
     const writes: Promise<unknown>[] = []
-    const hold = (until: Promise<unknown>) => {
-      writes.push(until)
-      turn.hold(until)
-    }
-    const settledIn = (record: SealedTokens) => freshToken(deps, holder, { record, resource })
-    const token = await spendRefreshToken(deps, { holder, resource, owner: turn.owner, hold, settledIn })
+    const token = await spendRefreshToken(deps, {
+      holder,
+      resource,
+      owner: turn.owner,
+      claims,
+      settledIn: (record) => freshToken(deps, wish, record),
+      forcedAt: (record) => (rejected === undefined ? tokenIn(deps, wish, record)?.forcedAt : deps.now()),
+      hold(until) {
+        writes.push(until)
+        turn.hold(until)
+      },
+    })
+    const key = holder.hash + resource
     unsaved.set(key, token)
     Promise.allSettled(writes).then(() => unsaved.delete(key))
     return token
   }
 
-  function inBackground(holder: TokenHolder, resource: string): void {
+  function inBackground(wish: Wish): void {
     // The living token is served meanwhile; the outcome is in the metrics and, when it matters, met by a later caller.
-    renew(holder, resource).catch(() => undefined)
+    renew(wish).catch(() => undefined)
   }
 
   return Object.assign(renew, { inBackground })
 }
 
 /** The token in the store, if it is a fresh one. Read past every copy: the lock is only worth what is read under it. */
-async function renewedElsewhere(
-  deps: RenewalDeps,
-  holder: TokenHolder,
-  resource: string,
-): Promise<StoredAccessToken | undefined> {
-  const record = await deps.records.read(holder.hash)
+async function renewedElsewhere(deps: RenewalDeps, wish: Wish): Promise<StoredAccessToken | undefined> {
+  const record = await deps.records.read(wish.holder.hash)
   if (!record) throw new BffError('session_required', 'the session ended while its token was renewed')
-  return freshToken(deps, holder, { record, resource })
+  return freshToken(deps, wish, record)
 }
 
-function freshToken(
-  { sealer, now }: RenewalDeps,
-  holder: TokenHolder,
-  { record, resource }: { record: SealedTokens; resource: string },
+function freshToken(deps: RenewalDeps, wish: Wish, record: SealedTokens): StoredAccessToken | undefined {
+  const token = tokenIn(deps, wish, record)
+  return token && token.value !== wish.rejected && deps.now() < token.renewAt ? token : undefined
+}
+
+function tokenIn(
+  { sealer }: RenewalDeps,
+  { holder, resource }: Wish,
+  record: SealedTokens,
 ): StoredAccessToken | undefined {
-  const token = sealer.openTokens(holder, record).accessTokens.get(resource)
-  return token && now() < token.renewAt ? token : undefined
+  return sealer.openTokens(holder, record).accessTokens.get(resource)
 }

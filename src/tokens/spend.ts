@@ -1,4 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import { BffError } from '../errors.ts'
 import type { SealedTokens, TokenRecords } from '../store/port.ts'
 import { createRecordWriter, type RecordWriter } from './record-writer.ts'
@@ -9,6 +8,7 @@ import {
   type TokenHolder,
   type TokenSealer,
 } from './token-record.ts'
+import type { Waiting } from './waiting.ts'
 
 export type SpendDeps = {
   readonly records: TokenRecords
@@ -20,6 +20,7 @@ export type SpendDeps = {
   readonly revoke: (refreshToken: string) => Promise<void>
   /** Whether a refresh token is offered again after an answer that may have been lost (RFC 9700 §4.14.2). */
   readonly offersUncertain: boolean
+  readonly waiting: Waiting
   readonly observe: (resource: string, outcome: string) => void
 }
 
@@ -30,6 +31,10 @@ export type Spending = {
   readonly owner: string
   /** Keeps the turn from ending until a write has settled. */
   readonly hold: (until: Promise<unknown>) => void
+  /** JSON text of the claims that a challenge asks for. */
+  readonly claims?: string
+  /** When an upstream's rejection last forced a renewal of this token; epoch ms. */
+  readonly forcedAt: (record: SealedTokens) => number | undefined
   /** The token somebody else has brought meanwhile, if the record holds a good one. */
   readonly settledIn: (record: SealedTokens) => StoredAccessToken | undefined
 }
@@ -50,19 +55,20 @@ export async function spendRefreshToken(deps: SpendDeps, spending: Spending): Pr
   const refreshToken = requireRefreshToken(deps, holder, before)
   const record = createRecordWriter(deps, { holder, version: before.version, hold })
   await record.begin(owner)
-  const outcome = await deps.refreshGrant({ refreshToken, resource, keep: record.keepRefreshToken })
+  const { keepRefreshToken: keep } = record
+  const outcome = await deps.refreshGrant({ refreshToken, resource, keep, claims: spending.claims })
   deps.observe(resource, outcome.kind)
-  return actOn(deps, spending, { outcome, record })
+  return actOn(deps, spending, { outcome, record, forcedAt: spending.forcedAt(before) })
 }
 
 /** The record, once no spend of somebody else is open in it, or its owner had time enough. */
-async function afterOpenSpend({ records }: SpendDeps, { hash }: TokenHolder): Promise<SealedTokens> {
-  const givesUpAt = performance.now() + OPEN_SPEND_GRACE_MS
+async function afterOpenSpend({ records, waiting }: SpendDeps, { hash }: TokenHolder): Promise<SealedTokens> {
+  const givesUpAt = waiting.elapsedMs() + OPEN_SPEND_GRACE_MS
   for (;;) {
     const record = await records.read(hash)
     if (!record) throw new BffError('session_required', 'the session ended while its token was renewed')
-    if (!record.spend?.startsWith('open:') || performance.now() >= givesUpAt) return record
-    await delay(LOOK_EVERY_MS)
+    if (!record.spend?.startsWith('open:') || waiting.elapsedMs() >= givesUpAt) return record
+    await waiting.pause(LOOK_EVERY_MS)
   }
 }
 
@@ -75,6 +81,10 @@ function requireRefreshToken(deps: SpendDeps, holder: TokenHolder, record: Seale
   }
   const refreshToken = deps.sealer.openRefreshToken(holder, record.refreshToken)
   if (refreshToken) return refreshToken
+  if (record.refreshToken !== undefined) {
+    // Sealed with a key that only other replicas have yet, or granted by another provider: no fault of this one.
+    throw new BffError('session_required', 'the refresh token of this session does not open')
+  }
   throw new BffError('provider_rejected', 'the provider gave no refresh token at sign-in', {
     details: { reason: 'no_refresh_token' },
   })
@@ -83,7 +93,11 @@ function requireRefreshToken(deps: SpendDeps, holder: TokenHolder, record: Seale
 async function actOn(
   deps: SpendDeps,
   { holder, resource }: Spending,
-  { outcome, record }: { outcome: RefreshGrantOutcome; record: RecordWriter },
+  {
+    outcome,
+    record,
+    forcedAt,
+  }: { outcome: RefreshGrantOutcome; record: RecordWriter; forcedAt: number | undefined },
 ): Promise<StoredAccessToken> {
   if (outcome.kind === 'dead') {
     await deps.endSession(holder, outcome.reason)
@@ -100,7 +114,10 @@ async function actOn(
     await deps.endSession(holder, 'subject_changed')
     throw new BffError('session_required', 'the refreshed ID token names another user')
   }
-  const token = storedAccessToken(outcome.accessToken, outcome.obtainedAt, outcome.expiresAt)
+  const token = {
+    ...storedAccessToken(outcome.accessToken, outcome.obtainedAt, outcome.expiresAt),
+    ...(forcedAt === undefined ? {} : { forcedAt }),
+  }
   await record.keepAccessToken(resource, token)
   return token
 }

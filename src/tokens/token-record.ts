@@ -13,6 +13,8 @@ export type StoredAccessToken = {
   readonly expiresAt: number
   /** From here on it is renewed in the background while it is still used. */
   readonly renewAt: number
+  /** When it took the place of one that an upstream had rejected; absent = never. */
+  readonly forcedAt?: number
 }
 
 /** One session's tokens, opened, without the refresh token: that is opened only to be spent. */
@@ -38,15 +40,20 @@ export function createTokenSealer(sealing: Sealing): TokenSealer {
     sealAccessToken: ({ id }, resource, token) =>
       sealing.seal(
         accessPurpose(id, resource),
-        JSON.stringify([token.value, token.expiresAt, token.renewAt]),
+        JSON.stringify([token.value, token.expiresAt, token.renewAt, token.forcedAt]),
       ),
     openTokens({ id }, { version, accessTokens }) {
       const opened = new Map<string, StoredAccessToken>()
       for (const [resource, sealed] of Object.entries(accessTokens)) {
         const text = sealing.open(accessPurpose(id, resource), sealed)
         if (text === undefined) continue
-        const [value, expiresAt, renewAt] = JSON.parse(text) as [string, number, number]
-        opened.set(resource, { value, expiresAt, renewAt })
+        const [value, expiresAt, renewAt, forcedAt] = JSON.parse(text) as [
+          string,
+          number,
+          number,
+          number | null,
+        ]
+        opened.set(resource, { value, expiresAt, renewAt, ...(forcedAt ? { forcedAt } : {}) })
       }
       return { version, accessTokens: opened }
     },

@@ -4,6 +4,7 @@ import { type AccessTokensDeps, createAccessTokens, type TokensCopy } from './ac
 import { type ClientTokensDeps, createClientTokens } from './client-tokens.ts'
 import { createGrantEnding } from './grant-ending.ts'
 import { createRefreshTurns, type RefreshTurnsDeps } from './refresh-turn.ts'
+import type { Rejection, RejectionReaction } from './rejection.ts'
 import type { Sealing } from './sealed.ts'
 import {
   createTokenSealer,
@@ -12,6 +13,7 @@ import {
   type TokenHolder,
   type TokenOwner,
 } from './token-record.ts'
+import { clockWaiting, type Waiting } from './waiting.ts'
 
 /** What a code grant gave, as far as it is kept. Times in epoch ms. */
 export type FirstGrant = {
@@ -28,6 +30,7 @@ export type TokensDeps = {
   readonly provider: {
     readonly refreshGrant: AccessTokensDeps['refreshGrant']
     readonly clientCredentialsGrant: ClientTokensDeps['grant']
+    readonly admit: RefreshTurnsDeps['admit']
     /** Never rejects. */
     readonly revoke: (refreshToken: string) => Promise<void>
   }
@@ -38,6 +41,8 @@ export type TokensDeps = {
   /** Longest time one provider call takes. */
   readonly providerTimeoutMs: number
   readonly now: () => number
+  /** By the machine's clock unless given. */
+  readonly waiting?: Waiting
   readonly observe: {
     readonly refresh: (resource: string, outcome: string) => void
     readonly turn: RefreshTurnsDeps['observe']
@@ -50,28 +55,31 @@ const LOCK_MARGIN_MS = 3_000
 
 /** The tokens of all sessions: kept at sign-in, given to the proxy, ended at sign-out. */
 export function createTokens(deps: TokensDeps) {
-  const { store, provider, now, observe } = deps
+  const { store, provider, now, waiting = clockWaiting, observe } = deps
   const sealer = createTokenSealer(deps.sealing)
-  const endGrant = createGrantEnding({ end: store.sessions.end, sealer, revoke: provider.revoke })
+  const endGrant = createGrantEnding({ end: store.sessions.end, sealer, revoke: provider.revoke, waiting })
   const lockTtlMs = deps.providerTimeoutMs + LOCK_MARGIN_MS
-  const accessTokenFor = createAccessTokens({
+  const { accessTokenFor, onRejected } = createAccessTokens({
     records: store.tokens,
     sealer,
     copy: deps.copy,
     takeTurn: createRefreshTurns({
       records: store.tokens,
+      admit: provider.admit,
       now,
+      waiting,
       lockTtlMs,
       waitMs: lockTtlMs,
       observe: observe.turn,
     }),
     refreshGrant: provider.refreshGrant,
     offersUncertain: deps.offersUncertain,
+    waiting,
     revoke: provider.revoke,
-    endSession: async ({ hash }, reason) => {
-      // The grant is dead already: nothing is left to revoke.
-      await store.sessions.end(hash)
-      observe.sessionEnded(hash, reason)
+    endSession: async (holder, reason) => {
+      // A grant that the provider has ended leaves nothing to revoke; one that answers for somebody else does.
+      await (reason === 'subject_changed' ? endGrant(holder) : store.sessions.end(holder.hash))
+      observe.sessionEnded(holder.hash, reason)
     },
     now,
     observe: observe.refresh,
@@ -86,6 +94,14 @@ export function createTokens(deps: TokensDeps) {
     /** Rejects with session_required, reauthentication_required, provider_rejected, provider_unavailable, store_unavailable. */
     tokenFor: (holder: TokenHolder, resource: string): StoredAccessToken | Promise<StoredAccessToken> =>
       deps.isClientResource(resource) ? clientTokenFor(resource) : accessTokenFor(holder, resource),
+
+    /** What to do about a token that an upstream rejects. Rejects as `tokenFor` does. */
+    onRejected: async (
+      holder: TokenHolder,
+      resource: string,
+      rejection: Rejection,
+    ): Promise<RejectionReaction> =>
+      deps.isClientResource(resource) ? { kind: 'relay' } : onRejected(holder, resource, rejection),
 
     /** Keeps what the code grant gave, the access token under `resource`, or not at all when it is for none. */
     async keepFirst(owner: TokenOwner, grant: FirstGrant, resource: string | undefined): Promise<void> {

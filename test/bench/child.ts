@@ -36,16 +36,22 @@ export async function startServer(file: string, env: Record<string, string> = {}
   return { ...child, port, origin: `http://127.0.0.1:${port}` }
 }
 
-/** Resolves with the next thing a child says; rejects when it ends before. */
-export function nextMessage<T>({ process: child }: Child): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onExit = () => reject(new Error(`${child.spawnargs.at(-1)} ended`))
-    child.once('exit', onExit)
-    child.once('message', (message) => {
-      child.off('exit', onExit)
-      resolve(message as T)
-    })
-  })
+const PATIENCE_MS = 20_000
+
+/** Resolves with the next thing a child says; rejects when it ends before, or says nothing for 20 s. */
+export async function nextMessage<T>({ process: child }: Child): Promise<T> {
+  const impatience = AbortSignal.timeout(PATIENCE_MS)
+  const outcome = Promise.withResolvers<T>()
+  const onExit = () => outcome.reject(new Error(`${child.spawnargs.at(-1)} ended`))
+  const onLate = () => outcome.reject(new Error(`${child.spawnargs.at(-1)} does not get done`))
+  child.once('message', outcome.resolve).once('exit', onExit)
+  impatience.addEventListener('abort', onLate)
+  try {
+    return await outcome.promise
+  } finally {
+    child.off('message', outcome.resolve).off('exit', onExit)
+    impatience.removeEventListener('abort', onLate)
+  }
 }
 
 /** In the child: listens on a free port of 127.0.0.1 and tells it to the parent. */

@@ -18,8 +18,6 @@ export type Contestant = {
 export type Arena = {
   readonly bare: Contestant
   readonly cloakroom: Contestant
-  /** Lines of Cloakroom's log so far. */
-  logLines(): number
   stop(): Promise<void>
 }
 
@@ -47,7 +45,6 @@ export async function openArena(env: Record<string, string>): Promise<Arena> {
     return {
       bare: { name: 'node:http + undici, nothing else', pid: bare.pid, port: bare.port, request },
       cloakroom: { name: 'cloakroom serve, signed in', pid: replica.pid, port, request },
-      logLines: () => replica.stdout.length,
       stop,
     }
   } catch (error) {

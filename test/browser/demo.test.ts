@@ -1,28 +1,16 @@
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
 import { after, before, describe, it } from 'node:test'
-import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
+import type { Browser, BrowserContext, Page } from 'playwright-core'
 import { type Demo, startDemo } from '../../src/cli/demo.ts'
 import type { TokenRequest } from '../../src/demo/identity-provider-options.ts'
-import { listenOnLoopback } from '../../src/demo/loopback-server.ts'
 import { createLogger } from '../../src/log.ts'
-
-const executablePath = [
-  process.env.CHROMIUM_PATH,
-  '/usr/bin/chromium',
-  '/usr/bin/chromium-browser',
-  '/usr/bin/google-chrome',
-  '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome',
-].find((path) => path !== undefined && existsSync(path))
-
-const skip = executablePath
-  ? false
-  : 'NOT TESTED: no Chromium found; install it or set CHROMIUM_PATH to run the browser tests'
+import { launchChromium, skipWithoutChromium } from '../kit/chromium.ts'
+import { freePort } from '../kit/ports.ts'
 
 /** Short enough to see tokens renewed within a test. */
 const ACCESS_TOKEN_TTL_SECONDS = 4
 
-describe('the demo in a browser', { skip, timeout: 90_000 }, () => {
+describe('the demo in a browser', { skip: skipWithoutChromium, timeout: 90_000 }, () => {
   let demo: Demo
   let browser: Browser
   let context: BrowserContext
@@ -39,7 +27,7 @@ describe('the demo in a browser', { skip, timeout: 90_000 }, () => {
       log: createLogger({ level: 'silent' }),
       onTokenRequest: (request) => tokenRequests.push(request),
     })
-    browser = await chromium.launch({ executablePath, args: CHROMIUM_FLAGS })
+    browser = await launchChromium()
     context = await browser.newContext()
     page = await context.newPage()
     page.on('console', (message) => {
@@ -135,19 +123,3 @@ describe('the demo in a browser', { skip, timeout: 90_000 }, () => {
     )
   })
 })
-
-const CHROMIUM_FLAGS = [
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-]
-
-async function freePort(): Promise<number> {
-  const server = await listenOnLoopback(() => (_req, res) => res.end())
-  await server.close()
-  return Number(new URL(server.origin).port)
-}

@@ -41,6 +41,15 @@ export type RotatingControl = {
   authorizationError?: AuthorizationError
   /** Claims added to ID tokens. */
   idTokenClaims: Record<string, unknown>
+  /** Makes the ID token in place of the provider: given the claims that it would have had. */
+  forgeIdToken?: (
+    claims: Record<string, unknown>,
+    leg: 'code' | 'refresh',
+  ) => string | undefined | Promise<string | undefined>
+  /** Answers in place of an endpoint; false leaves it to the provider. */
+  intercept?: (request: RecordedRequest, res: ServerResponse) => boolean | Promise<boolean>
+  /** Members of the discovery document that differ. */
+  metadata: Record<string, unknown>
 }
 
 /** How a rotating provider is set up; everything has a default. */
@@ -127,7 +136,8 @@ export async function startRotatingProvider(options: RotatingOptions = {}): Prom
     tokenEndpoint: endpoints.token,
   })
 
-  function route(request: RecordedRequest, res: ServerResponse) {
+  async function route(request: RecordedRequest, res: ServerResponse) {
+    if (await control.intercept?.(request, res)) return
     if (request.path === PATHS.token) return tokens.token(request, res)
     if (request.path === PATHS.authorization) return authorize(request, res)
     if (request.path === PATHS.revocation) return tokens.revoke(request, res)
@@ -137,7 +147,7 @@ export async function startRotatingProvider(options: RotatingOptions = {}): Prom
       return endSession(request, res)
     }
     if (request.path === '/.well-known/openid-configuration')
-      return sendJson(res, 200, discoveryDocument(issuer, endpoints))
+      return sendJson(res, 200, { ...discoveryDocument(issuer, endpoints), ...control.metadata })
     sendText(res, 404, 'not found')
   }
 
@@ -166,6 +176,7 @@ function defaultControl(given: Partial<RotatingControl> = {}): RotatingControl {
     burnOnInvalidTarget: true,
     idTokenOnRefresh: false,
     idTokenClaims: {},
+    metadata: {},
     ...given,
   }
 }

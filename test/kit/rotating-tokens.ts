@@ -119,6 +119,7 @@ export function createRotatingTokens(deps: Deps) {
     const refreshToken = wantsRefresh ? deps.issue(opaque('rt_')) : undefined
     if (refreshToken) refreshTokens.set(refreshToken, { grant, spent: false })
     const wantsId = grant.scopes.includes('openid') && (leg === 'code' || deps.control.idTokenOnRefresh)
+    const idToken = wantsId ? await signIdToken(deps, grant, leg) : undefined
     return {
       status: 200,
       json: {
@@ -127,7 +128,7 @@ export function createRotatingTokens(deps: Deps) {
         expires_in: deps.control.accessTokenSeconds,
         scope,
         ...(refreshToken ? { refresh_token: refreshToken } : {}),
-        ...(wantsId ? { id_token: deps.issue(await signIdToken(deps, grant)) } : {}),
+        ...(idToken ? { id_token: deps.issue(idToken) } : {}),
       },
     }
   }
@@ -191,12 +192,13 @@ function signAccessToken(deps: Deps, grant: Grant, resource: string, scope: stri
   )
 }
 
-function signIdToken(deps: Deps, grant: Grant): Promise<string> {
+function signIdToken(deps: Deps, grant: Grant, leg: 'code' | 'refresh') {
   const now = Math.floor(deps.now() / 1000)
-  return deps.signer.sign({
+  const claims = {
     ...{ iss: deps.issuer, aud: deps.client.clientId, sub: grant.user, sid: grant.sid, jti: randomUUID() },
     ...{ iat: now, exp: now + 300, name: grant.user },
     ...(grant.nonce === undefined ? {} : { nonce: grant.nonce }),
     ...deps.control.idTokenClaims,
-  })
+  }
+  return deps.control.forgeIdToken ? deps.control.forgeIdToken(claims, leg) : deps.signer.sign(claims)
 }

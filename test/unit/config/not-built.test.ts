@@ -20,12 +20,6 @@ describeMutations('what the contract has and this version does not', [
   ],
   [ISSUER, `${ISSUER}\n  dpop: end-to-end`, 'provider.dpop', /not supported by this version yet/],
   [
-    ISSUER,
-    `${ISSUER}\n  clientCapabilities: [cp1]`,
-    'provider.clientCapabilities[0]',
-    /not supported by this version yet/,
-  ],
-  [
     'client_secret_post',
     'certificate',
     'provider.clientAuth.method',
@@ -61,6 +55,6 @@ test('sentinels are refused with one problem for each of their keys', () => {
 
 test('what is built of the same keys is accepted', () => {
   const issuer = 'issuer: https://id.example.com'
-  const text = changed(issuer, `${issuer}\n  dpop: off\n  responseMode: query\n  clientCapabilities: []`)
+  const text = changed(issuer, `${issuer}\n  dpop: off\n  responseMode: query\n  clientCapabilities: [cp1]`)
   assert.deepEqual(load(text).warnings, [])
 })

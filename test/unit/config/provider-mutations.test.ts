@@ -75,6 +75,15 @@ describeMutations('the provider and its resources', [
   ],
   ['timeout: 5s', 'timeout: 5', 'provider.timeout', /duration with its unit .*got 5\), e\.g\. 5s/],
   ['timeout: 5s', 'timeout: 25d', 'provider.timeout', /at most 24d/],
+  [
+    'timeout: 5s',
+    'concurrency: 0',
+    'provider.concurrency',
+    /must be a whole number from 1 to 1000 \(got 0\), e\.g\. 32/,
+  ],
+  ['timeout: 5s', 'concurrency: 1001', 'provider.concurrency', /from 1 to 1000 \(got 1001\)/],
+  ['timeout: 5s', 'concurrency: 2.5', 'provider.concurrency', /must be a whole number .*\(got 2\.5\)/],
+  ['timeout: 5s', 'concurrency: many', 'provider.concurrency', /must be a whole number .*\(got "many"\)/],
 
   ['  orders: {', '  or ders: {', 'resources["or ders"]', /must be a name of letters/],
   [

@@ -70,8 +70,8 @@ const LINES: readonly {
 
 for (const line of LINES) {
   test(`the ${line.dialect} dialect names resources exactly as contract section 3 says`, () => {
-    assert.deepEqual(dialect(line.dialect).authorizationRequest(), line.authorization)
-    assert.deepEqual(dialect(line.dialect).codeGrant(), line.code)
+    assert.deepEqual(dialect(line.dialect).authorizationRequest(orders), line.authorization)
+    assert.deepEqual(dialect(line.dialect).codeGrant(orders), line.code)
     assert.deepEqual(dialect(line.dialect).refreshGrant(billing), line.refresh)
   })
 }

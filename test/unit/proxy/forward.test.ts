@@ -69,7 +69,7 @@ test('a request passes every step in order and goes out with the token', async (
   assert.equal(outcome, true)
   assert.deepEqual(steps, ['origin', 'session', 'token orders', 'send'])
   assert.equal(sent[0]!.target, '/v1/x?y=1')
-  assert.equal(sent[0]!.session, SESSION.hash)
+  assert.equal(sent[0]!.session, SESSION)
   assert.equal(headersOf(sent[0]!).authorization, 'Bearer at-1')
   assert.deepEqual(facts, {
     id: 'r-1',

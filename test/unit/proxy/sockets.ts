@@ -11,14 +11,15 @@ import type { RouteConfig } from '../../../src/config/config.ts'
 import { BffError } from '../../../src/errors.ts'
 import { ownCookieNames } from '../../../src/proxy/cookies.ts'
 import { compileHeaderRules, requestHeaders } from '../../../src/proxy/headers.ts'
-import { createUpstreams, type Upstreams } from '../../../src/proxy/upstream.ts'
-import { sessionHash } from '../../../src/session/bff-session.ts'
+import { createUpstreams, type OutboundRequest, type Upstreams } from '../../../src/proxy/upstream.ts'
+import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
 import { routeWith } from './routes.ts'
 
 export const site = { publicUrl: 'http://app.test', isOwnCookie: ownCookieNames('cloakroom') }
 
 /** Every request of `proxyTo` belongs to this session. */
 export const SESSION_HASH = sessionHash('session-1')
+export const SESSION = { hash: SESSION_HASH } as BffSession
 
 /** Opens a server on a free port for the length of a test. */
 export async function open(t: TestContext, server: Server | NetServer): Promise<number> {
@@ -58,10 +59,14 @@ export async function rawUpstream(
 
 export type Proxy = { port: number; upstreams: Upstreams; outcomes: string[]; settled: () => Promise<string> }
 
+/** With what token the requests of a proxy go out, and who is asked when it is refused. */
+export type SentToken = Pick<OutboundRequest, 'accessToken' | 'onRejectedToken'>
+
 /** A server whose every request goes to one upstream by the real rules; outcomes are `sent` or an error code. */
 export async function proxyTo(
   t: TestContext,
   parts: Partial<RouteConfig> & { upstream: string },
+  sent: SentToken = {},
 ): Promise<Proxy> {
   const route = routeWith({ path: '/', ...parts })
   const upstreams = createUpstreams([route])
@@ -74,8 +79,12 @@ export async function proxyTo(
     waiting.shift()?.(outcome)
   }
   function serve(req: IncomingMessage, res: ServerResponse): void {
-    const headers = requestHeaders(rules, req.rawHeaders, { clientAddress: '127.0.0.1', requestId: 'r-1' })
-    upstreams.send(req, res, { route, target: req.url!, headers, rules, session: SESSION_HASH }).then(
+    const headers = requestHeaders(rules, req.rawHeaders, {
+      clientAddress: '127.0.0.1',
+      requestId: 'r-1',
+      accessToken: sent.accessToken?.value,
+    })
+    upstreams.send(req, res, { route, target: req.url!, headers, rules, session: SESSION, ...sent }).then(
       () => settle('sent'),
       (error) => {
         const code = error instanceof BffError ? error.code : String(error)

@@ -39,6 +39,7 @@ async function setUp(t: TestContext, respond: Provider, sealing = createSealing(
         return respond(request)
       },
       clientCredentialsGrant: async () => assert.fail('no client token is asked for'),
+      admit: (work) => work(),
       revoke: async (token) => void revoked.push(token),
     },
     isClientResource: () => false,

@@ -36,6 +36,7 @@ async function setUp(t: TestContext) {
       provider: {
         refreshGrant,
         clientCredentialsGrant: async () => assert.fail(),
+        admit: (work) => work(),
         revoke: async (token) => void revoked.push(token),
       },
       isClientResource: () => false,

@@ -1,0 +1,192 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { ConsecutiveBreaker, circuitBreaker, handleWhenResult } from 'cockatiel'
+import { BffError } from '../errors.ts'
+import { createFairQueue } from './fair-queue.ts'
+
+/** What is asked of the token endpoint, as a label. */
+export type GrantName = 'authorization_code' | 'refresh_token' | 'client_credentials'
+
+/** How a call went: `refused` is an answer, and so a sign of life; `fault` is no usable answer. */
+export type CallOutcome = 'ok' | 'refused' | 'fault'
+
+/** `half-open`: one probe is under way. */
+export type BreakerState = 'closed' | 'half-open' | 'open'
+
+/** What a call says about the provider; `nothing` when it was not even sent. */
+export type Finding = {
+  readonly kind: CallOutcome | 'nothing'
+  /** The provider's own wish. */
+  readonly retryAfterSeconds?: number | undefined
+}
+
+/** Told of every change, for metrics and the log. */
+export type GateObserver = {
+  readonly inFlight: (calls: number) => void
+  readonly queue: (waiting: number) => void
+  readonly breaker: (state: BreakerState) => void
+  readonly call: (grant: GrantName, outcome: CallOutcome, seconds: number) => void
+}
+
+export type ProviderGateDeps = {
+  /** Most calls at the same time. */
+  readonly concurrency: number
+  /** Longest wait for a place, in ms. */
+  readonly waitMs: number
+  readonly now: () => number
+  readonly observe: GateObserver
+}
+
+/** The throttle and the circuit breaker in front of the provider's token endpoint. */
+export type ProviderGate = {
+  /**
+   * Waits for a place, then runs `work`, whose calls go out without waiting again: for work that must have its place
+   * before it takes a lock. Rejects with provider_unavailable when no place falls free in time, and at once while the
+   * provider is left alone.
+   */
+  admit<T>(work: () => Promise<T>): Promise<T>
+  /** Makes one call, admitted first unless it is already. `findingOf` reads the error of one that failed. */
+  call<T>(grant: GrantName, request: () => Promise<T>, findingOf: (error: unknown) => Finding): Promise<T>
+}
+
+type Admission = { isOver: boolean; readonly isProbe: boolean }
+
+const MAX_WAITING = 50_000
+
+/** Makes the gate, open and empty. */
+export function createProviderGate({ concurrency, waitMs, now, observe }: ProviderGateDeps): ProviderGate {
+  // cockatiel's bulkhead would let newcomers overtake its queue, and answer nobody before a place falls free.
+  const queue = createFairQueue({
+    places: concurrency,
+    maxWaiting: MAX_WAITING,
+    waitMs,
+    observe: observe.queue,
+  })
+  const circuit = createCircuit(now, (state) => {
+    observe.breaker(state)
+    if (state === 'open') queue.refuseAll(leftAlone(circuit.pauseMs()))
+  })
+  const admissions = new AsyncLocalStorage<Admission>()
+  let probe: Admission | undefined
+  let inFlight = 0
+
+  function requireAdmittance(): void {
+    if (circuit.isOpen() && (probe || circuit.pauseMs() > 0)) throw leftAlone(circuit.pauseMs())
+  }
+
+  async function admit<T>(work: () => Promise<T>): Promise<T> {
+    if (admissions.getStore()?.isOver === false) return work()
+    requireAdmittance()
+    return queue.run(async () => {
+      requireAdmittance()
+      const admission: Admission = { isOver: false, isProbe: circuit.isOpen() }
+      if (admission.isProbe) probe = admission
+      try {
+        return await admissions.run(admission, work)
+      } finally {
+        admission.isOver = true
+        if (admission.isProbe) probe = undefined
+      }
+    })
+  }
+
+  async function send<T>(
+    grant: GrantName,
+    request: () => Promise<T>,
+    findingOf: (error: unknown) => Finding,
+  ): Promise<T> {
+    const count = circuit.begin()
+    const startedAt = now()
+    const end = async (finding: Finding) => {
+      if (finding.kind !== 'nothing') observe.call(grant, finding.kind, (now() - startedAt) / 1000)
+      await count(finding)
+    }
+    observe.inFlight(++inFlight)
+    const answer = request().finally(() => observe.inFlight(--inFlight))
+    await answer.then(
+      () => end({ kind: 'ok' }),
+      (error) => end(findingOf(error)),
+    )
+    return answer
+  }
+
+  return {
+    admit,
+    call: (grant, request, findingOf) =>
+      admit(async () => {
+        // Others have made it open since this one was admitted.
+        if (circuit.isOpen() && !admissions.getStore()?.isProbe) throw leftAlone(circuit.pauseMs())
+        return send(grant, request, findingOf)
+      }),
+  }
+}
+
+const FAULTS_TO_OPEN = 5
+const PAUSE_MIN_MS = 2_000
+const PAUSE_MAX_MS = 30_000
+const ASKED_MAX_MS = 300_000
+
+/**
+ * Opens after 5 faults in a row, for 2 s, doubling to 30 s with each probe that fails, or for as long as the provider
+ * asked, up to 300 s. cockatiel counts and decides; the calls themselves are not run in it, because it would make
+ * everybody wait for the probe, take a probe that was never sent for a good one, and count what is long out of date.
+ */
+function createCircuit(now: () => number, onChange: (state: BreakerState) => void) {
+  let pauseEndsAt = 0
+  let askedUntil = 0
+  let isOpen = false
+  let changes = 0
+
+  const pauses = {
+    // It would measure by the system clock; the gate has asked ours before it lets a probe pass.
+    duration: Number.NEGATIVE_INFINITY,
+    next({ attempt }: { attempt: number }) {
+      const pauseMs = Math.min(PAUSE_MAX_MS, PAUSE_MIN_MS * 2 ** (attempt - 1))
+      pauseEndsAt = Math.max(now() + pauseMs, askedUntil)
+      return pauses
+    },
+  }
+  const breaker = circuitBreaker(
+    handleWhenResult((finding) => (finding as Finding).kind === 'fault'),
+    { halfOpenAfter: pauses, breaker: new ConsecutiveBreaker(FAULTS_TO_OPEN) },
+  )
+  const change = (open: boolean) => {
+    isOpen = open
+    changes += 1
+    onChange(open ? 'open' : 'closed')
+  }
+  breaker.onBreak(() => change(true))
+  breaker.onReset(() => change(false))
+
+  return {
+    isOpen: () => isOpen,
+    /** How long the provider is still left alone, in ms; not positive once a probe may go. */
+    pauseMs: () => pauseEndsAt - now(),
+
+    /** Notes the start of a call; what is returned takes how it went. */
+    begin(): (finding: Finding) => Promise<void> {
+      const before = changes
+      if (isOpen) onChange('half-open')
+      return async (finding) => {
+        // News from before the last change must neither open nor close it again.
+        if (before !== changes) return
+        if (finding.kind === 'nothing') {
+          if (isOpen) onChange('open')
+          return
+        }
+        const asked = finding.kind === 'fault' ? (finding.retryAfterSeconds ?? 0) * 1000 : undefined
+        askedUntil = asked === undefined ? 0 : Math.max(askedUntil, now() + Math.min(ASKED_MAX_MS, asked))
+        await breaker.execute(() => finding)
+      }
+    },
+  }
+}
+
+function leftAlone(forMs: number): BffError {
+  return new BffError(
+    'provider_unavailable',
+    'the authorization server fails and is left alone for a while',
+    {
+      retryAfterSeconds: Math.max(1, Math.ceil(forMs / 1000)),
+    },
+  )
+}

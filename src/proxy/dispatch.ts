@@ -1,0 +1,43 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Readable } from 'node:stream'
+import type { BffError } from '../errors.ts'
+import type { Exchange } from './exchange.ts'
+import type { LiveConnections } from './live-connections.ts'
+import type { OutboundRequest } from './upstream.ts'
+
+/** Header fields of a response by lower-case name; an array where a field came more than once. */
+export type ParsedHeaders = Readonly<Record<string, string | string[] | undefined>>
+
+/** The upstream's side of an exchange: what its connection lets us steer. */
+export type UpstreamControl = {
+  /** Names and values of the response as they arrived. */
+  readonly rawHeaders?: unknown
+  abort(reason: Error): void
+  pause(): void
+  resume(): void
+}
+
+/** What an exchange asks of the connection pool. */
+export type Dispatch = {
+  /** Sends the request and reports to the exchange's `on…` methods. */
+  start(exchange: Exchange, body: Readable | Buffer | null): void
+  /** False once it takes no more requests. */
+  isOpen(): boolean
+  /** True while a new connection is being handed to the request that starts. */
+  isConnecting(): boolean
+  /** The pool's error in our words. */
+  failure(error: Error): BffError
+  readonly live: LiveConnections
+  /** Whether the connection ended without a byte of response. */
+  isConnectionLost(error: Error): boolean
+}
+
+/** What makes an exchange; `resolve` and `reject` end it. */
+export type ExchangeParts = {
+  readonly req: IncomingMessage
+  readonly res: ServerResponse
+  readonly outbound: OutboundRequest
+  readonly pool: Dispatch
+  readonly resolve: () => void
+  readonly reject: (error: BffError) => void
+}

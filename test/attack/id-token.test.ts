@@ -1,0 +1,225 @@
+import assert from 'node:assert/strict'
+import { createPublicKey } from 'node:crypto'
+import { describe, type TestContext, test } from 'node:test'
+import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
+import type { RotatingProvider } from '../kit/rotating-provider.ts'
+import { unsignedJwt } from '../kit/signing.ts'
+import { callbackOf, setUp } from './sign-in-kit.ts'
+
+type Claims = Record<string, unknown>
+type Forge = (claims: Claims, provider: RotatingProvider) => string | undefined | Promise<string | undefined>
+
+/** A forger signs the claims with the provider's own key. */
+const withClaims =
+  (change: (claims: Claims) => Claims): Forge =>
+  (claims, { signer }) =>
+    signer.sign(change(claims))
+const without = (name: string) => withClaims(({ [name]: _, ...rest }) => rest)
+const seconds = () => Math.floor(Date.now() / 1000)
+const publicJwk = ({ signer }: RotatingProvider) => signer.jwks().keys[0]!
+
+async function signedBy(algorithm: string, claims: Claims, header: { kid?: string; jwk?: boolean }) {
+  const { privateKey, publicKey } = await generateKeyPair(algorithm, { extractable: true })
+  const jwk = header.jwk ? await exportJWK(publicKey) : undefined
+  return new SignJWT(claims as JWTPayload)
+    .setProtectedHeader({
+      alg: algorithm,
+      typ: 'JWT',
+      ...(header.kid ? { kid: header.kid } : {}),
+      ...(jwk ? { jwk } : {}),
+    })
+    .sign(privateKey)
+}
+
+function hmacSigned(secret: Uint8Array, claims: Claims, kid: string | undefined) {
+  return new SignJWT(claims as JWTPayload)
+    .setProtectedHeader({ alg: 'HS256', typ: 'JWT', ...(kid ? { kid } : {}) })
+    .sign(secret)
+}
+
+const FORGERIES: Record<string, Forge> = {
+  'no ID token': () => undefined,
+  'alg none': (claims) => unsignedJwt(claims),
+  'alg none in other letters': (claims) => {
+    const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+    return `${part({ alg: 'nOnE' })}.${part(claims)}.`
+  },
+  'HS256 with the public key as PEM': (claims, provider) => {
+    const pem = createPublicKey({ key: publicJwk(provider) as never, format: 'jwk' }).export({
+      type: 'spki',
+      format: 'pem',
+    })
+    return hmacSigned(Buffer.from(pem), claims, publicJwk(provider).kid)
+  },
+  'HS256 with the modulus': (claims, provider) =>
+    hmacSigned(Buffer.from(String(publicJwk(provider).n), 'base64url'), claims, publicJwk(provider).kid),
+  'HS256 with the client secret': (claims, { clientSecret }) =>
+    hmacSigned(Buffer.from(clientSecret.padEnd(32, '0')), claims, undefined),
+  'signed by somebody else under the same kid': (claims, provider) =>
+    signedBy('RS256', claims, { kid: publicJwk(provider).kid! }),
+  'an unknown kid': (claims) => signedBy('RS256', claims, { kid: 'unknown' }),
+  'a key that the header brings itself': (claims, provider) =>
+    signedBy('RS256', claims, { kid: publicJwk(provider).kid!, jwk: true }),
+  'another algorithm than the key is for': (claims, provider) =>
+    signedBy('PS256', claims, { kid: publicJwk(provider).kid! }),
+  'a signature with a bit turned': async (claims, { signer }) => {
+    const [header, payload, signature = ''] = (await signer.sign(claims)).split('.')
+    const bytes = Buffer.from(signature, 'base64url')
+    bytes[0]! ^= 1
+    return `${header}.${payload}.${bytes.toString('base64url')}`
+  },
+  'a payload changed after signing': async (claims, { signer }) => {
+    const [header, , signature] = (await signer.sign(claims)).split('.')
+    const payload = Buffer.from(JSON.stringify({ ...claims, sub: 'admin' })).toString('base64url')
+    return `${header}.${payload}.${signature}`
+  },
+  'a critical header that we do not understand': (claims, { signer }) =>
+    signer.sign(claims, { crit: ['b64x'], b64x: 'x' } as never).catch(async () => {
+      const [, payload, signature] = (await signer.sign(claims)).split('.')
+      const header = { alg: 'RS256', crit: ['b64x'], b64x: 'x' }
+      return `${Buffer.from(JSON.stringify(header)).toString('base64url')}.${payload}.${signature}`
+    }),
+  'something that is no JWT': () => 'not-a-jwt',
+  'five parts, as an encrypted token has': () => 'eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0..aaaa.bbbb.cccc',
+  'another issuer': withClaims((claims) => ({ ...claims, iss: 'https://evil.test' })),
+  'the issuer with a slash more': withClaims((claims) => ({ ...claims, iss: `${claims.iss}/` })),
+  'no issuer': without('iss'),
+  'another audience': withClaims((claims) => ({ ...claims, aud: 'another-client' })),
+  'no audience': without('aud'),
+  'several audiences without azp': withClaims((claims) => ({
+    ...claims,
+    aud: [claims.aud, 'another-client'],
+  })),
+  'several audiences and another azp': withClaims((claims) => ({
+    ...claims,
+    aud: [claims.aud, 'another-client'],
+    azp: 'another-client',
+  })),
+  'one audience and another azp': withClaims((claims) => ({ ...claims, azp: 'another-client' })),
+  'another nonce': withClaims((claims) => ({ ...claims, nonce: 'another' })),
+  'no nonce': without('nonce'),
+  expired: withClaims((claims) => ({ ...claims, iat: seconds() - 7200, exp: seconds() - 3600 })),
+  'no exp': without('exp'),
+  'exp that is a text': withClaims((claims) => ({ ...claims, exp: String(claims.exp) })),
+  'exp at the end of all numbers': withClaims((claims) => ({ ...claims, exp: 1e300 })),
+  'no iat': without('iat'),
+  'iat that is a text': withClaims((claims) => ({ ...claims, iat: 'now' })),
+  'iat in an hour': withClaims((claims) => ({ ...claims, iat: seconds() + 3600, exp: seconds() + 7200 })),
+  'nbf in an hour': withClaims((claims) => ({ ...claims, nbf: seconds() + 3600 })),
+  'no sub': without('sub'),
+  'an empty sub': withClaims((claims) => ({ ...claims, sub: '' })),
+  'a sub that is no text': withClaims((claims) => ({ ...claims, sub: 42 })),
+}
+
+async function assertRefused(t: TestContext, forge: Forge, metadata: Claims = {}) {
+  const setup = await setUp(t, { provider: { control: { metadata } } })
+  setup.provider.control.forgeIdToken = (claims) => forge(claims, setup.provider)
+  const callback = await callbackOf(setup)
+  const answer = await setup.browser.fetch(callback.pathname + callback.search)
+  assert.equal(setup.provider.tokenRequests().length, 1)
+  assert.deepEqual([answer.status, answer.json().code], [400, 'invalid_callback'])
+  assert.equal((await setup.browser.fetch('/bff/user')).status, 401)
+  assert.equal(setup.browser.cookies.filter(({ name }) => !name.includes('-login-')).length, 0)
+}
+
+describe('no session begins with an ID token that has', () => {
+  for (const [name, forge] of Object.entries(FORGERIES)) test(name, (t) => assertRefused(t, forge))
+})
+
+describe('a provider that announces weak algorithms is not believed for', () => {
+  const weak = { id_token_signing_alg_values_supported: ['RS256', 'none', 'HS256'] }
+  for (const name of ['alg none', 'HS256 with the public key as PEM', 'HS256 with the client secret']) {
+    test(name, (t) => assertRefused(t, FORGERIES[name]!, weak))
+  }
+})
+
+describe('a session does begin with an ID token that has', () => {
+  const good: Record<string, Forge> = {
+    'its audience in a list': withClaims((claims) => ({ ...claims, aud: [claims.aud] })),
+    'several audiences and us as azp': withClaims((claims) => ({
+      ...claims,
+      aud: [claims.aud, 'another-client'],
+      azp: claims.aud,
+    })),
+    'a clock five minutes ahead of ours': withClaims((claims) => ({
+      ...claims,
+      iat: seconds() + 300,
+      exp: seconds() + 600,
+    })),
+    'no kid, when there is one key only': async (claims, { signer }) =>
+      signer.sign(claims, { kid: undefined } as never),
+  }
+  for (const [name, forge] of Object.entries(good)) {
+    test(name, async (t) => {
+      const { provider, browser } = await setUp(t)
+      provider.control.forgeIdToken = (claims) => forge(claims, provider)
+      await browser.signIn()
+      assert.equal((await browser.fetch('/bff/user')).status, 200)
+    })
+  }
+})
+
+test('a key that is new since discovery is fetched once, and unknown kids cannot make us fetch more', async (t) => {
+  const setup = await setUp(t)
+  await setup.browser.signIn()
+  const keyFetches = () => setup.provider.requests.filter(({ path }) => path === '/jwks').length
+  assert.equal(keyFetches(), 1)
+  setup.provider.control.forgeIdToken = (claims) => signedBy('RS256', claims, { kid: 'unknown' })
+  for (let n = 0; n < 5; n += 1) {
+    const callback = await callbackOf(setup)
+    assert.equal((await setup.browser.fetch(callback.pathname + callback.search)).status, 400)
+  }
+  assert.ok(keyFetches() <= 2, `${keyFetches()} fetches`)
+})
+
+describe('a refresh that brings an ID token', () => {
+  async function signedInAndExpired(t: TestContext) {
+    const control = { accessTokenSeconds: 60, idTokenOnRefresh: true }
+    const setup = await setUp(t, { provider: { control } })
+    await setup.browser.signIn()
+    assert.equal((await setup.browser.fetch('/api/orders')).status, 200)
+    setup.advance(61_000)
+    return setup
+  }
+  const onRefresh = (provider: RotatingProvider, forge: Forge) => {
+    provider.control.forgeIdToken = (claims) => forge(claims, provider)
+  }
+  const liveOnes = ({ issuedSecrets, isRefreshTokenLive }: RotatingProvider) =>
+    issuedSecrets.filter((secret) => secret.startsWith('rt_') && isRefreshTokenLive(secret))
+
+  test('of another sub ends the session and the grant, and its access token reaches nobody', async (t) => {
+    const { provider, browser, api } = await signedInAndExpired(t)
+    onRefresh(
+      provider,
+      withClaims((claims) => ({ ...claims, sub: 'mallory' })),
+    )
+    const before = api.requests.length
+    assert.equal((await browser.fetch('/api/orders')).status, 401)
+    assert.equal(api.requests.length, before)
+    assert.equal((await browser.fetch('/bff/user')).status, 401)
+    assert.deepEqual(liveOnes(provider), [])
+  })
+
+  for (const name of [
+    'signed by somebody else under the same kid',
+    'another issuer',
+    'another audience',
+    'alg none',
+  ]) {
+    test(`with ${name}: the answer is not used, the rotated refresh token is kept`, async (t) => {
+      const { provider, browser, api } = await signedInAndExpired(t)
+      onRefresh(provider, FORGERIES[name]!)
+      const before = api.requests.length
+      assert.equal((await browser.fetch('/api/orders')).status, 502)
+      assert.equal(api.requests.length, before)
+      assert.equal((await browser.fetch('/bff/user')).status, 200)
+      assert.equal(liveOnes(provider).length, 1)
+      assert.equal(provider.counters.reuseDetected, 0)
+    })
+  }
+
+  test('that is sound renews the access token', async (t) => {
+    const { browser } = await signedInAndExpired(t)
+    assert.equal((await browser.fetch('/api/orders')).status, 200)
+  })
+})

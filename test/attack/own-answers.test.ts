@@ -1,0 +1,158 @@
+import assert from 'node:assert/strict'
+import { connect } from 'node:net'
+import { describe, test } from 'node:test'
+import type { FetchAnswer } from '../kit/browser.ts'
+import { setUp } from './sign-in-kit.ts'
+
+/** Sends bytes and gives everything that comes back until the server ends, or `quietMs` after the last byte. */
+function exchangeRaw(url: string, text: string, quietMs = 300): Promise<string> {
+  const { hostname, port } = new URL(url)
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host: hostname, port: Number(port) }, () => socket.write(text))
+    let received = ''
+    socket.setTimeout(quietMs, () => socket.destroy())
+    socket.on('data', (chunk) => {
+      received += chunk
+    })
+    // Bytes that nobody read turn a close into a reset; what came before it counts.
+    socket.on('error', (error) => (received === '' ? reject(error) : resolve(received)))
+    socket.on('close', () => resolve(received))
+  })
+}
+
+function assertOwnProblem(answer: FetchAnswer, status: number, code: string): void {
+  const label = `${answer.method} ${answer.url.pathname}`
+  assert.equal(answer.status, status, label)
+  assert.equal(answer.headers['content-type'], 'application/problem+json', label)
+  assert.equal(answer.headers['cloakroom-error'], code, label)
+  assertProtected(answer, label)
+  if (answer.method === 'HEAD') return
+  const problem = answer.json()
+  assert.equal(problem.code, code, label)
+  assert.equal(problem.type, `urn:problem:cloakroom:${code}`, label)
+  assert.equal(problem.status, status, label)
+}
+
+function assertProtected({ headers }: FetchAnswer, label: string): void {
+  assert.equal(headers['cache-control'], 'no-store', label)
+  assert.match(String(headers['content-security-policy']), /frame-ancestors 'none'/, label)
+  assert.equal(headers['x-content-type-options'], 'nosniff', label)
+  assert.equal(headers['referrer-policy'], 'no-referrer', label)
+  assert.equal(headers['x-powered-by'], undefined, label)
+}
+
+test('every method that an own endpoint does not have is 405 with Allow', async (t) => {
+  const { browser } = await setUp(t)
+  const allowed: Record<string, string> = {
+    '/bff/login': 'GET, HEAD',
+    '/bff/user': 'GET, HEAD',
+    '/bff/logout': 'GET, POST',
+  }
+  for (const [path, allow] of Object.entries(allowed)) {
+    for (const method of ['PUT', 'PATCH', 'DELETE', 'OPTIONS', 'HEAD', 'POST', 'PROPFIND']) {
+      if (allow.includes(method)) continue
+      const answer = await browser.fetch(path, { method })
+      assertOwnProblem(answer, 405, 'method_not_allowed')
+      assert.equal(answer.headers.allow, allow, `${method} ${path}`)
+    }
+  }
+})
+
+test('what is no endpoint below the base path never reaches an upstream', async (t) => {
+  const { browser, api } = await setUp(t)
+  for (const path of [
+    '/bff',
+    '/bff/',
+    '/bff/nothing',
+    '/bff/user/',
+    '/bff/USER',
+    '/bff/login/../user',
+    '/bff/%75ser',
+  ]) {
+    const answer = await browser.fetch(path)
+    assert.ok([400, 401, 404].includes(answer.status), `${path}: ${answer.status}`)
+  }
+  assert.equal(api.requests.length, 0)
+})
+
+test("a route's refusals are own answers too", async (t) => {
+  const { browser, cloakroom } = await setUp(t)
+  assertOwnProblem(await browser.fetch('/api/orders'), 401, 'session_required')
+  assertOwnProblem(await browser.fetch('/api/orders', { headers: { 'x-csrf': '' } }), 403, 'csrf_required')
+  assertOwnProblem(
+    await browser.fetch('/api/orders', { headers: { origin: 'https://evil.test' } }),
+    403,
+    'origin_forbidden',
+  )
+  assertOwnProblem(await browser.fetch('/api/..%2forders'), 400, 'path_rejected')
+  assertOwnProblem(await browser.fetch('/bff/nothing'), 404, 'route_not_found')
+  const login = await browser.fetch('/bff/login')
+  assert.equal(login.status, 302)
+  assertProtected(login, 'login')
+  await browser.signIn()
+  assertProtected(await browser.fetch('/bff/user'), 'user')
+  assertProtected(await browser.fetch('/bff/logout', { method: 'POST' }), 'logout')
+  assert.ok(cloakroom.logs.length > 0)
+})
+
+test('a refusal of a request without a body does not cost its connection', async (t) => {
+  const { cloakroom } = await setUp(t)
+  const { host } = new URL(cloakroom.publicUrl)
+  for (const path of ['/bff/nothing', '/api/orders', '/bff/user']) {
+    const request = `GET ${path} HTTP/1.1\r\nHost: ${host}\r\n\r\n`
+    const answers = await exchangeRaw(cloakroom.listenUrl, request + request)
+    assert.equal(answers.match(/HTTP\/1\.1 \d/g)?.length, 2, path)
+  }
+})
+
+test('a body that an own endpoint did not read is never taken for the next request', async (t) => {
+  const { browser, cloakroom } = await setUp(t)
+  await browser.signIn()
+  const { host } = new URL(cloakroom.publicUrl)
+  const smuggled = `GET /bff/user HTTP/1.1\r\nHost: ${host}\r\nX-Csrf: 1\r\nCookie: ${browser.cookieHeader()}\r\n\r\n`
+  const head = (method: string, path: string, more: string) =>
+    `${method} ${path} HTTP/1.1\r\nHost: ${host}\r\nX-Csrf: 1\r\nContent-Length: ${smuggled.length}\r\n${more}\r\n`
+  for (const [method, path] of [
+    ['POST', '/bff/logout'],
+    ['GET', '/bff/user'],
+    ['PUT', '/bff/user'],
+    ['GET', '/bff/nothing'],
+  ] as const) {
+    // The client sends no body, because it was never asked to go on: what follows is a request, or nothing.
+    const expected = await exchangeRaw(
+      cloakroom.listenUrl,
+      head(method, path, 'Expect: 100-continue\r\n') + smuggled,
+    )
+    assert.doesNotMatch(expected, /"sub"/, `${method} ${path} with Expect`)
+    const plain = await exchangeRaw(cloakroom.listenUrl, head(method, path, '') + smuggled)
+    assert.doesNotMatch(plain, /"sub"/, `${method} ${path}`)
+    // A client that waits for 100 and gets a final answer must not be left with a connection that eats its next request.
+    const asked = await exchangeRaw(cloakroom.listenUrl, head(method, path, 'Expect: 100-continue\r\n'))
+    assert.match(asked, /^connection: close\r$/im, `${method} ${path} keeps a connection out of step`)
+  }
+})
+
+describe('what is no HTTP is refused with a problem, and the process lives on', () => {
+  const broken: Record<string, [text: string, status: number]> = {
+    'a header without a colon': ['GET / HTTP/1.1\r\nHost: a\r\nbroken\r\n\r\n', 400],
+    'two lengths': ['POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n', 400],
+    'length and chunks': [
+      'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
+      400,
+    ],
+    'headers beyond all bounds': [`GET / HTTP/1.1\r\nHost: a\r\nX: ${'a'.repeat(70_000)}\r\n\r\n`, 431],
+    'a query of 64 KB': [`GET /bff/callback?state=${'a'.repeat(65_000)} HTTP/1.1\r\nHost: a\r\n\r\n`, 431],
+  }
+  for (const [name, [text, status]] of Object.entries(broken)) {
+    test(name, async (t) => {
+      const { cloakroom, browser } = await setUp(t)
+      const answer = await exchangeRaw(cloakroom.listenUrl, text)
+      assert.match(answer, new RegExp(`^HTTP/1.1 ${status} `))
+      assert.match(answer, /^connection: close\r$/im)
+      assert.match(answer, /^content-type: application\/problem\+json\r$/im)
+      assert.match(answer, /^cache-control: no-store\r$/im)
+      assert.match(answer, /"status":/)
+      assert.equal((await browser.fetch('/bff/user')).status, 401)
+    })
+  }
+})

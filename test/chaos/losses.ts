@@ -1,0 +1,130 @@
+import { createSealing } from '../../src/tokens/sealed.ts'
+import type { WrittenCommand } from './append-only-file.ts'
+import type { StoreOutage } from './disturbances.ts'
+import type { Member } from './fleet.ts'
+import type { Presentation, RefreshLedger } from './refresh-ledger.ts'
+import type { Visitor } from './visitors.ts'
+
+/** Why something was lost, or what makes it a defect. */
+export type Explanation = { readonly cause: string; readonly isExplained: boolean }
+
+/** The evidence: what the provider saw, what Redis wrote, whom we killed when. */
+export type Evidence = {
+  readonly ledger: RefreshLedger
+  readonly written: readonly WrittenCommand[]
+  readonly visitors: readonly Visitor[]
+  readonly sessionKey: string
+  readonly lives: readonly Member[]
+  readonly outages: readonly StoreOutage[]
+  /** How long a replica waits for the provider. */
+  readonly providerTimeoutMs: number
+}
+
+/** What can be said about the end of grants and sessions. */
+export type Inquest = {
+  /** Every refresh token that was used twice. */
+  readonly reuses: readonly { readonly event: Presentation; readonly explanation: Explanation }[]
+  /** Every session that ended by itself. */
+  readonly losses: readonly { readonly visitor: Visitor; readonly explanation: Explanation }[]
+}
+
+/** Between an answer on the wire and its write in a healthy store; generous, because the machine may be slow. */
+const WRITE_MS = 1_500
+
+/** Explains every reuse and every loss. */
+export function holdInquest(evidence: Evidence): Inquest {
+  const { ledger, visitors } = evidence
+  const stored = storedRefreshTokens(evidence)
+  const reuses = ledger.presentations
+    .filter(({ verdict }) => verdict === 'reuse')
+    .map((event) => ({ event, explanation: explainReuse(evidence, stored, event) }))
+  const byUser = new Map(reuses.map((one) => [ledger.userOf(one.event.token), one.explanation]))
+  const losses = visitors
+    .filter(({ lost }) => lost !== undefined)
+    .map((visitor) => ({
+      visitor,
+      explanation: byUser.get(visitor.user) ?? explainDoubt(evidence, stored, visitor),
+    }))
+  return { reuses, losses }
+}
+
+/** Every refresh token that Redis has ever held, opened with what only their visitors and we know. */
+function storedRefreshTokens({ written, visitors, sessionKey }: Evidence): ReadonlySet<string> {
+  const sealing = createSealing([Buffer.from(sessionKey, 'base64url')])
+  const owners = new Map(visitors.map(({ hash, id }) => [`cloakroom:{${hash}}:tokens`, id]))
+  const stored = new Set<string>()
+  for (const { words } of written) {
+    const id = words[0]?.toUpperCase() === 'HSET' ? owners.get(words[1]!) : undefined
+    if (id === undefined) continue
+    for (let n = 2; n < words.length; n += 2) {
+      if (words[n] !== 'rt') continue
+      const token = sealing.open({ id, kind: 'refresh_token' }, words[n + 1]!)
+      if (token === undefined) throw new Error('a stored refresh token does not open')
+      stored.add(token)
+    }
+  }
+  return stored
+}
+
+function explainReuse(evidence: Evidence, stored: ReadonlySet<string>, event: Presentation): Explanation {
+  const before = evidence.ledger.presentationsOf(event.token)
+  const spender = before.slice(0, before.indexOf(event)).find(({ verdict }) => verdict === 'rotated')
+  if (!spender) return defect('two were on their way at once')
+  return explainLostAnswer(evidence, stored, { spender, until: event.receivedAt })
+}
+
+/** @param spender the presentation whose answer brought the next token. */
+function explainLostAnswer(
+  evidence: Evidence,
+  stored: ReadonlySet<string>,
+  { spender, until }: { spender: Presentation; until: number },
+): Explanation {
+  const { lives, outages, providerTimeoutMs } = evidence
+  if (spender.successor && stored.has(spender.successor)) return defect('the next token was in the store')
+  const { receivedAt, endedAt = Number.POSITIVE_INFINITY, fate } = spender
+  const killedAt = lives.find(({ label }) => label === spender.replica)?.killedAt
+  const isStoreAway = (from: number, to: number) =>
+    outages.some((outage) => outage.from <= to + WRITE_MS && outage.to >= from - WRITE_MS)
+  if (killedAt !== undefined && killedAt >= receivedAt && killedAt <= until) {
+    if (killedAt <= endedAt + WRITE_MS) return known('replica killed before its write')
+    if (isStoreAway(endedAt, killedAt)) return known('replica killed while the store was away')
+  }
+  if (fate === 'dropped') return known('answer dropped')
+  if (endedAt > until) return defect('two were on their way at once')
+  if (fate === 'cut' || endedAt - receivedAt > providerTimeoutMs / 2) return known('answer after the timeout')
+  if (isStoreAway(receivedAt, until)) return known('write lost with the store')
+  return defect('an answer that arrived was not stored')
+}
+
+/** A session that ended without a reuse: Cloakroom itself would not offer its refresh token again. */
+function explainDoubt(evidence: Evidence, stored: ReadonlySet<string>, visitor: Visitor): Explanation {
+  const { ledger, lives, written, outages } = evidence
+  const { reason, at: until } = visitor.lost!
+  if (reason !== 'refresh_token_uncertain') return defect(`ended for no reason that we know: ${reason}`)
+  const last = ledger.presentations.findLast(
+    ({ token, receivedAt }) => ledger.userOf(token) === visitor.user && receivedAt <= until,
+  )
+  if (last && last.verdict === 'undecided' && last.fate !== 'delivered') return known('request dropped')
+  const isKept = last?.successor !== undefined && stored.has(last.successor)
+  if (last && !isKept) return explainLostAnswer(evidence, stored, { spender: last, until })
+  const mark = written.findLast(({ words, at }) => isOpenMark(words, visitor) && at <= until)
+  if (!mark) return defect('in doubt without a mark')
+  const near = (moment: number) => moment >= mark.at - WRITE_MS && moment <= mark.at + 1_000 + WRITE_MS
+  if (lives.some(({ killedAt }) => killedAt !== undefined && near(killedAt)))
+    return known('replica killed between mark and request')
+  if (outages.some(({ from, to }) => near(from) || near(to)))
+    return defect('marked in a store outage, never offered')
+  return defect('marked and never offered')
+}
+
+function isOpenMark(words: readonly string[], { hash }: Visitor): boolean {
+  return words[1] === `cloakroom:{${hash}}:tokens` && words.some((word) => word.startsWith('open:'))
+}
+
+function known(cause: string): Explanation {
+  return { cause, isExplained: true }
+}
+
+function defect(cause: string): Explanation {
+  return { cause: `UNEXPLAINED: ${cause}`, isExplained: false }
+}

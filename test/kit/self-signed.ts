@@ -1,0 +1,67 @@
+import { generateKeyPairSync, sign } from 'node:crypto'
+
+/** A certificate and its private key as PEM. */
+export type SelfSigned = { readonly cert: string; readonly key: string }
+
+/** A new self-signed certificate for host names, good for a day either way; made here, so that no program is needed (RFC 5280 §4.1). */
+export function selfSigned(hosts: readonly string[], nowMs = Date.now()): SelfSigned {
+  const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const signature = sequence(oid(ECDSA_WITH_SHA256))
+  const name = sequence(der(0x31, sequence(oid(COMMON_NAME), der(0x0c, Buffer.from('Cloakroom tests')))))
+  const names = hosts.map((host) => der(0x82, Buffer.from(host)))
+  const alternativeNames = sequence(oid(SUBJECT_ALT_NAME), der(0x04, sequence(...names)))
+  const content = sequence(
+    der(0xa0, integer(2)),
+    integer(nowMs),
+    signature,
+    name,
+    sequence(time(nowMs - DAY_MS), time(nowMs + DAY_MS)),
+    name,
+    publicKey.export({ type: 'spki', format: 'der' }),
+    der(0xa3, sequence(alternativeNames)),
+  )
+  const bits = der(0x03, Buffer.concat([Buffer.of(0), sign('sha256', content, privateKey)]))
+  return {
+    cert: pem('CERTIFICATE', sequence(content, signature, bits)),
+    key: privateKey.export({ type: 'pkcs8', format: 'pem' }) as string,
+  }
+}
+
+const DAY_MS = 86_400_000
+const ECDSA_WITH_SHA256 = '2a8648ce3d040302'
+const COMMON_NAME = '550403'
+const SUBJECT_ALT_NAME = '551d11'
+
+/** Tag, length, value (X.690 §8.1); up to 64 KiB. */
+function der(tag: number, value: Buffer): Buffer {
+  const { length } = value
+  const header = [[length], [0x81, length], [0x82, length >> 8, length & 0xff]]
+  const size = length < 0x80 ? 0 : length < 0x100 ? 1 : 2
+  return Buffer.concat([Buffer.from([tag, ...(header[size] ?? [])]), value])
+}
+
+function sequence(...parts: Buffer[]): Buffer {
+  return der(0x30, Buffer.concat(parts))
+}
+
+function oid(hex: string): Buffer {
+  return der(0x06, Buffer.from(hex, 'hex'))
+}
+
+/** A leading zero byte keeps it positive; one too many is forbidden. */
+function integer(value: number): Buffer {
+  const hex = value.toString(16)
+  const bytes = Buffer.from(hex.length % 2 === 0 ? hex : `0${hex}`, 'hex')
+  return der(0x02, (bytes[0] ?? 0) < 0x80 ? bytes : Buffer.concat([Buffer.of(0), bytes]))
+}
+
+/** UTCTime, as years before 2050 must be written. */
+function time(ms: number): Buffer {
+  const digits = new Date(ms).toISOString().replace(/\D/g, '').slice(2, 14)
+  return der(0x17, Buffer.from(`${digits}Z`))
+}
+
+function pem(label: string, bytes: Buffer): string {
+  const lines = bytes.toString('base64').match(/.{1,64}/g) ?? []
+  return [`-----BEGIN ${label}-----`, ...lines, `-----END ${label}-----`, ''].join('\n')
+}

@@ -1,0 +1,72 @@
+import type { Run } from './run.ts'
+import type { Thread } from './schedule.ts'
+import { describeRecord, nameOf } from './world.ts'
+
+const CALLERS_ARE_TOLD = [
+  'session_required',
+  'reauthentication_required',
+  'provider_unavailable',
+  'signed out',
+]
+
+/** What must hold when nothing can happen any more; one line for each thing that does not. */
+export function flawsAtEnd(run: Run): string[] {
+  const { world, schedule } = run
+  const callers = schedule.threads.filter(({ actor }) => !world.crashed.has(actor))
+  return [
+    ...callers.flatMap((thread) => flawsOfAnswer(thread)),
+    ...(isUndisturbed(run) ? [...flawsOfRecord(run), ...callers.flatMap(flawsOfUndisturbedAnswer)] : []),
+    ...(run.configuration.hasSignOut ? flawsAfterSignOut(run) : []),
+    ...(isCrashHarmless(run) ? flawsOfRecord(run) : []),
+  ]
+}
+
+/** Every surviving caller is answered: with a token of its resource, or with a refusal that we have a word for. */
+function flawsOfAnswer(thread: Thread): string[] {
+  const { outcome } = thread
+  if (outcome === undefined) return [`${nameOf(thread)} is never answered`]
+  if (CALLERS_ARE_TOLD.includes(outcome) || isOwnToken(thread)) return []
+  return [`${nameOf(thread)} is answered with ${outcome}`]
+}
+
+/** Neither a pause nor a lost answer nor a sign-out has come between: a lock may have expired. */
+function isUndisturbed({ world, configuration }: Run): boolean {
+  const { crash, pause, lostAnswer, lostRequest } = { ...configuration.faults }
+  return world.crashed.size === 0 && !configuration.hasSignOut && !(crash || pause || lostAnswer || lostRequest)
+}
+
+function isCrashHarmless({ world, configuration }: Run): boolean {
+  const { pause, lostAnswer } = { ...configuration.faults }
+  const isOther = configuration.hasSignOut || configuration.isStrict || pause || lostAnswer
+  return !world.isTokenLost && !isOther
+}
+
+/** No lost write: the store ends with the provider's newest refresh token, and with nobody's spend open. */
+function flawsOfRecord({ world, schedule }: Run): string[] {
+  const { provider, record } = world
+  const flaws: string[] = []
+  if (provider.reuses() > 0) flaws.push('a rotated refresh token was offered again')
+  if (record?.refreshToken !== provider.current())
+    flaws.push(`the store holds ${describeRecord(world, record)}, the provider takes ${provider.current()}`)
+  const survives = schedule.threads.some(({ actor, outcome }) => !world.crashed.has(actor) && outcome?.includes('#'))
+  if (record?.spend && (world.crashed.size === 0 || (survives && world.begun && !world.crashed.has(world.begun.actor))))
+    flaws.push(`a mark stays: ${describeRecord(world, record)}`)
+  return flaws
+}
+
+function flawsOfUndisturbedAnswer(thread: Thread): string[] {
+  return isOwnToken(thread) ? [] : [`${nameOf(thread)} gets ${thread.outcome} although nothing was wrong`]
+}
+
+/** Nothing is revived, and no refresh token that would still be taken is left behind. */
+function flawsAfterSignOut({ world }: Run): string[] {
+  const flaws: string[] = []
+  if (world.record) flaws.push(`the session has ended, but there is ${describeRecord(world, world.record)}`)
+  const isLeftBehind = !world.provider.isDead() && world.crashed.size === 0
+  if (isLeftBehind) flaws.push(`${world.provider.current()} came after the end and was not revoked`)
+  return flaws
+}
+
+function isOwnToken({ outcome, resource }: Thread): boolean {
+  return outcome?.startsWith(`${resource}#`) ?? false
+}

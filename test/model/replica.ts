@@ -1,0 +1,41 @@
+import assert from 'node:assert/strict'
+import { createTokens } from '../../src/tokens/tokens.ts'
+import { epochOf } from './clock.ts'
+import type { Schedule } from './schedule.ts'
+import { scheduledEnd, scheduledGrant, scheduledRecords, scheduledRevoke } from './stubs.ts'
+import type { Mutation, World } from './world.ts'
+
+/** One replica's tokens room, composed as in production, with every wait and every call in the schedule's hand. */
+export function createReplica(world: World, schedule: Schedule, mutation: Mutation = {}) {
+  const records = scheduledRecords(world, schedule)
+  const now = () => epochOf(world.clock)
+  const tokens = createTokens({
+    store: {
+      tokens: mutation.replica?.(records) ?? records,
+      sessions: { ...world.store.sessions, end: scheduledEnd(world, schedule) },
+    },
+    // Sealing has its own tests; here it would only hide what is stored.
+    sealing: { seal: (_, text) => text, open: (_, text) => text },
+    copy: { peek: () => undefined, load: (_, read) => read() },
+    provider: {
+      refreshGrant: scheduledGrant(world, schedule),
+      clientCredentialsGrant: async () => assert.fail('no client token is asked for'),
+      revoke: scheduledRevoke(world, schedule),
+      admit: (work) => work(),
+    },
+    isClientResource: () => false,
+    offersUncertain: !world.isStrict,
+    providerTimeoutMs: 1_000,
+    now,
+    waiting: { elapsedMs: () => world.clock.ms, pause: schedule.pause },
+    observe: { refresh() {}, turn() {}, sessionEnded() {} },
+  })
+  return {
+    /** Resolves with the access token. */
+    tokenFor: async (resource: string) => (await tokens.tokenFor(world.holder, resource)).value,
+    async signOut() {
+      await tokens.end(world.holder, 'logout')
+      return 'signed out'
+    },
+  }
+}

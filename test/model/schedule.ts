@@ -1,0 +1,148 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import type { Clock } from './clock.ts'
+
+/** What a replica's code can wait for. A `poll` looks again after a while, a `deadline` ends some other wait. */
+export type StepKind =
+  | 'read'
+  | 'lock'
+  | 'unlock'
+  | 'write'
+  | 'end'
+  | 'request'
+  | 'answer'
+  | 'revoke'
+  | 'poll'
+  | 'deadline'
+
+/** What may go wrong in place of a step's normal course. */
+export type StepFault = 'expiry' | 'lostRequest' | 'lostAnswer'
+
+/** One caller's wish in one replica (or a sign-out), and all that its code has learned so far. */
+export type Thread = {
+  readonly actor: string
+  readonly wish: string
+  /** Whose token is wished for. */
+  readonly resource: string
+  /** What each step gave, in order; rounds of polling that came to nothing are cut out. */
+  readonly path: string[]
+  /** Number of leaps of the clock at which the path first got this long. */
+  readonly reachedAt: number[]
+  /** Everything it has been told, uncut; kept only for the exact comparison. */
+  readonly history: string[]
+  lastRead: string
+  /** Position among all wishes' first looks at the store. */
+  cameAt?: number
+  /** How the caller was answered. */
+  outcome?: string
+}
+
+/** Something that a replica's code has asked for and that has not happened yet. */
+export type Step = {
+  readonly thread: Thread
+  readonly kind: StepKind
+  readonly label: string
+  /** Clock time at which a wait is over. */
+  readonly dueAt: number
+  /** Lets it happen; resolves with what the code is told. */
+  readonly happen: (fault?: StepFault) => Promise<string>
+}
+
+/** Holds all code at its await points; nothing happens until a pending step is told to. */
+export type Schedule = {
+  readonly pending: Set<Step>
+  readonly threads: Thread[]
+  /** Starts `work` as one caller's wish. */
+  start(who: Pick<Thread, 'actor' | 'wish' | 'resource'>, work: () => Promise<string>): void
+  /** The wish whose code is running now. */
+  thread(): Thread
+  /** A promise that settles with `effect` once the step is told to happen. */
+  ask<T>(request: {
+    kind: StepKind
+    label: string
+    effect: (fault?: StepFault) => Promise<T> | T
+    tell: (result: T) => string
+  }): Promise<T>
+  /** A wait, over when told so, or when `signal` aborts. */
+  pause(ms: number, signal?: AbortSignal): Promise<void>
+}
+
+const running = new AsyncLocalStorage<Thread>()
+
+/** Makes an empty schedule on one clock. */
+export function createSchedule(clock: Clock): Schedule {
+  const pending = new Set<Step>()
+  const threads: Thread[] = []
+
+  function thread(): Thread {
+    const found = running.getStore()
+    if (!found) throw new Error('code of no known wish is running')
+    return found
+  }
+
+  return {
+    pending,
+    threads,
+    thread,
+    start(who, work) {
+      const started = newThread(who)
+      threads.push(started)
+      running.run(started, () => {
+        work().then(
+          (answer) => finish(started, answer),
+          (error) => finish(started, error?.code ?? `defect: ${error}`),
+        )
+      })
+    },
+    ask({ kind, label, effect, tell }) {
+      const asking = thread()
+      if (kind === 'lock') asking.lastRead = ''
+      return new Promise((resolve, reject) => {
+        const step: Step = {
+          thread: asking,
+          kind,
+          label,
+          dueAt: 0,
+          async happen(fault) {
+            pending.delete(step)
+            try {
+              const result = await effect(fault)
+              resolve(result)
+              return tell(result)
+            } catch (error) {
+              reject(error)
+              return `fails: ${error}`
+            }
+          },
+        }
+        pending.add(step)
+      })
+    },
+    pause(ms, signal) {
+      const asking = thread()
+      const kind = signal ? 'deadline' : 'poll'
+      return new Promise((resolve) => {
+        const end = () => {
+          pending.delete(step)
+          resolve()
+        }
+        const happen = async () => {
+          end()
+          return 'over'
+        }
+        const label = signal ? `${ms} ms` : ''
+        const step: Step = { thread: asking, kind, label, dueAt: clock.ms + ms, happen }
+        pending.add(step)
+        signal?.addEventListener('abort', end)
+      })
+    },
+  }
+}
+
+function newThread(who: Pick<Thread, 'actor' | 'wish' | 'resource'>): Thread {
+  return { ...who, path: [], reachedAt: [], history: [], lastRead: '' }
+}
+
+function finish(thread: Thread, outcome: string): void {
+  thread.outcome = outcome
+  thread.lastRead = ''
+}

@@ -1,0 +1,86 @@
+import { hash } from 'node:crypto'
+import { isEnabled, type Run } from './run.ts'
+import type { Step, Thread } from './schedule.ts'
+import { describeRecord, nameOf } from './world.ts'
+
+/** A renaming of replicas and resources that leaves the configuration as it is. */
+export type Renaming = ReadonlyMap<string, string>
+
+/** How far two states may differ and still count as one. */
+export type Precision = 'merged' | 'exact'
+
+/**
+ * A fingerprint of everything that the future can depend on: the store, the provider, the faults that are left, and of
+ * each wish what its code has been told. The code between two steps is deterministic, so the same tellings lead to the
+ * same place. Told and forgotten: what was read before the last read or before the lock, and rounds of polling.
+ */
+export function fingerprint(run: Run, renamings: readonly Renaming[], precision: Precision): string {
+  const shared = describeWorld(run)
+  const threads = run.schedule.threads.map((thread) => describeThread(run, thread, precision))
+  const order = describeOrder(run)
+  const candidates = renamings.map((renaming) =>
+    [rename(shared, renaming), ...threads.map((text) => rename(text, renaming)).sort(), ...order(renaming)].join('\n'),
+  )
+  return hash('md5', candidates.sort()[0]!, 'base64')
+}
+
+function describeWorld({ world, faultsLeft }: Run): string {
+  const { clock, lock, provider, spends, crashed } = world
+  const parts: unknown[] = [describeRecord(world, world.record), Object.values(faultsLeft), clock.leaps]
+  if (lock) parts.push('locked by', world.owners.get(lock.owner), lock.atLeap)
+  parts.push(provider.current(), provider.isDead(), provider.reuses())
+  for (const [token, { by, isLost, atPause }] of spends) parts.push(token, nameOf(by), isLost, atPause)
+  parts.push(world.begun && nameOf(world.begun), [...crashed], world.isTokenLost)
+  return parts.join(' ')
+}
+
+function describeThread(run: Run, thread: Thread, precision: Precision): string {
+  const { world, schedule } = run
+  const { outcome = '', path, reachedAt, lastRead, history } = thread
+  const steps = [...schedule.pending].filter((step) => step.thread === thread)
+  const pending = steps.map((step) => describeStep(run, step)).sort()
+  const name = nameOf(thread)
+  if (precision === 'exact') return [name, history, outcome, pending].join('|')
+  if (world.crashed.has(thread.actor)) return [name, 'crashed', outcome].join('|')
+  if (pending.length === 0 && outcome) return [name, 'done', outcome].join('|')
+  const isPolling = steps.some(({ kind }) => kind === 'poll')
+  const times = world.clock.leaps > 0 ? reachedAt.slice(0, path.length + 1) : []
+  return [name, path, times, isPolling ? '' : lastRead, outcome, pending].join('|')
+}
+
+function describeStep(run: Run, step: Step): string {
+  const { kind, label, dueAt } = step
+  if (kind === 'poll') return `poll ${isEnabled(run, step)} ${dueAt <= run.world.clock.ms}`
+  return kind === 'deadline' ? `${kind} ${label} ${dueAt - run.world.clock.ms}` : `${kind} ${label}`
+}
+
+/** In a replica, wishes take their turns in the order in which they came back from their first look. */
+function describeOrder({ schedule, world }: Run): (renaming: Renaming) => string[] {
+  const waiting = schedule.threads.filter(
+    ({ actor, outcome }) => outcome === undefined && !world.crashed.has(actor),
+  )
+  const came = waiting.filter(({ cameAt }) => cameAt !== undefined).sort((a, b) => a.cameAt! - b.cameAt!)
+  return (renaming) => {
+    const names = came.map((thread) => rename(nameOf(thread), renaming))
+    const actors = [...new Set(names.map((name) => name[0]!))].sort()
+    return actors.map((actor) => names.filter((name) => name.startsWith(actor)).join(' then '))
+  }
+}
+
+function rename(text: string, renaming: Renaming): string {
+  return renaming.size === 0 ? text : text.replace(/\b(?:A|B|orders|billing)\b/g, (name) => renaming.get(name) ?? name)
+}
+
+const SWAPS: readonly Renaming[] = [
+  new Map(),
+  new Map([['A', 'B'], ['B', 'A']]),
+  new Map([['orders', 'billing'], ['billing', 'orders']]),
+  new Map([['A', 'B'], ['B', 'A'], ['orders', 'billing'], ['billing', 'orders']]),
+]
+
+/** The renamings under which a configuration's wishes stay the same. */
+export function symmetriesOf(wishes: readonly { replica: string; resource: string }[]): Renaming[] {
+  const text = (renaming: Renaming) =>
+    wishes.map(({ replica, resource }) => rename(`${replica}.${resource}`, renaming)).sort().join()
+  return SWAPS.filter((swap) => text(swap) === text(new Map()))
+}
