@@ -43,13 +43,13 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
   const store = await openStore(config, { log, metrics, now })
   isLive = store.invalidations.isLive
 
-  const sealing = createSealing(config.session.keys)
+  const sealing = bindToGrants(createSealing(config.session.keys), config)
   const copies = openCopies(config, store, now)
   const provider = createProvider({ config, log, now, observe: metrics.provider })
   const sessions = composeSessions(config, { store, sealing, copy: copies.sessions, now })
   const tokens = createTokens({
     store,
-    sealing: bindToGrants(sealing, config),
+    sealing,
     copy: copies.tokens,
     provider,
     isClientResource: (name) => config.resources[name]?.grant === 'client_credentials',

@@ -86,11 +86,13 @@ export function failedCall(error: unknown, answer: TokenAnswer | undefined): Bff
 /**
  * What a failed token request says about the provider itself. A refusal of one user or request is a sign of life, and so
  * is a token answer that fails a later check; only 429 among the 4xx says that the provider has enough of all of us.
+ * A page with status 200 says nothing: providers show blocked users one, and one user must not close the way for all.
  */
 export function findingOf(error: unknown, answer: TokenAnswer | undefined): Finding {
   if (!answer) return { kind: isNetworkError(error) ? 'fault' : 'nothing' }
   const { status, body, retryAfterSeconds } = answer
-  const isRefusal = status === 200 ? body !== undefined : status >= 400 && status < 500 && status !== 429
+  if (status === 200 && body === undefined) return { kind: 'nothing' }
+  const isRefusal = status === 200 || (status >= 400 && status < 500 && status !== 429)
   if (isRefusal || (status !== 200 && reactionTo(answer) === 'loop')) return { kind: 'refused' }
   return { kind: 'fault', retryAfterSeconds }
 }

@@ -2,8 +2,8 @@ import type { Config } from '../config/config.ts'
 import type { SealedPurpose, Sealing } from './sealed.ts'
 
 /**
- * A sealing that also binds each token to what it was granted for: provider and client, and for an access token the
- * whole definition of its resource. What a later configuration calls by the same name opens none of the old ones.
+ * A sealing that also binds everything to the provider and the client it came from, and an access token to the whole
+ * definition of its resource: what a later configuration calls by the same name opens nothing of before.
  */
 export function bindToGrants(
   sealing: Sealing,

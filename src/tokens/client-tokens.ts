@@ -1,3 +1,4 @@
+import { createRecentRefusals } from './recent-refusals.ts'
 import { type StoredAccessToken, storedAccessToken } from './token-record.ts'
 
 export type ClientTokensDeps = {
@@ -13,8 +14,10 @@ export type ClientTokensDeps = {
 export function createClientTokens({ grant, now, observe }: ClientTokensDeps) {
   const held = new Map<string, StoredAccessToken>()
   const inFlight = new Map<string, Promise<StoredAccessToken>>()
+  const refusals = createRecentRefusals(now)
 
   async function obtain(resource: string): Promise<StoredAccessToken> {
+    refusals.throwIfRecent(resource)
     try {
       const { accessToken, obtainedAt, expiresAt } = await grant(resource)
       const token = storedAccessToken(accessToken, obtainedAt, expiresAt)
@@ -23,16 +26,17 @@ export function createClientTokens({ grant, now, observe }: ClientTokensDeps) {
       return token
     } catch (error) {
       observe(resource, 'unavailable')
+      refusals.remember(resource, error)
       throw error
-    } finally {
-      inFlight.delete(resource)
     }
   }
 
   function obtainOnce(resource: string): Promise<StoredAccessToken> {
-    const running = inFlight.get(resource) ?? obtain(resource)
-    inFlight.set(resource, running)
-    return running
+    const running = inFlight.get(resource)
+    if (running) return running
+    const begun = obtain(resource).finally(() => inFlight.delete(resource))
+    inFlight.set(resource, begun)
+    return begun
   }
 
   return function clientTokenFor(resource: string): StoredAccessToken | Promise<StoredAccessToken> {

@@ -112,12 +112,18 @@ async function lockAndWork<T>(
   turn: Turn<T>,
   { owner, startedAt, held }: { owner: string; startedAt: number; held: Promise<unknown>[] },
 ): Promise<T | undefined> {
-  if (!(await deps.records.lock(turn.hash, owner, deps.lockTtlMs))) return undefined
+  // A lock that cannot be given back ends by itself; the caller's result must not.
+  const unlock = () => deps.records.unlock(turn.hash, owner).catch(() => undefined)
+  try {
+    if (!(await deps.records.lock(turn.hash, owner, deps.lockTtlMs))) return undefined
+  } catch (error) {
+    // The store may have given it all the same, with nobody left to hear it. Not awaited: the store is slow as it is.
+    unlock()
+    throw error
+  }
   try {
     return await underLock(deps, turn, { owner, waitedMs: deps.now() - startedAt, held })
   } finally {
-    // A lock that cannot be given back ends by itself; the caller's result must not.
-    const unlock = () => deps.records.unlock(turn.hash, owner).catch(() => undefined)
     if (held.length === 0) await unlock()
     else held.push(Promise.allSettled([...held]).then(unlock))
   }

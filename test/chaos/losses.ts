@@ -3,6 +3,7 @@ import type { WrittenCommand } from './append-only-file.ts'
 import type { StoreOutage } from './disturbances.ts'
 import type { Member } from './fleet.ts'
 import type { Presentation, RefreshLedger } from './refresh-ledger.ts'
+import { timelineOf } from './timeline.ts'
 import type { Visitor } from './visitors.ts'
 
 /** Why something was lost, or what makes it a defect. */
@@ -23,9 +24,17 @@ export type Evidence = {
 /** What can be said about the end of grants and sessions. */
 export type Inquest = {
   /** Every refresh token that was used twice. */
-  readonly reuses: readonly { readonly event: Presentation; readonly explanation: Explanation }[]
+  readonly reuses: readonly Finding[]
   /** Every session that ended by itself. */
-  readonly losses: readonly { readonly visitor: Visitor; readonly explanation: Explanation }[]
+  readonly losses: readonly Finding[]
+}
+
+/** Who lost what. */
+export type Finding = {
+  readonly visitor: Visitor
+  readonly explanation: Explanation
+  /** What happened before it, one line each. */
+  readonly timeline: readonly string[]
 }
 
 /** Between an answer on the wire and its write in a healthy store; generous, because the machine may be slow. */
@@ -35,16 +44,23 @@ const WRITE_MS = 1_500
 export function holdInquest(evidence: Evidence): Inquest {
   const { ledger, visitors } = evidence
   const stored = storedRefreshTokens(evidence)
+  const byUser = new Map(visitors.map((visitor) => [visitor.user, visitor]))
+  const found = (visitor: Visitor, explanation: Explanation, moment: number): Finding => ({
+    ...{ visitor, explanation, timeline: timelineOf(evidence, visitor, moment) },
+  })
   const reuses = ledger.presentations
     .filter(({ verdict }) => verdict === 'reuse')
-    .map((event) => ({ event, explanation: explainReuse(evidence, stored, event) }))
-  const byUser = new Map(reuses.map((one) => [ledger.userOf(one.event.token), one.explanation]))
-  const losses = visitors
-    .filter(({ lost }) => lost !== undefined)
-    .map((visitor) => ({
-      visitor,
-      explanation: byUser.get(visitor.user) ?? explainDoubt(evidence, stored, visitor),
-    }))
+    .map((event) => {
+      const visitor = byUser.get(ledger.userOf(event.token) ?? '')
+      if (!visitor) throw new Error('a refresh token of nobody')
+      return found(visitor, explainReuse(evidence, stored, event), event.receivedAt)
+    })
+  const losses = visitors.flatMap((visitor) => {
+    if (!visitor.lost) return []
+    const reuse = reuses.find((one) => one.visitor === visitor)
+    const explanation = reuse?.explanation ?? explainDoubt(evidence, stored, visitor)
+    return found(visitor, explanation, visitor.lost.at)
+  })
   return { reuses, losses }
 }
 

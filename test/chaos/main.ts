@@ -1,14 +1,15 @@
 import { randomInt } from 'node:crypto'
 import { parseArgs } from 'node:util'
-import { failuresOf, tableOf } from './report.ts'
+import { failuresOf, tableOf, timelinesOf } from './report.ts'
 import { runChaos } from './run.ts'
 
-const USAGE = `usage: npm run chaos -- [--seed N] [--seconds 60] [--sessions 50] [--rate 60] [--never-again]
+const USAGE = `usage: npm run chaos -- [--seed N] [--seconds 60] [--sessions 50] [--rate 60] [--never-again] [--show CAUSE]
 
   Three replicas on one Redis, users, and a provider that ends a grant when a refresh token comes twice; replicas and
   Redis are killed and frozen, answers of the provider dropped and delayed. Fails when a token was used twice or a
   session lost without a lost answer to blame, when anybody got somebody else's token, or when anything is left behind.
-  --never-again sets provider.reusesRefreshTokens to false.
+  --never-again sets provider.reusesRefreshTokens to false. --show prints what led to each loss whose cause in the
+  table holds this text.
 `
 
 /** Beyond the storm: starting, signing in, recovering, stopping. */
@@ -22,6 +23,7 @@ async function main(): Promise<number> {
       sessions: { type: 'string', default: '50' },
       rate: { type: 'string', default: '60' },
       'never-again': { type: 'boolean', default: false },
+      show: { type: 'string' },
       help: { type: 'boolean', default: false },
     },
   })
@@ -47,6 +49,7 @@ async function main(): Promise<number> {
   })
   const failures = failuresOf(report)
   console.log(tableOf(report))
+  if (values.show) console.log(timelinesOf(report, values.show))
   for (const failure of failures) console.log(`FAILED ${failure}`)
   console.log(failures.length === 0 ? 'all as it must be' : `${failures.length} failures`)
   return failures.length === 0 ? 0 : 1

@@ -1,6 +1,6 @@
 import type { Aftermath } from './aftermath.ts'
 import type { StoreOutage } from './disturbances.ts'
-import type { Inquest } from './losses.ts'
+import type { Finding, Inquest } from './losses.ts'
 import type { Presentation } from './refresh-ledger.ts'
 import type { ChaosOptions } from './run.ts'
 
@@ -26,18 +26,23 @@ export function failuresOf({ violations, inquest, options }: ChaosReport): strin
   const { reuses, losses } = inquest
   return [
     ...violations,
-    ...reuses
-      .filter(({ explanation }) => !explanation.isExplained)
-      .map(
-        ({ event, explanation }) => `reuse by ${event.replica} for ${event.resource}: ${explanation.cause}`,
-      ),
-    ...losses
-      .filter(({ explanation }) => !explanation.isExplained)
-      .map(({ visitor, explanation }) => `${visitor.user} lost the session: ${explanation.cause}`),
+    ...[...reuses, ...losses].filter(({ explanation }) => !explanation.isExplained).map(story),
     ...(options.reuses === false && reuses.length > 0
       ? [`${reuses.length} refresh tokens came twice, although none may be offered again`]
       : []),
   ]
+}
+
+/** What led to each lost session whose cause holds `text`. */
+export function timelinesOf({ inquest }: ChaosReport, text: string): string {
+  return inquest.losses
+    .filter(({ explanation }) => explanation.cause.includes(text))
+    .map(story)
+    .join('\n')
+}
+
+function story({ visitor, explanation, timeline }: Finding): string {
+  return [`${visitor.user}: ${explanation.cause}`, ...timeline].join('\n')
 }
 
 /** The summary as a table for a terminal. */
