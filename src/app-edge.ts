@@ -8,6 +8,7 @@ import { createCors } from './http/cors.ts'
 import { createEdge } from './http/edge.ts'
 import { createFinishSignIn } from './http/finish-sign-in.ts'
 import { createLoginCookies } from './http/login-cookies.ts'
+import { ownAnswerHeaders } from './http/own-headers.ts'
 import { problemAnswer } from './http/problem.ts'
 import { createRequestLog } from './http/request-log.ts'
 import { createSameOriginGuard, isTopLevelNavigation, type RequireSameOrigin } from './http/same-origin.ts'
@@ -44,6 +45,7 @@ export type Rooms = {
 export function composePublic(rooms: Rooms) {
   const { config, log, metrics, sessions, store, tokens } = rooms
   const { publicUrl, basePath, allowedOrigins } = config
+  const ownHeaders = ownAnswerHeaders(publicUrl)
   const clientAddress = createClientAddress(config.trustProxy)
   const requestLog = createRequestLog({
     log,
@@ -67,6 +69,7 @@ export function composePublic(rooms: Rooms) {
     factsOf: requestLog.factsOf,
     requireSameOrigin,
     isTopLevelNavigation,
+    ownHeaders,
     send: upstreams.send,
     loginUrl: (req) => loginUrlFor(basePath, req),
   })
@@ -91,6 +94,7 @@ export function composePublic(rooms: Rooms) {
     bffRoutes: composeBffRoutes(rooms, { requireSameOrigin, stepUps }),
     cors: createCors(allowedOrigins),
     forward,
+    ownHeaders,
     log,
   })
   return { edge, tunnel, upstreams, unsubscribe }

@@ -1,6 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import express, { type ErrorRequestHandler, type Express, type RequestHandler, type Router } from 'express'
-import helmet from 'helmet'
 import { BffError, describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { loginUrlFor } from './bff-routes.ts'
@@ -16,6 +15,8 @@ export type EdgeDeps = {
   readonly cors: RequestHandler
   /** Forwards a request to its upstream; false when no route matches. */
   readonly forward: (req: IncomingMessage, res: ServerResponse) => Promise<boolean>
+  /** Set on every answer of our own. */
+  readonly ownHeaders: Readonly<Record<string, string>>
   readonly log: Logger
 }
 
@@ -32,7 +33,7 @@ export function createEdge(deps: EdgeDeps): Express {
   const protocol = new URL(deps.publicUrl).protocol.slice(0, -1)
   Object.defineProperty(app.request, 'protocol', { get: () => protocol, configurable: true })
 
-  const protect = ownHeaders(deps.publicUrl)
+  const protect = setHeaders(deps.ownHeaders)
   app.use(beginRequest(deps))
   app.use(deps.cors)
   app.use(deps.basePath, nameOwnRoute(deps), protect, deps.bffRoutes, notFound)
@@ -57,24 +58,11 @@ function nameOwnRoute({ requestLog }: EdgeDeps): RequestHandler {
   }
 }
 
-/** Headers of Cloakroom's own answers (ASVS 3.4): nothing is cached, framed, or loaded from elsewhere. */
-function ownHeaders(publicUrl: string): RequestHandler {
-  const protect = helmet({
-    contentSecurityPolicy: {
-      useDefaults: false,
-      directives: {
-        defaultSrc: ["'none'"],
-        baseUri: ["'none'"],
-        formAction: ["'none'"],
-        frameAncestors: ["'none'"],
-      },
-    },
-    strictTransportSecurity: publicUrl.startsWith('https:'),
-    referrerPolicy: { policy: 'no-referrer' },
-  })
-  return function ownAnswerHeaders(req, res, next) {
-    res.setHeader('cache-control', 'no-store')
-    protect(req, res, next)
+function setHeaders(fields: Readonly<Record<string, string>>): RequestHandler {
+  const entries = Object.entries(fields)
+  return function setOwnHeaders(_req, res, next) {
+    for (const [name, value] of entries) res.setHeader(name, value)
+    next()
   }
 }
 
