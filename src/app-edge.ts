@@ -144,7 +144,7 @@ function composeBffRoutes(
   rooms: Rooms,
   { requireSameOrigin, stepUps }: { requireSameOrigin: RequireSameOrigin; stepUps: StepUps },
 ) {
-  const { config, metrics, now, provider, sealing, sessions, store, tokens } = rooms
+  const { config, metrics, now, provider, sessions, store, tokens } = rooms
   const { cookie } = config.session
   const loginAttempts = createLoginAttempts(sealedLogins(rooms))
   const finishSignIn = createFinishSignIn({

@@ -14,8 +14,9 @@ export type ProviderRefusal = {
 /** Picks the loggable members of an OAuth error body (RFC 6749 §5.2, and Entra's additions). */
 export function refusalOf(answer: TokenAnswer | undefined): ProviderRefusal {
   const body = answer?.body ?? {}
+  // Codes are short; a token that some server put in the place of one is not.
   const word = (value: unknown) =>
-    typeof value === 'string' && /^[\w.:-]{1,100}$/.test(value) ? value : undefined
+    typeof value === 'string' && /^[\w.:-]{1,48}$/.test(value) ? value : undefined
   const codes = Array.isArray(body.error_codes)
     ? body.error_codes.filter((code) => typeof code === 'number').join(',')
     : undefined

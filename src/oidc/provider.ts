@@ -1,5 +1,6 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Config, ResourceConfig } from '../config/config.ts'
-import { describeError, type StepUp } from '../errors.ts'
+import { BffError, describeError, type StepUp } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { claimsParameter, claimsRequest } from './claims-request.ts'
 import { createDialect } from './dialects.ts'
@@ -8,6 +9,9 @@ import { createProviderGate, type GateObserver } from './provider-gate.ts'
 import { createRelyingParty } from './relying-party.ts'
 import { createResourceGrants, isForResource } from './resource-grants.ts'
 import { createProviderFetch } from './token-answer.ts'
+
+/** Longest wait for the provider's endpoints at sign-out, after revocation had its own time. */
+const END_SESSION_WAIT_MS = 1_000
 
 /** What one sign-in may ask for beyond the configuration. */
 type Wishes = { readonly prompt?: string; readonly loginHint?: string; readonly stepUp?: StepUp }
@@ -121,10 +125,12 @@ export function createProvider({ config, log, now, observe }: ProviderDeps) {
     /** Where the browser ends its session at the provider; undefined when there is no such place. Never rejects. */
     async endSessionUrl(idToken: string, returnUrl: string): Promise<string | undefined> {
       try {
-        const url = await relyingParty.endSessionUrl({
-          ...(idToken.length <= MAX_HINT_LENGTH ? { id_token_hint: idToken } : {}),
-          post_logout_redirect_uri: config.publicUrl + returnUrl,
-        })
+        const url = await soon(
+          relyingParty.endSessionUrl({
+            ...(idToken.length <= MAX_HINT_LENGTH ? { id_token_hint: idToken } : {}),
+            post_logout_redirect_uri: config.publicUrl + returnUrl,
+          }),
+        )
         return url?.href
       } catch (error) {
         log.warn({ err: describeError(error) }, 'no end-session endpoint: the provider does not answer')
@@ -154,4 +160,12 @@ function loggedBreaker(
 function resourcesInUse({ routes, resources }: Config): ResourceConfig[] {
   const names = new Set(routes.flatMap(({ resource }) => resource ?? []))
   return [...names].flatMap((name) => resources[name] ?? []).filter(({ grant }) => grant === 'refresh_token')
+}
+
+/** Endpoints once known are known at once; somebody who signs out does not wait for a provider never reached yet. */
+function soon<T>(work: Promise<T>): Promise<T> {
+  const late = delay(END_SESSION_WAIT_MS, undefined, { ref: false }).then((): never => {
+    throw new BffError('provider_unavailable', 'the provider was not reached in time')
+  })
+  return Promise.race([work, late])
 }

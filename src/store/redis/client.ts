@@ -70,7 +70,10 @@ export function openRedis(address: RedisAddress, deps: ConnectionDeps): RedisCon
     attempted: redis.connect().catch((error) => {
       // Only what cannot even be tried ends here, such as a TLS key that is no key; all else is tried again.
       if (redis.status === 'end')
-        deps.log.error({ err: describeError(error) }, `redis ${deps.name} connection cannot be made`)
+        deps.log.error(
+          { err: describeError(withoutArguments(error)) },
+          `redis ${deps.name} connection cannot be made`,
+        )
     }),
     call: (label, command, ...args) => observed(label, () => redis.call(command, ...args)),
     run: (script, keys, args) => observed(script, () => scripted[script](...keys, ...args)),
@@ -145,7 +148,7 @@ function reportOutages(redis: Redis, { log, name }: ConnectionDeps): void {
     if (reported) return
     reported = true
     log.warn(
-      { outcome: 'down', err: lastError ? describeError(lastError) : undefined },
+      { outcome: 'down', err: lastError ? describeError(withoutArguments(lastError)) : undefined },
       `redis ${name} connection is down`,
     )
   })
@@ -168,10 +171,13 @@ function createObserved(observe: ObserveStore | undefined) {
   }
 }
 
-/** ioredis hangs a command's arguments on its errors, and Redis repeats them after `with args`: they end here. */
+/**
+ * ioredis hangs a command's arguments on its errors, and Redis repeats them in quotes, of an AUTH or HELLO that it does
+ * not know too: what is quoted ends here, and all that comes after it.
+ */
 function withoutArguments(error: unknown): Error {
   const { name, message, code } = error as Error & { code?: string }
-  const clean = new Error(message.replace(/,? with args.*/s, ''))
+  const clean = new Error(message.replace(/(?:,? with args|["'`]).*/s, '').trimEnd())
   clean.name = name
   return Object.assign(clean, { code: code ?? errorCode(name, message) })
 }

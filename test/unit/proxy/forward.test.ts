@@ -146,3 +146,21 @@ test('a script on such a route, and a person on any other, is refused instead', 
   assert.equal((await run({ route: { csrf: 'fetch-metadata' }, ...signedOut })).outcome, 'session_required')
   assert.equal((await run({ route: {}, request: navigation, ...signedOut })).outcome, 'session_required')
 })
+
+test('who is asked about a refused token goes along with the token it is about', async () => {
+  const onRejectedToken = async () => ({ kind: 'relay' }) as const
+  const { sent } = await run({ route: {}, onRejectedToken })
+  assert.deepEqual(sent[0]!.accessToken, { value: 'at-1', expiresAt: 0 })
+  assert.equal(sent[0]!.onRejectedToken, onRejectedToken)
+})
+
+for (const [what, deps] of [
+  ['an anonymous route', { route: { auth: 'anonymous' } }],
+  ['a route without a resource', { route: { resource: undefined } }],
+  ['an optional route without a session', { route: { auth: 'optional' }, findSession: () => undefined }],
+] as const) {
+  test(`${what} has no token to ask about`, async () => {
+    const { sent } = await run({ ...deps, onRejectedToken: () => assert.fail('asked') })
+    assert.equal(sent[0]!.accessToken, undefined)
+  })
+}
