@@ -15,6 +15,7 @@ import type { Store } from './store/port.ts'
 import { createRedisStore } from './store/redis/redis-store.ts'
 import { createSessionStore } from './store/session-store.ts'
 import { bindToGrants } from './tokens/bound-sealing.ts'
+import { type ClientTokenShelf, createClientTokenShelf } from './tokens/client-token-shelf.ts'
 import { cookieSigningSecrets, createSealing, type Sealing } from './tokens/sealed.ts'
 import type { OpenedTokens } from './tokens/token-record.ts'
 import { createTokens } from './tokens/tokens.ts'
@@ -52,7 +53,8 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
     sealing,
     copy: copies.tokens,
     provider,
-    isClientResource: (name) => config.resources[name]?.grant === 'client_credentials',
+    resources: config.resources,
+    clientTokenShelf: openClientTokenShelf(config, { store, sealing, now }),
     offersUncertain: config.provider.reusesRefreshTokens !== false,
     providerTimeoutMs: config.provider.timeoutMs,
     now,
@@ -130,6 +132,18 @@ function openCopies(config: Config, { invalidations }: Store, now: () => number)
       opened.close()
     },
   }
+}
+
+/** Undefined for a client without a lasting credential: nothing else could seal its tokens for all replicas alone. */
+function openClientTokenShelf(
+  config: Config,
+  { store, ...deps }: { store: Store; sealing: Sealing; now: () => number },
+): ClientTokenShelf | undefined {
+  const auth = config.provider.clientAuth
+  const secret = 'secret' in auth ? auth.secret : 'key' in auth ? auth.key : undefined
+  if (!secret) return undefined
+  const credential = () => secret.reveal()
+  return createClientTokenShelf({ ...deps, records: store.clientTokens, credential, grants: config })
 }
 
 function composeSessions(

@@ -1,15 +1,17 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { GrantObserver, GrantOutcome } from '../oidc/config-faults.ts'
 import type { GateObserver } from '../oidc/provider-gate.ts'
 
 /** What the program counts and times; labels are route ids, resource names and closed lists, never a path or a user. */
 export type Metrics = {
   request(route: string, method: string, status: number, seconds: number): void
-  refresh(resource: string, outcome: string): void
+  /** `uncertain`: the refresh token was not even offered, because it may be spent. */
+  refresh(resource: string, outcome: GrantOutcome | 'uncertain'): void
   refreshTurn(outcome: string, resource: string, waitedMs: number): void
   storeCommand(command: string, seconds: number, outcome: 'ok' | 'error'): void
   session(event: 'started' | 'ended', reason: string): void
-  /** Calls to the provider's token endpoint. */
-  readonly provider: GateObserver
+  /** Calls to the provider's token endpoint, and what came of them. */
+  readonly provider: GateObserver & GrantObserver
   /** Prometheus text format 0.0.4, with its content type. */
   render(): Promise<{ contentType: string; text: string }>
 }
@@ -45,7 +47,7 @@ export function createMetrics(options: { version: string; isStoreLive: () => boo
   })
   const refreshes = new Counter({
     name: 'cloakroom_refreshes_total',
-    help: 'Refresh grants, by resource and outcome',
+    help: 'Requests to the provider for an access token, by resource and what was done about the answer',
     labelNames: ['resource', 'outcome'],
     registers,
   })
@@ -94,14 +96,17 @@ export function createMetrics(options: { version: string; isStoreLive: () => boo
     },
     storeCommand: (command, seconds, outcome) => store.observe({ command, outcome }, seconds),
     session: (event, reason) => sessions.inc({ event, reason }),
-    provider: providerMetrics(registers),
+    provider: {
+      ...providerMetrics(registers),
+      grant: (resource, outcome) => refreshes.inc({ resource, outcome }),
+    },
     render: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
   }
 }
 
 const BREAKER_STATES = { closed: 0, 'half-open': 1, open: 2 } as const
 
-function providerMetrics(registers: Registry[]): GateObserver {
+function providerMetrics(registers: Registry[]): GateObserver & Pick<GrantObserver, 'configFault'> {
   const inFlight = new Gauge({
     name: 'cloakroom_provider_calls_in_flight',
     help: "Calls to the provider's token endpoint that have no answer yet",
@@ -117,6 +122,12 @@ function providerMetrics(registers: Registry[]): GateObserver {
     help: '0 closed: calls pass; 1 half-open: one probe is under way; 2 open: the provider is left alone',
     registers,
   })
+  const configFaults = new Gauge({
+    name: 'cloakroom_provider_config_fault',
+    help: '1 while the provider rejects how we are configured for this resource: sessions stay, the operator must act',
+    labelNames: ['resource', 'error'],
+    registers,
+  })
   const calls = new Histogram({
     name: 'cloakroom_provider_call_duration_seconds',
     help: "Calls to the provider's token endpoint",
@@ -128,6 +139,7 @@ function providerMetrics(registers: Registry[]): GateObserver {
     inFlight: (count) => inFlight.set(count),
     queue: (waiting) => queue.set(waiting),
     breaker: (state) => breaker.set(BREAKER_STATES[state]),
+    configFault: (resource, error, isFault) => configFaults.set({ resource, error }, isFault ? 1 : 0),
     call: (grant, outcome, seconds) => calls.observe({ grant, outcome }, seconds),
   }
 }

@@ -6,6 +6,7 @@ import { describeError } from '../errors.ts'
 import { createLogger, type Logger } from '../log.ts'
 import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config-file.ts'
 import type { CommandIo } from './io.ts'
+import { endOnUnexpected } from './unexpected.ts'
 import { usageError } from './usage.ts'
 
 /** Runs the proxy until SIGTERM or SIGINT; resolves with the exit code: 0 drained, 78 bad config, 1 otherwise. */
@@ -54,6 +55,7 @@ function readConfig(file: string, io: CommandIo, log: Logger): Config | undefine
 }
 
 async function run(config: Config, log: Logger, file: string): Promise<number> {
+  endOnUnexpected(log)
   const cloakroom = await build(config, { log })
   const { publicPort, adminPort } = await cloakroom.listen()
   const facts = { config: file, url: config.publicUrl, count: config.routes.length }

@@ -9,6 +9,7 @@ import type {
   TlsConfig,
 } from './config.ts'
 import { HEADER_NAME } from './http-rules.ts'
+import { isEntra } from './oauth-rules.ts'
 import { impliedScopes } from './provider-checks.ts'
 import type { FileConfig } from './schema.ts'
 import { Secret } from './secret.ts'
@@ -83,9 +84,18 @@ function assembleResources({ resources, provider }: FileConfig): Record<string, 
   const entries = Object.entries(resources).map(([name, resource]): [string, ResourceConfig] => {
     const isNamedByScopes = resourceDialect === 'scope' && resource.scopes.length === 0
     const scopes = isNamedByScopes ? impliedScopes(resource, issuer) : resource.scopes
-    return [name, { name, ...resource, scopes }]
+    return [name, { name, ...resource, ...exchangeOf(resource, issuer), scopes }]
   })
   return Object.fromEntries(entries)
+}
+
+/** Entra ID does not know RFC 8693. */
+function exchangeOf(
+  { grant, exchange }: FileConfig['resources'][string],
+  issuer: string,
+): Pick<ResourceConfig, 'exchange'> {
+  if (grant !== 'token_exchange') return {}
+  return { exchange: exchange ?? (isEntra(issuer) ? 'on_behalf_of' : 'rfc8693') }
 }
 
 function assembleRoute({ timeout, headers, tls, ...route }: FileRoute): RouteConfig {

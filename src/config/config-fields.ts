@@ -108,8 +108,20 @@ function resourceFields(kit: FieldKit) {
       )
       .optional(),
     grant: kit
-      .choice(['refresh_token', 'client_credentials'], 'How its access token is got.')
+      .choice(['refresh_token', 'client_credentials', 'token_exchange'], 'How its access token is got.')
       .prefault('refresh_token'),
+    subject: kit
+      .text(
+        opaqueRule('must be a name of `resources`', 'orders'),
+        'For grant token_exchange: the resource whose access token is exchanged.',
+      )
+      .optional(),
+    exchange: kit
+      .choice(
+        ['rfc8693', 'on_behalf_of'],
+        'For grant token_exchange: RFC 8693, or the on-behalf-of flow; default on_behalf_of on Entra ID, else rfc8693.',
+      )
+      .optional(),
   })
   return kit
     .map(

@@ -91,7 +91,11 @@ export type ResourceConfig = {
   readonly scopes: readonly string[]
   /** Expected `aud` of a JWT access token; absent = not checked. */
   readonly audience?: string
-  readonly grant: 'refresh_token' | 'client_credentials'
+  readonly grant: 'refresh_token' | 'client_credentials' | 'token_exchange'
+  /** For `token_exchange`: name of the resource, of grant `refresh_token`, whose access token is exchanged. */
+  readonly subject?: string
+  /** For `token_exchange`, always there: RFC 8693, or Entra ID's on-behalf-of flow. */
+  readonly exchange?: 'rfc8693' | 'on_behalf_of'
 }
 
 /** One header added for the upstream: literal text with `{claims.NAME}` placeholders. */

@@ -21,11 +21,6 @@ const NOT_BUILT: readonly NotBuilt[] = [
   { field: 'session.store.cluster', instead: 'a single "url" is', excuses: 'session.store.url' },
   { field: 'session.store.sentinels', instead: 'a single "url" is', excuses: 'session.store.url' },
   { field: 'session.store.masterName', instead: 'a single "url" is', excuses: 'session.store.url' },
-  {
-    field: 'resources.*.grant',
-    values: ['token_exchange'],
-    instead: 'refresh_token and client_credentials are',
-  },
 ]
 
 /** Reports every use of what is not built yet. `raw` is the file as plain values. */

@@ -1,4 +1,5 @@
 import { RESOURCE_NAME } from './http-rules.ts'
+import { didYouMean } from './nearest-name.ts'
 import { isEntra, isOwnParameter, isQualifiedScope, isResourceIndicator } from './oauth-rules.ts'
 import type { Field } from './report.ts'
 import { complaint } from './rule.ts'
@@ -35,7 +36,10 @@ export function checkResources({ provider = {}, resources, routes }: Draft, fiel
     else if (provider.resourceDialect !== undefined) {
       checkIdentifier(resource, provider.resourceDialect, own.at('resource'))
     }
-    if (routes?.every((route) => route !== undefined && route.resource !== name)) {
+    checkGrant(resource, provider, own.at('grant'))
+    checkExchange(resource, resources, own)
+    const isSubject = Object.values(resources ?? {}).some((other) => other?.subject === name)
+    if (!isSubject && routes?.every((route) => route !== undefined && route.resource !== name)) {
       own.warn('is not used: no route names it', 'key')
     }
   }
@@ -46,6 +50,40 @@ export function impliedScopes(resource: { grant?: string; resource?: string }, i
   if (resource.grant !== 'client_credentials' || resource.resource === undefined || !isEntra(issuer))
     return []
   return [`${resource.resource}/.default`]
+}
+
+function checkGrant({ grant }: DraftResource, { clientAuth }: DraftProvider, field: Field): void {
+  if (grant !== 'client_credentials' || clientAuth?.method !== 'none') return
+  field.problem(
+    complaint('needs a client that can prove itself: provider.clientAuth.method is none', 'refresh_token'),
+  )
+}
+
+/** One step only: what is exchanged comes from the refresh token, so there is no circle and no chain. */
+function checkExchange(
+  { grant, subject, exchange }: DraftResource,
+  resources: Draft['resources'],
+  field: Field,
+): void {
+  const own = field.at('subject')
+  if (grant !== 'token_exchange') {
+    const why = 'is for "grant: token_exchange" only; remove it, or set that grant'
+    if (grant !== undefined && subject !== undefined) own.problem(why)
+    if (grant !== undefined && exchange !== undefined) field.at('exchange').problem(why)
+    return
+  }
+  if (own.written() === undefined) {
+    own.problem('is required: the name of the resource whose access token is exchanged, e.g. orders')
+  }
+  if (subject === undefined || resources === undefined) return
+  if (!Object.hasOwn(resources, subject)) {
+    const known = Object.keys(resources)
+    own.problem(
+      `there is no resource "${subject}"${didYouMean(subject, known) || `; there are ${known.join(', ')}`}`,
+    )
+  } else if ((resources[subject]?.grant ?? 'refresh_token') !== 'refresh_token') {
+    own.problem(complaint('must name a resource with "grant: refresh_token"'))
+  }
 }
 
 function checkLoginScopes(scopes: DraftProvider['scopes'], field: Field): void {

@@ -40,6 +40,7 @@ export function createEdge(deps: EdgeDeps): Express {
   app.use(forwardOrPass(deps))
   app.use(notFound)
   app.use(answerProblem(deps, protect))
+  app.use(lastResort(deps))
   return app
 }
 
@@ -107,6 +108,15 @@ function answerProblem(deps: EdgeDeps, protect: RequestHandler): ErrorRequestHan
       return
     }
     res.end(answer.body)
+  }
+}
+
+/** For a fault in the answer itself: Express would show its stack to the browser, and all that it carries on the console. */
+function lastResort({ log }: EdgeDeps): ErrorRequestHandler {
+  return function endWithoutWords(error, _req, res, _next) {
+    log.error({ err: describeError(error) }, 'the answer to an error failed')
+    if (res.headersSent) res.destroy()
+    else res.status(500).end()
   }
 }
 

@@ -11,8 +11,8 @@ export type Dialect = {
   codeGrant(login: ResourceConfig | undefined): Parameters
   /** Parameters of a refresh grant for exactly one resource. */
   refreshGrant(resource: ResourceConfig): Parameters
-  /** Parameters of a client credentials grant for exactly one resource. */
-  clientCredentialsGrant(resource: ResourceConfig): Parameters
+  /** Parameters of a grant for exactly one resource that no refresh token is spent for: client credentials, exchange. */
+  otherGrant(resource: ResourceConfig): Parameters
 }
 
 /** @param resources those that routes use with the refresh token. */
@@ -25,7 +25,7 @@ export function createDialect(provider: ProviderConfig, resources: readonly Reso
         authorizationRequest: (login) => [scope(loginScopes), ...named('resource', login)],
         codeGrant: (login) => named('resource', login),
         refreshGrant: (resource) => named('resource', resource),
-        clientCredentialsGrant: (resource) => named('resource', resource),
+        otherGrant: (resource) => named('resource', resource),
       }
     case 'scope':
       // Entra ID v2 and most others: the scopes name the resource, and must come first; `resource` is an error there.
@@ -33,7 +33,7 @@ export function createDialect(provider: ProviderConfig, resources: readonly Reso
         authorizationRequest: (login) => [scope([...loginScopes, ...(login?.scopes ?? [])])],
         codeGrant: (login) => (login ? [scope([...login.scopes, ...loginScopes])] : []),
         refreshGrant: (resource) => [scope([...resource.scopes, 'offline_access', ...openid(loginScopes)])],
-        clientCredentialsGrant: (resource) => [scope(resource.scopes)],
+        otherGrant: (resource) => [scope(resource.scopes)],
       }
     case 'resource-indicator':
       // RFC 8707 §2: all resources at the authorization endpoint, exactly one in a token request.
@@ -44,7 +44,7 @@ export function createDialect(provider: ProviderConfig, resources: readonly Reso
         ],
         codeGrant: (login) => named('resource', login),
         refreshGrant: (resource) => [...named('resource', resource), ...ownScopes(resource)],
-        clientCredentialsGrant: (resource) => [...named('resource', resource), ...ownScopes(resource)],
+        otherGrant: (resource) => [...named('resource', resource), ...ownScopes(resource)],
       }
     case 'audience':
       return {
@@ -54,7 +54,7 @@ export function createDialect(provider: ProviderConfig, resources: readonly Reso
         ],
         codeGrant: () => [],
         refreshGrant: (resource) => [...named('audience', resource), ...ownScopes(resource)],
-        clientCredentialsGrant: (resource) => [...named('audience', resource), ...ownScopes(resource)],
+        otherGrant: (resource) => [...named('audience', resource), ...ownScopes(resource)],
       }
   }
 }

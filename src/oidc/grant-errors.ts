@@ -63,6 +63,20 @@ export function reactionTo({ status, body }: GrantFault): GrantReaction {
   return 'configuration'
 }
 
+/** Entra ID: the assertion of an on-behalf-of request is a token for somebody else than this client. */
+const FOREIGN_ASSERTION_CODE = 500131
+
+/**
+ * The same for a token exchange. What is refused there is an access token: the refresh token is not even in the
+ * request, so no answer means that the session is dead. A new sign-in brings a new token to exchange.
+ */
+export function reactionToExchange(fault: GrantFault): Exclude<GrantReaction, 'dead_grant'> {
+  const reaction = reactionTo(fault)
+  if (reaction !== 'dead_grant') return reaction
+  const isForeign = numbers(fault.body?.error_codes).includes(FOREIGN_ASSERTION_CODE)
+  return text(fault.body?.error) === 'invalid_grant' && !isForeign ? 'step_up' : 'route_configuration'
+}
+
 function reactionToInvalidGrant(suberror: string | undefined, codes: readonly number[]): GrantReaction {
   if (suberror === 'client_mismatch') return 'configuration'
   if (suberror && USER_SUBERRORS.has(suberror)) return 'user_must_act'

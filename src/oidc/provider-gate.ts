@@ -4,7 +4,7 @@ import { BffError } from '../errors.ts'
 import { createFairQueue } from './fair-queue.ts'
 
 /** What is asked of the token endpoint, as a label. */
-export type GrantName = 'authorization_code' | 'refresh_token' | 'client_credentials'
+export type GrantName = 'authorization_code' | 'refresh_token' | 'client_credentials' | 'token_exchange'
 
 /** How a call went: `refused` is an answer, and so a sign of life; `fault` is no usable answer. */
 export type CallOutcome = 'ok' | 'refused' | 'fault'

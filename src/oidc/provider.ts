@@ -3,12 +3,14 @@ import type { Config, ResourceConfig } from '../config/config.ts'
 import { BffError, describeError, type StepUp } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { claimsParameter, claimsRequest } from './claims-request.ts'
+import type { GrantObserver } from './config-faults.ts'
 import { createDialect } from './dialects.ts'
 import type { AuthorizationChecks, GrantedTokens } from './grant-types.ts'
 import { createProviderGate, type GateObserver } from './provider-gate.ts'
 import { createRelyingParty } from './relying-party.ts'
 import { createResourceGrants, isForResource } from './resource-grants.ts'
 import { createProviderFetch } from './token-answer.ts'
+import { createTokenExchange } from './token-exchange.ts'
 
 /** Longest wait for the provider's endpoints at sign-out, after revocation had its own time. */
 const END_SESSION_WAIT_MS = 1_000
@@ -20,7 +22,7 @@ export type ProviderDeps = {
   readonly config: Config
   readonly log: Logger
   readonly now: () => number
-  readonly observe: GateObserver
+  readonly observe: GateObserver & GrantObserver
 }
 
 /** What is known of the provider's endpoints. */
@@ -50,15 +52,10 @@ export function createProvider({ config, log, now, observe }: ProviderDeps) {
     now,
   })
   const { clientCapabilities } = config.provider
-  const grants = createResourceGrants({
-    relyingParty,
-    dialect,
-    resources: config.resources,
-    clientCapabilities,
-    log,
-  })
+  const { resources } = config
+  const grantDeps = { relyingParty, dialect, resources, clientCapabilities, log, observe }
   /** The resource whose policies the provider applies at sign-in: the one that asked for it, else the first in use. */
-  const loginResource = (stepUp?: StepUp) => (stepUp && config.resources[stepUp.resource]) ?? inUse[0]
+  const loginResource = (stepUp?: StepUp) => (stepUp && signInFor(config, stepUp.resource)) ?? inUse[0]
 
   let state: ProviderState = 'unknown'
   function note(now: ProviderState, error?: unknown): void {
@@ -72,7 +69,8 @@ export function createProvider({ config, log, now, observe }: ProviderDeps) {
   }
 
   return {
-    ...grants,
+    ...createResourceGrants(grantDeps),
+    tokenExchangeGrant: createTokenExchange(grantDeps),
     redirectUri,
     admit: gate.admit,
 
@@ -156,10 +154,17 @@ function loggedBreaker(
   }
 }
 
-/** Resources that routes reach with the session's refresh token, in the order of the routes. */
-function resourcesInUse({ routes, resources }: Config): ResourceConfig[] {
-  const names = new Set(routes.flatMap(({ resource }) => resource ?? []))
-  return [...names].flatMap((name) => resources[name] ?? []).filter(({ grant }) => grant === 'refresh_token')
+/** Resources whose tokens routes need, as they are or to exchange them, in the order of the routes. */
+function resourcesInUse(config: Config): ResourceConfig[] {
+  const names = config.routes.flatMap(({ resource }) => resource ?? [])
+  const resources = names.flatMap((name) => signInFor(config, name) ?? [])
+  return [...new Set(resources)].filter(({ grant }) => grant === 'refresh_token')
+}
+
+/** What a user signs in for to reach a resource: the one whose token is exchanged for its token, or itself. */
+function signInFor({ resources }: Config, name: string): ResourceConfig | undefined {
+  const resource = resources[name]
+  return resource?.subject === undefined ? resource : resources[resource.subject]
 }
 
 /** Endpoints once known are known at once; somebody who signs out does not wait for a provider never reached yet. */

@@ -8,7 +8,7 @@ import { privateKeyFromPem } from './jwt.ts'
 import { failedCall, failedSignIn } from './provider-errors.ts'
 import type { ProviderGate } from './provider-gate.ts'
 import { createRefreshedSource } from './refreshed-source.ts'
-import type { ProviderFetch } from './token-answer.ts'
+import type { ProviderFetch, TokenAnswer } from './token-answer.ts'
 import { createTokenCall } from './token-call.ts'
 
 /** One OpenID Provider as seen by its Relying Party: each call is one request of OpenID Connect or OAuth 2.0. */
@@ -26,7 +26,9 @@ export type RelyingParty = {
     keep: (refreshToken: string) => Promise<void>,
   ): Promise<GrantedTokens | FailedGrant>
   /** RFC 6749 §4.4. */
-  clientCredentialsGrant(parameters: Parameters): Promise<GrantedTokens>
+  clientCredentialsGrant(parameters: Parameters): Promise<GrantedTokens | FailedGrant>
+  /** A grant by assertion or token, such as RFC 8693 or RFC 7523 §2.1. */
+  tokenExchangeGrant(grantType: string, parameters: Parameters): Promise<GrantedTokens | FailedGrant>
   /** RFC 7009. Resolves false when the provider has no revocation endpoint. */
   revoke(refreshToken: string): Promise<boolean>
   /** RP-Initiated Logout 1.0 §2; undefined when the provider has no end-session endpoint. */
@@ -105,21 +107,20 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
             const rotated = status === 200 ? body?.refresh_token : undefined
             if (typeof rotated === 'string' && rotated !== refreshToken) await keep(rotated)
           },
-          failed: (error, answer): FailedGrant => ({ error: failedCall(error, answer), answer }),
+          failed: failedGrant,
         },
       )
     },
 
     async clientCredentialsGrant(parameters) {
-      return grant(
-        'client_credentials',
-        (config) => oidc.clientCredentialsGrant(config, formOf(parameters)),
-        {
-          failed(error, answer) {
-            throw failedCall(error, answer)
-          },
-        },
-      )
+      const send = (config: oidc.Configuration) => oidc.clientCredentialsGrant(config, formOf(parameters))
+      return grant('client_credentials', send, { failed: failedGrant })
+    },
+
+    async tokenExchangeGrant(grantType, parameters) {
+      const send = (config: oidc.Configuration) =>
+        oidc.genericGrantRequest(config, grantType, formOf(parameters))
+      return grant('token_exchange', send, { failed: failedGrant })
     },
 
     async revoke(refreshToken) {
@@ -140,6 +141,10 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
         : undefined
     },
   }
+}
+
+function failedGrant(error: unknown, answer: TokenAnswer | undefined): FailedGrant {
+  return { error: failedCall(error, answer), answer }
 }
 
 function formOf(parameters: Parameters): URLSearchParams {

@@ -2,6 +2,7 @@ import type { ResourceConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { claimsParameter, claimsRequest } from './claims-request.ts'
+import { createConfigFaults, type GrantObserver, type GrantOutcome } from './config-faults.ts'
 import type { Dialect } from './dialects.ts'
 import { reactionTo } from './grant-errors.ts'
 import type { FailedGrant, GrantedTokens } from './grant-types.ts'
@@ -18,6 +19,7 @@ export type ResourceGrantsDeps = {
   readonly resources: Readonly<Record<string, ResourceConfig>>
   readonly clientCapabilities: readonly string[]
   readonly log: Logger
+  readonly observe: GrantObserver
 }
 
 type RefreshRequest = {
@@ -31,12 +33,8 @@ type RefreshRequest = {
 /** One access token per resource, each asked for by name: from the session's refresh token, or for the client itself. */
 export function createResourceGrants(deps: ResourceGrantsDeps) {
   const { relyingParty, dialect, resources, clientCapabilities, log } = deps
-  const resourceNamed = (name: string): ResourceConfig => {
-    const resource = resources[name]
-    // The refresh token is not even offered for a resource that the config does not know.
-    if (!resource) throw new BffError('provider_rejected', `no resource is named ${JSON.stringify(name)}`)
-    return resource
-  }
+  const note = createConfigFaults(deps)
+  const resourceNamed = (name: string) => requireResource(resources, name)
 
   /** Spends the refresh token once, for one resource; never rejects for what the provider answers. */
   async function refreshGrant(request: RefreshRequest) {
@@ -49,12 +47,10 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     )
     if ('error' in grant) return refused(grant, { resource, claims: request.claims })
     if (!isForResource(grant, resource)) {
-      log.error(
-        { resource: resource.name, reason: 'wrong_audience' },
-        'the provider answered for another resource',
-      )
+      note({ resource: resource.name, outcome: 'wrong_audience' })
       return { kind: 'refused' as const, error: wrongAudience(), isMaybeSpent: false }
     }
+    note({ resource: resource.name, outcome: 'renewed' })
     const { accessToken, obtainedAt, expiresAt } = grant
     return { kind: 'renewed' as const, accessToken, obtainedAt, expiresAt, subject: grant.claims?.sub }
   }
@@ -64,14 +60,15 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     { resource, claims }: { resource: ResourceConfig; claims: string | undefined },
   ) {
     const error = withStepUp(problem, { resource, claims: claimsOf(answer) ?? claims })
-    const reaction = answer && answer.status !== 200 ? reactionTo(answer) : undefined
-    const fields = { resource: resource.name, code: error.code, outcome: reaction, ...refusalOf(answer) }
-    if (reaction === 'dead_grant') {
+    const outcome = outcomeOf({ error, answer })
+    const refusal = refusalOf(answer)
+    note({ resource: resource.name, outcome, refusal })
+    const fields = { resource: resource.name, code: error.code, outcome, ...refusal }
+    if (outcome === 'dead_grant') {
       log.info(fields, 'the grant is dead: its session ends')
       return { kind: 'dead' as const, reason: fields.oauthError ?? 'invalid_grant' }
     }
-    if (error.code === 'provider_rejected') log.error(fields, 'the provider rejects our refresh request')
-    else log.warn(fields, 'a refresh was refused')
+    if (error.code !== 'provider_rejected') log.warn(fields, 'a refresh was refused')
     const isMaybeSpent = mayHaveSpent({ error, answer })
     return error.code === 'provider_unavailable'
       ? { kind: 'unavailable' as const, error, isMaybeSpent }
@@ -81,16 +78,38 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
   /** A token for the client itself (RFC 6749 §4.4). Rejects with provider_rejected or provider_unavailable. */
   async function clientCredentialsGrant(name: string) {
     const resource = resourceNamed(name)
-    const grant = await relyingParty.clientCredentialsGrant(dialect.clientCredentialsGrant(resource))
-    if (!isForResource(grant, resource)) throw wrongAudience()
+    const grant = await relyingParty.clientCredentialsGrant(dialect.otherGrant(resource))
+    if ('error' in grant) {
+      note({ resource: name, outcome: outcomeOf(grant), refusal: refusalOf(grant.answer) })
+      throw grant.error
+    }
+    const isRight = isForResource(grant, resource)
+    note({ resource: name, outcome: isRight ? 'renewed' : 'wrong_audience' })
+    if (!isRight) throw wrongAudience()
     return grant
   }
 
   return { refreshGrant, clientCredentialsGrant }
 }
 
+/** The reaction to a failed grant, or what else came in place of a token. */
+export function outcomeOf({ error, answer }: FailedGrant, react = reactionTo): GrantOutcome {
+  if (answer && answer.status !== 200) return react(answer)
+  return error.code === 'provider_unavailable' ? 'retry_later' : 'unusable_answer'
+}
+
+/** The resource of that name. Throws: no token is even offered for a resource that the config does not know. */
+export function requireResource(
+  resources: Readonly<Record<string, ResourceConfig>>,
+  name: string,
+): ResourceConfig {
+  const resource = resources[name]
+  if (!resource) throw new BffError('provider_rejected', `no resource is named ${JSON.stringify(name)}`)
+  return resource
+}
+
 /** A sign-in that cures it must be for this resource, and bring the claims that were asked for. */
-function withStepUp(
+export function withStepUp(
   problem: BffError,
   { resource, claims }: { resource: ResourceConfig; claims: string | undefined },
 ): BffError {
@@ -101,7 +120,8 @@ function withStepUp(
   })
 }
 
-function claimsOf(answer: TokenAnswer | undefined): string | undefined {
+/** The claims challenge of a refusal, if it is one of a sane length. */
+export function claimsOf(answer: TokenAnswer | undefined): string | undefined {
   const claims = answer?.body?.claims
   return typeof claims === 'string' && claims.length <= MAX_CLAIMS_LENGTH ? claims : undefined
 }
@@ -113,7 +133,8 @@ export function isForResource(grant: GrantedTokens, resource: ResourceConfig): b
   return !namesAnother && isForAudience(grant.accessToken, resource)
 }
 
-function wrongAudience(): BffError {
+/** `provider_rejected`: the answer is for another resource than was asked for. */
+export function wrongAudience(): BffError {
   return new BffError('provider_rejected', 'the authorization server answered for another resource', {
     details: { reason: 'wrong_audience' },
   })

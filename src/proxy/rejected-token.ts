@@ -97,16 +97,9 @@ export class HeldResponse {
       exchange.onResponseError(control, error)
       return
     }
-    try {
-      exchange.onResponseStart(control, 401, parsed, reason)
-    } catch (failure) {
-      // As the pool does with what its listeners throw, but it is not the caller here.
-      control.abort(failure as Error)
-      if (this.isWhole) exchange.onResponseError(control, failure as Error)
-      return
-    }
+    exchange.onResponseStart(control, 401, parsed, reason)
     if (this.#bytes > 0) exchange.onResponseData(control, Buffer.concat(this.#chunks))
     if (this.isWhole) exchange.onResponseEnd()
-    else if (exchange.res.writableEnded || !exchange.res.writableNeedDrain) control.resume()
+    else if (!exchange.res.writableNeedDrain) control.resume()
   }
 }

@@ -55,10 +55,29 @@ export type TokenRecords = {
   /** The first record of a new session, version 1; false if the session has ended or has tokens already. */
   create(hash: SessionHash, tokens: Omit<SealedTokens, 'version'>): Promise<boolean>
   write(hash: SessionHash, change: TokenWrite): Promise<TokenWriteOutcome>
+  /**
+   * Stores an access token that no refresh token was spent for. The version stays, so that a spend under way is not
+   * fenced off; false, and nothing written, if the session has ended.
+   */
+  keep(
+    hash: SessionHash,
+    accessToken: { readonly resource: string; readonly sealed: string },
+  ): Promise<boolean>
   /** Takes the refresh lock for `ttlMs`; false if somebody holds it. */
   lock(hash: SessionHash, owner: string, ttlMs: number): Promise<boolean>
   /** Gives the lock back, if it is still `owner`'s. */
   unlock(hash: SessionHash, owner: string): Promise<void>
+}
+
+/** Sealed access tokens of the client itself, one for all replicas, and the lock of whoever gets the next one. */
+export type ClientTokenRecords = {
+  read(key: string): Promise<string | undefined>
+  /** Stores it for `ttlMs`, in the place of any before. */
+  write(key: string, sealed: string, ttlMs: number): Promise<void>
+  /** Takes the lock for `ttlMs`; false if somebody holds it. */
+  lock(key: string, owner: string, ttlMs: number): Promise<boolean>
+  /** Gives the lock back, if it is still `owner`'s. */
+  unlock(key: string, owner: string): Promise<void>
 }
 
 /** Login attempts in flight. */
@@ -80,6 +99,7 @@ export type Invalidations = {
 export type Store = {
   readonly sessions: SessionRecords
   readonly tokens: TokenRecords
+  readonly clientTokens: ClientTokenRecords
   readonly logins: LoginRecords
   readonly invalidations: Invalidations
   /** Resolves when the store answers; rejects with `store_unavailable` otherwise. */

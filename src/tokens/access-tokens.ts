@@ -1,8 +1,8 @@
 import { BffError } from '../errors.ts'
-import type { SessionHash } from '../store/port.ts'
+import type { SessionHash, TokenRecords } from '../store/port.ts'
 import { createRejections } from './rejection.ts'
-import { createRenewal, type RenewalDeps } from './renewal.ts'
-import type { OpenedTokens, StoredAccessToken, TokenHolder } from './token-record.ts'
+import type { Renew } from './renewal.ts'
+import type { OpenedTokens, StoredAccessToken, TokenHolder, TokenSealer } from './token-record.ts'
 
 /** The in-process copy of opened token records, by session. */
 export type TokensCopy = {
@@ -10,23 +10,27 @@ export type TokensCopy = {
   load(hash: SessionHash, read: () => Promise<OpenedTokens | undefined>): Promise<OpenedTokens | undefined>
 }
 
-export type AccessTokensDeps = RenewalDeps & { readonly copy: TokensCopy }
+export type AccessTokensDeps = {
+  /** How a fresh token is got: with the refresh token, or in exchange for another token of the session. */
+  readonly renew: Renew
+  readonly records: Pick<TokenRecords, 'read'>
+  readonly sealer: Pick<TokenSealer, 'openTokens'>
+  readonly copy: TokensCopy
+  readonly now: () => number
+}
 
 /**
  * Gives the access token for one session and one resource: a living one at once (renewing it in the background when
- * its end is near), an expired one after a refresh. Answers synchronously from the in-process copy when it can.
+ * its end is near), an expired one after a renewal. Answers synchronously from the in-process copy when it can.
  *
  * Rejects with session_required, reauthentication_required, provider_rejected, provider_unavailable, store_unavailable.
  */
 export function createAccessTokens(deps: AccessTokensDeps) {
-  const renew = createRenewal(deps)
+  const { renew } = deps
   const onRejected = createRejections({ renew, stored, now: deps.now })
-  return { accessTokenFor, onRejected }
+  return { tokenFor, onRejected }
 
-  function accessTokenFor(
-    holder: TokenHolder,
-    resource: string,
-  ): StoredAccessToken | Promise<StoredAccessToken> {
+  function tokenFor(holder: TokenHolder, resource: string): StoredAccessToken | Promise<StoredAccessToken> {
     const token = deps.copy.peek(holder.hash)?.accessTokens.get(resource)
     if (token && deps.now() < token.renewAt) return token
     return fromStore(holder, resource)

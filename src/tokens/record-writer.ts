@@ -1,5 +1,5 @@
 import { BffError } from '../errors.ts'
-import type { TokenRecords, TokenWrite } from '../store/port.ts'
+import type { TokenRecords, TokenWrite, TokenWriteOutcome } from '../store/port.ts'
 import type { StoredAccessToken, TokenHolder, TokenSealer } from './token-record.ts'
 import type { Waiting } from './waiting.ts'
 
@@ -15,9 +15,9 @@ export type RecordWriterDeps = {
 export type RecordWriter = {
   /** Marks the refresh token as about to be spent; only then may it be offered. Rejects if somebody else was first. */
   begin(owner: string): Promise<void>
-  /** Stores a rotated refresh token. */
+  /** Stores a rotated refresh token, and with it ends the spend: what the record then holds is not spent. */
   keepRefreshToken(refreshToken: string): Promise<void>
-  /** Stores the access token and ends the spend. */
+  /** Stores the access token, and ends the spend if that has not happened yet. */
   keepAccessToken(resource: string, token: StoredAccessToken): Promise<void>
   /** Ends the spend without a token. */
   end(mark: 'ended' | 'lost'): Promise<void>
@@ -65,17 +65,33 @@ export function createRecordWriter(
     await within(deps.waiting, last, CALLER_WAITS_MS)
   }
 
+  /**
+   * The store may have taken a mark whose write failed here. Nothing is offered under it then, so it must not keep
+   * others waiting, or count as a token that may be spent. The same words again: only our own mark is found done.
+   */
+  async function takeBack(mark: () => Promise<TokenWriteOutcome>): Promise<void> {
+    if ((await persistently(deps.waiting, mark)) !== 'written') return
+    const change = { expectedVersion: version + 1, spend: 'ended' } as const
+    await persistently(deps.waiting, () => deps.records.write(holder.hash, change))
+  }
+
   return {
     async begin(owner) {
       const change = { expectedVersion: version, spend: `open:${owner}` } as const
-      const outcome = await deps.records.write(holder.hash, change)
+      const mark = () => deps.records.write(holder.hash, change)
+      const outcome = await mark().catch((error) => {
+        takeBack(mark).catch(() => undefined)
+        throw error
+      })
       if (outcome === 'gone') throw new BffError('session_required', 'the session has ended')
       if (outcome === 'superseded') throw superseded()
       version += 1
     },
     keepRefreshToken(refreshToken) {
       rotatedTo = refreshToken
-      return enqueue({ refreshToken: deps.sealer.sealRefreshToken(holder, refreshToken) })
+      const sealed = deps.sealer.sealRefreshToken(holder, refreshToken)
+      // In one write, so that a replica that dies from here on leaves no doubt behind.
+      return enqueue({ refreshToken: sealed, spend: 'ended' })
     },
     keepAccessToken(resource, token) {
       const sealed = deps.sealer.sealAccessToken(holder, resource, token)

@@ -2,9 +2,9 @@ import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } f
 
 /** What a sealed text is and whose: bound into key and authentication, so that it opens nowhere else. */
 export type SealedPurpose = {
-  /** The browser's secret: a session id, or a login attempt's. */
+  /** The browser's secret: a session id, or a login attempt's. For a token of the client itself, the client's. */
   readonly id: string
-  readonly kind: 'session' | 'refresh_token' | 'access_token' | 'login'
+  readonly kind: 'session' | 'refresh_token' | 'access_token' | 'client_token' | 'login'
   /** The resource of an access token. */
   readonly name?: string
 }

@@ -21,7 +21,8 @@ export type SpendDeps = {
   /** Whether a refresh token is offered again after an answer that may have been lost (RFC 9700 §4.14.2). */
   readonly offersUncertain: boolean
   readonly waiting: Waiting
-  readonly observe: (resource: string, outcome: string) => void
+  /** Told of refreshes that the provider did not get to see. */
+  readonly observe: (resource: string, outcome: 'uncertain') => void
 }
 
 /** One wish, under the session's refresh lock. */
@@ -44,20 +45,19 @@ const OPEN_SPEND_GRACE_MS = 2_000
 const LOOK_EVERY_MS = 50
 
 /**
- * Spends the refresh token once: marked first, the rotated one stored before anything else happens to the answer, the
- * mark removed last. Whoever finds the mark knows that the token may be spent.
+ * Spends the refresh token once: marked first, the rotated one stored, and the mark removed with it, before anything
+ * else happens to the answer. Whoever finds the mark knows that the token may be spent.
  */
 export async function spendRefreshToken(deps: SpendDeps, spending: Spending): Promise<StoredAccessToken> {
   const { holder, resource, owner, hold } = spending
   const before = await afterOpenSpend(deps, holder)
   const brought = spending.settledIn(before)
   if (brought) return brought
-  const refreshToken = requireRefreshToken(deps, holder, before)
+  const refreshToken = requireRefreshToken(deps, spending, before)
   const record = createRecordWriter(deps, { holder, version: before.version, hold })
   await record.begin(owner)
   const { keepRefreshToken: keep } = record
   const outcome = await deps.refreshGrant({ refreshToken, resource, keep, claims: spending.claims })
-  deps.observe(resource, outcome.kind)
   return actOn(deps, spending, { outcome, record, forcedAt: spending.forcedAt(before) })
 }
 
@@ -72,9 +72,9 @@ async function afterOpenSpend({ records, waiting }: SpendDeps, { hash }: TokenHo
   }
 }
 
-function requireRefreshToken(deps: SpendDeps, holder: TokenHolder, record: SealedTokens): string {
+function requireRefreshToken(deps: SpendDeps, { holder, resource }: Spending, record: SealedTokens): string {
   if (record.spend && !deps.offersUncertain) {
-    deps.observe('', 'uncertain')
+    deps.observe(resource, 'uncertain')
     throw new BffError('reauthentication_required', 'the refresh token may have been used already', {
       details: { reason: 'refresh_token_uncertain' },
     })

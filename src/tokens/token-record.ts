@@ -37,27 +37,27 @@ export function createTokenSealer(sealing: Sealing): TokenSealer {
   return {
     sealRefreshToken: ({ id }, refreshToken) => sealing.seal({ id, kind: 'refresh_token' }, refreshToken),
     openRefreshToken: ({ id }, sealed) => sealed && sealing.open({ id, kind: 'refresh_token' }, sealed),
-    sealAccessToken: ({ id }, resource, token) =>
-      sealing.seal(
-        accessPurpose(id, resource),
-        JSON.stringify([token.value, token.expiresAt, token.renewAt, token.forcedAt]),
-      ),
+    sealAccessToken: ({ id }, resource, token) => sealing.seal(accessPurpose(id, resource), packToken(token)),
     openTokens({ id }, { version, accessTokens }) {
       const opened = new Map<string, StoredAccessToken>()
       for (const [resource, sealed] of Object.entries(accessTokens)) {
         const text = sealing.open(accessPurpose(id, resource), sealed)
-        if (text === undefined) continue
-        const [value, expiresAt, renewAt, forcedAt] = JSON.parse(text) as [
-          string,
-          number,
-          number,
-          number | null,
-        ]
-        opened.set(resource, { value, expiresAt, renewAt, ...(forcedAt ? { forcedAt } : {}) })
+        if (text !== undefined) opened.set(resource, unpackToken(text))
       }
       return { version, accessTokens: opened }
     },
   }
+}
+
+/** The text that is sealed for one access token. */
+export function packToken({ value, expiresAt, renewAt, forcedAt }: StoredAccessToken): string {
+  return JSON.stringify([value, expiresAt, renewAt, forcedAt])
+}
+
+/** Reads what `packToken` wrote. */
+export function unpackToken(text: string): StoredAccessToken {
+  const [value, expiresAt, renewAt, forcedAt] = JSON.parse(text) as [string, number, number, number | null]
+  return { value, expiresAt, renewAt, ...(forcedAt ? { forcedAt } : {}) }
 }
 
 const RENEWAL_WINDOW_MS = 300_000

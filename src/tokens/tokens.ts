@@ -1,10 +1,16 @@
+import type { ResourceConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { SessionHash, Store } from '../store/port.ts'
-import { type AccessTokensDeps, createAccessTokens, type TokensCopy } from './access-tokens.ts'
-import { type ClientTokensDeps, createClientTokens } from './client-tokens.ts'
+import { createAccessTokens, type TokensCopy } from './access-tokens.ts'
+import type { ClientTokenShelf } from './client-token-shelf.ts'
+import type { ClientTokenTurnDeps } from './client-token-turn.ts'
+import { createClientTokens } from './client-tokens.ts'
+import { createExchange, type TokenExchangeGrant } from './exchange.ts'
 import { createGrantEnding } from './grant-ending.ts'
+import type { RefreshGrant } from './refresh-grant.ts'
 import { createRefreshTurns, type RefreshTurnsDeps } from './refresh-turn.ts'
 import type { Rejection, RejectionReaction } from './rejection.ts'
+import { createRenewal, type RenewalDeps } from './renewal.ts'
 import type { Sealing } from './sealed.ts'
 import {
   createTokenSealer,
@@ -12,6 +18,7 @@ import {
   storedAccessToken,
   type TokenHolder,
   type TokenOwner,
+  type TokenSealer,
 } from './token-record.ts'
 import { clockWaiting, type Waiting } from './waiting.ts'
 
@@ -28,14 +35,17 @@ export type TokensDeps = {
   readonly sealing: Sealing
   readonly copy: TokensCopy
   readonly provider: {
-    readonly refreshGrant: AccessTokensDeps['refreshGrant']
-    readonly clientCredentialsGrant: ClientTokensDeps['grant']
+    readonly refreshGrant: RefreshGrant
+    readonly clientCredentialsGrant: ClientTokenTurnDeps['grant']
+    readonly tokenExchangeGrant: TokenExchangeGrant
     readonly admit: RefreshTurnsDeps['admit']
     /** Never rejects. */
     readonly revoke: (refreshToken: string) => Promise<void>
   }
-  /** Whether the resource's token is the client's own rather than the user's. */
-  readonly isClientResource: (resource: string) => boolean
+  /** How the token of each resource is got; a name that is not here is asked for with the refresh token. */
+  readonly resources: Readonly<Record<string, Pick<ResourceConfig, 'grant' | 'subject'>>>
+  /** What all replicas share of the client's own tokens; absent: each replica has its own. */
+  readonly clientTokenShelf?: ClientTokenShelf
   /** Whether a refresh token is offered again after an answer that may have been lost. */
   readonly offersUncertain: boolean
   /** Longest time one provider call takes. */
@@ -44,7 +54,7 @@ export type TokensDeps = {
   /** By the machine's clock unless given. */
   readonly waiting?: Waiting
   readonly observe: {
-    readonly refresh: (resource: string, outcome: string) => void
+    readonly refresh: RenewalDeps['observe']
     readonly turn: RefreshTurnsDeps['observe']
     readonly sessionEnded: (hash: SessionHash, reason: string) => void
   }
@@ -55,53 +65,20 @@ const LOCK_MARGIN_MS = 3_000
 
 /** The tokens of all sessions: kept at sign-in, given to the proxy, ended at sign-out. */
 export function createTokens(deps: TokensDeps) {
-  const { store, provider, now, waiting = clockWaiting, observe } = deps
+  const { store, provider, waiting = clockWaiting, observe } = deps
   const sealer = createTokenSealer(deps.sealing)
   const endGrant = createGrantEnding({ end: store.sessions.end, sealer, revoke: provider.revoke, waiting })
-  const lockTtlMs = deps.providerTimeoutMs + LOCK_MARGIN_MS
-  const { accessTokenFor, onRejected } = createAccessTokens({
-    records: store.tokens,
-    sealer,
-    copy: deps.copy,
-    takeTurn: createRefreshTurns({
-      records: store.tokens,
-      admit: provider.admit,
-      now,
-      waiting,
-      lockTtlMs,
-      waitMs: lockTtlMs,
-      observe: observe.turn,
-    }),
-    refreshGrant: provider.refreshGrant,
-    offersUncertain: deps.offersUncertain,
-    waiting,
-    revoke: provider.revoke,
-    endSession: async (holder, reason) => {
-      // A grant that the provider has ended leaves nothing to revoke; one that answers for somebody else does.
-      await (reason === 'subject_changed' ? endGrant(holder) : store.sessions.end(holder.hash))
-      observe.sessionEnded(holder.hash, reason)
-    },
-    now,
-    observe: observe.refresh,
-  })
-  const clientTokenFor = createClientTokens({
-    grant: provider.clientCredentialsGrant,
-    now,
-    observe: observe.refresh,
-  })
+  const sources = createSources({ ...deps, waiting }, { sealer, endGrant })
+  const sourceOf = (resource: string) => sources[deps.resources[resource]?.grant ?? 'refresh_token']
 
   return {
     /** Rejects with session_required, reauthentication_required, provider_rejected, provider_unavailable, store_unavailable. */
     tokenFor: (holder: TokenHolder, resource: string): StoredAccessToken | Promise<StoredAccessToken> =>
-      deps.isClientResource(resource) ? clientTokenFor(resource) : accessTokenFor(holder, resource),
+      sourceOf(resource).tokenFor(holder, resource),
 
     /** What to do about a token that an upstream rejects. Rejects as `tokenFor` does. */
-    onRejected: async (
-      holder: TokenHolder,
-      resource: string,
-      rejection: Rejection,
-    ): Promise<RejectionReaction> =>
-      deps.isClientResource(resource) ? { kind: 'relay' } : onRejected(holder, resource, rejection),
+    onRejected: (holder: TokenHolder, resource: string, rejection: Rejection): Promise<RejectionReaction> =>
+      sourceOf(resource).onRejected(holder, resource, rejection),
 
     /** Keeps what the code grant gave, the access token under `resource`, or not at all when it is for none. */
     async keepFirst(owner: TokenOwner, grant: FirstGrant, resource: string | undefined): Promise<void> {
@@ -121,4 +98,67 @@ export function createTokens(deps: TokensDeps) {
       observe.sessionEnded(owner.hash, reason)
     },
   }
+}
+
+type TokenSource = {
+  tokenFor(holder: TokenHolder, resource: string): StoredAccessToken | Promise<StoredAccessToken>
+  onRejected(holder: TokenHolder, resource: string, rejection: Rejection): Promise<RejectionReaction>
+}
+type Parts = {
+  readonly sealer: TokenSealer
+  readonly endGrant: (owner: TokenOwner) => Promise<void>
+}
+
+/** Where a token comes from, by the grant of its resource. */
+function createSources(
+  deps: TokensDeps & { readonly waiting: Waiting },
+  parts: Parts,
+): Record<ResourceConfig['grant'], TokenSource> {
+  const { store, provider, copy, now, waiting, resources, clientTokenShelf } = deps
+  const held = { records: store.tokens, sealer: parts.sealer, copy, now }
+  const lockTtlMs = deps.providerTimeoutMs + LOCK_MARGIN_MS
+  const ofUser = createAccessTokens({ ...held, renew: createUserRenewal(deps, { ...parts, lockTtlMs }) })
+  const exchanged = createAccessTokens({
+    ...held,
+    renew: createExchange({
+      ...held,
+      exchangeGrant: provider.tokenExchangeGrant,
+      subjectTokenFor: (holder, resource) => ofUser.tokenFor(holder, resources[resource]?.subject ?? ''),
+    }),
+  })
+  const ofClient = createClientTokens({
+    grant: provider.clientCredentialsGrant,
+    ...{ shelf: clientTokenShelf, admit: provider.admit, now, waiting, lockTtlMs },
+  })
+  return {
+    refresh_token: ofUser,
+    token_exchange: exchanged,
+    client_credentials: {
+      tokenFor: (_, resource) => ofClient.tokenFor(resource),
+      onRejected: (_, resource, rejection) => ofClient.onRejected(resource, rejection),
+    },
+  }
+}
+
+function createUserRenewal(
+  deps: TokensDeps & { readonly waiting: Waiting },
+  { sealer, endGrant, lockTtlMs }: Parts & { lockTtlMs: number },
+) {
+  const { store, provider, now, waiting, observe } = deps
+  const takeTurn = createRefreshTurns({
+    records: store.tokens,
+    admit: provider.admit,
+    ...{ now, waiting, lockTtlMs, waitMs: lockTtlMs, observe: observe.turn },
+  })
+  return createRenewal({
+    ...{ records: store.tokens, sealer, takeTurn, now, waiting, observe: observe.refresh },
+    refreshGrant: provider.refreshGrant,
+    offersUncertain: deps.offersUncertain,
+    revoke: provider.revoke,
+    endSession: async (holder, reason) => {
+      // A grant that the provider has ended leaves nothing to revoke; one that answers for somebody else does.
+      await (reason === 'subject_changed' ? endGrant(holder) : store.sessions.end(holder.hash))
+      observe.sessionEnded(holder.hash, reason)
+    },
+  })
 }

@@ -1,6 +1,11 @@
+import type { ServerResponse } from 'node:http'
 import { startCloakroom } from '../kit/cloakroom.ts'
 import type { ConfigData } from '../kit/cloakroom-config.ts'
-import { type RotatingOptions, startRotatingProvider } from '../kit/rotating-provider.ts'
+import {
+  type RotatingControl,
+  type RotatingOptions,
+  startRotatingProvider,
+} from '../kit/rotating-provider.ts'
 import { startUpstream } from '../kit/upstream.ts'
 
 /** Where clean-up is registered: a test's own context. */
@@ -48,4 +53,13 @@ export async function callbackOf(
   const login = await browser.fetch(`/bff/login?returnUrl=${encodeURIComponent(returnUrl)}`)
   const authorization = await fetch(String(login.headers.location), { redirect: 'manual' })
   return new URL(String(authorization.headers.get('location')))
+}
+
+/** Answers one path of the provider differently. */
+export function instead(path: string, answer: (res: ServerResponse) => void): RotatingControl['intercept'] {
+  return (request, res) => {
+    if (request.path !== path) return false
+    answer(res)
+    return true
+  }
 }

@@ -93,7 +93,7 @@ export function createCrowd({
     }
     latenciesMs.push(asked.ms)
     const { status, code } = asked
-    count(code === undefined ? String(status) : `${status} ${code}`)
+    count(code === undefined ? String(status) : `${status} ${code}: ${String(asked.body.detail)}`)
     if (status >= 500 && asked.setsCookie) violation(`${who}: ${status} touches the cookie`)
     if (status === 200) return judgeContent(asked.body as ApiAnswer, asking)
     if (status === 401 && code && CODES_OF_LOSS.has(code))

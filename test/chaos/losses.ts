@@ -1,4 +1,4 @@
-import { createSealing } from '../../src/tokens/sealed.ts'
+import type { Sealing } from '../../src/tokens/sealed.ts'
 import type { WrittenCommand } from './append-only-file.ts'
 import type { StoreOutage } from './disturbances.ts'
 import type { Member } from './fleet.ts'
@@ -14,7 +14,8 @@ export type Evidence = {
   readonly ledger: RefreshLedger
   readonly written: readonly WrittenCommand[]
   readonly visitors: readonly Visitor[]
-  readonly sessionKey: string
+  /** Opens what Redis holds. */
+  readonly sealing: Sealing
   readonly lives: readonly Member[]
   readonly outages: readonly StoreOutage[]
   /** How long a replica waits for the provider. */
@@ -37,7 +38,7 @@ export type Finding = {
   readonly timeline: readonly string[]
 }
 
-/** Between an answer on the wire and its write in a healthy store; generous, because the machine may be slow. */
+/** From a request on the wire to its arrival, and from its answer to the write: long, for the machine may be slow. */
 const WRITE_MS = 1_500
 
 /** Explains every reuse and every loss. */
@@ -65,8 +66,7 @@ export function holdInquest(evidence: Evidence): Inquest {
 }
 
 /** Every refresh token that Redis has ever held, opened with what only their visitors and we know. */
-function storedRefreshTokens({ written, visitors, sessionKey }: Evidence): ReadonlySet<string> {
-  const sealing = createSealing([Buffer.from(sessionKey, 'base64url')])
+function storedRefreshTokens({ written, visitors, sealing }: Evidence): ReadonlySet<string> {
   const owners = new Map(visitors.map(({ hash, id }) => [`cloakroom:{${hash}}:tokens`, id]))
   const stored = new Set<string>()
   for (const { words } of written) {
@@ -101,7 +101,8 @@ function explainLostAnswer(
   const killedAt = lives.find(({ label }) => label === spender.replica)?.killedAt
   const isStoreAway = (from: number, to: number) =>
     outages.some((outage) => outage.from <= to + WRITE_MS && outage.to >= from - WRITE_MS)
-  if (killedAt !== undefined && killedAt >= receivedAt && killedAt <= until) {
+  // What it sent may reach the provider after its end.
+  if (killedAt !== undefined && killedAt >= receivedAt - WRITE_MS && killedAt <= until) {
     if (killedAt <= endedAt + WRITE_MS) return known('replica killed before its write')
     if (isStoreAway(endedAt, killedAt)) return known('replica killed while the store was away')
   }

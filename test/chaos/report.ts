@@ -81,7 +81,7 @@ export function tableOf(report: ChaosReport): string {
 
 function section(title: string, rows: Record<string, string | number>): string {
   const entries = Object.entries(rows).sort(([a], [b]) => a.localeCompare(b, 'en', { numeric: true }))
-  const lines = entries.map(([name, value]) => `    ${name.padEnd(44)} ${String(value).padStart(8)}`)
+  const lines = entries.map(([name, value]) => `    ${name.padEnd(96)} ${String(value).padStart(8)}`)
   return [`  ${title}`, ...(lines.length > 0 ? lines : ['    none'])].join('\n')
 }
 

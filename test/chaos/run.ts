@@ -1,8 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import { bindToGrants, type Grants } from '../../src/tokens/bound-sealing.ts'
+import { createSealing, type Sealing } from '../../src/tokens/sealed.ts'
 import { sessionKey } from '../kit/cloakroom-config.ts'
 import { startRedis } from '../kit/redis.ts'
 import { writeReplicaConfig } from '../kit/replica.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
+import { type RotatingProvider, startRotatingProvider } from '../kit/rotating-provider.ts'
 import { examineAftermath } from './aftermath.ts'
 import { readAppendOnlyFile } from './append-only-file.ts'
 import { createCrowd } from './crowd.ts'
@@ -111,7 +113,7 @@ async function play(options: ChaosOptions, after: (cleanUp: () => unknown) => vo
   const [logged, undrained] = [violations.inLogs(fleet.lives), await fleet.stop()]
   for (const text of [...logged, ...undrained]) violation(text)
   const inquest = holdInquest({
-    ...{ ledger, visitors: crowd.everybody, sessionKey: key, lives: fleet.lives },
+    ...{ ledger, visitors: crowd.everybody, sealing: sealingOf(key, provider), lives: fleet.lives },
     ...{ outages: disturbances.outages, providerTimeoutMs: PROVIDER_TIMEOUT_MS },
     written: await readAppendOnlyFile(folder),
   })
@@ -121,6 +123,12 @@ async function play(options: ChaosOptions, after: (cleanUp: () => unknown) => vo
     ...{ kills: disturbances.kills(), storms: disturbances.storms(), present: crowd.present.length },
     violations: [...violations.list, ...provider.violations],
   }
+}
+
+/** What opens the refresh tokens in the store, once their session's id is known. */
+function sealingOf(key: string, { issuer, clientId }: RotatingProvider): Sealing {
+  const grants = { provider: { issuer, clientId } as Grants['provider'], resources: {} }
+  return bindToGrants(createSealing([Buffer.from(key, 'base64url')]), grants)
 }
 
 function configOf(

@@ -22,6 +22,11 @@ const EVERY_METHOD: Record<string, (store: Store) => Promise<unknown>> = {
   'tokens.write': (store) => store.tokens.write(someHash(), { expectedVersion: 1, refreshToken: 'SEALED' }),
   'tokens.lock': (store) => store.tokens.lock(someHash(), 'OWNER', 1000),
   'tokens.unlock': (store) => store.tokens.unlock(someHash(), 'OWNER'),
+  'tokens.keep': (store) => store.tokens.keep(someHash(), { resource: 'orders', sealed: 'SEALED' }),
+  'clientTokens.read': (store) => store.clientTokens.read('KEY'),
+  'clientTokens.write': (store) => store.clientTokens.write('KEY', 'SEALED', 1000),
+  'clientTokens.lock': (store) => store.clientTokens.lock('KEY', 'OWNER', 1000),
+  'clientTokens.unlock': (store) => store.clientTokens.unlock('KEY', 'OWNER'),
   'logins.put': (store) => store.logins.put('KEY', 'SEALED', 1000),
   'logins.take': (store) => store.logins.take('KEY'),
 }

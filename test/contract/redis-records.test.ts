@@ -16,6 +16,8 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
     const accessToken = { resource: 'billing', sealed: 'sealed-at-b' }
     await store.tokens.write(hash, { expectedVersion: 1, accessToken })
     await store.logins.put('attempt', 'sealed', 60_000)
+    await store.clientTokens.write('audit', 'sealed', 60_000)
+    await store.clientTokens.lock('audit', 'me', 60_000)
 
     const keys = await server().cli('KEYS', `${keyPrefix}*`)
     const types: Record<string, string | undefined> = {}
@@ -28,6 +30,8 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
       [`${keyPrefix}:{${hash}}:tokens`]: 'hash',
       [`${keyPrefix}:{${hash}}:refresh-lock`]: 'string',
       [`${keyPrefix}:login:attempt`]: 'string',
+      [`${keyPrefix}:client:audit`]: 'string',
+      [`${keyPrefix}:client-lock:audit`]: 'string',
     })
     const fields = await server().cli('HKEYS', `${keyPrefix}:{${hash}}:tokens`)
     assert.deepEqual(fields.sort(), ['at:billing', 'at:orders', 'rt', 'v'])

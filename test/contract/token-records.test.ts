@@ -16,6 +16,7 @@ for (const contestant of [memoryContestant, redisContestant(server)]) {
   suite(`token records of the ${contestant.name} store`, { skip: contestant.skip }, () => {
     tokenRules(contestant)
     lockRules(contestant)
+    clientTokenRules(contestant)
   })
 }
 
@@ -86,6 +87,21 @@ function tokenRules({ open }: Contestant): void {
     assert.equal((await store.tokens.read(hash))?.refreshToken, 'one')
   })
 
+  test('a token that costs no refresh token is kept beside an open spend without fencing it off', async (t) => {
+    const { store } = await open(t)
+    const hash = await signedIn(store)
+    await store.tokens.write(hash, { expectedVersion: 1, spend: 'open:me' })
+    assert.equal(await store.tokens.keep(hash, { resource: 'ledger', sealed: 'sealed-x' }), true)
+    assert.equal(await store.tokens.write(hash, { expectedVersion: 2, refreshToken: 'rotated' }), 'written')
+    assert.deepEqual(await store.tokens.read(hash), {
+      ...{ version: 3, spend: 'open:me', refreshToken: 'rotated' },
+      accessTokens: { ...FIRST_TOKENS.accessTokens, ledger: 'sealed-x' },
+    })
+    await store.sessions.end(hash)
+    assert.equal(await store.tokens.keep(hash, { resource: 'ledger', sealed: 'late' }), false)
+    assert.equal(await store.tokens.read(hash), undefined)
+  })
+
   test('a write repeated word for word, because its answer was lost, succeeds without a second change', async (t) => {
     const { store } = await open(t)
     const hash = await signedIn(store)
@@ -96,6 +112,32 @@ function tokenRules({ open }: Contestant): void {
     assert.equal(await store.tokens.write(hash, change), 'written')
     assert.equal((await store.tokens.read(hash))?.version, 2)
     assert.equal(await store.tokens.write(hash, { ...change, refreshToken: 'more' }), 'superseded')
+  })
+}
+
+function clientTokenRules({ open }: Contestant): void {
+  test("a client's token is read by all until it ends, and the next one takes its place", async (t) => {
+    const { store, elapse } = await open(t)
+    const { clientTokens } = store
+    assert.equal(await clientTokens.read('audit'), undefined)
+    await clientTokens.write('audit', 'sealed-1', 60_000)
+    await clientTokens.write('audit', 'sealed-2', 40)
+    assert.equal(await clientTokens.read('audit'), 'sealed-2')
+    assert.equal(await clientTokens.read('another'), undefined)
+    await elapse(40)
+    assert.equal(await clientTokens.read('audit'), undefined)
+  })
+
+  test("the lock of a client's token is taken by one owner, given back by that owner only, and ends by itself", async (t) => {
+    const { store, elapse } = await open(t)
+    const take = (owner: string, ttlMs = 60_000) => store.clientTokens.lock('audit', owner, ttlMs)
+    assert.deepEqual(await Promise.all([take('a'), take('b')]), [true, false])
+    await store.clientTokens.unlock('audit', 'b')
+    assert.equal(await take('b'), false)
+    await store.clientTokens.unlock('audit', 'a')
+    assert.equal(await take('b', 40), true)
+    await elapse(40)
+    assert.equal(await take('c'), true)
   })
 }
 

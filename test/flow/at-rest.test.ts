@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import { bindToGrants } from '../../src/tokens/bound-sealing.ts'
 import { createSealing, type SealedPurpose, type Sealing } from '../../src/tokens/sealed.ts'
 import type { Browser } from '../kit/browser.ts'
 import { skipWithoutRedis, startRedis, type TestRedis } from '../kit/redis.ts'
@@ -12,7 +13,7 @@ import { eventually } from './deadline.ts'
 import { BILLING, movableClock, ORDERS, type Scope, startShop, verdict } from './shop.ts'
 
 const PERSONS = ['ada.lovelace-4711', 'grace.hopper-4712']
-const KINDS = ['session', 'refresh_token', 'access_token', 'login'] as const
+const KINDS = ['session', 'refresh_token', 'access_token', 'client_token', 'login'] as const
 
 describe('Redis at rest', { skip: skipWithoutRedis() }, () => {
   test('neither a dump of Redis nor what was ever sent to it holds a token, a cookie, a session id or a name', async (t) => {
@@ -42,7 +43,8 @@ describe('Redis at rest', { skip: skipWithoutRedis() }, () => {
 
   test('the session keys alone open nothing; with the id in the cookie they do', async (t) => {
     const { redis, browsers, shop } = await afterBusyDay(t)
-    const sealing = createSealing(shop.cloakroom.config.session.keys)
+    const { config } = shop.cloakroom
+    const sealing = bindToGrants(createSealing(config.session.keys), config)
     const values = (await contentOf(redis)).filter(({ field }) => field !== 'v')
     const names = ['', ...values.flatMap(({ key, field }) => [key, field, ...key.split(/[:{}]+/)])]
     const guesses = [...new Set([...names, ...names.map((name) => name.replace(/^at:/, ''))])]
@@ -52,7 +54,7 @@ describe('Redis at rest', { skip: skipWithoutRedis() }, () => {
     const ids = browsers.flatMap(({ cookies }) => cookies.map(({ value }) => sessionIdOf(value)))
     const openable = values.map(({ value }) => opened(sealing, value, ids))
     assert.equal(openable.filter(Boolean).length, values.length, 'the same search finds what it should')
-    const other = createSealing([Buffer.alloc(32, 7)])
+    const other = bindToGrants(createSealing([Buffer.alloc(32, 7)]), config)
     for (const { value } of values) assert.equal(opened(other, value, ids), undefined, 'the ids alone')
   })
 })

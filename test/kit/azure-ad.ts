@@ -76,6 +76,7 @@ async function startAzure(dialect: AzureDialect, options: AzureOptions): Promise
   const signer = await createSigner()
   const codes = createCodes()
   const grants = new Map<string, AzureGrant>()
+  const assertions = new Map<string, AzureGrant>()
   const issuedSecrets: string[] = []
   const violations: string[] = []
   const paths = dialect.paths(tenant)
@@ -99,7 +100,20 @@ async function startAzure(dialect: AzureDialect, options: AzureOptions): Promise
     violation: (text) => violations.push(text),
   })
   const token = createAzureTokens({
-    ...{ dialect, tenant, client, policy, signer, codes, grants, violations, issue, issuer, endpoints },
+    ...{
+      dialect,
+      tenant,
+      client,
+      policy,
+      signer,
+      codes,
+      grants,
+      assertions,
+      violations,
+      issue,
+      issuer,
+      endpoints,
+    },
     ...{ resources: options.resources, trace: options.trace, now: options.now ?? Date.now },
   })
   const discovery = () => discoveryDocument(issuer, endpoints)

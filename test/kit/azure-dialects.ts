@@ -27,7 +27,7 @@ export type AzureDialect = {
   /** Reads the resource of a code or refresh request. `signedInFor` is what the authorization request named. */
   askedResource(
     form: [string, string][],
-    leg: 'code' | 'refresh' | 'client_credentials',
+    leg: 'code' | 'refresh' | 'client_credentials' | 'on_behalf_of',
     signedInFor: readonly string[],
     trace: AzureTrace,
   ): AskedResource

@@ -27,6 +27,8 @@ export type AzureTokensDeps = {
   readonly signer: Signer
   readonly codes: ReturnType<typeof createCodes>
   readonly grants: Map<string, AzureGrant>
+  /** Access tokens that may be exchanged, with whose they are. */
+  readonly assertions: Map<string, AzureGrant>
   readonly violations: string[]
   readonly issue: (secret: string) => string
   readonly issuer: string
@@ -37,7 +39,7 @@ export type AzureTokensDeps = {
 }
 
 /** Which grant a token request uses. */
-export type Leg = 'code' | 'refresh' | 'client_credentials'
+export type Leg = 'code' | 'refresh' | 'client_credentials' | 'on_behalf_of'
 /** A token request whose code, refresh token or client was accepted. */
 export type Opened = { readonly leg: Leg; readonly grant: AzureGrant; readonly nonce?: string }
 
@@ -55,6 +57,7 @@ export async function issueTokens(
   const isV1 = dialect.version === 'v1'
   const scopes = grantedScopes(deps, asked)
   const accessToken = issue(await deps.signer.sign(accessClaims(deps, grant, { ...asked, scopes }, now)))
+  deps.assertions.set(accessToken, grant)
   const wantsRefresh = leg !== 'client_credentials' && (isV1 || askedScopes.includes('offline_access'))
   const refreshToken = wantsRefresh ? issue(opaque(isV1 ? 'AwABAAAAvPM1' : '0.ARoAv4j5cvGG', 96)) : undefined
   if (refreshToken) deps.grants.set(refreshToken, grant)

@@ -122,11 +122,21 @@ function openGrant(deps: AzureTokensDeps, form: [string, string][], trace: Azure
     if (grant) return { leg: 'refresh', grant }
     return fault(trace, 400, 'invalid_request', 9002313, 'Invalid request. Request is malformed or invalid.')
   }
+  if (grantType === 'urn:ietf:params:oauth:grant-type:jwt-bearer') return openAssertion(deps, form, trace)
   if (grantType !== 'authorization_code')
     return fault(trace, 400, 'unsupported_grant_type', 70003, `The app requested an unsupported grant type.`)
   const redeemed = deps.codes.redeem(form)
   if (typeof redeemed === 'string') return codeFault(trace, redeemed)
   return { leg: 'code', grant: grantOf(deps, redeemed), nonce: redeemed.nonce }
+}
+
+/** The on-behalf-of flow: an access token of the user as assertion. */
+function openAssertion(deps: AzureTokensDeps, form: [string, string][], trace: AzureTrace) {
+  if (field(form, 'requested_token_use') !== 'on_behalf_of')
+    return fault(trace, 400, 'invalid_request', 90014, "The field 'requested_token_use' is missing.")
+  const grant = deps.assertions.get(field(form, 'assertion') ?? '')
+  if (grant) return { leg: 'on_behalf_of', grant } as const
+  return fault(trace, 400, 'invalid_grant', 50013, 'Assertion failed signature validation.')
 }
 
 function applicationGrant(): AzureGrant {

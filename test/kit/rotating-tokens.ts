@@ -13,6 +13,8 @@ export type RotatingCounters = {
   refreshCalls: number
   /** Spent refresh tokens that were used again; each ended its grant. */
   reuseDetected: number
+  /** Token requests that arrived, by their grant_type. */
+  callsByGrant: Record<string, number>
   /** Successful refreshes by the resource answered. */
   refreshesByResource: Record<string, number>
   /** The most refresh requests ever in progress at one time. */
@@ -39,13 +41,17 @@ type Deps = {
 /** The token and revocation endpoints, and the refresh tokens behind them. */
 export function createRotatingTokens(deps: Deps) {
   const refreshTokens = new Map<string, RefreshToken>()
+  const accessTokens = new Map<string, { readonly grant: Grant; readonly expiresAt: number }>()
   const counters: RotatingCounters = {
     ...{ refreshCalls: 0, reuseDetected: 0, refreshesByResource: {}, mostConcurrentRefreshes: 0 },
+    callsByGrant: {},
   }
   let refreshing = 0
 
   async function token(request: RecordedRequest, res: ServerResponse): Promise<void> {
-    const isRefresh = field(request.form, 'grant_type') === 'refresh_token'
+    const grantType = field(request.form, 'grant_type') ?? ''
+    counters.callsByGrant[grantType] = (counters.callsByGrant[grantType] ?? 0) + 1
+    const isRefresh = grantType === 'refresh_token'
     if (isRefresh) {
       counters.refreshCalls += 1
       refreshing += 1
@@ -83,8 +89,22 @@ export function createRotatingTokens(deps: Deps) {
       return answerWithTokens(form, { ...redeemed, alive: true }, 'code')
     }
     if (grantType === 'client_credentials')
-      return answerWithTokens(form, applicationGrant(deps.client.clientId), 'code')
+      return answerWithTokens(form, tokenlessGrant(deps.client.clientId), 'code')
+    if (grantType === 'urn:ietf:params:oauth:grant-type:token-exchange') return exchange(form)
     return refused('unsupported_grant_type', String(grantType))
+  }
+
+  /** RFC 8693 §2.1: an access token of ours for another one, of the same user. */
+  async function exchange(form: [string, string][]): Promise<Answer> {
+    const subject = accessTokens.get(field(form, 'subject_token') ?? '')
+    const isWhole = ['subject_token_type', 'requested_token_type'].every(
+      (name) => field(form, name) === ACCESS_TOKEN_TYPE,
+    )
+    if (!isWhole) return refused('invalid_request', 'token types')
+    if (!subject?.grant.alive || deps.now() >= subject.expiresAt)
+      return refused('invalid_grant', 'subject token')
+    const { status, json } = await answerWithTokens(form, tokenlessGrant(subject.grant.user), 'code')
+    return { status, json: { ...json, issued_token_type: ACCESS_TOKEN_TYPE } }
   }
 
   function refresh(form: [string, string][]): Answer | Promise<Answer> {
@@ -120,10 +140,12 @@ export function createRotatingTokens(deps: Deps) {
     if (refreshToken) refreshTokens.set(refreshToken, { grant, spent: false })
     const wantsId = grant.scopes.includes('openid') && (leg === 'code' || deps.control.idTokenOnRefresh)
     const idToken = wantsId ? await signIdToken(deps, grant, leg) : undefined
+    const accessToken = deps.issue(await signAccessToken(deps, grant, resource, scope))
+    accessTokens.set(accessToken, { grant, expiresAt: deps.now() + deps.control.accessTokenSeconds * 1000 })
     return {
       status: 200,
       json: {
-        access_token: deps.issue(await signAccessToken(deps, grant, resource, scope)),
+        access_token: accessToken,
         token_type: 'Bearer',
         expires_in: deps.control.accessTokenSeconds,
         scope,
@@ -150,10 +172,12 @@ export function createRotatingTokens(deps: Deps) {
   return { token, revoke, isLive, counters }
 }
 
-/** The client acting for itself: no scopes of a login, so neither refresh token nor ID token. */
-function applicationGrant(clientId: string): Grant {
+const ACCESS_TOKEN_TYPE = 'urn:ietf:params:oauth:token-type:access_token'
+
+/** The client acting for itself, or for a user without a login: no scopes, so neither refresh token nor ID token. */
+function tokenlessGrant(user: string): Grant {
   return {
-    ...{ id: randomUUID(), clientId, user: clientId, sid: '', redirectUri: '', alive: true },
+    ...{ id: randomUUID(), clientId: '', user, sid: '', redirectUri: '', alive: true },
     ...{ scopes: [], resources: [], audience: undefined, nonce: undefined },
     ...{ codeChallenge: undefined, claims: undefined, prompt: undefined },
   }

@@ -6,6 +6,7 @@ const CALLERS_ARE_TOLD = [
   'session_required',
   'reauthentication_required',
   'provider_unavailable',
+  'store_unavailable',
   'signed out',
 ]
 
@@ -15,9 +16,9 @@ export function flawsAtEnd(run: Run): string[] {
   const callers = schedule.threads.filter(({ actor }) => !world.crashed.has(actor))
   return [
     ...callers.flatMap((thread) => flawsOfAnswer(thread)),
-    ...(isUndisturbed(run) ? [...flawsOfRecord(run), ...callers.flatMap(flawsOfUndisturbedAnswer)] : []),
+    ...(isUndisturbed(run) ? callers.flatMap(flawsOfUndisturbedAnswer) : []),
+    ...(isRecordSafe(run) ? flawsOfRecord(run) : []),
     ...(run.configuration.hasSignOut ? flawsAfterSignOut(run) : []),
-    ...(isCrashHarmless(run) ? flawsOfRecord(run) : []),
   ]
 }
 
@@ -29,16 +30,16 @@ function flawsOfAnswer(thread: Thread): string[] {
   return [`${nameOf(thread)} is answered with ${outcome}`]
 }
 
-/** Neither a pause nor a lost answer nor a sign-out has come between: a lock may have expired. */
+/** Nothing but, perhaps, an expired lock has come between. */
 function isUndisturbed({ world, configuration }: Run): boolean {
-  const { crash, pause, lostAnswer, lostRequest } = { ...configuration.faults }
-  return world.crashed.size === 0 && !configuration.hasSignOut && !(crash || pause || lostAnswer || lostRequest)
+  const { expiry: _, ...others } = { ...configuration.faults }
+  return !configuration.hasSignOut && world.clock.leaps === 0 && Object.keys(others).length === 0
 }
 
-function isCrashHarmless({ world, configuration }: Run): boolean {
+/** No fault has taken away what only one replica knew: then all must be as it should be in the end. */
+function isRecordSafe({ world, configuration }: Run): boolean {
   const { pause, lostAnswer } = { ...configuration.faults }
-  const isOther = configuration.hasSignOut || configuration.isStrict || pause || lostAnswer
-  return !world.isTokenLost && !isOther
+  return !world.isTokenLost && !configuration.hasSignOut && !configuration.isStrict && !pause && !lostAnswer
 }
 
 /** No lost write: the store ends with the provider's newest refresh token, and with nobody's spend open. */
@@ -48,8 +49,13 @@ function flawsOfRecord({ world, schedule }: Run): string[] {
   if (provider.reuses() > 0) flaws.push('a rotated refresh token was offered again')
   if (record?.refreshToken !== provider.current())
     flaws.push(`the store holds ${describeRecord(world, record)}, the provider takes ${provider.current()}`)
-  const survives = schedule.threads.some(({ actor, outcome }) => !world.crashed.has(actor) && outcome?.includes('#'))
-  if (record?.spend && (world.crashed.size === 0 || (survives && world.begun && !world.crashed.has(world.begun.actor))))
+  const survives = schedule.threads.some(
+    ({ actor, outcome }) => !world.crashed.has(actor) && outcome?.includes('#'),
+  )
+  if (
+    record?.spend &&
+    (world.crashed.size === 0 || (survives && world.begun && !world.crashed.has(world.begun.actor)))
+  )
     flaws.push(`a mark stays: ${describeRecord(world, record)}`)
   return flaws
 }

@@ -30,7 +30,10 @@ type Path = readonly number[]
  * Explores every interleaving of a configuration: each path of choices is run from the start over the real code, and
  * a state that has been seen is not continued again.
  */
-export async function explore(configuration: Configuration, options: ExploreOptions = {}): Promise<Exploration> {
+export async function explore(
+  configuration: Configuration,
+  options: ExploreOptions = {},
+): Promise<Exploration> {
   const startedAt = performance.now()
   const search = createSearch(configuration, options)
   const rejections: unknown[] = []
@@ -46,7 +49,10 @@ export async function explore(configuration: Configuration, options: ExploreOpti
   }
 }
 
-function createSearch(configuration: Configuration, { order = 'depth', precision = 'merged' }: ExploreOptions) {
+function createSearch(
+  configuration: Configuration,
+  { order = 'depth', precision = 'merged' }: ExploreOptions,
+) {
   const renamings = precision === 'exact' ? [new Map()] : symmetriesOf(configuration.wishes)
   const states = new Set<string>()
   const outcomes = new Set<string>()
@@ -73,7 +79,8 @@ function createSearch(configuration: Configuration, { order = 'depth', precision
         break
       }
       const first = order === 'depth' ? 1 : 0
-      for (let i = choices.length - 1; i >= first; i--) open.push([...path, order === 'depth' ? i : choices.length - 1 - i])
+      for (let i = choices.length - 1; i >= first; i--)
+        open.push([...path, order === 'depth' ? i : choices.length - 1 - i])
       if (order === 'breadth') break
       path.push(0)
       await choices[0]!.happen()
@@ -101,7 +108,11 @@ async function replay(configuration: Configuration, path: Path, told?: string[])
   return run
 }
 
-async function retell(configuration: Configuration, path: Path, rejections: unknown[]): Promise<CounterExample> {
+async function retell(
+  configuration: Configuration,
+  path: Path,
+  rejections: unknown[],
+): Promise<CounterExample> {
   const schedule: string[] = []
   const run = await replay(configuration, path, schedule)
   await run.world.store.close()

@@ -20,10 +20,11 @@ export function createReplica(world: World, schedule: Schedule, mutation: Mutati
     provider: {
       refreshGrant: scheduledGrant(world, schedule),
       clientCredentialsGrant: async () => assert.fail('no client token is asked for'),
+      tokenExchangeGrant: async () => assert.fail('no token is exchanged'),
       revoke: scheduledRevoke(world, schedule),
       admit: (work) => work(),
     },
-    isClientResource: () => false,
+    resources: {},
     offersUncertain: !world.isStrict,
     providerTimeoutMs: 1_000,
     now,

@@ -1,6 +1,15 @@
 import { createReplica } from './replica.ts'
-import { createSchedule, type Schedule, type Step, type StepFault, type Thread } from './schedule.ts'
-import { createWorld, describeRecord, isLocked, type Mutation, nameOf, type Wish, type World } from './world.ts'
+import { createSchedule, type Schedule, type Step, type StepFault } from './schedule.ts'
+import {
+  createWorld,
+  describeRecord,
+  expireLock,
+  isLocked,
+  type Mutation,
+  nameOf,
+  type Wish,
+  type World,
+} from './world.ts'
 
 /** What may go wrong, and how often in one run. */
 export type FaultKind = StepFault | 'crash' | 'pause'
@@ -52,7 +61,16 @@ export async function startRun(configuration: Configuration): Promise<Run> {
     const signOut = { actor: 'S', wish: 'sign-out', resource: '' }
     schedule.start(signOut, createReplica(world, schedule).signOut)
   }
-  const faultsLeft = { crash: 0, expiry: 0, lostRequest: 0, lostAnswer: 0, pause: 0, ...configuration.faults }
+  const faultsLeft = {
+    crash: 0,
+    expiry: 0,
+    lostRequest: 0,
+    lostAnswer: 0,
+    failedWrite: 0,
+    lostWrite: 0,
+    pause: 0,
+    ...configuration.faults,
+  }
   await settled()
   return { configuration, world, schedule, faultsLeft, lastActor: undefined, stepsTaken: 0 }
 }
@@ -60,9 +78,8 @@ export async function startRun(configuration: Configuration): Promise<Run> {
 /** Everything that can happen next; empty at the end. */
 export function choicesOf(run: Run): Choice[] {
   const { world, schedule, faultsLeft } = run
-  const steps = [...schedule.pending].filter((step) => isEnabled(run, step))
-  const choices = steps.flatMap((step) => [
-    take(run, step),
+  const choices = [...schedule.pending].flatMap((step) => [
+    ...(isEnabled(run, step) ? [take(run, step)] : []),
     ...faultsOf(run, step).map((fault) => take(run, step, fault)),
   ])
   const waits = [...schedule.pending].filter((step) => isWait(step) && step.dueAt > world.clock.ms)
@@ -74,21 +91,21 @@ export function choicesOf(run: Run): Choice[] {
 const isWait = ({ kind }: Pick<Step, 'kind'>) => kind === 'poll' || kind === 'deadline'
 
 /** Whether a step can happen now. To look again before there is anything new would be to stand still. */
-export function isEnabled({ world, faultsLeft }: Run, { kind, dueAt, thread }: Step): boolean {
+export function isEnabled({ world }: Run, { kind, label, dueAt, thread }: Step): boolean {
   if (!isWait({ kind }) || dueAt <= world.clock.ms) return true
   if (kind === 'deadline') return false
-  const mayLock = isWaitingForLock(thread) && (!isLocked(world) || faultsLeft.expiry > 0)
-  return mayLock || thread.lastRead !== describeRecord(world, world.record)
+  if (label === 'retry' || (label === 'lock' && !isLocked(world))) return true
+  return thread.lastRead !== describeRecord(world, world.record)
 }
 
-const isWaitingForLock = ({ path }: Thread) => path.at(-2) === 'lock false'
-
 /** An expiry only matters to whoever comes for the lock next, so it happens just then. */
-function faultsOf({ world, faultsLeft }: Run, { kind }: Step): StepFault[] {
+function faultsOf({ world, faultsLeft }: Run, { kind, label }: Step): StepFault[] {
   const possible: StepFault[] = []
-  if (kind === 'lock' && isLocked(world)) possible.push('expiry')
+  const isForLock = kind === 'lock' || (kind === 'poll' && label === 'lock')
+  if (isForLock && isLocked(world)) possible.push('expiry')
   if (kind === 'request') possible.push('lostRequest')
   if (kind === 'answer') possible.push('lostAnswer')
+  if (kind === 'write') possible.push('failedWrite', 'lostWrite')
   return possible.filter((fault) => faultsLeft[fault] > 0)
 }
 
@@ -102,26 +119,12 @@ function take(run: Run, step: Step, fault?: StepFault): Choice {
       run.lastActor = thread.actor
       run.stepsTaken += 1
       thread.cameAt ??= run.stepsTaken
+      if (fault === 'expiry') await expireLock(world)
       const told = await step.happen(fault)
-      learn(run, step, fault ? `${told} [${fault}]` : told)
       await settled()
       return told
     },
   }
-}
-
-/** Adds to a wish's path what its code was told; a round of polling leaves nothing behind but the time it began. */
-function learn({ world }: Run, { thread, kind, label }: Step, told: string): void {
-  const { path, reachedAt, history } = thread
-  history.push(`${kind} ${label} ${told} @${world.clock.leaps}`)
-  if (kind === 'poll') {
-    if (isWaitingForLock(thread)) path.pop()
-    path.pop()
-    return
-  }
-  if (kind === 'read' && thread.outcome === undefined) thread.lastRead = told
-  path.push(kind === 'read' ? kind : `${kind} ${kind === 'deadline' ? label : told}`)
-  reachedAt[path.length - 1] ??= world.clock.leaps
 }
 
 function leap({ world, faultsLeft }: Run, fault?: 'pause'): Choice {

@@ -15,7 +15,7 @@ export type StepKind =
   | 'deadline'
 
 /** What may go wrong in place of a step's normal course. */
-export type StepFault = 'expiry' | 'lostRequest' | 'lostAnswer'
+export type StepFault = 'expiry' | 'lostRequest' | 'lostAnswer' | 'failedWrite' | 'lostWrite'
 
 /** One caller's wish in one replica (or a sign-out), and all that its code has learned so far. */
 export type Thread = {
@@ -25,7 +25,7 @@ export type Thread = {
   readonly resource: string
   /** What each step gave, in order; rounds of polling that came to nothing are cut out. */
   readonly path: string[]
-  /** Number of leaps of the clock at which the path first got this long. */
+  /** Number of leaps of the clock when the next step was first asked for, by length of the path. */
   readonly reachedAt: number[]
   /** Everything it has been told, uncut; kept only for the exact comparison. */
   readonly history: string[]
@@ -72,6 +72,7 @@ const running = new AsyncLocalStorage<Thread>()
 export function createSchedule(clock: Clock): Schedule {
   const pending = new Set<Step>()
   const threads: Thread[] = []
+  const learn = learnAt(clock)
 
   function thread(): Thread {
     const found = running.getStore()
@@ -96,6 +97,8 @@ export function createSchedule(clock: Clock): Schedule {
     ask({ kind, label, effect, tell }) {
       const asking = thread()
       if (kind === 'lock') asking.lastRead = ''
+      asking.reachedAt[asking.path.length] ??= clock.leaps
+      const effectOf = async (fault?: StepFault) => effect(fault)
       return new Promise((resolve, reject) => {
         const step: Step = {
           thread: asking,
@@ -104,14 +107,18 @@ export function createSchedule(clock: Clock): Schedule {
           dueAt: 0,
           async happen(fault) {
             pending.delete(step)
-            try {
-              const result = await effect(fault)
-              resolve(result)
-              return tell(result)
-            } catch (error) {
-              reject(error)
-              return `fails: ${error}`
-            }
+            return effectOf(fault).then(
+              (result) => {
+                const told = learn(step, tell(result), fault)
+                resolve(result)
+                return told
+              },
+              (error) => {
+                const told = learn(step, 'fails', fault)
+                reject(error)
+                return told
+              },
+            )
           },
         }
         pending.add(step)
@@ -125,17 +132,41 @@ export function createSchedule(clock: Clock): Schedule {
           pending.delete(step)
           resolve()
         }
-        const happen = async () => {
+        const happen = async (fault?: StepFault) => {
+          const told = learn(step, 'over', fault)
           end()
-          return 'over'
+          return told
         }
-        const label = signal ? `${ms} ms` : ''
+        const label = signal ? `${ms} ms` : whatIsPolled(asking)
         const step: Step = { thread: asking, kind, label, dueAt: clock.ms + ms, happen }
         pending.add(step)
         signal?.addEventListener('abort', end)
       })
     },
   }
+}
+
+/** Adds to a wish's path what its code was told; a round of polling leaves nothing behind but the time it began. */
+function learnAt(clock: Clock) {
+  return function learn({ thread, kind, label }: Step, result: string, fault?: StepFault): string {
+    const { path, reachedAt, history } = thread
+    const told = fault ? `${result} [${fault}]` : result
+    history.push(`${kind} ${label} ${told} @${clock.leaps}`)
+    if (kind === 'poll') {
+      path.length -= label === 'lock' ? 2 : 1
+      reachedAt.length = Math.min(reachedAt.length, path.length + 1)
+      thread.lastRead = ''
+      return told
+    }
+    if (kind === 'read' && thread.outcome === undefined) thread.lastRead = told
+    path.push(kind === 'read' ? kind : `${kind} ${kind === 'deadline' ? label : told}`)
+    return told
+  }
+}
+
+function whatIsPolled({ path }: Thread): string {
+  if (path.at(-1) !== 'read') return 'retry'
+  return path.at(-2) === 'lock false' ? 'lock' : 'record'
 }
 
 function newThread(who: Pick<Thread, 'actor' | 'wish' | 'resource'>): Thread {

@@ -19,7 +19,11 @@ export function fingerprint(run: Run, renamings: readonly Renaming[], precision:
   const threads = run.schedule.threads.map((thread) => describeThread(run, thread, precision))
   const order = describeOrder(run)
   const candidates = renamings.map((renaming) =>
-    [rename(shared, renaming), ...threads.map((text) => rename(text, renaming)).sort(), ...order(renaming)].join('\n'),
+    [
+      rename(shared, renaming),
+      ...threads.map((text) => rename(text, renaming)).sort(),
+      ...order(renaming),
+    ].join('\n'),
   )
   return hash('md5', candidates.sort()[0]!, 'base64')
 }
@@ -50,7 +54,7 @@ function describeThread(run: Run, thread: Thread, precision: Precision): string 
 
 function describeStep(run: Run, step: Step): string {
   const { kind, label, dueAt } = step
-  if (kind === 'poll') return `poll ${isEnabled(run, step)} ${dueAt <= run.world.clock.ms}`
+  if (kind === 'poll') return `poll ${label} ${isEnabled(run, step)} ${dueAt <= run.world.clock.ms}`
   return kind === 'deadline' ? `${kind} ${label} ${dueAt - run.world.clock.ms}` : `${kind} ${label}`
 }
 
@@ -68,19 +72,35 @@ function describeOrder({ schedule, world }: Run): (renaming: Renaming) => string
 }
 
 function rename(text: string, renaming: Renaming): string {
-  return renaming.size === 0 ? text : text.replace(/\b(?:A|B|orders|billing)\b/g, (name) => renaming.get(name) ?? name)
+  return renaming.size === 0
+    ? text
+    : text.replace(/\b(?:A|B|orders|billing)\b/g, (name) => renaming.get(name) ?? name)
 }
 
 const SWAPS: readonly Renaming[] = [
   new Map(),
-  new Map([['A', 'B'], ['B', 'A']]),
-  new Map([['orders', 'billing'], ['billing', 'orders']]),
-  new Map([['A', 'B'], ['B', 'A'], ['orders', 'billing'], ['billing', 'orders']]),
+  new Map([
+    ['A', 'B'],
+    ['B', 'A'],
+  ]),
+  new Map([
+    ['orders', 'billing'],
+    ['billing', 'orders'],
+  ]),
+  new Map([
+    ['A', 'B'],
+    ['B', 'A'],
+    ['orders', 'billing'],
+    ['billing', 'orders'],
+  ]),
 ]
 
 /** The renamings under which a configuration's wishes stay the same. */
 export function symmetriesOf(wishes: readonly { replica: string; resource: string }[]): Renaming[] {
   const text = (renaming: Renaming) =>
-    wishes.map(({ replica, resource }) => rename(`${replica}.${resource}`, renaming)).sort().join()
+    wishes
+      .map(({ replica, resource }) => rename(`${replica}.${resource}`, renaming))
+      .sort()
+      .join()
   return SWAPS.filter((swap) => text(swap) === text(new Map()))
 }

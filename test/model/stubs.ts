@@ -5,7 +5,7 @@ import { epochOf } from './clock.ts'
 import { noteRequest, noteWrite } from './observer.ts'
 import type { ProviderAnswer } from './provider-model.ts'
 import type { Schedule } from './schedule.ts'
-import { describeRecord, expireLock, markOf, nameOf, type World } from './world.ts'
+import { describeRecord, markOf, nameOf, type World } from './world.ts'
 
 const HOUR_MS = 3_600_000
 
@@ -14,6 +14,7 @@ export function scheduledRecords(world: World, schedule: Schedule): TokenRecords
   const { tokens } = world
   const { ask, thread } = schedule
   return {
+    ...tokens,
     read: (hash) =>
       ask<SealedTokens | undefined>({
         kind: 'read',
@@ -21,30 +22,31 @@ export function scheduledRecords(world: World, schedule: Schedule): TokenRecords
         effect: () => tokens.read(hash),
         tell: (record) => describeRecord(world, record),
       }),
-    create: () => Promise.reject(new Error('no sign-in is modelled')),
     write(hash, change) {
       const writer = thread()
       return ask({
         kind: 'write',
         label: describeWrite(world, change),
-        async effect() {
+        async effect(fault) {
+          if (fault === 'failedWrite') throw storeUnavailable()
           const before = world.record
           const outcome = await tokens.write(hash, change)
           world.record = await tokens.read(hash)
           noteWrite(world, { writer, change, before, outcome })
+          if (fault === 'lostWrite') throw storeUnavailable()
           return outcome
         },
         tell: String,
       })
     },
+    keep: () => Promise.reject(new Error('no exchange is modelled')),
     lock(hash, owner, ttlMs) {
       const name = nameOf(thread())
       world.owners.set(owner, name)
       return ask({
         kind: 'lock',
         label: '',
-        async effect(fault) {
-          if (fault === 'expiry') await expireLock(world)
+        async effect() {
           const taken = await tokens.lock(hash, owner, ttlMs)
           if (taken) {
             world.lock = { owner, atLeap: world.clock.leaps, until: epochOf(world.clock) + ttlMs }
@@ -146,6 +148,10 @@ async function kept(
     return { kind, error, isMaybeSpent: false }
   }
   return { kind: 'renewed', accessToken, obtainedAt, expiresAt: obtainedAt + HOUR_MS }
+}
+
+function storeUnavailable(): BffError {
+  return new BffError('store_unavailable', 'no answer', { retryAfterSeconds: 1 })
 }
 
 function describeAnswer(answer: ProviderAnswer | undefined): string {

@@ -1,5 +1,6 @@
 import { createInvalidationListeners, type InvalidationListeners } from '../invalidation-listeners.ts'
 import type {
+  ClientTokenRecords,
   LoginRecords,
   SealedTokens,
   SessionHash,
@@ -38,7 +39,9 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
   })
   const locks = createExpiringMap<SessionHash, string>({ now, max: maxSessions })
   const logins = createExpiringMap<string, string>({ now, max: maxSessions })
-  const maps = [sessions, locks, logins]
+  const clientTokens = createExpiringMap<string, string>({ now, max: maxSessions })
+  const clientLocks = createExpiringMap<string, string>({ now, max: maxSessions })
+  const maps = [sessions, locks, logins, clientTokens, clientLocks]
   const sweeping = setInterval(() => {
     for (const map of maps) map.sweep()
   }, SWEEP_MS)
@@ -48,6 +51,7 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
   return {
     sessions: sessionRecords(rooms),
     tokens: tokenRecords(rooms),
+    clientTokens: clientTokenRecords(clientTokens, clientLocks),
     logins: loginRecords(logins),
     invalidations: { isLive: () => true, onInvalidate: listeners.onInvalidate },
     async ping() {},
@@ -108,14 +112,43 @@ function tokenRecords({ sessions, locks, listeners }: Rooms): TokenRecords {
       listeners.tell(hash)
       return 'written'
     },
-    async lock(hash, owner, ttlMs) {
-      if (locks.get(hash) !== undefined) return false
-      locks.set(hash, owner, ttlMs)
+    async keep(hash, { resource, sealed }) {
+      const session = sessions.get(hash)
+      if (!session?.tokens) return false
+      const accessTokens = { ...session.tokens.accessTokens, [resource]: sealed }
+      sessions.update(hash, { ...session, tokens: { ...session.tokens, accessTokens } })
+      listeners.tell(hash)
       return true
     },
-    async unlock(hash, owner) {
-      if (locks.get(hash) === owner) locks.delete(hash)
+    ...lockRecords(locks),
+  }
+}
+
+function lockRecords<Key>(locks: ExpiringMap<Key, string>) {
+  return {
+    async lock(key: Key, owner: string, ttlMs: number) {
+      if (locks.get(key) !== undefined) return false
+      locks.set(key, owner, ttlMs)
+      return true
     },
+    async unlock(key: Key, owner: string) {
+      if (locks.get(key) === owner) locks.delete(key)
+    },
+  }
+}
+
+function clientTokenRecords(
+  tokens: ExpiringMap<string, string>,
+  locks: ExpiringMap<string, string>,
+): ClientTokenRecords {
+  return {
+    async read(key) {
+      return tokens.get(key)
+    },
+    async write(key, sealed, ttlMs) {
+      tokens.set(key, sealed, ttlMs)
+    },
+    ...lockRecords(locks),
   }
 }
 

@@ -1,6 +1,7 @@
 import type { Logger } from '../../log.ts'
 import { createInvalidationListeners, type InvalidationListeners } from '../invalidation-listeners.ts'
 import type {
+  ClientTokenRecords,
   LoginRecords,
   ObserveStore,
   SealedTokens,
@@ -52,6 +53,7 @@ export async function createRedisStore(
   return {
     sessions: sessionRecords(rooms),
     tokens: tokenRecords(rooms),
+    clientTokens: clientTokenRecords(rooms),
     logins: loginRecords(rooms),
     invalidations,
     async ping() {
@@ -71,6 +73,8 @@ function createKeys(prefix: string) {
     session: (hash: SessionHash) => `${prefix}:{${hash}}:session`,
     tokens: (hash: SessionHash) => `${prefix}:{${hash}}:tokens`,
     lock: (hash: SessionHash) => `${prefix}:{${hash}}:refresh-lock`,
+    client: (key: string) => `${prefix}:client:${key}`,
+    clientLock: (key: string) => `${prefix}:client-lock:${key}`,
     login: (key: string) => `${prefix}:login:${key}`,
     channel: `${prefix}:invalidate`,
   }
@@ -126,11 +130,34 @@ function tokenRecords({ redis, keys, listeners }: Rooms): TokenRecords {
       if (outcome === 'written') listeners.tell(hash)
       return outcome
     },
+    async keep(hash, accessToken) {
+      const both = [keys.session(hash), keys.tokens(hash)]
+      const kept = await redis.run('keepToken', both, [keys.channel, hash, ...accessField(accessToken)])
+      if (kept === 1) listeners.tell(hash)
+      return kept === 1
+    },
     async lock(hash, owner, ttlMs) {
       return (await redis.call('lock', 'SET', keys.lock(hash), owner, 'NX', 'PX', ttlMs)) === 'OK'
     },
     async unlock(hash, owner) {
       await redis.run('unlock', [keys.lock(hash)], [owner])
+    },
+  }
+}
+
+function clientTokenRecords({ redis, keys }: Rooms): ClientTokenRecords {
+  return {
+    async read(key) {
+      return ((await redis.call('readClientToken', 'GET', keys.client(key))) as string | null) ?? undefined
+    },
+    async write(key, sealed, ttlMs) {
+      await redis.call('writeClientToken', 'SET', keys.client(key), sealed, 'PX', ttlMs)
+    },
+    async lock(key, owner, ttlMs) {
+      return (await redis.call('lock', 'SET', keys.clientLock(key), owner, 'NX', 'PX', ttlMs)) === 'OK'
+    },
+    async unlock(key, owner) {
+      await redis.run('unlock', [keys.clientLock(key)], [owner])
     },
   }
 }

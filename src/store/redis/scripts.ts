@@ -78,7 +78,16 @@ redis.call('PEXPIRE', KEYS[2], math.max(ttl, 1))
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return 'written'`,
   },
-  /** KEYS refresh-lock; ARGV owner. */
+  /** KEYS session tokens; ARGV channel, hash, field, value. 1, or 0 when the session has ended. */
+  keepToken: {
+    numberOfKeys: 2,
+    lua: `
+if redis.call('PTTL', KEYS[1]) < 0 or redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
+redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+return 1`,
+  },
+  /** KEYS lock; ARGV owner. */
   unlock: {
     numberOfKeys: 1,
     lua: `

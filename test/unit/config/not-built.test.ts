@@ -37,12 +37,6 @@ describeMutations('what the contract has and this version does not', [
     'session.store.cluster',
     /not supported by this version yet/,
   ],
-  [
-    'audience: api://orders',
-    'grant: token_exchange',
-    'resources.orders.grant',
-    /not supported by this version yet/,
-  ],
 ])
 
 test('sentinels are refused with one problem for each of their keys', () => {

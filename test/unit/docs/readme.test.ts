@@ -32,6 +32,7 @@ const PARTS = YAML_BLOCKS.filter((block) => block.startsWith('# other '))
 const EXAMPLE_BASES: readonly Data[] = [
   {},
   parse(PARTS.find((part) => part.includes('private_key_jwt'))!) as Data,
+  parse(PARTS.find((part) => part.includes('token_exchange'))!) as Data,
   { tests: [{ request: 'GET /', expect: {} }] },
 ].map((part) => ({ ...(parse(COMPLETE[0]!) as Data), ...part }))
 

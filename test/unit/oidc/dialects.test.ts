@@ -82,6 +82,6 @@ test('the scope dialect asks for openid at a refresh only if the login had it', 
   ])
 })
 
-test('a client credentials request never asks for a user or a refresh token', () => {
-  assert.deepEqual(dialect('scope').clientCredentialsGrant(orders), [['scope', 'api://orders/.default']])
+test('a grant without refresh token never asks for a user or a new refresh token', () => {
+  assert.deepEqual(dialect('scope').otherGrant(orders), [['scope', 'api://orders/.default']])
 })

@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { type GrantReaction, reactionTo, retryAfterSeconds } from '../../../src/oidc/grant-errors.ts'
+import {
+  type GrantReaction,
+  reactionTo,
+  reactionToExchange,
+  retryAfterSeconds,
+} from '../../../src/oidc/grant-errors.ts'
 
 const CLAIMS = '{"access_token":{"polids":{"essential":true,"Values":["x"]}}}'
 const LINES: readonly [string, number | undefined, Record<string, unknown> | undefined, GrantReaction][] = [
@@ -77,4 +82,15 @@ test('Retry-After is read as seconds or as a date, and is at most an hour', () =
   assert.equal(retryAfterSeconds('Wed, 31 Dec 2025 00:00:00 GMT', now), 0)
   assert.equal(retryAfterSeconds('soon', now), undefined)
   assert.equal(retryAfterSeconds(null, now), undefined)
+})
+
+test('no answer to a token exchange means that the session is dead', () => {
+  const exchange = (body: Record<string, unknown>) => reactionToExchange({ status: 400, body })
+  assert.equal(exchange({ error: 'invalid_grant' }), 'step_up')
+  assert.equal(exchange({ error: 'invalid_grant', suberror: 'bad_token', error_codes: [500133] }), 'step_up')
+  assert.equal(exchange({ error: 'invalid_grant', error_codes: [500131] }), 'route_configuration')
+  assert.equal(exchange({ error: 'invalid_grant', error_codes: [65001] }), 'consent')
+  assert.equal(exchange({ error: 'interaction_required', claims: '{}' }), 'step_up')
+  assert.equal(exchange({ error: 'invalid_request', error_codes: [9002313] }), 'route_configuration')
+  assert.equal(exchange({ error: 'invalid_target' }), 'route_configuration')
 })

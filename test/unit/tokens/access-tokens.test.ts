@@ -39,10 +39,11 @@ async function setUp(t: TestContext, respond: Provider, sealing = createSealing(
         return respond(request)
       },
       clientCredentialsGrant: async () => assert.fail('no client token is asked for'),
+      tokenExchangeGrant: async () => assert.fail('no token is exchanged'),
       admit: (work) => work(),
       revoke: async (token) => void revoked.push(token),
     },
-    isClientResource: () => false,
+    resources: {},
     offersUncertain: true,
     providerTimeoutMs: 1_000,
     now,

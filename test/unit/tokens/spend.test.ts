@@ -9,6 +9,15 @@ import type { RefreshGrant } from '../../../src/tokens/refresh-grant.ts'
 import { createSealing } from '../../../src/tokens/sealed.ts'
 import { createTokens } from '../../../src/tokens/tokens.ts'
 
+/** How a replica differs from one whose store always answers. What it calls may throw. */
+type Luck = {
+  readonly offersUncertain?: boolean
+  /** Before a write other than the mark. */
+  readonly write?: () => void
+  /** Between the store's taking the mark and its answer. */
+  readonly afterBegin?: () => void
+}
+
 const YEAR_MS = 365 * 24 * 3_600_000
 
 /** One session in a memory store, and any number of replicas on it that differ in their provider and their luck. */
@@ -21,12 +30,15 @@ async function setUp(t: TestContext) {
   const holder = { id, hash: sessionHash(id), claims: { sub: 'ada' } }
   const revoked: string[] = []
 
-  function replica(refreshGrant: RefreshGrant, luck: { offersUncertain?: boolean; write?: () => void } = {}) {
+  function replica(refreshGrant: RefreshGrant, luck: Luck = {}) {
     const tokens = {
       ...store.tokens,
       async write(hash: typeof holder.hash, change: TokenWrite) {
-        if (!change.spend?.startsWith('open:')) luck.write?.()
-        return store.tokens.write(hash, change)
+        const isBegin = change.spend?.startsWith('open:')
+        if (!isBegin) luck.write?.()
+        const outcome = await store.tokens.write(hash, change)
+        if (isBegin) luck.afterBegin?.()
+        return outcome
       },
     }
     return createTokens({
@@ -36,10 +48,11 @@ async function setUp(t: TestContext) {
       provider: {
         refreshGrant,
         clientCredentialsGrant: async () => assert.fail(),
+        tokenExchangeGrant: async () => assert.fail(),
         admit: (work) => work(),
         revoke: async (token) => void revoked.push(token),
       },
-      isClientResource: () => false,
+      resources: {},
       offersUncertain: luck.offersUncertain ?? true,
       providerTimeoutMs: 1_000,
       now,
@@ -67,7 +80,7 @@ const rotatesTo =
 
 const code = (expected: string) => (error: unknown) => error instanceof BffError && error.code === expected
 
-test('the token is marked before it is offered, and the mark is gone when all is stored', async (t) => {
+test('the token is marked before it is offered, and the mark goes in the same write that brings the next one', async (t) => {
   const { store, holder, replica } = await setUp(t)
   const marks: (string | undefined)[] = []
   const tokens = replica(async (request) => {
@@ -78,8 +91,7 @@ test('the token is marked before it is offered, and the mark is gone when all is
   })
   await tokens.tokenFor(holder, 'orders')
   assert.match(marks[0] ?? '', /^open:/)
-  assert.match(marks[1] ?? '', /^open:/)
-  assert.equal((await store.tokens.read(holder.hash))?.spend, undefined)
+  assert.equal(marks[1], undefined)
 })
 
 test('whoever finds an open spend waits for its answer instead of spending the token again', async (t) => {
@@ -102,6 +114,21 @@ test('whoever finds an open spend waits for its answer instead of spending the t
   answer.resolve()
   assert.equal((await first).value, 'orders by rt-2')
   assert.equal((await second).value, 'orders by rt-2')
+})
+
+test('a mark whose write was not answered is taken back: nothing was offered under it', async (t) => {
+  const { store, holder, replica } = await setUp(t)
+  let timeouts = 2
+  const unlucky = replica(async () => assert.fail('offered without a mark'), {
+    afterBegin() {
+      if (timeouts-- > 0) throw new BffError('store_unavailable', 'no answer in time')
+    },
+  })
+  await assert.rejects((async () => unlucky.tokenFor(holder, 'orders'))(), code('store_unavailable'))
+  assert.match((await store.tokens.read(holder.hash))?.spend ?? '', /^open:/)
+  while ((await store.tokens.read(holder.hash))?.spend) await new Promise((resolve) => setTimeout(resolve, 5))
+  const cautious = replica(rotatesTo('rt-2'), { offersUncertain: false })
+  assert.equal((await cautious.tokenFor(holder, 'orders')).value, 'orders by rt-2')
 })
 
 test('an open spend whose owner never comes back counts as lost after a while', async (t) => {

@@ -1,0 +1,92 @@
+import type { ResourceConfig } from '../config/config.ts'
+import type { BffError } from '../errors.ts'
+import { claimsParameter, claimsRequest } from './claims-request.ts'
+import { createConfigFaults } from './config-faults.ts'
+import type { Parameters } from './dialects.ts'
+import { reactionToExchange } from './grant-errors.ts'
+import type { FailedGrant, GrantedTokens } from './grant-types.ts'
+import { problemOf, refusalOf } from './provider-errors.ts'
+import {
+  claimsOf,
+  isForResource,
+  outcomeOf,
+  type ResourceGrantsDeps,
+  requireResource,
+  withStepUp,
+  wrongAudience,
+} from './resource-grants.ts'
+
+/** One access token for another. */
+export type ExchangeRequest = {
+  /** Name of the resource that the new token is for. */
+  readonly resource: string
+  readonly subjectToken: string
+  /** JSON text of the claims that a challenge asks for. */
+  readonly claims?: string
+}
+
+const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token'
+
+/**
+ * Exchanges an access token of the user for one of another resource. Rejects with reauthentication_required,
+ * access_denied, provider_rejected or provider_unavailable; never with what would end the session.
+ */
+export function createTokenExchange(deps: ResourceGrantsDeps) {
+  const { relyingParty, dialect, resources, clientCapabilities, log } = deps
+  const note = createConfigFaults(deps)
+  return async function tokenExchangeGrant(request: ExchangeRequest): Promise<GrantedTokens> {
+    const resource = requireResource(resources, request.resource)
+    const { grantType, parameters } = exchangeOf(resource, request.subjectToken)
+    const grant = await relyingParty.tokenExchangeGrant(grantType, [
+      ...parameters,
+      ...dialect.otherGrant(resource),
+      ...claimsParameter(claimsRequest(clientCapabilities, request.claims)),
+    ])
+    if ('error' in grant) throw refused(grant, { resource, claims: request.claims })
+    const isRight = isForResource(grant, resource)
+    note({ resource: resource.name, outcome: isRight ? 'renewed' : 'wrong_audience' })
+    if (!isRight) throw wrongAudience()
+    return grant
+  }
+
+  function refused(
+    { error: problem, answer }: FailedGrant,
+    { resource, claims }: { resource: ResourceConfig; claims: string | undefined },
+  ): BffError {
+    const reaction = answer && answer.status !== 200 ? reactionToExchange(answer) : undefined
+    const error = withStepUp(reaction ? problemOf(reaction, answer) : problem, {
+      resource,
+      claims: claimsOf(answer) ?? claims,
+    })
+    const outcome = outcomeOf({ error, answer }, reactionToExchange)
+    const refusal = refusalOf(answer)
+    note({ resource: resource.name, outcome, refusal })
+    if (error.code !== 'provider_rejected')
+      log.warn({ resource: resource.name, code: error.code, outcome, ...refusal }, 'an exchange was refused')
+    return error
+  }
+}
+
+/** The two ways that providers know: RFC 8693 §2.1, and Entra ID's on-behalf-of flow, a profile of RFC 7523 §2.1. */
+function exchangeOf(
+  { exchange }: ResourceConfig,
+  subjectToken: string,
+): { grantType: string; parameters: Parameters } {
+  if (exchange === 'on_behalf_of') {
+    return {
+      grantType: 'urn:ietf:params:oauth:grant-type:jwt-bearer',
+      parameters: [
+        ['assertion', subjectToken],
+        ['requested_token_use', 'on_behalf_of'],
+      ],
+    }
+  }
+  return {
+    grantType: 'urn:ietf:params:oauth:grant-type:token-exchange',
+    parameters: [
+      ['subject_token', subjectToken],
+      ['subject_token_type', ACCESS_TOKEN],
+      ['requested_token_type', ACCESS_TOKEN],
+    ],
+  }
+}

@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { type TestContext, test } from 'node:test'
+import { BffError } from '../../../src/errors.ts'
+import { sessionHash } from '../../../src/session/bff-session.ts'
+import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
+import { createExchange, type TokenExchangeGrant } from '../../../src/tokens/exchange.ts'
+import { createSealing } from '../../../src/tokens/sealed.ts'
+import { createTokenSealer } from '../../../src/tokens/token-record.ts'
+
+const HOUR_MS = 3_600_000
+
+/** One session whose subject token never ends, and a provider that counts. */
+async function setUp(t: TestContext, respond?: TokenExchangeGrant) {
+  const clock = { now: 1_800_000_000_000 }
+  const store = createMemoryStore({ idleTimeoutMs: HOUR_MS, now: () => clock.now })
+  t.after(() => store.close())
+  const sealer = createTokenSealer(createSealing([randomBytes(32)]))
+  const id = randomBytes(16).toString('hex')
+  const holder = { id, hash: sessionHash(id), claims: { sub: 'ada' } }
+  await store.sessions.create(holder.hash, 'sealed')
+  await store.tokens.create(holder.hash, { refreshToken: undefined, accessTokens: {} })
+  const calls: Parameters<TokenExchangeGrant>[0][] = []
+  const exchangeGrant: TokenExchangeGrant = async (request) => {
+    calls.push(request)
+    if (respond) return respond(request)
+    return { accessToken: `at-${calls.length}`, obtainedAt: clock.now, expiresAt: clock.now + HOUR_MS }
+  }
+  const replica = () =>
+    createExchange({
+      ...{ exchangeGrant, records: store.tokens, sealer, now: () => clock.now },
+      subjectTokenFor: () => ({ value: 'subject', expiresAt: 9e15, renewAt: 9e15 }),
+    })
+  return { clock, store, sealer, holder, calls, replica, wish: { holder, resource: 'ledger' } }
+}
+
+test('callers at once in one process share one exchange, and another replica finds its result', async (t) => {
+  const { calls, replica, wish } = await setUp(t)
+  const renew = replica()
+  const tokens = await Promise.all([renew(wish), renew(wish), renew(wish)])
+  tokens.push(await replica()(wish))
+  assert.deepEqual(new Set(tokens.map(({ value }) => value)), new Set(['at-1']))
+  assert.deepEqual(calls, [{ resource: 'ledger', subjectToken: 'subject', claims: undefined }])
+})
+
+test('a rejected token is exchanged anew, with the claims that are asked for, and remembers when', async (t) => {
+  const { calls, clock, replica, wish } = await setUp(t)
+  await replica()(wish)
+  const token = await replica()({ ...wish, rejected: 'at-1', claims: '{"access_token":{}}' })
+  assert.deepEqual([token.value, token.forcedAt], ['at-2', clock.now])
+  assert.equal(calls[1]?.claims, '{"access_token":{}}')
+})
+
+test('a refusal is remembered for a while and ends nothing', async (t) => {
+  const error = new BffError('reauthentication_required', 'MFA')
+  const { calls, clock, replica, store, wish } = await setUp(t, () => Promise.reject(error))
+  const renew = replica()
+  for (let call = 0; call < 3; call += 1) await assert.rejects(renew(wish), error)
+  assert.equal(calls.length, 1)
+  clock.now += 6_000
+  await assert.rejects(renew(wish), error)
+  assert.equal(calls.length, 2)
+  assert.ok(await store.sessions.read(wish.holder.hash, { slide: false }))
+})
+
+test('a session that ends while its token is exchanged gets none', async (t) => {
+  const answer = Promise.withResolvers<{ accessToken: string; obtainedAt: number; expiresAt: number }>()
+  const asked = Promise.withResolvers<void>()
+  const { replica, store, wish } = await setUp(t, () => {
+    asked.resolve()
+    return answer.promise
+  })
+  const call = replica()(wish)
+  await asked.promise
+  await store.sessions.end(wish.holder.hash)
+  answer.resolve({ accessToken: 'late', obtainedAt: 0, expiresAt: 9e15 })
+  await assert.rejects(call, (error) => error instanceof BffError && error.code === 'session_required')
+  assert.equal(await store.tokens.read(wish.holder.hash), undefined)
+})
