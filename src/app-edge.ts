@@ -54,7 +54,7 @@ export function composePublic(rooms: Rooms) {
     clientIp: clientAddress,
   })
   const upstreams = createUpstreams(config.routes)
-  const stepUps = createStepUps({ ...sealedLogins(rooms), loginPath: `${basePath}/login` })
+  const stepUps = createStepUps({ ...sealedLogins(rooms), loginPath: `${basePath}/login`, now: rooms.now })
   const requireSameOrigin = createSameOriginGuard({ publicUrl, allowedOrigins })
   const passage = {
     match: compileRoutes(config.routes),

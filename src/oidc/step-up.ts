@@ -7,6 +7,7 @@ export type AskedStepUp = { readonly stepUp: StepUp; readonly sub: string }
 
 /** The session that is asked to step up. */
 export type SteppingSession = {
+  readonly hash: string
   readonly claims: { readonly sub: string }
   /** Fingerprints of the step-ups that its sign-in was for. */
   readonly steppedUp?: readonly string[]
@@ -18,16 +19,34 @@ export type StepUpsDeps = {
   readonly open: (secret: string, sealed: string) => string | undefined
   /** The path of `B/login`. */
   readonly loginPath: string
+  readonly now: () => number
 }
 
 const LIFETIME_MS = 15 * 60_000
+const SHARED_MS = 10_000
+const MAX_RECENT = 10_000
 
 /** Step-ups on their way through the browser as an opaque handle: what is asked for stays on our side. */
-export function createStepUps({ records, seal, open, loginPath }: StepUpsDeps) {
-  /** A refusal that is remembered is thrown to many callers: they share its handle. */
-  const urls = new WeakMap<BffError, Promise<string>>()
+export function createStepUps({ records, seal, open, loginPath, now }: StepUpsDeps) {
+  /** Refusals come in crowds: for a few seconds, those of one session for one step-up share a handle. */
+  const recent = new Map<string, { readonly at: number; readonly url: Promise<string> }>()
 
-  async function urlFor(asked: AskedStepUp): Promise<string> {
+  function urlFor(asked: AskedStepUp, session: SteppingSession): Promise<string> {
+    const key = session.hash + stepUpFingerprint(asked.stepUp)
+    for (const [oldest, { at }] of recent) {
+      if (recent.size < MAX_RECENT && now() < at + SHARED_MS) break
+      recent.delete(oldest)
+    }
+    const found = recent.get(key)
+    if (found) return found.url
+    const url = newUrl(asked)
+    recent.set(key, { at: now(), url })
+    // One that could not be stored leads nowhere.
+    url.catch(() => recent.delete(key))
+    return url
+  }
+
+  async function newUrl(asked: AskedStepUp): Promise<string> {
     const handle = randomBytes(32).toString('base64url')
     await records.put(hashed(handle), seal(handle, JSON.stringify(asked)), LIFETIME_MS)
     return `${loginPath}?challenge=${handle}`
@@ -46,10 +65,8 @@ export function createStepUps({ records, seal, open, loginPath }: StepUpsDeps) {
           details: { reason: 'step_up_did_not_help' },
         })
       }
-      const url = urls.get(error) ?? urlFor({ stepUp, sub: session.claims.sub })
-      urls.set(error, url)
       return new BffError(error.code, error.message, {
-        details: { ...error.details, login_url: await url },
+        details: { ...error.details, login_url: await urlFor({ stepUp, sub: session.claims.sub }, session) },
         retryAfterSeconds: error.retryAfterSeconds,
       })
     },

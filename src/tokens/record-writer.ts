@@ -13,8 +13,8 @@ export type RecordWriterDeps = {
 
 /** The writes of one spend of a refresh token, in order, each fenced by the version before it. */
 export type RecordWriter = {
-  /** Marks the refresh token as about to be spent; only then may it be offered. Rejects if somebody else was first. */
-  begin(owner: string): Promise<void>
+  /** Marks the refresh token as about to be spent; only then may it be offered. False if somebody else was first. */
+  begin(owner: string): Promise<boolean>
   /** Stores a rotated refresh token, and with it ends the spend: what the record then holds is not spent. */
   keepRefreshToken(refreshToken: string): Promise<void>
   /** Stores the access token, and ends the spend if that has not happened yet. */
@@ -84,8 +84,8 @@ export function createRecordWriter(
         throw error
       })
       if (outcome === 'gone') throw new BffError('session_required', 'the session has ended')
-      if (outcome === 'superseded') throw superseded()
-      version += 1
+      if (outcome === 'written') version += 1
+      return outcome === 'written'
     },
     keepRefreshToken(refreshToken) {
       rotatedTo = refreshToken

@@ -64,9 +64,10 @@ export function createRejections({ renew, stored, now }: RejectionsDeps) {
 
   function force(key: string, wish: Wish & { rejected: string }): Promise<StoredAccessToken> {
     const result = renew(wish)
-    for (const oldest of forced.size >= MAX_HELD ? forced.keys() : []) {
+    // Oldest first, as a Map keeps them: no token outstays its minute here.
+    for (const [oldest, { at }] of forced) {
+      if (forced.size < MAX_HELD && now() < at + FORCED_EVERY_MS) break
       forced.delete(oldest)
-      break
     }
     forced.delete(key)
     forced.set(key, { rejected: wish.rejected, at: now(), result })

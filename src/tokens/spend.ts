@@ -50,24 +50,32 @@ const LOOK_EVERY_MS = 50
  */
 export async function spendRefreshToken(deps: SpendDeps, spending: Spending): Promise<StoredAccessToken> {
   const { holder, resource, owner, hold } = spending
-  const before = await afterOpenSpend(deps, holder)
-  const brought = spending.settledIn(before)
-  if (brought) return brought
-  const refreshToken = requireRefreshToken(deps, spending, before)
-  const record = createRecordWriter(deps, { holder, version: before.version, hold })
-  await record.begin(owner)
-  const { keepRefreshToken: keep } = record
-  const outcome = await deps.refreshGrant({ refreshToken, resource, keep, claims: spending.claims })
-  return actOn(deps, spending, { outcome, record, forcedAt: spending.forcedAt(before) })
+  for (;;) {
+    const before = await afterOpenSpend(deps, holder)
+    const brought = spending.settledIn(before)
+    if (brought) return brought
+    const refreshToken = requireRefreshToken(deps, spending, before)
+    const record = createRecordWriter(deps, { holder, version: before.version, hold })
+    // Our lock is lost and somebody else was first: that spend is waited for, like any other.
+    if (!(await record.begin(owner))) continue
+    const { keepRefreshToken: keep } = record
+    const outcome = await deps.refreshGrant({ refreshToken, resource, keep, claims: spending.claims })
+    return actOn(deps, spending, { outcome, record, forcedAt: spending.forcedAt(before) })
+  }
 }
 
 /** The record, once no spend of somebody else is open in it, or its owner had time enough. */
 async function afterOpenSpend({ records, waiting }: SpendDeps, { hash }: TokenHolder): Promise<SealedTokens> {
-  const givesUpAt = waiting.elapsedMs() + OPEN_SPEND_GRACE_MS
+  let open: { readonly mark: string; readonly until: number } | undefined
   for (;;) {
     const record = await records.read(hash)
     if (!record) throw new BffError('session_required', 'the session ended while its token was renewed')
-    if (!record.spend?.startsWith('open:') || waiting.elapsedMs() >= givesUpAt) return record
+    if (!record.spend?.startsWith('open:')) return record
+    // Each owner's time begins when its mark is first seen: our own slowness is not held against it.
+    if (open?.mark !== record.spend) {
+      open = { mark: record.spend, until: waiting.elapsedMs() + OPEN_SPEND_GRACE_MS }
+    }
+    if (waiting.elapsedMs() >= open.until) return record
     await waiting.pause(LOOK_EVERY_MS)
   }
 }
