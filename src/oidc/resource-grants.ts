@@ -95,7 +95,8 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
 /** The reaction to a failed grant, or what else came in place of a token. */
 export function outcomeOf({ error, answer }: FailedGrant, react = reactionTo): GrantOutcome {
   if (answer && answer.status !== 200) return react(answer)
-  return error.code === 'provider_unavailable' ? 'retry_later' : 'unusable_answer'
+  // Anything else is not the provider's doing: its answer could not be kept, because the user signed out, for example.
+  return error.code === 'provider_rejected' ? 'unusable_answer' : 'retry_later'
 }
 
 /** The resource of that name. Throws: no token is even offered for a resource that the config does not know. */

@@ -17,7 +17,7 @@ export type RecordWriter = {
   begin(owner: string): Promise<boolean>
   /** Stores a rotated refresh token, and with it ends the spend: what the record then holds is not spent. */
   keepRefreshToken(refreshToken: string): Promise<void>
-  /** Stores the access token, and ends the spend if that has not happened yet. */
+  /** Stores the access token unless somebody took over, and ends the spend if that has not happened yet. */
   keepAccessToken(resource: string, token: StoredAccessToken): Promise<void>
   /** Ends the spend without a token. */
   end(mark: 'ended' | 'lost'): Promise<void>
@@ -51,6 +51,8 @@ export function createRecordWriter(
       version += 1
       return
     }
+    // An access token that is not stored is no less good: its caller gets it, and the next caller renews.
+    if (outcome === 'superseded' && change.accessToken) return
     if (outcome === 'superseded') throw superseded()
     // The user signed out while the provider answered: nobody may use what it gave (attack case G15).
     if (rotatedTo) await deps.revoke(rotatedTo)

@@ -24,9 +24,9 @@ export type Aftermath = {
   readonly heapGrowth: number
 }
 
-/** A circuit breaker that opened several times in a row pauses up to 30 s. */
-const RECOVERY_MS = 75_000
-const QUIET_MS = 30_000
+/** A circuit breaker that opened several times in a row pauses for 8 s or so. */
+const RECOVERY_MS = 45_000
+const QUIET_MS = 15_000
 const ASKED_AT_ONCE = 8
 const RETRY_MS = 500
 /** Compiled code, copies of sessions, metrics; what leaks in a storm is more, or grows with its length. */

@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util'
 import { failuresOf, tableOf, timelinesOf } from './report.ts'
 import { runChaos } from './run.ts'
 
-const USAGE = `usage: npm run chaos -- [--seed N] [--seconds 60] [--sessions 50] [--rate 60] [--never-again] [--show CAUSE]
+const USAGE = `usage: npm run chaos -- [--seed N] [--seconds 60] [--sessions 50] [--rate 80] [--never-again] [--show CAUSE]
 
   Three replicas on one Redis, users, and a provider that ends a grant when a refresh token comes twice; replicas and
   Redis are killed and frozen, answers of the provider dropped and delayed. Fails when a token was used twice or a
@@ -21,7 +21,7 @@ async function main(): Promise<number> {
       seed: { type: 'string' },
       seconds: { type: 'string', default: '60' },
       sessions: { type: 'string', default: '50' },
-      rate: { type: 'string', default: '60' },
+      rate: { type: 'string', default: '80' },
       'never-again': { type: 'boolean', default: false },
       show: { type: 'string' },
       help: { type: 'boolean', default: false },
@@ -37,7 +37,7 @@ async function main(): Promise<number> {
   const interrupted = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => {
-      interrupted.abort(new Error(`ended by ${signal}`))
+      interrupted.abort()
       // A second one, or a clean-up that hangs, ends us at once; every child is killed at our exit.
       process.once(signal, () => process.exit(1))
     })
@@ -55,4 +55,8 @@ async function main(): Promise<number> {
   return failures.length === 0 ? 0 : 1
 }
 
-process.exit(await main())
+process.exitCode = await main().catch((error) => {
+  console.error(error instanceof Error && error.name === 'AbortError' ? 'interrupted' : error)
+  return 1
+})
+process.exit()

@@ -1,23 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { bindToGrants, type Grants } from '../../src/tokens/bound-sealing.ts'
-import { createSealing, type Sealing } from '../../src/tokens/sealed.ts'
-import { sessionKey } from '../kit/cloakroom-config.ts'
-import { startRedis } from '../kit/redis.ts'
-import { writeReplicaConfig } from '../kit/replica.ts'
-import { type RotatingProvider, startRotatingProvider } from '../kit/rotating-provider.ts'
 import { examineAftermath } from './aftermath.ts'
 import { readAppendOnlyFile } from './append-only-file.ts'
 import { createCrowd } from './crowd.ts'
 import { createDisturbances } from './disturbances.ts'
-import { startFleet } from './fleet.ts'
-import { audienceOf, type GuardedApis, RESOURCES, startGuardedApis } from './guarded-apis.ts'
 import { holdInquest } from './losses.ts'
-import { createRefreshLedger } from './refresh-ledger.ts'
 import type { ChaosReport } from './report.ts'
+import { openScene, PROVIDER_TIMEOUT_MS, RESPONSE_MS, type SceneOptions, TOKEN_SECONDS } from './scene.ts'
 import { seededRandom } from './seeded-random.ts'
 import { createViolations } from './violations.ts'
-import { APP } from './visitors.ts'
-import { createWeather } from './weather.ts'
 
 /** What one run is like. */
 export type ChaosOptions = {
@@ -34,19 +24,9 @@ export type ChaosOptions = {
   readonly signal?: AbortSignal
 }
 
-const TOKEN_SECONDS = 3
-const PROVIDER_TIMEOUT_MS = 1_000
-/** `timeout.response` of every route: nobody may wait longer for any answer. */
-const RESPONSE_MS = 30_000
-const REPLICAS = ['a', 'b', 'c']
 const REFILL_MS = 500
-/** Acknowledged writes survive a kill, and can be read afterwards with the second they were made in. */
-const DURABLE = [
-  ...['--appendonly', 'yes', '--appendfsync', 'always'],
-  ...['--aof-timestamp-enabled', 'yes', '--auto-aof-rewrite-percentage', '0'],
-]
 
-/** Plays one run from an empty machine to an empty machine. Rejects only when it cannot even be played. */
+/** Plays one run and leaves nothing running behind. Rejects only when it cannot be played, or `signal` ends it. */
 export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
   const cleanUps: (() => unknown)[] = []
   try {
@@ -56,103 +36,60 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
   }
 }
 
-async function play(options: ChaosOptions, after: (cleanUp: () => unknown) => void): Promise<ChaosReport> {
-  const random = seededRandom(options.seed)
+async function play(options: ChaosOptions, after: SceneOptions['after']): Promise<ChaosReport> {
+  const { seed, sessions, requestsPerSecond, reuses, pace } = options
+  const random = seededRandom(seed)
   const violations = createViolations()
   const violation = violations.add
-  const provider = await startRotatingProvider({
-    control: { interactive: true, accessTokenSeconds: TOKEN_SECONDS },
-  })
-  after(() => provider.close())
-  const weather = createWeather(random.branch('weather'), PROVIDER_TIMEOUT_MS)
-  const tokenPath = new URL(provider.endpoints.token).pathname
-  const ledger = createRefreshLedger({ tokenPath, chooseFault: weather.chooseFault })
-  provider.control.intercept = ledger.intercept
-  const redis = await startRedis({ args: DURABLE })
-  after(() => redis.stop())
-  const apis = await startGuardedApis(provider, violation)
-  after(() => apis.close())
-  const key = sessionKey()
-  const config = await writeReplicaConfig({
-    ...configOf(options, { apis, key, redisUrl: redis.url }),
-    provider: {
-      ...provider.settings,
-      // Each replica has an address of its own for it.
-      endpoints: { token: `\${TOKEN_ENDPOINT}` },
-      timeout: `${PROVIDER_TIMEOUT_MS}ms`,
-      reusesRefreshTokens: options.reuses,
-    },
-  })
-  after(() => config.remove())
-  const tokenEndpoint = provider.endpoints.token
-  const fleet = await startFleet(REPLICAS, { configFile: config.file, tokenEndpoint, violation })
-  after(() => fleet.destroy())
+  const scene = await openScene({ random, reuses, after, violation })
+  const { fleet, redis, ledger, weather, sealing } = scene
   const crowd = createCrowd({
-    ...{ size: options.sessions, requestsPerSecond: options.requestsPerSecond },
-    ...{ answerWithinMs: RESPONSE_MS, random: random.branch('crowd'), fleet, violation },
+    ...{ size: sessions, requestsPerSecond, answerWithinMs: RESPONSE_MS },
+    ...{ random: random.branch('crowd'), fleet, violation },
   })
   const disturbances = createDisturbances({
-    ...{ fleet, redis, weather, random: random.branch('disturbances'), pace: options.pace },
+    ...{ fleet, redis, weather, random: random.branch('disturbances'), pace },
   })
 
   await crowd.fill()
-  await storm(options, async (signal) => {
-    const refill = async () => {
-      while (!signal.aborted) {
-        await crowd.fill()
-        await delay(REFILL_MS)
-      }
-    }
-    await Promise.all([crowd.roam(signal), disturbances.run(signal), refill()])
-  })
-  options.signal?.throwIfAborted()
+  await duringStorm(options, [crowd.roam, disturbances.run, (signal) => refill(crowd, signal)])
   await crowd.fill()
   const tokenMs = TOKEN_SECONDS * 1000
   const aftermath = await examineAftermath({ crowd, fleet, redis, tokenMs, violation })
   const [, folder = ''] = await redis.cli('config', 'get', 'dir')
-  const [logged, undrained] = [violations.inLogs(fleet.lives), await fleet.stop()]
-  for (const text of [...logged, ...undrained]) violation(text)
+  for (const text of await fleet.stop()) violation(text)
+  for (const text of violations.inLogs(fleet.lives)) violation(text)
   const inquest = holdInquest({
-    ...{ ledger, visitors: crowd.everybody, sealing: sealingOf(key, provider), lives: fleet.lives },
-    ...{ outages: disturbances.outages, providerTimeoutMs: PROVIDER_TIMEOUT_MS },
-    written: await readAppendOnlyFile(folder),
+    ...{ ledger, visitors: crowd.everybody, sealing, lives: fleet.lives, outages: disturbances.outages },
+    ...{ providerTimeoutMs: PROVIDER_TIMEOUT_MS, written: await readAppendOnlyFile(folder) },
   })
   return {
     ...{ options, inquest, aftermath, outcomes: crowd.outcomes, latenciesMs: crowd.latenciesMs },
     ...{ presentations: ledger.presentations, faults: weather.struck, outages: disturbances.outages },
     ...{ kills: disturbances.kills(), storms: disturbances.storms(), present: crowd.present.length },
-    violations: [...violations.list, ...provider.violations],
+    violations: [...violations.list, ...scene.providerViolations],
   }
 }
 
-/** What opens the refresh tokens in the store, once their session's id is known. */
-function sealingOf(key: string, { issuer, clientId }: RotatingProvider): Sealing {
-  const grants = { provider: { issuer, clientId } as Grants['provider'], resources: {} }
-  return bindToGrants(createSealing([Buffer.from(key, 'base64url')]), grants)
-}
-
-function configOf(
-  { sessions: _sessions }: ChaosOptions,
-  { apis, key, redisUrl }: { apis: GuardedApis; key: string; redisUrl: string },
-) {
-  return {
-    publicUrl: APP,
-    session: { keys: [key], store: { type: 'redis', url: redisUrl } },
-    resources: Object.fromEntries(
-      RESOURCES.map((name) => [name, { resource: audienceOf(name), audience: audienceOf(name) }]),
-    ),
-    routes: RESOURCES.map((name) => ({
-      ...{ path: `/api/${name}`, id: name, resource: name, upstream: apis.url(name) },
-      timeout: { response: `${RESPONSE_MS}ms` },
-    })),
-  }
-}
-
-/** Runs `work` for as long as it is to last. */
-async function storm(
+/** Runs all of them side by side until the time is up, or one of them fails; resolves when every one has ended. */
+async function duringStorm(
   { seconds, signal }: ChaosOptions,
-  work: (signal: AbortSignal) => Promise<void>,
+  works: readonly ((signal: AbortSignal) => Promise<void>)[],
 ): Promise<void> {
-  const over = AbortSignal.any([AbortSignal.timeout(seconds * 1000), ...(signal ? [signal] : [])])
-  await work(over)
+  const failed = new AbortController()
+  const limits = [AbortSignal.timeout(seconds * 1000), failed.signal, ...(signal ? [signal] : [])]
+  const over = AbortSignal.any(limits)
+  const running = works.map((work) => work(over))
+  for (const one of running) one.catch(() => failed.abort())
+  await Promise.allSettled(running)
+  await Promise.all(running)
+  signal?.throwIfAborted()
+}
+
+/** Whoever lost a session comes back as somebody else. */
+async function refill(crowd: { fill(): Promise<void> }, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    await crowd.fill()
+    await delay(REFILL_MS)
+  }
 }

@@ -1,3 +1,4 @@
+import { lastBegun } from './observer.ts'
 import type { Run } from './run.ts'
 import type { Thread } from './schedule.ts'
 import { describeRecord, nameOf } from './world.ts'
@@ -43,19 +44,14 @@ function isRecordSafe({ world, configuration }: Run): boolean {
 }
 
 /** No lost write: the store ends with the provider's newest refresh token, and with nobody's spend open. */
-function flawsOfRecord({ world, schedule }: Run): string[] {
+function flawsOfRecord({ world }: Run): string[] {
   const { provider, record } = world
   const flaws: string[] = []
   if (provider.reuses() > 0) flaws.push('a rotated refresh token was offered again')
   if (record?.refreshToken !== provider.current())
     flaws.push(`the store holds ${describeRecord(world, record)}, the provider takes ${provider.current()}`)
-  const survives = schedule.threads.some(
-    ({ actor, outcome }) => !world.crashed.has(actor) && outcome?.includes('#'),
-  )
-  if (
-    record?.spend &&
-    (world.crashed.size === 0 || (survives && world.begun && !world.crashed.has(world.begun.actor)))
-  )
+  const begun = lastBegun(world)
+  if (record?.spend && (!begun || !world.crashed.has(begun.actor)))
     flaws.push(`a mark stays: ${describeRecord(world, record)}`)
   return flaws
 }

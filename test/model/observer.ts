@@ -5,10 +5,10 @@ import { nameOf, type Spend, type World } from './world.ts'
 /** What must hold at every single step; anything else goes to `world.violations`. */
 export function noteRequest(world: World, refreshToken: string, by: Thread): void {
   const earlier = world.spends.get(refreshToken)
-  if (earlier && !isExcused(world, earlier)) {
+  if (earlier && !isExcused(world, earlier, by)) {
     world.violations.push(`${refreshToken} is spent by ${nameOf(earlier.by)} and again by ${nameOf(by)}`)
   }
-  world.spends.set(refreshToken, { by, atPause: world.clock.pauses, isLost: false })
+  world.spends.set(refreshToken, { by, isLost: false })
 }
 
 type Written = {
@@ -23,14 +23,27 @@ export function noteWrite(world: World, { writer, change, before, outcome }: Wri
   if (outcome !== 'written') return
   if (!before) world.violations.push(`${nameOf(writer)} writes to a session that has ended`)
   if (change.spend?.startsWith('open:')) {
-    world.begun = writer
-  } else if (world.begun !== writer) {
-    const begun = world.begun ? nameOf(world.begun) : 'nobody'
-    world.violations.push(`${nameOf(writer)} changes the record although ${begun} has begun a spend since`)
+    world.begun.delete(writer)
+    world.begun.set(writer, world.clock.pauses)
+  } else if (lastBegun(world) !== writer) {
+    const begun = lastBegun(world)
+    const other = begun ? nameOf(begun) : 'nobody'
+    world.violations.push(`${nameOf(writer)} changes the record although ${other} has begun a spend since`)
   }
 }
 
-/** A retry that nothing can avoid: nobody will ever know, or did know in time, what became of the earlier spend. */
-function isExcused({ isStrict, crashed, clock }: World, earlier: Spend): boolean {
-  return !isStrict && (crashed.has(earlier.by.actor) || earlier.isLost || clock.pauses > earlier.atPause)
+/**
+ * A second spend that nothing can avoid: nobody will ever know what became of the first, or one of the two was paused
+ * between its beginning and its request for so long that the other had to take it for dead. No fence is at the provider.
+ */
+function isExcused({ isStrict, crashed, clock, begun }: World, earlier: Spend, by: Thread): boolean {
+  const wasPaused = (thread: Thread) => clock.pauses > (begun.get(thread) ?? 0)
+  return (
+    !isStrict && (crashed.has(earlier.by.actor) || earlier.isLost || wasPaused(earlier.by) || wasPaused(by))
+  )
+}
+
+/** Whose spend was begun last. */
+export function lastBegun({ begun }: World): Thread | undefined {
+  return [...begun.keys()].at(-1)
 }

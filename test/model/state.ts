@@ -33,8 +33,10 @@ function describeWorld({ world, faultsLeft }: Run): string {
   const parts: unknown[] = [describeRecord(world, world.record), Object.values(faultsLeft), clock.leaps]
   if (lock) parts.push('locked by', world.owners.get(lock.owner), lock.atLeap)
   parts.push(provider.current(), provider.isDead(), provider.reuses())
-  for (const [token, { by, isLost, atPause }] of spends) parts.push(token, nameOf(by), isLost, atPause)
-  parts.push(world.begun && nameOf(world.begun), [...crashed], world.isTokenLost)
+  for (const [token, { by, isLost }] of spends) parts.push(token, nameOf(by), isLost)
+  const begun = [...world.begun].map(([thread, pauses]) => [nameOf(thread), pauses])
+  parts.push(clock.pauses > 0 ? begun : begun.at(-1))
+  parts.push([...crashed], world.isTokenLost)
   return parts.join(' ')
 }
 

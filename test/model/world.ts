@@ -16,7 +16,7 @@ export type Mutation = {
 }
 
 /** One spend of a refresh token, as the provider saw it. */
-export type Spend = { readonly by: Thread; readonly atPause: number; isLost: boolean }
+export type Spend = { readonly by: Thread; isLost: boolean }
 
 /** All that the replicas share, and what an observer of everything knows beside it. */
 export type World = {
@@ -29,6 +29,8 @@ export type World = {
   readonly provider: ProviderModel
   /** The last spend of each refresh token. */
   readonly spends: Map<string, Spend>
+  /** Who has begun a spend, in that order, and how many pauses there had been. */
+  readonly begun: Map<Thread, number>
   /** Names of lock owners, by their random ids. */
   readonly owners: Map<string, string>
   readonly crashed: Set<string>
@@ -36,8 +38,6 @@ export type World = {
   /** The token record as it is now; undefined once the session has ended. */
   record: SealedTokens | undefined
   lock: { readonly owner: string; readonly atLeap: number; readonly until: number } | undefined
-  /** Whose spend was begun last. */
-  begun: Thread | undefined
   /** A crashed replica took the newest refresh token with it. */
   isTokenLost: boolean
 }
@@ -62,12 +62,12 @@ export async function createWorld({ mutation = {}, isStrict = false }: WorldOpti
     tokens: mutation.store?.(store.tokens) ?? store.tokens,
     provider: createProviderModel(),
     spends: new Map(),
+    begun: new Map(),
     owners: new Map(),
     crashed: new Set(),
     violations: [],
     record: await store.tokens.read(HOLDER.hash),
     lock: undefined,
-    begun: undefined,
     isTokenLost: false,
   }
 }
