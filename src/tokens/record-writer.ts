@@ -103,7 +103,8 @@ export function createRecordWriter(
   }
 }
 
-function superseded(): BffError {
+/** `provider_unavailable`, for a moment: another replica has this session's refresh token. */
+export function superseded(): BffError {
   return new BffError('provider_unavailable', 'another replica took over this refresh', {
     retryAfterSeconds: 1,
   })

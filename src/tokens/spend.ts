@@ -1,6 +1,6 @@
 import { BffError } from '../errors.ts'
 import type { SealedTokens, TokenRecords } from '../store/port.ts'
-import { createRecordWriter, type RecordWriter } from './record-writer.ts'
+import { createRecordWriter, type RecordWriter, superseded } from './record-writer.ts'
 import type { RefreshGrant, RefreshGrantOutcome } from './refresh-grant.ts'
 import {
   type StoredAccessToken,
@@ -43,25 +43,36 @@ export type Spending = {
 /** So long whoever began a spend gets to bring the answer in, once its lock has passed to us. */
 const OPEN_SPEND_GRACE_MS = 2_000
 const LOOK_EVERY_MS = 50
+/** So often somebody may be first before the caller is told to come back. */
+const BEGINNINGS = 3
 
 /**
  * Spends the refresh token once: marked first, the rotated one stored, and the mark removed with it, before anything
  * else happens to the answer. Whoever finds the mark knows that the token may be spent.
  */
 export async function spendRefreshToken(deps: SpendDeps, spending: Spending): Promise<StoredAccessToken> {
-  const { holder, resource, owner, hold } = spending
-  for (;;) {
-    const before = await afterOpenSpend(deps, holder)
-    const brought = spending.settledIn(before)
-    if (brought) return brought
-    const refreshToken = requireRefreshToken(deps, spending, before)
-    const record = createRecordWriter(deps, { holder, version: before.version, hold })
-    // Our lock is lost and somebody else was first: that spend is waited for, like any other.
-    if (!(await record.begin(owner))) continue
-    const { keepRefreshToken: keep } = record
-    const outcome = await deps.refreshGrant({ refreshToken, resource, keep, claims: spending.claims })
-    return actOn(deps, spending, { outcome, record, forcedAt: spending.forcedAt(before) })
+  for (let tries = 0; tries < BEGINNINGS; tries++) {
+    const token = await spendUnlessSuperseded(deps, spending)
+    if (token) return token
   }
+  throw superseded()
+}
+
+/** Undefined when our lock was lost and somebody else began first: that spend is to be waited for, like any other. */
+async function spendUnlessSuperseded(
+  deps: SpendDeps,
+  spending: Spending,
+): Promise<StoredAccessToken | undefined> {
+  const { holder, resource, owner, hold } = spending
+  const before = await afterOpenSpend(deps, holder)
+  const brought = spending.settledIn(before)
+  if (brought) return brought
+  const refreshToken = requireRefreshToken(deps, spending, before)
+  const record = createRecordWriter(deps, { holder, version: before.version, hold })
+  if (!(await record.begin(owner))) return undefined
+  const { keepRefreshToken: keep } = record
+  const outcome = await deps.refreshGrant({ refreshToken, resource, keep, claims: spending.claims })
+  return actOn(deps, spending, { outcome, record, forcedAt: spending.forcedAt(before) })
 }
 
 /** The record, once no spend of somebody else is open in it, or its owner had time enough. */

@@ -94,7 +94,7 @@ const isWait = ({ kind }: Pick<Step, 'kind'>) => kind === 'poll' || kind === 'de
 export function isEnabled({ world }: Run, { kind, label, dueAt, thread }: Step): boolean {
   if (!isWait({ kind }) || dueAt <= world.clock.ms) return true
   if (kind === 'deadline') return false
-  if (label === 'retry' || (label === 'lock' && !isLocked(world))) return true
+  if (label === 'retry' || label === 'other' || (label === 'lock' && !isLocked(world))) return true
   return thread.lastRead !== describeRecord(world, world.record)
 }
 

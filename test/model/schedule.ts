@@ -153,7 +153,7 @@ function learnAt(clock: Clock) {
     const told = fault ? `${result} [${fault}]` : result
     history.push(`${kind} ${label} ${told} @${clock.leaps}`)
     if (kind === 'poll') {
-      path.length -= label === 'lock' ? 2 : 1
+      path.length -= ROUNDS[label] ?? 0
       reachedAt.length = Math.min(reachedAt.length, path.length + 1)
       thread.lastRead = ''
       return told
@@ -164,9 +164,12 @@ function learnAt(clock: Clock) {
   }
 }
 
+/** How many steps one round of each kind of polling takes. */
+const ROUNDS: Readonly<Record<string, number>> = { lock: 2, record: 1, retry: 1 }
+
 function whatIsPolled({ path }: Thread): string {
-  if (path.at(-1) !== 'read') return 'retry'
-  return path.at(-2) === 'lock false' ? 'lock' : 'record'
+  if (path.at(-1) === 'read') return path.at(-2) === 'lock false' ? 'lock' : 'record'
+  return path.at(-1)?.startsWith('write fails') ? 'retry' : 'other'
 }
 
 function newThread(who: Pick<Thread, 'actor' | 'wish' | 'resource'>): Thread {
