@@ -18,6 +18,7 @@ export function flawsAtEnd(run: Run): string[] {
   return [
     ...callers.flatMap((thread) => flawsOfAnswer(thread)),
     ...(isUndisturbed(run) ? callers.flatMap(flawsOfUndisturbedAnswer) : []),
+    ...needlessRefreshes(run),
     ...(isRecordSafe(run) ? flawsOfRecord(run) : []),
     ...(run.configuration.hasSignOut ? flawsAfterSignOut(run) : []),
   ]
@@ -29,6 +30,15 @@ function flawsOfAnswer(thread: Thread): string[] {
   if (outcome === undefined) return [`${nameOf(thread)} is never answered`]
   if (CALLERS_ARE_TOLD.includes(outcome) || isOwnToken(thread)) return []
   return [`${nameOf(thread)} is answered with ${outcome}`]
+}
+
+/** A refresh is paid for once: who comes later finds its token in the store. */
+function needlessRefreshes({ world, configuration, schedule }: Run): string[] {
+  if (configuration.hasSignOut || Object.keys({ ...configuration.faults }).length > 0) return []
+  const resources = new Set(schedule.threads.map(({ resource }) => resource))
+  return [...resources]
+    .filter((resource) => world.provider.issued(resource) > 1)
+    .map((resource) => `${resource} is refreshed more than once`)
 }
 
 /** Nothing but, perhaps, an expired lock has come between. */

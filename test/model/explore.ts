@@ -1,6 +1,8 @@
+import { choicesOf } from './choices.ts'
+import type { Configuration, Precision } from './configuration.ts'
 import { flawsAtEnd } from './end-check.ts'
-import { type Choice, type Configuration, choicesOf, type Run, startRun } from './run.ts'
-import { fingerprint, type Precision, symmetriesOf } from './state.ts'
+import { type Run, startRun } from './run.ts'
+import { fingerprint, outcomeOf, symmetriesOf } from './state.ts'
 
 /** A schedule that ends in something that must not happen. */
 export type CounterExample = { readonly flaws: readonly string[]; readonly schedule: readonly string[] }
@@ -26,6 +28,9 @@ export type ExploreOptions = {
 
 type Path = readonly number[]
 
+/** A run that takes more steps than this will not end. */
+const MAX_STEPS = 300
+
 /**
  * Explores every interleaving of a configuration: each path of choices is run from the start over the real code, and
  * a state that has been seen is not continued again.
@@ -36,16 +41,17 @@ export async function explore(
 ): Promise<Exploration> {
   const startedAt = performance.now()
   const search = createSearch(configuration, options)
-  const rejections: unknown[] = []
-  const onRejection = (reason: unknown) => rejections.push(reason)
-  process.on('unhandledRejection', onRejection)
-  let found: Path | undefined
+  const { stackTraceLimit } = Error
+  process.on('unhandledRejection', search.onRejection)
+  // Nobody reads the stack of an error that was meant to happen, and it is dear.
+  Error.stackTraceLimit = 0
   try {
-    while (!found && search.hasMore()) found = await search.runNext(() => rejections.length > 0)
-    const counterExample = found && (await retell(configuration, found, rejections))
+    let counterExample: CounterExample | undefined
+    while (!counterExample && search.hasMore()) counterExample = await search.runNext()
     return { ...search.seen(), ms: performance.now() - startedAt, counterExample }
   } finally {
-    process.off('unhandledRejection', onRejection)
+    Error.stackTraceLimit = stackTraceLimit
+    process.off('unhandledRejection', search.onRejection)
   }
 }
 
@@ -53,57 +59,69 @@ function createSearch(
   configuration: Configuration,
   { order = 'depth', precision = 'merged' }: ExploreOptions,
 ) {
-  const renamings = precision === 'exact' ? [new Map()] : symmetriesOf(configuration.wishes)
+  const symmetries = symmetriesOf(configuration.wishes)
   const states = new Set<string>()
   const outcomes = new Set<string>()
+  const rejections: string[] = []
   const open: Path[] = [[]]
-  let head = 0
+  let next = 0
   const counts = { runs: 0, transitions: 0, ends: 0, longest: 0 }
 
-  /** Runs one path, goes on from its end while there is something new, and returns a path that ends badly. */
-  async function runNext(isRejected: () => boolean): Promise<Path | undefined> {
-    const path = [...(order === 'depth' ? open.pop()! : open[head++]!)]
-    const run = await replay(configuration, path)
+  async function runNext(): Promise<CounterExample | undefined> {
+    const path = [...(order === 'depth' ? open.pop()! : open[next++]!)]
+    const run = await replay(configuration, path, { precision })
     counts.runs += 1
+    const isBad = await goOn(run, path)
+    counts.longest = Math.max(counts.longest, path.length)
+    await run.world.store.close()
+    return isBad ? retell(configuration, path, { precision, rejections }) : undefined
+  }
+
+  /** Goes on from a path's end while there is something new; true at something that must not happen. */
+  async function goOn(run: Run, path: number[]): Promise<boolean> {
     for (;;) {
       counts.transitions += 1
-      if (run.world.violations.length > 0 || isRejected()) return path
-      const state = fingerprint(run, renamings, precision)
-      if (states.has(state)) break
+      if (run.world.violations.length + rejections.length > 0 || path.length > MAX_STEPS) return true
+      const state = fingerprint(run, precision === 'exact' ? symmetries.slice(0, 1) : symmetries)
+      if (states.has(state)) return false
       states.add(state)
       const choices = choicesOf(run)
       if (choices.length === 0) {
         counts.ends += 1
-        outcomes.add(outcomesOf(run))
-        if (flawsAtEnd(run).length > 0) return path
-        break
+        outcomes.add(outcomeOf(run, symmetries))
+        return flawsAtEnd(run).length > 0
       }
-      const first = order === 'depth' ? 1 : 0
-      for (let i = choices.length - 1; i >= first; i--)
-        open.push([...path, order === 'depth' ? i : choices.length - 1 - i])
-      if (order === 'breadth') break
+      const others = choices.map((_, index) => [...path, index])
+      if (order === 'breadth') {
+        open.push(...others)
+        return false
+      }
+      open.push(...others.slice(1).reverse())
       path.push(0)
       await choices[0]!.happen()
     }
-    counts.longest = Math.max(counts.longest, path.length)
-    await run.world.store.close()
-    return undefined
   }
 
   return {
     runNext,
-    hasMore: () => head < open.length,
+    hasMore: () => next < open.length,
     seen: () => ({ ...counts, states: states.size, outcomes }),
+    onRejection: (reason: unknown) => void rejections.push(`unhandled rejection: ${reason}`),
   }
 }
 
-async function replay(configuration: Configuration, path: Path, told?: string[]): Promise<Run> {
-  const run = await startRun(configuration)
+/** Runs one path of choices from the start. */
+export async function replay(
+  configuration: Configuration,
+  path: Path,
+  { precision = 'merged', told }: { precision?: Precision; told?: string[] },
+): Promise<Run> {
+  const run = await startRun(configuration, precision)
   for (const index of path) {
-    const choice: Choice | undefined = choicesOf(run)[index]
-    if (!choice) throw new Error('the same choices led elsewhere: the code is not deterministic')
+    const choice = choicesOf(run)[index]
+    if (!choice) throw new Error('the same choices led elsewhere: something is not deterministic')
     const result = await choice.happen()
-    told?.push(`${choice.label} → ${result}`)
+    told?.push(`${choice.label()} → ${result}`)
   }
   return run
 }
@@ -111,19 +129,12 @@ async function replay(configuration: Configuration, path: Path, told?: string[])
 async function retell(
   configuration: Configuration,
   path: Path,
-  rejections: unknown[],
+  { precision, rejections }: { precision: Precision; rejections: readonly string[] },
 ): Promise<CounterExample> {
   const schedule: string[] = []
-  const run = await replay(configuration, path, schedule)
+  const run = await replay(configuration, path, { precision, told: schedule })
   await run.world.store.close()
+  const endless = path.length > MAX_STEPS ? ['there is no end to it'] : []
   const atEnd = choicesOf(run).length === 0 ? flawsAtEnd(run) : []
-  const unhandled = rejections.map((reason) => `unhandled rejection: ${reason}`)
-  return { flaws: [...new Set([...run.world.violations, ...unhandled, ...atEnd])], schedule }
-}
-
-function outcomesOf({ schedule, world }: Run): string {
-  const answers = schedule.threads.map(({ actor, outcome = '' }) =>
-    world.crashed.has(actor) ? 'crashed' : outcome.replace(/#\d+/, ''),
-  )
-  return answers.join(' ')
+  return { flaws: [...run.world.violations, ...rejections, ...endless, ...atEnd], schedule }
 }

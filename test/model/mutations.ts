@@ -1,11 +1,23 @@
 import type { SealedTokens, TokenRecords, TokenWrite } from '../../src/store/port.ts'
-import type { Mutation } from './world.ts'
+import type { Mutation } from './configuration.ts'
 
 /** The store takes every write, whatever version it names. */
 export const ignoredVersion: Mutation = {
   store: (tokens) => ({
     ...tokens,
     async write(hash, change) {
+      const expectedVersion = (await tokens.read(hash))?.version ?? change.expectedVersion
+      return tokens.write(hash, { ...change, expectedVersion })
+    },
+  }),
+}
+
+/** A beginning is fenced by its version, the writes after it are not. */
+export const unfencedWrites: Mutation = {
+  store: (tokens) => ({
+    ...tokens,
+    async write(hash, change) {
+      if (change.spend?.startsWith('open:')) return tokens.write(hash, change)
       const expectedVersion = (await tokens.read(hash))?.version ?? change.expectedVersion
       return tokens.write(hash, { ...change, expectedVersion })
     },
@@ -85,13 +97,3 @@ export const noLookUnderLock: Mutation = {
     } satisfies TokenRecords
   },
 }
-
-/** Several at once. */
-export function both(one: Mutation, other: Mutation): Mutation {
-  return {
-    store: (tokens) => (other.store ?? same)((one.store ?? same)(tokens)),
-    replica: (records) => (other.replica ?? same)((one.replica ?? same)(records)),
-  }
-}
-
-const same = (records: TokenRecords): TokenRecords => records

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
 import { createTokens } from '../../src/tokens/tokens.ts'
 import { epochOf } from './clock.ts'
+import type { Mutation } from './configuration.ts'
 import type { Schedule } from './schedule.ts'
 import { scheduledEnd, scheduledGrant, scheduledRecords, scheduledRevoke } from './stubs.ts'
-import type { Mutation, World } from './world.ts'
+import { rejectedToken, type World } from './world.ts'
 
 /** One replica's tokens room, composed as in production, with every wait and every call in the schedule's hand. */
 export function createReplica(world: World, schedule: Schedule, mutation: Mutation = {}) {
@@ -34,6 +35,15 @@ export function createReplica(world: World, schedule: Schedule, mutation: Mutati
   return {
     /** Resolves with the access token. */
     tokenFor: async (resource: string) => (await tokens.tokenFor(world.holder, resource)).value,
+    /** The same for a caller whose upstream has rejected the token in the store. */
+    async otherTokenFor(resource: string) {
+      const reaction = await tokens.onRejected(world.holder, resource, {
+        token: { value: rejectedToken(resource) },
+        challenge: { kind: 'invalid_token' },
+        isRepeatable: true,
+      })
+      return reaction.kind === 'resend' ? reaction.token.value : reaction.kind
+    },
     async signOut() {
       await tokens.end(world.holder, 'logout')
       return 'signed out'

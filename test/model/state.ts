@@ -1,22 +1,21 @@
 import { hash } from 'node:crypto'
-import { isEnabled, type Run } from './run.ts'
+import { isEnabled } from './choices.ts'
+import type { Wish } from './configuration.ts'
+import type { Run } from './run.ts'
 import type { Step, Thread } from './schedule.ts'
 import { describeRecord, nameOf } from './world.ts'
 
 /** A renaming of replicas and resources that leaves the configuration as it is. */
 export type Renaming = ReadonlyMap<string, string>
 
-/** How far two states may differ and still count as one. */
-export type Precision = 'merged' | 'exact'
-
 /**
  * A fingerprint of everything that the future can depend on: the store, the provider, the faults that are left, and of
  * each wish what its code has been told. The code between two steps is deterministic, so the same tellings lead to the
  * same place. Told and forgotten: what was read before the last read or before the lock, and rounds of polling.
  */
-export function fingerprint(run: Run, renamings: readonly Renaming[], precision: Precision): string {
+export function fingerprint(run: Run, renamings: readonly Renaming[]): string {
   const shared = describeWorld(run)
-  const threads = run.schedule.threads.map((thread) => describeThread(run, thread, precision))
+  const threads = run.schedule.threads.map((thread) => describeThread(run, thread))
   const order = describeOrder(run)
   const candidates = renamings.map((renaming) =>
     [
@@ -40,8 +39,8 @@ function describeWorld({ world, faultsLeft }: Run): string {
   return parts.join(' ')
 }
 
-function describeThread(run: Run, thread: Thread, precision: Precision): string {
-  const { world, schedule } = run
+function describeThread(run: Run, thread: Thread): string {
+  const { world, schedule, precision } = run
   const { outcome = '', path, reachedAt, lastRead, history } = thread
   const steps = [...schedule.pending].filter((step) => step.thread === thread)
   const pending = steps.map((step) => describeStep(run, step)).sort()
@@ -74,35 +73,46 @@ function describeOrder({ schedule, world }: Run): (renaming: Renaming) => string
 }
 
 function rename(text: string, renaming: Renaming): string {
-  return renaming.size === 0
-    ? text
-    : text.replace(/\b(?:A|B|orders|billing)\b/g, (name) => renaming.get(name) ?? name)
+  if (renaming.size === 0) return text
+  return text.replace(/\b(?:[A-C]|orders|billing)\b/g, (name) => renaming.get(name) ?? name)
 }
 
-const SWAPS: readonly Renaming[] = [
-  new Map(),
-  new Map([
-    ['A', 'B'],
-    ['B', 'A'],
-  ]),
-  new Map([
-    ['orders', 'billing'],
-    ['billing', 'orders'],
-  ]),
-  new Map([
-    ['A', 'B'],
-    ['B', 'A'],
-    ['orders', 'billing'],
-    ['billing', 'orders'],
-  ]),
-]
-
-/** The renamings under which a configuration's wishes stay the same. */
-export function symmetriesOf(wishes: readonly { replica: string; resource: string }[]): Renaming[] {
+/** The renamings under which a configuration stays as it is; the first one changes nothing. */
+export function symmetriesOf(wishes: readonly Wish[]): Renaming[] {
+  const replicas = permutationsOf([...new Set(wishes.map(({ replica }) => replica))])
+  const resources = permutationsOf([...new Set(wishes.map(({ resource }) => resource))])
   const text = (renaming: Renaming) =>
     wishes
-      .map(({ replica, resource }) => rename(`${replica}.${resource}`, renaming))
+      .map(({ replica, resource, as = resource, isForced }) => `${replica}.${as} of ${resource} ${isForced}`)
+      .map((wish) => rename(wish, renaming))
       .sort()
       .join()
-  return SWAPS.filter((swap) => text(swap) === text(new Map()))
+  const all = replicas.flatMap((some) => resources.map((others) => new Map([...some, ...others])))
+  return all.filter((renaming) => text(renaming) === text(new Map()))
+}
+
+function permutationsOf(names: readonly string[]): [string, string][][] {
+  const orders = (rest: readonly string[]): string[][] =>
+    rest.length === 0
+      ? [[]]
+      : rest.flatMap((first) =>
+          orders(rest.filter((name) => name !== first)).map((others) => [first, ...others]),
+        )
+  return orders(names).map((order) => order.flatMap((to, i) => (to === names[i] ? [] : [[names[i]!, to]])))
+}
+
+/** How each caller was answered, the same for runs that differ in names only. */
+export function outcomeOf({ schedule, world }: Run, renamings: readonly Renaming[]): string {
+  const answers = schedule.threads.map((thread) => {
+    const { outcome = 'nothing', actor } = thread
+    return `${nameOf(thread)}: ${world.crashed.has(actor) ? 'crashed' : outcome.replace(/#\d+/, '')}`
+  })
+  return renamings
+    .map((renaming) =>
+      answers
+        .map((answer) => rename(answer, renaming))
+        .sort()
+        .join(', '),
+    )
+    .sort()[0]!
 }

@@ -3,17 +3,9 @@ import { createMemoryStore } from '../../src/store/memory/memory-store.ts'
 import type { SealedTokens, Store, TokenRecords } from '../../src/store/port.ts'
 import type { TokenHolder } from '../../src/tokens/token-record.ts'
 import { type Clock, epochOf } from './clock.ts'
+import type { Configuration } from './configuration.ts'
 import { createProviderModel, type ProviderModel } from './provider-model.ts'
 import type { Thread } from './schedule.ts'
-
-/** Who asks a replica for which resource; `as` tells two wishes for one resource apart. */
-export type Wish = { readonly replica: string; readonly resource: string; readonly as?: string }
-
-/** Something broken on purpose: in the store, or between one replica's code and the store. */
-export type Mutation = {
-  readonly store?: (tokens: TokenRecords) => TokenRecords
-  readonly replica?: (records: TokenRecords) => TokenRecords
-}
 
 /** One spend of a refresh token, as the provider saw it. */
 export type Spend = { readonly by: Thread; isLost: boolean }
@@ -46,20 +38,22 @@ const YEAR_MS = 365 * 24 * 3_600_000
 const ID = 'the session id'
 const HOLDER: TokenHolder = { id: ID, hash: sessionHash(ID), claims: { sub: 'ada' } }
 
-export type WorldOptions = { readonly mutation?: Mutation; readonly isStrict?: boolean }
-
-/** One session with a refresh token and no living access token, in the real memory store. */
-export async function createWorld({ mutation = {}, isStrict = false }: WorldOptions): Promise<World> {
+/** One session with a refresh token, in the real memory store; with a living access token only where that is rejected. */
+export async function createWorld({ mutation, isStrict, wishes }: Configuration): Promise<World> {
   const clock: Clock = { ms: 0, leaps: 0, pauses: 0 }
   const store = createMemoryStore({ now: () => epochOf(clock), idleTimeoutMs: YEAR_MS })
   await store.sessions.create(HOLDER.hash, 'a session')
-  await store.tokens.create(HOLDER.hash, { refreshToken: 'rt-1', accessTokens: {} })
+  const rejected = wishes.filter(({ isForced }) => isForced).map(({ resource }) => resource)
+  const accessTokens = Object.fromEntries(
+    rejected.map((resource) => [resource, livingToken(clock, resource)]),
+  )
+  await store.tokens.create(HOLDER.hash, { refreshToken: 'rt-1', accessTokens })
   return {
     clock,
-    isStrict,
+    isStrict: isStrict ?? false,
     holder: HOLDER,
     store,
-    tokens: mutation.store?.(store.tokens) ?? store.tokens,
+    tokens: mutation?.store?.(store.tokens) ?? store.tokens,
     provider: createProviderModel(),
     spends: new Map(),
     begun: new Map(),
@@ -70,6 +64,17 @@ export async function createWorld({ mutation = {}, isStrict = false }: WorldOpti
     lock: undefined,
     isTokenLost: false,
   }
+}
+
+/** Sealed by the sealing of this model, which is none. */
+function livingToken(clock: Clock, resource: string): string {
+  const endsAt = epochOf(clock) + YEAR_MS
+  return JSON.stringify([rejectedToken(resource), endsAt, endsAt])
+}
+
+/** The access token that an upstream rejects. */
+export function rejectedToken(resource: string): string {
+  return `${resource}#0`
 }
 
 /** The name of a wish in schedules and states. */
@@ -93,7 +98,10 @@ export async function expireLock(world: World): Promise<void> {
 export function describeRecord(world: World, record: SealedTokens | undefined): string {
   if (!record) return 'gone'
   const { version, refreshToken, accessTokens, spend } = record
-  const held = Object.values(accessTokens).map((sealed) => JSON.parse(sealed)[0])
+  const held = Object.values(accessTokens).map((sealed): string => JSON.parse(sealed)[0])
+  // By age, because a renaming must not change the order.
+  const age = (token: string) => Number(token.split('#')[1])
+  held.sort((a, b) => age(a) - age(b))
   return [`v${version}`, refreshToken, ...held, ...(spend ? [markOf(world, spend)] : [])].join(' ')
 }
 

@@ -1,0 +1,31 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import type { Configuration } from './configuration.ts'
+import { explore } from './explore.ts'
+import { compareFutures } from './futures.ts'
+import { wishesOf } from './systems.ts'
+
+const wishes = wishesOf('A.orders B.orders')
+
+describe('states that the exploration takes for one', () => {
+  const systems: Record<string, Configuration> = {
+    'without faults': { wishes },
+    'with a write whose answer is lost': { wishes, faults: { lostWrite: 1 } },
+    'with a write that fails': { wishes, faults: { failedWrite: 1 } },
+  }
+  for (const [name, system] of Object.entries(systems)) {
+    test(`have the same future, ${name}`, async (t) => {
+      const { exact, merged, different } = await compareFutures(system)
+      assert.deepEqual(different, [])
+      t.diagnostic(`${exact} states were taken for ${merged}`)
+    })
+  }
+})
+
+test('crashes where they matter end as crashes anywhere do', async () => {
+  const system = { wishes: wishesOf('A.orders B.billing'), faults: { crash: 1 } }
+  const merged = await explore(system)
+  const exact = await explore(system, { precision: 'exact' })
+  assert.deepEqual([...merged.outcomes].sort(), [...exact.outcomes].sort())
+  assert.ok(exact.states > merged.states)
+})
