@@ -44,7 +44,7 @@ export type Spending = {
 const OPEN_SPEND_GRACE_MS = 2_000
 const LOOK_EVERY_MS = 50
 /** So often somebody may be first before the caller is told to come back. */
-const BEGINNINGS = 3
+const BEGINNINGS = 10
 
 /**
  * Spends the refresh token once: marked first, the rotated one stored, and the mark removed with it, before anything
