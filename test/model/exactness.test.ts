@@ -11,7 +11,6 @@ describe('states that the exploration takes for one', () => {
   const systems: Record<string, Configuration> = {
     'without faults': { wishes },
     'with a write whose answer is lost': { wishes, faults: { lostWrite: 1 } },
-    'with a write that fails': { wishes, faults: { failedWrite: 1 } },
   }
   for (const [name, system] of Object.entries(systems)) {
     test(`have the same future, ${name}`, async (t) => {

@@ -9,6 +9,7 @@ import {
   noLock,
   noLookUnderLock,
   rotatedTokenLast,
+  silentEnd,
   unfencedWrites,
 } from './mutations.ts'
 import { wishesOf } from './systems.ts'
@@ -53,6 +54,11 @@ describe('the exploration finds what each part of the protocol is there for', ()
   test('without a second look under the lock a caller is refused for nothing', async (t) => {
     const flaws = await shortestFailure(t, { mutation: noLookUnderLock })
     assert.match(flaws, /B.billing gets provider_unavailable although nothing was wrong/)
+  })
+
+  test('without word of the end a refresh token that came after the sign-out lives on', async (t) => {
+    const flaws = await shortestFailure(t, { hasSignOut: true, mutation: silentEnd })
+    assert.match(flaws, /rt-2 came after the end and was not revoked/)
   })
 
   test('without a fence around its writes a replica that comes late writes over its successor', async (t) => {

@@ -33,6 +33,17 @@ export const anonymousMark: Mutation = {
   }),
 }
 
+/** The store does not say that a session has ended, only that somebody else wrote. */
+export const silentEnd: Mutation = {
+  store: (tokens) => ({
+    ...tokens,
+    async write(hash, change) {
+      const outcome = await tokens.write(hash, change)
+      return outcome === 'gone' ? 'superseded' : outcome
+    },
+  }),
+}
+
 /** The refresh lock is anybody's. */
 export const noLock: Mutation = {
   store: (tokens) => ({ ...tokens, lock: async () => true }),

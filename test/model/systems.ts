@@ -50,7 +50,6 @@ export const SMALL_SYSTEMS: readonly System[] = [
     ...CRASH_AND_EXPIRY,
     { faults: { lostAnswer: 1 }, isStrict: true },
     { faults: { pause: 1 } },
-    { hasSignOut: true, faults: { expiry: 1 } },
   ]),
   ...systems('A.orders B.orders', [...EACH_FAULT, ...CRASH_AND_EXPIRY]),
   ...systems('A.orders A.orders2 B.orders', [{}]),
@@ -65,6 +64,7 @@ export const LARGE_SYSTEMS: readonly System[] = [
     { faults: { expiry: 1, pause: 1 } },
     { faults: { expiry: 1, pause: 1 }, isStrict: true },
     { faults: { expiry: 2 } },
+    { faults: { expiry: 1 }, hasSignOut: true },
   ]),
   ...systems('A.orders A.billing B.orders', [
     { faults: { pause: 1 } },
