@@ -78,6 +78,16 @@ export const LISTEN: Rule<ListenAddress> = {
   },
 }
 
+/** A value of `Host`: a name or address, and its port unless it is the scheme's own. */
+export const HOST: Rule<string> = {
+  must: 'must be a host name or address, with its port if it has one, no wildcard',
+  example: 'app.shop.svc:8080',
+  parse: (text) => {
+    const isHost = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?$/.test(text)
+    return isHost && URL.canParse(`http://${text}`) ? text.toLowerCase() : undefined
+  },
+}
+
 /** An address or CIDR range of proxies. */
 export const PROXY_RANGE: Rule<string> = {
   must: 'must be an IP address or a CIDR range',

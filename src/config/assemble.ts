@@ -1,7 +1,9 @@
 import type {
   ClientAuthConfig,
   Config,
+  ListenerLimits,
   ProviderConfig,
+  RateLimits,
   ResourceConfig,
   RouteConfig,
   SessionConfig,
@@ -22,15 +24,25 @@ type FileStore = FileConfig['session']['store']
 
 /** Turns a checked file into the configuration that the program runs with, frozen to its last member. */
 export function assembleConfig(file: FileConfig): Config {
-  const { publicUrl, listen, admin, trustProxy, basePath, allowedOrigins, tests } = file
+  const { publicUrl, listen, admin, trustProxy, basePath, allowedOrigins, hosts, tests } = file
   return frozen({
-    ...{ publicUrl, listen, admin, trustProxy, basePath, allowedOrigins },
+    ...{ publicUrl, listen, admin, trustProxy, basePath, allowedOrigins, hosts },
+    limits: assembleLimits(file.limits),
+    rateLimits: assembleRateLimits(file.rateLimits),
     provider: assembleProvider(file.provider),
     session: assembleSession(file),
     resources: assembleResources(file),
     routes: file.routes.map(assembleRoute),
     tests: tests.map(({ request, expect }) => ({ ...request, expect })),
   })
+}
+
+function assembleLimits({ headerTimeout, keepAlive, ...same }: FileConfig['limits']): ListenerLimits {
+  return { ...same, headerTimeoutMs: headerTimeout, keepAliveMs: keepAlive }
+}
+
+function assembleRateLimits(file: FileConfig['rateLimits']): RateLimits {
+  return Object.fromEntries(Object.entries(file).filter(([, limit]) => limit !== 'off'))
 }
 
 function assembleProvider(file: FileConfig['provider']): ProviderConfig {
@@ -98,11 +110,12 @@ function exchangeOf(
   return { exchange: exchange ?? (isEntra(issuer) ? 'on_behalf_of' : 'rfc8693') }
 }
 
-function assembleRoute({ timeout, headers, tls, ...route }: FileRoute): RouteConfig {
+function assembleRoute({ timeout, headers, tls, breaker, ...route }: FileRoute): RouteConfig {
   return {
     ...route,
     id: route.id ?? route.path,
     timeout: { connectMs: timeout.connect, responseMs: timeout.response, idleMs: timeout.idle },
+    breaker: { failures: breaker.failures, pauseMs: breaker.pause },
     ...assembleTls(tls),
     headers: Object.entries(headers).map(([name, value]) => ({ name: HEADER_NAME.parse(name)!, value })),
   }

@@ -1,5 +1,6 @@
-import { ALLOWED_ORIGIN, LISTEN, PROXY_RANGE, PUBLIC_URL, REDIS_URL } from './addresses.ts'
+import { ALLOWED_ORIGIN, HOST, LISTEN, PROXY_RANGE, PUBLIC_URL, REDIS_URL } from './addresses.ts'
 import { COOKIE_NAME, KEY_PREFIX } from './http-rules.ts'
+import { limitFields, rateLimitFields } from './limit-fields.ts'
 import { opaqueRule, RESOURCE_IDENTIFIER, SCOPE } from './oauth-rules.ts'
 import { BASE_PATH } from './paths.ts'
 import { providerFields } from './provider-fields.ts'
@@ -22,6 +23,11 @@ export function configFields(kit: FieldKit) {
       allowedOrigins: kit
         .list(ALLOWED_ORIGIN, 'Other origins whose scripts may call through CORS with credentials.')
         .prefault([]),
+      hosts: kit
+        .list(HOST, 'Other values of Host that are served, such as a name inside the cluster.')
+        .prefault([]),
+      limits: limitFields(kit),
+      rateLimits: rateLimitFields(kit),
       provider: providerFields(kit),
       session: sessionFields(kit),
       resources: resourceFields(kit),

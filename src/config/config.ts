@@ -101,6 +101,14 @@ export type ResourceConfig = {
 /** One header added for the upstream: literal text with `{claims.NAME}` placeholders. */
 export type HeaderTemplate = { readonly name: string; readonly value: string }
 
+/** When an upstream that fails is left alone. */
+export type UpstreamBreaker = {
+  /** Failures in a row, none of them an answer; 0 = never. */
+  readonly failures: number
+  /** Until one request may try again. */
+  readonly pauseMs: number
+}
+
 /** One route, paths and units already checked. */
 export type RouteConfig = {
   /** Label in metrics and logs. */
@@ -121,6 +129,11 @@ export type RouteConfig = {
   readonly websocket: boolean
   /** Bytes; absent = unlimited. */
   readonly maxBody?: number
+  /** Whether the upstream is spoken to in HTTP/2, which it must know: nothing is negotiated without TLS. */
+  readonly http2: boolean
+  /** Most connections to the upstream, for each replica; absent = unlimited. */
+  readonly connections?: number
+  readonly breaker: UpstreamBreaker
   readonly tls?: TlsConfig
   readonly headers: readonly HeaderTemplate[]
 }
@@ -138,6 +151,33 @@ export type RouteTest = {
   }
 }
 
+/** What the public listener takes, for each replica. */
+export type ListenerLimits = {
+  readonly connections: number
+  /** Bytes of a request's head, request line included. */
+  readonly headerSize: number
+  /** Field lines of a request's head. */
+  readonly headerCount: number
+  /** Bytes of a request target. */
+  readonly urlLength: number
+  /** Until the head of a request is whole. */
+  readonly headerTimeoutMs: number
+  /** How long a connection may wait for its next request. */
+  readonly keepAliveMs: number
+  /** WebSockets of one session that are open at the same time. */
+  readonly webSocketsPerSession: number
+}
+
+/** So many requests in so much time. */
+export type RateLimit = { readonly requests: number; readonly perMs: number }
+
+/** Limits on our own endpoints for each client address, over all replicas; absent = none. */
+export type RateLimits = {
+  readonly login?: RateLimit
+  readonly callback?: RateLimit
+  readonly logout?: RateLimit
+}
+
 /** The whole configuration, validated and frozen: durations in ms, sizes in bytes, secrets wrapped. */
 export type Config = {
   /** Origin as browsers see it, e.g. `https://app.example.com`. */
@@ -149,6 +189,10 @@ export type Config = {
   /** Starts with `/`, no trailing slash. */
   readonly basePath: string
   readonly allowedOrigins: readonly string[]
+  /** Values of `Host` that are served beside the public one: `host` or `host:port`, lower case. */
+  readonly hosts: readonly string[]
+  readonly limits: ListenerLimits
+  readonly rateLimits: RateLimits
   readonly provider: ProviderConfig
   readonly session: SessionConfig
   readonly resources: Readonly<Record<string, ResourceConfig>>

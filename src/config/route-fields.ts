@@ -32,6 +32,14 @@ export function routeFields(kit: FieldKit) {
     timeout: timeoutFields(kit),
     websocket: kit.flag('Whether WebSocket upgrades are let through.').prefault(false),
     maxBody: kit.text(SIZE, 'Largest request body; default unlimited.').optional(),
+    http2: kit.flag('Whether the upstream is spoken to in HTTP/2.').prefault(false),
+    connections: kit
+      .wholeNumber(
+        { min: 1, max: 100_000, example: 256 },
+        'Most connections to the upstream, for each replica; default unlimited.',
+      )
+      .optional(),
+    breaker: breakerFields(kit),
     tls: tlsFields(kit),
     headers: kit
       .map(
@@ -52,6 +60,21 @@ function timeoutFields(kit: FieldKit) {
     })
     .prefault({})
     .describe('How long the upstream may take.')
+}
+
+function breakerFields(kit: FieldKit) {
+  return kit
+    .section({
+      failures: kit
+        .wholeNumber(
+          { min: 0, max: 10_000, example: 20 },
+          'Failures in a row, none of them an answer, after which the upstream is left alone; 0 = never.',
+        )
+        .prefault(20),
+      pause: kit.text(TIMEOUT, 'Until one request may try again.').prefault('1s'),
+    })
+    .prefault({})
+    .describe('When an upstream that fails is left alone.')
 }
 
 /** `tls:` towards an upstream or Redis. An empty member (`ca:` from a template) is an absent one: that fails closed. */

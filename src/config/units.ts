@@ -1,3 +1,4 @@
+import type { RateLimit } from './config.ts'
 import type { Rule } from './rule.ts'
 
 const MS_PER_UNIT: Readonly<Record<string, number>> = {
@@ -29,6 +30,19 @@ export const SIZE: Rule<number> = {
   must: 'must be a size with its unit (B, KB, KiB, MB, MiB, GB or GiB), more than nothing',
   example: '10MiB',
   parse: (text) => quantity(text, BYTES_PER_UNIT, Number.MAX_SAFE_INTEGER),
+}
+
+/** Requests in a time, at most a day; `off` is no limit. */
+export const RATE_LIMIT: Rule<RateLimit | 'off'> = {
+  must: 'must be REQUESTS/DURATION, such as 60/1m, with at most 1000000 requests and 1d; or off',
+  example: '600/1m',
+  parse(text) {
+    if (text === 'off') return text
+    const [, requests = '', duration = ''] = /^([1-9]\d{0,6})\/(.+)$/.exec(text) ?? []
+    const perMs = quantity(duration, MS_PER_UNIT, MS_PER_UNIT.d!)
+    if (perMs === undefined || perMs < 1_000 || Number(requests) > 1_000_000) return undefined
+    return { requests: Number(requests), perMs }
+  },
 }
 
 function durationUpTo(days: number, example: string): Rule<number> {

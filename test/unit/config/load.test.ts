@@ -58,6 +58,8 @@ routes: [{ path: /, upstream: http://spa:80 }]
         csrf: 'header',
         timeout: { connectMs: 2_000, responseMs: 30_000, idleMs: 300_000 },
         websocket: false,
+        http2: false,
+        breaker: { failures: 20, pauseMs: 1_000 },
         headers: [],
       },
     ])

@@ -1,0 +1,36 @@
+import type { FieldKit } from './schema.ts'
+import { RATE_LIMIT, SIZE, TIMEOUT } from './units.ts'
+
+/** `limits:` of the public listener. */
+export function limitFields(kit: FieldKit) {
+  return kit
+    .section({
+      connections: kit
+        .wholeNumber({ min: 1, max: 1_000_000, example: 10_000 }, 'Most open connections of clients.')
+        .prefault(10_000),
+      headerSize: kit.text(SIZE, 'Largest head of a request: request line and fields.').prefault('32KiB'),
+      headerCount: kit
+        .wholeNumber({ min: 10, max: 2_000, example: 100 }, 'Most field lines in the head of a request.')
+        .prefault(100),
+      urlLength: kit.text(SIZE, 'Longest path and query.').prefault('16KiB'),
+      headerTimeout: kit.text(TIMEOUT, 'Until the head of a request is whole.').prefault('30s'),
+      keepAlive: kit
+        .text(TIMEOUT, "How long a connection may idle; longer than the load balancer's own limit.")
+        .prefault('75s'),
+      webSocketsPerSession: kit
+        .wholeNumber({ min: 1, max: 10_000, example: 50 }, 'Most WebSockets of one session.')
+        .prefault(50),
+    })
+    .prefault({})
+    .describe('What the public listener takes, for each replica.')
+}
+
+/** `rateLimits:` on our own endpoints. */
+export function rateLimitFields(kit: FieldKit) {
+  const limit = (what: string) =>
+    kit.text(RATE_LIMIT, `${what} of one client address, over all replicas; off for none.`).prefault('600/1m')
+  return kit
+    .section({ login: limit('Logins begun'), callback: limit('Logins finished'), logout: limit('Logouts') })
+    .prefault({})
+    .describe('How often one client address may call, as REQUESTS/DURATION.')
+}
