@@ -1,45 +1,31 @@
 import { randomUUID } from 'node:crypto'
 import { ServerResponse } from 'node:http'
-import type { Metrics } from './admin/metrics.ts'
-import type { Config } from './config/config.ts'
+import type { Rooms } from './app-rooms.ts'
 import { createBffRoutes, loginUrlFor } from './http/bff-routes.ts'
-import { createClientAddress } from './http/client-address.ts'
+import { type ClientAddress, createClientAddress, createTrustedPeers } from './http/client-address.ts'
 import { createCors } from './http/cors.ts'
 import { createEdge } from './http/edge.ts'
 import { createFinishSignIn } from './http/finish-sign-in.ts'
+import { createFront } from './http/front.ts'
+import { createHostCheck } from './http/host.ts'
 import { createLoginCookies } from './http/login-cookies.ts'
+import { createMessageCheck } from './http/message-checks.ts'
 import { ownAnswerHeaders } from './http/own-headers.ts'
 import { problemAnswer } from './http/problem.ts'
+import { createRateLimits } from './http/rate-limit.ts'
 import { createRequestLog } from './http/request-log.ts'
 import { createSameOriginGuard, isTopLevelNavigation, type RequireSameOrigin } from './http/same-origin.ts'
-import type { Logger } from './log.ts'
 import { createLoginAttempts, LOGIN_LIFETIME_MS } from './oidc/login.ts'
-import type { createProvider } from './oidc/provider.ts'
 import { parseReturnUrl } from './oidc/return-url.ts'
 import { createStepUps } from './oidc/step-up.ts'
 import { ownCookieNames } from './proxy/cookies.ts'
 import { createForward } from './proxy/forward.ts'
 import { compileRoutes } from './proxy/route-table.ts'
+import { endWithSessions } from './proxy/session-watch.ts'
 import { createTunnel } from './proxy/tunnel.ts'
 import { createUpstreams } from './proxy/upstream.ts'
 import type { BffSession } from './session/bff-session.ts'
-import type { createSessions } from './session/session.ts'
-import type { SessionHash, Store } from './store/port.ts'
-import type { Sealing } from './tokens/sealed.ts'
-import type { createTokens } from './tokens/tokens.ts'
-
-/** What the rooms behind the public listener have to offer. */
-export type Rooms = {
-  readonly config: Config
-  readonly log: Logger
-  readonly now: () => number
-  readonly metrics: Metrics
-  readonly store: Store
-  readonly sealing: Sealing
-  readonly provider: ReturnType<typeof createProvider>
-  readonly sessions: ReturnType<typeof createSessions>
-  readonly tokens: ReturnType<typeof createTokens>
-}
+import { createPseudonyms } from './tokens/sealed.ts'
 
 /** Everything on the public listener: Cloakroom's own endpoints, the proxy, and the tunnels. */
 export function composePublic(rooms: Rooms) {
@@ -53,7 +39,20 @@ export function composePublic(rooms: Rooms) {
     nowMs: () => performance.now(),
     clientIp: clientAddress,
   })
-  const upstreams = createUpstreams(config.routes)
+  const front = createFront({
+    check: createMessageCheck({
+      hosts: createHostCheck(config),
+      isTrustedPeer: createTrustedPeers(config.trustProxy),
+      limits: config.limits,
+    }),
+    requestLog,
+    ownHeaders,
+    observe: (method, status) => metrics.request('none', method, status, 0),
+  })
+  const upstreams = createUpstreams(config.routes, {
+    now: () => performance.now(),
+    observeBreaker: tellOfBreakers(rooms),
+  })
   const stepUps = createStepUps({ ...sealedLogins(rooms), loginPath: `${basePath}/login`, now: rooms.now })
   const requireSameOrigin = createSameOriginGuard({ publicUrl, allowedOrigins })
   const passage = {
@@ -81,38 +80,33 @@ export function composePublic(rooms: Rooms) {
     now: rooms.now,
     requestId: () => randomUUID(),
     allowedOrigins,
+    webSocketsPerSession: config.limits.webSocketsPerSession,
     problemFor: (error) => problemAnswer(error, { loginUrl: loginUrlFor(basePath) }),
     observe: (route, status) => metrics.request(route, 'UPGRADE', status, 0),
   })
-  const unsubscribe = store.invalidations.onInvalidate((hash) => {
-    if (hash !== undefined) endStreamsOfEnded(store, hash, [tunnel, upstreams])
+  const unsubscribe = endWithSessions({
+    ...store.invalidations,
+    connections: [tunnel, upstreams],
+    exists: async (hash) => (await store.sessions.read(hash, { slide: false })) !== undefined,
   })
   const edge = createEdge({
     publicUrl,
     basePath,
     requestLog,
-    bffRoutes: composeBffRoutes(rooms, { requireSameOrigin, stepUps }),
-    cors: createCors(allowedOrigins),
+    bffRoutes: composeBffRoutes(rooms, { requireSameOrigin, stepUps, clientAddress }),
+    cors: createCors(allowedOrigins, ownHeaders),
     forward,
     ownHeaders,
     log,
   })
-  return { edge, tunnel, upstreams, unsubscribe }
+  return { front, edge, tunnel, upstreams, unsubscribe }
 }
 
-type Streams = { hasSession(hash: SessionHash): boolean; endSession(hash: SessionHash): void }
-
-/** The channel also tells of sessions that only changed: the store knows which it was. */
-function endStreamsOfEnded(store: Store, hash: SessionHash, streams: readonly Streams[]): void {
-  const concerned = streams.filter((kind) => kind.hasSession(hash))
-  if (concerned.length === 0) return
-  store.sessions.read(hash, { slide: false }).then(
-    (found) => {
-      if (!found) for (const kind of concerned) kind.endSession(hash)
-    },
-    // Without the store nobody can say that the session ended; its streams end when it is known.
-    () => undefined,
-  )
+function tellOfBreakers({ log, metrics }: Rooms) {
+  return (upstream: string, isOpen: boolean) => {
+    metrics.upstreamBreaker(upstream, isOpen)
+    log.warn({ upstream }, isOpen ? 'upstream does not answer and is left alone' : 'upstream answers again')
+  }
 }
 
 /** A refusal that the user can cure by signing in again gets the login URL that says how. */
@@ -142,7 +136,11 @@ type StepUps = ReturnType<typeof createStepUps>
 
 function composeBffRoutes(
   rooms: Rooms,
-  { requireSameOrigin, stepUps }: { requireSameOrigin: RequireSameOrigin; stepUps: StepUps },
+  {
+    requireSameOrigin,
+    stepUps,
+    clientAddress,
+  }: { requireSameOrigin: RequireSameOrigin; stepUps: StepUps; clientAddress: ClientAddress },
 ) {
   const { config, metrics, now, provider, sessions, store, tokens } = rooms
   const { cookie } = config.session
@@ -161,6 +159,7 @@ function composeBffRoutes(
   })
   return createBffRoutes({
     basePath: config.basePath,
+    rateLimits: composeRateLimits(rooms, clientAddress),
     sameSite: cookie.sameSite,
     sessions,
     loginAttempts,
@@ -183,5 +182,18 @@ function composeBffRoutes(
     parseReturnUrl: (value) => parseReturnUrl(value, config.publicUrl, config.basePath),
     requireSameOrigin,
     now,
+  })
+}
+
+function composeRateLimits({ config, metrics, store }: Rooms, clientAddress: ClientAddress) {
+  const counts = Object.entries(config.rateLimits).map(([endpoint, limit]) => [
+    endpoint,
+    store.countRequests(endpoint, limit),
+  ])
+  return createRateLimits({
+    counts: Object.fromEntries(counts),
+    clientAddress,
+    nameOf: createPseudonyms(config.session.keys),
+    refused: metrics.rateLimited,
   })
 }

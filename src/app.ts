@@ -1,29 +1,30 @@
 import { readFileSync } from 'node:fs'
 import { createMetrics, type Metrics } from './admin/metrics.ts'
 import { createAdminServer, type Readiness } from './admin/server.ts'
-import { composePublic, type Rooms } from './app-edge.ts'
+import { composePublic } from './app-edge.ts'
+import { createGenerations } from './app-generations.ts'
+import { composeRooms, type Ground, type Rooms } from './app-rooms.ts'
 import type { Config } from './config/config.ts'
+import { withoutRestartFields } from './config/restart-fields.ts'
+import { describeError } from './errors.ts'
+import { createServerObjects } from './http/express-objects.ts'
 import { createPublicServer } from './http/listener.ts'
 import { createListeners } from './http/listeners.ts'
 import { createLogger, type Logger } from './log.ts'
-import { createProvider } from './oidc/provider.ts'
-import { type BffSession, sessionHash } from './session/bff-session.ts'
-import { createSessions } from './session/session.ts'
-import { createBelievedCache } from './session/session-cache.ts'
 import { createMemoryStore } from './store/memory/memory-store.ts'
-import type { Store } from './store/port.ts'
+import type { Store, StoreTimes } from './store/port.ts'
 import { createRedisStore } from './store/redis/redis-store.ts'
-import { createSessionStore } from './store/session-store.ts'
-import { bindToGrants } from './tokens/bound-sealing.ts'
-import { type ClientTokenShelf, createClientTokenShelf } from './tokens/client-token-shelf.ts'
-import { cookieSigningSecrets, createSealing, type Sealing } from './tokens/sealed.ts'
-import type { OpenedTokens } from './tokens/token-record.ts'
-import { createTokens } from './tokens/tokens.ts'
 
 /** A composed Cloakroom: two listeners, not yet open. */
 export type Cloakroom = {
   /** Opens both listeners; rejects when a port is taken. */
   listen(): Promise<{ publicPort: number; adminPort: number }>
+  /**
+   * Serves everything that comes from now on under the configuration that `read` gives; what is under way ends under the
+   * one it began with. Resolves with the fields whose change takes effect at the next start only; rejects with what
+   * `read` throws, and nothing has changed then.
+   */
+  reload(read: () => Config): Promise<{ needRestart: readonly string[] }>
   /** Drains: not ready, no new connections, running requests finish, tunnels and store close. */
   close(): Promise<void>
 }
@@ -31,59 +32,95 @@ export type Cloakroom = {
 /** What a test may put in place of the real thing. Times in ms. */
 export type BuildDeps = { readonly log?: Logger; readonly now?: () => number; readonly drainMs?: number }
 
-/** Longest time a copy of a session or token is believed without a look at the store. */
-const COPIES_BELIEVED_MS = 5_000
-const COPIES_HELD = 20_000
 const DRAIN_MS = 25_000
-/** Composition root: the only file that sees every room. */
-export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloakroom> {
-  const now = deps.now ?? Date.now
-  const log = deps.log ?? createLogger()
-  let isLive = () => false
-  const metrics = createMetrics({ version: version(), isStoreLive: () => isLive() })
-  const store = await openStore(config, { log, metrics, now })
-  isLive = store.invalidations.isLive
 
-  const sealing = bindToGrants(createSealing(config.session.keys), config)
-  const copies = openCopies(config, store, now)
-  const provider = createProvider({ config, log, now, observe: metrics.provider })
-  const sessions = composeSessions(config, { store, sealing, copy: copies.sessions, now })
-  const tokens = createTokens({
-    store,
-    sealing,
-    copy: copies.tokens,
-    provider,
-    resources: config.resources,
-    clientTokenShelf: openClientTokenShelf(config, { store, sealing, now }),
-    offersUncertain: config.provider.reusesRefreshTokens !== false,
-    providerTimeoutMs: config.provider.timeoutMs,
-    now,
-    observe: {
-      refresh: metrics.refresh,
-      turn: metrics.refreshTurn,
-      sessionEnded: (_, reason) => metrics.session('ended', reason),
-    },
-  })
-  // Not awaited: a provider that is away must not keep living sessions from being served.
-  provider.state()
-  const rooms = { config, log, now, metrics, store, sealing, provider, sessions, tokens }
-  const { edge, tunnel, upstreams, unsubscribe } = composePublic(rooms)
+/** Composition root: with app-rooms and app-edge the only file that sees every room. */
+export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloakroom> {
+  const ground = await prepareGround(config, deps)
+  const generations = createGenerations(generationOf(config, ground))
+  const { objects, adopt } = createServerObjects()
+  adopt(generations.current().edge)
   let draining = false
-  return createListeners({
-    publicServer: createPublicServer({ request: edge, upgrade: tunnel.upgrade }),
-    adminServer: createAdminServer({ metrics, readiness: () => readinessOf(rooms, draining) }),
+  const listeners = createListeners({
+    publicServer: createPublicServer({
+      objects,
+      limits: config.limits,
+      front: () => generations.current().front,
+      request: generations.request,
+      upgrade: generations.upgrade,
+      log: ground.log,
+    }),
+    adminServer: createAdminServer({
+      metrics: ground.metrics,
+      readiness: () => readinessOf(generations.current().rooms, draining),
+    }),
     addresses: { public: config.listen, admin: config.admin.listen },
     drainMs: deps.drainMs ?? DRAIN_MS,
     onDrain() {
       draining = true
-      tunnel.closeAll()
+      generations.closeTunnels()
     },
     async release() {
-      unsubscribe()
-      copies.close()
-      await Promise.all([upstreams.close(), store.close()])
+      await Promise.all([generations.releaseAll(), ground.store.close()])
     },
   })
+
+  async function reload(read: () => Config): Promise<{ needRestart: readonly string[] }> {
+    const { rooms } = generations.current()
+    try {
+      const { config: next, needRestart } = withoutRestartFields(read(), rooms.config)
+      const generation = generationOf(next, ground)
+      // Endpoints known before the first request needs them; a provider that is away keeps no good file out.
+      await generation.rooms.provider.discovered()
+      ground.changeTo(next, rooms.config)
+      adopt(generation.edge)
+      generations.succeed(generation)
+      ground.metrics.reload('applied')
+      return { needRestart }
+    } catch (error) {
+      ground.metrics.reload('refused')
+      throw error
+    }
+  }
+  return { ...listeners, reload }
+}
+
+/** What outlives a configuration, and how it follows the change to the next one. */
+async function prepareGround(
+  config: Config,
+  deps: BuildDeps,
+): Promise<Ground & { changeTo(next: Config, before: Config): void }> {
+  const now = deps.now ?? Date.now
+  const log = deps.log ?? createLogger()
+  const retiredResources = new Set<string>()
+  let { idleTimeoutMs } = config.session
+  let isLive = () => false
+  const metrics = createMetrics({ version: version(), isStoreLive: () => isLive() })
+  const store = await openStore(config, { log, metrics, now, idleTimeoutMs: () => idleTimeoutMs })
+  isLive = store.invalidations.isLive
+
+  function changeTo(next: Config, before: Config): void {
+    idleTimeoutMs = next.session.idleTimeoutMs
+    for (const name of Object.keys(before.resources)) retiredResources.add(name)
+    for (const name of Object.keys(next.resources)) retiredResources.delete(name)
+    metrics.forgetFaults()
+  }
+  return { log, now, metrics, store, retiredResources, changeTo }
+}
+
+function generationOf(config: Config, ground: Ground) {
+  const rooms = composeRooms(config, ground)
+  const { front, edge, tunnel, upstreams, unsubscribe } = composePublic(rooms)
+  // Not awaited: a provider that is away must not keep living sessions from being served.
+  rooms.provider.state()
+  async function release(): Promise<void> {
+    unsubscribe()
+    rooms.close()
+    await upstreams
+      .close()
+      .catch((error) => ground.log.warn({ err: describeError(error) }, 'not closed cleanly'))
+  }
+  return { rooms, front, edge, tunnel, release }
 }
 
 /** Ready means able to answer, if only that the store is away: one dependency must not take every replica out at once. */
@@ -104,77 +141,12 @@ function version(): string {
 
 async function openStore(
   config: Config,
-  { log, metrics, now }: { log: Logger; metrics: Metrics; now: () => number },
+  { log, metrics, ...times }: { log: Logger; metrics: Metrics } & StoreTimes,
 ): Promise<Store> {
-  const { store, idleTimeoutMs } = config.session
+  const { store } = config.session
   if (store.type === 'redis') {
-    return createRedisStore(store, { idleTimeoutMs }, { log, observe: metrics.storeCommand })
+    return createRedisStore(store, times, { log, observe: metrics.storeCommand })
   }
   log.warn({}, 'sessions are kept in memory: for one replica only, and lost when it ends')
-  return createMemoryStore({ idleTimeoutMs, now })
-}
-
-/** The copies that make a proxied request cost no round trip; a short idle timeout must still be slid often enough. */
-function openCopies(config: Config, { invalidations }: Store, now: () => number) {
-  const believeMs = Math.min(COPIES_BELIEVED_MS, config.session.idleTimeoutMs / 10)
-  const common = { invalidations, believeMs, max: COPIES_HELD, now }
-  const sessions = createBelievedCache<BffSession>({ ...common, expiresAt: (session) => session.expiresAt })
-  const opened = createBelievedCache<OpenedTokens>(common)
-  return {
-    sessions,
-    tokens: {
-      peek: opened.peek as (hash: BffSession['hash']) => OpenedTokens | undefined,
-      load: (hash: BffSession['hash'], read: () => Promise<OpenedTokens | undefined>) =>
-        opened.load(hash, hash, read),
-    },
-    close() {
-      sessions.close()
-      opened.close()
-    },
-  }
-}
-
-/** Undefined for a client without a lasting credential: nothing else could seal its tokens for all replicas alone. */
-function openClientTokenShelf(
-  config: Config,
-  { store, ...deps }: { store: Store; sealing: Sealing; now: () => number },
-): ClientTokenShelf | undefined {
-  const auth = config.provider.clientAuth
-  const secret = 'secret' in auth ? auth.secret : 'key' in auth ? auth.key : undefined
-  if (!secret) return undefined
-  const credential = () => secret.reveal()
-  return createClientTokenShelf({ ...deps, records: store.clientTokens, credential, grants: config })
-}
-
-function composeSessions(
-  { session: config }: Config,
-  deps: {
-    store: Store
-    sealing: Sealing
-    copy: ReturnType<typeof openCopies>['sessions']
-    now: () => number
-  },
-) {
-  const { sealing, now, copy } = deps
-  const { name: _, ...attributes } = config.cookie
-  const storeOf = (slide: boolean) =>
-    createSessionStore({
-      records: deps.store.sessions,
-      seal: (id, text) => sealing.seal({ id, kind: 'session' }, text),
-      open: (id, sealed) => sealing.open({ id, kind: 'session' }, sealed),
-      hash: sessionHash,
-      cookie: () => ({ ...attributes, httpOnly: true, path: '/' }),
-      slide,
-      absoluteTimeoutMs: config.absoluteTimeoutMs,
-      now,
-    })
-  const signingSecrets = cookieSigningSecrets(config.keys)
-  return createSessions({
-    config,
-    signingSecrets,
-    store: storeOf(true),
-    peekingStore: storeOf(false),
-    copy,
-    now,
-  })
+  return createMemoryStore(times)
 }

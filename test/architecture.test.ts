@@ -74,6 +74,7 @@ const DOORS: Record<string, string> = {
   ioredis: 'src/store/redis/',
   jose: 'src/oidc/',
   pino: 'src/log.ts',
+  'rate-limiter-flexible': 'src/store/',
   undici: 'src/proxy/',
   yaml: 'src/config/',
   zod: 'src/config/',

@@ -1,37 +1,58 @@
 import { spawnSync } from 'node:child_process'
 
-/** Programs that some suites need, the Debian package each comes in, and what is not tested without it. */
-const PROGRAMS = [
-  { program: 'redis-server', suites: 'every test against a real Redis (test/contract, parts of test/flow)' },
-  { program: 'chromium', suites: 'every test in a real browser (test/browser)' },
-]
+/** Debian packages that some suites need, how to see whether they are there, and what is not tested without them. */
+const PACKAGES = [
+  {
+    name: 'redis-server',
+    proof: ['redis-server', '--version'],
+    suites: 'every test against a real Redis (test/contract, parts of test/flow)',
+  },
+  {
+    name: 'chromium',
+    proof: ['chromium', '--version'],
+    suites: 'every test in a real browser (test/browser)',
+  },
+  { name: 'nginx', proof: ['/usr/sbin/nginx', '-v'], suites: 'the comparison with nginx (test/wire)' },
+  { name: 'apache2', proof: ['/usr/sbin/apache2', '-v'], suites: 'the comparison with Apache (test/wire)' },
+  {
+    name: 'python3-websockets',
+    proof: ['/usr/bin/python3', '-c', 'import websockets'],
+    suites: 'the WebSockets of a foreign implementation (test/wire)',
+  },
+] as const
+
+type DebianPackage = (typeof PACKAGES)[number]
 
 const INSTALL_TIMEOUT_MS = 300_000
 const BACK_AT_ONCE_MS = 20_000
 
 /** Installs what is missing where that is possible without asking, and says loudly what will not be tested. Never fails. */
 function prepareMachine(): void {
-  const missing = PROGRAMS.filter(({ program }) => !isInstalled(program))
+  const missing = PACKAGES.filter((one) => !isInstalled(one))
   if (missing.length === 0) return
-  if (canInstall()) install(missing.map(({ program }) => program))
-  for (const { program, suites } of missing) {
-    if (isInstalled(program)) continue
+  if (canInstall()) install(missing.map(({ name }) => name))
+  for (const one of missing) {
+    if (isInstalled(one)) continue
     console.error(
-      `\n!!! ${program} is not installed: SKIPPING ${suites}.\n!!! Install the package ${program} to run them.\n`,
+      `\n!!! ${one.name} is not installed: SKIPPING ${one.suites}.\n!!! Install the package ${one.name} to run them.\n`,
     )
   }
 }
 
-function isInstalled(program: string): boolean {
-  return spawnSync(program, ['--version'], { stdio: 'ignore', timeout: BACK_AT_ONCE_MS }).status === 0
+function isInstalled({ proof: [command, ...args] }: DebianPackage): boolean {
+  return runs(command, args)
+}
+
+function runs(command: string, args: readonly string[]): boolean {
+  return spawnSync(command, args, { stdio: 'ignore', timeout: BACK_AT_ONCE_MS }).status === 0
 }
 
 function canInstall(): boolean {
-  return process.platform === 'linux' && process.getuid?.() === 0 && isInstalled('apt-get')
+  return process.platform === 'linux' && process.getuid?.() === 0 && runs('apt-get', ['--version'])
 }
 
 function install(packages: readonly string[]): void {
-  console.error(`Installing ${packages.join(' and ')} for the tests ...`)
+  console.error(`Installing ${packages.join(', ')} for the tests ...`)
   const impatient = [
     '-o',
     'Acquire::Retries=1',
@@ -45,7 +66,7 @@ function install(packages: readonly string[]): void {
 }
 
 function aptGet(args: readonly string[]): void {
-  // RUNLEVEL 1 keeps the package from starting a Redis of its own: the tests start theirs, on free ports.
+  // RUNLEVEL 1 keeps a package from starting its own server: the tests start theirs, on free ports.
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' }
   spawnSync('apt-get', args, { stdio: 'ignore', env, timeout: INSTALL_TIMEOUT_MS })
 }

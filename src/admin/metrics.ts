@@ -10,8 +10,16 @@ export type Metrics = {
   refreshTurn(outcome: string, resource: string, waitedMs: number): void
   storeCommand(command: string, seconds: number, outcome: 'ok' | 'error'): void
   session(event: 'started' | 'ended', reason: string): void
+  /** One request that was answered with `rate_limited`. */
+  rateLimited(endpoint: string): void
   /** Calls to the provider's token endpoint, and what came of them. */
   readonly provider: GateObserver & GrantObserver
+  /** `upstream`: its origin. */
+  upstreamBreaker(upstream: string, isOpen: boolean): void
+  /** Tells of a configuration file that was read again. */
+  reload(outcome: 'applied' | 'refused'): void
+  /** Forgets the faults of a configuration that is no longer used. */
+  forgetFaults(): void
   /** Prometheus text format 0.0.4, with its content type. */
   render(): Promise<{ contentType: string; text: string }>
 }
@@ -76,6 +84,31 @@ export function createMetrics(options: { version: string; isStoreLive: () => boo
     labelNames: ['event', 'reason'],
     registers,
   })
+  const reloads = new Counter({
+    name: 'cloakroom_config_reloads_total',
+    help: 'Configurations read while running: applied, or refused while the one before runs on',
+    labelNames: ['outcome'],
+    registers,
+  })
+  const lastReload = new Gauge({
+    name: 'cloakroom_config_current',
+    help: '1 while the configuration that runs is the one in the file; 0 after the file was refused',
+    registers,
+  })
+  lastReload.set(1)
+  const { forgetFaults, ...provider } = providerMetrics(registers)
+  const upstreamBreaker = new Gauge({
+    name: 'cloakroom_upstream_breaker_open',
+    help: '1 while the upstream is left alone because it does not answer',
+    labelNames: ['upstream'],
+    registers,
+  })
+  const rateLimited = new Counter({
+    name: 'cloakroom_rate_limited_total',
+    help: 'Requests that came more often than their client address may, by endpoint',
+    labelNames: ['endpoint'],
+    registers,
+  })
   // One label set per (route, method, status) is looked up once, not per request.
   const requestSeries = new Map<string, { observe(seconds: number): void }>()
   return {
@@ -96,9 +129,19 @@ export function createMetrics(options: { version: string; isStoreLive: () => boo
     },
     storeCommand: (command, seconds, outcome) => store.observe({ command, outcome }, seconds),
     session: (event, reason) => sessions.inc({ event, reason }),
+    rateLimited: (endpoint) => rateLimited.inc({ endpoint }),
     provider: {
-      ...providerMetrics(registers),
+      ...provider,
       grant: (resource, outcome) => refreshes.inc({ resource, outcome }),
+    },
+    reload(outcome) {
+      reloads.inc({ outcome })
+      lastReload.set(outcome === 'applied' ? 1 : 0)
+    },
+    upstreamBreaker: (upstream, isOpen) => upstreamBreaker.set({ upstream }, isOpen ? 1 : 0),
+    forgetFaults() {
+      forgetFaults()
+      upstreamBreaker.reset()
     },
     render: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
   }
@@ -106,7 +149,9 @@ export function createMetrics(options: { version: string; isStoreLive: () => boo
 
 const BREAKER_STATES = { closed: 0, 'half-open': 1, open: 2 } as const
 
-function providerMetrics(registers: Registry[]): GateObserver & Pick<GrantObserver, 'configFault'> {
+function providerMetrics(
+  registers: Registry[],
+): GateObserver & Pick<GrantObserver, 'configFault'> & Pick<Metrics, 'forgetFaults'> {
   const inFlight = new Gauge({
     name: 'cloakroom_provider_calls_in_flight',
     help: "Calls to the provider's token endpoint that have no answer yet",
@@ -139,6 +184,10 @@ function providerMetrics(registers: Registry[]): GateObserver & Pick<GrantObserv
     inFlight: (count) => inFlight.set(count),
     queue: (waiting) => queue.set(waiting),
     breaker: (state) => breaker.set(BREAKER_STATES[state]),
+    forgetFaults() {
+      configFaults.reset()
+      breaker.set(BREAKER_STATES.closed)
+    },
     configFault: (resource, error, isFault) => configFaults.set({ resource, error }, isFault ? 1 : 0),
     call: (grant, outcome, seconds) => calls.observe({ grant, outcome }, seconds),
   }

@@ -11,8 +11,12 @@ export function configFileName(option: string | undefined, env: CommandIo['env']
 }
 
 /** Reads a config file and runs its own tests. @throws ConfigError when anything is wrong with either. */
-export function loadCheckedConfig(file: string, env: CommandIo['env']): LoadedConfig {
-  const loaded = loadConfigFile(file, env)
+export function loadCheckedConfig(
+  file: string,
+  env: CommandIo['env'],
+  readFile?: (path: string) => string,
+): LoadedConfig {
+  const loaded = loadConfigFile(file, env, readFile)
   const failures = runRouteTests(loaded.config)
   if (failures.length === 0) return loaded
   throw new ConfigError(failures.map(({ path, message }) => loaded.problemAt(path, message)))

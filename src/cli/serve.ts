@@ -2,10 +2,12 @@ import { parseArgs } from 'node:util'
 import { build } from '../app.ts'
 import type { Config } from '../config/config.ts'
 import { ConfigError } from '../config/load.ts'
+import { readerThatNotes, type SeenFiles } from '../config/watch.ts'
 import { describeError } from '../errors.ts'
 import { createLogger, type Logger } from '../log.ts'
 import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config-file.ts'
 import type { CommandIo } from './io.ts'
+import { startReloading } from './reload.ts'
 import { endOnUnexpected } from './unexpected.ts'
 import { usageError } from './usage.ts'
 
@@ -14,10 +16,11 @@ export async function serveCommand(args: string[], io: CommandIo): Promise<numbe
   const file = configFile(args, io)
   if (file === undefined) return 1
   const log = createLogger({ level: io.env.LOG_LEVEL ?? 'info' })
-  const config = readConfig(file, io, log)
+  const seen: SeenFiles = new Map()
+  const config = readConfig({ file, io, log, seen })
   if (!config) return EXIT_BAD_CONFIG
   try {
-    return await run(config, log, file)
+    return await run(config, { file, io, log, seen })
   } catch (error) {
     log.error({ err: describeError(error) }, 'cannot run')
     return 1
@@ -26,7 +29,7 @@ export async function serveCommand(args: string[], io: CommandIo): Promise<numbe
 
 const USAGE = `usage: cloakroom serve [--config FILE]
 
-Runs the proxy until SIGTERM or SIGINT. The log is JSON lines on standard output; LOG_LEVEL: info (default), warn, error.
+Runs the proxy until SIGTERM or SIGINT. SIGHUP, or a change of the file or of a secret it names, reads it again. The log is JSON lines on standard output; LOG_LEVEL: info (default), warn, error.
 
   --config FILE    default: $CLOAKROOM_CONFIG, else config/cloakroom.yaml
 `
@@ -41,10 +44,13 @@ function configFile(args: string[], io: CommandIo): string | undefined {
   }
 }
 
+/** What `serve` was started with, and what it read. */
+type Start = { readonly file: string; readonly io: CommandIo; readonly log: Logger; readonly seen: SeenFiles }
+
 /** A report is for a person at a terminal as much as for a log, so it is printed as it is. */
-function readConfig(file: string, io: CommandIo, log: Logger): Config | undefined {
+function readConfig({ file, io, log, seen }: Start): Config | undefined {
   try {
-    const { config, warnings } = loadCheckedConfig(file, io.env)
+    const { config, warnings } = loadCheckedConfig(file, io.env, readerThatNotes(seen))
     for (const { path, message } of warnings) log.warn({ config: file, path }, message)
     return config
   } catch (error) {
@@ -54,13 +60,16 @@ function readConfig(file: string, io: CommandIo, log: Logger): Config | undefine
   }
 }
 
-async function run(config: Config, log: Logger, file: string): Promise<number> {
+async function run(config: Config, start: Start): Promise<number> {
+  const { file, log } = start
   endOnUnexpected(log)
   const cloakroom = await build(config, { log })
   const { publicPort, adminPort } = await cloakroom.listen()
   const facts = { config: file, url: config.publicUrl, count: config.routes.length }
   log.info(facts, `listening on ${publicPort}, admin on ${adminPort}`)
+  const stopReloading = startReloading({ ...start, cloakroom })
   const signal = await untilStopped()
+  stopReloading()
   log.info({ signal }, 'draining')
   await cloakroom.close()
   log.info({ signal }, 'stopped')

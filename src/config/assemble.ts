@@ -11,8 +11,7 @@ import type {
   TlsConfig,
 } from './config.ts'
 import { HEADER_NAME } from './http-rules.ts'
-import { isEntra } from './oauth-rules.ts'
-import { impliedScopes } from './provider-checks.ts'
+import { impliedExchange, impliedScopes } from './provider-checks.ts'
 import type { FileConfig } from './schema.ts'
 import { Secret } from './secret.ts'
 import { algorithmsOf } from './secret-rules.ts'
@@ -101,13 +100,12 @@ function assembleResources({ resources, provider }: FileConfig): Record<string, 
   return Object.fromEntries(entries)
 }
 
-/** Entra ID does not know RFC 8693. */
 function exchangeOf(
   { grant, exchange }: FileConfig['resources'][string],
   issuer: string,
 ): Pick<ResourceConfig, 'exchange'> {
   if (grant !== 'token_exchange') return {}
-  return { exchange: exchange ?? (isEntra(issuer) ? 'on_behalf_of' : 'rfc8693') }
+  return { exchange: exchange ?? impliedExchange(issuer) }
 }
 
 function assembleRoute({ timeout, headers, tls, breaker, ...route }: FileRoute): RouteConfig {

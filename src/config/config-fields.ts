@@ -38,7 +38,9 @@ export function configFields(kit: FieldKit) {
       tests: kit
         .listOf(testFields(kit), '[{ request: GET /api/orders, expect: { route: orders } }]')
         .prefault([])
-        .describe('Checked by `cloakroom check` and at every start: a config that breaks one is refused.'),
+        .describe(
+          'Checked by `cloakroom check`, at every start and every reload: a config that breaks one is refused.',
+        ),
     })
     .meta({ title: 'Cloakroom configuration' })
 }

@@ -1,5 +1,18 @@
+import type { Rule } from './rule.ts'
 import type { FieldKit } from './schema.ts'
 import { RATE_LIMIT, SIZE, TIMEOUT } from './units.ts'
+
+const SMALLEST_HEAD = 4_096
+
+/** A browser's cookies and a sign-in's answer must fit. */
+const HEADER_SIZE: Rule<number> = {
+  must: 'must be a size with its unit (B, KB, KiB, MB, MiB, GB or GiB), at least 4KiB',
+  example: '32KiB',
+  parse: (text) => {
+    const size = SIZE.parse(text)
+    return size !== undefined && size >= SMALLEST_HEAD ? size : undefined
+  },
+}
 
 /** `limits:` of the public listener. */
 export function limitFields(kit: FieldKit) {
@@ -8,7 +21,9 @@ export function limitFields(kit: FieldKit) {
       connections: kit
         .wholeNumber({ min: 1, max: 1_000_000, example: 10_000 }, 'Most open connections of clients.')
         .prefault(10_000),
-      headerSize: kit.text(SIZE, 'Largest head of a request: request line and fields.').prefault('32KiB'),
+      headerSize: kit
+        .text(HEADER_SIZE, 'Largest head of a request: request line and fields.')
+        .prefault('32KiB'),
       headerCount: kit
         .wholeNumber({ min: 10, max: 2_000, example: 100 }, 'Most field lines in the head of a request.')
         .prefault(100),

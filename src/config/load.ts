@@ -26,6 +26,9 @@ import { yamlMessage } from './yaml-messages.ts'
 
 export { ConfigError, type ConfigProblem } from './problem.ts'
 
+/** Gives a file's text. @throws the system's error. */
+type ReadTextFile = (path: string) => string
+
 /** A config file's text and everything it may refer to. */
 export type ConfigSource = {
   readonly text: string
@@ -33,7 +36,7 @@ export type ConfigSource = {
   readonly file: string
   readonly env: Environment
   /** How secret files are read; default: from the file system. */
-  readonly readFile?: (path: string) => string
+  readonly readFile?: ReadTextFile
 }
 
 /** A configuration that can be used. */
@@ -47,8 +50,12 @@ export type LoadedConfig = {
 }
 
 /** Reads a config file. @throws ConfigError when it cannot be read or anything in it is wrong. */
-export function loadConfigFile(file: string, env: Environment): LoadedConfig {
-  return loadConfig({ text: readConfigText(file), file, env })
+export function loadConfigFile(
+  file: string,
+  env: Environment,
+  readFile: ReadTextFile = readTextFile,
+): LoadedConfig {
+  return loadConfig({ text: readConfigText(file, readFile), file, env, readFile })
 }
 
 /** Reads a config file's text. @throws ConfigError naming every problem by line. */
@@ -70,9 +77,9 @@ export function loadConfig({ text, file, env, readFile = readTextFile }: ConfigS
   return { config: assembleConfig(fields), warnings: report.warnings(), problemAt: report.locate }
 }
 
-function readConfigText(file: string): string {
+function readConfigText(file: string, readFile: ReadTextFile): string {
   try {
-    return readTextFile(file)
+    return readFile(file)
   } catch (error) {
     const message = `cannot read this config file (${reasonOf(error)}); start from config/cloakroom.example.yaml, or name another file with --config FILE or CLOAKROOM_CONFIG`
     throw new ConfigError([{ file, line: 1, column: 1, path: '', message }])

@@ -52,11 +52,20 @@ export function impliedScopes(resource: { grant?: string; resource?: string }, i
   return [`${resource.resource}/.default`]
 }
 
-function checkGrant({ grant }: DraftResource, { clientAuth }: DraftProvider, field: Field): void {
-  if (grant !== 'client_credentials' || clientAuth?.method !== 'none') return
-  field.problem(
-    complaint('needs a client that can prove itself: provider.clientAuth.method is none', 'refresh_token'),
-  )
+/** How a token is exchanged unless the operator says: Entra ID does not know RFC 8693. */
+export function impliedExchange(issuer: string): 'rfc8693' | 'on_behalf_of' {
+  return isEntra(issuer) ? 'on_behalf_of' : 'rfc8693'
+}
+
+function checkGrant(resource: DraftResource, { clientAuth, issuer }: DraftProvider, field: Field): void {
+  if (clientAuth?.method !== 'none') return
+  const why = 'needs a client that can prove itself: provider.clientAuth.method is none'
+  if (resource.grant === 'client_credentials') field.problem(complaint(why, 'refresh_token'))
+  if (resource.grant !== 'token_exchange' || issuer === undefined) return
+  const exchange = resource.exchange ?? impliedExchange(issuer)
+  if (exchange !== 'on_behalf_of') return
+  const cure = 'set that to client_secret_post or private_key_jwt'
+  field.problem(`with "exchange: on_behalf_of" ${why}; ${cure}`)
 }
 
 /** One step only: what is exchanged comes from the refresh token, so there is no circle and no chain. */

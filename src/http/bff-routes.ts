@@ -7,6 +7,7 @@ import type { BffSession } from '../session/bff-session.ts'
 import type { Sessions } from '../session/session.ts'
 import { createCallback, type FinishSignIn } from './callback.ts'
 import type { LoginCookies } from './login-cookies.ts'
+import type { RateLimits } from './rate-limit.ts'
 import type { RequireSameOrigin } from './same-origin.ts'
 import { createSignOut, type EndSession } from './sign-out.ts'
 
@@ -25,6 +26,7 @@ export type AuthorizationUrl = (
 
 export type BffRoutesDeps = {
   readonly basePath: string
+  readonly rateLimits: RateLimits
   readonly sameSite: 'strict' | 'lax'
   readonly sessions: Sessions
   readonly loginAttempts: LoginAttempts
@@ -51,6 +53,8 @@ const METHODS = { '/login': 'GET, HEAD', '/callback': 'GET', '/user': 'GET, HEAD
 export function createBffRoutes(deps: BffRoutesDeps): Router {
   const router = Router({ caseSensitive: true, strict: true })
   const signOut = createSignOut(deps)
+
+  for (const [endpoint, limitRate] of Object.entries(deps.rateLimits)) router.all(`/${endpoint}`, limitRate)
 
   router.get('/login', async function login(req, res) {
     const returnUrl = requireReturnUrl(deps, req.query.returnUrl)

@@ -25,6 +25,12 @@ export function createClientAddress(trustProxy: readonly string[]): ClientAddres
   }
 }
 
+/** Whether the peer of a request's connection is one of the trusted proxies. */
+export function createTrustedPeers(trustProxy: readonly string[]): (req: IncomingMessage) => boolean {
+  const trusted = blockListOf(trustProxy)
+  return (req) => trustProxy.length > 0 && isTrusted(trusted, plain(req.socket.remoteAddress ?? ''))
+}
+
 function blockListOf(blocks: readonly string[]): BlockList {
   const list = new BlockList()
   for (const block of blocks) {

@@ -1,37 +1,55 @@
-import { STATUS_CODES } from 'node:http'
+import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import { BffError } from '../errors.ts'
-import { problemAnswer } from './problem.ts'
+import type { Front } from './front.ts'
+import { pendingAnswers } from './pending-answers.ts'
+import { endWithAnswer } from './raw-answer.ts'
 
-/** Statuses of Node's own parser errors; every other one is a 400. */
-const STATUS_OF_CODE: Readonly<Record<string, number>> = {
-  HPE_HEADER_OVERFLOW: 431,
-  HPE_CHUNK_EXTENSIONS_OVERFLOW: 413,
-  ERR_HTTP_REQUEST_TIMEOUT: 408,
+/** What Node's parser says, as far as another status than 400 says it better. */
+const REFUSALS: Readonly<Record<string, { status: number; detail: string }>> = {
+  HPE_HEADER_OVERFLOW: { status: 431, detail: 'the head of the request is larger than this server takes' },
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: { status: 413, detail: 'too many chunk extensions' },
+  HPE_INVALID_VERSION: { status: 505, detail: 'only HTTP/1.1 and HTTP/1.0 are spoken here' },
+  ERR_HTTP_REQUEST_TIMEOUT: { status: 408, detail: 'the head of the request did not come in time' },
 }
+const NO_REQUEST = { status: 400, detail: 'this is no HTTP/1.1 request' }
+const URL_TOO_LONG = { status: 414, detail: 'the path and query are longer than this server takes' }
+
+/** An error of Node's HTTP parser, with the bytes it was looking at. */
+export type ClientError = Error & { readonly code?: string; readonly rawPacket?: Buffer }
 
 /** Refuses what is no HTTP request with a problem, as everything else is refused, and ends its connection. */
-export function answerClientError(error: Error & { code?: string }, socket: Socket): void {
-  if (!socket.writable || error.code === 'ECONNRESET' || isAnswering(socket)) {
+export function answerClientError(error: ClientError, socket: Socket, front: Front): void {
+  // The refusal is on its way, and what the client still sends is only read past.
+  if (socket.writableEnded && !socket.destroyed) return
+  if (!socket.writable || error.code === 'ECONNRESET') {
     socket.destroy()
     return
   }
-  const status = STATUS_OF_CODE[error.code ?? ''] ?? 400
-  const { headers, body } = problemAnswer(new BffError('bad_request', 'this is no HTTP/1.1 request'))
-  const { 'cloakroom-error': code, ...common } = headers
-  const title = STATUS_CODES[status] ?? ''
-  const problem = status === 400 ? body : JSON.stringify({ type: 'about:blank', title, status })
-  const lines = Object.entries({
-    ...common,
-    ...(status === 400 ? { 'cloakroom-error': code } : {}),
-    'content-length': String(Buffer.byteLength(problem)),
-    connection: 'close',
-  }).map(([name, value]) => `${name}: ${value}\r\n`)
-  socket.end(`HTTP/1.1 ${status} ${title}\r\n${lines.join('')}\r\n${problem}`, () => socket.destroy())
+  const pending = pendingAnswers(socket)
+  if (pending?.newest.req.complete) endAfter(pending.newest, socket)
+  // A refusal in the middle of an answer, or in the place of one for an earlier request, would be taken for it.
+  else if (pending && (pending.current.headersSent || pending.current !== pending.newest)) socket.destroy()
+  else {
+    const { status, detail } = refusalOf(error)
+    endWithAnswer(socket, front.refusalOf(status, detail))
+    // A request that broke off in its body is over for its upstream at once.
+    if (pending) socket.once('finish', () => socket.destroy())
+  }
 }
 
-/** An error in the middle of an answer must not put a second one into it. Node keeps no public sign of that. */
-function isAnswering(socket: Socket): boolean {
-  const { _httpMessage: answer } = socket as Socket & { _httpMessage?: { headersSent: boolean } }
-  return answer?.headersSent === true
+/** What is wrong came behind whole requests: they get their answers, and then the connection ends. */
+function endAfter(answer: ServerResponse, socket: Socket): void {
+  if (!answer.shouldKeepAlive) return
+  answer.shouldKeepAlive = false
+  answer.once('finish', () => socket.destroySoon())
+}
+
+function refusalOf(error: ClientError) {
+  return isOverlongTarget(error) ? URL_TOO_LONG : (REFUSALS[error.code ?? ''] ?? NO_REQUEST)
+}
+
+/** The parser counts the whole head; when not even the first line of it was whole, the target was too long. */
+function isOverlongTarget({ code, rawPacket }: ClientError): boolean {
+  if (code !== 'HPE_HEADER_OVERFLOW' || !rawPacket || rawPacket.includes('\n')) return false
+  return /^[A-Z]+ \//.test(rawPacket.toString('latin1', 0, 24))
 }

@@ -7,8 +7,12 @@ const PREFLIGHT_LIFE_SECONDS = 600
  * CORS for the configured other origins only, answered by us and never by an upstream (Fetch §3.2): an exact echo of
  * the origin with credentials, `Vary: Origin`, and no session needed for a preflight.
  */
-export function createCors(allowedOrigins: readonly string[]): RequestHandler {
+export function createCors(
+  allowedOrigins: readonly string[],
+  ownHeaders: Readonly<Record<string, string>> = {},
+): RequestHandler {
   const allowed = new Set(allowedOrigins)
+  const entries = Object.entries(ownHeaders)
   return function cors(req, res, next) {
     const { origin } = req.headers
     const requested = req.headers['access-control-request-method']
@@ -26,6 +30,7 @@ export function createCors(allowedOrigins: readonly string[]): RequestHandler {
       next()
       return
     }
+    for (const [name, value] of entries) res.setHeader(name, value)
     res.setHeader('access-control-allow-methods', requested)
     res.setHeader('access-control-allow-headers', req.headers['access-control-request-headers'] ?? 'x-csrf')
     res.setHeader('access-control-max-age', String(PREFLIGHT_LIFE_SECONDS))

@@ -8,15 +8,21 @@ export type ServerObjects = {
 }
 
 /**
- * Classes whose objects are born with an app's prototypes. Express gives these to every request and response; on
- * objects that have them already that changes nothing, on others V8 discards what it has learnt about them.
+ * Classes whose objects are born with the prototypes of the app that `adopt` was last called with. Express gives these
+ * to every request and response; on objects that have them already that changes nothing, on others V8 discards what it
+ * has learnt about them. A request under way keeps its class, and with it sees the methods of the newest app.
  */
-export function objectsBornFor(app: Express): ServerObjects {
+export function createServerObjects(): { objects: ServerObjects; adopt(app: Express): void } {
   class EdgeRequest extends IncomingMessage {}
   class EdgeResponse extends ServerResponse {}
-  Object.setPrototypeOf(EdgeRequest.prototype, app.request)
-  Object.setPrototypeOf(EdgeResponse.prototype, app.response)
-  app.request = EdgeRequest.prototype as Express['request']
-  app.response = EdgeResponse.prototype as Express['response']
-  return { IncomingMessage: EdgeRequest, ServerResponse: EdgeResponse as typeof ServerResponse }
+  function adopt(app: Express): void {
+    Object.setPrototypeOf(EdgeRequest.prototype, app.request)
+    Object.setPrototypeOf(EdgeResponse.prototype, app.response)
+    app.request = EdgeRequest.prototype as Express['request']
+    app.response = EdgeResponse.prototype as Express['response']
+  }
+  return {
+    objects: { IncomingMessage: EdgeRequest, ServerResponse: EdgeResponse as typeof ServerResponse },
+    adopt,
+  }
 }

@@ -1,8 +1,18 @@
-import { createServer, type IncomingMessage, type Server } from 'node:http'
+import {
+  createServer,
+  type IncomingMessage,
+  type Server,
+  type ServerOptions,
+  type ServerResponse,
+} from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
-import type { Express } from 'express'
+import type { Duplex } from 'node:stream'
+import type { ListenerLimits } from '../config/config.ts'
+import type { Logger } from '../log.ts'
 import { answerClientError } from './client-error.ts'
-import { objectsBornFor } from './express-objects.ts'
+import type { ServerObjects } from './express-objects.ts'
+import type { Front } from './front.ts'
+import { isBehindTheLast, pendingAnswers } from './pending-answers.ts'
 
 /** Opens a listening socket and resolves with its port; rejects with the system's error, e.g. EADDRINUSE. */
 export function listenOn(server: Server, { host, port }: { host: string; port: number }): Promise<number> {
@@ -33,32 +43,79 @@ export function drain(server: Server, graceMs: number): Promise<void> {
   })
 }
 
-/** What the public server does with each request and each upgrade. */
-export type PublicHandlers = {
-  readonly request: Express
+/** What the public server does with each message, and how much of it it takes. */
+export type PublicServerDeps = {
+  readonly objects: ServerObjects
+  readonly limits: ListenerLimits
+  /** What every message meets first, under the configuration in use. */
+  readonly front: () => Front
+  readonly request: (req: IncomingMessage, res: ServerResponse) => void
   /** Owns the socket from its first line on. */
   readonly upgrade: (req: IncomingMessage, socket: Socket, head: Buffer) => void
+  readonly log: Logger
 }
 
-/** Above the idle timeout of the usual load balancers, so that they close first and no request meets a closed socket. */
-const KEEP_ALIVE_MS = 75_000
-const HEADERS_MS = 30_000
+/** The HTTP/1.1 server of the public listener: nothing is served that the front did not admit. */
+export function createPublicServer(deps: PublicServerDeps): Server {
+  const { objects, limits, front, request, upgrade, log } = deps
+  const server = createServer({ ...objects, ...serverOptions(limits) })
+  server.maxConnections = limits.connections
+  // Node would leave out what is over a limit of its own, and nobody could tell; the front counts them.
+  server.maxHeadersCount = 0
 
-/** The HTTP/1.1 server of the public listener. */
-export function createPublicServer({ request, upgrade }: PublicHandlers): Server {
-  const server = createServer({
-    ...objectsBornFor(request),
-    keepAliveTimeout: KEEP_ALIVE_MS,
-    headersTimeout: HEADERS_MS,
+  function serve(req: IncomingMessage, res: ServerResponse): void {
+    if (!isBehindTheLast(req, res) && front().admit(req, res)) request(req, res)
+  }
+  server.on('request', serve)
+  // RFC 9110 §10.1.1: a body is asked for only after every check has passed, by whoever reads it.
+  server.on('checkContinue', serve)
+  server.on('checkExpectation', serve)
+
+  function leaveHttp(req: IncomingMessage, stream: Duplex, head: Buffer): void {
+    stream.on('error', () => stream.destroy())
+    // Behind a request that still waits for its answer, the next words on the wire would not be this one's.
+    if (pendingAnswers(req.socket) || req.socket.writableEnded) req.socket.destroy()
+    // Node types the socket as a Duplex, which it is only for an upgrade with a body: the front refuses that.
+    else if (front().admitUpgrade(req)) upgrade(req, stream as Socket, head)
+  }
+  server.on('upgrade', leaveHttp)
+  server.on('connect', leaveHttp)
+  server.on('clientError', (error, socket) => answerClientError(error, socket as Socket, front()))
+  server.on('drop', createDropLog(log))
+  return server
+}
+
+function serverOptions({ headerSize, headerTimeoutMs, keepAliveMs }: ListenerLimits): ServerOptions {
+  return {
+    maxHeaderSize: headerSize,
+    headersTimeout: headerTimeoutMs,
+    // How soon after its time a head that is not whole is noticed.
+    connectionsCheckingInterval: Math.min(5_000, Math.max(50, headerTimeoutMs / 4)),
+    keepAliveTimeout: keepAliveMs,
     // Uploads may take long; an idle one is cut by its route's own timeout.
     requestTimeout: 0,
     joinDuplicateHeaders: false,
-  })
-  server.on('request', request)
-  // RFC 9110 §10.1.1: a body is asked for only after every check has passed, by whoever reads it.
-  server.on('checkContinue', request)
-  // Node types the socket as a Duplex, for those who emit the event themselves.
-  server.on('upgrade', (req, socket, head) => upgrade(req, socket as Socket, head))
-  server.on('clientError', (error, socket) => answerClientError(error, socket as Socket))
-  return server
+    // The front answers this in our own words.
+    requireHostHeader: false,
+  }
+}
+
+const DROPS_LOGGED_EVERY_MS = 60_000
+
+/** Tells of connections that were closed because too many are open: the first at once, then their number each minute. */
+function createDropLog(log: Logger): () => void {
+  let unsaid = 0
+  let isQuiet = false
+
+  function say(): void {
+    isQuiet = unsaid > 0
+    if (!isQuiet) return
+    log.warn({ count: unsaid }, 'connections closed at once: limits.connections are open')
+    unsaid = 0
+    setTimeout(say, DROPS_LOGGED_EVERY_MS).unref()
+  }
+  return function countDrop() {
+    unsaid += 1
+    if (!isQuiet) say()
+  }
 }

@@ -32,16 +32,23 @@ export type ProblemAnswer = {
 }
 
 /** What of the request goes into its problem. */
-export type ProblemContext = { readonly requestId?: string; readonly loginUrl?: string }
+export type ProblemContext = {
+  readonly requestId?: string
+  readonly loginUrl?: string
+  /** Says it better than the code's own, such as 431. */
+  readonly status?: number
+}
 
 /** The RFC 9457 problem for anything thrown; an error that is no BffError is our defect and says nothing about itself. */
-export function problemAnswer(error: unknown, { requestId, loginUrl }: ProblemContext = {}): ProblemAnswer {
+export function problemAnswer(error: unknown, context: ProblemContext = {}): ProblemAnswer {
+  const { requestId, loginUrl } = context
   const ids = requestId === undefined ? {} : { request_id: requestId }
   if (!(error instanceof BffError)) {
     const body = { type: 'about:blank', title: 'Internal Server Error', status: 500, ...ids }
     return { status: 500, headers: ownHeaders({}), body: JSON.stringify(body) }
   }
-  const { status, title } = PROBLEMS[error.code]
+  const { title } = PROBLEMS[error.code]
+  const status = context.status ?? statusOf(error.code)
   const body = {
     type: `urn:problem:cloakroom:${error.code}`,
     title,

@@ -38,8 +38,17 @@ const USER_SUBERRORS = new Set(['protection_policy_required', 'device_authentica
 // Microsoft's numeric codes: a last hint, and only where `error` and `suberror` leave it open.
 const LOOP_CODE = 50196
 const GARBAGE_TOKEN_CODE = 9002313
-const STEP_UP_CODES = new Set([50072, 50074, 50076, 50078, 50079, 50158, 50199, 50140, 700020])
+const STEP_UP_CODES = new Set([
+  ...[50072, 50074, 50076, 50078, 50079, 50158, 50199, 50140, 700020],
+  // A password that has expired or must be changed.
+  ...[50055, 50125, 50135, 50144],
+  // Conditional Access of one resource: the provider's page explains, and what that does not cure is not tried twice.
+  ...[50005, 50097, 50129, 50131, 50155, 50187, 53000, 53001, 53002, 53003, 53004, 53010],
+  ...[530003, 530032, 530034, 530035],
+])
 const CONSENT_CODES = new Set([65001])
+// Not assigned to the application, consent declined, or an administrator's to give: another sign-in changes nothing.
+const USER_CODES = new Set([50105, 501051, 65004, 90094, 90095])
 
 /**
  * Decides by `error`, then `suberror`, then `claims`, never by message text: Microsoft rewords its texts, and
@@ -80,8 +89,10 @@ export function reactionToExchange(fault: GrantFault): Exclude<GrantReaction, 'd
 function reactionToInvalidGrant(suberror: string | undefined, codes: readonly number[]): GrantReaction {
   if (suberror === 'client_mismatch') return 'configuration'
   if (suberror && USER_SUBERRORS.has(suberror)) return 'user_must_act'
-  if (!suberror && codes.some((code) => CONSENT_CODES.has(code))) return 'consent'
-  if (!suberror && codes.some((code) => STEP_UP_CODES.has(code))) return 'step_up'
+  if (suberror) return 'dead_grant'
+  if (codes.some((code) => CONSENT_CODES.has(code))) return 'consent'
+  if (codes.some((code) => STEP_UP_CODES.has(code))) return 'step_up'
+  if (codes.some((code) => USER_CODES.has(code))) return 'user_must_act'
   return 'dead_grant'
 }
 

@@ -131,6 +131,8 @@ export function mayHaveSpent({
   if (answer) {
     // A success that cannot be read has rotated the token; what it says is lost.
     if (answer.status === 200) return answer.body === undefined
+    // A gateway that lost or outwaited the server behind it knows nothing of what that one did.
+    if (answer.status === 502 || answer.status === 504) return answer.body?.error === undefined
     return reactionTo(answer) === 'route_configuration'
   }
   if (!(error.cause instanceof Error)) return false

@@ -83,6 +83,9 @@ export function createProvider({ config, log, now, observe }: ProviderDeps) {
       return state
     },
 
+    /** Resolves when the endpoints are known, or were asked for and are not. Never rejects. */
+    discovered: (): Promise<void> => relyingParty.ready().catch((error) => note('unavailable', error)),
+
     authorizationUrl(checks: AuthorizationChecks, { prompt, loginHint, stepUp }: Wishes): Promise<URL> {
       const extra = new Map(Object.entries(config.provider.authorizationParams))
       const claims = claimsRequest(clientCapabilities, stepUp?.claims)

@@ -49,7 +49,13 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
   const { provider, redirectUri } = deps
   const configuration = createRefreshedSource(() => discover(deps), deps.now)
 
-  const grant = createTokenCall({ ...deps, clientId: provider.clientId, configuration })
+  const { clientId, clientAuth } = provider
+  const grant = createTokenCall({
+    ...deps,
+    clientId,
+    configuration,
+    credential: () => credentialOf(clientAuth),
+  })
 
   return {
     async ready() {
@@ -219,6 +225,11 @@ async function revokeToken(
     if (!mayTryBasic || (error as { status?: unknown }).status !== 401) throw error
     await sendWithBasic()
   }
+}
+
+function credentialOf(auth: ClientAuthConfig): string | undefined {
+  if (auth.method === 'none') return undefined
+  return auth.method === 'private_key_jwt' ? auth.key.reveal() : auth.secret.reveal()
 }
 
 /** Secrets are revealed at each use, so that a rotated file takes effect without a restart. */

@@ -1,5 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { retryAfterSeconds } from './grant-errors.ts'
+import { createKeyReads, type ReadAnswer } from './key-reads.ts'
 
 /** A token endpoint's answer before any library judged it. */
 export type TokenAnswer = {
@@ -40,12 +41,16 @@ const MAX_LIFETIME_SECONDS = 30 * 24 * 3600
 export function createProviderFetch(deps: { now: () => number; fetch?: Fetch }): ProviderFetch {
   const observers = new AsyncLocalStorage<OnTokenAnswer>()
   const send: Fetch = deps.fetch ?? ((url, options) => fetch(url, options as RequestInit))
+  const read = async (url: string, options: FetchOptions): Promise<ReadAnswer> => {
+    const response = await send(url, options)
+    return { response, text: await wholeText(response) }
+  }
+  const readKeys = createKeyReads(read, deps.now)
   return {
     watching: (onAnswer, call) => observers.run(onAnswer, call),
     async fetch(url, options) {
       const onAnswer = observers.getStore()
-      const response = await send(url, options)
-      const text = await wholeText(response)
+      const { response, text } = await (isForKeys(options) ? readKeys : read)(url, options)
       if (!onAnswer || options.method !== 'POST') return rebuilt(response, text)
       const body = normalised(jsonObject(text), deps.now())
       await onAnswer({
@@ -56,6 +61,12 @@ export function createProviderFetch(deps: { now: () => number; fetch?: Fetch }):
       return rebuilt(response, JSON.stringify(body ?? {}), body && 'application/json')
     },
   }
+}
+
+/** RFC 7517 §8.5: who asks for a key set says so. */
+function isForKeys({ method, headers }: FetchOptions): boolean {
+  const accept = new Headers(headers as ConstructorParameters<typeof Headers>[0]).get('accept')
+  return method === 'GET' && accept?.includes('application/jwk-set+json') === true
 }
 
 /** The body, read here so that a library meets no endless one. Throws a TypeError, as `fetch` does for every failure. */

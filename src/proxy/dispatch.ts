@@ -4,6 +4,7 @@ import type { BffError } from '../errors.ts'
 import type { Exchange } from './exchange.ts'
 import type { LiveConnections } from './live-connections.ts'
 import type { OutboundRequest } from './upstream.ts'
+import type { Gate } from './upstream-gate.ts'
 
 /** Header fields of a response by lower-case name; an array where a field came more than once. */
 export type ParsedHeaders = Readonly<Record<string, string | string[] | undefined>>
@@ -19,8 +20,12 @@ export type UpstreamControl = {
 
 /** What an exchange asks of the connection pool. */
 export type Dispatch = {
+  /** Every exchange goes through it first, and leaves it last. */
+  readonly gate: Gate
   /** Sends the request and reports to the exchange's `on…` methods. */
   start(exchange: Exchange, body: Readable | Buffer | null): void
+  /** Refuses an exchange that no connection starts in time, where they can make it wait. Returns what ends that. */
+  readonly limitWait: ((exchange: Exchange) => () => void) | undefined
   /** False once it takes no more requests. */
   isOpen(): boolean
   /** True while a new connection is being handed to the request that starts. */
@@ -30,6 +35,8 @@ export type Dispatch = {
   readonly live: LiveConnections
   /** Whether the connection ended without a byte of response. */
   isConnectionLost(error: Error): boolean
+  /** Whether the upstream is to blame that there was no answer; losing an idle connection is nobody's fault. */
+  isNoAnswer(error: Error, connection: 'none' | 'new' | 'reused'): boolean
 }
 
 /** What makes an exchange; `resolve` and `reject` end it. */

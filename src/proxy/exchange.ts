@@ -3,14 +3,19 @@ import type { Readable } from 'node:stream'
 import type { BffError } from '../errors.ts'
 import type { BffSession } from '../session/bff-session.ts'
 import type { AccessToken } from './access-token-source.ts'
+import { ClientResponse, defectOf } from './client-response.ts'
 import type { Dispatch, ExchangeParts, ParsedHeaders, UpstreamControl } from './dispatch.ts'
 import { isEventStream, keepOurs, replaceAccessToken, responseHeaders } from './headers.ts'
 import { HeldResponse, settleRejection, tokenChallenge } from './rejected-token.ts'
-import { type BodyCopy, bodyCopy, bodyLength, bodyTooLarge, readBody } from './request-body.ts'
+import { acceptedLength, type BodyCopy, bodyCopy, readBody } from './request-body.ts'
 import type { OutboundRequest } from './upstream.ts'
+import type { BreakerPass } from './upstream-breaker.ts'
 
 /** RFC 9110 §9.2.2: sending these twice does no more than sending them once. */
 const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS'])
+
+/** Interim (1xx) responses to one request; more is a flood. */
+const MOST_INTERIM = 20
 
 /** One request and its response. A class, because thousands live at once and share their methods. */
 export class Exchange {
@@ -20,25 +25,28 @@ export class Exchange {
   readonly #pool: Dispatch
   readonly #resolve: () => void
   readonly #reject: (error: BffError) => void
+  readonly #response: ClientResponse
+  /** Bytes of the request's body; undefined when it is chunked. */
+  #length: number | undefined
+  #pass: BreakerPass | undefined
+  /** Ends the wait for a place, or for a connection. */
+  #stopWaiting: (() => void) | undefined
   #control: UpstreamControl | undefined
   #body: Readable | null = null
   #copy: BodyCopy | undefined
   /** The body for sending the request again; null when it has none, undefined when it cannot be sent again. */
   #again: Buffer | null | undefined
+  /** How often the connections have it that have not reported its end. */
+  #underWay = 0
   #isReused = false
   #isRetried = false
   #isTokenQuestioned = false
   #held: HeldResponse | undefined
   /** Of a response that was given up for another; what it still reports is nothing to us. */
   #discarded: UpstreamControl | undefined
-  #clientLeft = false
-  #responseStarted = false
-  #responseEnded = false
-  #bytesWritten = false
+  /** Resolved or rejected: what the upstream still says is of no interest. */
+  #isOver = false
   #interimResponses = 0
-  /** Bytes of the response still to come; NaN when its length is not known. */
-  #remaining = Number.NaN
-  #stalled: NodeJS.Timeout | undefined
 
   constructor(parts: ExchangeParts) {
     this.req = parts.req
@@ -47,6 +55,7 @@ export class Exchange {
     this.#pool = parts.pool
     this.#resolve = parts.resolve
     this.#reject = parts.reject
+    this.#response = new ClientResponse(parts.res, parts.outbound.route.timeout.idleMs)
   }
 
   start(): void {
@@ -54,84 +63,91 @@ export class Exchange {
       this.#resolve()
       return
     }
-    const length = bodyLength(this.req)
-    const { maxBody } = this.outbound.route
-    if (length !== undefined && maxBody !== undefined && length > maxBody) {
-      this.res.shouldKeepAlive = false
-      throw bodyTooLarge()
-    }
-    if (length !== 0) this.#openBody(length)
+    const { maxBody, timeout } = this.outbound.route
+    this.#length = acceptedLength(this.req, this.res, maxBody)
     this.res.on('close', () => this.#onClientClose())
-    this.#pool.start(this, this.#body)
+    const stopWaiting = this.#pool.gate.enter(this, timeout.responseMs)
+    if (stopWaiting) this.#stopWaiting = stopWaiting
+  }
+
+  /** The gate lets it through; its body is asked for only now, because it may have waited. */
+  go(pass: BreakerPass): void {
+    this.#pass = pass
+    if (this.#length !== 0) this.#openBody(this.#length)
+    this.#send(this.#body)
+  }
+
+  #send(body: Readable | Buffer | null): void {
+    this.#underWay++
+    this.#control = undefined
+    this.#stopWaiting = this.#pool.limitWait?.(this)
+    this.#pool.start(this, body)
   }
 
   onRequestStart(control: UpstreamControl): void {
+    this.#stopWaiting?.()
     this.#control = control
     this.#isReused = !this.#pool.isConnecting()
-    if (this.#clientLeft) control.abort(new Error('client left'))
+    // Thrown, it ends the request and leaves the connection as it is: nothing was sent on it yet.
+    if (this.#isOver) throw new Error('nobody waits for the answer any more')
   }
 
   onResponseStart(control: UpstreamControl, status: number, parsed: ParsedHeaders, reason?: string): void {
-    if (this.#clientLeft) return
+    if (this.#isOver) return
     if (status < 200) {
       // Between the upstream and us; but each one begins the response timeout again.
       if (++this.#interimResponses > MOST_INTERIM) control.abort(new Error('too many interim responses'))
       return
     }
-    if (status > 599) {
-      control.abort(new Error('status code out of range'))
+    this.#pool.gate.answered()
+    const defect = defectOf(status, parsed)
+    if (defect !== undefined) {
+      control.abort(new Error(defect))
       return
     }
     if (status === 401 && !this.#isTokenQuestioned && this.#holdRejection(control, parsed, reason)) return
     this.#copy = undefined
-    const { res } = this
     const { rules, session } = this.outbound
     const fields = responseHeaders(rules, control.rawHeaders as Buffer[], session !== undefined)
-    keepOurs(res, fields)
+    keepOurs(this.res, fields)
     this.#closeUnlessRead()
-    res.writeHead(status, reason !== undefined && PRINTABLE.test(reason) ? reason : '', fields)
-    this.#responseStarted = true
-    this.#remaining = Number(parsed['content-length'] ?? Number.NaN)
+    const length = Number(parsed['content-length'] ?? Number.NaN)
+    this.#response.begin({ status, reason, fields, length })
     if (session && isEventStream(parsed)) this.#endWithSession(session.hash)
-    process.nextTick(flushHeaders, this)
   }
 
   onResponseData(control: UpstreamControl, chunk: Buffer): void {
-    if (this.#clientLeft) return
-    if (this.#held) {
-      this.#held.add(chunk)
-      return
-    }
-    const isFirst = !this.#bytesWritten
-    this.#bytesWritten = true
-    this.#remaining -= chunk.length
-    if (this.#remaining === 0) this.#endResponse(chunk, isFirst)
-    else if (!this.res.write(chunk)) this.#waitForClient(control)
+    if (this.#isOver) return
+    if (this.#held) this.#held.add(chunk)
+    else this.#response.write(chunk, control)
   }
 
   onResponseEnd(): void {
-    if (this.#held) this.#held.isWhole = true
+    this.#underWay--
+    if (this.#isOver) this.#leave()
+    else if (this.#held) this.#held.isWhole = true
     else {
-      if (!this.#responseEnded && !this.#clientLeft) this.#endResponse()
-      this.#resolve()
+      if (!this.#response.isEnded) this.#response.end()
+      this.#finish()
     }
   }
 
   /** `control` is absent when no connection was made. */
   onResponseError(control: UpstreamControl | null | undefined, error: Error): void {
-    if (control && control === this.#discarded) return
-    if (this.#held) this.#held.error = error
-    else if (this.#clientLeft || this.#responseEnded) this.#resolve()
-    else if (this.#responseStarted) this.#truncate(error)
+    this.#underWay--
+    if (this.#isOver) this.#leave()
+    else if (control && control === this.#discarded) return
+    else if (this.#held) this.#held.error = error
+    else if (this.#response.isEnded) this.#finish()
+    else if (this.#response.isStarted) this.#truncate(error)
     else if (this.#mayRetry(error)) {
       this.#isRetried = true
-      this.#pool.start(this, null)
-    } else this.refuse(this.#pool.failure(error))
-  }
-
-  /** Sends the response's header before its body when the body lets us wait: an event stream begins with silence. */
-  flush(): void {
-    if (!this.#bytesWritten && !this.#responseEnded && !this.#clientLeft) this.res.flushHeaders()
+      this.#send(null)
+    } else {
+      const connection = this.#control === undefined ? 'none' : this.#isReused ? 'reused' : 'new'
+      if (this.#pool.isNoAnswer(error, connection)) this.#pool.gate.failed(this.#pass!)
+      this.refuse(this.#pool.failure(error))
+    }
   }
 
   /** An idle connection may end in the moment it is used again; that request was never looked at (RFC 9112 §9.3.1). */
@@ -161,28 +177,20 @@ export class Exchange {
   /** Sends the request again, with another token. */
   resend(token: AccessToken): void {
     replaceAccessToken(this.outbound.headers, token.value)
-    this.#pool.start(this, this.#again ?? null)
+    this.#send(this.#again ?? null)
   }
 
   /** Ends the hold; false when the client has left meanwhile. */
   release(discarded?: UpstreamControl): boolean {
     this.#held = undefined
     this.#discarded = discarded
-    return !this.#clientLeft
+    return !this.#isOver
   }
 
   /** Ends the exchange without a response. */
   refuse(error: BffError): void {
     this.#closeUnlessRead()
-    this.#reject(error)
-  }
-
-  #endResponse(lastChunk?: Buffer, isWhole = false): void {
-    this.#responseEnded = true
-    // As text, a small body leaves in one write with the header; Latin-1 keeps every byte.
-    if (lastChunk && isWhole && lastChunk.length <= ONE_WRITE)
-      this.res.end(lastChunk.toString('latin1'), 'latin1')
-    else this.res.end(lastChunk)
+    this.#finish(error)
   }
 
   #openBody(length: number | undefined): void {
@@ -192,32 +200,18 @@ export class Exchange {
     this.#body = readBody(this.req, this.res, { maxBytes: maxBody, idleMs: timeout.idleMs, copy: this.#copy })
   }
 
-  /** Backpressure, for as long as the client takes at least something now and then. */
-  #waitForClient(control: UpstreamControl): void {
-    const { idleMs } = this.outbound.route.timeout
-    control.pause()
-    if (idleMs > 0) this.#stalled = setTimeout(() => this.res.destroy(), idleMs)
-    this.res.once('drain', () => {
-      clearTimeout(this.#stalled)
-      // A drain may come while another response is being parsed, and the pool's parser cannot be entered twice.
-      process.nextTick(resume, control)
-    })
-  }
-
   /** An event stream has no end of its own, so it must not outlive the session it was opened for. */
   #endWithSession(session: BffSession['hash']): void {
     const forget = this.#pool.live.add(session, () => {
-      this.#endResponse()
+      this.#response.end()
       this.#control?.abort(new Error('the session ended'))
     })
     this.res.once('close', forget)
   }
 
-  /** A clean end would make half a body look whole (RFC 9112 §8), so the client's connection is cut. */
   #truncate(error: Error): void {
-    this.#clientLeft = true
-    this.res.destroy()
-    this.#reject(this.#pool.failure(error))
+    this.#response.cut()
+    this.#finish(this.#pool.failure(error))
   }
 
   /** What the client still sends of this request must not be taken for its next one: the connection ends with the answer. */
@@ -226,25 +220,27 @@ export class Exchange {
   }
 
   #onClientClose(): void {
-    clearTimeout(this.#stalled)
-    if (this.#responseEnded) return
-    this.#clientLeft = true
+    this.#response.forget()
+    if (this.#isOver || this.#response.isEnded) return
+    this.#finish()
     this.#control?.abort(new Error('client left'))
-    this.#resolve()
   }
-}
 
-/** Interim (1xx) responses to one request; more is a flood. */
-const MOST_INTERIM = 20
-/** Bytes of a body worth copying to save a write. */
-const ONE_WRITE = 16_384
+  #finish(error?: BffError): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    this.#stopWaiting?.()
+    // Over HTTP/2 nobody else would stop it: the connection outlives the answer.
+    this.#body?.destroy()
+    if (error) this.#reject(error)
+    else this.#resolve()
+    this.#leave()
+  }
 
-const PRINTABLE = /^[\x20-\x7e]*$/
-
-function resume(control: UpstreamControl): void {
-  control.resume()
-}
-
-function flushHeaders(exchange: Exchange): void {
-  exchange.flush()
+  /** Makes room once no connection has anything more to do with the request. */
+  #leave(): void {
+    if (this.#underWay > 0 || this.#pass === undefined) return
+    this.#pool.gate.leave(this.#pass)
+    this.#pass = undefined
+  }
 }

@@ -1,14 +1,21 @@
 import type { BffSession } from '../session/bff-session.ts'
 
+/** Why we end a connection: its session is over, or this process is. */
+export type EndReason = 'session_over' | 'shutdown'
+
 /** Connections that outlast a request and must end with their session. */
 export type LiveConnections = {
-  /** Notes a connection; `end` cuts it. Returns what forgets it again. */
-  add(session: BffSession['hash'] | undefined, end: () => void): () => void
+  /** Notes a connection; `end` ends it. Returns what forgets it again. */
+  add(session: BffSession['hash'] | undefined, end: (reason: EndReason) => void): () => void
   /** Whether any connection of the session is open. */
   hasSession(session: BffSession['hash']): boolean
-  /** Cuts every connection of a session that ended. */
+  /** How many connections of the session are open. */
+  countOf(session: BffSession['hash']): number
+  /** Every session that has a connection open. */
+  sessions(): BffSession['hash'][]
+  /** Ends every connection of a session that ended. */
   endSession(session: BffSession['hash']): void
-  /** Cuts everything, at shutdown. */
+  /** Ends everything, at shutdown. */
   endAll(): void
   /** How many are open. */
   count(): number
@@ -16,9 +23,9 @@ export type LiveConnections = {
 
 /** Makes an empty register; it holds nothing of a session whose connections have all closed. */
 export function createLiveConnections(): LiveConnections {
-  const bySession = new Map<BffSession['hash'] | undefined, Set<() => void>>()
+  const bySession = new Map<BffSession['hash'] | undefined, Set<(reason: EndReason) => void>>()
 
-  function add(session: BffSession['hash'] | undefined, end: () => void): () => void {
+  function add(session: BffSession['hash'] | undefined, end: (reason: EndReason) => void): () => void {
     const open = bySession.get(session) ?? new Set()
     bySession.set(session, open.add(end))
     return function forget() {
@@ -28,11 +35,11 @@ export function createLiveConnections(): LiveConnections {
   }
 
   function endSession(session: BffSession['hash']): void {
-    for (const end of [...(bySession.get(session) ?? [])]) end()
+    for (const end of [...(bySession.get(session) ?? [])]) end('session_over')
   }
 
   function endAll(): void {
-    for (const open of [...bySession.values()]) for (const end of [...open]) end()
+    for (const open of [...bySession.values()]) for (const end of [...open]) end('shutdown')
   }
 
   function count(): number {
@@ -40,5 +47,13 @@ export function createLiveConnections(): LiveConnections {
     for (const ends of bySession.values()) open += ends.size
     return open
   }
-  return { add, hasSession: (session) => bySession.has(session), endSession, endAll, count }
+  return {
+    add,
+    hasSession: (session) => bySession.has(session),
+    countOf: (session) => bySession.get(session)?.size ?? 0,
+    sessions: () => [...bySession.keys()].filter((session) => session !== undefined),
+    endSession,
+    endAll,
+    count,
+  }
 }

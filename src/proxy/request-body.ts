@@ -40,7 +40,7 @@ export function bodyCopy(length: number | undefined): BodyCopy | undefined {
  * Length of a request body in bytes: 0 when there is none, undefined when it is chunked (RFC 9112 §6.3).
  * Throws `bad_request` for a transfer coding that would reach the upstream undecoded or undeclared.
  */
-export function bodyLength(req: IncomingMessage): number | undefined {
+function bodyLength(req: IncomingMessage): number | undefined {
   const coding = req.headers['transfer-encoding']
   if (coding !== undefined) {
     // Node decodes the last coding only, and HTTP/1.0 has none: what remains would be misread downstream (RFC 9112 §6.1).
@@ -49,6 +49,21 @@ export function bodyLength(req: IncomingMessage): number | undefined {
   }
   const length = req.headers['content-length']
   return length === undefined ? 0 : Number(length)
+}
+
+/**
+ * The length of a request's body as `bodyLength` tells it. Throws also `body_too_large`, and has the connection closed
+ * then, when it declares more than `maxBytes`.
+ */
+export function acceptedLength(
+  req: IncomingMessage,
+  res: ServerResponse,
+  maxBytes = Number.POSITIVE_INFINITY,
+): number | undefined {
+  const length = bodyLength(req)
+  if (length === undefined || length <= maxBytes) return length
+  res.shouldKeepAlive = false
+  throw bodyTooLarge()
 }
 
 /**
@@ -62,7 +77,7 @@ export function readBody(
   { maxBytes = Number.POSITIVE_INFINITY, idleMs, copy }: BodyReading,
 ): Readable {
   // RFC 9110 §10.1.1: to a client that waits for it, the body is wanted only now, after every check.
-  if (req.headers.expect !== undefined) res.writeContinue()
+  if (req.headers.expect !== undefined && req.httpVersion !== '1.0') res.writeContinue()
   let received = 0
   const stalled = idleMs > 0 ? setTimeout(() => req.socket.destroy(), idleMs) : undefined
 
@@ -95,6 +110,6 @@ export function readBody(
 }
 
 /** The refusal of a body over the route's `maxBody`. */
-export function bodyTooLarge(): BffError {
+function bodyTooLarge(): BffError {
   return new BffError('body_too_large', 'the request body is larger than the route allows')
 }

@@ -8,7 +8,7 @@ import { headerRulesByRoute, requestHeaders, type Site } from './headers.ts'
 import { createLiveConnections } from './live-connections.ts'
 import type { MatchRoute } from './route-table.ts'
 import { watchSession } from './session-watch.ts'
-import { createUpgradeDoor, type Handshake } from './upgrade-door.ts'
+import { createUpgradeDoor, type Handshake, type UpgradingClient } from './upgrade-door.ts'
 import { requireHandshake } from './websocket-handshake.ts'
 
 /** An answer of Cloakroom's own, ready for a raw socket. */
@@ -33,6 +33,8 @@ export type TunnelDeps = {
   readonly site: Site
   /** Origins beside the public one whose scripts may open a WebSocket. */
   readonly allowedOrigins: readonly string[]
+  /** Most tunnels of one session at the same time. */
+  readonly webSocketsPerSession?: number
   /** Told once for each upgrade: 101, or the status of the refusal, ours or the upstream's. */
   readonly observe?: (route: string, status: number) => void
 }
@@ -43,11 +45,13 @@ export type Tunnel = {
   upgrade(req: IncomingMessage, socket: Socket, head: Buffer): Promise<void>
   /** Whether any tunnel of the session is open. */
   hasSession(session: BffSession['hash']): boolean
-  /** Cuts the tunnels of a session that ended. */
+  /** Every session that has a tunnel. */
+  sessions(): BffSession['hash'][]
+  /** Closes the tunnels of a session that ended, with 1008. */
   endSession(session: BffSession['hash']): void
-  /** Cuts every tunnel and refuses new ones. */
+  /** Closes every tunnel with 1001 and refuses new ones. */
   closeAll(): void
-  /** How many are open. */
+  /** How many are open or being opened. */
   count(): number
 }
 
@@ -56,14 +60,14 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
   const trustedOrigins = new Set([deps.site.publicUrl, ...deps.allowedOrigins])
   const rulesOf = headerRulesByRoute(deps.site)
   const live = createLiveConnections()
-  const openDoor = createUpgradeDoor({ live })
+  const openDoor = createUpgradeDoor()
   let isClosing = false
 
   async function planHandshake(req: IncomingMessage): Promise<Handshake> {
     const matched = deps.match(req.method!, req.url!)
     if (!matched) throw new BffError('route_not_found', 'no route matches this path')
     const { route, target } = matched
-    requireHandshake(req)
+    const offer = requireHandshake(req, { sendsToken: route.resource !== undefined })
     if (!route.websocket) throw new BffError('bad_request', 'this route serves no WebSocket')
     if (!trustedOrigins.has(req.headers.origin ?? ''))
       throw new BffError('origin_forbidden', 'Origin is not allowed')
@@ -76,15 +80,22 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
       accessToken: token?.value,
       claims: session?.claims,
     })
-    return {
-      route,
-      target,
-      headers,
-      rules,
-      session: session?.hash,
-      watchSession: session && watcherOf(deps, session, req),
-      key: req.headers['sec-websocket-key']!,
-    }
+    return { route, target, headers, rules, session, offer }
+  }
+
+  /** On the register before it is looked at again: an end of the session in between is heard of by one or the other. */
+  function open(req: IncomingMessage, handshake: Handshake, client: UpgradingClient): void {
+    const { session } = handshake
+    if (isClosing) throw new BffError('upstream_unreachable', 'shutting down')
+    if (session && live.countOf(session.hash) >= (deps.webSocketsPerSession ?? Number.POSITIVE_INFINITY))
+      throw new BffError('rate_limited', 'this session has too many WebSockets open')
+    const end = openDoor(handshake, client)
+    const forget = live.add(session?.hash, end)
+    const unwatch = session && watch(deps, req, () => end('session_over'))
+    client.socket.once('close', () => {
+      forget()
+      unwatch?.()
+    })
   }
 
   async function upgrade(req: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
@@ -97,11 +108,10 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
       answer(socket, problem)
     }
     try {
-      if (isClosing) throw new BffError('upstream_unreachable', 'shutting down')
       const handshake = await planHandshake(req)
       route = handshake.route.id
       if (socket.destroyed) return
-      openDoor(handshake, { socket, head, refuse, observe: (status) => deps.observe?.(route, status) })
+      open(req, handshake, { socket, head, refuse, observe: (status) => deps.observe?.(route, status) })
     } catch (error) {
       refuse(error)
     }
@@ -111,8 +121,8 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     isClosing = true
     live.endAll()
   }
-  const { hasSession, endSession, count } = live
-  return { upgrade, hasSession, endSession, closeAll, count }
+  const { hasSession, sessions, endSession, count } = live
+  return { upgrade, hasSession, sessions, endSession, closeAll, count }
 }
 
 async function requireSession(
@@ -128,9 +138,12 @@ async function requireSession(
   return session
 }
 
-function watcherOf({ peekSession, now }: TunnelDeps, session: BffSession, req: IncomingMessage) {
-  if (!peekSession || !now) return undefined
-  return (end: () => void) => watchSession(session, { peek: () => peekSession(req), now, end })
+function watch(
+  { peekSession, now }: TunnelDeps,
+  req: IncomingMessage,
+  end: () => void,
+): (() => void) | undefined {
+  return peekSession && now && watchSession({ peek: () => peekSession(req), now, end })
 }
 
 /** Writes an answer on a socket that HTTP has left, and closes it: no second request is ever read from it. */

@@ -11,8 +11,9 @@ import type { RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { BffSession } from '../session/bff-session.ts'
 import { type HeaderRules, responseHeaders } from './headers.ts'
-import type { LiveConnections } from './live-connections.ts'
-import { isAccepted } from './websocket-handshake.ts'
+import type { EndReason } from './live-connections.ts'
+import { isAccepted, type Offer } from './websocket-handshake.ts'
+import { pairSockets } from './websocket-pair.ts'
 
 /** A checked opening handshake, as the upstream will see it. */
 export type Handshake = {
@@ -21,11 +22,8 @@ export type Handshake = {
   /** Flat list, without `Host`, `Connection` and `Upgrade`. */
   readonly headers: readonly string[]
   readonly rules: HeaderRules
-  readonly session: BffSession['hash'] | undefined
-  /** Calls `end` when the session has run out; returns what stops looking. */
-  readonly watchSession: ((end: () => void) => () => void) | undefined
-  /** `Sec-WebSocket-Key` of the client. */
-  readonly key: string
+  readonly session: BffSession | undefined
+  readonly offer: Offer
 }
 
 /** The client's side of an upgrade. */
@@ -41,20 +39,19 @@ export type UpgradingClient = {
 type Attempt = {
   readonly handshake: Handshake
   readonly client: UpgradingClient
-  isOpen: boolean
+  /** Closes the open tunnel; absent until it is open. */
+  close?: (reason: EndReason) => void
   isOver: boolean
 }
 type JoinSockets = (response: IncomingMessage, upstream: Socket, head: Buffer) => void
 type Door = (outbound: IncomingMessage, socket: Socket, head: Buffer) => void
 
-/** How long the second socket of a tunnel may take to send what it still holds when the first has closed. */
-const LAST_WORDS_MS = 2_000
-
 /**
  * The door to http-proxy-middleware, which dials the upstream and joins the two sockets. It has one instance for each
  * route, because agent and TLS identity belong to an instance; it never sees the server, whose `upgrade` event is ours.
+ * What it returns dials, and gives what ends the tunnel, be it open or not yet.
  */
-export function createUpgradeDoor({ live }: { live: LiveConnections }) {
+export function createUpgradeDoor() {
   const doors = new WeakMap<RouteConfig, { readonly door: Door; readonly key: string | undefined }>()
   const attempts = new WeakMap<IncomingMessage, Attempt>()
 
@@ -90,6 +87,7 @@ export function createUpgradeDoor({ live }: { live: LiveConnections }) {
     // Set here and not by the library, which joins paths by its own rules.
     request.path = handshake.target
     const answered = limitTime(request, handshake.route)
+    if (client.socket.destroyed) request.destroy()
     client.socket.once('close', () => request.destroy())
     // The library adds its listeners in this same turn; ours decide before one of them runs.
     process.nextTick(() => {
@@ -97,44 +95,20 @@ export function createUpgradeDoor({ live }: { live: LiveConnections }) {
       request.removeAllListeners('response').removeAllListeners('upgrade')
       request.once('response', (response) => {
         answered()
-        relay(attempt, response)
+        // A 101 that misses a field comes here, and is no answer that HTTP could pass on.
+        if (response.statusCode === 101) reject(attempt, response.socket)
+        else relay(attempt, response)
       })
       request.once('upgrade', (response, upstream, head) => {
         answered()
         if (!accept(attempt, response, upstream as Socket)) return
         for (const join of joinSockets) join.call(request, response, upstream as Socket, head)
+        attempt.close = pairSockets(client.socket, upstream as Socket, handshake.route.timeout.idleMs)
       })
     })
   }
 
-  /** Whether the upstream's 101 may be passed on; if so, the tunnel is on the register. */
-  function accept(attempt: Attempt, response: IncomingMessage, upstream: Socket): boolean {
-    const { handshake, client } = attempt
-    upstream.on('error', () => upstream.destroy())
-    if (!isAccepted(handshake.key, response)) {
-      upstream.destroy()
-      fail(attempt, new Error('the upstream did not accept this handshake'))
-      return false
-    }
-    attempt.isOpen = true
-    client.observe(101)
-    const fields = responseHeaders(handshake.rules, rawBytes(response), false)
-    response.headers = headerObject([...fields, 'Connection', 'Upgrade', 'Upgrade', 'websocket'])
-    function end(): void {
-      client.socket.destroy()
-      upstream.destroy()
-    }
-    const forget = live.add(handshake.session, end)
-    const unwatch = handshake.watchSession?.(end)
-    client.socket.once('close', () => {
-      forget()
-      unwatch?.()
-    })
-    endTogether(client.socket, upstream)
-    return true
-  }
-
-  return function open(handshake: Handshake, client: UpgradingClient): void {
+  return function open(handshake: Handshake, client: UpgradingClient): (reason: EndReason) => void {
     const headers = [...handshake.headers, 'Host', new URL(handshake.route.upstream).host]
     const outbound = {
       method: 'GET',
@@ -143,9 +117,36 @@ export function createUpgradeDoor({ live }: { live: LiveConnections }) {
       socket: client.socket,
       headers: headerObject([...headers, 'Connection', 'Upgrade', 'Upgrade', 'websocket']),
     } as IncomingMessage
-    attempts.set(outbound, { handshake, client, isOpen: false, isOver: false })
+    const attempt: Attempt = { handshake, client, isOver: false }
+    attempts.set(outbound, attempt)
     doorOf(handshake.route)(outbound, client.socket, client.head)
+    return (reason) => end(attempt, reason)
   }
+}
+
+/** Whether the upstream's 101 may be passed on. */
+function accept(attempt: Attempt, response: IncomingMessage, upstream: Socket): boolean {
+  const { handshake, client } = attempt
+  upstream.on('error', () => upstream.destroy())
+  if (attempt.isOver || client.socket.destroyed || !isAccepted(handshake.offer, response)) {
+    reject(attempt, upstream)
+    return false
+  }
+  client.observe(101)
+  const fields = responseHeaders(handshake.rules, rawBytes(response), false)
+  response.headers = headerObject([...fields, 'Connection', 'Upgrade', 'Upgrade', 'websocket'])
+  return true
+}
+
+function reject(attempt: Attempt, upstream: Socket): void {
+  upstream.destroy()
+  fail(attempt, new Error('the upstream did not accept this handshake'))
+}
+
+function end(attempt: Attempt, reason: EndReason): void {
+  if (attempt.close) attempt.close(reason)
+  else if (reason === 'session_over') fail(attempt, new BffError('session_required', 'the session ended'))
+  else fail(attempt, new BffError('upstream_unreachable', 'shutting down'))
 }
 
 /** The upstream's own answer to a handshake it refuses, by the rules for any response; then the connection ends. */
@@ -158,6 +159,7 @@ function relay(attempt: Attempt, response: IncomingMessage): void {
   for (let i = 0; i < fields.length; i += 2) head += `${fields[i]}: ${fields[i + 1]}\r\n`
   client.observe(response.statusCode!)
   client.socket.once('finish', () => client.socket.destroy())
+  client.socket.setTimeout(handshake.route.timeout.idleMs, () => client.socket.destroy())
   client.socket.write(`${head}\r\n`, 'latin1')
   response.once('error', () => client.socket.destroy())
   response.pipe(client.socket)
@@ -165,7 +167,7 @@ function relay(attempt: Attempt, response: IncomingMessage): void {
 
 function fail(attempt: Attempt, error: Error): void {
   const { socket } = attempt.client
-  if (attempt.isOpen || attempt.isOver || socket.destroyed) {
+  if (attempt.close || attempt.isOver || socket.destroyed) {
     socket.destroySoon()
     return
   }
@@ -190,20 +192,6 @@ function limitTime(request: ClientRequest, { timeout }: RouteConfig): () => void
   const answered = () => clearTimeout(timer)
   request.once('close', answered)
   return answered
-}
-
-/** A pipe does not hand on a reset, and a WebSocket is never half open: what ends one socket ends the other. */
-function endTogether(client: Socket, upstream: Socket): void {
-  for (const [one, other] of [
-    [client, upstream],
-    [upstream, client],
-  ] as const) {
-    one.once('end', () => setTimeout(() => one.destroy(), LAST_WORDS_MS).unref())
-    one.once('close', () => {
-      other.destroySoon()
-      setTimeout(() => other.destroy(), LAST_WORDS_MS).unref()
-    })
-  }
 }
 
 function createAgent({ upstream, tls }: RouteConfig, key: string | undefined): HttpAgent {

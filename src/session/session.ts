@@ -4,8 +4,10 @@ import type { RequestHandler } from 'express'
 import session, { type Session, type Store as SessionStore } from 'express-session'
 import type { SessionConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
+import type { Logger } from '../log.ts'
 import type { SessionHash } from '../store/port.ts'
 import { type BffSession, type SessionId, sessionHash, type UserClaims } from './bff-session.ts'
+import { createRepeatedCookieWarning } from './repeated-cookie.ts'
 import { readSessionCookie, sessionIdOf } from './session-cookie.ts'
 
 /** What the session record holds beside express-session's own members. */
@@ -42,6 +44,7 @@ export type SessionsDeps = {
   /** Sign the cookie; the first signs, all verify. */
   readonly signingSecrets: readonly string[]
   readonly copy: SessionCopy
+  readonly log: Logger
   readonly now: () => number
 }
 
@@ -66,6 +69,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
   const { copy, config, now } = deps
   const load = sessionLoader(deps, deps.store)
   const loadPeeking = sessionLoader(deps, deps.peekingStore)
+  const repeatedCookie = createRepeatedCookieWarning(deps)
 
   async function read(req: IncomingMessage, res: ServerResponse, loader: Loader) {
     await loader(req, res)
@@ -74,7 +78,8 @@ export function createSessions(deps: SessionsDeps): Sessions {
     return found?.id === sessionIdOf(cookieOf(req) ?? '') ? found : undefined
   }
 
-  const cookieOf = (req: IncomingMessage) => readSessionCookie(req.headers.cookie, config.cookie.name)
+  const cookieOf = (req: IncomingMessage) =>
+    readSessionCookie(req.headers.cookie, config.cookie.name, repeatedCookie)
 
   return {
     find(req, res) {

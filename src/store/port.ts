@@ -63,6 +63,8 @@ export type TokenRecords = {
     hash: SessionHash,
     accessToken: { readonly resource: string; readonly sealed: string },
   ): Promise<boolean>
+  /** Removes access tokens that nothing will ask for again. The version stays, as with `keep`. */
+  forget(hash: SessionHash, resources: readonly string[]): Promise<void>
   /** Takes the refresh lock for `ttlMs`; false if somebody holds it. */
   lock(hash: SessionHash, owner: string, ttlMs: number): Promise<boolean>
   /** Gives the lock back, if it is still `owner`'s. */
@@ -87,6 +89,15 @@ export type LoginRecords = {
   take(key: string): Promise<string | undefined>
 }
 
+/** So many requests of one key in so much time. */
+export type RequestLimit = { readonly requests: number; readonly perMs: number }
+
+/**
+ * Counts one more request of `key`: 0 when it is within the limit, else the ms until the next may be. Never rejects:
+ * without the store, each process counts for itself.
+ */
+export type CountRequest = (key: string) => Promise<number>
+
 /** What tells this process that a session changed or ended anywhere. */
 export type Invalidations = {
   /** False while nothing would reach us: no copy may be believed then. */
@@ -102,13 +113,15 @@ export type Store = {
   readonly clientTokens: ClientTokenRecords
   readonly logins: LoginRecords
   readonly invalidations: Invalidations
+  /** Counts requests of one kind over all replicas. Keys are stored as they are: they must tell nothing. */
+  countRequests(kind: string, limit: RequestLimit): CountRequest
   /** Resolves when the store answers; rejects with `store_unavailable` otherwise. */
   ping(): Promise<void>
   close(): Promise<void>
 }
 
-/** What a store is told about time. All in ms. */
-export type StoreTimes = { readonly idleTimeoutMs: number; readonly now: () => number }
+/** What a store is told about time. All in ms; the idle timeout may change while it is open. */
+export type StoreTimes = { readonly idleTimeoutMs: () => number; readonly now: () => number }
 
 /** Told after every command: how long it took in seconds and how it ended. */
 export type ObserveStore = (command: string, seconds: number, outcome: 'ok' | 'error') => void

@@ -112,7 +112,7 @@ export function superseded(): BffError {
 
 async function within(waiting: Waiting, work: Promise<void>, ms: number): Promise<void> {
   const enough = new AbortController()
-  await Promise.race([work, waiting.pause(ms, enough.signal)]).finally(() => enough.abort())
+  await Promise.race([work, waiting.pause(ms, enough.signal)]).finally(() => enough.abort('over'))
 }
 
 /** A store that fails is tried again: twice as long each time, up to half a second. */

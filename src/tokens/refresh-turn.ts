@@ -28,7 +28,6 @@ export type RefreshTurnsDeps = {
    * a lock that waited in a queue could end before its owner is done, and a whole queue would poll the store for locks.
    */
   readonly admit: <T>(work: () => Promise<T>) => Promise<T>
-  readonly now: () => number
   readonly waiting: Waiting
   /** Longer than one provider call and the writes around it can take. */
   readonly lockTtlMs: number
@@ -75,7 +74,7 @@ async function before(previous: Promise<unknown>, { waiting, waitMs }: RefreshTu
   const enough = new AbortController()
   const late = waiting.pause(waitMs, enough.signal).then(() => 'late')
   const first = await Promise.race([previous.then(() => undefined), late])
-  enough.abort()
+  enough.abort('over')
   if (first === 'late') throw stillBusy()
 }
 
@@ -88,11 +87,11 @@ async function acrossReplicas<T>(
   let startedAt: number | undefined
   for (;;) {
     const result = await deps.admit(() => {
-      startedAt ??= deps.now()
+      startedAt ??= deps.waiting.elapsedMs()
       return lockAndWork(deps, turn, { owner, startedAt, held })
     })
     if (result !== undefined) return result
-    const waitedMs = deps.now() - (startedAt ?? 0)
+    const waitedMs = deps.waiting.elapsedMs() - (startedAt ?? 0)
     const done = await turn.settled()
     if (done !== undefined) {
       deps.observe('settled_elsewhere', turn.resource, waitedMs)
@@ -122,7 +121,7 @@ async function lockAndWork<T>(
     throw error
   }
   try {
-    return await underLock(deps, turn, { owner, waitedMs: deps.now() - startedAt, held })
+    return await underLock(deps, turn, { owner, waitedMs: deps.waiting.elapsedMs() - startedAt, held })
   } finally {
     if (held.length === 0) await unlock()
     else held.push(Promise.allSettled([...held]).then(unlock))

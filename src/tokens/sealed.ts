@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createHash, createHmac, hkdfSync, randomBytes } from 'node:crypto'
 
 /** What a sealed text is and whose: bound into key and authentication, so that it opens nowhere else. */
 export type SealedPurpose = {
@@ -85,4 +85,12 @@ export function cookieSigningSecrets(keys: readonly Buffer[]): string[] {
   return keys.map((key) =>
     Buffer.from(hkdfSync('sha256', key, '', 'cloakroom cookie signature', 32)).toString('base64url'),
   )
+}
+
+/** Names something that is easily guessed, such as a network address, so that the store alone does not tell what it is. */
+export function createPseudonyms(keys: readonly Buffer[]): (text: string) => string {
+  const [first] = keys
+  if (!first) throw new RangeError('at least one session key is needed')
+  const key = Buffer.from(hkdfSync('sha256', first, '', 'cloakroom pseudonym', 32))
+  return (text) => createHmac('sha256', key).update(text).digest('base64url').slice(0, 22)
 }

@@ -11,6 +11,7 @@ import type { RefreshGrant } from './refresh-grant.ts'
 import { createRefreshTurns, type RefreshTurnsDeps } from './refresh-turn.ts'
 import type { Rejection, RejectionReaction } from './rejection.ts'
 import { createRenewal, type RenewalDeps } from './renewal.ts'
+import { forgettingRetired } from './retired-resources.ts'
 import type { Sealing } from './sealed.ts'
 import {
   createTokenSealer,
@@ -44,6 +45,8 @@ export type TokensDeps = {
   }
   /** How the token of each resource is got; a name that is not here is asked for with the refresh token. */
   readonly resources: Readonly<Record<string, Pick<ResourceConfig, 'grant' | 'subject'>>>
+  /** Names of resources that a reload took away: their tokens are deleted. */
+  readonly retiredResources?: ReadonlySet<string>
   /** What all replicas share of the client's own tokens; absent: each replica has its own. */
   readonly clientTokenShelf?: ClientTokenShelf
   /** Whether a refresh token is offered again after an answer that may have been lost. */
@@ -115,7 +118,8 @@ function createSources(
   parts: Parts,
 ): Record<ResourceConfig['grant'], TokenSource> {
   const { store, provider, copy, now, waiting, resources, clientTokenShelf } = deps
-  const held = { records: store.tokens, sealer: parts.sealer, copy, now }
+  const read = forgettingRetired(store.tokens, deps.retiredResources ?? new Set())
+  const held = { records: { ...store.tokens, read }, sealer: parts.sealer, copy, now }
   const lockTtlMs = deps.providerTimeoutMs + LOCK_MARGIN_MS
   const ofUser = createAccessTokens({ ...held, renew: createUserRenewal(deps, { ...parts, lockTtlMs }) })
   const exchanged = createAccessTokens({

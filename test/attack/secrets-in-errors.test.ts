@@ -48,7 +48,7 @@ describe('no secret comes out of Redis by way of an error that says', () => {
       const { log, lines } = captureLog()
       const store = await createRedisStore(
         { type: 'redis', url, keyPrefix: 'cloakroom', password: { reveal: () => PASSWORD } } as never,
-        { idleTimeoutMs: 60_000 },
+        { idleTimeoutMs: () => 60_000 },
         { log },
       )
       t.after(() => store.close())

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { request } from 'node:http'
 import { describe, test } from 'node:test'
 import { setUp } from './sign-in-kit.ts'
 
@@ -78,6 +79,52 @@ describe('no session is found for', () => {
     }
   })
 })
+
+test('two session cookies in one request are told in the log: at once, then once a minute, with no value of theirs', async (t) => {
+  const { browser, cloakroom, advance } = await setUp(t)
+  await browser.signIn()
+  const value = browser.cookies.find((cookie) => cookie.name === NAME)!.value
+  const cookie = `${NAME}=${value}; ${NAME}=s%3Aplanted.x`
+  const visitor = cloakroom.browser()
+  const warnings = () =>
+    cloakroom.logs.map((line) => JSON.parse(line)).filter(({ reason }) => reason === 'repeated_cookie')
+  for (let times = 0; times < 200; times += 1)
+    assert.equal((await visitor.fetch('/api/orders', { headers: { cookie } })).status, 401)
+  assert.equal(warnings().length, 1)
+  advance(60_000)
+  assert.equal((await twoCookieLines(cloakroom.listenUrl, value)).status, 401)
+  assert.deepEqual(
+    warnings().map(({ level, count }) => [level, count]),
+    [
+      ['warn', 1],
+      ['warn', 200],
+    ],
+  )
+  for (const line of cloakroom.logs)
+    assert.ok(!line.includes('planted') && !line.includes(value.slice(4, 20)))
+})
+
+/** The same in two header lines of their own. */
+function twoCookieLines(listenUrl: string, value: string): Promise<{ status: number | undefined }> {
+  const headers = [
+    'host',
+    new URL(listenUrl).host,
+    'x-csrf',
+    '1',
+    'cookie',
+    `${NAME}=${value}`,
+    'cookie',
+    `${NAME}=planted`,
+  ]
+  return new Promise((resolve, reject) => {
+    const req = request(`${listenUrl}/bff/user`, { headers }, (res) => {
+      res.resume()
+      resolve({ status: res.statusCode })
+    })
+    req.on('error', reject)
+    req.end()
+  })
+}
 
 test('a cookie planted before sign-in is neither used nor kept, even one that belongs to a living session', async (t) => {
   for (const sameSite of ['strict', 'lax']) {

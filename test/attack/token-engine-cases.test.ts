@@ -42,6 +42,10 @@ import { fileURLToPath } from 'node:url'
  * G13: flow/provider-outage.test.ts: the provider away: living tokens are used on
  * G14: attack/token-engine-answers.test.ts: ${name} of the provider's, tokens of 60 s
  * G15: flow/refresh-races.test.ts: does not revive a session that logs out meanwhile
+ * G16: attack/reload-during-refresh.test.ts: G16: takes the resource away
+ * G16: attack/reload-during-refresh.test.ts: G16: gives its name to another
+ * G16: attack/reload-during-refresh.test.ts: G16: adds a resource
+ * G16: attack/reload-during-refresh.test.ts: G16: again and again
  * G16: attack/changed-config.test.ts: tokens moved between sessions or resources in Redis open nowhere
  * G17: attack/token-engine-answers.test.ts: G17: another user signs in with the same browser
  * G17: flow/refresh-races.test.ts: shares nothing between people
@@ -53,9 +57,6 @@ import { fileURLToPath } from 'node:url'
  * G20: attack/token-engine-memory.test.ts: G20: after
  * G20: attack/token-engine-memory.test.ts: G20: refusals of very many sessions
  * G20: attack/token-engine-memory.test.ts: G20: the copies of tokens are bounded
- *
- * G16 is about a configuration that changes while the process runs. A change takes a restart, so what is tested is that
- * a resource of another definition does not open what was kept under its name.
  */
 
 const CASES = Array.from({ length: 20 }, (_, index) => `G${index + 1}`)

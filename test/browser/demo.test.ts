@@ -104,6 +104,14 @@ describe('the demo in a browser', { skip: skipWithoutChromium, timeout: 90_000 }
     await page.getByRole('button', { name: /Grace Hopper/ }).waitFor()
   })
 
+  for (const colorScheme of ['light', 'dark'] as const)
+    it(`hints at a name of one's own so that it can be read, in ${colorScheme}`, async () => {
+      await page.emulateMedia({ colorScheme })
+      const [hint, card] = await page.evaluate<number[][]>(SEEN_COLORS)
+      assert.ok(contrast(hint!, card!) >= 4.5, `contrast ${contrast(hint!, card!).toFixed(2)}`)
+      await page.emulateMedia({ colorScheme: null })
+    })
+
   it('comes back without a session when the person cancels', async () => {
     await page.getByRole('button', { name: 'Cancel' }).click()
     await page.waitForURL((url) => url.href.startsWith(demo.publicUrl))
@@ -123,3 +131,32 @@ describe('the demo in a browser', { skip: skipWithoutChromium, timeout: 90_000 }
     )
   })
 })
+
+/** Red, green and blue of the name field's placeholder and of the card behind it, as a canvas would paint them. */
+const SEEN_COLORS = `(() => {
+  const context = document.createElement('canvas').getContext('2d')
+  const paint = (...colors) => {
+    for (const color of colors) {
+      context.fillStyle = color
+      context.fillRect(0, 0, 1, 1)
+    }
+    return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3)
+  }
+  const hint = getComputedStyle(document.querySelector('#name'), '::placeholder')
+  const card = getComputedStyle(document.querySelector('main')).backgroundColor
+  return [paint(card, hint.color), paint(card)]
+})()`
+
+/** WCAG 2.2, contrast ratio. */
+function contrast(a: number[], b: number[]): number {
+  const [dark, light] = [luminance(a), luminance(b)].sort((x, y) => x - y) as [number, number]
+  return (light + 0.05) / (dark + 0.05)
+}
+
+function luminance(rgb: number[]): number {
+  const [red = 0, green = 0, blue = 0] = rgb.map((value) => {
+    const part = value / 255
+    return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4
+  })
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+}

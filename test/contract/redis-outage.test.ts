@@ -186,7 +186,7 @@ suite('a Redis in trouble', { skip: skipWithoutRedis(), concurrency: true }, () 
     const note = (...line: unknown[]) => void logged.push(line)
     const store = await createRedisStore(
       { url: redis.url, password: new Secret(() => current), keyPrefix: 'rotation' },
-      { idleTimeoutMs: 60_000 },
+      { idleTimeoutMs: () => 60_000 },
       { log: { info: note, warn: note, error: note } },
     )
     t.after(() => store.close())

@@ -47,7 +47,7 @@ export const memoryContestant: Contestant = {
   skip: false,
   async open(t, { idleTimeoutMs = 60_000 } = {}) {
     let time = 1_000_000
-    const store = createMemoryStore({ idleTimeoutMs, now: () => time })
+    const store = createMemoryStore({ idleTimeoutMs: () => idleTimeoutMs, now: () => time })
     t.after(() => store.close())
     return {
       store,
@@ -76,7 +76,11 @@ export async function openRedisStore(
   options: { keyPrefix?: string; idleTimeoutMs?: number; log?: Logger } = {},
 ): Promise<Store> {
   const { keyPrefix = randomUUID(), idleTimeoutMs = 60_000, log = silentLog } = options
-  const store = await createRedisStore({ url: server.url, keyPrefix }, { idleTimeoutMs }, { log })
+  const store = await createRedisStore(
+    { url: server.url, keyPrefix },
+    { idleTimeoutMs: () => idleTimeoutMs },
+    { log },
+  )
   t.after(() => store.close())
   return store
 }

@@ -42,8 +42,12 @@ export type AzureScene = {
   setBilling(policy: ResourcePolicy | undefined): void
 }
 
-/** Signs in. Neither API has been called; the token of the code is for orders. */
-export async function signedInAtAzure(t: Scope, version: 'v1' | 'v2'): Promise<AzureScene> {
+/** Signs in. Neither API has been called; the token of the code is for orders. `wishes` are of the `provider:` section. */
+export async function signedInAtAzure(
+  t: Scope,
+  version: 'v1' | 'v2',
+  wishes: object = {},
+): Promise<AzureScene> {
   const policy = { accessTokenSeconds: LIFE_SECONDS }
   // As in the real v1, tokens are issued under a name that is no address of the endpoints.
   const azure =
@@ -57,7 +61,7 @@ export async function signedInAtAzure(t: Scope, version: 'v1' | 'v2'): Promise<A
   const { orders, billing, resources } = NAMES[version]
   const clock = movableClock()
   const shop = await startShop(t, {
-    provider: { ...azure.settings, ...(version === 'v1' ? { endpoints: azure.endpoints } : {}) },
+    provider: { ...azure.settings, ...(version === 'v1' ? { endpoints: azure.endpoints } : {}), ...wishes },
     jwks: azure.endpoints.jwks,
     audiences: { orders, billing },
     resources,

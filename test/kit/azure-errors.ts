@@ -7,11 +7,13 @@ export type AzureTrace = {
   readonly timestamp: string
 }
 
-/** An answer of the token endpoint, ready to send; exactly one of `json` and `html`. */
+/** An answer of the token endpoint, ready to send; exactly one of `json`, `html` and `text`. */
 export type AzureAnswer = {
   readonly status: number
   readonly json?: object
   readonly html?: string
+  /** Sent as it is, as JSON unless `headers` say otherwise. */
+  readonly text?: string
   readonly headers?: Record<string, string>
 }
 

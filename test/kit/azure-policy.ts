@@ -1,13 +1,25 @@
 import type { AuthorizationError } from './authorization-endpoint.ts'
 import type { AzureErrorName } from './azure-errors.ts'
 
+/** An answer of the token endpoint to the byte. */
+export type RawAnswer = {
+  readonly status: number
+  /** JSON unless `headers` say otherwise. */
+  readonly body: string
+  readonly headers?: Record<string, string>
+}
+
 /** What happens when a token for one resource is asked for. Change it while the provider runs. */
 export type ResourcePolicy = {
   /**
    * `wrong-resource` answers a token for `answerFor` instead; `bare` leaves out refresh_token and expires_in;
-   * the rest are refusals.
+   * `raw` answers a refresh with `raw`, whatever else it holds; the rest are refusals.
    */
-  outcome: 'ok' | 'wrong-resource' | 'bare' | AzureErrorName
+  outcome: 'ok' | 'wrong-resource' | 'bare' | 'raw' | AzureErrorName
+  /** The answer of `raw`. */
+  raw?: RawAnswer
+  /** Changes a token answer before it is sent. */
+  edit?: (answer: Record<string, unknown>) => void
   /** The resource of a `wrong-resource` answer. */
   answerFor?: string
   /** The claims challenge of `step-up` and `blocked`; a documented one unless given. */

@@ -25,6 +25,10 @@ export function createAzureTokens(deps: AzureTokensDeps) {
     if (policy?.dropConnection) return dropConnection(res)
     const headers = { ...responseHeaders(trace), ...answer.headers }
     if (answer.html !== undefined) return sendHtml(res, answer.status, answer.html)
+    if (answer.text !== undefined) {
+      res.writeHead(answer.status, { 'content-type': 'application/json; charset=utf-8', ...headers })
+      return res.end(answer.text)
+    }
     sendJson(res, answer.status, answer.json ?? {}, headers)
   }
 }
@@ -61,6 +65,8 @@ async function answerFor(
       ...{ claims: policy?.claims, retryAfterSeconds: policy?.retryAfterSeconds },
     })
   const { form } = request
+  const raw = takeRaw(deps, form, trace)
+  if (raw) return raw
   const clientFault = await refuseClient(deps, request, trace)
   if (clientFault) return { answer: clientFault }
   const opened = openGrant(deps, form, trace)
@@ -73,13 +79,30 @@ async function answerFor(
   const leg = opened.leg === 'code' ? 'code' : 'refresh'
   const policy = takePolicy(deps.policy, asked.resource, leg, opened.grant)
   const outcome = policy?.outcome ?? 'ok'
-  if (outcome !== 'ok' && outcome !== 'bare' && outcome !== 'wrong-resource')
+  if (outcome !== 'ok' && outcome !== 'bare' && outcome !== 'wrong-resource' && outcome !== 'raw')
     return { answer: refuse(outcome, asked.resource, policy), policy }
   const answered =
     outcome === 'wrong-resource' ? { ...asked, resource: policy?.answerFor ?? 'urn:another' } : asked
   const json = await issueTokens(deps, form, opened, answered)
   if (outcome === 'bare') for (const name of ['refresh_token', 'expires_in', 'expires_on']) delete json[name]
+  policy?.edit?.(json)
   return { answer: { status: 200, json }, policy }
+}
+
+/** The scripted bytes for a refresh of this resource, if there are any. */
+function takeRaw(
+  { dialect, policy: all }: AzureTokensDeps,
+  form: [string, string][],
+  trace: AzureTrace,
+): { answer: AzureAnswer; policy: ResourcePolicy } | undefined {
+  if (field(form, 'grant_type') !== 'refresh_token') return undefined
+  const asked = dialect.askedResource(form, 'refresh', [], trace)
+  if ('status' in asked) return undefined
+  if ((all.resources[asked.resource] ?? all.everyResource)?.outcome !== 'raw') return undefined
+  const policy = takePolicy(all, asked.resource, 'refresh', { withClaims: false, named: [] })
+  if (!policy?.raw) return undefined
+  const { status, body, headers } = policy.raw
+  return { answer: { status, text: body, headers: headers ?? {} }, policy }
 }
 
 async function refuseClient(deps: AzureTokensDeps, request: RecordedRequest, trace: AzureTrace) {

@@ -8,7 +8,7 @@ export function sessionKey(): string {
   return randomBytes(32).toString('base64url')
 }
 
-/** A complete config of one process on 127.0.0.1 with the memory store and `overrides` merged into it. */
+/** A complete config of one process on 127.0.0.1 with the memory store, and no limits on how often a test may sign in; `overrides` are merged into it. */
 export function configWith(
   overrides: ConfigData,
   place: { publicUrl: string; listen: string; adminListen: string },
@@ -17,6 +17,7 @@ export function configWith(
     publicUrl: place.publicUrl,
     listen: place.listen,
     admin: { listen: place.adminListen },
+    rateLimits: { login: 'off', callback: 'off', logout: 'off' },
     session: { store: { type: 'memory' }, keys: [sessionKey()] },
   }
   return merge(base, overrides)

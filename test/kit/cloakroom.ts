@@ -1,4 +1,4 @@
-import { build } from '../../src/app.ts'
+import { build, type Cloakroom } from '../../src/app.ts'
 import type { Config } from '../../src/config/config.ts'
 import { loadConfig } from '../../src/config/load.ts'
 import { createLogger, type Logger } from '../../src/log.ts'
@@ -24,6 +24,8 @@ export type RunningCloakroom = {
   readonly logs: string[]
   /** A user agent that reaches `publicUrl` here. */
   browser(options?: Partial<BrowserOptions>): Browser
+  /** Changes members of the config it was started with, as an operator does in the file. */
+  reload(changes: ConfigData): ReturnType<Cloakroom['reload']>
   close(): Promise<void>
 }
 
@@ -59,7 +61,9 @@ async function startOn(
   options: CloakroomOptions,
 ): Promise<RunningCloakroom> {
   const text = typeof input === 'string' ? input : JSON.stringify(configOn(ports, input))
-  const { config } = loadConfig({ text, file: 'cloakroom.yaml', env: options.env ?? {} })
+  const load = (changed: string) =>
+    loadConfig({ text: changed, file: 'cloakroom.yaml', env: options.env ?? {} }).config
+  const config = load(text)
   const { log, lines } = captureLog()
   const cloakroom = await build(config, { log, ...(options.now ? { now: options.now } : {}) })
   const { publicPort, adminPort } = await cloakroom.listen()
@@ -73,6 +77,7 @@ async function startOn(
       config,
       logs: lines,
     },
+    reload: (changes) => cloakroom.reload(() => load(JSON.stringify({ ...JSON.parse(text), ...changes }))),
     browser: (wishes = {}) => {
       const connect = { [config.publicUrl]: listenUrl, ...wishes.connect }
       const browser = createBrowser({

@@ -10,6 +10,7 @@ import type {
   TokenRecords,
   TokenWrite,
 } from '../port.ts'
+import { countInProcess } from '../rate-limits.ts'
 import { createExpiringMap, type ExpiringMap } from './expiring-map.ts'
 
 type MemorySession = { readonly value: string; readonly tokens: SealedTokens | undefined }
@@ -18,7 +19,7 @@ type Rooms = {
   readonly sessions: ExpiringMap<SessionHash, MemorySession>
   readonly locks: ExpiringMap<SessionHash, string>
   readonly listeners: InvalidationListeners
-  readonly idleTimeoutMs: number
+  readonly idleTimeoutMs: () => number
 }
 
 const SWEEP_MS = 30_000
@@ -54,6 +55,7 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
     clientTokens: clientTokenRecords(clientTokens, clientLocks),
     logins: loginRecords(logins),
     invalidations: { isLive: () => true, onInvalidate: listeners.onInvalidate },
+    countRequests: (_kind, limit) => countInProcess(limit),
     async ping() {},
     async close() {
       clearInterval(sweeping)
@@ -67,18 +69,18 @@ function sessionRecords({ sessions, locks, listeners, idleTimeoutMs }: Rooms): S
     async read(hash, { slide }) {
       const session = sessions.get(hash)
       if (!session) return undefined
-      if (slide) sessions.set(hash, session, idleTimeoutMs)
+      if (slide) sessions.set(hash, session, idleTimeoutMs())
       return { value: session.value, expiresInMs: sessions.expiresInMs(hash) }
     },
     async create(hash, value) {
       if (sessions.get(hash)) return false
-      sessions.set(hash, { value, tokens: undefined }, idleTimeoutMs)
+      sessions.set(hash, { value, tokens: undefined }, idleTimeoutMs())
       return true
     },
     async replace(hash, value) {
       const session = sessions.get(hash)
       if (!session) return false
-      sessions.set(hash, { ...session, value }, idleTimeoutMs)
+      sessions.set(hash, { ...session, value }, idleTimeoutMs())
       listeners.tell(hash)
       return true
     },
@@ -119,6 +121,13 @@ function tokenRecords({ sessions, locks, listeners }: Rooms): TokenRecords {
       sessions.update(hash, { ...session, tokens: { ...session.tokens, accessTokens } })
       listeners.tell(hash)
       return true
+    },
+    async forget(hash, resources) {
+      const session = sessions.get(hash)
+      if (!session?.tokens) return
+      const living = Object.entries(session.tokens.accessTokens).filter(([name]) => !resources.includes(name))
+      const tokens = { ...session.tokens, accessTokens: Object.fromEntries(living) }
+      sessions.update(hash, { ...session, tokens })
     },
     ...lockRecords(locks),
   }

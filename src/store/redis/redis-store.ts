@@ -14,6 +14,7 @@ import type {
   TokenWrite,
   TokenWriteOutcome,
 } from '../port.ts'
+import { type CountShared, countOverReplicas } from '../rate-limits.ts'
 import { openRedis, type RedisAddress, type RedisConnection } from './client.ts'
 import { subscribeToInvalidations } from './invalidation.ts'
 
@@ -26,7 +27,7 @@ export type RedisStoreDeps = { readonly log: Logger; readonly observe?: ObserveS
 type Rooms = {
   readonly redis: RedisConnection
   readonly keys: Keys
-  readonly idleTimeoutMs: number
+  readonly idleTimeoutMs: () => number
   readonly listeners: InvalidationListeners
 }
 
@@ -56,6 +57,8 @@ export async function createRedisStore(
     clientTokens: clientTokenRecords(rooms),
     logins: loginRecords(rooms),
     invalidations,
+    countRequests: (kind, limit) =>
+      countOverReplicas(limit, { count: sharedCount(rooms, kind), log: deps.log }),
     async ping() {
       await redis.call('ping', 'PING')
     },
@@ -76,6 +79,7 @@ function createKeys(prefix: string) {
     client: (key: string) => `${prefix}:client:${key}`,
     clientLock: (key: string) => `${prefix}:client-lock:${key}`,
     login: (key: string) => `${prefix}:login:${key}`,
+    limit: (kind: string, key: string) => `${prefix}:limit:${kind}:${key}`,
     channel: `${prefix}:invalidate`,
   }
 }
@@ -85,19 +89,19 @@ function sessionRecords({ redis, keys, idleTimeoutMs, listeners }: Rooms): Sessi
     async read(hash, { slide }) {
       if (slide) {
         const both = [keys.session(hash), keys.tokens(hash)]
-        const value = await redis.run('readAndSlide', both, [idleTimeoutMs])
-        return value === null ? undefined : { value: value as string, expiresInMs: idleTimeoutMs }
+        const value = await redis.run('readAndSlide', both, [idleTimeoutMs()])
+        return value === null ? undefined : { value: value as string, expiresInMs: idleTimeoutMs() }
       }
       const found = (await redis.run('readUntouched', [keys.session(hash)], [])) as [string, number] | null
       return found === null ? undefined : { value: found[0], expiresInMs: found[1] }
     },
     async create(hash, value) {
-      const args = [keys.session(hash), value, 'NX', 'PX', idleTimeoutMs]
+      const args = [keys.session(hash), value, 'NX', 'PX', idleTimeoutMs()]
       return (await redis.call('createSession', 'SET', ...args)) === 'OK'
     },
     async replace(hash, value) {
       const both = [keys.session(hash), keys.tokens(hash)]
-      const replaced = await redis.run('replaceSession', both, [keys.channel, hash, value, idleTimeoutMs])
+      const replaced = await redis.run('replaceSession', both, [keys.channel, hash, value, idleTimeoutMs()])
       if (replaced === 1) listeners.tell(hash)
       return replaced === 1
     },
@@ -136,6 +140,10 @@ function tokenRecords({ redis, keys, listeners }: Rooms): TokenRecords {
       if (kept === 1) listeners.tell(hash)
       return kept === 1
     },
+    async forget(hash, resources) {
+      const fields = resources.map((resource) => ACCESS + resource)
+      await redis.call('forgetTokens', 'HDEL', keys.tokens(hash), ...fields)
+    },
     async lock(hash, owner, ttlMs) {
       return (await redis.call('lock', 'SET', keys.lock(hash), owner, 'NX', 'PX', ttlMs)) === 'OK'
     },
@@ -171,6 +179,11 @@ function loginRecords({ redis, keys }: Rooms): LoginRecords {
       return ((await redis.run('takeLogin', [keys.login(key)], [])) as string | null) ?? undefined
     },
   }
+}
+
+function sharedCount({ redis, keys }: Rooms, kind: string): CountShared {
+  return async (key, perMs) =>
+    (await redis.run('countRequest', [keys.limit(kind, key)], [perMs])) as [number, number]
 }
 
 const ACCESS = 'at:'

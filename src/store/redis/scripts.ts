@@ -102,6 +102,18 @@ local value = redis.call('GET', KEYS[1])
 if value then redis.call('DEL', KEYS[1]) end
 return value`,
   },
+  /** KEYS count; ARGV window ms. Requests in this window, and the ms left of it. */
+  countRequest: {
+    numberOfKeys: 1,
+    lua: `
+local count = redis.call('INCR', KEYS[1])
+local left = redis.call('PTTL', KEYS[1])
+if left < 0 then
+  left = tonumber(ARGV[1])
+  redis.call('PEXPIRE', KEYS[1], left)
+end
+return {count, left}`,
+  },
 } as const
 
 /** Name of one script. */

@@ -20,6 +20,12 @@ describeMutations('the top of the file and the session', [
   [PUBLIC_URL, 'publicUrl: https://u:p4ss@app.example.com', 'publicUrl', /got "https:\/\/\[redacted\]@app/],
   [PUBLIC_URL, 'publicUrl: app.example.com', 'publicUrl', /must be an https origin/],
   ['listen: 127.0.0.1:8080', 'listen: 8080', 'listen', /must be HOST:PORT \(got 8080\)/],
+  [
+    PUBLIC_URL,
+    `${PUBLIC_URL}\nlimits: { headerSize: 4095B }`,
+    'limits.headerSize',
+    /at least 4KiB \(got "4095B"\)/,
+  ],
   ['listen: 127.0.0.1:8080', 'listen: localhost:65536', 'listen', /must be HOST:PORT/],
   [
     '  listen: 127.0.0.1:9090',

@@ -47,6 +47,24 @@ test("a client that cannot prove itself gets no tokens of its own: that would be
   assert.throws(() => load(text), /resources\.billing\.grant: needs a client that can prove itself/)
 })
 
+test("a client that cannot prove itself acts on nobody's behalf, and is told the cure", () => {
+  const client = 'method: client_secret_post\n    secret: { env: CLIENT_SECRET }'
+  const told =
+    /resources\.billing\.grant: with "exchange: on_behalf_of" needs a client that can prove itself: provider\.clientAuth\.method is none; set that to client_secret_post or private_key_jwt/
+  const explicit = changed(client, 'method: none').replace(
+    BILLING,
+    exchanged(', subject: orders, exchange: on_behalf_of'),
+  )
+  assert.throws(() => load(explicit), told)
+  // At Entra ID it is what is done unless the operator says otherwise.
+  const implied = changed(client, 'method: none')
+    .replace(BILLING, exchanged(', subject: orders'))
+    .replace('https://id.example.com', 'https://login.microsoftonline.com/tenant/v2.0')
+  assert.throws(() => load(implied), told)
+  const other = changed(client, 'method: none').replace(BILLING, exchanged(', subject: orders'))
+  assert.equal(load(other).config.resources.billing?.exchange, 'rfc8693')
+})
+
 test('a token exchange is on-behalf-of at Entra ID and RFC 8693 elsewhere, unless the operator says', () => {
   const text = changed(BILLING, exchanged(', subject: orders'))
   const entra = text.replace('https://id.example.com', 'https://login.microsoftonline.com/tenant/v2.0')

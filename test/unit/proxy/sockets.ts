@@ -11,7 +11,12 @@ import type { RouteConfig } from '../../../src/config/config.ts'
 import { BffError } from '../../../src/errors.ts'
 import { ownCookieNames } from '../../../src/proxy/cookies.ts'
 import { compileHeaderRules, requestHeaders } from '../../../src/proxy/headers.ts'
-import { createUpstreams, type OutboundRequest, type Upstreams } from '../../../src/proxy/upstream.ts'
+import {
+  createUpstreams,
+  type OutboundRequest,
+  type Upstreams,
+  type UpstreamsDeps,
+} from '../../../src/proxy/upstream.ts'
 import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
 import { routeWith } from './routes.ts'
 
@@ -62,14 +67,17 @@ export type Proxy = { port: number; upstreams: Upstreams; outcomes: string[]; se
 /** With what token the requests of a proxy go out, and who is asked when it is refused. */
 export type SentToken = Pick<OutboundRequest, 'accessToken' | 'onRejectedToken'>
 
+const IDLE_DEPS: UpstreamsDeps = { now: () => performance.now(), observeBreaker: () => undefined }
+
 /** A server whose every request goes to one upstream by the real rules; outcomes are `sent` or an error code. */
 export async function proxyTo(
   t: TestContext,
   parts: Partial<RouteConfig> & { upstream: string },
   sent: SentToken = {},
+  deps: Partial<UpstreamsDeps> = {},
 ): Promise<Proxy> {
   const route = routeWith({ path: '/', ...parts })
-  const upstreams = createUpstreams([route])
+  const upstreams = createUpstreams([route], { ...IDLE_DEPS, ...deps })
   t.after(() => upstreams.destroy())
   const rules = compileHeaderRules(route, site)
   const outcomes: string[] = []
@@ -88,6 +96,8 @@ export async function proxyTo(
       () => settle('sent'),
       (error) => {
         const code = error instanceof BffError ? error.code : String(error)
+        const again = error instanceof BffError ? error.retryAfterSeconds : undefined
+        if (again !== undefined) res.setHeader('retry-after', again)
         if (!res.headersSent) res.writeHead(500, { 'content-length': code.length }).end(code)
         settle(code)
       },

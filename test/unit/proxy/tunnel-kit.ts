@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { createServer, type IncomingMessage } from 'node:http'
 import type { TestContext } from 'node:test'
 import { WebSocket, WebSocketServer } from 'ws'
@@ -96,4 +97,20 @@ export function handshake(changes: Record<string, string> = {}, requestLine = 'G
   }
   const lines = Object.entries(fields).filter(([, value]) => value !== '')
   return `${requestLine}\r\n${lines.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`
+}
+
+/** An open tunnel to an echo; `far` is the upstream's end. */
+export async function openTunnel(t: TestContext, deps: Parameters<typeof tunnelTo>[2] = {}) {
+  const upstream = await echoUpstream(t)
+  const listening = await tunnelTo(t, upstream.origin, deps)
+  const connected = once(upstream.server, 'connection') as Promise<[WebSocket]>
+  const client = dial(t, listening.port)
+  const [[far]] = await Promise.all([connected, once(client, 'open')])
+  return { ...listening, client, far }
+}
+
+/** How a WebSocket was closed by the other side. */
+export async function closing(socket: WebSocket): Promise<[code: number, reason: string]> {
+  const [code, reason] = await once(socket, 'close')
+  return [code as number, String(reason)]
 }

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { setImmediate } from 'node:timers/promises'
 import { isWholeHead, rawClient, rawUpstream } from './sockets.ts'
 
-import { ACCEPT, handshake, SWITCHED, tunnelTo } from './tunnel-kit.ts'
+import { ACCEPT, handshake, KEY, SWITCHED, tunnelTo } from './tunnel-kit.ts'
 
 const REFUSED: [what: string, code: string, bytes: string][] = [
   ['no session', 'session_required', handshake({ Cookie: '' })],
@@ -15,11 +16,32 @@ const REFUSED: [what: string, code: string, bytes: string][] = [
   ['a path of two meanings', 'path_rejected', handshake({}, 'GET /ws/../api HTTP/1.1')],
   ['another protocol', 'bad_request', handshake({ Upgrade: 'h2c' })],
   ['two protocols', 'bad_request', handshake({ Upgrade: 'websocket, h2c' })],
+  ['a repeated Upgrade', 'bad_request', handshake({ upgrade: 'h2c' })],
+  ['version 1.0 of HTTP', 'bad_request', handshake({}, 'GET /ws HTTP/1.0')],
+  ['no version', 'bad_request', handshake({ 'Sec-WebSocket-Version': '' })],
+  ['two versions', 'bad_request', handshake({ 'Sec-WebSocket-Version': '13, 8' })],
   ['another version', 'bad_request', handshake({ 'Sec-WebSocket-Version': '8' })],
   ['no key', 'bad_request', handshake({ 'Sec-WebSocket-Key': '' })],
   ['a short key', 'bad_request', handshake({ 'Sec-WebSocket-Key': 'abc' })],
+  ['two keys', 'bad_request', handshake({ 'sec-websocket-key': KEY })],
+  ['a key that is no base64', 'bad_request', handshake({ 'Sec-WebSocket-Key': `${KEY.slice(0, -4)}!!==` })],
   ['another method', 'bad_request', handshake({}, 'POST /ws HTTP/1.1')],
   ['a body', 'bad_request', handshake({ 'Content-Length': '5' })],
+  ['a chunked body', 'bad_request', handshake({ 'Transfer-Encoding': 'chunked' })],
+  ['a token in the query', 'bad_request', handshake({}, 'GET /ws?x=1&access_token=secret HTTP/1.1')],
+  ['a token in the query, encoded', 'bad_request', handshake({}, 'GET /ws?%61ccess_Token=secret HTTP/1.1')],
+  ...[
+    'bearer, secret',
+    'chat.v1, Bearer',
+    'access_token, secret',
+    'chat, eyJhbGciOiJub25lIn0.eyJzdWIiOiIxIn0.x',
+    'base64url.bearer.authorization.k8s.io.c2VjcmV0',
+    'bearer.secret',
+  ].map((offered): [string, string, string] => [
+    `the subprotocols ${offered}`,
+    'bad_request',
+    handshake({ 'Sec-WebSocket-Protocol': offered }),
+  ]),
 ]
 for (const [what, code, bytes] of REFUSED) {
   test(`a handshake with ${what} is refused with ${code} and nothing is dialled`, async (t) => {
@@ -68,7 +90,7 @@ test("the upstream's 101 keeps its fields but sets none of our cookies", async (
     )
   })
   const { port } = await tunnelTo(t, upstream.origin)
-  const client = rawClient(t, port, handshake())
+  const client = rawClient(t, port, handshake({ 'Sec-WebSocket-Protocol': 'o, p' }))
   const head = await client.until(isWholeHead)
   assert.match(head, /^HTTP\/1\.1 101 Switching Protocols\r\n/)
   assert.match(head, /\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n/i)
@@ -87,7 +109,92 @@ test('a 101 for another handshake opens no tunnel', async (t) => {
   assert.doesNotMatch(text, /101|secret/)
   assert.match(text, /upstream_unreachable$/)
   await upstream.closed[0]
-  assert.equal(tunnel.count(), 0)
+  while (tunnel.count() > 0) await setImmediate()
+})
+
+test('on a route without a token of ours, what looks like one is the business of its two ends', async (t) => {
+  const upstream = await rawUpstream(t, (socket) => socket.write(`${SWITCHED}\r\n`))
+  const { port } = await tunnelTo(t, upstream.origin, { route: { resource: undefined } })
+  const bytes = handshake({ 'Sec-WebSocket-Protocol': 'bearer, x' }, 'GET /ws?access_token=y HTTP/1.1')
+  assert.match(await rawClient(t, port, bytes).until(isWholeHead), /^HTTP\/1\.1 101 /)
+  assert.match(upstream.received[0]!, /access_token=y[\s\S]*bearer, x/)
+})
+
+test('a subprotocol that only begins like the name of a token is no token', async (t) => {
+  const upstream = await rawUpstream(t, (socket) => socket.write(`${SWITCHED}\r\n`))
+  const { port } = await tunnelTo(t, upstream.origin)
+  const bytes = handshake({ 'Sec-WebSocket-Protocol': 'authorization-service.v1, bearers, eyes.v1' })
+  assert.match(await rawClient(t, port, bytes).until(isWholeHead), /^HTTP\/1\.1 101 /)
+})
+
+const OFFER = { 'Sec-WebSocket-Protocol': 'a, b', 'Sec-WebSocket-Extensions': 'permessage-deflate; x=1, foo' }
+const ANSWERS: [what: string, outcome: string, fields: string][] = [
+  ['a protocol that was offered', '101', 'Sec-WebSocket-Protocol: b\r\n'],
+  ['an extension that was offered', '101', 'Sec-WebSocket-Extensions: Permessage-Deflate; y\r\n'],
+  ['another protocol', '400', 'Sec-WebSocket-Protocol: c\r\n'],
+  ['two protocols', '400', 'Sec-WebSocket-Protocol: a, b\r\n'],
+  ['another extension', '400', 'Sec-WebSocket-Extensions: foo, bar\r\n'],
+]
+for (const [what, outcome, fields] of ANSWERS)
+  test(`an upstream that chooses ${what} is answered with ${outcome}`, async (t) => {
+    const upstream = await rawUpstream(t, (socket) => socket.write(`${SWITCHED}${fields}\r\n`))
+    const { port } = await tunnelTo(t, upstream.origin)
+    const head = await rawClient(t, port, handshake(OFFER)).until(isWholeHead)
+    assert.match(head, new RegExp(`^HTTP/1\\.1 ${outcome} `))
+    if (outcome === '400') await upstream.closed[0]
+  })
+
+const RELAYED = [
+  'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok',
+  'HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nok',
+  'HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 2\r\n\r\nok',
+  'HTTP/1.1 500 Oops\r\nConnection: close\r\n\r\nok',
+  'HTTP/1.1 426 Upgrade Required\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nok',
+]
+for (const answer of RELAYED)
+  test(`the answer ${answer.slice(9, 12)} is relayed, and a second request on the connection is not served`, async (t) => {
+    const upstream = await rawUpstream(t, (socket) => socket.end(answer))
+    const { port, tunnel } = await tunnelTo(t, upstream.origin)
+    const client = rawClient(t, port, handshake())
+    await client.until((text) => text.includes(answer.slice(9, 12)))
+    client.socket.write('GET /ws HTTP/1.1\r\nHost: a\r\n\r\n')
+    const { text } = await client.closed
+    assert.equal(text.split('HTTP/1.1').length, 2)
+    assert.match(text, /\r\n\r\nok$/)
+    assert.doesNotMatch(text, /upgrade: h2c/i)
+    assert.equal(upstream.received.length, 1)
+    while (tunnel.count() > 0) await setImmediate()
+  })
+
+const MALFORMED: [what: string, answer: string][] = [
+  ['a 101 without Upgrade', SWITCHED.replace('Upgrade: websocket\r\n', '')],
+  ['a 101 without Connection', SWITCHED.replace('Connection: Upgrade\r\n', '')],
+  ['a 101 to another protocol', SWITCHED.replace('websocket', 'h2c')],
+  ['a 101 without proof', SWITCHED.replace(/Sec-WebSocket-Accept: .*\r\n/, '')],
+  ['a 101 with two proofs', `${SWITCHED}Sec-WebSocket-Accept: x\r\n`],
+  ['a 101 with a broken field', `${SWITCHED}b\0d: x\r\n`],
+  ['a status of four digits', SWITCHED.replace('101', '1010')],
+]
+for (const [what, answer] of MALFORMED)
+  test(`${what} opens no tunnel`, async (t) => {
+    const upstream = await rawUpstream(t, (socket) => socket.write(`${answer}\r\nsecret`))
+    const timeout = { connectMs: 1_000, responseMs: 200, idleMs: 1_000 }
+    const { port, tunnel } = await tunnelTo(t, upstream.origin, { route: { timeout } })
+    const { text } = await rawClient(t, port, handshake()).closed
+    assert.match(text, /upstream_(unreachable|timeout)$/)
+    assert.doesNotMatch(text, /101|secret/)
+    await upstream.closed[0]
+    while (tunnel.count() > 0) await setImmediate()
+  })
+
+test('a refusal that stalls is cut at the idle timeout', async (t) => {
+  const upstream = await rawUpstream(t, (socket) =>
+    socket.write('HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\nno'),
+  )
+  const timeout = { connectMs: 1_000, responseMs: 1_000, idleMs: 100 }
+  const { port } = await tunnelTo(t, upstream.origin, { route: { timeout } })
+  assert.match((await rawClient(t, port, handshake()).closed).text, /\r\n\r\nno$/)
+  await upstream.closed[0]
 })
 
 test('an upstream that is not there, or says nothing, is answered for', async (t) => {

@@ -1,15 +1,15 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer as createTlsServer } from 'node:https'
-import { type TestContext, test } from 'node:test'
+import { test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
-import { type WebSocket, WebSocketServer } from 'ws'
+import { WebSocketServer } from 'ws'
 import { Secret } from '../../../src/config/secret.ts'
 import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
 import { certificates } from './certificates.ts'
 import { open, rawClient, rawUpstream } from './sockets.ts'
 
-import { dial, echoUpstream, handshake, SESSION, SWITCHED, tunnelTo } from './tunnel-kit.ts'
+import { dial, echoUpstream, handshake, openTunnel, SESSION, SWITCHED, tunnelTo } from './tunnel-kit.ts'
 
 test('messages cross both ways, and the upstream sees the token and none of our cookies', async (t) => {
   const upstream = await echoUpstream(t)
@@ -114,17 +114,6 @@ test('a client that resets while its session is looked up ends nothing but itsel
   assert.equal(upstream.received.length, 0)
 })
 
-async function openTunnel(t: TestContext) {
-  const upstream = await echoUpstream(t)
-  const listening = await tunnelTo(t, upstream.origin)
-  const connected = once(upstream.server, 'connection') as Promise<[WebSocket]>
-  const client = dial(t, listening.port)
-  await once(client, 'open')
-  const [far] = await connected
-  assert.equal(listening.tunnel.count(), 1)
-  return { ...listening, client, far }
-}
-
 for (const [what, end] of [
   ['the end of its session', ({ tunnel }) => tunnel.endSession(SESSION.hash)],
   ['shutdown', ({ tunnel }) => tunnel.closeAll()],
@@ -135,6 +124,7 @@ for (const [what, end] of [
 ] as [string, (tunnel: Awaited<ReturnType<typeof openTunnel>>) => void][]) {
   test(`${what} closes both sockets of a tunnel`, async (t) => {
     const tunnel = await openTunnel(t)
+    assert.equal(tunnel.tunnel.count(), 1)
     const closed = Promise.all([once(tunnel.client, 'close'), once(tunnel.far, 'close')])
     end(tunnel)
     await closed

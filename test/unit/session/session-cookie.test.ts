@@ -25,6 +25,13 @@ test('a name that only resembles it is another cookie', () => {
 test('two cookies of the name are none: one of them may be planted', () => {
   assert.equal(readSessionCookie(`${NAME}=a; ${NAME}=b`, NAME), undefined)
   assert.equal(readSessionCookie(`${NAME}=a; ${NAME}=a`, NAME), undefined)
+  let told = 0
+  const repeated = () => {
+    told += 1
+  }
+  for (const header of [`${NAME}=a; ${NAME}=b; ${NAME}=c`, `${NAME}=a; ${NAME}x=b`, undefined])
+    readSessionCookie(header, NAME, repeated)
+  assert.equal(told, 1)
 })
 
 test('the session id is what stands before the signature', () => {

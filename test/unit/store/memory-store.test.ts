@@ -5,7 +5,7 @@ import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
 import type { SessionHash } from '../../../src/store/port.ts'
 
 test('with more sessions than it may hold, the one used longest ago ends and is told', async (t) => {
-  const store = createMemoryStore({ idleTimeoutMs: 1000, now: () => 0 }, { maxSessions: 2 })
+  const store = createMemoryStore({ idleTimeoutMs: () => 1000, now: () => 0 }, { maxSessions: 2 })
   t.after(() => store.close())
   const told: unknown[] = []
   store.invalidations.onInvalidate((hash) => told.push(hash))
@@ -20,7 +20,7 @@ test('with more sessions than it may hold, the one used longest ago ends and is 
 })
 
 test('login attempts are bounded as well', async (t) => {
-  const store = createMemoryStore({ idleTimeoutMs: 1000, now: () => 0 }, { maxSessions: 2 })
+  const store = createMemoryStore({ idleTimeoutMs: () => 1000, now: () => 0 }, { maxSessions: 2 })
   t.after(() => store.close())
   for (const key of ['a', 'b', 'c']) await store.logins.put(key, key, 1000)
   assert.equal(await store.logins.take('a'), undefined)

@@ -17,7 +17,7 @@ type Provider = (request: RefreshGrantRequest) => Promise<RefreshGrantOutcome>
 async function setUp(t: TestContext, respond: Provider, sealing = createSealing([randomBytes(32)])) {
   const clock = { now: 1_800_000_000_000 }
   const now = () => clock.now
-  const store = createMemoryStore({ idleTimeoutMs: 3_600_000_000, now })
+  const store = createMemoryStore({ idleTimeoutMs: () => 3_600_000_000, now })
   t.after(() => store.close())
   const cache = createBelievedCache<OpenedTokens>({
     invalidations: store.invalidations,

@@ -32,7 +32,6 @@ function setUp(locks: readonly boolean[], admit?: () => void) {
         steps.push('out')
       }
     },
-    now: () => 0,
     waiting: clockWaiting,
     lockTtlMs: 1_000,
     waitMs: 1_000,

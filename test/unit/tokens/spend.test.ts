@@ -23,7 +23,7 @@ const YEAR_MS = 365 * 24 * 3_600_000
 /** One session in a memory store, and any number of replicas on it that differ in their provider and their luck. */
 async function setUp(t: TestContext) {
   const now = () => Date.now()
-  const store = createMemoryStore({ idleTimeoutMs: YEAR_MS, now })
+  const store = createMemoryStore({ idleTimeoutMs: () => YEAR_MS, now })
   t.after(() => store.close())
   const sealing = createSealing([randomBytes(32)])
   const id = randomBytes(16).toString('hex')

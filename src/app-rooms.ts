@@ -1,0 +1,133 @@
+import type { Metrics } from './admin/metrics.ts'
+import type { Config } from './config/config.ts'
+import type { Logger } from './log.ts'
+import { createProvider } from './oidc/provider.ts'
+import { type BffSession, sessionHash } from './session/bff-session.ts'
+import { createSessions } from './session/session.ts'
+import { createBelievedCache } from './session/session-cache.ts'
+import type { Store } from './store/port.ts'
+import { createSessionStore } from './store/session-store.ts'
+import { bindToGrants } from './tokens/bound-sealing.ts'
+import { type ClientTokenShelf, createClientTokenShelf } from './tokens/client-token-shelf.ts'
+import { cookieSigningSecrets, createSealing, type Sealing } from './tokens/sealed.ts'
+import type { OpenedTokens } from './tokens/token-record.ts'
+import { createTokens } from './tokens/tokens.ts'
+
+/** What outlives a configuration. */
+export type Ground = {
+  readonly log: Logger
+  readonly now: () => number
+  readonly metrics: Metrics
+  readonly store: Store
+  /** Names of resources that a reload took away. */
+  readonly retiredResources: ReadonlySet<string>
+}
+
+/** What the rooms behind the public listener have to offer, under one configuration. */
+export type Rooms = Ground & {
+  readonly config: Config
+  readonly sealing: Sealing
+  readonly provider: ReturnType<typeof createProvider>
+  readonly sessions: ReturnType<typeof createSessions>
+  readonly tokens: ReturnType<typeof createTokens>
+  /** Drops what is held in this process. */
+  close(): void
+}
+
+/** Longest time a copy of a session or token is believed without a look at the store. */
+const COPIES_BELIEVED_MS = 5_000
+const COPIES_HELD = 20_000
+
+/** Furnishes the rooms for one configuration. */
+export function composeRooms(config: Config, ground: Ground): Rooms {
+  const { log, metrics, now, store } = ground
+  const sealing = bindToGrants(createSealing(config.session.keys), config)
+  const copies = openCopies(config, store, now)
+  const provider = createProvider({ config, log, now, observe: metrics.provider })
+  const sessions = composeSessions(config, { store, sealing, copy: copies.sessions, log, now })
+  const tokens = createTokens({
+    store,
+    sealing,
+    copy: copies.tokens,
+    provider,
+    resources: config.resources,
+    retiredResources: ground.retiredResources,
+    clientTokenShelf: openClientTokenShelf(config, { store, sealing, now }),
+    offersUncertain: config.provider.reusesRefreshTokens !== false,
+    providerTimeoutMs: config.provider.timeoutMs,
+    now,
+    observe: {
+      refresh: metrics.refresh,
+      turn: metrics.refreshTurn,
+      sessionEnded: (_, reason) => metrics.session('ended', reason),
+    },
+  })
+  return { ...ground, config, sealing, provider, sessions, tokens, close: copies.close }
+}
+
+/** The copies that make a proxied request cost no round trip; a short idle timeout must still be slid often enough. */
+function openCopies(config: Config, { invalidations }: Store, now: () => number) {
+  const believeMs = Math.min(COPIES_BELIEVED_MS, config.session.idleTimeoutMs / 10)
+  const common = { invalidations, believeMs, max: COPIES_HELD, now }
+  const sessions = createBelievedCache<BffSession>({ ...common, expiresAt: (session) => session.expiresAt })
+  const opened = createBelievedCache<OpenedTokens>(common)
+  return {
+    sessions,
+    tokens: {
+      peek: opened.peek as (hash: BffSession['hash']) => OpenedTokens | undefined,
+      load: (hash: BffSession['hash'], read: () => Promise<OpenedTokens | undefined>) =>
+        opened.load(hash, hash, read),
+    },
+    close() {
+      sessions.close()
+      opened.close()
+    },
+  }
+}
+
+/** Undefined for a client without a lasting credential: nothing else could seal its tokens for all replicas alone. */
+function openClientTokenShelf(
+  config: Config,
+  { store, ...deps }: { store: Store; sealing: Sealing; now: () => number },
+): ClientTokenShelf | undefined {
+  const auth = config.provider.clientAuth
+  const secret = 'secret' in auth ? auth.secret : 'key' in auth ? auth.key : undefined
+  if (!secret) return undefined
+  const credential = () => secret.reveal()
+  return createClientTokenShelf({ ...deps, records: store.clientTokens, credential, grants: config })
+}
+
+function composeSessions(
+  { session: config }: Config,
+  deps: {
+    store: Store
+    sealing: Sealing
+    copy: ReturnType<typeof openCopies>['sessions']
+    log: Logger
+    now: () => number
+  },
+) {
+  const { sealing, log, now, copy } = deps
+  const { name: _, ...attributes } = config.cookie
+  const storeOf = (slide: boolean) =>
+    createSessionStore({
+      records: deps.store.sessions,
+      seal: (id, text) => sealing.seal({ id, kind: 'session' }, text),
+      open: (id, sealed) => sealing.open({ id, kind: 'session' }, sealed),
+      hash: sessionHash,
+      cookie: () => ({ ...attributes, httpOnly: true, path: '/' }),
+      slide,
+      absoluteTimeoutMs: config.absoluteTimeoutMs,
+      now,
+    })
+  const signingSecrets = cookieSigningSecrets(config.keys)
+  return createSessions({
+    config,
+    signingSecrets,
+    store: storeOf(true),
+    peekingStore: storeOf(false),
+    copy,
+    log,
+    now,
+  })
+}

@@ -1,0 +1,32 @@
+import { STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
+
+/** An answer of Cloakroom's own for a connection that no HTTP parser looks after any more. */
+export type RawAnswer = {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: string
+}
+
+/** How long a client may take to read an answer while it still sends. Milliseconds. */
+const LINGER_MS = 1_000
+
+/**
+ * Answers, and ends the connection without serving another byte of it. What still arrives is read past for a moment:
+ * bytes that nobody read turn the close into a reset, which can overtake the answer (RFC 9112 §9.6).
+ */
+export function endWithAnswer(socket: Socket, answer: RawAnswer): void {
+  socket.on('error', () => socket.destroy())
+  socket.on('data', () => undefined)
+  socket.once('end', () => socket.destroy())
+  socket.end(bytesOf(answer))
+  socket.resume()
+  const linger = setTimeout(() => socket.destroy(), LINGER_MS).unref()
+  socket.once('close', () => clearTimeout(linger))
+}
+
+function bytesOf({ status, headers, body }: RawAnswer): string {
+  const fields = { ...headers, 'content-length': String(Buffer.byteLength(body)), connection: 'close' }
+  const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`)
+  return `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${lines.join('')}\r\n${body}`
+}

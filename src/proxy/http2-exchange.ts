@@ -1,0 +1,118 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { type ClientHttp2Stream, constants } from 'node:http2'
+import type { ParsedHeaders, UpstreamControl } from './dispatch.ts'
+import type { Exchange } from './exchange.ts'
+
+const STREAM_CREATED = 'http2.client.stream.created'
+
+/**
+ * Names of request fields in lower case (RFC 9113 §8.2.1). node:http2 takes two spellings of a field that may come
+ * once for a defect of ours, and ends the connection with everybody's requests on it.
+ */
+export function http2RequestFields(fields: readonly string[]): string[] {
+  return fields.map((text, i) => (i % 2 === 0 ? text.toLowerCase() : text))
+}
+
+/** Gives exchanges over HTTP/2 the streams that undici opens for them. */
+export type Http2Streams = {
+  /** What to hand to undici in place of the exchange. */
+  follow(exchange: Exchange): Http2Exchange
+  close(): void
+}
+
+/** Listens for new streams. undici opens one right after it has told the request that it starts. */
+export function createHttp2Streams(): Http2Streams {
+  let starting: Http2Exchange | undefined
+  function onCreated(message: unknown): void {
+    if (starting) starting.stream = (message as { stream: ClientHttp2Stream }).stream
+    starting = undefined
+  }
+  const setStarting = (next: Http2Exchange | undefined) => {
+    starting = next
+  }
+  subscribe(STREAM_CREATED, onCreated)
+  return {
+    follow: (exchange) => new Http2Exchange(exchange, setStarting),
+    close: () => void unsubscribe(STREAM_CREATED, onCreated),
+  }
+}
+
+/**
+ * Stands between undici and an exchange over HTTP/2. undici takes a stream that the upstream cancels in mid-body for
+ * one that ended well, and ends the body of a request that is given up as if it were whole: the stream knows better.
+ */
+export class Http2Exchange {
+  stream: ClientHttp2Stream | undefined
+  readonly #exchange: Exchange
+  readonly #setStarting: (next: Http2Exchange | undefined) => void
+  #control: Http2Control | undefined
+
+  constructor(exchange: Exchange, setStarting: (next: Http2Exchange | undefined) => void) {
+    this.#exchange = exchange
+    this.#setStarting = setStarting
+  }
+
+  onRequestStart(control: UpstreamControl): void {
+    this.stream = undefined
+    this.#control = new Http2Control(control, () => this.stream)
+    this.#exchange.onRequestStart(this.#control)
+    this.#setStarting(this)
+  }
+
+  onResponseStart(control: UpstreamControl, status: number, parsed: ParsedHeaders, reason?: string): void {
+    const own = this.#control!
+    own.rawHeaders = fieldsAsBytes(control.rawHeaders as Readonly<Record<string, string | string[]>>)
+    this.#exchange.onResponseStart(own, status, parsed, reason)
+  }
+
+  onResponseData(_: UpstreamControl, chunk: Buffer): void {
+    this.#exchange.onResponseData(this.#control!, chunk)
+  }
+
+  onResponseEnd(): void {
+    const isCancelled = this.stream?.rstCode === constants.NGHTTP2_CANCEL
+    if (isCancelled)
+      this.#exchange.onResponseError(this.#control, new Error('the upstream cancelled its answer'))
+    else this.#exchange.onResponseEnd()
+  }
+
+  onResponseError(_: UpstreamControl | null | undefined, error: Error): void {
+    this.#setStarting(undefined)
+    this.#exchange.onResponseError(this.#control, error)
+  }
+}
+
+class Http2Control implements UpstreamControl {
+  rawHeaders: unknown
+  readonly #control: UpstreamControl
+  readonly #stream: () => ClientHttp2Stream | undefined
+
+  constructor(control: UpstreamControl, stream: () => ClientHttp2Stream | undefined) {
+    this.#control = control
+    this.#stream = stream
+  }
+
+  abort(reason: Error): void {
+    const stream = this.#stream()
+    if (stream && !stream.closed) stream.close(constants.NGHTTP2_CANCEL)
+    this.#control.abort(reason)
+  }
+
+  pause(): void {
+    this.#control.pause()
+  }
+
+  resume(): void {
+    this.#control.resume()
+  }
+}
+
+/** Names and values as HTTP/1.1 has them; node:http2 gives Latin-1 text. */
+function fieldsAsBytes(parsed: Readonly<Record<string, string | string[]>>): Buffer[] {
+  const fields: Buffer[] = []
+  for (const [name, value] of Object.entries(parsed)) {
+    for (const one of Array.isArray(value) ? value : [value])
+      fields.push(Buffer.from(name, 'latin1'), Buffer.from(one, 'latin1'))
+  }
+  return fields
+}

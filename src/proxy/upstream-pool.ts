@@ -1,0 +1,183 @@
+import { lookup as systemLookup } from 'node:dns'
+import type { LookupFunction } from 'node:net'
+import type { Readable } from 'node:stream'
+import { buildConnector, type Dispatcher, Pool } from 'undici'
+import type { RouteConfig } from '../config/config.ts'
+import { BffError } from '../errors.ts'
+import type { Dispatch } from './dispatch.ts'
+import type { Exchange } from './exchange.ts'
+import { createHttp2Streams, http2RequestFields } from './http2-exchange.ts'
+import type { LiveConnections } from './live-connections.ts'
+import { createBreaker } from './upstream-breaker.ts'
+import { createGate, noConnectionInTime } from './upstream-gate.ts'
+import { refusingLinkLocal } from './upstream-lookup.ts'
+import { createPlaces } from './upstream-places.ts'
+
+export type UpstreamPoolDeps = {
+  /** Any clock in ms. */
+  readonly now: () => number
+  /** Told when the upstream begins to be left alone, and when that ends. */
+  readonly observe: (isOpen: boolean) => void
+  readonly live: LiveConnections
+  /** How names are resolved; default: as the system does. */
+  readonly lookup?: LookupFunction | undefined
+  /** How long a connection takes new requests, in ms; default 60 s. */
+  readonly connectionTtlMs?: number | undefined
+}
+
+/** The connections to one upstream. */
+export type UpstreamPool = Dispatch & {
+  /** Resolves when every request in flight has ended; takes no new ones. */
+  close(): Promise<void>
+  /** Ends every request in flight. */
+  destroy(): Promise<void>
+}
+
+/** Requests at the same time on one HTTP/2 connection, if the upstream allows as many. */
+const HTTP2_STREAMS = 100
+
+/** A name may mean other addresses by now: pods come and go (a headless service of Kubernetes). */
+const CONNECTION_TTL_MS = 60_000
+
+/** Opens the connections of the routes that share this one's upstream; undici's door. */
+export function createUpstreamPool(route: RouteConfig, deps: UpstreamPoolDeps): UpstreamPool {
+  const { upstream, breaker, connections, http2, timeout } = route
+  const { now, observe, live } = deps
+  const limit = connections === undefined ? undefined : connections * (http2 ? HTTP2_STREAMS : 1)
+  const gate = createGate(
+    createBreaker({ ...breaker, now, observe }),
+    limit === undefined ? undefined : createPlaces(limit),
+  )
+  const streams = http2 ? createHttp2Streams() : undefined
+  const { connect, isConnecting } = createConnect(route, deps.lookup)
+  const dispatcher = new Pool(upstream, {
+    connect,
+    allowH2: http2,
+    ...priorKnowledge(route),
+    h2Options: { maxConcurrentStreams: HTTP2_STREAMS },
+    clientTtl: deps.connectionTtlMs ?? CONNECTION_TTL_MS,
+    pipelining: 1,
+    maxHeaderSize: 65_536,
+    ...(connections === undefined ? {} : { connections }),
+  })
+
+  function start(exchange: Exchange, body: Readable | Buffer | null): void {
+    const { req, outbound } = exchange
+    const { responseMs, idleMs } = outbound.route.timeout
+    dispatcher.dispatch(
+      {
+        path: outbound.target,
+        method: req.method as Dispatcher.HttpMethod,
+        headers: http2 ? http2RequestFields(outbound.headers) : outbound.headers,
+        body,
+        headersTimeout: responseMs,
+        bodyTimeout: idleMs,
+      },
+      (streams ? streams.follow(exchange) : exchange) as Dispatcher.DispatchHandler,
+    )
+  }
+  function limitWait(exchange: Exchange): () => void {
+    const waitMs = timeout.connectMs + exchange.outbound.route.timeout.responseMs
+    const timer = setTimeout(() => exchange.refuse(noConnectionInTime()), waitMs)
+    return () => clearTimeout(timer)
+  }
+  return {
+    gate,
+    live,
+    start,
+    limitWait: http2 || connections !== undefined ? limitWait : undefined,
+    isOpen: () => !dispatcher.closed && !dispatcher.destroyed,
+    isConnecting,
+    failure,
+    isConnectionLost,
+    isNoAnswer,
+    close: () => dispatcher.close().finally(streams?.close),
+    destroy: () => dispatcher.destroy().finally(streams?.close),
+  }
+}
+
+/** Without TLS nothing is negotiated: the upstream must know HTTP/2 (RFC 9113 §3.3). undici's types do not have it yet. */
+function priorKnowledge({ upstream, http2 }: RouteConfig): { useH2c?: boolean } {
+  return http2 && upstream.startsWith('http:') ? { useH2c: true } : {}
+}
+
+function createConnect(route: RouteConfig, lookup: LookupFunction | undefined) {
+  const connector = createConnector(route, refusingLinkLocal(lookup ?? (systemLookup as LookupFunction)))
+  let isConnecting = false
+  const connect: buildConnector.connector = (options, callback) => {
+    connector(
+      route.tls?.servername === undefined ? options : { ...options, servername: route.tls.servername },
+      (...outcome) => {
+        isConnecting = true
+        try {
+          callback(...outcome)
+        } finally {
+          isConnecting = false
+        }
+      },
+    )
+  }
+  return { connect, isConnecting: () => isConnecting }
+}
+
+/** Built again when the key's file changed. */
+function createConnector(route: RouteConfig, lookup: LookupFunction): buildConnector.connector {
+  const { tls, timeout, http2 } = route
+  const build = (key: string | undefined) =>
+    buildConnector({
+      timeout: timeout.connectMs,
+      allowH2: http2,
+      preferH2: http2,
+      ...priorKnowledge(route),
+      ca: tls?.ca,
+      cert: tls?.cert,
+      key,
+      lookup,
+    })
+  let key = tls?.key?.reveal()
+  let connector = build(key)
+  return function connect(options, callback) {
+    const current = tls?.key?.reveal()
+    if (current !== key) connector = build(current)
+    key = current
+    connector(options, callback)
+  }
+}
+
+/** Only the codes are looked at; the cause keeps the rest for the log. */
+function failure(error: Error): BffError {
+  if (error instanceof BffError) return error
+  const isTimeout = isHeadersTimeout(error) || codeOf(error) === 'UND_ERR_BODY_TIMEOUT'
+  if (isTimeout)
+    return new BffError('upstream_timeout', 'the upstream did not answer in time', { cause: error })
+  return new BffError('upstream_unreachable', 'the upstream gave no usable answer', { cause: error })
+}
+
+function isConnectionLost(error: Error): boolean {
+  const code = codeOf(error)
+  return code === 'UND_ERR_SOCKET' || code === 'ECONNRESET' || code === 'EPIPE'
+}
+
+/** What undici finds wrong with a request, or with its own state, before it looks for a connection. */
+const NOT_THE_UPSTREAM = new Set<unknown>([
+  'UND_ERR_INVALID_ARG',
+  'UND_ERR_NOT_SUPPORTED',
+  'UND_ERR_REQ_CONTENT_LENGTH_MISMATCH',
+  'UND_ERR_ABORTED',
+  'UND_ERR_CLOSED',
+  'UND_ERR_DESTROYED',
+])
+
+function isNoAnswer(error: Error, connection: 'none' | 'new' | 'reused'): boolean {
+  if (error instanceof BffError) return false
+  if (connection === 'none') return !NOT_THE_UPSTREAM.has(codeOf(error))
+  return isHeadersTimeout(error) || (connection === 'new' && isConnectionLost(error))
+}
+
+function isHeadersTimeout(error: Error): boolean {
+  return codeOf(error) === 'UND_ERR_HEADERS_TIMEOUT'
+}
+
+function codeOf(error: Error): unknown {
+  return (error as Error & { code?: unknown }).code
+}

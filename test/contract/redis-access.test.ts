@@ -1,0 +1,52 @@
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { test } from 'node:test'
+import { Secret } from '../../src/config/secret.ts'
+import { createRedisStore } from '../../src/store/redis/redis-store.ts'
+import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
+import { eventually, signedIn, silentLog } from './store-contestants.ts'
+
+test('the access rule of the README is enough for all that is done with Redis', {
+  skip: skipWithoutRedis(),
+}, async (t) => {
+  const redis = await startRedis()
+  t.after(() => redis.stop())
+  await redis.cli(...accessRule('geheim'))
+  const address = { url: redis.url, username: 'cloakroom', password: new Secret('geheim') }
+  const times = { idleTimeoutMs: () => 60_000 }
+  const store = await createRedisStore({ ...address, keyPrefix: 'cloakroom' }, times, { log: silentLog })
+  t.after(() => store.close())
+  await eventually(() => store.invalidations.isLive())
+
+  await store.ping()
+  const hash = await signedIn(store)
+  for (const slide of [true, false]) assert.ok(await store.sessions.read(hash, { slide }))
+  assert.equal(await store.sessions.replace(hash, 'sealed'), true)
+  const spend = 'open:me' as const
+  assert.equal(await store.tokens.write(hash, { expectedVersion: 1, spend }), 'written')
+  const accessToken = { resource: 'orders', sealed: 'sealed-at-2' }
+  const renewal = { expectedVersion: 2, refreshToken: 'sealed-rt-2', accessToken, spend: 'ended' } as const
+  assert.equal(await store.tokens.write(hash, renewal), 'written')
+  assert.equal(await store.tokens.keep(hash, accessToken), true)
+  await store.tokens.forget(hash, ['orders'])
+  assert.equal((await store.tokens.read(hash))?.version, 3)
+  assert.equal(await store.tokens.lock(hash, 'me', 1_000), true)
+  await store.tokens.unlock(hash, 'me')
+  await store.clientTokens.write('key', 'sealed', 1_000)
+  assert.equal(await store.clientTokens.read('key'), 'sealed')
+  assert.equal(await store.clientTokens.lock('key', 'me', 1_000), true)
+  await store.clientTokens.unlock('key', 'me')
+  await store.logins.put('key', 'sealed', 1_000)
+  assert.equal(await store.logins.take('key'), 'sealed')
+  assert.equal(await store.countRequests('login', { requests: 1, perMs: 60_000 })('client'), 0)
+  assert.deepEqual(await redis.cli('get', 'cloakroom:limit:login:client'), ['1'])
+  assert.ok(await store.sessions.end(hash))
+})
+
+/** The arguments of the `redis-cli` line in the README. */
+function accessRule(password: string): string[] {
+  const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
+  const [, rule = ''] = /^redis-cli (ACL SETUSER [^`]*)/m.exec(readme) ?? []
+  const words = rule.replaceAll(/[\\']/g, '').trim().split(/\s+/)
+  return words.map((word) => word.replace('PASSWORD', password))
+}

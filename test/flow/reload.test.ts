@@ -1,0 +1,240 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises'
+import { request } from 'node:http'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { WebSocket, WebSocketServer } from 'ws'
+import { type Browser, createBrowser } from '../kit/browser.ts'
+import { type ConfigData, sessionKey } from '../kit/cloakroom-config.ts'
+import { type Replica, startReplica, writeReplicaConfig } from '../kit/replica.ts'
+import { startRotatingProvider } from '../kit/rotating-provider.ts'
+import { startUpstream } from '../kit/upstream.ts'
+import { eventually } from './deadline.ts'
+
+const APP = 'https://app.example.test'
+
+/** One process on one config file, with what an operator can see of it. */
+async function setUp(t: TestContext, changes: ConfigData = {}) {
+  const provider = await startRotatingProvider()
+  t.after(() => provider.close())
+  const api = await startUpstream()
+  t.after(() => api.close())
+  const config = {
+    publicUrl: APP,
+    provider: { ...provider.settings },
+    resources: { orders: { resource: 'https://orders.test' } },
+    routes: [
+      { path: '/api/orders', id: 'orders', upstream: api.url, resource: 'orders' },
+      { path: '/', id: 'spa', upstream: api.url, auth: 'anonymous' },
+    ] as ConfigData[],
+    ...changes,
+  }
+  const file = await writeReplicaConfig(config)
+  t.after(() => file.remove())
+  const replica = await startReplica({ configFile: file.file })
+  t.after(() => replica.stop('SIGKILL'))
+  const browser = createBrowser({ origin: APP, connect: { [APP]: replica.listenUrl } })
+  t.after(() => browser.close())
+  const logged = (text: string) => replica.stdout.filter((line) => line.includes(text)).length
+  async function reloaded(outcome = 'the configuration was read again'): Promise<void> {
+    const before = logged(outcome)
+    replica.signal('SIGHUP')
+    await eventually(outcome, () => logged(outcome) > before)
+  }
+  return { provider, api, config, file, replica, browser, logged, reloaded }
+}
+
+async function metric(replica: Replica, start: string): Promise<string | undefined> {
+  const text = await (await fetch(`${replica.adminUrl}/metrics`)).text()
+  return text.split('\n').find((line) => line.startsWith(start))
+}
+
+async function statusOf(browser: Browser, path: string): Promise<number> {
+  return (await browser.fetch(path)).status
+}
+
+const withRoute = (config: { routes: ConfigData[] }, route: ConfigData) => ({
+  ...config,
+  routes: [...config.routes, route],
+})
+
+test('SIGHUP takes a new route over; who is signed in stays so, and nothing under way is cut', async (t) => {
+  const { api, config, file, browser, replica, reloaded } = await setUp(t)
+  await browser.signIn()
+  api.answer.delayMs = 1_500
+  const slow = browser.clone()
+  t.after(() => slow.close())
+  const before = api.requests.length
+  const underWay = slow.fetch('/api/orders/slow')
+  await eventually('the slow request is at the API', () => api.requests.length > before)
+  delete api.answer.delayMs
+  await file.rewrite(withRoute(config, { path: '/api/new', upstream: api.url, methods: ['PUT'] }))
+  await reloaded()
+  assert.equal(await statusOf(browser, '/api/new'), 405)
+  assert.equal(await statusOf(browser, '/api/orders'), 200)
+  assert.equal((await underWay).status, 200)
+  assert.equal(
+    await metric(replica, 'cloakroom_config_reloads_total'),
+    'cloakroom_config_reloads_total{outcome="applied"} 1',
+  )
+})
+
+test('a changed file is noticed without a signal, and so is a changed secret', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'reload-'))
+  t.after(() => rm(folder, { recursive: true, force: true }))
+  const key = join(folder, 'key')
+  await writeFile(key, sessionKey())
+  const session = { keys: [{ file: key }] }
+  const { api, config, file, browser, logged } = await setUp(t, { session })
+  await browser.signIn()
+  await file.rewrite(
+    withRoute({ ...config, session } as typeof config, { path: '/api/new', upstream: api.url }),
+  )
+  await eventually('the file is noticed', () => logged('the configuration was read again') === 1)
+  assert.equal(await statusOf(browser, '/api/new'), 200)
+  await writeFile(key, sessionKey())
+  await eventually('the key is noticed', () => logged('the configuration was read again') === 2)
+  assert.equal(await statusOf(browser, '/bff/user'), 401)
+})
+
+const REFUSED: [
+  what: string,
+  text: (config: ConfigData & { routes: ConfigData[] }) => string,
+  cure: RegExp,
+][] = [
+  ['no YAML', () => 'routes: [', /cloakroom\.yaml:1:/],
+  ['half a file', (config) => JSON.stringify(config, undefined, 2).slice(0, 300), /cloakroom\.yaml:/],
+  ['an empty file', () => '', /the file is empty/],
+  [
+    'a route twice',
+    (config) => JSON.stringify({ ...config, routes: [...config.routes, config.routes[0]] }),
+    /routes\[2\]/,
+  ],
+  [
+    'an unknown resource',
+    (config) => JSON.stringify(withRoute(config, { path: '/x', upstream: 'http://x', resource: 'nope' })),
+    /routes\[2\]\.resource.*nope/,
+  ],
+  [
+    'a test of its own that it breaks',
+    (config) => JSON.stringify({ ...config, tests: [{ request: 'GET /', expect: { route: 'orders' } }] }),
+    /tests\[0\]/,
+  ],
+]
+
+test('a bad file is refused whole and loudly, and the one before runs on', async (t) => {
+  const { config, file, browser, replica, logged, reloaded } = await setUp(t)
+  const whole = JSON.parse(await readFile(file.file, 'utf8')) as Parameters<(typeof REFUSED)[0][1]>[0]
+  await browser.signIn()
+  for (const [what, textOf, cure] of REFUSED) {
+    const before = replica.stderr.length
+    const refused = logged('is refused')
+    await writeFile(file.file, textOf(whole))
+    await reloaded('the new configuration is refused; the one before runs on')
+    await eventually('the report', () => cure.test(replica.stderr.slice(before).join('\n')))
+    assert.ok(logged('is refused') > refused, what)
+    assert.equal(await statusOf(browser, '/api/orders'), 200, what)
+  }
+  assert.equal(await metric(replica, 'cloakroom_config_current'), 'cloakroom_config_current 0')
+  await file.rewrite(config)
+  await reloaded()
+  assert.equal(await metric(replica, 'cloakroom_config_current'), 'cloakroom_config_current 1')
+})
+
+test('a mounted ConfigMap that swaps its link is one change, applied whole', async (t) => {
+  const { api, config, file, browser, replica, logged } = await setUp(t)
+  const whole = JSON.parse(await readFile(file.file, 'utf8')) as ConfigData
+  await replica.stop()
+  const folder = await mkdtemp(join(tmpdir(), 'reload-'))
+  t.after(() => rm(folder, { recursive: true, force: true }))
+  const version = async (name: string, text: ConfigData) => {
+    await mkdir(join(folder, name))
+    await writeFile(join(folder, name, 'cloakroom.yaml'), JSON.stringify(text))
+  }
+  const { routes } = withRoute(config, { path: '/api/new', upstream: api.url, methods: ['PUT'] })
+  await version('..1', whole)
+  await version('..2', { ...whole, routes })
+  await symlink('..1', join(folder, '..data'))
+  await symlink(join('..data', 'cloakroom.yaml'), join(folder, 'cloakroom.yaml'))
+  const mounted = await startReplica({ configFile: join(folder, 'cloakroom.yaml') })
+  t.after(() => mounted.stop('SIGKILL'))
+  browser.connectTo(APP, mounted.listenUrl)
+  assert.equal(logged('read again'), 0)
+  await browser.signIn()
+  assert.equal(await statusOf(browser, '/api/new'), 200)
+  await symlink('..2', join(folder, '..data_tmp'))
+  await rename(join(folder, '..data_tmp'), join(folder, '..data'))
+  await eventually('the swap is noticed', () =>
+    mounted.stdout.some((line) => line.includes('was read again')),
+  )
+  assert.equal(await statusOf(browser, '/api/new'), 405)
+})
+
+test('streams and WebSockets outlive a reload, and end with the process', async (t) => {
+  const sockets = new WebSocketServer({ noServer: true })
+  sockets.on('connection', (socket) => socket.on('message', (text) => socket.send(`echo ${text}`)))
+  const { api, config, file, browser, replica, reloaded } = await setUp(t)
+  api.server.on('upgrade', (req, socket, head) =>
+    sockets.handleUpgrade(req, socket, head, (ws) => sockets.emit('connection', ws, req)),
+  )
+  const served = withRoute(config, { path: '/ws', id: 'ws', upstream: api.url, websocket: true })
+  await file.rewrite(served)
+  await reloaded()
+  await browser.signIn()
+  const socket = new WebSocket(`${replica.listenUrl.replace('http', 'ws')}/ws`, {
+    headers: { host: new URL(APP).host, origin: APP, cookie: browser.cookieHeader() },
+  })
+  await once(socket, 'open')
+  await file.rewrite(config)
+  await reloaded()
+  socket.send('still there')
+  const [text] = await once(socket, 'message')
+  assert.equal(String(text), 'echo still there')
+  // The route is gone for whoever comes now.
+  assert.equal((await browser.fetch('/ws')).json().path, '/ws')
+  const closed = once(socket, 'close')
+  assert.deepEqual(await replica.stop(), { code: 0, signal: null })
+  await closed
+})
+
+test('under load fifty reloads drop no request', async (t) => {
+  const { config, file, replica, browser, logged } = await setUp(t)
+  await browser.signIn()
+  let isOver = false
+  let answered = 0
+  const failures: unknown[] = []
+  const headers = { host: new URL(APP).host, cookie: browser.cookieHeader(), 'x-csrf': '1' }
+  const asking = Array.from({ length: 8 }, async () => {
+    while (!isOver) {
+      await ask(`${replica.listenUrl}/api/orders`, headers).then(
+        (status) => status === 200 || failures.push(status),
+        (error) => failures.push(error),
+      )
+      answered += 1
+    }
+  })
+  for (let reloads = 1; reloads <= 50; reloads += 1) {
+    if (reloads % 10 === 0)
+      await file.rewrite(withRoute(config, { path: `/new${reloads}`, upstream: 'http://x' }))
+    const before = logged('was read again')
+    const until = answered + 8
+    replica.signal('SIGHUP')
+    await eventually('a reload', () => logged('was read again') > before)
+    await eventually('requests go on', () => answered > until)
+  }
+  isOver = true
+  await Promise.all(asking)
+  assert.deepEqual(failures, [])
+})
+
+function ask(url: string, headers: Record<string, string>): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    request(url, { headers }, (answer) => {
+      answer.resume().on('end', () => resolve(answer.statusCode))
+    })
+      .on('error', reject)
+      .end()
+  })
+}
