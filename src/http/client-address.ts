@@ -17,7 +17,7 @@ export function createClientAddress(trustProxy: readonly string[]): ClientAddres
     if (trustProxy.length === 0) return address
     const said = [req.headers['x-forwarded-for'] ?? []].flat().join(',').split(',')
     while (said.length > 0 && isTrusted(trusted, address)) {
-      const next = plain(said.pop()?.trim() ?? '')
+      const next = plain(withoutPort(said.pop()?.trim() ?? ''))
       if (isIP(next) === 0) break
       address = next
     }
@@ -45,6 +45,12 @@ function blockListOf(blocks: readonly string[]): BlockList {
 function isTrusted(list: BlockList, address: string): boolean {
   const family = isIP(address)
   return family !== 0 && list.check(address, family === 6 ? 'ipv6' : 'ipv4')
+}
+
+/** Some proxies, Azure Application Gateway among them, write `1.2.3.4:5678` or `[2001:db8::1]:5678`. */
+function withoutPort(node: string): string {
+  const [, v6, v4] = /^(?:\[([0-9A-Fa-f:.]+)\](?::\d+)?|(\d+(?:\.\d+){3}):\d+)$/.exec(node) ?? []
+  return v6 ?? v4 ?? node
 }
 
 /** An IPv4 peer of a dual-stack socket shows as `::ffff:a.b.c.d`. */

@@ -94,7 +94,9 @@ class Http2Control implements UpstreamControl {
 
   abort(reason: Error): void {
     const stream = this.#stream()
-    if (stream && !stream.closed) stream.close(constants.NGHTTP2_CANCEL)
+    // Closed, it would say that the request's body ends here before it says that it does not.
+    if (stream?.writableEnded) stream.close(constants.NGHTTP2_CANCEL)
+    else stream?.destroy(reason)
     this.#control.abort(reason)
   }
 

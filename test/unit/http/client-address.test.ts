@@ -33,6 +33,10 @@ const LINES: readonly [string, string[], string, string | undefined, string][] =
   ['no header leaves the proxy itself', ['10.0.0.0/8'], '10.1.1.1', undefined, '10.1.1.1'],
   ['a mapped IPv4 peer is IPv4', ['10.0.0.0/8'], '::ffff:10.1.1.1', '198.51.100.7', '198.51.100.7'],
   ['IPv6 blocks work', ['fd00::/8'], 'fd00::1', '2001:db8::7', '2001:db8::7'],
+  ['a port is no part of an address', ['10.0.0.0/8'], '10.1.1.1', '198.51.100.7:49152', '198.51.100.7'],
+  ['nor is one of IPv6', ['10.0.0.0/8'], '10.1.1.1', '[2001:db8::7]:49152', '2001:db8::7'],
+  ['brackets go without a port too', ['10.0.0.0/8'], '10.1.1.1', '[2001:db8::7]', '2001:db8::7'],
+  ['a port that is none stops the walk', ['10.0.0.0/8'], '10.1.1.1', '198.51.100.7:x', '10.1.1.1'],
   ['a single address works', ['127.0.0.1'], '127.0.0.1', '198.51.100.7', '198.51.100.7'],
 ]
 
