@@ -124,6 +124,7 @@ export function headerRulesByRoute(site: Site): (route: RouteConfig) => HeaderRu
 export function requestHeaders(rules: HeaderRules, raw: readonly string[], ours: OurRequestFields): string[] {
   const fields: string[] = []
   let connection = ''
+  let cookieAt: number | undefined
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i]!
     const value = raw[i + 1]!
@@ -132,7 +133,10 @@ export function requestHeaders(rules: HeaderRules, raw: readonly string[], ours:
     else if (taken === 'connection') connection += `,${value}`
     else if (taken === 'cookie') {
       const cookie = withoutOwnCookies(value, rules.isOwnCookie)
-      if (cookie !== undefined) fields.push(name, cookie)
+      if (cookie === undefined) continue
+      // RFC 6265 §5.4: one field. Of several, some servers make a list with commas, which no cookie parser reads so.
+      if (cookieAt === undefined) cookieAt = fields.push(name, cookie) - 1
+      else fields[cookieAt] += `; ${cookie}`
     }
   }
   removeNamed(fields, connection)

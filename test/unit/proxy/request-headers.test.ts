@@ -173,6 +173,11 @@ describe('to the upstream', () => {
     })
   }
 
+  test('several Cookie fields cross as one, without ours', () => {
+    const raw = ['Cookie', 'a=1', 'X-Other', '1', 'cookie', '__Host-Http-cloakroom=x', 'COOKIE', 'b=2;c']
+    assert.deepEqual(valuesOf(toUpstream(raw), 'cookie'), ['a=1; b=2;c'])
+  })
+
   const headers = [
     { name: 'X-User-Id', value: '{claims.sub}' },
     { name: 'x-names', value: 'n={claims.name}; r={claims.roles}' },
