@@ -86,6 +86,22 @@ export function reactionToExchange(fault: GrantFault): Exclude<GrantReaction, 'd
   return text(fault.body?.error) === 'invalid_grant' && !isForeign ? 'step_up' : 'route_configuration'
 }
 
+const USERS_REACTIONS: ReadonlySet<GrantReaction> = new Set([
+  'dead_grant',
+  'step_up',
+  'consent',
+  'user_must_act',
+])
+
+/**
+ * The same for a grant of the client itself (RFC 6749 §4.4). No session hangs on it and no user can cure it: whatever
+ * would be theirs is the operator's, as when the client has no role at this resource (AADSTS501051 as invalid_grant).
+ */
+export function reactionToClient(fault: GrantFault): GrantReaction {
+  const reaction = reactionTo(fault)
+  return USERS_REACTIONS.has(reaction) ? 'route_configuration' : reaction
+}
+
 function reactionToInvalidGrant(suberror: string | undefined, codes: readonly number[]): GrantReaction {
   if (suberror === 'client_mismatch') return 'configuration'
   if (suberror && USER_SUBERRORS.has(suberror)) return 'user_must_act'

@@ -4,10 +4,10 @@ import type { Logger } from '../log.ts'
 import { claimsParameter, claimsRequest } from './claims-request.ts'
 import { createConfigFaults, type GrantObserver, type GrantOutcome } from './config-faults.ts'
 import type { Dialect } from './dialects.ts'
-import { reactionTo } from './grant-errors.ts'
+import { reactionTo, reactionToClient } from './grant-errors.ts'
 import type { FailedGrant, GrantedTokens } from './grant-types.ts'
 import { isForAudience } from './jwt.ts'
-import { mayHaveSpent, refusalOf } from './provider-errors.ts'
+import { mayHaveSpent, problemOf, refusalOf } from './provider-errors.ts'
 import type { RelyingParty } from './relying-party.ts'
 import type { TokenAnswer } from './token-answer.ts'
 
@@ -80,8 +80,9 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     const resource = resourceNamed(name)
     const grant = await relyingParty.clientCredentialsGrant(dialect.otherGrant(resource))
     if ('error' in grant) {
-      note({ resource: name, outcome: outcomeOf(grant), refusal: refusalOf(grant.answer) })
-      throw grant.error
+      const { answer } = grant
+      note({ resource: name, outcome: outcomeOf(grant, reactionToClient), refusal: refusalOf(answer) })
+      throw answer && answer.status !== 200 ? problemOf(reactionToClient(answer), answer) : grant.error
     }
     const isRight = isForResource(grant, resource)
     note({ resource: name, outcome: isRight ? 'renewed' : 'wrong_audience' })

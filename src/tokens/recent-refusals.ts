@@ -4,7 +4,7 @@ type Refusal = { readonly until: number; readonly error: BffError }
 
 const MAX_HELD = 10_000
 const DEFAULT_SECONDS = 5
-const MAX_SECONDS = 60
+const MAX_SECONDS = 3_600
 const REMEMBERED = new Set([
   'provider_rejected',
   'provider_unavailable',

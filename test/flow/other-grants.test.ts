@@ -87,6 +87,29 @@ describe("the client's own token", () => {
     assert.deepEqual(verdict(await browser.fetch('/api/billing')), [200, BILLING])
     assert.equal(clientCalls(provider), 2, 'the new one is kept')
   })
+
+  test('refused with what would end a session is our configuration: nobody is signed out, nobody asked to sign in', async (t) => {
+    const { provider, browser, clock } = await signedIn(t, CLIENT_RESOURCES)
+    let asked = 0
+    for (const body of [
+      { error: 'invalid_grant' },
+      { error: 'invalid_grant', error_codes: [501051] },
+      { error: 'invalid_grant', suberror: 'message_only', error_codes: [53003] },
+      { error: 'consent_required' },
+    ]) {
+      provider.control.intercept = ({ form }, res) => {
+        if (field(form, 'grant_type') !== 'client_credentials') return false
+        asked += 1
+        sendJson(res, 400, body)
+        return true
+      }
+      assert.deepEqual(verdict(await browser.fetch('/api/billing')), [502, 'provider_rejected'])
+      assert.deepEqual(verdict(await browser.fetch('/api/billing')), [502, 'provider_rejected'])
+      assert.equal((await browser.fetch('/bff/user')).status, 200)
+      clock.advance(61_000)
+    }
+    assert.equal(asked, 4, 'each refusal is remembered for a while')
+  })
 })
 
 describe('token exchange (RFC 8693)', () => {

@@ -4,6 +4,7 @@ import {
   type GrantFault,
   type GrantReaction,
   reactionTo,
+  reactionToClient,
   reactionToExchange,
 } from '../../../src/oidc/grant-errors.ts'
 import { failedCall, failedSignIn } from '../../../src/oidc/provider-errors.ts'
@@ -44,6 +45,8 @@ for (const [table, rows] of [
         assert.equal(reactionTo(fault), means)
         assert.equal(reactionTo(withMisleadingText(fault)), means)
         assert.notEqual(reactionToExchange(withMisleadingText(fault)), 'dead_grant')
+        const isUsers = ['dead_grant', 'step_up', 'consent', 'user_must_act'].includes(means)
+        assert.equal(reactionToClient(withMisleadingText(fault)), isUsers ? 'route_configuration' : means)
       })
   })
 
