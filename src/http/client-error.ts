@@ -39,6 +39,8 @@ export function answerClientError(error: ClientError, socket: Socket, front: Fro
 
 /** What is wrong came behind whole requests: they get their answers, and then the connection ends. */
 function endAfter(answer: ServerResponse, socket: Socket): void {
+  // The client ended its side in the middle of another head: nobody is left to read.
+  if (socket.readableEnded) socket.end()
   if (!answer.shouldKeepAlive) return
   answer.shouldKeepAlive = false
   answer.once('finish', () => socket.destroySoon())

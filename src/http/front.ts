@@ -24,10 +24,10 @@ export type FrontDeps = {
   readonly observe: (method: string, status: number) => void
 }
 
-const UPGRADE_WITH_BODY: Refusal = {
+const NO_PLAIN_GET: Refusal = {
   code: 'bad_request',
   status: 400,
-  detail: 'an upgrade has no body',
+  detail: 'an upgrade is asked for with GET and without a body',
 }
 const MAX_FORWARDS: Refusal = {
   code: 'bad_request',
@@ -69,7 +69,9 @@ export function createFront({ check, requestLog, ownHeaders, observe }: FrontDep
       if (refusal) return refuse(req, res, refusal)
       // RFC 9110 §10.1.1: to HTTP/1.0 nothing is promised before the answer.
       if (req.httpVersionMinor === 0) delete req.headers.expect
-      if (req.method !== 'OPTIONS' || req.headers['max-forwards'] === undefined) return true
+      if (req.headers['max-forwards'] === undefined) return true
+      // Of every other method it says nothing (RFC 9110 §7.6.2), and some servers refuse it there.
+      if (req.method !== 'OPTIONS') return withoutMaxForwards(req.rawHeaders)
       const hops = String(req.headers['max-forwards'])
       if (!/^\d{1,9}$/.test(hops)) return refuse(req, res, MAX_FORWARDS)
       if (Number(hops) === 0) return answerAsLast(req, res)
@@ -78,11 +80,11 @@ export function createFront({ check, requestLog, ownHeaders, observe }: FrontDep
     },
 
     admitUpgrade(req) {
-      const refusal = check(req) ?? (hasBody(req) ? UPGRADE_WITH_BODY : undefined)
+      const refusal = check(req) ?? (req.method !== 'GET' || hasBody(req) ? NO_PLAIN_GET : undefined)
       req.url = originForm(req.url!)
       if (!refusal) return true
       observe('UPGRADE', refusal.status)
-      endWithAnswer(req.socket, problemOf(refusal))
+      endWithAnswer(req.socket, problemOf(refusal), { withBody: req.method !== 'HEAD' })
       return false
     },
 
@@ -91,6 +93,13 @@ export function createFront({ check, requestLog, ownHeaders, observe }: FrontDep
       return problemOf({ code: 'bad_request', status, detail })
     },
   }
+}
+
+function withoutMaxForwards(raw: string[]): true {
+  for (let i = raw.length - 2; i >= 0; i -= 2) {
+    if (raw[i]!.toLowerCase() === 'max-forwards') raw.splice(i, 2)
+  }
+  return true
 }
 
 /** Says in the fields that are forwarded how much further the request may go. */

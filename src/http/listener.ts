@@ -12,7 +12,7 @@ import type { Logger } from '../log.ts'
 import { answerClientError } from './client-error.ts'
 import type { ServerObjects } from './express-objects.ts'
 import type { Front } from './front.ts'
-import { isBehindTheLast, pendingAnswers } from './pending-answers.ts'
+import { inTurn, pendingAnswers } from './pending-answers.ts'
 
 /** Opens a listening socket and resolves with its port; rejects with the system's error, e.g. EADDRINUSE. */
 export function listenOn(server: Server, { host, port }: { host: string; port: number }): Promise<number> {
@@ -64,7 +64,7 @@ export function createPublicServer(deps: PublicServerDeps): Server {
   server.maxHeadersCount = 0
 
   function serve(req: IncomingMessage, res: ServerResponse): void {
-    if (!isBehindTheLast(req, res) && front().admit(req, res)) request(req, res)
+    inTurn(req, res, () => front().admit(req, res) && request(req, res))
   }
   server.on('request', serve)
   // RFC 9110 §10.1.1: a body is asked for only after every check has passed, by whoever reads it.

@@ -15,15 +15,19 @@ type Answer = ServerResponse & {
 }
 
 /**
- * Whether a request came behind an answer that ends the connection, so that nobody would ever answer it: in the same
- * packet, which Node takes apart at once, or while that answer is on its way. Called once for each request.
+ * Calls `serve` when a request's turn has come: at once, or after the answer to the one before it on its connection.
+ * Node hands out at once all requests that arrive in one packet; RFC 9112 §9.3.2 lets nobody work on an unsafe one and
+ * its neighbour at the same time, and one connection must not open many towards an upstream. Never calls it behind an
+ * answer that ends the connection: nobody would send that request's own.
  */
-export function isBehindTheLast({ socket }: IncomingMessage, res: ServerResponse): boolean {
+export function inTurn({ socket }: IncomingMessage, res: ServerResponse, serve: () => void): void {
   const connection: Connection = socket
-  if (connection.writableEnded || connection[NEWEST]?._last === true) return true
+  const before = connection[NEWEST]
+  if (connection.writableEnded || before?._last === true) return
   connection[NEWEST] = res
   res.on('finish', forget)
-  return false
+  if (!before) serve()
+  else before.once('finish', () => before._last !== true && !connection.destroyed && serve())
 }
 
 /** The answers that a connection still has to send: the one being sent, and the last; undefined when there is none. */

@@ -13,20 +13,21 @@ const LINGER_MS = 1_000
 
 /**
  * Answers, and ends the connection without serving another byte of it. What still arrives is read past for a moment:
- * bytes that nobody read turn the close into a reset, which can overtake the answer (RFC 9112 §9.6).
+ * bytes that nobody read turn the close into a reset, which can overtake the answer (RFC 9112 §9.6). An answer to HEAD
+ * has no body.
  */
-export function endWithAnswer(socket: Socket, answer: RawAnswer): void {
+export function endWithAnswer(socket: Socket, answer: RawAnswer, { withBody = true } = {}): void {
   socket.on('error', () => socket.destroy())
   socket.on('data', () => undefined)
   socket.once('end', () => socket.destroy())
-  socket.end(bytesOf(answer))
+  socket.end(headOf(answer) + (withBody ? answer.body : ''))
   socket.resume()
   const linger = setTimeout(() => socket.destroy(), LINGER_MS).unref()
   socket.once('close', () => clearTimeout(linger))
 }
 
-function bytesOf({ status, headers, body }: RawAnswer): string {
+function headOf({ status, headers, body }: RawAnswer): string {
   const fields = { ...headers, 'content-length': String(Buffer.byteLength(body)), connection: 'close' }
   const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`)
-  return `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${lines.join('')}\r\n${body}`
+  return `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${lines.join('')}\r\n`
 }

@@ -55,7 +55,7 @@ async function setUp(t: TestContext, changes: Partial<ListenerLimits> = {}) {
       if (req.headers.expect) res.writeContinue()
       req.resume()
       if (req.url === '/closing') res.writeHead(413, { connection: 'close' }).end('no')
-      else setTimeout(() => res.end('ok'), 10)
+      else if (req.url !== '/silent') setTimeout(() => res.end('ok'), 10)
     },
     upgrade(req, socket) {
       served.push(`UPGRADE ${req.url}`)
@@ -137,6 +137,16 @@ for (const [name, text, status, code = 'bad_request'] of REFUSED) {
   })
 }
 
+test('an upgrade by another method than GET is refused, and by HEAD without a body', async (t) => {
+  const { port, served } = await setUp(t)
+  for (const method of ['HEAD', 'POST', 'OPTIONS']) {
+    const talk = await talkRaw(port, `${method} / HTTP/1.1\r\n${HOST}${UPGRADE}\r\n`)
+    assert.deepEqual(talk.statuses, [400])
+    assert.equal(talk.text.endsWith('\r\n\r\n'), method === 'HEAD')
+  }
+  assert.deepEqual(served, [])
+})
+
 test('requests that arrive in one packet are served in order', async (t) => {
   const { port, served } = await setUp(t)
   const talk = await talkRaw(port, `${BEHIND}${BEHIND}GET /last HTTP/1.1\r\n${HOST}Connection: close\r\n\r\n`)
@@ -171,6 +181,16 @@ for (const [name, rest] of Object.entries({
     assert.deepEqual(served, ['GET /behind', 'GET /behind'])
   })
 }
+
+test('a client that leaves in the middle of its next head ends the wait for its answer', async (t) => {
+  const { server, port } = await setUp(t)
+  const socket = connect({ port, host: '127.0.0.1' })
+  t.after(() => socket.destroy())
+  socket.end(`GET /silent HTTP/1.1\r\n${HOST}\r\nGET /half HT`)
+  await once(socket.resume(), 'close')
+  const count = () => new Promise((resolve) => server.getConnections((_, open) => resolve(open)))
+  await t.waitFor(async () => assert.equal(await count(), 0), { timeout: 2_000 })
+})
 
 test('a body that breaks off behind an earlier request gets no answer in the place of that one', async (t) => {
   const { port } = await setUp(t)
@@ -294,10 +314,11 @@ test('OPTIONS goes as far as Max-Forwards says', async (t) => {
   await ask('OPTIONS', '7')
   await ask('GET', '0')
   assert.deepEqual(served, ['OPTIONS /x', 'GET /x'])
-  assert.deepEqual(
-    raw.map((fields) => fields[fields.indexOf('Max-Forwards') + 1]),
-    ['6', '0'],
-  )
+  const crossed = [
+    ['Host', 'app.test', 'Max-Forwards', '6', 'Connection', 'close'],
+    ['Host', 'app.test', 'Connection', 'close'],
+  ]
+  assert.deepEqual(raw, crossed)
 })
 
 test('a body is asked for in HTTP/1.1 only', async (t) => {
@@ -322,4 +343,32 @@ test('every refusal is counted, and those with a request are in the log without 
   const { path, status, code, requestId } = JSON.parse(line)
   assert.deepEqual([path, status, code, typeof requestId], ['/a', 400, 'path_rejected', 'string'])
   assert.doesNotMatch(line, /evil/)
+})
+
+test('of requests that come in one packet each waits for the answer to the one before', async (t) => {
+  const { port, served, server } = await setUp(t)
+  server.prependListener('request', (req, res) => res.on('finish', () => served.push(`answered ${req.url}`)))
+  const ask = (method: string, path: string) =>
+    `${method} ${path} HTTP/1.1\r\n${HOST}Content-Length: 0\r\n${path === '/4' ? 'Connection: close\r\n' : ''}\r\n`
+  const { statuses } = await talkRaw(
+    port,
+    ask('POST', '/1') + ask('GET', '/2') + ask('DELETE', '/3') + ask('GET', '/4') + ask('GET', '/5'),
+  )
+  assert.deepEqual(statuses, [200, 200, 200, 200])
+  const inOrder = ['POST /1', 'GET /2', 'DELETE /3', 'GET /4'].flatMap((one) => [
+    one,
+    `answered ${one.split(' ')[1]}`,
+  ])
+  assert.deepEqual(served, inOrder)
+})
+
+test('requests that wait behind an answer are dropped when their client leaves', async (t) => {
+  const { port, served } = await setUp(t)
+  const socket = connect({ port, host: '127.0.0.1' })
+  socket.write(`GET /silent HTTP/1.1\r\n${HOST}\r\n${BEHIND}${BEHIND}`)
+  while (served.length === 0) await delay(5)
+  socket.destroy()
+  const { statuses } = await talkRaw(port, `GET / HTTP/1.1\r\n${HOST}Connection: close\r\n\r\n`)
+  assert.deepEqual(statuses, [200])
+  assert.deepEqual(served, ['GET /silent', 'GET /'])
 })
