@@ -81,7 +81,10 @@ export function composePublic(rooms: Rooms) {
     requestId: () => randomUUID(),
     allowedOrigins,
     webSocketsPerSession: config.limits.webSocketsPerSession,
-    problemFor: (error) => problemAnswer(error, { loginUrl: loginUrlFor(basePath) }),
+    problemFor(error) {
+      const answer = problemAnswer(error, { loginUrl: loginUrlFor(basePath) })
+      return { ...answer, headers: { ...ownHeaders, ...answer.headers } }
+    },
     observe: (route, status) => metrics.request(route, 'UPGRADE', status, 0),
   })
   const unsubscribe = endWithSessions({

@@ -1,5 +1,7 @@
 import { type ServerResponse, STATUS_CODES } from 'node:http'
+import type { BffSession } from '../session/bff-session.ts'
 import type { ParsedHeaders, UpstreamControl } from './dispatch.ts'
+import type { LiveConnections } from './live-connections.ts'
 
 /** The head of a response as the client gets it. */
 export type ResponseHead = {
@@ -18,6 +20,11 @@ export function defectOf(status: number, parsed: ParsedHeaders): string | undefi
   const coding = parsed['transfer-encoding']
   const isDecoded = coding === undefined || (typeof coding === 'string' && coding.toLowerCase() === 'chunked')
   return isDecoded ? undefined : 'unsupported transfer coding'
+}
+
+/** Whether a response is a stream of server-sent events, which has no end of its own. */
+export function isEventStream(parsed: ParsedHeaders): boolean {
+  return String(parsed['content-type']).startsWith('text/event-stream')
 }
 
 /** A response on its way to the client. A class, because thousands live at once and share their methods. */
@@ -74,6 +81,15 @@ export class ClientResponse {
     // HTTP/1.0 has no chunks: there, the end of the connection is the end of the body.
     if (req.httpVersion === '1.0') socket?.resetAndDestroy()
     this.#res.destroy()
+  }
+
+  /** An event stream has no end of its own, so it must not outlive the session it was opened for. */
+  endWith(session: BffSession['hash'], live: LiveConnections, control: UpstreamControl): void {
+    const forget = live.add(session, () => {
+      this.end()
+      control.abort(new Error('the session ended'))
+    })
+    this.#res.once('close', forget)
   }
 
   /** The client's connection is gone. */

@@ -30,13 +30,15 @@ export type Dispatch = {
   isOpen(): boolean
   /** True while a new connection is being handed to the request that starts. */
   isConnecting(): boolean
+  /** True while it is dealt with that a connection failed; a body that ends then has not ended by itself. */
+  isBreaking(): boolean
   /** The pool's error in our words. */
   failure(error: Error): BffError
   readonly live: LiveConnections
   /** Whether the connection ended without a byte of response. */
   isConnectionLost(error: Error): boolean
-  /** Whether the upstream is to blame that there was no answer; losing an idle connection is nobody's fault. */
-  isNoAnswer(error: Error, connection: 'none' | 'new' | 'reused'): boolean
+  /** Whether the upstream is to blame that there was no answer; losing a connection that was used is nobody's fault. */
+  isNoAnswer(error: Error, connection: 'none' | 'new' | 'used'): boolean
 }
 
 /** What makes an exchange; `resolve` and `reject` end it. */

@@ -1,11 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { BffError } from '../errors.ts'
-import type { BffSession } from '../session/bff-session.ts'
 import type { AccessToken } from './access-token-source.ts'
-import { ClientResponse, defectOf } from './client-response.ts'
+import { ClientResponse, defectOf, isEventStream } from './client-response.ts'
 import type { Dispatch, ExchangeParts, ParsedHeaders, UpstreamControl } from './dispatch.ts'
-import { isEventStream, keepOurs, replaceAccessToken, responseHeaders } from './headers.ts'
+import { keepOurs, replaceAccessToken, responseHeaders } from './headers.ts'
 import { HeldResponse, settleRejection, tokenChallenge } from './rejected-token.ts'
 import { acceptedLength, type BodyCopy, bodyCopy, readBody } from './request-body.ts'
 import type { OutboundRequest } from './upstream.ts'
@@ -39,6 +38,8 @@ export class Exchange {
   /** How often the connections have it that have not reported its end. */
   #underWay = 0
   #isReused = false
+  /** The first byte of an answer has come, interim or not. */
+  #isAnswering = false
   #isRetried = false
   #isTokenQuestioned = false
   #held: HeldResponse | undefined
@@ -92,6 +93,10 @@ export class Exchange {
     if (this.#isOver) throw new Error('nobody waits for the answer any more')
   }
 
+  onResponseStarted(): void {
+    this.#isAnswering = true
+  }
+
   onResponseStart(control: UpstreamControl, status: number, parsed: ParsedHeaders, reason?: string): void {
     if (this.#isOver) return
     if (status < 200) {
@@ -113,7 +118,7 @@ export class Exchange {
     this.#closeUnlessRead()
     const length = Number(parsed['content-length'] ?? Number.NaN)
     this.#response.begin({ status, reason, fields, length })
-    if (session && isEventStream(parsed)) this.#endWithSession(session.hash)
+    if (session && isEventStream(parsed)) this.#response.endWith(session.hash, this.#pool.live, control)
   }
 
   onResponseData(control: UpstreamControl, chunk: Buffer): void {
@@ -122,7 +127,11 @@ export class Exchange {
     else this.#response.write(chunk, control)
   }
 
-  onResponseEnd(): void {
+  onResponseEnd(control: UpstreamControl): void {
+    if (this.#pool.isBreaking()) {
+      this.onResponseError(control, new Error('the connection broke, and the body had no other end'))
+      return
+    }
     this.#underWay--
     if (this.#isOver) this.#leave()
     else if (this.#held) this.#held.isWhole = true
@@ -144,7 +153,8 @@ export class Exchange {
       this.#isRetried = true
       this.#send(null)
     } else {
-      const connection = this.#control === undefined ? 'none' : this.#isReused ? 'reused' : 'new'
+      const isNew = !this.#isReused && !this.#isAnswering
+      const connection = this.#control === undefined ? 'none' : isNew ? 'new' : 'used'
       if (this.#pool.isNoAnswer(error, connection)) this.#pool.gate.failed(this.#pass!)
       this.refuse(this.#pool.failure(error))
     }
@@ -153,7 +163,8 @@ export class Exchange {
   /** An idle connection may end in the moment it is used again; that request was never looked at (RFC 9112 §9.3.1). */
   #mayRetry(error: Error): boolean {
     const isRepeatable = this.#body === null && REPEATABLE.has(this.req.method!)
-    return isRepeatable && this.#isReused && !this.#isRetried && this.#pool.isConnectionLost(error)
+    const isUnseen = this.#isReused && !this.#isAnswering && this.#pool.isConnectionLost(error)
+    return isRepeatable && isUnseen && !this.#isRetried
   }
 
   /** Holds back a 401 that refuses our token until it is known what becomes of it; false when it is any other. */
@@ -198,15 +209,6 @@ export class Exchange {
     if (length !== undefined) this.outbound.headers.push('content-length', String(length))
     if (this.outbound.accessToken && this.outbound.onRejectedToken) this.#copy = bodyCopy(length)
     this.#body = readBody(this.req, this.res, { maxBytes: maxBody, idleMs: timeout.idleMs, copy: this.#copy })
-  }
-
-  /** An event stream has no end of its own, so it must not outlive the session it was opened for. */
-  #endWithSession(session: BffSession['hash']): void {
-    const forget = this.#pool.live.add(session, () => {
-      this.#response.end()
-      this.#control?.abort(new Error('the session ended'))
-    })
-    this.res.once('close', forget)
   }
 
   #truncate(error: Error): void {

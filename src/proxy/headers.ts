@@ -2,10 +2,10 @@ import type { ServerResponse } from 'node:http'
 import type { RouteConfig } from '../config/config.ts'
 import type { UserClaims } from '../session/bff-session.ts'
 import { type IsOwnCookie, setsOwnCookie, withoutOwnCookies } from './cookies.ts'
-import type { ParsedHeaders } from './dispatch.ts'
 import { type FieldNames, fieldNames, foldFieldName } from './field-names.ts'
 import { type CompiledTemplate, compileTemplate } from './header-templates.ts'
 import { compileLocation, type MapLocation } from './location.ts'
+import { OUR_VIA, requireNoLoop } from './via.ts'
 
 /** What the rules need to know beside the route. */
 export type Site = {
@@ -50,6 +50,7 @@ const TAKEN_FROM_REQUESTS = [
   'cookie',
   'authorization',
   'x-csrf',
+  'via',
   'forwarded',
   'x-forwarded',
   'x-forwarded-*',
@@ -137,6 +138,9 @@ export function requestHeaders(rules: HeaderRules, raw: readonly string[], ours:
       // RFC 6265 §5.4: one field. Of several, some servers make a list with commas, which no cookie parser reads so.
       if (cookieAt === undefined) cookieAt = fields.push(name, cookie) - 1
       else fields[cookieAt] += `; ${cookie}`
+    } else if (taken === 'via') {
+      requireNoLoop(value)
+      fields.push(name, value)
     }
   }
   removeNamed(fields, connection)
@@ -173,7 +177,7 @@ export function responseHeaders(
       fields.push(name, value)
     } else addReviewed(fields, rules, { taken, name, value })
   }
-  removeNamed(fields, connection)
+  if (removeNamed(fields, connection).has('cache-control')) hasCacheControl = false
   // A shared cache sees no Authorization header on our side, so RFC 9111 §3.5 would not hold it back.
   if (isAuthenticated && !hasCacheControl) fields.push('cache-control', 'private')
   return fields
@@ -193,11 +197,6 @@ function addReviewed(
   }
 }
 
-/** Whether a response is a stream of server-sent events, which has no end of its own. */
-export function isEventStream(parsed: ParsedHeaders): boolean {
-  return String(parsed['content-type']).startsWith('text/event-stream')
-}
-
 /** Adds the fields that earlier middleware set and that join the upstream's own instead of giving way to them. */
 export function keepOurs(res: ServerResponse, fields: string[]): void {
   for (const name of ['vary', 'set-cookie']) {
@@ -207,9 +206,9 @@ export function keepOurs(res: ServerResponse, fields: string[]): void {
   }
 }
 
-/** Removes the fields that `Connection` names; they were meant for this hop only. */
-function removeNamed(fields: string[], connection: string): void {
-  if (connection === '' || connection === ',keep-alive' || connection === ',close') return
+/** Removes the fields that `Connection` names; they were meant for this hop only. Returns their names. */
+function removeNamed(fields: string[], connection: string): ReadonlySet<string> {
+  if (connection === '' || connection === ',keep-alive' || connection === ',close') return NONE
   const named = new Set(connection.split(',').map((option) => foldFieldName(option.trim())))
   let kept = 0
   for (let i = 0; i < fields.length; i += 2) {
@@ -219,7 +218,10 @@ function removeNamed(fields: string[], connection: string): void {
     kept += 2
   }
   fields.length = kept
+  return named
 }
+
+const NONE: ReadonlySet<string> = new Set()
 
 function addOurs(fields: string[], rules: HeaderRules, ours: OurRequestFields): void {
   const { clientAddress, accessToken } = ours
@@ -236,7 +238,7 @@ function addOurs(fields: string[], rules: HeaderRules, ours: OurRequestFields): 
     'forwarded',
     `for=${node}${rules.forwardedSuffix}`,
     'via',
-    '1.1 cloakroom',
+    OUR_VIA,
     'x-request-id',
     ours.requestId,
   )

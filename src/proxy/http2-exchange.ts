@@ -2,6 +2,7 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { type ClientHttp2Stream, constants } from 'node:http2'
 import type { ParsedHeaders, UpstreamControl } from './dispatch.ts'
 import type { Exchange } from './exchange.ts'
+import { noConnectionInTime } from './upstream-gate.ts'
 
 const STREAM_CREATED = 'http2.client.stream.created'
 
@@ -46,6 +47,7 @@ export class Http2Exchange {
   readonly #exchange: Exchange
   readonly #setStarting: (next: Http2Exchange | undefined) => void
   #control: Http2Control | undefined
+  #unopened: NodeJS.Timeout | undefined
 
   constructor(exchange: Exchange, setStarting: (next: Http2Exchange | undefined) => void) {
     this.#exchange = exchange
@@ -57,9 +59,11 @@ export class Http2Exchange {
     this.#control = new Http2Control(control, () => this.stream)
     this.#exchange.onRequestStart(this.#control)
     this.#setStarting(this)
+    this.#limitOpening(this.#control)
   }
 
   onResponseStart(control: UpstreamControl, status: number, parsed: ParsedHeaders, reason?: string): void {
+    clearTimeout(this.#unopened)
     const own = this.#control!
     own.rawHeaders = fieldsAsBytes(control.rawHeaders as Readonly<Record<string, string | string[]>>)
     this.#exchange.onResponseStart(own, status, parsed, reason)
@@ -73,12 +77,22 @@ export class Http2Exchange {
     const isCancelled = this.stream?.rstCode === constants.NGHTTP2_CANCEL
     if (isCancelled)
       this.#exchange.onResponseError(this.#control, new Error('the upstream cancelled its answer'))
-    else this.#exchange.onResponseEnd()
+    else this.#exchange.onResponseEnd(this.#control!)
   }
 
   onResponseError(_: UpstreamControl | null | undefined, error: Error): void {
+    clearTimeout(this.#unopened)
     this.#setStarting(undefined)
     this.#exchange.onResponseError(this.#control, error)
+  }
+
+  /** undici's timeout begins with the stream, which an upstream may refuse, and put off for ever (RFC 9113 §5.1.2). */
+  #limitOpening(control: UpstreamControl): void {
+    clearTimeout(this.#unopened)
+    this.#unopened = setTimeout(() => {
+      const { stream } = this
+      if (!stream || stream.pending || stream.destroyed) control.abort(noConnectionInTime())
+    }, this.#exchange.outbound.route.timeout.responseMs)
   }
 }
 

@@ -99,7 +99,7 @@ export class HeldResponse {
     }
     exchange.onResponseStart(control, 401, parsed, reason)
     if (this.#bytes > 0) exchange.onResponseData(control, Buffer.concat(this.#chunks))
-    if (this.isWhole) exchange.onResponseEnd()
+    if (this.isWhole) exchange.onResponseEnd(control)
     else if (!exchange.res.writableNeedDrain) control.resume()
   }
 }

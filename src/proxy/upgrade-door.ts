@@ -95,8 +95,8 @@ export function createUpgradeDoor() {
       request.removeAllListeners('response').removeAllListeners('upgrade')
       request.once('response', (response) => {
         answered()
-        // A 101 that misses a field comes here, and is no answer that HTTP could pass on.
-        if (response.statusCode === 101) reject(attempt, response.socket)
+        // A 101 that misses a field comes here too, and is no answer that HTTP could pass on.
+        if (!isFinal(response.statusCode)) reject(attempt, response.socket)
         else relay(attempt, response)
       })
       request.once('upgrade', (response, upstream, head) => {
@@ -122,6 +122,10 @@ export function createUpgradeDoor() {
     doorOf(handshake.route)(outbound, client.socket, client.head)
     return (reason) => end(attempt, reason)
   }
+}
+
+function isFinal(status = 0): boolean {
+  return status >= 200 && status <= 599
 }
 
 /** Whether the upstream's 101 may be passed on. */
@@ -161,7 +165,8 @@ function relay(attempt: Attempt, response: IncomingMessage): void {
   client.socket.once('finish', () => client.socket.destroy())
   client.socket.setTimeout(handshake.route.timeout.idleMs, () => client.socket.destroy())
   client.socket.write(`${head}\r\n`, 'latin1')
-  response.once('error', () => client.socket.destroy())
+  // The end of the connection is the end of the body here: half of one must not end in the same way.
+  response.once('error', () => client.socket.resetAndDestroy())
   response.pipe(client.socket)
 }
 

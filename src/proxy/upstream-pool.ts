@@ -1,6 +1,7 @@
 import { lookup as systemLookup } from 'node:dns'
-import type { LookupFunction } from 'node:net'
+import type { LookupFunction, Socket } from 'node:net'
 import type { Readable } from 'node:stream'
+import type { TLSSocket } from 'node:tls'
 import { buildConnector, type Dispatcher, Pool } from 'undici'
 import type { RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
@@ -49,14 +50,15 @@ export function createUpstreamPool(route: RouteConfig, deps: UpstreamPoolDeps): 
     limit === undefined ? undefined : createPlaces(limit),
   )
   const streams = http2 ? createHttp2Streams() : undefined
-  const { connect, isConnecting } = createConnect(route, deps.lookup)
+  const { connect, isConnecting, isBreaking } = createConnect(route, deps.lookup)
   const dispatcher = new Pool(upstream, {
     connect,
     allowH2: http2,
     ...priorKnowledge(route),
     h2Options: { maxConcurrentStreams: HTTP2_STREAMS },
     clientTtl: deps.connectionTtlMs ?? CONNECTION_TTL_MS,
-    pipelining: 1,
+    // Over HTTP/2 it is not what its name says, but how many requests wait for a connection together.
+    pipelining: http2 ? HTTP2_STREAMS : 1,
     maxHeaderSize: 65_536,
     ...(connections === undefined ? {} : { connections }),
   })
@@ -88,6 +90,7 @@ export function createUpstreamPool(route: RouteConfig, deps: UpstreamPoolDeps): 
     limitWait: http2 || connections !== undefined ? limitWait : undefined,
     isOpen: () => !dispatcher.closed && !dispatcher.destroyed,
     isConnecting,
+    isBreaking,
     failure,
     isConnectionLost,
     isNoAnswer,
@@ -103,21 +106,49 @@ function priorKnowledge({ upstream, http2 }: RouteConfig): { useH2c?: boolean } 
 
 function createConnect(route: RouteConfig, lookup: LookupFunction | undefined) {
   const connector = createConnector(route, refusingLinkLocal(lookup ?? (systemLookup as LookupFunction)))
-  let isConnecting = false
-  const connect: buildConnector.connector = (options, callback) => {
-    connector(
-      route.tls?.servername === undefined ? options : { ...options, servername: route.tls.servername },
-      (...outcome) => {
-        isConnecting = true
-        try {
-          callback(...outcome)
-        } finally {
-          isConnecting = false
-        }
-      },
-    )
+  const { tls, http2 } = route
+  const state = { isConnecting: false, isBreaking: false }
+
+  function handOver(socket: Socket, callback: buildConnector.Callback): void {
+    if (http2 && (socket as TLSSocket).alpnProtocol !== 'h2') {
+      socket.destroy()
+      callback(new Error('the upstream does not speak HTTP/2'), null)
+      return
+    }
+    // Around undici's own listener, which takes a reset for the end of a body that has no other.
+    socket.on('error', () => (state.isBreaking = true))
+    state.isConnecting = true
+    try {
+      callback(null, socket)
+    } finally {
+      state.isConnecting = false
+    }
+    socket.on('error', () => (state.isBreaking = false))
+    if (!http2) allowContinue(socket)
   }
-  return { connect, isConnecting: () => isConnecting }
+  const connect: buildConnector.connector = (options, callback) => {
+    const named = tls?.servername === undefined ? options : { ...options, servername: tls.servername }
+    connector(named, (...outcome) => {
+      const [, socket] = outcome
+      if (socket) handOver(socket, callback)
+      else callback(...outcome)
+    })
+  }
+  return { connect, isConnecting: () => state.isConnecting, isBreaking: () => state.isBreaking }
+}
+
+type ResponseParser = { onHeadersComplete(status: number, ...rest: unknown[]): number }
+
+/**
+ * RFC 9110 §15.2.1: `100 Continue` to a request that did not ask for it is passed over. undici has no setting for that
+ * and ends the connection; so its parser is told of another interim status, which nobody looks at.
+ */
+function allowContinue(socket: Socket): void {
+  const key = Object.getOwnPropertySymbols(socket).find(({ description }) => description === 'parser')
+  const parser = key && (socket as unknown as Record<symbol, ResponseParser | null>)[key]
+  if (!parser) return
+  const onHeadersComplete = parser.onHeadersComplete.bind(parser)
+  parser.onHeadersComplete = (status, ...rest) => onHeadersComplete(status === 100 ? 102 : status, ...rest)
 }
 
 /** Built again when the key's file changed. */
@@ -168,7 +199,7 @@ const NOT_THE_UPSTREAM = new Set<unknown>([
   'UND_ERR_DESTROYED',
 ])
 
-function isNoAnswer(error: Error, connection: 'none' | 'new' | 'reused'): boolean {
+function isNoAnswer(error: Error, connection: 'none' | 'new' | 'used'): boolean {
   if (error instanceof BffError) return false
   if (connection === 'none') return !NOT_THE_UPSTREAM.has(codeOf(error))
   return isHeadersTimeout(error) || (connection === 'new' && isConnectionLost(error))

@@ -113,3 +113,13 @@ test('without anybody to ask a refusal is relayed', async (t) => {
   await rawClient(t, proxy.port, request('POST /', 'abc')).until(ends('refused'))
   assert.equal(upstream.seen.length, 1)
 })
+
+test('the second try goes out in the place of the first', async (t) => {
+  const upstream = await upstreamOf(t, onlySecond)
+  const proxy = await proxyWithToken(t, upstream, RESEND, { connections: 1 })
+  for (let i = 0; i < 3; i++) {
+    const client = rawClient(t, proxy.port, request('POST /', 'abc'))
+    await client.until((text) => text.includes('welcome'))
+    client.socket.destroy()
+  }
+})

@@ -149,6 +149,24 @@ describe('to the upstream', () => {
     assert.deepEqual(valuesOf(fields, 'via'), ['1.1 cloakroom'])
   })
 
+  test('proxies before us stay in Via, and we come last', () => {
+    const fields = toUpstream(['Via', '1.0 fred, 1.1 nginx (cloakroom)', 'X-A', '1', 'via', '2 mycloakroom'])
+    const expected = ['1.0 fred, 1.1 nginx (cloakroom)', '2 mycloakroom', '1.1 cloakroom']
+    assert.deepEqual(valuesOf(fields, 'via'), expected)
+  })
+
+  for (const via of [
+    '1.1 cloakroom',
+    '1.1 nginx, 1.1 cloakroom',
+    '1.1  Cloakroom (x), 1.1 nginx',
+    'HTTP/1.1\tcloakroom',
+  ]) {
+    test(`a request that has been here before is refused: ${JSON.stringify(via)}`, () => {
+      assert.throws(() => toUpstream(['X-A', '1', 'vIA', via]), { code: 'upstream_unreachable' })
+      assert.throws(() => toUpstream(['Connection', 'via', 'Via', via]), { code: 'upstream_unreachable' })
+    })
+  }
+
   const COOKIES: [sent: string, crosses: string | undefined][] = [
     ['__Host-Http-cloakroom=x', undefined],
     ['a=1; __Host-Http-cloakroom=x', 'a=1'],

@@ -38,7 +38,6 @@ const HOSTILE: [what: string, answer: string][] = [
   ['a header without a name', 'HTTP/1.1 200 OK\r\n: x\r\nContent-Length: 2\r\n\r\nok'],
   ['a head over the limit', `HTTP/1.1 200 OK\r\nX: ${'a'.repeat(70_000)}\r\nContent-Length: 2\r\n\r\nok`],
   ['HTTP/0.9', 'ok'],
-  ['100 unasked', `HTTP/1.1 100 Continue\r\n\r\n${OK}`],
   ['101 unasked, and then the answer', `HTTP/1.1 101 Switching Protocols\r\n\r\n${OK}`],
   ['half a head', 'HTTP/1.1 200 OK\r\nContent-Le'],
 ]
@@ -103,6 +102,22 @@ test('a client of HTTP/1.0 gets no chunks, no interim answer, and a reset in pla
   assert.equal((await half.closed).clean, false)
 })
 
+test('100 Continue that was not asked for is passed over, like every interim answer', async (t) => {
+  const interim = [100, 102, 103, 199]
+    .map((status) => `HTTP/1.1 ${status} Odd\r\nLink: </a>\r\n\r\n`)
+    .join('')
+  const upstream = await rawUpstream(t, (socket) => socket.write(interim + OK))
+  const proxy = await proxyTo(t, { upstream: upstream.origin })
+  for (const request of [GET, 'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab', GET]) {
+    const client = rawClient(t, proxy.port, request)
+    assert.match(
+      await client.until(ends('ok')),
+      /^HTTP\/1\.1 200 OK\r\nContent-Length: 2\r\n(?![\s\S]*link)/i,
+    )
+  }
+  assert.equal(upstream.received.length, 1)
+})
+
 test('what follows a response on an idle connection is for nobody', async (t) => {
   const poison = 'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil'
   const upstream = await rawUpstream(t, (socket, _, connection) =>
@@ -136,6 +151,32 @@ for (const [what, request, head] of [
     if (what.startsWith('204')) assert.doesNotMatch(first.text(), /content-length/i)
   })
 }
+
+test('a body that only the end of its connection ends is whole with a clean end, and cut with a reset', async (t) => {
+  const upstream = await rawUpstream(t, (socket, received) =>
+    socket.write('HTTP/1.1 200 OK\r\n\r\npart', () =>
+      setTimeout(() => (received.includes('/clean') ? socket.end() : socket.resetAndDestroy()), 20),
+    ),
+  )
+  const proxy = await proxyTo(t, { upstream: upstream.origin })
+  const clean = await rawClient(t, proxy.port, LAST_GET.replace('/', '/clean')).closed
+  assert.match(clean.text, /part\r\n0\r\n\r\n$/)
+  const reset = await rawClient(t, proxy.port, GET).closed
+  assert.match(reset.text, /part\r\n$/)
+})
+
+test('a redirect is passed on and not followed: no token goes anywhere else', async (t) => {
+  const other = await rawUpstream(t, (socket) => socket.write(OK))
+  const upstream = await rawUpstream(t, (socket) =>
+    socket.write(`HTTP/1.1 302 Found\r\nLocation: ${other.origin}/x\r\nContent-Length: 0\r\n\r\n`),
+  )
+  const token = { value: 'at-1', expiresAt: 0 }
+  const proxy = await proxyTo(t, { upstream: upstream.origin }, { accessToken: token })
+  const { text } = await rawClient(t, proxy.port, LAST_GET).closed
+  assert.ok(text.includes(`\r\nLocation: ${other.origin}/x\r\n`))
+  assert.match(upstream.received[0]!, /at-1/)
+  assert.equal(other.received.length, 0)
+})
 
 test('trailers of an answer do not cross', async (t) => {
   const answer =

@@ -7,13 +7,6 @@ import { open, proxyTo, rawClient, rawUpstream } from './sockets.ts'
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 const ends = (tail: string) => (text: string) => text.endsWith(tail)
 
-/** Requests seen by an upstream: method and target of each. */
-function requestLines(received: string[]): string[] {
-  return received.flatMap((text) =>
-    [...text.matchAll(/^([A-Z]+ \S+) HTTP\/1\.1\r$/gm)].map(([, line]) => line!),
-  )
-}
-
 test('a response nobody asked for is given to nobody', async (t) => {
   const poison = 'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil'
   const upstream = await rawUpstream(t, (socket, _, connection) =>
@@ -194,39 +187,4 @@ test('an answer before the end of the upload reaches the client, and the connect
   assert.match(text, /^HTTP\/1\.1 401 [\s\S]*\r\nConnection: close\r\n[\s\S]*no$/)
   await upstream.closed[0]
   assert.equal(proxy.outcomes.length, 1)
-})
-
-test('a repeatable request survives an idle connection that died, once', async (t) => {
-  const upstream = await rawUpstream(t, (socket, received, connection) => {
-    const count = received.split('\r\n\r\n').length - 1
-    if (connection === 0 && count === 2) socket.resetAndDestroy()
-    else socket.write(OK)
-  })
-  const proxy = await proxyTo(t, { upstream: upstream.origin })
-  const client = rawClient(t, proxy.port, 'GET /1 HTTP/1.1\r\nHost: a\r\n\r\n')
-  await client.until(ends('ok'))
-  client.socket.write('GET /2 HTTP/1.1\r\nHost: a\r\n\r\n')
-  await client.until((text) => text.split('HTTP/1.1 200').length === 3 && text.endsWith('ok'))
-  assert.deepEqual(requestLines(upstream.received), ['GET /1', 'GET /2', 'GET /2'])
-})
-
-test('a POST is never sent twice', async (t) => {
-  const upstream = await rawUpstream(t, (socket, received) => {
-    if (received.includes('POST')) socket.resetAndDestroy()
-    else socket.write(OK)
-  })
-  const proxy = await proxyTo(t, { upstream: upstream.origin })
-  const client = rawClient(t, proxy.port, 'GET /1 HTTP/1.1\r\nHost: a\r\n\r\n')
-  await client.until(ends('ok'))
-  client.socket.write('POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n')
-  await client.until(ends('upstream_unreachable'))
-  assert.deepEqual(requestLines(upstream.received), ['GET /1', 'POST /2'])
-})
-
-test('a new connection that dies at once is not tried again', async (t) => {
-  const upstream = await rawUpstream(t, (socket) => socket.resetAndDestroy())
-  const proxy = await proxyTo(t, { upstream: upstream.origin })
-  const client = rawClient(t, proxy.port, 'GET / HTTP/1.1\r\nHost: a\r\n\r\n')
-  await client.until(ends('upstream_unreachable'))
-  assert.equal(upstream.received.length, 1)
 })

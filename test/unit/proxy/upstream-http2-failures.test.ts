@@ -130,7 +130,7 @@ for (const [what, framing] of [
       const client = rawClient(t, proxy.port, `POST / HTTP/1.1\r\n${LAST}${framing}`)
       while (received === '') await new Promise(setImmediate)
       const { stream } = upstream.streams[0]!
-      const closed = once(stream, 'close')
+      const closed = new Promise((resolve) => stream.on('close', resolve))
       breakOff(client.socket)
       if (what === 'chunks' || how.includes('client')) await closed
       assert.equal(isWhole, false)

@@ -45,12 +45,13 @@ for (const tls of [true, false]) {
   })
 }
 
-test('an https upstream that does not know HTTP/2 is spoken to in HTTP/1.1', async (t) => {
+test('an https upstream that does not know HTTP/2 is unreachable', async (t) => {
   const upstream = createHttpsServer(certificates.server, (req, res) => res.end(req.httpVersion))
   const origin = `https://localhost:${await open(t, upstream)}`
   const tls = { ca: certificates.ca, servername: 'orders.internal' }
   const proxy = await proxyTo(t, { upstream: origin, http2: true, tls })
-  assert.match((await rawClient(t, proxy.port, `GET / HTTP/1.1\r\n${LAST}\r\n`).closed).text, /1\.1/)
+  const { text } = await rawClient(t, proxy.port, `GET / HTTP/1.1\r\n${LAST}\r\n`).closed
+  assert.match(text, /upstream_unreachable$/)
 })
 
 test('an http upstream that does not know HTTP/2 is unreachable', async (t) => {
@@ -243,6 +244,20 @@ test('an event stream over HTTP/2 arrives at once and ends with its session', as
   proxy.upstreams.endSession(SESSION_HASH)
   assert.match((await client.closed).text, /0\r\n\r\n$/)
   await closed
+})
+
+test('a connection that is old takes no new requests, and what is under way on it ends in peace', async (t) => {
+  const upstream = await http2Upstream(t, (stream, headers) => {
+    if (headers[':path'] !== '/held') answerWith(200, {}, 'ok')(stream)
+  })
+  const proxy = await proxyTo(t, upstream.route, {}, { connectionTtlMs: 30 })
+  const held = rawClient(t, proxy.port, `GET /held HTTP/1.1\r\n${LAST}\r\n`)
+  const since = performance.now()
+  while (performance.now() < since + 200)
+    assert.match((await rawClient(t, proxy.port, `GET / HTTP/1.1\r\n${LAST}\r\n`).closed).text, /ok\r\n0/)
+  assert.ok(upstream.sessions.length > 1)
+  answerWith(200, {}, 'late')(upstream.streams.find(({ headers }) => headers[':path'] === '/held')!.stream)
+  assert.match((await held.closed).text, /late\r\n0\r\n\r\n$/)
 })
 
 test('closing waits for the streams in flight', async (t) => {

@@ -100,3 +100,49 @@ test('those who wait are refused at once when it turns out that nobody answers',
   for (const client of [first, ...others]) await client.until(ends('upstream_unreachable'))
   assert.equal(upstream.asked.length, 1)
 })
+
+test('whatever becomes of requests, their places are free again', async (t) => {
+  const upstream = await rawUpstream(t, (socket, received) => {
+    const what = received.match(/(?<=\/)[a-z]+(?= HTTP)/g)?.at(-1)
+    if (what === 'ok') socket.write(OK)
+    else if (what === 'reset') socket.resetAndDestroy()
+    else if (what === 'half') socket.end('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab')
+    else if (what === 'odd') socket.write('HTTP/1.1 999 Odd\r\n\r\n')
+    else if (what === 'early') socket.write('HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nok')
+    else if (what === 'held') held++
+  })
+  let held = 0
+  const timeout = { connectMs: 500, responseMs: 60_000, idleMs: 1_000 }
+  const breaker = { failures: 0, pauseMs: 1 }
+  const proxy = await proxyTo(t, {
+    upstream: upstream.origin,
+    connections: 4,
+    timeout,
+    breaker,
+    maxBody: 100,
+  })
+  const kinds = ['ok', 'reset', 'half', 'odd', 'silent', 'early', 'large']
+  for (let round = 0; round < 40; round++) {
+    const clients = Array.from({ length: 21 }, (_, i) => {
+      const kind = kinds[i % kinds.length]!
+      const framing =
+        kind === 'large'
+          ? `Transfer-Encoding: chunked\r\n\r\n80\r\n${'x'.repeat(128)}\r\n`
+          : 'Content-Length: 9\r\n\r\na'
+      const method = i % 2 ? 'GET' : 'POST'
+      const body = kind === 'early' || kind === 'large' ? framing : '\r\n'
+      const bytes = `${method} /${kind} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n${body}`
+      const client = rawClient(t, proxy.port, bytes)
+      if (kind === 'silent' || i % 5 === 0) setTimeout(() => client.socket.destroy(), (round * 7 + i) % 11)
+      return client
+    })
+    for (const client of clients) await client.closed
+  }
+  const last = Array.from({ length: 5 }, () =>
+    rawClient(t, proxy.port, 'GET /held HTTP/1.1\r\nHost: a\r\n\r\n'),
+  )
+  while (held < 4) await new Promise(setImmediate)
+  for (let turns = 0; turns < 20; turns++) await new Promise(setImmediate)
+  assert.equal(held, 4)
+  for (const client of last) client.socket.destroy()
+})

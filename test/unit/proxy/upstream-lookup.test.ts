@@ -76,6 +76,23 @@ test('connections are kept for as long as they may be', async (t) => {
   assert.equal(connections, 1)
 })
 
+test('connections that grow old under load lose nothing', async (t) => {
+  const { port, servers } = await pods(t, ['127.0.0.1'])
+  let connections = 0
+  servers[0]!.on('connection', () => connections++)
+  const upstream = `http://127.0.0.1:${port}`
+  const proxy = await proxyTo(t, { upstream, connections: 2 }, {}, { connectionTtlMs: 10 })
+  const methods = ['GET', 'POST', 'GET', 'DELETE']
+  async function client(): Promise<void> {
+    for (let i = 0; i < 50; i++) {
+      const request = `${methods[i % 4]} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`
+      assert.match((await rawClient(t, proxy.port, request).closed).text, /^HTTP\/1\.1 200 /)
+    }
+  }
+  await Promise.all(Array.from({ length: 8 }, client))
+  assert.ok(connections > 4, `${connections} connections`)
+})
+
 test('an address that refuses is passed over for the next', async (t) => {
   const { port } = await pods(t, ['127.0.0.2'])
   const lookup = lookupOf(['127.0.0.3', '127.0.0.1', '127.0.0.2'])

@@ -1,9 +1,17 @@
 import assert from 'node:assert/strict'
 import { createServer as createTcpServer, type Socket } from 'node:net'
 import { type TestContext, test } from 'node:test'
-import { open, proxyTo, rawClient } from './sockets.ts'
+import { open, proxyTo, rawClient, rawUpstream } from './sockets.ts'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
+const ends = (tail: string) => (text: string) => text.endsWith(tail)
+
+/** Requests seen by an upstream: method and target of each. */
+function requestLines(received: string[]): string[] {
+  return received.flatMap((text) =>
+    [...text.matchAll(/^([A-Z]+ \S+) HTTP\/1\.1\r$/gm)].map(([, line]) => line!),
+  )
+}
 
 /** Counts each target it was sent, and closes what idles in the moment a request may be on its way. */
 async function impatientUpstream(t: TestContext, close: (socket: Socket) => void) {
@@ -55,3 +63,57 @@ for (const [what, close] of [
     t.diagnostic(`POST: ${JSON.stringify(outcomes.POST)}`)
   })
 }
+
+test('a repeatable request survives an idle connection that died, once', async (t) => {
+  const upstream = await rawUpstream(t, (socket, received, connection) => {
+    const count = received.split('\r\n\r\n').length - 1
+    if (connection === 0 && count === 2) socket.resetAndDestroy()
+    else socket.write(OK)
+  })
+  const proxy = await proxyTo(t, { upstream: upstream.origin })
+  const client = rawClient(t, proxy.port, 'GET /1 HTTP/1.1\r\nHost: a\r\n\r\n')
+  await client.until(ends('ok'))
+  client.socket.write('GET /2 HTTP/1.1\r\nHost: a\r\n\r\n')
+  await client.until((text) => text.split('HTTP/1.1 200').length === 3 && text.endsWith('ok'))
+  assert.deepEqual(requestLines(upstream.received), ['GET /1', 'GET /2', 'GET /2'])
+})
+
+for (const [what, answer] of [
+  ['half a head', 'HTTP/1.1 200 OK\r\nContent-Le'],
+  ['an interim answer', 'HTTP/1.1 103 Early Hints\r\n\r\n'],
+  ['an upgrade', 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n'],
+] as const) {
+  test(`a request that was answered with ${what} on a used connection is not sent again`, async (t) => {
+    const upstream = await rawUpstream(t, (socket, received) => {
+      if (received.includes('/2')) socket.end(answer)
+      else socket.write(OK)
+    })
+    const proxy = await proxyTo(t, { upstream: upstream.origin })
+    const client = rawClient(t, proxy.port, 'GET /1 HTTP/1.1\r\nHost: a\r\n\r\n')
+    await client.until(ends('ok'))
+    client.socket.write('GET /2 HTTP/1.1\r\nHost: a\r\n\r\n')
+    await client.until(ends('upstream_unreachable'))
+    assert.deepEqual(requestLines(upstream.received), ['GET /1', 'GET /2'])
+  })
+}
+
+test('a POST is never sent twice', async (t) => {
+  const upstream = await rawUpstream(t, (socket, received) => {
+    if (received.includes('POST')) socket.resetAndDestroy()
+    else socket.write(OK)
+  })
+  const proxy = await proxyTo(t, { upstream: upstream.origin })
+  const client = rawClient(t, proxy.port, 'GET /1 HTTP/1.1\r\nHost: a\r\n\r\n')
+  await client.until(ends('ok'))
+  client.socket.write('POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n')
+  await client.until(ends('upstream_unreachable'))
+  assert.deepEqual(requestLines(upstream.received), ['GET /1', 'POST /2'])
+})
+
+test('a new connection that dies at once is not tried again', async (t) => {
+  const upstream = await rawUpstream(t, (socket) => socket.resetAndDestroy())
+  const proxy = await proxyTo(t, { upstream: upstream.origin })
+  const client = rawClient(t, proxy.port, 'GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+  await client.until(ends('upstream_unreachable'))
+  assert.equal(upstream.received.length, 1)
+})

@@ -1,0 +1,111 @@
+import type { TestContext } from 'node:test'
+import { eventually } from '../flow/deadline.ts'
+import { createBrowser } from '../kit/browser.ts'
+import type { ConfigData } from '../kit/cloakroom-config.ts'
+import { type Replica, startReplica, writeReplicaConfig } from '../kit/replica.ts'
+import { type RotatingProvider, startRotatingProvider } from '../kit/rotating-provider.ts'
+import { openFiles } from './process-readings.ts'
+
+const COLLECT_ON_SIGNAL = new URL('collect-on-signal.ts', import.meta.url).href
+
+/** What is left in a process after all garbage has been collected. Bytes. */
+export type Inside = {
+  readonly rss: number
+  readonly heapUsed: number
+  readonly external: number
+  readonly arrayBuffers: number
+  /** Timers and handles that keep the process alive, by kind. */
+  readonly kinds: Readonly<Record<string, number>>
+}
+
+/** A Cloakroom in a process of its own, with somebody signed in. */
+export type Measured = {
+  readonly pid: number
+  readonly port: number
+  readonly provider: RotatingProvider
+  readonly replica: Replica
+  /** Head fields of a signed-in script's request: Host, Cookie and the CSRF header. */
+  readonly fields: Readonly<Record<string, string>>
+  /** Signs somebody else in; gives the head fields of that session. */
+  signInAgain(): Promise<Readonly<Record<string, string>>>
+  /** Collects all garbage, then tells what is left. */
+  inside(): Promise<Inside>
+  /** Waits until no more files are open than `base`; resolves with the number. */
+  filesBackTo(base: number, withinMs?: number): Promise<number>
+  /** Gauges of `/metrics` that count what is under way and are not 0. */
+  busyGauges(): Promise<string[]>
+  /** Log lines of errors nobody answered for. */
+  unexpected(): string[]
+}
+
+/** Starts a provider and `cloakroom serve`, and signs somebody in; everything ends with the test. */
+export async function startMeasured(
+  t: Pick<TestContext, 'after'>,
+  overrides: ConfigData,
+  { env = {} }: { env?: Record<string, string> } = {},
+): Promise<Measured> {
+  const provider = await startRotatingProvider({ control: { accessTokenSeconds: 3_600 } })
+  t.after(() => provider.close())
+  const config = await writeReplicaConfig({ provider: provider.settings, ...overrides })
+  t.after(() => config.remove())
+  const replica = await startReplica({
+    configFile: config.file,
+    env: { NODE_OPTIONS: `--expose-gc --import=${COLLECT_ON_SIGNAL}`, ...env },
+  })
+  t.after(() => replica.stop('SIGKILL'))
+
+  async function signIn(): Promise<Record<string, string>> {
+    const browser = createBrowser({
+      origin: config.publicUrl,
+      connect: { [config.publicUrl]: replica.listenUrl },
+    })
+    await browser.signIn()
+    const cookie = browser.cookieHeader()
+    browser.close()
+    return { host: new URL(config.publicUrl).host, cookie, 'x-csrf': '1' }
+  }
+
+  return {
+    ...{ pid: replica.pid, port: Number(new URL(replica.listenUrl).port), provider, replica },
+    fields: await signIn(),
+    signInAgain: signIn,
+    inside: () => insideOf(replica),
+    filesBackTo: (base, withinMs = 15_000) => filesBackTo(replica.pid, base, withinMs),
+    busyGauges: () => busyGauges(replica.adminUrl),
+    unexpected: () => [...replica.stdout, ...replica.stderr].filter((line) => /unexpected error/.test(line)),
+  }
+}
+
+async function insideOf({ stderr, signal }: Replica): Promise<Inside> {
+  const seen = stderr.length
+  signal('SIGUSR2')
+  const line = await eventually('the process tells what is left', () =>
+    stderr.slice(seen).find((text) => text.startsWith('{"inside"')),
+  )
+  return (JSON.parse(line) as { inside: Inside }).inside
+}
+
+async function filesBackTo(pid: number, base: number, withinMs: number): Promise<number> {
+  let files = Number.NaN
+  await eventually(
+    `open files back to ${base}`,
+    () => {
+      files = openFiles(pid)
+      return files <= base
+    },
+    { withinMs },
+  ).catch((error: Error) => {
+    throw new Error(`${error.message}; still ${files}`)
+  })
+  return files
+}
+
+async function busyGauges(adminUrl: string): Promise<string[]> {
+  const text = await (await fetch(`${adminUrl}/metrics`, { headers: { connection: 'close' } })).text()
+  const counts = /^(cloakroom_\w*(?:in_flight|queue|open|active|pending|connections)\w*)(?:\{.*\})? (\S+)$/
+  const gauges = [...text.matchAll(/^# TYPE (\S+) gauge$/gm)].map(([, name]) => name)
+  return text.split('\n').filter((line) => {
+    const [, name, value] = counts.exec(line) ?? []
+    return gauges.includes(name) && Number(value) !== 0
+  })
+}

@@ -1,0 +1,126 @@
+import { get, HOST, type HostileRequest, lines, shown } from './hostile-bytes.ts'
+
+const FIELDS: readonly [name: string, ...fields: string[]][] = [
+  ['a folded field', 'X-Probe: 1\r\n 2'],
+  ['a field with a bare LF', 'X-Probe: 1\nX-User-Id: evil'],
+  ['a field with a bare CR', 'X-Probe: 1\rX-User-Id: evil'],
+  ['a field with a NUL', 'X-Probe: 1\x002'],
+  ['a field with a control byte', 'X-Probe: 1\x012'],
+  ['a field with DEL', 'X-Probe: 1\x7f2'],
+  ['a field without a colon', 'X-Probe'],
+  ['a field without a name', ': 1'],
+  ['a blank before the colon', 'X-Probe : 1'],
+  ['a name in latin-1', 'X-Prob\xe9: 1'],
+  ['a name with a bracket', 'X-Probe[]: 1'],
+  ['a name with a slash', 'X/Probe: 1'],
+  ['a second host', `Host: ${HOST}`],
+  ['another second host', 'Host: evil.test'],
+  ['a second, empty host', 'Host:'],
+  ['10000 fields', ...Array.from({ length: 10_000 }, (_, i) => `X-Probe-${i}: 1`)],
+  ['a field of 100 kB', `X-Probe: ${'a'.repeat(100_000)}`],
+  ['h2c', 'Connection: Upgrade, HTTP2-Settings', 'Upgrade: h2c', 'HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA'],
+  ['an upgrade to TLS', 'Connection: Upgrade', 'Upgrade: TLS/1.0'],
+]
+
+const FAIR_FIELDS: readonly [name: string, ...fields: string[]][] = [
+  ['two Authorization fields', 'Authorization: Bearer evil', 'authorization: Basic ZXZpbA=='],
+  [
+    'Authorization under an underscore',
+    'Authorization_: x',
+    'X_Authorization: y',
+    'AUTHORIZATION: Bearer evil',
+  ],
+  ['two cookies', 'Cookie: a=1', 'cookie: b=2'],
+  ['a cookie that is none', 'Cookie: ;;=;a;"b;c";d=e f'],
+  ['a cookie in latin-1', 'Cookie: a=\xe9'],
+  ['a cookie of our name', 'Cookie: a=1; __Host-Http-cloakroom=evil; b=2'],
+  [
+    'identity fields',
+    'X-User-Id: evil',
+    'Remote-User: evil',
+    'X-MS-CLIENT-PRINCIPAL: evil',
+    'X-Amzn-Oidc-Data: evil',
+  ],
+  [
+    'identity fields with underscores',
+    'X_User_Id: evil',
+    'X_User-Id: evil',
+    'Remote_User: evil',
+    'X_Forwarded_For: 6.6.6.6',
+  ],
+  [
+    'forwarding fields',
+    'X-Forwarded-For: 6.6.6.6',
+    'X-Forwarded-Host: evil',
+    'X-Forwarded-Proto: http',
+    'Forwarded: for=6.6.6.6',
+  ],
+  [
+    'forwarding fields twice',
+    'X-Forwarded-For: 6.6.6.6',
+    'x-forwarded-for: 7.7.7.7',
+    'X-Real-IP: 6.6.6.6',
+    'X-Forwarded: x',
+  ],
+  [
+    'forwarding fields that Connection names',
+    'X-Forwarded-For: 6.6.6.6',
+    'Connection: X-Forwarded-For, Forwarded, Via, close',
+  ],
+  [
+    'rewriting fields',
+    'X-Original-URL: /api/x',
+    'X-Rewrite-URL: /api/x',
+    'X-HTTP-Method-Override: DELETE',
+    'X-Original_Host: evil',
+  ],
+  ['a field that Connection names', 'X-Probe: 1', 'Connection: x-probe'],
+  ['a field that Connection names with an underscore', 'X-Probe: 1', 'Connection: x_probe, , ,'],
+  ['a host that Connection names', 'Connection: Host, X-Request-Id, Cookie, Authorization', 'Cookie: a=1'],
+  ['two Connection fields', 'Connection: close', 'Connection: keep-alive', 'Keep-Alive: timeout=1'],
+  ['a value in latin-1', 'X-Probe: \xe9\xff\x80'],
+  ['a value in UTF-8', 'X-Probe: \xe2\x82\xac'],
+  ['an empty value', 'X-Probe:', 'X-Probe-2: '],
+  ['tabs and blanks around a value', 'X-Probe: \t 1 \t2\t '],
+  ['a field three times', 'X-Probe: 1', 'x-probe: 2', 'X-PROBE: 3'],
+  ['names with every sign', "X-!#$%&'*+-.^`|~: 1"],
+  ['a value of 12 kB', `X-Probe: ${'a'.repeat(12_000)}`],
+  ['60 fields', ...Array.from({ length: 60 }, (_, i) => `X-Probe-${i}: ${i}`)],
+  ['TE and Trailer', 'TE: trailers, chunked', 'Trailer: Authorization', 'Connection: TE'],
+  ['an upgrade that Connection does not name', 'Upgrade: websocket'],
+  [
+    'proxy fields',
+    'Proxy-Authorization: Basic ZXZpbA==',
+    'Proxy-Connection: keep-alive',
+    'Proxy: http://evil.test',
+  ],
+  ['Max-Forwards', 'Max-Forwards: 0'],
+  ['Via', 'Via: 1.1 evil', 'Via: 1.0 evil'],
+  ['ranges', 'Range: bytes=0-0,5-', 'If-Range: "x"', 'If-None-Match: *'],
+]
+
+const HOSTS = [
+  '',
+  'evil.test',
+  `u@${HOST}`,
+  `${HOST}/x`,
+  `${HOST}, evil.test`,
+  `${HOST}:80:80`,
+  '[::1',
+  `${HOST}\x00`,
+  `${HOST} x`,
+]
+
+/** Hostile by their fields. */
+export const HOSTILE_FIELDS: readonly HostileRequest[] = [
+  ...FIELDS.map(([name, ...fields]) => ({ name: `fields: ${name}`, bytes: get('/a', ...fields) })),
+  ...FAIR_FIELDS.map(([name, ...fields]) => ({
+    name: `fields: ${name}`,
+    bytes: get('/a', ...fields),
+    isFair: true,
+  })),
+  ...HOSTS.map((host) => ({
+    name: `host ${shown(host)}`,
+    bytes: lines('GET /a HTTP/1.1', `Host: ${host}`, 'X-Request-Id: {id}'),
+  })),
+]
