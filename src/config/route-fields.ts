@@ -56,7 +56,9 @@ function timeoutFields(kit: FieldKit) {
     .section({
       connect: kit.text(TIMEOUT, 'Until the upstream has accepted the connection.').prefault('2s'),
       response: kit.text(TIMEOUT, "Until the upstream's response headers.").prefault('30s'),
-      idle: kit.text(TIMEOUT, 'Between two pieces of a body, or of what passes through a WebSocket.').prefault('5m'),
+      idle: kit
+        .text(TIMEOUT, 'Between two pieces of a body, or of what passes through a WebSocket.')
+        .prefault('5m'),
     })
     .prefault({})
     .describe('How long the upstream may take.')

@@ -187,7 +187,7 @@ test('a server that accepts and says nothing, and one that takes no streams, are
   for (const client of others) assert.match((await client.closed).text, /upstream_\w+$/)
 })
 
-test('ten thousand streams, every third abandoned by its client, leave nothing behind', async (t) => {
+test('three thousand streams, every third abandoned by its client, leave nothing behind', async (t) => {
   const upstream = await http2Upstream(t, (stream, headers) => {
     if (!headers[':path']!.endsWith('leave')) answerWith(200, {}, 'ok')(stream)
   })

@@ -93,6 +93,27 @@ test('connections that grow old under load lose nothing', async (t) => {
   assert.ok(connections > 4, `${connections} connections`)
 })
 
+test('a client that leaves before there is a connection leaves it to the next, and was never heard of', async (t) => {
+  const { port, servers } = await pods(t, ['127.0.0.1'])
+  const seen: string[] = []
+  let connections = 0
+  servers[0]!.on('connection', () => connections++)
+  servers[0]!.on('request', (req) => seen.push(req.url!))
+  const asked = Promise.withResolvers<() => void>()
+  const lookup: LookupFunction = (...parts) => asked.resolve(() => lookupOf(['127.0.0.1'])(...parts))
+  const proxy = await proxyTo(t, { upstream: `http://orders.test:${port}`, connections: 1 }, {}, { lookup })
+  const settled = proxy.settled()
+  const leaver = rawClient(t, proxy.port, 'POST /leaver HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab')
+  const resolveName = await asked.promise
+  leaver.socket.destroy()
+  await settled
+  const next = ask(t, proxy.port)
+  resolveName()
+  assert.match(await next, /127\.0\.0\.1/)
+  assert.deepEqual(seen, ['/'])
+  assert.equal(connections, 1)
+})
+
 test('an address that refuses is passed over for the next', async (t) => {
   const { port } = await pods(t, ['127.0.0.2'])
   const lookup = lookupOf(['127.0.0.3', '127.0.0.1', '127.0.0.2'])
