@@ -81,6 +81,7 @@ export class Exchange {
   #send(body: Readable | Buffer | null): void {
     this.#underWay++
     this.#control = undefined
+    this.#isAnswering = false
     this.#stopWaiting = this.#pool.limitWait?.(this)
     this.#pool.start(this, body)
   }

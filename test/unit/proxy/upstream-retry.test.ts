@@ -110,6 +110,26 @@ test('a POST is never sent twice', async (t) => {
   assert.deepEqual(requestLines(upstream.received), ['GET /1', 'POST /2'])
 })
 
+test('the second try with another token survives an idle connection that died, too', async (t) => {
+  const refusal =
+    'HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer error="invalid_token"\r\nContent-Length: 0\r\n\r\n'
+  const upstream = await rawUpstream(t, (socket, received, connection) => {
+    if (!received.includes('at-2')) socket.write(refusal)
+    else if (connection === 0) socket.resetAndDestroy()
+    else socket.write(OK)
+  })
+  const proxy = await proxyTo(
+    t,
+    { upstream: upstream.origin, resource: 'orders' },
+    {
+      accessToken: { value: 'at-1', expiresAt: 0 },
+      onRejectedToken: async () => ({ kind: 'resend', token: { value: 'at-2', expiresAt: 0 } }),
+    },
+  )
+  await rawClient(t, proxy.port, 'GET / HTTP/1.1\r\nHost: a\r\n\r\n').until(ends('ok'))
+  assert.deepEqual(requestLines(upstream.received), ['GET /', 'GET /', 'GET /'])
+})
+
 test('a new connection that dies at once is not tried again', async (t) => {
   const upstream = await rawUpstream(t, (socket) => socket.resetAndDestroy())
   const proxy = await proxyTo(t, { upstream: upstream.origin })
