@@ -1,5 +1,5 @@
 import { type IncomingMessage, STATUS_CODES } from 'node:http'
-import type { Socket } from 'node:net'
+import type { LookupFunction, Socket } from 'node:net'
 import type { RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { BffSession } from '../session/bff-session.ts'
@@ -31,6 +31,8 @@ export type TunnelDeps = {
   readonly requestId: (req: IncomingMessage) => string
   readonly problemFor: (error: unknown) => RawProblem
   readonly site: Site
+  /** How names of upstreams are resolved; as the system does unless given. */
+  readonly lookup?: LookupFunction
   /** Origins beside the public one whose scripts may open a WebSocket. */
   readonly allowedOrigins: readonly string[]
   /** Most tunnels of one session at the same time. */
@@ -60,7 +62,7 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
   const trustedOrigins = new Set([deps.site.publicUrl, ...deps.allowedOrigins])
   const rulesOf = headerRulesByRoute(deps.site)
   const live = createLiveConnections()
-  const openDoor = createUpgradeDoor()
+  const openDoor = createUpgradeDoor(deps.lookup)
   let isClosing = false
 
   async function planHandshake(req: IncomingMessage): Promise<Handshake> {

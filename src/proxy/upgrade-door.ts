@@ -1,3 +1,4 @@
+import { lookup as systemLookup } from 'node:dns'
 import {
   type ClientRequest,
   Agent as HttpAgent,
@@ -5,13 +6,14 @@ import {
   type IncomingMessage,
 } from 'node:http'
 import { Agent as HttpsAgent } from 'node:https'
-import type { Socket } from 'node:net'
+import type { LookupFunction, Socket } from 'node:net'
 import { createProxyMiddleware } from 'http-proxy-middleware'
 import type { RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { BffSession } from '../session/bff-session.ts'
 import { type HeaderRules, responseHeaders } from './headers.ts'
 import type { EndReason } from './live-connections.ts'
+import { refusingLinkLocal } from './upstream-lookup.ts'
 import { isAccepted, type Offer } from './websocket-handshake.ts'
 import { pairSockets } from './websocket-pair.ts'
 
@@ -51,7 +53,8 @@ type Door = (outbound: IncomingMessage, socket: Socket, head: Buffer) => void
  * route, because agent and TLS identity belong to an instance; it never sees the server, whose `upgrade` event is ours.
  * What it returns dials, and gives what ends the tunnel, be it open or not yet.
  */
-export function createUpgradeDoor() {
+export function createUpgradeDoor(lookup: LookupFunction = systemLookup as LookupFunction) {
+  const usable = refusingLinkLocal(lookup)
   const doors = new WeakMap<RouteConfig, { readonly door: Door; readonly key: string | undefined }>()
   const attempts = new WeakMap<IncomingMessage, Attempt>()
 
@@ -68,7 +71,7 @@ export function createUpgradeDoor() {
   function createDoor(route: RouteConfig, key: string | undefined): Door {
     const middleware = createProxyMiddleware({
       target: route.upstream,
-      agent: createAgent(route, key),
+      agent: createAgent(route, { key, lookup: usable }),
       ignorePath: true,
       // The default plugins log addresses with their query and answer errors in their own words.
       ejectPlugins: true,
@@ -199,11 +202,14 @@ function limitTime(request: ClientRequest, { timeout }: RouteConfig): () => void
   return answered
 }
 
-function createAgent({ upstream, tls }: RouteConfig, key: string | undefined): HttpAgent {
+function createAgent(
+  { upstream, tls }: RouteConfig,
+  { key, lookup }: { key: string | undefined; lookup: LookupFunction },
+): HttpAgent {
   // Each tunnel has its connection; TLS options live in the agent, where the library does not rewrite them.
-  if (!upstream.startsWith('https:')) return new HttpAgent({ keepAlive: false })
+  if (!upstream.startsWith('https:')) return new HttpAgent({ keepAlive: false, lookup })
   const { ca, cert, servername } = tls ?? {}
-  return new HttpsAgent({ keepAlive: false, ca, cert, key, servername })
+  return new HttpsAgent({ keepAlive: false, lookup, ca, cert, key, servername })
 }
 
 function rawBytes(response: IncomingMessage): Buffer[] {

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
+import type { LookupFunction } from 'node:net'
 import { test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
 import { isWholeHead, rawClient, rawUpstream } from './sockets.ts'
 
-import { ACCEPT, handshake, KEY, SWITCHED, tunnelTo } from './tunnel-kit.ts'
+import { ACCEPT, echoUpstream, handshake, KEY, SWITCHED, tunnelTo } from './tunnel-kit.ts'
 
 const REFUSED: [what: string, code: string, bytes: string][] = [
   ['no session', 'session_required', handshake({ Cookie: '' })],
@@ -205,4 +206,19 @@ test('an upstream that is not there, or says nothing, is answered for', async (t
   await silent.closed[0]
   const gone = await tunnelTo(t, 'http://127.0.0.1:1')
   assert.match((await rawClient(t, gone.port, handshake()).closed).text, /upstream_unreachable$/)
+})
+
+test('a name that leads to the metadata service of a cloud opens no tunnel', async (t) => {
+  const echo = await echoUpstream(t)
+  const upstream = `http://orders.test:${new URL(echo.origin).port}`
+  for (const [address, expected] of [
+    ['127.0.0.1', /^HTTP\/1\.1 101 /],
+    ['169.254.169.254', /upstream_unreachable$/],
+  ] as const) {
+    const lookup: LookupFunction = (_, { all }, callback) =>
+      all ? callback(null, [{ address, family: 4 }]) : callback(null, address, 4)
+    const { port } = await tunnelTo(t, upstream, { lookup })
+    const client = rawClient(t, port, handshake())
+    assert.match(await client.until((text) => expected.test(text)), expected)
+  }
 })

@@ -120,7 +120,7 @@ test('the second try with another token survives an idle connection that died, t
   })
   const proxy = await proxyTo(
     t,
-    { upstream: upstream.origin, resource: 'orders' },
+    { upstream: upstream.origin, resource: 'orders', connections: 1 },
     {
       accessToken: { value: 'at-1', expiresAt: 0 },
       onRejectedToken: async () => ({ kind: 'resend', token: { value: 'at-2', expiresAt: 0 } }),
