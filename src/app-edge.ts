@@ -81,6 +81,7 @@ export function composePublic(rooms: Rooms) {
     requestId: () => randomUUID(),
     allowedOrigins,
     webSocketsPerSession: config.limits.webSocketsPerSession,
+    live: rooms.tunnels,
     problemFor(error) {
       const answer = problemAnswer(error, { loginUrl: loginUrlFor(basePath) })
       return { ...answer, headers: { ...ownHeaders, ...answer.headers } }

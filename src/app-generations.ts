@@ -19,6 +19,7 @@ type Serving = { readonly generation: Generation; underWay: number }
 export function createGenerations<G extends Generation>(first: G) {
   let current: Serving & { readonly generation: G } = { generation: first, underWay: 0 }
   const retired = new Set<Serving>()
+  let isClosing = false
 
   function count(serving: Serving, connection: ServerResponse | Socket): void {
     serving.underWay += 1
@@ -51,9 +52,11 @@ export function createGenerations<G extends Generation>(first: G) {
       current = { generation: next, underWay: 0 }
       retired.add(before)
       if (before.underWay === 0) release(before)
+      if (isClosing) next.tunnel.closeAll()
     },
-    /** Ends every tunnel; each generation refuses new ones. */
+    /** Ends every tunnel; each generation refuses new ones, those to come as well. */
     closeTunnels(): void {
+      isClosing = true
       for (const { generation } of [...retired, current]) generation.tunnel.closeAll()
     },
     async releaseAll(): Promise<void> {

@@ -2,6 +2,7 @@ import type { Metrics } from './admin/metrics.ts'
 import type { Config } from './config/config.ts'
 import type { Logger } from './log.ts'
 import { createProvider } from './oidc/provider.ts'
+import type { LiveConnections } from './proxy/live-connections.ts'
 import { type BffSession, sessionHash } from './session/bff-session.ts'
 import { createSessions } from './session/session.ts'
 import { createBelievedCache } from './session/session-cache.ts'
@@ -19,6 +20,8 @@ export type Ground = {
   readonly now: () => number
   readonly metrics: Metrics
   readonly store: Store
+  /** The open WebSockets, under whatever configuration they began: a session has so many in all. */
+  readonly tunnels: LiveConnections
   /** Names of resources that a reload took away. */
   readonly retiredResources: ReadonlySet<string>
 }

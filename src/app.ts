@@ -11,6 +11,7 @@ import { createServerObjects } from './http/express-objects.ts'
 import { createPublicServer } from './http/listener.ts'
 import { createListeners } from './http/listeners.ts'
 import { createLogger, type Logger } from './log.ts'
+import { createLiveConnections } from './proxy/live-connections.ts'
 import { createMemoryStore } from './store/memory/memory-store.ts'
 import type { Store, StoreTimes } from './store/port.ts'
 import { createRedisStore } from './store/redis/redis-store.ts'
@@ -105,7 +106,7 @@ async function prepareGround(
     for (const name of Object.keys(next.resources)) retiredResources.delete(name)
     metrics.forgetFaults()
   }
-  return { log, now, metrics, store, retiredResources, changeTo }
+  return { log, now, metrics, store, tunnels: createLiveConnections(), retiredResources, changeTo }
 }
 
 function generationOf(config: Config, ground: Ground) {

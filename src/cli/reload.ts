@@ -11,6 +11,7 @@ export type ReloadingDeps = {
   readonly io: CommandIo
   readonly log: Logger
   readonly cloakroom: Pick<Cloakroom, 'reload'>
+  readonly hangUp: ReturnType<typeof catchHangUp>
   /** What the running configuration was read from. */
   readonly seen: SeenFiles
 }
@@ -18,30 +19,48 @@ export type ReloadingDeps = {
 /** How often the files are looked at; a change is acted on at the second look. */
 const LOOK_EVERY_MS = 1_000
 
+/** Makes SIGHUP call whatever `listen` was last given. For ever: without a listener the signal ends the process. */
+export function catchHangUp(): { listen(listener: (() => void) | undefined): void } {
+  let current: (() => void) | undefined
+  process.on('SIGHUP', () => current?.())
+  return {
+    listen(listener) {
+      current = listener
+    },
+  }
+}
+
 /** Reads the configuration anew on SIGHUP, and when its file or a file it names changed. Returns what stops it. */
 export function startReloading(deps: ReloadingDeps): () => void {
+  const { hangUp } = deps
   let { seen } = deps
-  let last = Promise.resolve()
+  let running: Promise<void> | undefined
+  let next: Promise<void> | undefined
 
   async function reloadNow(reason: string): Promise<void> {
     seen = new Map()
     await reloadFrom(seen, reason, deps)
   }
-  /** One after the other: each reads what is there when its turn comes. */
+  /** One after the other, and one that waits already will read what is there then: many signals are one reload. */
   function reload(reason: string): Promise<void> {
-    last = last.then(() => reloadNow(reason))
-    return last
+    if (next) return next
+    const turn = (running ?? Promise.resolve()).then(() => {
+      next = undefined
+      running = turn
+      return reloadNow(reason)
+    })
+    next = turn
+    return turn
   }
 
-  const onSignal = () => void reload('SIGHUP')
-  process.on('SIGHUP', onSignal)
+  hangUp.listen(() => void reload('SIGHUP'))
   const stopWatching = watchFiles({
     seen: () => seen,
     intervalMs: LOOK_EVERY_MS,
     onChange: () => reload('a file changed'),
   })
   return function stop() {
-    process.off('SIGHUP', onSignal)
+    hangUp.listen(undefined)
     stopWatching()
   }
 }

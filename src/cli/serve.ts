@@ -7,7 +7,7 @@ import { describeError } from '../errors.ts'
 import { createLogger, type Logger } from '../log.ts'
 import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config-file.ts'
 import type { CommandIo } from './io.ts'
-import { startReloading } from './reload.ts'
+import { catchHangUp, startReloading } from './reload.ts'
 import { endOnUnexpected } from './unexpected.ts'
 import { usageError } from './usage.ts'
 
@@ -63,11 +63,12 @@ function readConfig({ file, io, log, seen }: Start): Config | undefined {
 async function run(config: Config, start: Start): Promise<number> {
   const { file, log } = start
   endOnUnexpected(log)
+  const hangUp = catchHangUp()
   const cloakroom = await build(config, { log })
   const { publicPort, adminPort } = await cloakroom.listen()
   const facts = { config: file, url: config.publicUrl, count: config.routes.length }
   log.info(facts, `listening on ${publicPort}, admin on ${adminPort}`)
-  const stopReloading = startReloading({ ...start, cloakroom })
+  const stopReloading = startReloading({ ...start, cloakroom, hangUp })
   const signal = await untilStopped()
   stopReloading()
   log.info({ signal }, 'draining')

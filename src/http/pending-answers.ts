@@ -2,10 +2,15 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 
 const NEWEST = Symbol('newest answer')
+const WAITING = Symbol('requests that wait')
+
+/** Requests that may wait on one connection. Browsers send none ahead; each one costs memory before it is looked at. */
+const MOST_WAITING = 32
 
 /** Members of Node's that say what a connection still has to send; it keeps no public sign of either. */
 type Connection = Socket & {
   [NEWEST]?: Answer | undefined
+  [WAITING]?: number
   /** The answer being sent now. */
   readonly _httpMessage?: Answer | null
 }
@@ -18,16 +23,30 @@ type Answer = ServerResponse & {
  * Calls `serve` when a request's turn has come: at once, or after the answer to the one before it on its connection.
  * Node hands out at once all requests that arrive in one packet; RFC 9112 §9.3.2 lets nobody work on an unsafe one and
  * its neighbour at the same time, and one connection must not open many towards an upstream. Never calls it behind an
- * answer that ends the connection: nobody would send that request's own.
+ * answer that ends the connection: nobody would send that request's own. A connection on which too many wait is cut.
  */
 export function inTurn({ socket }: IncomingMessage, res: ServerResponse, serve: () => void): void {
   const connection: Connection = socket
   const before = connection[NEWEST]
-  if (connection.writableEnded || before?._last === true) return
+  const isLast = connection.writableEnded || before?._last === true
+  if (isLast || before) countWaiting(connection, 1)
+  if (isLast || connection.destroyed) return
   connection[NEWEST] = res
   res.on('finish', forget)
-  if (!before) serve()
-  else before.once('finish', () => before._last !== true && !connection.destroyed && serve())
+  if (!before) {
+    serve()
+    return
+  }
+  before.once('finish', () => {
+    countWaiting(connection, -1)
+    if (before._last !== true && !connection.destroyed) serve()
+  })
+}
+
+function countWaiting(connection: Connection, change: 1 | -1): void {
+  const waiting = (connection[WAITING] ?? 0) + change
+  connection[WAITING] = waiting
+  if (waiting > MOST_WAITING) connection.destroy()
 }
 
 /** The answers that a connection still has to send: the one being sent, and the last; undefined when there is none. */

@@ -5,7 +5,7 @@ import { BffError } from '../errors.ts'
 import type { BffSession } from '../session/bff-session.ts'
 import type { AccessTokenSource } from './access-token-source.ts'
 import { headerRulesByRoute, requestHeaders, type Site } from './headers.ts'
-import { createLiveConnections } from './live-connections.ts'
+import { createLiveConnections, type LiveConnections } from './live-connections.ts'
 import type { MatchRoute } from './route-table.ts'
 import { watchSession } from './session-watch.ts'
 import { createUpgradeDoor, type Handshake, type UpgradingClient } from './upgrade-door.ts'
@@ -37,6 +37,8 @@ export type TunnelDeps = {
   readonly allowedOrigins: readonly string[]
   /** Most tunnels of one session at the same time. */
   readonly webSocketsPerSession?: number
+  /** Where open tunnels are noted; a register of its own unless given. */
+  readonly live?: LiveConnections
   /** Told once for each upgrade: 101, or the status of the refusal, ours or the upstream's. */
   readonly observe?: (route: string, status: number) => void
 }
@@ -61,7 +63,7 @@ export type Tunnel = {
 export function createTunnel(deps: TunnelDeps): Tunnel {
   const trustedOrigins = new Set([deps.site.publicUrl, ...deps.allowedOrigins])
   const rulesOf = headerRulesByRoute(deps.site)
-  const live = createLiveConnections()
+  const { live = createLiveConnections() } = deps
   const openDoor = createUpgradeDoor(deps.lookup)
   let isClosing = false
 

@@ -175,7 +175,9 @@ test('a mounted ConfigMap that swaps its link is one change, applied whole', asy
 test('streams and WebSockets outlive a reload, and end with the process', async (t) => {
   const sockets = new WebSocketServer({ noServer: true })
   sockets.on('connection', (socket) => socket.on('message', (text) => socket.send(`echo ${text}`)))
-  const { api, config, file, browser, replica, reloaded } = await setUp(t)
+  const { api, config, file, browser, replica, reloaded } = await setUp(t, {
+    limits: { webSocketsPerSession: 1 },
+  })
   api.server.on('upgrade', (req, socket, head) =>
     sockets.handleUpgrade(req, socket, head, (ws) => sockets.emit('connection', ws, req)),
   )
@@ -187,6 +189,11 @@ test('streams and WebSockets outlive a reload, and end with the process', async 
     headers: { host: new URL(APP).host, origin: APP, cookie: browser.cookieHeader() },
   })
   await once(socket, 'open')
+  await reloaded()
+  const handshake = { 'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==', 'sec-websocket-version': '13' }
+  const upgrade = { ...handshake, connection: 'upgrade', upgrade: 'websocket', host: new URL(APP).host }
+  const another = { ...upgrade, origin: APP, cookie: browser.cookieHeader() }
+  assert.equal(await ask(`${replica.listenUrl}/ws`, another), 429, 'they count whatever they began under')
   await file.rewrite(config)
   await reloaded()
   socket.send('still there')
@@ -197,6 +204,26 @@ test('streams and WebSockets outlive a reload, and end with the process', async 
   const closed = once(socket, 'close')
   assert.deepEqual(await replica.stop(), { code: 0, signal: null })
   await closed
+})
+
+test('many signals at once are one reload, and one in the drain changes nothing', async (t) => {
+  const { api, browser, replica, logged, provider } = await setUp(t)
+  await browser.signIn()
+  const discoveries = () => provider.requests.filter(({ path }) => path.includes('.well-known')).length
+  const before = discoveries()
+  for (let signals = 0; signals < 200; signals += 1) replica.signal('SIGHUP')
+  await eventually('a reload', () => logged('was read again') > 0)
+  assert.equal(await statusOf(browser, '/api/orders'), 200)
+  assert.ok(discoveries() - before < 20, `${discoveries() - before} discoveries`)
+  api.answer.delayMs = 1_000
+  const asked = api.requests.length
+  const underWay = browser.fetch('/api/orders/slow')
+  await eventually('the slow request is at the API', () => api.requests.length > asked)
+  replica.signal('SIGTERM')
+  await eventually('the drain', () => logged('draining') === 1)
+  replica.signal('SIGHUP')
+  assert.equal((await underWay).status, 200)
+  assert.deepEqual(await replica.exited, { code: 0, signal: null })
 })
 
 test('under load fifty reloads drop no request', async (t) => {

@@ -362,6 +362,16 @@ test('of requests that come in one packet each waits for the answer to the one b
   assert.deepEqual(served, inOrder)
 })
 
+test('a connection on which many requests wait behind a slow answer is cut', async (t) => {
+  const { port, served } = await setUp(t)
+  const behindSlow = (times: number) => `GET /silent HTTP/1.1\r\n${HOST}\r\n${BEHIND.repeat(times)}`
+  const few = await talkRaw(port, behindSlow(30), { forMs: 300 })
+  assert.equal(few.isEnded, false)
+  const many = await talkRaw(port, behindSlow(5_000))
+  assert.deepEqual([many.isEnded, many.statuses], [true, []])
+  assert.deepEqual(served, ['GET /silent', 'GET /silent'])
+})
+
 test('requests that wait behind an answer are dropped when their client leaves', async (t) => {
   const { port, served } = await setUp(t)
   const socket = connect({ port, host: '127.0.0.1' })
