@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { ServerResponse } from 'node:http'
+import { IncomingMessage, ServerResponse } from 'node:http'
 import type { Rooms } from './app-rooms.ts'
 import { createBffRoutes, loginUrlFor } from './http/bff-routes.ts'
 import { type ClientAddress, createClientAddress, createTrustedPeers } from './http/client-address.ts'
@@ -21,7 +21,7 @@ import { createStepUps } from './oidc/step-up.ts'
 import { ownCookieNames } from './proxy/cookies.ts'
 import { createForward } from './proxy/forward.ts'
 import { compileRoutes } from './proxy/route-table.ts'
-import { endWithSessions } from './proxy/session-watch.ts'
+import { endWithSessions, watchSession } from './proxy/session-watch.ts'
 import { createTunnel } from './proxy/tunnel.ts'
 import { createUpstreams } from './proxy/upstream.ts'
 import type { BffSession } from './session/bff-session.ts'
@@ -52,6 +52,7 @@ export function composePublic(rooms: Rooms) {
   const upstreams = createUpstreams(config.routes, {
     now: () => performance.now(),
     observeBreaker: tellOfBreakers(rooms),
+    watch: (req, end) => watchSession({ peek: () => sessions.peek(...lookAside(req)), now: rooms.now, end }),
   })
   const stepUps = createStepUps({ ...sealedLogins(rooms), loginPath: `${basePath}/login`, now: rooms.now })
   const requireSameOrigin = createSameOriginGuard({ publicUrl, allowedOrigins })
@@ -104,6 +105,14 @@ export function composePublic(rooms: Rooms) {
     log,
   })
   return { front, edge, tunnel, upstreams, unsubscribe }
+}
+
+/** express-session notes on a request what it finds, and saves what is there when the answer ends: it gets another pair. */
+function lookAside({ socket, headers }: IncomingMessage): [IncomingMessage, ServerResponse] {
+  const req = new IncomingMessage(socket)
+  req.url = '/'
+  if (headers.cookie !== undefined) req.headers.cookie = headers.cookie
+  return [req, new ServerResponse(req)]
 }
 
 function tellOfBreakers({ log, metrics }: Rooms) {

@@ -81,8 +81,20 @@ export function createPublicServer(deps: PublicServerDeps): Server {
   server.on('upgrade', leaveHttp)
   server.on('connect', leaveHttp)
   server.on('clientError', (error, socket) => answerClientError(error, socket as Socket, front()))
+  server.setTimeout(limits.keepAliveMs, endStalled)
   server.on('drop', createDropLog(log))
   return server
+}
+
+/**
+ * Ends a connection on which nothing moved for so long, unless it waits for an answer, or for more of one: these have
+ * their route's own times. A client that takes nothing of an answer that is whole on our side would stay for ever.
+ */
+function endStalled(socket: Socket): void {
+  const pending = pendingAnswers(socket)
+  if (pending && !pending.current.writableEnded) return
+  if (socket.writableLength > 0) socket.resetAndDestroy()
+  else socket.destroy()
 }
 
 function serverOptions({ headerSize, headerTimeoutMs, keepAliveMs }: ListenerLimits): ServerOptions {

@@ -1,7 +1,5 @@
 import { type ServerResponse, STATUS_CODES } from 'node:http'
-import type { BffSession } from '../session/bff-session.ts'
 import type { ParsedHeaders, UpstreamControl } from './dispatch.ts'
-import type { LiveConnections } from './live-connections.ts'
 
 /** The head of a response as the client gets it. */
 export type ResponseHead = {
@@ -9,8 +7,8 @@ export type ResponseHead = {
   readonly reason: string | undefined
   /** Flat list of names and values. */
   readonly fields: string[]
-  /** Bytes of body to come; NaN when that is not known. */
-  readonly length: number
+  /** As the upstream gave them. */
+  readonly parsed: ParsedHeaders
 }
 
 /** What makes the head of a final response one that cannot be passed on; undefined when nothing does. */
@@ -22,40 +20,46 @@ export function defectOf(status: number, parsed: ParsedHeaders): string | undefi
   return isDecoded ? undefined : 'unsupported transfer coding'
 }
 
-/** Whether a response is a stream of server-sent events, which has no end of its own. */
-export function isEventStream(parsed: ParsedHeaders): boolean {
-  return String(parsed['content-type']).startsWith('text/event-stream')
-}
-
 /** A response on its way to the client. A class, because thousands live at once and share their methods. */
 export class ClientResponse {
   isStarted = false
   isEnded = false
+  /** It may go on for ever: its length is not known, or it is an event stream. */
+  isEndless = false
+  isEventStream = false
   readonly #res: ServerResponse
   readonly #idleMs: number
+  readonly #passed: (bytes: number) => void
   #bytesWritten = false
   /** Bytes still to come; NaN when their number is not known. */
   #remaining = Number.NaN
   #stalled: NodeJS.Timeout | undefined
 
-  /** `idleMs`: the client's connection is cut when it takes nothing for so long; 0 = never. */
-  constructor(res: ServerResponse, idleMs: number) {
+  /**
+   * `idleMs`: the client's connection is cut when it takes nothing for so long; 0 = never. `passed` is told of each piece
+   * of the body, and its bytes.
+   */
+  constructor(res: ServerResponse, idleMs: number, passed: (bytes: number) => void) {
     this.#res = res
     this.#idleMs = idleMs
+    this.#passed = passed
   }
 
-  begin({ status, reason, fields, length }: ResponseHead): void {
+  begin({ status, reason, fields, parsed }: ResponseHead): void {
     // RFC 9110 §8.6: with 204 there is no length to speak of, and a client may wait for what it announces.
     if (status === 204) removeField(fields, 'content-length')
     this.#res.writeHead(status, isSayable(reason) ? reason : (STATUS_CODES[status] ?? ''), fields)
     this.isStarted = true
-    this.#remaining = length
+    this.#remaining = Number(parsed['content-length'] ?? Number.NaN)
+    this.isEventStream = isEventStream(parsed)
+    this.isEndless = this.isEventStream || Number.isNaN(this.#remaining)
     process.nextTick(flushHead, this)
   }
 
   write(chunk: Buffer, control: UpstreamControl): void {
     const isFirst = !this.#bytesWritten
     this.#bytesWritten = true
+    this.#passed(chunk.length)
     this.#remaining -= chunk.length
     if (this.#remaining === 0) this.end(chunk, isFirst)
     else if (!this.#res.write(chunk)) this.#waitForClient(control)
@@ -83,13 +87,12 @@ export class ClientResponse {
     this.#res.destroy()
   }
 
-  /** An event stream has no end of its own, so it must not outlive the session it was opened for. */
-  endWith(session: BffSession['hash'], live: LiveConnections, control: UpstreamControl): void {
-    const forget = live.add(session, () => {
-      this.end()
-      control.abort(new Error('the session ended'))
-    })
-    this.#res.once('close', forget)
+  /** Leaves off in the middle. An event stream may end anywhere; of anything else, a part must not look whole. */
+  stop(): void {
+    const mayEnd = this.isEventStream && Number.isNaN(this.#remaining)
+    // A client that takes nothing would not see the end either.
+    if (mayEnd && !this.#res.writableNeedDrain) this.end()
+    else this.cut()
   }
 
   /** The client's connection is gone. */
@@ -100,14 +103,28 @@ export class ClientResponse {
   /** Backpressure, for as long as the client takes at least something now and then. */
   #waitForClient(control: UpstreamControl): void {
     control.pause()
-    if (this.#idleMs > 0) this.#stalled = setTimeout(() => this.#res.destroy(), this.#idleMs)
+    if (this.#idleMs > 0) this.#stalled = setTimeout(() => this.#reset(), this.#idleMs)
     this.#res.once('drain', () => {
       clearTimeout(this.#stalled)
       // A drain may come while another response is being parsed, and the pool's parser cannot be entered twice.
       process.nextTick(resume, control)
     })
   }
+
+  /** A mere end would leave megabytes to the kernel, for as long as the client keeps its window shut. */
+  #reset(): void {
+    this.#res.socket?.resetAndDestroy()
+    this.#res.destroy()
+  }
 }
+
+/** Whether a response is a stream of server-sent events, which has no end of its own. */
+function isEventStream(parsed: ParsedHeaders): boolean {
+  return EVENT_STREAM.test(String(parsed['content-type']))
+}
+
+/** RFC 9110 §8.3.1: the letter case of a type says nothing. */
+const EVENT_STREAM = /^text\/event-stream/i
 
 function removeField(fields: string[], unwanted: string): void {
   for (let i = fields.length - 2; i >= 0; i -= 2) {

@@ -2,8 +2,9 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { BffError } from '../errors.ts'
 import type { Exchange } from './exchange.ts'
-import type { LiveConnections } from './live-connections.ts'
+import type { SessionStreams } from './session-streams.ts'
 import type { OutboundRequest } from './upstream.ts'
+import type { NoAnswer } from './upstream-breaker.ts'
 import type { Gate } from './upstream-gate.ts'
 
 /** Header fields of a response by lower-case name; an array where a field came more than once. */
@@ -22,8 +23,8 @@ export type UpstreamControl = {
 export type Dispatch = {
   /** Every exchange goes through it first, and leaves it last. */
   readonly gate: Gate
-  /** Sends the request and reports to the exchange's `on…` methods. */
-  start(exchange: Exchange, body: Readable | Buffer | null): void
+  /** Sends the request and reports to the exchange's `on…` methods; a second try on a connection that is new. */
+  start(exchange: Exchange, body: Readable | Buffer | null, isSecondTry: boolean): void
   /** Refuses an exchange that no connection starts in time, where they can make it wait. Returns what ends that. */
   readonly limitWait: ((exchange: Exchange) => () => void) | undefined
   /** False once it takes no more requests. */
@@ -34,11 +35,13 @@ export type Dispatch = {
   isBreaking(): boolean
   /** The pool's error in our words. */
   failure(error: Error): BffError
-  readonly live: LiveConnections
+  readonly streams: SessionStreams
+  /** Told of each piece of a body, either way, and its bytes. */
+  readonly bodyPassed: (bytes: number) => void
   /** Whether the connection ended without a byte of response. */
   isConnectionLost(error: Error): boolean
-  /** Whether the upstream is to blame that there was no answer; losing a connection that was used is nobody's fault. */
-  isNoAnswer(error: Error, connection: 'none' | 'new' | 'used'): boolean
+  /** What the upstream is to blame for when there was no answer; losing a connection that was used is nobody's fault. */
+  noAnswer(error: Error, connection: 'none' | 'new' | 'used'): NoAnswer | undefined
 }
 
 /** What makes an exchange; `resolve` and `reject` end it. */

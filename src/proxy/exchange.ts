@@ -2,11 +2,11 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { BffError } from '../errors.ts'
 import type { AccessToken } from './access-token-source.ts'
-import { ClientResponse, defectOf, isEventStream } from './client-response.ts'
+import { ClientResponse, defectOf } from './client-response.ts'
 import type { Dispatch, ExchangeParts, ParsedHeaders, UpstreamControl } from './dispatch.ts'
 import { keepOurs, replaceAccessToken, responseHeaders } from './headers.ts'
 import { HeldResponse, settleRejection, tokenChallenge } from './rejected-token.ts'
-import { acceptedLength, type BodyCopy, bodyCopy, readBody } from './request-body.ts'
+import { acceptedLength, type BodyCopy, openBody } from './request-body.ts'
 import type { OutboundRequest } from './upstream.ts'
 import type { BreakerPass } from './upstream-breaker.ts'
 
@@ -24,7 +24,7 @@ export class Exchange {
   readonly #pool: Dispatch
   readonly #resolve: () => void
   readonly #reject: (error: BffError) => void
-  readonly #response: ClientResponse
+  readonly response: ClientResponse
   /** Bytes of the request's body; undefined when it is chunked. */
   #length: number | undefined
   #pass: BreakerPass | undefined
@@ -56,7 +56,7 @@ export class Exchange {
     this.#pool = parts.pool
     this.#resolve = parts.resolve
     this.#reject = parts.reject
-    this.#response = new ClientResponse(parts.res, parts.outbound.route.timeout.idleMs)
+    this.response = new ClientResponse(parts.res, parts.outbound.route.timeout.idleMs, parts.pool.bodyPassed)
   }
 
   start(): void {
@@ -66,7 +66,8 @@ export class Exchange {
     }
     const { maxBody, timeout } = this.outbound.route
     this.#length = acceptedLength(this.req, this.res, maxBody)
-    this.res.on('close', () => this.#onClientClose())
+    this.res.on('close', () => this.giveUp())
+    if (this.outbound.session) this.#pool.streams.begin(this)
     const stopWaiting = this.#pool.gate.enter(this, timeout.responseMs)
     if (stopWaiting) this.#stopWaiting = stopWaiting
   }
@@ -74,7 +75,8 @@ export class Exchange {
   /** The gate lets it through; its body is asked for only now, because it may have waited. */
   go(pass: BreakerPass): void {
     this.#pass = pass
-    if (this.#length !== 0) this.#openBody(this.#length)
+    const wanted = { length: this.#length, passed: this.#pool.bodyPassed }
+    if (this.#length !== 0) ({ body: this.#body, copy: this.#copy } = openBody(this, wanted))
     this.#send(this.#body)
   }
 
@@ -83,7 +85,7 @@ export class Exchange {
     this.#control = undefined
     this.#isAnswering = false
     this.#stopWaiting = this.#pool.limitWait?.(this)
-    this.#pool.start(this, body)
+    this.#pool.start(this, body, this.#isRetried)
   }
 
   onRequestStart(control: UpstreamControl): void {
@@ -117,15 +119,14 @@ export class Exchange {
     const fields = responseHeaders(rules, control.rawHeaders as Buffer[], session !== undefined)
     keepOurs(this.res, fields)
     this.#closeUnlessRead()
-    const length = Number(parsed['content-length'] ?? Number.NaN)
-    this.#response.begin({ status, reason, fields, length })
-    if (session && isEventStream(parsed)) this.#response.endWith(session.hash, this.#pool.live, control)
+    this.response.begin({ status, reason, fields, parsed })
+    if (session && this.response.isEventStream) this.#pool.streams.bind(this)
   }
 
   onResponseData(control: UpstreamControl, chunk: Buffer): void {
     if (this.#isOver) return
     if (this.#held) this.#held.add(chunk)
-    else this.#response.write(chunk, control)
+    else this.response.write(chunk, control)
   }
 
   onResponseEnd(control: UpstreamControl): void {
@@ -137,7 +138,7 @@ export class Exchange {
     if (this.#isOver) this.#leave()
     else if (this.#held) this.#held.isWhole = true
     else {
-      if (!this.#response.isEnded) this.#response.end()
+      if (!this.response.isEnded) this.response.end()
       this.#finish()
     }
   }
@@ -148,15 +149,16 @@ export class Exchange {
     if (this.#isOver) this.#leave()
     else if (control && control === this.#discarded) return
     else if (this.#held) this.#held.error = error
-    else if (this.#response.isEnded) this.#finish()
-    else if (this.#response.isStarted) this.#truncate(error)
+    else if (this.response.isEnded) this.#finish()
+    else if (this.response.isStarted) this.#truncate(error)
     else if (this.#mayRetry(error)) {
       this.#isRetried = true
       this.#send(null)
     } else {
       const isNew = !this.#isReused && !this.#isAnswering
       const connection = this.#control === undefined ? 'none' : isNew ? 'new' : 'used'
-      if (this.#pool.isNoAnswer(error, connection)) this.#pool.gate.failed(this.#pass!)
+      const noAnswer = this.#pool.noAnswer(error, connection)
+      if (noAnswer) this.#pool.gate.failed(this.#pass!, noAnswer)
       this.refuse(this.#pool.failure(error))
     }
   }
@@ -205,15 +207,8 @@ export class Exchange {
     this.#finish(error)
   }
 
-  #openBody(length: number | undefined): void {
-    const { maxBody, timeout } = this.outbound.route
-    if (length !== undefined) this.outbound.headers.push('content-length', String(length))
-    if (this.outbound.accessToken && this.outbound.onRejectedToken) this.#copy = bodyCopy(length)
-    this.#body = readBody(this.req, this.res, { maxBytes: maxBody, idleMs: timeout.idleMs, copy: this.#copy })
-  }
-
   #truncate(error: Error): void {
-    this.#response.cut()
+    this.response.cut()
     this.#finish(this.#pool.failure(error))
   }
 
@@ -222,16 +217,20 @@ export class Exchange {
     if (this.#body !== null && !this.req.complete) this.res.shouldKeepAlive = false
   }
 
-  #onClientClose(): void {
-    this.#response.forget()
-    if (this.#isOver || this.#response.isEnded) return
-    this.#finish()
-    this.#control?.abort(new Error('client left'))
+  /** Ends the exchange in the middle: nobody wants the answer any more, or may have it. False when it had ended. */
+  giveUp(error?: BffError): boolean {
+    this.response.forget()
+    if (this.#isOver || this.response.isEnded) return false
+    this.#closeUnlessRead()
+    this.#finish(error)
+    this.#control?.abort(new Error('nobody waits for the answer any more'))
+    return true
   }
 
   #finish(error?: BffError): void {
     if (this.#isOver) return
     this.#isOver = true
+    if (this.outbound.session) this.#pool.streams.leave(this)
     this.#stopWaiting?.()
     // Over HTTP/2 nobody else would stop it: the connection outlives the answer.
     this.#body?.destroy()

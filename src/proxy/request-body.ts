@@ -1,15 +1,43 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { BffError } from '../errors.ts'
+import type { OutboundRequest } from './upstream.ts'
 
 /** Limits on one request body, and who else wants it. */
-export type BodyReading = {
+type BodyReading = {
   /** Bytes; absent = unlimited. */
   readonly maxBytes?: number | undefined
   /** The client's connection is cut when it sends nothing for so long. Milliseconds. */
   readonly idleMs: number
   /** Is given everything that arrives. */
   readonly copy?: BodyCopy | undefined
+  /** Told of each piece that arrives, and its bytes. */
+  readonly passed: (bytes: number) => void
+}
+
+/** What is known of a request when its body is asked for. */
+type WithBody = {
+  readonly req: IncomingMessage
+  readonly res: ServerResponse
+  readonly outbound: OutboundRequest
+}
+
+/** Length in bytes, undefined when it is chunked; and who is told of each piece. */
+type WantedBody = { readonly length: number | undefined; readonly passed: (bytes: number) => void }
+
+/**
+ * Asks for the body of a request, with a copy of it if it may have to be sent again with another token, and announces
+ * its length to the upstream.
+ */
+export function openBody(
+  { req, res, outbound }: WithBody,
+  { length, passed }: WantedBody,
+): { body: Readable; copy: BodyCopy | undefined } {
+  const { route, headers, accessToken, onRejectedToken } = outbound
+  if (length !== undefined) headers.push('content-length', String(length))
+  const copy = accessToken && onRejectedToken ? bodyCopy(length) : undefined
+  const { maxBody: maxBytes, timeout } = route
+  return { body: readBody(req, res, { maxBytes, idleMs: timeout.idleMs, copy, passed }), copy }
 }
 
 /** Bytes of a body that are kept in case the request must be sent again. */
@@ -23,7 +51,7 @@ export type BodyCopy = {
 }
 
 /** A copy for a body of this many bytes; undefined when it is too long, or its length is not known. */
-export function bodyCopy(length: number | undefined): BodyCopy | undefined {
+function bodyCopy(length: number | undefined): BodyCopy | undefined {
   if (length === undefined || length > MOST_COPIED) return undefined
   const chunks: Buffer[] = []
   let received = 0
@@ -71,10 +99,10 @@ export function acceptedLength(
  * connection, and the rest of a body that nobody wants must still be read past. Trailers are dropped.
  * Fails with `body_too_large` when more than `maxBytes` arrive.
  */
-export function readBody(
+function readBody(
   req: IncomingMessage,
   res: ServerResponse,
-  { maxBytes = Number.POSITIVE_INFINITY, idleMs, copy }: BodyReading,
+  { maxBytes = Number.POSITIVE_INFINITY, idleMs, copy, passed }: BodyReading,
 ): Readable {
   // RFC 9110 §10.1.1: to a client that waits for it, the body is wanted only now, after every check.
   if (req.headers.expect !== undefined && req.httpVersion !== '1.0') res.writeContinue()
@@ -85,6 +113,7 @@ export function readBody(
     stalled?.refresh()
     received += chunk.length
     copy?.add(chunk)
+    passed(chunk.length)
     if (received > maxBytes) body.destroy(bodyTooLarge())
     else if (!body.push(chunk)) req.pause()
   }

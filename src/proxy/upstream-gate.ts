@@ -1,5 +1,5 @@
 import { BffError } from '../errors.ts'
-import type { Breaker, BreakerPass } from './upstream-breaker.ts'
+import type { Breaker, BreakerPass, NoAnswer } from './upstream-breaker.ts'
 import type { Places } from './upstream-places.ts'
 
 /** Who asks to be let through to an upstream. */
@@ -22,7 +22,7 @@ export type Gate = {
   /** The upstream answered. */
   answered(): void
   /** The upstream gave no answer. */
-  failed(pass: BreakerPass): void
+  failed(pass: BreakerPass, noAnswer: NoAnswer): void
   isOpen(): boolean
 }
 

@@ -2,14 +2,14 @@ import { lookup as systemLookup } from 'node:dns'
 import type { LookupFunction, Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
-import { buildConnector, type Dispatcher, Pool } from 'undici'
+import { buildConnector, Client, type Dispatcher, Pool } from 'undici'
 import type { RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { Dispatch } from './dispatch.ts'
 import type { Exchange } from './exchange.ts'
 import { createHttp2Streams, http2RequestFields } from './http2-exchange.ts'
-import type { LiveConnections } from './live-connections.ts'
-import { createBreaker } from './upstream-breaker.ts'
+import type { SessionStreams } from './session-streams.ts'
+import { createBreaker, type NoAnswer } from './upstream-breaker.ts'
 import { createGate, noConnectionInTime } from './upstream-gate.ts'
 import { refusingLinkLocal } from './upstream-lookup.ts'
 import { createPlaces } from './upstream-places.ts'
@@ -19,7 +19,8 @@ export type UpstreamPoolDeps = {
   readonly now: () => number
   /** Told when the upstream begins to be left alone, and when that ends. */
   readonly observe: (isOpen: boolean) => void
-  readonly live: LiveConnections
+  readonly streams: SessionStreams
+  readonly bodyPassed: (bytes: number) => void
   /** How names are resolved; default: as the system does. */
   readonly lookup?: LookupFunction | undefined
   /** How long a connection takes new requests, in ms; default 60 s. */
@@ -40,10 +41,12 @@ const HTTP2_STREAMS = 100
 /** A name may mean other addresses by now: pods come and go (a headless service of Kubernetes). */
 const CONNECTION_TTL_MS = 60_000
 
+const MAX_HEAD_BYTES = 65_536
+
 /** Opens the connections of the routes that share this one's upstream; undici's door. */
 export function createUpstreamPool(route: RouteConfig, deps: UpstreamPoolDeps): UpstreamPool {
   const { upstream, breaker, connections, http2, timeout } = route
-  const { now, observe, live } = deps
+  const { now, observe } = deps
   const limit = connections === undefined ? undefined : connections * (http2 ? HTTP2_STREAMS : 1)
   const gate = createGate(
     createBreaker({ ...breaker, now, observe }),
@@ -51,6 +54,7 @@ export function createUpstreamPool(route: RouteConfig, deps: UpstreamPoolDeps): 
   )
   const streams = http2 ? createHttp2Streams() : undefined
   const { connect, isConnecting, isBreaking } = createConnect(route, deps.lookup)
+  const lone = createLoneConnections(upstream, { connect, allowH2: false, maxHeaderSize: MAX_HEAD_BYTES })
   const dispatcher = new Pool(upstream, {
     connect,
     allowH2: http2,
@@ -59,14 +63,16 @@ export function createUpstreamPool(route: RouteConfig, deps: UpstreamPoolDeps): 
     clientTtl: deps.connectionTtlMs ?? CONNECTION_TTL_MS,
     // Over HTTP/2 it is not what its name says, but how many requests wait for a connection together.
     pipelining: http2 ? HTTP2_STREAMS : 1,
-    maxHeaderSize: 65_536,
+    maxHeaderSize: MAX_HEAD_BYTES,
     ...(connections === undefined ? {} : { connections }),
   })
 
-  function start(exchange: Exchange, body: Readable | Buffer | null): void {
+  function start(exchange: Exchange, body: Readable | Buffer | null, isSecondTry: boolean): void {
     const { req, outbound } = exchange
     const { responseMs, idleMs } = outbound.route.timeout
-    dispatcher.dispatch(
+    // Over HTTP/2 a connection that died takes many requests with it, which need not have one each.
+    const through = isSecondTry && !http2 && !dispatcher.destroyed ? lone : dispatcher
+    through.dispatch(
       {
         path: outbound.target,
         method: req.method as Dispatcher.HttpMethod,
@@ -85,7 +91,8 @@ export function createUpstreamPool(route: RouteConfig, deps: UpstreamPoolDeps): 
   }
   return {
     gate,
-    live,
+    streams: deps.streams,
+    bodyPassed: deps.bodyPassed,
     start,
     limitWait: http2 || connections !== undefined ? limitWait : undefined,
     isOpen: () => !dispatcher.closed && !dispatcher.destroyed,
@@ -93,10 +100,25 @@ export function createUpstreamPool(route: RouteConfig, deps: UpstreamPoolDeps): 
     isBreaking,
     failure,
     isConnectionLost,
-    isNoAnswer,
-    close: () => dispatcher.close().finally(streams?.close),
-    destroy: () => dispatcher.destroy().finally(streams?.close),
+    noAnswer,
+    // What is under way in the pool may still need a second try.
+    close: () => dispatcher.close().then(lone.idle).finally(streams?.close),
+    destroy: () => Promise.all([dispatcher.destroy(), lone.destroy()]).then(streams?.close),
   }
+}
+
+/** Connections for one request each: those that idle in a pool may all be dead without a word. */
+function createLoneConnections(upstream: string, options: Client.Options) {
+  const open = new Map<Client, Promise<void>>()
+  function dispatch(request: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): void {
+    const client = new Client(upstream, options)
+    client.dispatch(request, handler)
+    const closed = client.close().then(() => void open.delete(client))
+    open.set(client, closed)
+  }
+  const idle = async () => void (await Promise.all(open.values()))
+  const destroy = () => Promise.all(Array.from(open.keys(), (client) => client.destroy()))
+  return { dispatch, idle, destroy }
 }
 
 /** Without TLS nothing is negotiated: the upstream must know HTTP/2 (RFC 9113 §3.3). undici's types do not have it yet. */
@@ -199,10 +221,11 @@ const NOT_THE_UPSTREAM = new Set<unknown>([
   'UND_ERR_DESTROYED',
 ])
 
-function isNoAnswer(error: Error, connection: 'none' | 'new' | 'used'): boolean {
-  if (error instanceof BffError) return false
-  if (connection === 'none') return !NOT_THE_UPSTREAM.has(codeOf(error))
-  return isHeadersTimeout(error) || (connection === 'new' && isConnectionLost(error))
+function noAnswer(error: Error, connection: 'none' | 'new' | 'used'): NoAnswer | undefined {
+  if (error instanceof BffError) return undefined
+  if (connection === 'none') return NOT_THE_UPSTREAM.has(codeOf(error)) ? undefined : 'silence'
+  if (isHeadersTimeout(error)) return 'silence'
+  return connection === 'new' && isConnectionLost(error) ? 'cut' : undefined
 }
 
 function isHeadersTimeout(error: Error): boolean {

@@ -2,10 +2,12 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RouteConfig } from '../config/config.ts'
 import type { BffSession } from '../session/bff-session.ts'
 import type { AccessToken } from './access-token-source.ts'
+import { createBufferCollector } from './buffer-collector.ts'
 import { Exchange } from './exchange.ts'
 import type { HeaderRules } from './headers.ts'
 import { createLiveConnections } from './live-connections.ts'
 import type { OnRejectedToken } from './rejected-token.ts'
+import { createSessionStreams, type WatchRequest } from './session-streams.ts'
 import { createUpstreamPool, type UpstreamPool, type UpstreamPoolDeps } from './upstream-pool.ts'
 
 /** One request as it goes to its upstream. */
@@ -36,9 +38,9 @@ export type Send = (req: IncomingMessage, res: ServerResponse, outbound: Outboun
 /** The connections to all upstreams of one configuration. */
 export type Upstreams = {
   readonly send: Send
-  /** Ends the event streams of a session that ended. */
+  /** Ends the answers without an end of their own that a session which ended has open. */
   endSession(session: BffSession['hash']): void
-  /** Whether the session has a response open that has no end of its own. */
+  /** Whether the session has one open. */
   hasSession(session: BffSession['hash']): boolean
   /** Every session that has one. */
   sessions(): BffSession['hash'][]
@@ -52,6 +54,8 @@ export type Upstreams = {
 export type UpstreamsDeps = Pick<UpstreamPoolDeps, 'now' | 'lookup' | 'connectionTtlMs'> & {
   /** Told when an upstream begins to be left alone, and when that ends. */
   readonly observeBreaker: (upstream: string, isOpen: boolean) => void
+  /** Asked for each answer that may outlive its session. */
+  readonly watch: WatchRequest
 }
 
 /** Opens one connection pool for each distinct upstream, limits and TLS identity among the routes. */
@@ -59,11 +63,13 @@ export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsD
   const pools = new Map<string, UpstreamPool>()
   const poolOf = new Map<RouteConfig, UpstreamPool>()
   const live = createLiveConnections()
+  const streams = createSessionStreams(live, deps.watch)
+  const bodyPassed = createBufferCollector()
   let isClosing = false
   for (const route of routes) {
     const key = poolKey(route)
     const observe = () => observeBreaker(route.upstream)
-    const pool = pools.get(key) ?? createUpstreamPool(route, { ...deps, live, observe })
+    const pool = pools.get(key) ?? createUpstreamPool(route, { ...deps, streams, bodyPassed, observe })
     pools.set(key, pool)
     poolOf.set(route, pool)
   }

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
-import { type ClientRequest, type IncomingMessage, request, type ServerResponse } from 'node:http'
+import { type IncomingMessage, request, type ServerResponse } from 'node:http'
 import { describe, type TestContext, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { constants, createGunzip, createGzip } from 'node:zlib'
 import { eventually } from '../flow/deadline.ts'
+import { listen } from './event-listener.ts'
 import { type Measured, startMeasured } from './kit.ts'
 import { NOT_MEASURABLE } from './process-readings.ts'
 import { inParallel, openHttpUpstream, untilClosed } from './raw-http.ts'
@@ -198,57 +199,6 @@ function holdStage(
       resolve(res)
     })
   })
-}
-
-/** The client's side of one stream. */
-function listen({ port, fields }: Measured, path: string, more: Record<string, string> = {}) {
-  const headers = { ...fields, accept: 'text/event-stream', ...more }
-  const req: ClientRequest = request({ port, host: '127.0.0.1', path, headers, agent: false })
-  let text = ''
-  let answer: IncomingMessage | undefined
-  let isOver = false
-  const arrivals = new Set<() => void>()
-  const started = new Promise<IncomingMessage>((resolve, reject) => {
-    req.once('error', reject).once('response', (res: IncomingMessage) => {
-      answer = res
-      res
-        .on('error', () => undefined)
-        .on('data', (chunk) => {
-          text += chunk.toString('latin1')
-          for (const look of arrivals) look()
-        })
-      resolve(res)
-    })
-  })
-  const over = new Promise<void>((resolve) => {
-    req
-      .on('error', () => undefined)
-      .once('close', () => {
-        isOver = true
-        resolve()
-      })
-  })
-  req.end()
-  return {
-    headers: started,
-    over,
-    isOver: () => isOver,
-    isWhole: () => answer?.complete === true,
-    text: () => text,
-    leave: () => void req.destroy(),
-    /** Resolves with the moment at which the stream ended in these words, `performance.now()`. */
-    saying: (words: string) =>
-      new Promise<number>((resolve, reject) => {
-        const look = () => {
-          if (!text.endsWith(words)) return
-          arrivals.delete(look)
-          resolve(performance.now())
-        }
-        arrivals.add(look)
-        void over.then(() => reject(new Error(`the stream ended before ${JSON.stringify(words)}`)))
-        look()
-      }),
-  }
 }
 
 function signOut({ port, fields }: Measured): Promise<number> {

@@ -1,10 +1,11 @@
+import assert from 'node:assert/strict'
 import type { TestContext } from 'node:test'
 import { eventually } from '../flow/deadline.ts'
 import { createBrowser } from '../kit/browser.ts'
 import type { ConfigData } from '../kit/cloakroom-config.ts'
 import { type Replica, startReplica, writeReplicaConfig } from '../kit/replica.ts'
 import { type RotatingProvider, startRotatingProvider } from '../kit/rotating-provider.ts'
-import { openFiles } from './process-readings.ts'
+import { inMb, openFiles } from './process-readings.ts'
 
 const COLLECT_ON_SIGNAL = new URL('collect-on-signal.ts', import.meta.url).href
 
@@ -17,6 +18,9 @@ export type Inside = {
   /** Timers and handles that keep the process alive, by kind. */
   readonly kinds: Readonly<Record<string, number>>
 }
+
+/** How much of the system a process holds. */
+export type Standing = Inside & { readonly files: number }
 
 /** A Cloakroom in a process of its own, with somebody signed in. */
 export type Measured = {
@@ -31,7 +35,9 @@ export type Measured = {
   /** Collects all garbage, then tells what is left. */
   inside(): Promise<Inside>
   /** Waits until no more files are open than `base`; resolves with the number. */
-  filesBackTo(base: number, withinMs?: number): Promise<number>
+  filesBackTo(base: number): Promise<number>
+  /** Open files and what is left in memory, now. */
+  standing(): Promise<Standing>
   /** Gauges of `/metrics` that count what is under way and are not 0. */
   busyGauges(): Promise<string[]>
   /** Log lines of errors nobody answered for. */
@@ -70,12 +76,14 @@ export async function startMeasured(
     fields: await signIn(),
     signInAgain: signIn,
     inside: () => insideOf(replica),
-    filesBackTo: (base, withinMs = 15_000) => filesBackTo(replica.pid, base, withinMs),
+    filesBackTo: (base) => filesBackTo(replica.pid, base),
+    standing: async () => ({ files: openFiles(replica.pid), ...(await insideOf(replica)) }),
     busyGauges: () => busyGauges(replica.adminUrl),
     unexpected: () => [...replica.stdout, ...replica.stderr].filter((line) => /unexpected error/.test(line)),
   }
 }
 
+/** Collects all garbage, then tells what is left. */
 async function insideOf({ stderr, signal }: Replica): Promise<Inside> {
   const seen = stderr.length
   signal('SIGUSR2')
@@ -85,18 +93,20 @@ async function insideOf({ stderr, signal }: Replica): Promise<Inside> {
   return (JSON.parse(line) as { inside: Inside }).inside
 }
 
-async function filesBackTo(pid: number, base: number, withinMs: number): Promise<number> {
+/** Idle connections to upstreams go by themselves. */
+const IDLE_GO_WITHIN_MS = 15_000
+
+async function filesBackTo(pid: number, base: number): Promise<number> {
   let files = Number.NaN
-  await eventually(
-    `open files back to ${base}`,
-    () => {
-      files = openFiles(pid)
-      return files <= base
+  const isBack = () => {
+    files = openFiles(pid)
+    return files <= base
+  }
+  await eventually(`open files back to ${base}`, isBack, { withinMs: IDLE_GO_WITHIN_MS }).catch(
+    (error: Error) => {
+      throw new Error(`${error.message}; still ${files}`)
     },
-    { withinMs },
-  ).catch((error: Error) => {
-    throw new Error(`${error.message}; still ${files}`)
-  })
+  )
   return files
 }
 
@@ -108,4 +118,19 @@ async function busyGauges(adminUrl: string): Promise<string[]> {
     const [, name, value] = counts.exec(line) ?? []
     return gauges.includes(name) && Number(value) !== 0
   })
+}
+
+/** Bytes of heap and of buffers that compiled code and full caches may add to it. */
+const MOST_GROWTH = 6_000_000
+
+/** Checks that a process holds no more than before, and that nothing went unanswered; resolves with the figures. */
+export async function assertBackAt(before: Standing, measured: Measured): Promise<string> {
+  await measured.filesBackTo(before.files)
+  const after = await measured.standing()
+  const grown = after.heapUsed + after.external - before.heapUsed - before.external
+  assert.ok(grown < MOST_GROWTH, `heap and buffers grew by ${inMb(grown)}`)
+  assert.deepEqual(measured.unexpected(), [])
+  assert.deepEqual(await measured.busyGauges(), [])
+  const change = (what: 'heapUsed' | 'external' | 'rss') => `${inMb(before[what])} → ${inMb(after[what])}`
+  return `files ${before.files} → ${after.files}; heap ${change('heapUsed')}, external ${change('external')}, RSS ${change('rss')}`
 }

@@ -67,7 +67,11 @@ export type Proxy = { port: number; upstreams: Upstreams; outcomes: string[]; se
 /** With what token the requests of a proxy go out, and who is asked when it is refused. */
 export type SentToken = Pick<OutboundRequest, 'accessToken' | 'onRejectedToken'>
 
-const IDLE_DEPS: UpstreamsDeps = { now: () => performance.now(), observeBreaker: () => undefined }
+const IDLE_DEPS: UpstreamsDeps = {
+  now: () => performance.now(),
+  observeBreaker: () => undefined,
+  watch: () => () => undefined,
+}
 
 /** A server whose every request goes to one upstream by the real rules; outcomes are `sent` or an error code. */
 export async function proxyTo(

@@ -21,8 +21,9 @@ function observed() {
   return { clock, changes, deps }
 }
 
-async function get(t: TestContext, proxy: { port: number }): Promise<string> {
-  const client = rawClient(t, proxy.port, GET.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n'))
+async function get(t: TestContext, proxy: { port: number }, target = '/'): Promise<string> {
+  const bytes = `GET ${target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`
+  const client = rawClient(t, proxy.port, bytes)
   return (await client.closed).text
 }
 
@@ -58,7 +59,7 @@ test('an upstream that refuses connections is left alone, and one probe finds it
   clock.ms = 1_500
   const probe = get(t, proxy)
   const socket = await asked.promise
-  assert.match(await get(t, proxy), /\r\nretry-after: 1\r\n[\s\S]*upstream_unreachable$/)
+  assert.match(await get(t, proxy), /\r\nretry-after: 2\r\n[\s\S]*upstream_unreachable$/)
   assert.equal(connections, 1)
   socket.write(OK)
   assert.match(await probe, /ok$/)
@@ -160,4 +161,49 @@ test('no body is asked for while the upstream is left alone', async (t) => {
   )
   const text = await client.until(ends('upstream_unreachable'))
   assert.doesNotMatch(text, /100 Continue/)
+})
+
+for (const [what, attack] of [
+  ['is slow', () => undefined],
+  ['cuts its connections', (socket: Socket) => socket.resetAndDestroy()],
+] as const) {
+  test(`one endpoint that ${what} takes the upstream away from nobody`, async (t) => {
+    const upstream = await rawUpstream(t, (socket, received) => {
+      if (received.includes('/attack')) attack(socket)
+      else socket.write(OK)
+    })
+    const { clock, changes, deps } = observed()
+    const parts = { upstream: upstream.origin, breaker: BREAKER, timeout: QUICK }
+    const proxy = await proxyTo(t, parts, {}, deps)
+    assert.match(await get(t, proxy, '/ok'), /ok$/)
+    for (let round = 0; round < 3; round++) {
+      const burst = Array.from({ length: 10 }, () => get(t, proxy, '/attack'))
+      const others = Array.from({ length: 3 }, () => get(t, proxy, '/ok'))
+      for (const text of await Promise.all(others)) assert.match(text, /ok$/)
+      await Promise.all(burst)
+      clock.ms += 1_000
+    }
+    assert.deepEqual(changes, [])
+  })
+}
+
+test('a probe that gets no answer stands in the way no longer than the pause', async (t) => {
+  let isHanging = false
+  const upstream = await rawUpstream(t, (socket, received) => {
+    if (!isHanging) socket.resetAndDestroy()
+    else if (received.includes('/ok')) socket.write(OK)
+  })
+  const { clock, changes, deps } = observed()
+  const breaker = { failures: 1, pauseMs: 1_000 }
+  const proxy = await proxyTo(t, { upstream: upstream.origin, breaker }, {}, deps)
+  await get(t, proxy)
+  assert.equal(changes.length, 1)
+  isHanging = true
+  clock.ms = 1_000
+  rawClient(t, proxy.port, GET)
+  while (upstream.received.length < 2) await new Promise(setImmediate)
+  assert.match(await get(t, proxy, '/ok'), /upstream_unreachable$/)
+  clock.ms = 2_000
+  assert.match(await get(t, proxy, '/ok'), /ok$/)
+  assert.equal(changes.length, 2)
 })

@@ -78,6 +78,72 @@ test('a repeatable request survives an idle connection that died, once', async (
   assert.deepEqual(requestLines(upstream.received), ['GET /1', 'GET /2', 'GET /2'])
 })
 
+/** Connections that answered `/first`, and are cut when anything more arrives. */
+async function deadConnections(t: TestContext, count: number) {
+  const waiting: Socket[] = []
+  const upstream = await rawUpstream(t, (socket, received, connection) => {
+    if (connection >= count) socket.write(OK)
+    else if (received.split('\r\n\r\n').length > 2) socket.resetAndDestroy()
+    // Answered together, so that each request needs a connection of its own.
+    else if (waiting.push(socket) === count) for (const each of waiting) each.write(OK)
+  })
+  const proxy = await proxyTo(t, { upstream: upstream.origin })
+  const first = Array.from({ length: count }, () =>
+    rawClient(t, proxy.port, 'GET /first HTTP/1.1\r\nHost: a\r\n\r\n').until(ends('ok')),
+  )
+  await Promise.all(first)
+  return { upstream, proxy }
+}
+
+test('the second try goes to a new connection: others may be as dead as the first', async (t) => {
+  const { upstream, proxy } = await deadConnections(t, 3)
+  const client = rawClient(t, proxy.port, 'GET /2 HTTP/1.1\r\nHost: a\r\n\r\n')
+  await client.until(ends('ok'))
+  assert.deepEqual(requestLines(upstream.received).slice(-2), ['GET /first', 'GET /2'])
+  assert.equal(upstream.received.length, 4)
+  assert.equal(requestLines(upstream.received).filter((line) => line === 'GET /2').length, 2)
+})
+
+test('the connection of a second try ends with it, also when the upstreams close meanwhile', async (t) => {
+  const seen = Promise.withResolvers<Socket>()
+  const upstream = await rawUpstream(t, (socket, received, connection) => {
+    if (connection === 1) seen.resolve(socket)
+    else if (received.includes('/2')) socket.resetAndDestroy()
+    else socket.write(OK)
+  })
+  const proxy = await proxyTo(t, { upstream: upstream.origin })
+  const client = rawClient(t, proxy.port, 'GET /1 HTTP/1.1\r\nHost: a\r\n\r\n')
+  await client.until(ends('ok'))
+  client.socket.write('GET /2 HTTP/1.1\r\nHost: a\r\n\r\n')
+  const socket = await seen.promise
+  let isClosed = false
+  const closed = proxy.upstreams.close().then(() => {
+    isClosed = true
+  })
+  await new Promise(setImmediate)
+  assert.equal(isClosed, false)
+  socket.write(OK)
+  await client.until((text) => text.split('HTTP/1.1 200').length === 3 && text.endsWith('ok'))
+  await Promise.all([closed, upstream.closed[1]])
+})
+
+test('a second try that hangs ends when the upstreams are destroyed', async (t) => {
+  const seen = Promise.withResolvers<Socket>()
+  const upstream = await rawUpstream(t, (socket, received, connection) => {
+    if (connection === 1) seen.resolve(socket)
+    else if (received.includes('/2')) socket.resetAndDestroy()
+    else socket.write(OK)
+  })
+  const proxy = await proxyTo(t, { upstream: upstream.origin })
+  const client = rawClient(t, proxy.port, 'GET /1 HTTP/1.1\r\nHost: a\r\n\r\n')
+  await client.until(ends('ok'))
+  client.socket.write('GET /2 HTTP/1.1\r\nHost: a\r\n\r\n')
+  await seen.promise
+  await proxy.upstreams.destroy()
+  await client.until(ends('upstream_unreachable'))
+  await upstream.closed[1]
+})
+
 for (const [what, answer] of [
   ['half a head', 'HTTP/1.1 200 OK\r\nContent-Le'],
   ['an interim answer', 'HTTP/1.1 103 Early Hints\r\n\r\n'],
