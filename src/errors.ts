@@ -34,13 +34,13 @@ export type StepUp = {
 export type BffErrorOptions = {
   cause?: unknown
   /** Seconds a client should wait before it tries again (RFC 9110 §10.2.3). */
-  retryAfterSeconds?: number
+  retryAfterSeconds?: number | undefined
   /** Members added to the problem+json body, such as `reason`. Seen by the browser. */
-  details?: Readonly<Record<string, string | number>>
+  details?: Readonly<Record<string, string | number>> | undefined
   /** Kept on our side; the browser gets an opaque handle for it. */
-  stepUp?: StepUp
+  stepUp?: StepUp | undefined
   /** Headers added to the answer, such as `Allow`. */
-  headers?: Readonly<Record<string, string>>
+  headers?: Readonly<Record<string, string>> | undefined
 }
 
 /** A request that Cloakroom itself refuses; `http/problem.ts` turns it into an RFC 9457 answer. */

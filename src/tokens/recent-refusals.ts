@@ -26,7 +26,7 @@ export function createRecentRefusals(now: () => number): RecentRefusals {
     throwIfRecent(key) {
       const refusal = refusals.get(key)
       if (!refusal) return
-      if (now() < refusal.until) throw refusal.error
+      if (now() < refusal.until) throw withTimeLeft(refusal.error, refusal.until - now())
       refusals.delete(key)
     },
     remember(key, error) {
@@ -37,6 +37,14 @@ export function createRecentRefusals(now: () => number): RecentRefusals {
       refusals.set(key, { until: now() + seconds * 1000, error })
     },
   }
+}
+
+/** The same refusal, with the pause that is left of the one it asked for. */
+function withTimeLeft(error: BffError, leftMs: number): BffError {
+  if (error.retryAfterSeconds === undefined) return error
+  const { code, message, cause, details, headers, stepUp } = error
+  const retryAfterSeconds = Math.max(1, Math.ceil(leftMs / 1000))
+  return new BffError(code, message, { cause, retryAfterSeconds, details, headers, stepUp })
 }
 
 /** A Map keeps the order of insertion. */

@@ -35,6 +35,13 @@ test('a refusal is remembered for as long as it says, at most an hour, or for 5 
   }
 })
 
+test('a refusal that asked for a pause tells what is left of it', () => {
+  const { refusals, pass } = setUp()
+  refusals.remember('a', refused(300))
+  pass(290.5)
+  assert.throws(() => refusals.throwIfRecent('a'), { code: 'provider_unavailable', retryAfterSeconds: 10 })
+})
+
 test('what the provider did not say is not remembered', () => {
   const { refusals, isRemembered } = setUp()
   refusals.remember('a', new BffError('store_unavailable', 'no'))
