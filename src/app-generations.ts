@@ -23,7 +23,7 @@ export function createGenerations<G extends Generation>(first: G) {
 
   function count(serving: Serving, connection: ServerResponse | Socket): void {
     serving.underWay += 1
-    connection.once('close', () => {
+    connection.on('close', () => {
       serving.underWay -= 1
       if (serving.underWay === 0 && retired.has(serving)) release(serving)
     })

@@ -63,9 +63,10 @@ export function createPublicServer(deps: PublicServerDeps): Server {
   // Node would leave out what is over a limit of its own, and nobody could tell; the front counts them.
   server.maxHeadersCount = 0
 
-  function serve(req: IncomingMessage, res: ServerResponse): void {
-    inTurn(req, res, () => front().admit(req, res) && request(req, res))
+  function serveNow(req: IncomingMessage, res: ServerResponse): void {
+    if (front().admit(req, res)) request(req, res)
   }
+  const serve = (req: IncomingMessage, res: ServerResponse) => inTurn(req, res, serveNow)
   server.on('request', serve)
   // RFC 9110 §10.1.1: a body is asked for only after every check has passed, by whoever reads it.
   server.on('checkContinue', serve)

@@ -19,14 +19,16 @@ type Answer = ServerResponse & {
   readonly _last?: boolean
 }
 
+type Serve = (req: IncomingMessage, res: ServerResponse) => void
+
 /**
  * Calls `serve` when a request's turn has come: at once, or after the answer to the one before it on its connection.
  * Node hands out at once all requests that arrive in one packet; RFC 9112 §9.3.2 lets nobody work on an unsafe one and
  * its neighbour at the same time, and one connection must not open many towards an upstream. Never calls it behind an
  * answer that ends the connection: nobody would send that request's own. A connection on which too many wait is cut.
  */
-export function inTurn({ socket }: IncomingMessage, res: ServerResponse, serve: () => void): void {
-  const connection: Connection = socket
+export function inTurn(req: IncomingMessage, res: ServerResponse, serve: Serve): void {
+  const connection: Connection = req.socket
   const before = connection[NEWEST]
   const isLast = connection.writableEnded || before?._last === true
   if (isLast || before) countWaiting(connection, 1)
@@ -34,12 +36,12 @@ export function inTurn({ socket }: IncomingMessage, res: ServerResponse, serve: 
   connection[NEWEST] = res
   res.on('finish', forget)
   if (!before) {
-    serve()
+    serve(req, res)
     return
   }
   before.once('finish', () => {
     countWaiting(connection, -1)
-    if (before._last !== true && !connection.destroyed) serve()
+    if (before._last !== true && !connection.destroyed) serve(req, res)
   })
 }
 

@@ -25,6 +25,9 @@ export class Exchange {
   readonly #resolve: () => void
   readonly #reject: (error: BffError) => void
   readonly response: ClientResponse
+  /** For `session-streams`: where and since when it is noted. */
+  place = -1
+  round = 0
   /** Bytes of the request's body; undefined when it is chunked. */
   #length: number | undefined
   #pass: BreakerPass | undefined
@@ -75,8 +78,8 @@ export class Exchange {
   /** The gate lets it through; its body is asked for only now, because it may have waited. */
   go(pass: BreakerPass): void {
     this.#pass = pass
-    const wanted = { length: this.#length, passed: this.#pool.bodyPassed }
-    if (this.#length !== 0) ({ body: this.#body, copy: this.#copy } = openBody(this, wanted))
+    if (this.#length !== 0)
+      ({ body: this.#body, copy: this.#copy } = openBody(this, this.#length, this.#pool.bodyPassed))
     this.#send(this.#body)
   }
 
@@ -150,8 +153,10 @@ export class Exchange {
     else if (control && control === this.#discarded) return
     else if (this.#held) this.#held.error = error
     else if (this.response.isEnded) this.#finish()
-    else if (this.response.isStarted) this.#truncate(error)
-    else if (this.#mayRetry(error)) {
+    else if (this.response.isStarted) {
+      this.response.cut()
+      this.#finish(this.#pool.failure(error))
+    } else if (this.#mayRetry(error)) {
       this.#isRetried = true
       this.#send(null)
     } else {
@@ -205,11 +210,6 @@ export class Exchange {
   refuse(error: BffError): void {
     this.#closeUnlessRead()
     this.#finish(error)
-  }
-
-  #truncate(error: Error): void {
-    this.response.cut()
-    this.#finish(this.#pool.failure(error))
   }
 
   /** What the client still sends of this request must not be taken for its next one: the connection ends with the answer. */

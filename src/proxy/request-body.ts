@@ -22,16 +22,14 @@ type WithBody = {
   readonly outbound: OutboundRequest
 }
 
-/** Length in bytes, undefined when it is chunked; and who is told of each piece. */
-type WantedBody = { readonly length: number | undefined; readonly passed: (bytes: number) => void }
-
 /**
  * Asks for the body of a request, with a copy of it if it may have to be sent again with another token, and announces
- * its length to the upstream.
+ * its `length` to the upstream; undefined = it is chunked. `passed` is told of each piece, and its bytes.
  */
 export function openBody(
   { req, res, outbound }: WithBody,
-  { length, passed }: WantedBody,
+  length: number | undefined,
+  passed: (bytes: number) => void,
 ): { body: Readable; copy: BodyCopy | undefined } {
   const { route, headers, accessToken, onRejectedToken } = outbound
   if (length !== undefined) headers.push('content-length', String(length))

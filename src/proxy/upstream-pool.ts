@@ -5,6 +5,7 @@ import type { TLSSocket } from 'node:tls'
 import { buildConnector, Client, type Dispatcher, Pool } from 'undici'
 import type { RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
+import { endOldConnections } from './connection-age.ts'
 import type { Dispatch } from './dispatch.ts'
 import type { Exchange } from './exchange.ts'
 import { createHttp2Streams, http2RequestFields } from './http2-exchange.ts'
@@ -17,7 +18,7 @@ import { createPlaces } from './upstream-places.ts'
 export type UpstreamPoolDeps = {
   /** Any clock in ms. */
   readonly now: () => number
-  /** Told when the upstream begins to be left alone, and when that ends. */
+  /** Told at the beginning and the end of being left alone. */
   readonly observe: (isOpen: boolean) => void
   readonly streams: SessionStreams
   readonly bodyPassed: (bytes: number) => void
@@ -46,26 +47,28 @@ const MAX_HEAD_BYTES = 65_536
 /** Opens the connections of the routes that share this one's upstream; undici's door. */
 export function createUpstreamPool(route: RouteConfig, deps: UpstreamPoolDeps): UpstreamPool {
   const { upstream, breaker, connections, http2, timeout } = route
-  const { now, observe } = deps
+  const { now, observe, connectionTtlMs: ttlMs = CONNECTION_TTL_MS } = deps
   const limit = connections === undefined ? undefined : connections * (http2 ? HTTP2_STREAMS : 1)
   const gate = createGate(
     createBreaker({ ...breaker, now, observe }),
     limit === undefined ? undefined : createPlaces(limit),
   )
   const streams = http2 ? createHttp2Streams() : undefined
-  const { connect, isConnecting, isBreaking } = createConnect(route, deps.lookup)
+  const { connect, newest, isConnecting, isBreaking } = createConnect(route, deps.lookup)
   const lone = createLoneConnections(upstream, { connect, allowH2: false, maxHeaderSize: MAX_HEAD_BYTES })
   const dispatcher = new Pool(upstream, {
     connect,
     allowH2: http2,
     ...priorKnowledge(route),
     h2Options: { maxConcurrentStreams: HTTP2_STREAMS },
-    clientTtl: deps.connectionTtlMs ?? CONNECTION_TTL_MS,
+    // Of few connections it may ask the age before each request; of many that costs more than the request.
+    ...(http2 ? { clientTtl: ttlMs } : {}),
     // Over HTTP/2 it is not what its name says, but how many requests wait for a connection together.
     pipelining: http2 ? HTTP2_STREAMS : 1,
     maxHeaderSize: MAX_HEAD_BYTES,
     ...(connections === undefined ? {} : { connections }),
   })
+  if (!http2) endOldConnections(dispatcher, { newest, ttlMs })
 
   function start(exchange: Exchange, body: Readable | Buffer | null, isSecondTry: boolean): void {
     const { req, outbound } = exchange
@@ -129,7 +132,10 @@ function priorKnowledge({ upstream, http2 }: RouteConfig): { useH2c?: boolean } 
 function createConnect(route: RouteConfig, lookup: LookupFunction | undefined) {
   const connector = createConnector(route, refusingLinkLocal(lookup ?? (systemLookup as LookupFunction)))
   const { tls, http2 } = route
-  const state = { isConnecting: false, isBreaking: false }
+  const state: { newest?: Socket; isConnecting: boolean; isBreaking: boolean } = {
+    isConnecting: false,
+    isBreaking: false,
+  }
 
   function handOver(socket: Socket, callback: buildConnector.Callback): void {
     if (http2 && (socket as TLSSocket).alpnProtocol !== 'h2') {
@@ -139,6 +145,7 @@ function createConnect(route: RouteConfig, lookup: LookupFunction | undefined) {
     }
     // Around undici's own listener, which takes a reset for the end of a body that has no other.
     socket.on('error', () => (state.isBreaking = true))
+    state.newest = socket
     state.isConnecting = true
     try {
       callback(null, socket)
@@ -156,10 +163,15 @@ function createConnect(route: RouteConfig, lookup: LookupFunction | undefined) {
       else callback(...outcome)
     })
   }
-  return { connect, isConnecting: () => state.isConnecting, isBreaking: () => state.isBreaking }
+  return {
+    connect,
+    newest: () => state.newest!,
+    isConnecting: () => state.isConnecting,
+    isBreaking: () => state.isBreaking,
+  }
 }
 
-type ResponseParser = { onHeadersComplete(status: number, ...rest: unknown[]): number }
+type ResponseParser = { onHeadersComplete(status: number, isUpgrade: boolean, isKept: boolean): number }
 
 /**
  * RFC 9110 §15.2.1: `100 Continue` to a request that did not ask for it is passed over. undici has no setting for that
@@ -169,8 +181,9 @@ function allowContinue(socket: Socket): void {
   const key = Object.getOwnPropertySymbols(socket).find(({ description }) => description === 'parser')
   const parser = key && (socket as unknown as Record<symbol, ResponseParser | null>)[key]
   if (!parser) return
-  const onHeadersComplete = parser.onHeadersComplete.bind(parser)
-  parser.onHeadersComplete = (status, ...rest) => onHeadersComplete(status === 100 ? 102 : status, ...rest)
+  const { onHeadersComplete } = parser
+  parser.onHeadersComplete = (status, isUpgrade, isKept) =>
+    onHeadersComplete.call(parser, status === 100 ? 102 : status, isUpgrade, isKept)
 }
 
 /** Built again when the key's file changed. */
