@@ -13,6 +13,7 @@ import { createMessageCheck } from './http/message-checks.ts'
 import { ownAnswerHeaders } from './http/own-headers.ts'
 import { problemAnswer } from './http/problem.ts'
 import { createRateLimits } from './http/rate-limit.ts'
+import { endWithAnswer } from './http/raw-answer.ts'
 import { createRequestLog } from './http/request-log.ts'
 import { createSameOriginGuard, isTopLevelNavigation, type RequireSameOrigin } from './http/same-origin.ts'
 import { createLoginAttempts, LOGIN_LIFETIME_MS } from './oidc/login.ts'
@@ -83,9 +84,10 @@ export function composePublic(rooms: Rooms) {
     allowedOrigins,
     webSocketsPerSession: config.limits.webSocketsPerSession,
     live: rooms.tunnels,
-    problemFor(error) {
+    refuse(socket, error) {
       const answer = problemAnswer(error, { loginUrl: loginUrlFor(basePath) })
-      return { ...answer, headers: { ...ownHeaders, ...answer.headers } }
+      endWithAnswer(socket, { ...answer, headers: { ...ownHeaders, ...answer.headers } })
+      return answer.status
     },
     observe: (route, status) => metrics.request(route, 'UPGRADE', status, 0),
   })
@@ -118,7 +120,8 @@ function lookAside({ socket, headers }: IncomingMessage): [IncomingMessage, Serv
 function tellOfBreakers({ log, metrics }: Rooms) {
   return (upstream: string, isOpen: boolean) => {
     metrics.upstreamBreaker(upstream, isOpen)
-    log.warn({ upstream }, isOpen ? 'upstream does not answer and is left alone' : 'upstream answers again')
+    if (isOpen) log.warn({ upstream }, 'the upstream does not answer and is left alone')
+    else log.info({ upstream }, 'the upstream answers again')
   }
 }
 

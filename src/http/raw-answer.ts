@@ -17,6 +17,7 @@ const LINGER_MS = 1_000
  * has no body.
  */
 export function endWithAnswer(socket: Socket, answer: RawAnswer, { withBody = true } = {}): void {
+  if (socket.destroyed) return
   socket.on('error', () => socket.destroy())
   socket.on('data', () => undefined)
   socket.once('end', () => socket.destroy())

@@ -1,4 +1,4 @@
-import { type IncomingMessage, STATUS_CODES } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import type { LookupFunction, Socket } from 'node:net'
 import type { RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
@@ -11,13 +11,6 @@ import { watchSession } from './session-watch.ts'
 import { createUpgradeDoor, type Handshake, type UpgradingClient } from './upgrade-door.ts'
 import { requireHandshake } from './websocket-handshake.ts'
 
-/** An answer of Cloakroom's own, ready for a raw socket. */
-export type RawProblem = {
-  readonly status: number
-  readonly headers: Readonly<Record<string, string>>
-  readonly body: string
-}
-
 export type TunnelDeps = {
   /** Throws path_rejected, method_not_allowed. */
   readonly match: MatchRoute
@@ -29,7 +22,8 @@ export type TunnelDeps = {
   readonly accessToken: AccessTokenSource
   readonly clientAddress: (req: IncomingMessage) => string
   readonly requestId: (req: IncomingMessage) => string
-  readonly problemFor: (error: unknown) => RawProblem
+  /** Answers with the problem, and ends the connection: no second request is ever read from it. Returns the status. */
+  readonly refuse: (socket: Socket, error: unknown) => number
   readonly site: Site
   /** How names of upstreams are resolved; as the system does unless given. */
   readonly lookup?: LookupFunction
@@ -107,9 +101,7 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     socket.on('error', () => socket.destroy())
     let route = 'none'
     function refuse(error: unknown): void {
-      const problem = deps.problemFor(error)
-      deps.observe?.(route, problem.status)
-      answer(socket, problem)
+      deps.observe?.(route, deps.refuse(socket, error))
     }
     try {
       const handshake = await planHandshake(req)
@@ -148,13 +140,4 @@ function watch(
   end: () => void,
 ): (() => void) | undefined {
   return peekSession && now && watchSession({ peek: () => peekSession(req), now, end })
-}
-
-/** Writes an answer on a socket that HTTP has left, and closes it: no second request is ever read from it. */
-function answer(socket: Socket, { status, headers, body }: RawProblem): void {
-  if (socket.destroyed) return
-  const fields = { ...headers, 'content-length': String(Buffer.byteLength(body)), connection: 'close' }
-  const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`)
-  socket.once('finish', () => socket.destroy())
-  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${lines.join('')}\r\n${body}`)
 }

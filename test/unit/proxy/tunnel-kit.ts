@@ -4,6 +4,7 @@ import type { TestContext } from 'node:test'
 import { WebSocket, WebSocketServer } from 'ws'
 import type { RouteConfig } from '../../../src/config/config.ts'
 import { BffError } from '../../../src/errors.ts'
+import { endWithAnswer } from '../../../src/http/raw-answer.ts'
 import { compileRoutes } from '../../../src/proxy/route-table.ts'
 import { createTunnel, type Tunnel, type TunnelDeps } from '../../../src/proxy/tunnel.ts'
 import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
@@ -38,11 +39,12 @@ export async function tunnelTo(
     accessToken: async (_, resource) => ({ value: `token-for-${resource}`, expiresAt: 0 }),
     clientAddress: () => '127.0.0.1',
     requestId: () => 'r-1',
-    problemFor: (error) => ({
-      status: 400,
-      headers: error instanceof BffError ? { 'cloakroom-error': error.code, ...error.headers } : {},
-      body: error instanceof BffError ? error.code : `unexpected ${error}`,
-    }),
+    refuse(socket, error) {
+      const headers = error instanceof BffError ? { 'cloakroom-error': error.code, ...error.headers } : {}
+      const body = error instanceof BffError ? error.code : `unexpected ${error}`
+      endWithAnswer(socket, { status: 400, headers, body })
+      return 400
+    },
     site,
     allowedOrigins: ['http://friend.test'],
     observe: (_, status) => statuses.push(status),
