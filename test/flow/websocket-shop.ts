@@ -22,7 +22,9 @@ export async function startChatUpstream(t: Scope, { perMessageDeflate = false } 
   const server = createServer((_, res) => {
     res.writeHead(200, { 'content-type': 'text/event-stream' }).write('data: hello\n\n')
   })
-  const upgrades = new WebSocketServer({ server, perMessageDeflate, maxPayload: 2 ** 28 })
+  // ws resets who sends pings faster than it writes pongs, 60 at most; an echo of many frames needs every one.
+  const limits = { maxPayload: 2 ** 28, maxPendingAutoPongs: 0 }
+  const upgrades = new WebSocketServer({ server, perMessageDeflate, ...limits })
   upgrades.on('connection', (socket, req) => {
     handshakes.push(req)
     sockets.push(socket)
