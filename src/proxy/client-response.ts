@@ -11,6 +11,15 @@ export type ResponseHead = {
   readonly parsed: ParsedHeaders
 }
 
+/** Adds the fields that earlier middleware set and that join the upstream's own instead of giving way to them. */
+export function keepOurs(res: ServerResponse, fields: string[]): void {
+  for (const name of ['vary', 'set-cookie']) {
+    const value = res.getHeader(name)
+    if (value === undefined) continue
+    for (const one of Array.isArray(value) ? value : [String(value)]) fields.push(name, one)
+  }
+}
+
 /** What makes the head of a final response one that cannot be passed on; undefined when nothing does. */
 export function defectOf(status: number, parsed: ParsedHeaders): string | undefined {
   if (status > 599) return 'status code out of range'

@@ -1,11 +1,10 @@
-import type { ServerResponse } from 'node:http'
 import type { RouteConfig } from '../config/config.ts'
 import type { UserClaims } from '../session/bff-session.ts'
 import { type IsOwnCookie, setsOwnCookie, withoutOwnCookies } from './cookies.ts'
 import { type FieldNames, fieldNames, foldFieldName } from './field-names.ts'
 import { type CompiledTemplate, compileTemplate } from './header-templates.ts'
 import { compileLocation, type MapLocation } from './location.ts'
-import { OUR_VIA, requireNoLoop } from './via.ts'
+import { compileVia, type Via } from './via.ts'
 
 /** What the rules need to know beside the route. */
 export type Site = {
@@ -23,6 +22,7 @@ export type HeaderRules = {
   readonly publicScheme: string
   /** The part of `Forwarded` that follows the client's address (RFC 7239 §4). */
   readonly forwardedSuffix: string
+  readonly via: Via
   readonly mapLocation: MapLocation
 }
 
@@ -102,6 +102,7 @@ export function compileHeaderRules(route: RouteConfig, site: Site): HeaderRules 
     publicHost: host,
     publicScheme,
     forwardedSuffix: `;host="${host}";proto=${publicScheme}`,
+    via: compileVia(site.publicUrl),
     mapLocation: compileLocation(route, site.publicUrl),
   }
 }
@@ -139,7 +140,7 @@ export function requestHeaders(rules: HeaderRules, raw: readonly string[], ours:
       if (cookieAt === undefined) cookieAt = fields.push(name, cookie) - 1
       else fields[cookieAt] += `; ${cookie}`
     } else if (taken === 'via') {
-      requireNoLoop(value)
+      rules.via.requireNoLoop(value)
       fields.push(name, value)
     }
   }
@@ -197,15 +198,6 @@ function addReviewed(
   }
 }
 
-/** Adds the fields that earlier middleware set and that join the upstream's own instead of giving way to them. */
-export function keepOurs(res: ServerResponse, fields: string[]): void {
-  for (const name of ['vary', 'set-cookie']) {
-    const value = res.getHeader(name)
-    if (value === undefined) continue
-    for (const one of Array.isArray(value) ? value : [String(value)]) fields.push(name, one)
-  }
-}
-
 /** Removes the fields that `Connection` names; they were meant for this hop only. Returns their names. */
 function removeNamed(fields: string[], connection: string): ReadonlySet<string> {
   if (connection === '' || connection === ',keep-alive' || connection === ',close') return NONE
@@ -238,7 +230,7 @@ function addOurs(fields: string[], rules: HeaderRules, ours: OurRequestFields): 
     'forwarded',
     `for=${node}${rules.forwardedSuffix}`,
     'via',
-    OUR_VIA,
+    rules.via.element,
     'x-request-id',
     ours.requestId,
   )

@@ -93,7 +93,7 @@ function wrongRequest(world: World, rule: RequestRule, request: SeenRequest): st
       'x-forwarded-proto': 'https',
       'x-forwarded-host': 'app.example.test',
       forwarded: `for=${node};host="app.example.test";proto=https`,
-      via: /(^|, )1\.1 cloakroom$/,
+      via: /(^|, )1\.1 cloakroom-5b8c7308$/,
       'x-request-id': /^[0-9a-f-]{36}$/,
       connection: /^(keep-alive|close|upgrade)$/i,
       ...rule.fields,

@@ -111,7 +111,7 @@ describe('to the upstream', () => {
       'forwarded',
       'for=203.0.113.7;host="app.example.com";proto=https',
       'via',
-      '1.1 cloakroom',
+      '1.1 cloakroom-69baddde',
       'x-request-id',
       'r-1',
     ])
@@ -146,20 +146,27 @@ describe('to the upstream', () => {
     assert.deepEqual(valuesOf(fields, 'authorization'), ['Bearer at-1'])
     assert.deepEqual(valuesOf(fields, 'x-forwarded-for'), ['203.0.113.7'])
     assert.deepEqual(valuesOf(fields, 'x-request-id'), ['r-1'])
-    assert.deepEqual(valuesOf(fields, 'via'), ['1.1 cloakroom'])
+    assert.deepEqual(valuesOf(fields, 'via'), ['1.1 cloakroom-69baddde'])
   })
 
-  test('proxies before us stay in Via, and we come last', () => {
-    const fields = toUpstream(['Via', '1.0 fred, 1.1 nginx (cloakroom)', 'X-A', '1', 'via', '2 mycloakroom'])
-    const expected = ['1.0 fred, 1.1 nginx (cloakroom)', '2 mycloakroom', '1.1 cloakroom']
+  test('proxies before us, another Cloakroom too, stay in Via, and we come last', () => {
+    const fields = toUpstream([
+      'Via',
+      '1.0 fred, 1.1 nginx (cloakroom)',
+      'X-A',
+      '1',
+      'via',
+      '2 cloakroom-12345678',
+    ])
+    const expected = ['1.0 fred, 1.1 nginx (cloakroom)', '2 cloakroom-12345678', '1.1 cloakroom-69baddde']
     assert.deepEqual(valuesOf(fields, 'via'), expected)
   })
 
   for (const via of [
-    '1.1 cloakroom',
-    '1.1 nginx, 1.1 cloakroom',
-    '1.1  Cloakroom (x), 1.1 nginx',
-    'HTTP/1.1\tcloakroom',
+    '1.1 cloakroom-69baddde',
+    '1.1 nginx, 1.1 cloakroom-69baddde',
+    '1.1  Cloakroom-69BADDDE (x), 1.1 nginx',
+    'HTTP/1.1\tcloakroom-69baddde',
   ]) {
     test(`a request that has been here before is refused: ${JSON.stringify(via)}`, () => {
       assert.throws(() => toUpstream(['X-A', '1', 'vIA', via]), { code: 'upstream_unreachable' })
