@@ -53,12 +53,14 @@ export function composePublic(rooms: Rooms) {
   const upstreams = createUpstreams(config.routes, {
     now: () => performance.now(),
     observeBreaker: tellOfBreakers(rooms),
+    // A body has the time of a head before its pace is looked at.
+    bodyPace: { bytesPerSecond: config.limits.bodyRate, graceMs: config.limits.headerTimeoutMs },
     watch: (req, end) => watchSession({ peek: () => sessions.peek(...lookAside(req)), now: rooms.now, end }),
   })
   const stepUps = createStepUps({ ...sealedLogins(rooms), loginPath: `${basePath}/login`, now: rooms.now })
   const requireSameOrigin = createSameOriginGuard({ publicUrl, allowedOrigins })
   const passage = {
-    match: compileRoutes(config.routes),
+    match: compileRoutes(config.routes, basePath),
     accessToken: withStepUps(stepUps, tokens.tokenFor),
     clientAddress,
     site: { publicUrl, isOwnCookie: ownCookieNames(config.session.cookie.name) },
@@ -105,6 +107,7 @@ export function composePublic(rooms: Rooms) {
     forward,
     ownHeaders,
     log,
+    now: rooms.now,
   })
   return { front, edge, tunnel, upstreams, unsubscribe }
 }
@@ -160,7 +163,8 @@ function composeBffRoutes(
 ) {
   const { config, metrics, now, provider, sessions, store, tokens } = rooms
   const { cookie } = config.session
-  const loginAttempts = createLoginAttempts(sealedLogins(rooms))
+  const { indicators } = provider
+  const loginAttempts = createLoginAttempts({ ...sealedLogins(rooms), indicators })
   const finishSignIn = createFinishSignIn({
     redirectUri: provider.redirectUri,
     allowedTenants: config.provider.allowedTenants,

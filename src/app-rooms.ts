@@ -2,6 +2,8 @@ import type { Metrics } from './admin/metrics.ts'
 import type { Config } from './config/config.ts'
 import type { Logger } from './log.ts'
 import { createProvider } from './oidc/provider.ts'
+import type { ProviderGates } from './oidc/provider-gates.ts'
+import { reusesRefreshTokens } from './oidc/refresh-token-reuse.ts'
 import type { LiveConnections } from './proxy/live-connections.ts'
 import { type BffSession, sessionHash } from './session/bff-session.ts'
 import { createSessions } from './session/session.ts'
@@ -13,6 +15,7 @@ import { type ClientTokenShelf, createClientTokenShelf } from './tokens/client-t
 import { cookieSigningSecrets, createSealing, type Sealing } from './tokens/sealed.ts'
 import type { OpenedTokens } from './tokens/token-record.ts'
 import { createTokens } from './tokens/tokens.ts'
+import type { UnderWay } from './tokens/under-way.ts'
 
 /** What outlives a configuration. */
 export type Ground = {
@@ -24,6 +27,10 @@ export type Ground = {
   readonly tunnels: LiveConnections
   /** Names of resources that a reload took away. */
   readonly retiredResources: ReadonlySet<string>
+  /** The refreshes that have begun, under whatever configuration. */
+  readonly refreshes: UnderWay
+  /** The throttle and breaker towards the provider, for as long as their settings stay the same. */
+  readonly gates: ProviderGates
 }
 
 /** What the rooms behind the public listener have to offer, under one configuration. */
@@ -43,10 +50,10 @@ const COPIES_HELD = 20_000
 
 /** Furnishes the rooms for one configuration. */
 export function composeRooms(config: Config, ground: Ground): Rooms {
-  const { log, metrics, now, store } = ground
+  const { log, metrics, now, store, gates } = ground
   const sealing = bindToGrants(createSealing(config.session.keys), config)
   const copies = openCopies(config, store, now)
-  const provider = createProvider({ config, log, now, observe: metrics.provider })
+  const provider = createProvider({ config, log, now, gates, observe: metrics.provider })
   const sessions = composeSessions(config, { store, sealing, copy: copies.sessions, log, now })
   const tokens = createTokens({
     store,
@@ -56,11 +63,15 @@ export function composeRooms(config: Config, ground: Ground): Rooms {
     resources: config.resources,
     retiredResources: ground.retiredResources,
     clientTokenShelf: openClientTokenShelf(config, { store, sealing, now }),
-    offersUncertain: config.provider.reusesRefreshTokens !== false,
+    reusesRefreshTokens: reusesRefreshTokens(config.provider),
+    underWay: ground.refreshes,
     providerTimeoutMs: config.provider.timeoutMs,
     now,
     observe: {
-      refresh: metrics.refresh,
+      refresh: (resource, outcome) =>
+        outcome === 'no_refresh_token'
+          ? provider.noRefreshToken(resource)
+          : metrics.refresh(resource, outcome),
       turn: metrics.refreshTurn,
       sessionEnded: (_, reason) => metrics.session('ended', reason),
     },

@@ -11,10 +11,12 @@ import { createServerObjects } from './http/express-objects.ts'
 import { createPublicServer } from './http/listener.ts'
 import { createListeners } from './http/listeners.ts'
 import { createLogger, type Logger } from './log.ts'
+import { createProviderGates } from './oidc/provider-gates.ts'
 import { createLiveConnections } from './proxy/live-connections.ts'
 import { createMemoryStore } from './store/memory/memory-store.ts'
 import type { Store, StoreTimes } from './store/port.ts'
 import { createRedisStore } from './store/redis/redis-store.ts'
+import { createUnderWay } from './tokens/under-way.ts'
 
 /** A composed Cloakroom: two listeners, not yet open. */
 export type Cloakroom = {
@@ -31,9 +33,16 @@ export type Cloakroom = {
 }
 
 /** What a test may put in place of the real thing. Times in ms. */
-export type BuildDeps = { readonly log?: Logger; readonly now?: () => number; readonly drainMs?: number }
+export type BuildDeps = {
+  readonly log?: Logger
+  readonly now?: () => number
+  readonly drainMs?: number
+  readonly idleGraceMs?: number
+}
 
 const DRAIN_MS = 25_000
+/** Beside its call to the provider, what a refresh under way may take at the end: its writes, once the store is there. */
+const STORING_MS = 3_000
 
 /** Composition root: with app-rooms and app-edge the only file that sees every room. */
 export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloakroom> {
@@ -57,11 +66,15 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
     }),
     addresses: { public: config.listen, admin: config.admin.listen },
     drainMs: deps.drainMs ?? DRAIN_MS,
+    idleGraceMs: deps.idleGraceMs,
     onDrain() {
       draining = true
       generations.closeTunnels()
     },
     async release() {
+      const { provider } = generations.current().rooms.config
+      const unstored = await ground.refreshes.end(provider.timeoutMs + STORING_MS)
+      if (unstored > 0) ground.log.error({ count: unstored }, 'stopped before these refreshes were stored')
       await Promise.all([generations.releaseAll(), ground.store.close()])
     },
   })
@@ -74,6 +87,7 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
       // Endpoints known before the first request needs them; a provider that is away keeps no good file out.
       await generation.rooms.provider.discovered()
       ground.changeTo(next, rooms.config)
+      generation.rooms.provider.succeed(rooms.provider)
       adopt(generation.edge)
       generations.succeed(generation)
       ground.metrics.reload('applied')
@@ -106,7 +120,9 @@ async function prepareGround(
     for (const name of Object.keys(next.resources)) retiredResources.delete(name)
     metrics.forgetFaults()
   }
-  return { log, now, metrics, store, tunnels: createLiveConnections(), retiredResources, changeTo }
+  const lasting = { tunnels: createLiveConnections(), retiredResources, refreshes: createUnderWay() }
+  const gates = createProviderGates({ log, now, observe: metrics.provider })
+  return { log, now, metrics, store, gates, ...lasting, changeTo }
 }
 
 function generationOf(config: Config, ground: Ground) {

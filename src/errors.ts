@@ -41,6 +41,8 @@ export type BffErrorOptions = {
   stepUp?: StepUp | undefined
   /** Headers added to the answer, such as `Allow`. */
   headers?: Readonly<Record<string, string>> | undefined
+  /** Says it better than the code's own, such as 408. */
+  status?: number | undefined
 }
 
 /** A request that Cloakroom itself refuses; `http/problem.ts` turns it into an RFC 9457 answer. */
@@ -50,6 +52,7 @@ export class BffError extends Error {
   readonly details: Readonly<Record<string, string | number>> | undefined
   readonly headers: Readonly<Record<string, string>> | undefined
   readonly stepUp: StepUp | undefined
+  readonly status: number | undefined
 
   constructor(code: ErrorCode, message: string, options: BffErrorOptions = {}) {
     super(message, 'cause' in options ? { cause: options.cause } : undefined)
@@ -59,6 +62,7 @@ export class BffError extends Error {
     this.details = options.details
     this.headers = options.headers
     this.stepUp = options.stepUp
+    this.status = options.status
   }
 }
 

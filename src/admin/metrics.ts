@@ -184,10 +184,7 @@ function providerMetrics(
     inFlight: (count) => inFlight.set(count),
     queue: (waiting) => queue.set(waiting),
     breaker: (state) => breaker.set(BREAKER_STATES[state]),
-    forgetFaults() {
-      configFaults.reset()
-      breaker.set(BREAKER_STATES.closed)
-    },
+    forgetFaults: () => configFaults.reset(),
     configFault: (resource, error, isFault) => configFaults.set({ resource, error }, isFault ? 1 : 0),
     call: (grant, outcome, seconds) => calls.observe({ grant, outcome }, seconds),
   }

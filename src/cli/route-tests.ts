@@ -17,7 +17,7 @@ type Outcome =
 
 /** Runs the config file's own tests against its routes, without any network; empty when all pass. */
 export function runRouteTests(config: Config): RouteTestFailure[] {
-  const match = compileRoutes(config.routes)
+  const match = compileRoutes(config.routes, config.basePath)
   return config.tests.flatMap((test, index) => {
     const path = ['tests', index]
     if (isOwnEndpoint(test.target, config.basePath)) {

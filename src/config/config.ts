@@ -162,6 +162,8 @@ export type ListenerLimits = {
   readonly urlLength: number
   /** Until the head of a request is whole. */
   readonly headerTimeoutMs: number
+  /** Bytes per second that a request's body must come with on average; 0 = any. */
+  readonly bodyRate: number
   /** How long a connection may wait for its next request. */
   readonly keepAliveMs: number
   /** WebSockets of one session that are open at the same time. */

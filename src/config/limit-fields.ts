@@ -29,6 +29,12 @@ export function limitFields(kit: FieldKit) {
         .prefault(100),
       urlLength: kit.text(SIZE, 'Longest path and query.').prefault('16KiB'),
       headerTimeout: kit.text(TIMEOUT, 'Until the head of a request is whole.').prefault('30s'),
+      bodyRate: kit
+        .wholeNumber(
+          { min: 0, max: 1_000_000, example: 240 },
+          'Bytes per second that a request body must come with, on average, after headerTimeout; 0 for none.',
+        )
+        .prefault(240),
       keepAlive: kit
         .text(TIMEOUT, "How long a connection may idle; longer than the load balancer's own limit.")
         .prefault('75s'),

@@ -54,7 +54,7 @@ export function providerFields(kit: FieldKit) {
         .prefault([]),
       reusesRefreshTokens: kit
         .flagOrAuto(
-          'Whether a used refresh token stays good. After an answer that may have been lost: true and auto offer it once more when it is needed, false never; then the user signs in again.',
+          'Whether a refresh token is offered again that may have been used already, because an answer was lost or a resource refused: true once more, false never (the user signs in again); auto as true, but not to a provider that rotates and refused a resource.',
         )
         .prefault('auto'),
       timeout: kit.text(TIMEOUT, 'How long the provider may take to answer one request.').prefault('5s'),

@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Front } from './front.ts'
-import { pendingAnswers } from './pending-answers.ts'
+import { isAnswered, pendingAnswers, withdrawNewest } from './pending-answers.ts'
 import { endWithAnswer } from './raw-answer.ts'
 
 /** What Node's parser says, as far as another status than 400 says it better. */
@@ -26,18 +26,24 @@ export function answerClientError(error: ClientError, socket: Socket, front: Fro
     return
   }
   const pending = pendingAnswers(socket)
-  if (pending?.newest.req.complete) endAfter(pending.newest, socket)
-  // A refusal in the middle of an answer, or in the place of one for an earlier request, would be taken for it.
-  else if (pending && (pending.current.headersSent || pending.current !== pending.newest)) socket.destroy()
+  const last = pending?.newest.req.complete ? pending.newest : withdrawNewest(socket)
+  if (last) endAfter(last, socket)
+  // A refusal in the middle of an answer would be taken for a part of it.
+  else if (pending?.current.headersSent) socket.destroy()
+  // One request has one answer: what is wrong with the rest of it ends the connection.
+  else if (!pending && isAnswered(socket)) socket.destroySoon()
   else {
     const { status, detail } = refusalOf(error)
-    endWithAnswer(socket, front.refusalOf(status, detail))
+    endWithAnswer(socket, front.refusalOf(status, detail), {
+      // RFC 9110 §9.3.2: what answers a HEAD has no body, also when the request's own body is broken.
+      withBody: pending?.newest.req.method !== 'HEAD',
+    })
     // A request that broke off in its body is over for its upstream at once.
     if (pending) socket.once('finish', () => socket.destroy())
   }
 }
 
-/** What is wrong came behind whole requests: they get their answers, and then the connection ends. */
+/** What is wrong came behind whole requests, or in one behind them: they get their answers, and the connection ends. */
 function endAfter(answer: ServerResponse, socket: Socket): void {
   // The client ended its side in the middle of another head: nobody is left to read.
   if (socket.readableEnded) socket.end()

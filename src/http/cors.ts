@@ -5,7 +5,8 @@ const PREFLIGHT_LIFE_SECONDS = 600
 
 /**
  * CORS for the configured other origins only, answered by us and never by an upstream (Fetch §3.2): an exact echo of
- * the origin with credentials, `Vary: Origin`, and no session needed for a preflight.
+ * the origin with credentials, and no session needed for a preflight. Where other origins are allowed, `Vary: Origin` is
+ * on every answer: a cache must not give one that was made for no origin, and so permits none, to a script of theirs.
  */
 export function createCors(
   allowedOrigins: readonly string[],
@@ -17,6 +18,7 @@ export function createCors(
     const { origin } = req.headers
     const requested = req.headers['access-control-request-method']
     const isPreflight = req.method === 'OPTIONS' && origin !== undefined && requested !== undefined
+    if (allowed.size > 0) res.appendHeader('vary', 'Origin')
     if (origin === undefined || !allowed.has(origin)) {
       if (isPreflight) throw new BffError('origin_forbidden', 'Origin is not allowed')
       next()
@@ -24,7 +26,6 @@ export function createCors(
     }
     res.setHeader('access-control-allow-origin', origin)
     res.setHeader('access-control-allow-credentials', 'true')
-    res.appendHeader('vary', 'Origin')
     if (!isPreflight) {
       res.setHeader('access-control-expose-headers', 'Cloakroom-Error')
       next()

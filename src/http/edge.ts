@@ -3,6 +3,7 @@ import express, { type ErrorRequestHandler, type Express, type RequestHandler, t
 import { BffError, describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { loginUrlFor } from './bff-routes.ts'
+import { createCauseLog } from './cause-log.ts'
 import { failedSignInPage, sendPage } from './pages.ts'
 import { problemAnswer } from './problem.ts'
 import type { RequestLog } from './request-log.ts'
@@ -18,6 +19,8 @@ export type EdgeDeps = {
   /** Set on every answer of our own. */
   readonly ownHeaders: Readonly<Record<string, string>>
   readonly log: Logger
+  /** Epoch ms. */
+  readonly now: () => number
 }
 
 const OWN_ENDPOINTS = new Set(['/login', '/callback', '/user', '/logout'])
@@ -36,12 +39,17 @@ export function createEdge(deps: EdgeDeps): Express {
   const protect = setHeaders(deps.ownHeaders)
   app.use(beginRequest(deps))
   app.use(deps.cors)
-  app.use(deps.basePath, nameOwnRoute(deps), protect, deps.bffRoutes, notFound)
+  app.use(literally(deps.basePath), nameOwnRoute(deps), protect, deps.bffRoutes, notFound)
   app.use(forwardOrPass(deps))
   app.use(notFound)
   app.use(answerProblem(deps, protect))
   app.use(lastResort(deps))
   return app
+}
+
+/** Express takes a path for a pattern, in which some characters of a plain one mean something. */
+function literally(path: string): string {
+  return path.replaceAll(/[^\w/.~%-]/g, '\\$&')
 }
 
 function beginRequest({ requestLog }: EdgeDeps): RequestHandler {
@@ -81,13 +89,12 @@ const notFound: RequestHandler = function routeNotFound() {
 
 /** The last step for everything thrown: one log line if it is our defect, one answer in any case. */
 function answerProblem(deps: EdgeDeps, protect: RequestHandler): ErrorRequestHandler {
+  const tellCause = createCauseLog(deps)
   return function answerWithProblem(error, req, res, _next) {
     const facts = deps.requestLog.factsOf(req)
     if (error instanceof BffError) facts.code = error.code
     else deps.log.error({ requestId: facts.id, err: describeError(error) }, 'unexpected error')
-    if (error instanceof BffError && error.cause && !res.headersSent) {
-      deps.log.warn({ requestId: facts.id, code: error.code, err: describeError(error.cause) }, error.message)
-    }
+    if (error instanceof BffError && !res.headersSent) tellCause(error, facts.id)
     if (res.headersSent) {
       // Half an answer must not look like a whole one.
       res.destroy()

@@ -32,7 +32,7 @@ export type FinishSignInDeps = {
 /** Completes a sign-in: code, ID token, tenant, new session id, tokens, and the end of the session before. */
 export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
   return async function finishSignIn(req, res, { attempt, query }) {
-    const { asked } = attempt
+    const { asked, indicators } = attempt
     const granted = await deps.codeGrant(new URL(deps.redirectUri + query), attempt, asked?.stepUp)
     const { claims, idToken } = granted
     if (!claims || !idToken) throw new BffError('invalid_callback', 'the provider sent no ID token')
@@ -40,7 +40,7 @@ export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
     if (asked) requireStepUp(claims, asked)
     const steppedUp = asked && [stepUpFingerprint(asked.stepUp)]
     const replaced = new Set([attempt.replaces, deps.sessions.named(req)])
-    const session = await deps.sessions.signIn(req, res, { claims, idToken, steppedUp })
+    const session = await deps.sessions.signIn(req, res, { claims, idToken, steppedUp, indicators })
     try {
       await deps.keepTokens(session, granted, asked?.stepUp)
     } catch (error) {

@@ -68,7 +68,11 @@ export function createFront({ check, requestLog, ownHeaders, observe }: FrontDep
       req.url = originForm(req.url!)
       if (refusal) return refuse(req, res, refusal)
       // RFC 9110 §10.1.1: to HTTP/1.0 nothing is promised before the answer.
-      if (req.httpVersionMinor === 0) delete req.headers.expect
+      if (req.httpVersionMinor === 0) {
+        delete req.headers.expect
+        // RFC 9112 §9.3: `close` counts more than the `keep-alive` beside it; Node's parser has it the other way round.
+        if (/(?:^|,)\s*close\s*(?:,|$)/i.test(req.headers.connection ?? '')) res.shouldKeepAlive = false
+      }
       if (req.headers['max-forwards'] === undefined) return true
       // Of every other method it says nothing (RFC 9110 §7.6.2), and some servers refuse it there.
       if (req.method !== 'OPTIONS') return withoutMaxForwards(req.rawHeaders)
@@ -82,7 +86,7 @@ export function createFront({ check, requestLog, ownHeaders, observe }: FrontDep
     admitUpgrade(req) {
       const refusal = check(req) ?? (req.method !== 'GET' || hasBody(req) ? NO_PLAIN_GET : undefined)
       req.url = originForm(req.url!)
-      if (!refusal) return true
+      if (!refusal) return withoutMaxForwards(req.rawHeaders)
       observe('UPGRADE', refusal.status)
       endWithAnswer(req.socket, problemOf(refusal), { withBody: req.method !== 'HEAD' })
       return false

@@ -29,7 +29,7 @@ export function listenOn(server: Server, { host, port }: { host: string; port: n
  * Stops accepting, lets running requests finish for `graceMs`, then cuts what is left. Resolves when no connection is
  * open. Connections that idle in keep-alive are closed as they become idle: Node itself would wait for them.
  */
-export function drain(server: Server, graceMs: number): Promise<void> {
+export function closeServer(server: Server, graceMs: number): Promise<void> {
   if (!server.listening) return Promise.resolve()
   return new Promise((resolve) => {
     const tick = setInterval(() => server.closeIdleConnections(), 50)

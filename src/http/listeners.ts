@@ -1,5 +1,6 @@
 import type { Server } from 'node:http'
-import { drain, listenOn } from './listener.ts'
+import { createDrain } from './drain.ts'
+import { closeServer, listenOn } from './listener.ts'
 
 type Address = { readonly host: string; readonly port: number }
 
@@ -9,21 +10,28 @@ export type ListenersDeps = {
   readonly addresses: { readonly public: Address; readonly admin: Address }
   /** How long running requests may take at the end. Milliseconds. */
   readonly drainMs: number
+  /** How long a client's connection may idle while it is drained. Milliseconds. */
+  readonly idleGraceMs?: number | undefined
   /** Told first, so that readiness says no before a connection is refused. */
   readonly onDrain: () => void
   /** Closes what stands behind the listeners. */
   readonly release: () => Promise<void>
 }
 
+/** Longer than a request is on its way, and than busy clients pause. */
+const IDLE_GRACE_MS = 1_000
+const ADMIN_GRACE_MS = 1_000
+
 /** Both listeners, opened and drained together; the admin one last, so that probes see the drain. */
 export function createListeners(deps: ListenersDeps) {
+  const drainPublic = createDrain(deps.publicServer, deps.idleGraceMs ?? IDLE_GRACE_MS)
   let closing: Promise<void> | undefined
 
   async function closeAll(): Promise<void> {
     deps.onDrain()
-    await drain(deps.publicServer, deps.drainMs)
+    await drainPublic(deps.drainMs)
     await deps.release()
-    await drain(deps.adminServer, 1_000)
+    await closeServer(deps.adminServer, ADMIN_GRACE_MS)
   }
 
   return {

@@ -145,7 +145,8 @@ function checkFraming(req: IncomingMessage, fields: Fields): Refusal | undefined
   if (coding !== undefined) {
     if (length !== undefined) return BOTH_FRAMINGS
     if (req.httpVersionMinor === 0) return CODING
-    if (coding !== 'chunked') return codingRefusal(coding.toLowerCase())
+    const refusal = coding === 'chunked' ? undefined : codingRefusal(coding.toLowerCase())
+    if (refusal) return refusal
   }
   // Fifteen digits are a petabyte, and every such number is exact.
   if (length !== undefined && !/^(?:0|[1-9]\d{0,14})$/.test(length)) return LENGTH

@@ -1,8 +1,12 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
+import { hasBody } from './message-checks.ts'
 
 const NEWEST = Symbol('newest answer')
+const ANSWERED_AT = Symbol('end of the last answer')
+const UNREAD = Symbol('answered before its body was whole')
 const WAITING = Symbol('requests that wait')
+const BEFORE = Symbol('answer that this one waits for')
 
 /** Requests that may wait on one connection. Browsers send none ahead; each one costs memory before it is looked at. */
 const MOST_WAITING = 32
@@ -10,6 +14,8 @@ const MOST_WAITING = 32
 /** Members of Node's that say what a connection still has to send; it keeps no public sign of either. */
 type Connection = Socket & {
   [NEWEST]?: Answer | undefined
+  [ANSWERED_AT]?: number
+  [UNREAD]?: IncomingMessage | undefined
   [WAITING]?: number
   /** The answer being sent now. */
   readonly _httpMessage?: Answer | null
@@ -17,6 +23,7 @@ type Connection = Socket & {
 type Answer = ServerResponse & {
   /** The connection ends with this answer. */
   readonly _last?: boolean
+  [BEFORE]?: Answer | undefined
 }
 
 type Serve = (req: IncomingMessage, res: ServerResponse) => void
@@ -39,10 +46,25 @@ export function inTurn(req: IncomingMessage, res: ServerResponse, serve: Serve):
     serve(req, res)
     return
   }
+  const waiting: Answer = res
+  waiting[BEFORE] = before
   before.once('finish', () => {
     countWaiting(connection, -1)
-    if (before._last !== true && !connection.destroyed) serve(req, res)
+    const isWanted = waiting[BEFORE] !== undefined
+    waiting[BEFORE] = undefined
+    if (isWanted && before._last !== true && !connection.destroyed) serve(req, res)
   })
+}
+
+/** Takes back the newest request while it waits for its turn; gives the answer that is the last then. */
+export function withdrawNewest(socket: Socket): ServerResponse | undefined {
+  const connection: Connection = socket
+  const newest = connection[NEWEST]
+  const before = newest?.[BEFORE]
+  if (!newest || !before) return undefined
+  newest[BEFORE] = undefined
+  connection[NEWEST] = before
+  return before
 }
 
 function countWaiting(connection: Connection, change: 1 | -1): void {
@@ -59,8 +81,20 @@ export function pendingAnswers(
   return current ? { current, newest: newest ?? current } : undefined
 }
 
+/** Whether what arrives now belongs to a request that has its answer already. */
+export function isAnswered(socket: Socket): boolean {
+  return (socket as Connection)[UNREAD]?.complete === false
+}
+
+/** When the last answer on a connection ended, by `performance.now()`; undefined while there was none. */
+export function lastAnsweredAt(socket: Socket): number | undefined {
+  return (socket as Connection)[ANSWERED_AT]
+}
+
 /** An idle connection must not keep its last request in memory. */
 function forget(this: ServerResponse): void {
   const connection: Connection = this.req.socket
+  connection[ANSWERED_AT] = performance.now()
   if (connection[NEWEST] === this) connection[NEWEST] = undefined
+  connection[UNREAD] = !this.req.complete && hasBody(this.req) ? this.req : undefined
 }

@@ -48,7 +48,7 @@ export function problemAnswer(error: unknown, context: ProblemContext = {}): Pro
     return { status: 500, headers: ownHeaders({}), body: JSON.stringify(body) }
   }
   const { title } = PROBLEMS[error.code]
-  const status = context.status ?? statusOf(error.code)
+  const status = context.status ?? error.status ?? statusOf(error.code)
   const body = {
     type: `urn:problem:cloakroom:${error.code}`,
     title,

@@ -1,9 +1,17 @@
-import type { Logger } from '../log.ts'
+import { type BffError, describeError } from '../errors.ts'
+import type { LogFields, Logger } from '../log.ts'
 import type { GrantReaction } from './grant-errors.ts'
 import type { ProviderRefusal } from './provider-errors.ts'
 
 /** How a request for a resource's token ended, as a label: a reaction, or what a success was worth. */
-export type GrantOutcome = 'renewed' | 'wrong_audience' | 'unusable_answer' | GrantReaction
+export type GrantOutcome =
+  | 'renewed'
+  /** The same answer is counted as `renewed` too. */
+  | 'id_token_ignored'
+  | 'wrong_audience'
+  | 'unusable_answer'
+  | 'no_refresh_token'
+  | GrantReaction
 
 /** Told of grants, for metrics; `error` is a word of a closed list. */
 export type GrantObserver = {
@@ -15,7 +23,23 @@ export type GrantObserver = {
 export type GrantResult = {
   readonly resource: string
   readonly outcome: GrantOutcome
+  readonly error?: BffError
   readonly refusal?: ProviderRefusal
+}
+
+export type ConfigFaultsDeps = {
+  readonly log: Logger
+  readonly observe: GrantObserver
+  /** Epoch ms. */
+  readonly now: () => number
+}
+
+/** What is told of the token requests of one configuration. */
+export type ConfigFaults = {
+  /** Counts one request; false when the log has not been told of its failure, because it concerns one user only. */
+  note(result: GrantResult): boolean
+  /** Says nothing more, whatever answer comes late: another configuration is in use. */
+  retire(): void
 }
 
 const FAULTS: ReadonlySet<GrantOutcome> = new Set([
@@ -23,56 +47,144 @@ const FAULTS: ReadonlySet<GrantOutcome> = new Set([
   'route_configuration',
   'wrong_audience',
   'unusable_answer',
+  'no_refresh_token',
 ])
+const PASSING: ReadonlySet<GrantOutcome> = new Set(['retry_later', 'loop'])
 /** What the metric says beyond these is `other`: a provider must not make up labels. */
 const KNOWN_ERRORS = new Set([
   ...['invalid_client', 'unauthorized_client', 'unsupported_grant_type', 'invalid_request', 'invalid_grant'],
   ...['invalid_scope', 'invalid_target', 'invalid_resource', 'access_denied'],
 ])
 
+/** However many users meet the same failure, the log has a line when it begins, and then one a minute at most. */
+const EVERY_MS = 60_000
 /**
- * What only the operator can cure is told once, when it begins and when it ends, however many users meet it; a resource
- * is well again with the next token for it.
+ * A fault is over when the provider has said something else for so long, in a token or another fault, and not this once
+ * more. Not with the first token: half of the provider's servers may have the new secret, and one user of two may lack a
+ * scope. Not with silence: where nobody asks, nothing is cured. And so long, because a refusal is remembered for
+ * seconds: what goes on comes again within a minute, and a fault has no more than one beginning in that time.
  */
-export function createConfigFaults({
-  log,
-  observe,
-}: {
-  readonly log: Logger
-  readonly observe: GrantObserver
-}) {
-  const faults = new Map<string, string>()
+const SETTLED_MS = 60_000
 
-  function begin(error: string, { resource, outcome, refusal }: GrantResult): void {
-    const before = faults.get(resource)
-    if (before === error) return
-    if (before !== undefined) observe.configFault(resource, before, false)
-    faults.set(resource, error)
+type Fault = {
+  readonly resource: string
+  readonly error: string
+  /** When the provider first said something else, and the timer that runs since. */
+  betterSince: number | undefined
+  timer: NodeJS.Timeout | undefined
+}
+
+/** What only the operator can cure is told once, when it begins and when it ends, however many users meet it. */
+export function createConfigFaults({ log, observe, now }: ConfigFaultsDeps): ConfigFaults {
+  const faults = new Map<string, Fault>()
+  const isDue = createReminders(now)
+  let isRetired = false
+
+  function begin({ resource, error }: Pick<Fault, 'resource' | 'error'>): Fault {
+    const fault: Fault = { resource, error, betterSince: undefined, timer: undefined }
+    faults.set(keyOf(fault), fault)
     observe.configFault(resource, error, true)
-    log.error(
-      { resource, outcome, reason: error, ...refusal },
-      'no token for this resource: the provider rejects how we are configured',
+    return fault
+  }
+
+  function end(fault: Fault): void {
+    clearTimeout(fault.timer)
+    faults.delete(keyOf(fault))
+    isDue.forget(keyOf(fault))
+    observe.configFault(fault.resource, fault.error, false)
+    log.info(
+      { resource: fault.resource, reason: fault.error },
+      'the provider no longer rejects how we are configured for this resource',
     )
   }
 
-  function end(resource: string): void {
-    const before = faults.get(resource)
-    if (before === undefined) return
-    faults.delete(resource)
-    observe.configFault(resource, before, false)
-    log.info({ resource, reason: before }, 'the provider gives tokens for this resource again')
+  function meet(error: string, result: GrantResult): void {
+    const { resource } = result
+    const fault = faults.get(keyOf({ resource, error })) ?? begin({ resource, error })
+    clearTimeout(fault.timer)
+    fault.timer = fault.betterSince = undefined
+    const count = isDue.count(keyOf(fault))
+    if (count === undefined) return
+    const message = 'no token for this resource: the provider rejects how we are configured'
+    log.error({ ...fieldsOf(result), reason: error, count }, message)
   }
 
-  return function note(result: GrantResult): void {
-    const { resource, outcome, refusal } = result
-    observe.grant(resource, outcome)
-    if (outcome === 'renewed') end(resource)
-    if (FAULTS.has(outcome)) begin(errorOf(outcome, refusal), result)
+  /** Nobody is kept from a token by it, so it is no fault of the configuration; but somebody should look. */
+  function alarm(result: GrantResult): void {
+    const count = isDue.count(`${result.resource} ${result.outcome}`)
+    if (count === undefined) return
+    log.error({ ...fieldsOf(result), count }, 'the ID token of a refresh failed its checks, and is not used')
+  }
+
+  function settle(resource: string, besides: string | undefined): void {
+    for (const fault of faults.values()) {
+      if (fault.resource !== resource || fault.error === besides) continue
+      fault.betterSince ??= now()
+      fault.timer ??= setTimeout(() => end(fault), SETTLED_MS).unref()
+      if (now() - fault.betterSince >= SETTLED_MS) end(fault)
+    }
+  }
+
+  return {
+    note(result) {
+      const { resource, outcome } = result
+      observe.grant(resource, outcome)
+      const error = FAULTS.has(outcome) ? errorOf(result) : undefined
+      const isPassing = PASSING.has(outcome)
+      const isTold =
+        error !== undefined || isPassing || outcome === 'renewed' || outcome === 'id_token_ignored'
+      if (isRetired) return isTold
+      if (error !== undefined || outcome === 'renewed') settle(resource, error)
+      if (error !== undefined) meet(error, result)
+      const count = isPassing ? isDue.count(`${resource} ${outcome} ${result.error?.code}`) : undefined
+      if (count !== undefined) log.warn({ ...fieldsOf(result), count }, 'no token for this resource just now')
+      if (outcome === 'id_token_ignored') alarm(result)
+      return isTold
+    },
+    retire() {
+      isRetired = true
+      for (const { timer } of faults.values()) clearTimeout(timer)
+      faults.clear()
+    },
   }
 }
 
-function errorOf(outcome: GrantOutcome, refusal: ProviderRefusal | undefined): string {
-  if (outcome === 'wrong_audience' || outcome === 'unusable_answer') return outcome
+/** Says when a line is due, and how often there was something to say since the one before. */
+function createReminders(now: () => number) {
+  const lines = new Map<string, { quietUntil: number; count: number }>()
+  return {
+    count(key: string): number | undefined {
+      const line = lines.get(key) ?? { quietUntil: Number.NEGATIVE_INFINITY, count: 0 }
+      const count = line.count + 1
+      const isDue = now() >= line.quietUntil
+      lines.set(key, isDue ? { quietUntil: now() + EVERY_MS, count: 0 } : { ...line, count })
+      return isDue ? count : undefined
+    },
+    forget: (key: string) => void lines.delete(key),
+  }
+}
+
+function keyOf({ resource, error }: Pick<Fault, 'resource' | 'error'>): string {
+  return `${resource} ${error}`
+}
+
+function fieldsOf({ resource, outcome, error, refusal }: GrantResult): LogFields {
+  return {
+    ...{ resource, outcome, ...refusal },
+    ...(error ? { code: error.code } : {}),
+    ...(error?.cause ? { err: describeError(error.cause) } : {}),
+  }
+}
+
+/** What the provider has no error of its own for. */
+const OWN_WORDS: ReadonlySet<GrantOutcome> = new Set([
+  'wrong_audience',
+  'unusable_answer',
+  'no_refresh_token',
+])
+
+function errorOf({ outcome, refusal }: GrantResult): string {
+  if (OWN_WORDS.has(outcome)) return outcome
   const error = refusal?.oauthError
   return error !== undefined && KNOWN_ERRORS.has(error) ? error : 'other'
 }

@@ -11,6 +11,8 @@ export type Dialect = {
   codeGrant(login: ResourceConfig | undefined): Parameters
   /** Parameters of a refresh grant for exactly one resource. */
   refreshGrant(resource: ResourceConfig): Parameters
+  /** What the grant of a sign-in is limited to, by the names in `resource` (RFC 8707 §2.2); absent where it is not. */
+  readonly indicators?: readonly string[]
   /** Parameters of a grant for exactly one resource that no refresh token is spent for: client credentials, exchange. */
   otherGrant(resource: ResourceConfig): Parameters
 }
@@ -42,6 +44,7 @@ export function createDialect(provider: ProviderConfig, resources: readonly Reso
           scope([...loginScopes, ...resources.flatMap((resource) => resource.scopes)]),
           ...resources.flatMap((resource) => named('resource', resource)),
         ],
+        indicators: resources.flatMap(({ resource }) => resource ?? []),
         codeGrant: (login) => named('resource', login),
         refreshGrant: (resource) => [...named('resource', resource), ...ownScopes(resource)],
         otherGrant: (resource) => [...named('resource', resource), ...ownScopes(resource)],

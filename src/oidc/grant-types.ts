@@ -10,6 +10,8 @@ export type GrantedTokens = {
   readonly idToken: string | undefined
   /** Claims of the verified ID token. */
   readonly claims: { readonly sub: string; readonly [claim: string]: unknown } | undefined
+  /** `sub` of an ID token that was left out because it failed its checks. */
+  readonly unverifiedSubject?: string | undefined
   /** Azure AD v1 names the resource it answered for. */
   readonly resource: string | undefined
 }
@@ -24,4 +26,9 @@ export type AuthorizationChecks = {
 }
 
 /** A failed grant: our problem, and the answer it came from, if there was one. */
-export type FailedGrant = { readonly error: BffError; readonly answer: TokenAnswer | undefined }
+export type FailedGrant = {
+  readonly error: BffError
+  readonly answer: TokenAnswer | undefined
+  /** False when it is certain that not a byte of the token request was sent. */
+  readonly wasSent: boolean
+}

@@ -24,6 +24,15 @@ function audiences(accessToken: string): readonly string[] | undefined {
   }
 }
 
+/** The `sub` that a JWT claims, its signature not looked at: good for a comparison, and for nothing else. */
+export function unverifiedSubject(jwt: unknown): string | undefined {
+  try {
+    return decodeJwt(String(jwt)).sub
+  } catch {
+    return undefined
+  }
+}
+
 /** The signing key in a PEM (PKCS#8, PKCS#1 or SEC1). Throws when the PEM or the algorithm does not fit. */
 export function privateKeyFromPem(pem: string, algorithm: string): Promise<CryptoKey> {
   const pkcs8 = createPrivateKey(pem).export({ type: 'pkcs8', format: 'pem' }).toString()

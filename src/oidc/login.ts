@@ -10,6 +10,8 @@ export type LoginAttempt = {
   readonly returnUrl: string
   /** What an API or the provider wanted of this sign-in, and who must come back from it. */
   readonly asked?: { readonly stepUp: StepUp; readonly sub: string }
+  /** RFC 8707 indicators of the resources that it asks for; absent where a grant is not limited to some. */
+  readonly indicators?: readonly string[]
   /** The session this browser had when it began; it ends when the new one begins. */
   readonly replaces?: SessionHash
 }
@@ -22,6 +24,7 @@ export const LOGIN_LIFETIME_MS = 15 * 60_000
 
 export type LoginAttemptsDeps = {
   readonly records: LoginRecords
+  readonly indicators?: readonly string[]
   readonly seal: (secret: string, plaintext: string) => string
   readonly open: (secret: string, sealed: string) => string | undefined
 }
@@ -37,10 +40,10 @@ export type LoginAttempts = {
 }
 
 /** Keeps attempts in the store, sealed under the secret that only the browser's cookie holds. */
-export function createLoginAttempts({ records, seal, open }: LoginAttemptsDeps): LoginAttempts {
+export function createLoginAttempts({ records, indicators, seal, open }: LoginAttemptsDeps): LoginAttempts {
   return {
     async start(goal) {
-      const attempt = { ...goal, state: random(), nonce: random(), codeVerifier: random() }
+      const attempt = { ...goal, indicators, state: random(), nonce: random(), codeVerifier: random() }
       const ticket = { id: loginTicketId(attempt.state), secret: random() }
       await records.put(
         hashed(ticket.secret),

@@ -1,5 +1,6 @@
 import { BffError } from '../errors.ts'
 import { type GrantReaction, reactionTo } from './grant-errors.ts'
+import type { FailedGrant } from './grant-types.ts'
 import type { Finding } from './provider-gate.ts'
 import type { TokenAnswer } from './token-answer.ts'
 
@@ -12,7 +13,7 @@ export type ProviderRefusal = {
 }
 
 /** Picks the loggable members of an OAuth error body (RFC 6749 §5.2, and Entra's additions). */
-export function refusalOf(answer: TokenAnswer | undefined): ProviderRefusal {
+export function refusalOf(answer: Pick<TokenAnswer, 'body'> | undefined): ProviderRefusal {
   const body = answer?.body ?? {}
   // Codes are short; a token that some server put in the place of one is not.
   const word = (value: unknown) =>
@@ -87,12 +88,12 @@ export function failedCall(error: unknown, answer: TokenAnswer | undefined): Bff
 /**
  * What a failed token request says about the provider itself. A refusal of one user or request is a sign of life, and so
  * is a token answer that fails a later check; only 429 among the 4xx says that the provider has enough of all of us.
- * A page with status 200 says nothing: providers show blocked users one, and one user must not close the way for all.
+ * A page with status 200 may be one user's: providers show blocked users one, and one user must not close the way for all.
  */
 export function findingOf(error: unknown, answer: TokenAnswer | undefined): Finding {
   if (!answer) return { kind: isNetworkError(error) ? 'fault' : 'nothing' }
   const { status, body, retryAfterSeconds } = answer
-  if (status === 200 && body === undefined) return { kind: 'nothing' }
+  if (status === 200 && body === undefined) return { kind: 'page' }
   const isRefusal = status === 200 || (status >= 400 && status < 500 && status !== 429)
   if (isRefusal || (status !== 200 && reactionTo(answer) === 'loop')) return { kind: 'refused' }
   return { kind: 'fault', retryAfterSeconds }
@@ -107,38 +108,26 @@ function isServerFault(error: unknown, answer: TokenAnswer | undefined): boolean
   return code === 'OAUTH_RESPONSE_IS_NOT_CONFORM' && Number(cause?.status ?? 0) >= 500
 }
 
-const NEVER_SENT = new Set([
-  'ECONNREFUSED',
-  'ENOTFOUND',
-  'EAI_AGAIN',
-  'EHOSTUNREACH',
-  'ENETUNREACH',
-  'UND_ERR_CONNECT_TIMEOUT',
-  'ERR_TLS_CERT_ALTNAME_INVALID',
-])
-
 /**
- * Whether the provider may have acted on a request whose refusal this is, as far as a refresh token is concerned: an
- * answer may have been lost after it was sent, and some providers rotate before they look at the resource.
+ * Whether the provider may have acted on a request that failed so, as far as a refresh token is concerned: an answer may
+ * have been lost after it was sent, and some providers rotate before they look at the resource.
  */
-export function mayHaveSpent({
-  error,
-  answer,
-}: {
-  error: BffError
-  answer: TokenAnswer | undefined
-}): boolean {
-  if (answer) {
-    // A success that cannot be read has rotated the token; what it says is lost.
-    if (answer.status === 200) return answer.body === undefined
-    // A gateway that lost or outwaited the server behind it knows nothing of what that one did.
-    if (answer.status === 502 || answer.status === 504) return answer.body?.error === undefined
-    return reactionTo(answer) === 'route_configuration'
-  }
-  if (!(error.cause instanceof Error)) return false
-  const { cause } = error.cause as { cause?: { code?: unknown } }
-  const code = String(cause?.code ?? '')
-  return !NEVER_SENT.has(code) && !code.startsWith('CERT_') && !code.startsWith('DEPTH_ZERO')
+export function mayHaveSpent({ answer, wasSent }: Pick<FailedGrant, 'answer' | 'wasSent'>): boolean {
+  if (!answer) return wasSent
+  // A success that cannot be read has rotated the token, and what it says is lost. A page is no such success: a token
+  // endpoint answers in JSON (RFC 6749 §5.1), an error screen or a gateway in maintenance does not.
+  if (answer.status === 200) return answer.body === undefined && !answer.isHtml
+  // A gateway that lost or outwaited the server behind it knows nothing of what that one did.
+  if (answer.status === 502 || answer.status === 504) return answer.body?.error === undefined
+  return REFUSED_RESOURCE.has(answer.body?.error) && !isMicrosoft(answer)
+}
+
+/** RFC 8707 §2.2, and what providers with a `resource` of their own say. Some have rotated before they say so. */
+const REFUSED_RESOURCE = new Set<unknown>(['invalid_target', 'invalid_resource'])
+
+/** Entra ID numbers its refusals; it leaves a refresh token as good as it was, whatever it refuses. */
+function isMicrosoft({ body }: TokenAnswer): boolean {
+  return Array.isArray(body?.error_codes)
 }
 
 /** Turns a failed sign-in into our problem: a bad authorization response or ID token is the browser's to repeat. */
@@ -147,9 +136,7 @@ export function failedSignIn(error: unknown, answer: TokenAnswer | undefined): B
   const { code, error: oauthError } = error as Error & { code?: unknown; error?: unknown }
   if (code === 'OAUTH_AUTHORIZATION_RESPONSE_ERROR') {
     const reason = refusalOf({
-      status: 400,
       body: { error: oauthError },
-      retryAfterSeconds: undefined,
     }).oauthError
     return new BffError(
       reason === 'access_denied' ? 'access_denied' : 'invalid_callback',

@@ -12,11 +12,16 @@ export type CallOutcome = 'ok' | 'refused' | 'fault'
 /** `half-open`: one probe is under way. */
 export type BreakerState = 'closed' | 'half-open' | 'open'
 
-/** What a call says about the provider; `nothing` when it was not even sent. */
+/**
+ * What a call says about the provider; `nothing` when it was not even sent. `page`: an answer of status 200 that holds no
+ * token answer, which may be meant for one user, or be in everybody's way.
+ */
 export type Finding = {
-  readonly kind: CallOutcome | 'nothing'
+  readonly kind: CallOutcome | 'page' | 'nothing'
   /** The provider's own wish. */
   readonly retryAfterSeconds?: number | undefined
+  /** Whose call it was: different for each session, and never what the session holds itself. */
+  readonly holder?: string | undefined
 }
 
 /** Told of every change, for metrics and the log. */
@@ -97,7 +102,8 @@ export function createProviderGate({ concurrency, waitMs, now, observe }: Provid
     const count = circuit.begin()
     const startedAt = now()
     const end = async (finding: Finding) => {
-      if (finding.kind !== 'nothing') observe.call(grant, finding.kind, (now() - startedAt) / 1000)
+      const outcome = finding.kind === 'page' ? 'fault' : finding.kind
+      if (outcome !== 'nothing') observe.call(grant, outcome, (now() - startedAt) / 1000)
       await count(finding)
     }
     observe.inFlight(++inFlight)
@@ -135,6 +141,7 @@ function createCircuit(now: () => number, onChange: (state: BreakerState) => voi
   let askedUntil = 0
   let isOpen = false
   let changes = 0
+  const weigh = createPageScale()
 
   const pauses = {
     // It would measure by the system clock; the gate has asked ours before it lets a probe pass.
@@ -146,7 +153,7 @@ function createCircuit(now: () => number, onChange: (state: BreakerState) => voi
     },
   }
   const breaker = circuitBreaker(
-    handleWhenResult((finding) => (finding as Finding).kind === 'fault'),
+    handleWhenResult((verdict) => verdict === 'fault'),
     { halfOpenAfter: pauses, breaker: new ConsecutiveBreaker(FAULTS_TO_OPEN) },
   )
   const change = (open: boolean) => {
@@ -169,15 +176,35 @@ function createCircuit(now: () => number, onChange: (state: BreakerState) => voi
       return async (finding) => {
         // News from before the last change must neither open nor close it again.
         if (before !== changes) return
-        if (finding.kind === 'nothing') {
+        const verdict = weigh(finding)
+        if (verdict === 'nothing') {
           if (isOpen) onChange('open')
           return
         }
-        const asked = finding.kind === 'fault' ? (finding.retryAfterSeconds ?? 0) * 1000 : undefined
+        const asked = verdict === 'fault' ? (finding.retryAfterSeconds ?? 0) * 1000 : undefined
         askedUntil = asked === undefined ? 0 : Math.max(askedUntil, now() + Math.min(ASKED_MAX_MS, asked))
-        await breaker.execute(() => finding)
+        await breaker.execute(() => verdict)
       }
     },
+  }
+}
+
+const MAX_HOLDERS = 100
+
+/**
+ * Weighs pages against one another. Each session's first one since the last usable answer counts as a fault: a gateway
+ * in maintenance shows everybody one. Those that follow it say nothing, because one user who is shown an error screen
+ * may ask again and again, and must not close the way for all.
+ */
+function createPageScale(): (finding: Finding) => CallOutcome | 'nothing' {
+  const holders = new Set<string>()
+  return ({ kind, holder }) => {
+    if (kind === 'ok' || kind === 'refused') holders.clear()
+    if (kind !== 'page') return kind
+    if (holder === undefined || holders.has(holder)) return 'nothing'
+    if (holders.size === MAX_HOLDERS) holders.clear()
+    holders.add(holder)
+    return 'fault'
   }
 }
 

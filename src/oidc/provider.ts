@@ -3,10 +3,10 @@ import type { Config, ResourceConfig } from '../config/config.ts'
 import { BffError, describeError, type StepUp } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { claimsParameter, claimsRequest } from './claims-request.ts'
-import type { GrantObserver } from './config-faults.ts'
+import { createConfigFaults, type GrantObserver } from './config-faults.ts'
 import { createDialect } from './dialects.ts'
 import type { AuthorizationChecks, GrantedTokens } from './grant-types.ts'
-import { createProviderGate, type GateObserver } from './provider-gate.ts'
+import type { ProviderGates } from './provider-gates.ts'
 import { createRelyingParty } from './relying-party.ts'
 import { createResourceGrants, isForResource } from './resource-grants.ts'
 import { createProviderFetch } from './token-answer.ts'
@@ -22,7 +22,9 @@ export type ProviderDeps = {
   readonly config: Config
   readonly log: Logger
   readonly now: () => number
-  readonly observe: GateObserver & GrantObserver
+  /** Where the gate is found that the configuration before may have used, too. */
+  readonly gates: ProviderGates
+  readonly observe: GrantObserver
 }
 
 /** What is known of the provider's endpoints. */
@@ -32,18 +34,13 @@ export type ProviderState = 'ok' | 'unavailable' | 'unknown'
 const MAX_HINT_LENGTH = 2000
 
 /** The configured OpenID Provider, in the words of the rest of the program; every method rejects with BffError only. */
-export function createProvider({ config, log, now, observe }: ProviderDeps) {
+export function createProvider({ config, log, now, gates, observe }: ProviderDeps) {
   const redirectUri = `${config.publicUrl}${config.basePath}/callback`
   const inUse = resourcesInUse(config)
   const dialect = createDialect(config.provider, inUse)
   const providerFetch = createProviderFetch({ now })
-  const { concurrency, timeoutMs, issuer } = config.provider
-  const gate = createProviderGate({
-    concurrency,
-    waitMs: timeoutMs,
-    now,
-    observe: { ...observe, breaker: loggedBreaker(observe.breaker, { log, issuer }) },
-  })
+  const gate = gates.gateFor(config.provider)
+  const faults = createConfigFaults({ log, observe, now })
   const relyingParty = createRelyingParty({
     provider: config.provider,
     redirectUri,
@@ -53,7 +50,7 @@ export function createProvider({ config, log, now, observe }: ProviderDeps) {
   })
   const { clientCapabilities } = config.provider
   const { resources } = config
-  const grantDeps = { relyingParty, dialect, resources, clientCapabilities, log, observe }
+  const grantDeps = { relyingParty, dialect, resources, clientCapabilities, log, note: faults.note }
   /** The resource whose policies the provider applies at sign-in: the one that asked for it, else the first in use. */
   const loginResource = (stepUp?: StepUp) => (stepUp && signInFor(config, stepUp.resource)) ?? inUse[0]
 
@@ -72,7 +69,15 @@ export function createProvider({ config, log, now, observe }: ProviderDeps) {
     ...createResourceGrants(grantDeps),
     tokenExchangeGrant: createTokenExchange(grantDeps),
     redirectUri,
+    indicators: dialect.indicators,
     admit: gate.admit,
+
+    /** From now on the metrics tell of this one, and of `before` no more, whatever answer still comes to it. */
+    succeed(before: { retire(): void }): void {
+      before.retire()
+      gate.takeOver()
+    },
+    retire: faults.retire,
 
     /** Whether the provider's endpoints were known at the last look; looks again without waiting. Never throws. */
     state(): ProviderState {
@@ -138,22 +143,6 @@ export function createProvider({ config, log, now, observe }: ProviderDeps) {
         return undefined
       }
     },
-  }
-}
-
-/** One line when it opens and one when it closes, however many probes fail in between. */
-function loggedBreaker(
-  observe: GateObserver['breaker'],
-  { log, issuer }: { log: Logger; issuer: string },
-): GateObserver['breaker'] {
-  let isOpen = false
-  return (state) => {
-    observe(state)
-    if (state === 'open' && !isOpen) {
-      log.warn({ url: issuer }, 'the token endpoint fails again and again: it is left alone, but for a probe')
-    }
-    if (state === 'closed') log.info({ url: issuer }, 'the token endpoint answers again')
-    isOpen = state !== 'closed'
   }
 }
 

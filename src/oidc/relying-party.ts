@@ -19,11 +19,11 @@ export type RelyingParty = {
   authorizationUrl(checks: AuthorizationChecks, parameters: Parameters): Promise<URL>
   /** Checks the authorization response, redeems the code, verifies the ID token with its signature. */
   codeGrant(callback: URL, checks: AuthorizationChecks, parameters: Parameters): Promise<GrantedTokens>
-  /** RFC 6749 §6. `keep` gets a rotated refresh token before anything else of the answer is looked at. */
+  /** RFC 6749 §6. `keep` gets a rotated refresh token first; a bad ID token, of which it is told, is left out. */
   refreshGrant(
     refreshToken: string,
     parameters: Parameters,
-    keep: (refreshToken: string) => Promise<void>,
+    told: { keep(refreshToken: string): Promise<void>; ignoredIdToken(error: unknown): void },
   ): Promise<GrantedTokens | FailedGrant>
   /** RFC 6749 §4.4. */
   clientCredentialsGrant(parameters: Parameters): Promise<GrantedTokens | FailedGrant>
@@ -104,7 +104,7 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
       )
     },
 
-    async refreshGrant(refreshToken, parameters, keep) {
+    async refreshGrant(refreshToken, parameters, { keep, ignoredIdToken }) {
       return grant(
         'refresh_token',
         (config) => oidc.refreshTokenGrant(config, refreshToken, formOf(parameters)),
@@ -113,7 +113,7 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
             const rotated = status === 200 ? body?.refresh_token : undefined
             if (typeof rotated === 'string' && rotated !== refreshToken) await keep(rotated)
           },
-          failed: failedGrant,
+          ...{ failed: failedGrant, holder: refreshToken, ignoredIdToken },
         },
       )
     },
@@ -149,8 +149,8 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
   }
 }
 
-function failedGrant(error: unknown, answer: TokenAnswer | undefined): FailedGrant {
-  return { error: failedCall(error, answer), answer }
+function failedGrant(error: unknown, answer: TokenAnswer | undefined, wasSent: boolean): FailedGrant {
+  return { error: failedCall(error, answer), answer, wasSent }
 }
 
 function formOf(parameters: Parameters): URLSearchParams {

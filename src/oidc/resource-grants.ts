@@ -2,7 +2,7 @@ import type { ResourceConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { claimsParameter, claimsRequest } from './claims-request.ts'
-import { createConfigFaults, type GrantObserver, type GrantOutcome } from './config-faults.ts'
+import type { ConfigFaults, GrantOutcome } from './config-faults.ts'
 import type { Dialect } from './dialects.ts'
 import { reactionTo, reactionToClient } from './grant-errors.ts'
 import type { FailedGrant, GrantedTokens } from './grant-types.ts'
@@ -19,7 +19,7 @@ export type ResourceGrantsDeps = {
   readonly resources: Readonly<Record<string, ResourceConfig>>
   readonly clientCapabilities: readonly string[]
   readonly log: Logger
-  readonly observe: GrantObserver
+  readonly note: ConfigFaults['note']
 }
 
 type RefreshRequest = {
@@ -32,8 +32,7 @@ type RefreshRequest = {
 
 /** One access token per resource, each asked for by name: from the session's refresh token, or for the client itself. */
 export function createResourceGrants(deps: ResourceGrantsDeps) {
-  const { relyingParty, dialect, resources, clientCapabilities, log } = deps
-  const note = createConfigFaults(deps)
+  const { relyingParty, dialect, resources, clientCapabilities, log, note } = deps
   const resourceNamed = (name: string) => requireResource(resources, name)
 
   /** Spends the refresh token once, for one resource; never rejects for what the provider answers. */
@@ -43,7 +42,13 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     const grant = await relyingParty.refreshGrant(
       request.refreshToken,
       [...dialect.refreshGrant(resource), ...claimsParameter(claims)],
-      request.keep,
+      {
+        keep: request.keep,
+        ignoredIdToken(cause) {
+          const error = new BffError('provider_rejected', 'the ID token is not sound', { cause })
+          note({ resource: resource.name, outcome: 'id_token_ignored', error })
+        },
+      },
     )
     if ('error' in grant) return refused(grant, { resource, claims: request.claims })
     if (!isForResource(grant, resource)) {
@@ -52,24 +57,30 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     }
     note({ resource: resource.name, outcome: 'renewed' })
     const { accessToken, obtainedAt, expiresAt } = grant
-    return { kind: 'renewed' as const, accessToken, obtainedAt, expiresAt, subject: grant.claims?.sub }
+    return {
+      kind: 'renewed' as const,
+      accessToken,
+      obtainedAt,
+      expiresAt,
+      subject: grant.claims?.sub ?? grant.unverifiedSubject,
+    }
   }
 
   function refused(
-    { error: problem, answer }: FailedGrant,
+    { error: problem, answer, wasSent }: FailedGrant,
     { resource, claims }: { resource: ResourceConfig; claims: string | undefined },
   ) {
     const error = withStepUp(problem, { resource, claims: claimsOf(answer) ?? claims })
     const outcome = outcomeOf({ error, answer })
     const refusal = refusalOf(answer)
-    note({ resource: resource.name, outcome, refusal })
+    const isTold = note({ resource: resource.name, outcome, error, refusal })
     const fields = { resource: resource.name, code: error.code, outcome, ...refusal }
     if (outcome === 'dead_grant') {
       log.info(fields, 'the grant is dead: its session ends')
       return { kind: 'dead' as const, reason: fields.oauthError ?? 'invalid_grant' }
     }
-    if (error.code !== 'provider_rejected') log.warn(fields, 'a refresh was refused')
-    const isMaybeSpent = mayHaveSpent({ error, answer })
+    if (!isTold) log.warn(fields, 'a refresh was refused')
+    const isMaybeSpent = mayHaveSpent({ answer, wasSent })
     return error.code === 'provider_unavailable'
       ? { kind: 'unavailable' as const, error, isMaybeSpent }
       : { kind: 'refused' as const, error, isMaybeSpent }
@@ -80,8 +91,9 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     const resource = resourceNamed(name)
     const grant = await relyingParty.clientCredentialsGrant(dialect.otherGrant(resource))
     if ('error' in grant) {
-      const { answer } = grant
-      note({ resource: name, outcome: outcomeOf(grant, reactionToClient), refusal: refusalOf(answer) })
+      const { answer, error } = grant
+      const outcome = outcomeOf(grant, reactionToClient)
+      note({ resource: name, outcome, error, refusal: refusalOf(answer) })
       throw answer && answer.status !== 200 ? problemOf(reactionToClient(answer), answer) : grant.error
     }
     const isRight = isForResource(grant, resource)
@@ -90,11 +102,32 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     return grant
   }
 
-  return { refreshGrant, clientCredentialsGrant }
+  /**
+   * Throws `reauthentication_required` for a resource that the sign-in did not ask for, because a reload has added it
+   * since: a provider that rotates may burn the refresh token before it says `invalid_target`.
+   */
+  function requireAsked(name: string, indicators: readonly string[] | undefined): void {
+    const resource = resourceNamed(name)
+    if (!indicators || resource.resource === undefined || indicators.includes(resource.resource)) return
+    throw new BffError('reauthentication_required', 'the sign-in did not ask for this resource', {
+      details: { reason: 'resource_not_granted' },
+      stepUp: { resource: name },
+    })
+  }
+
+  /** Tells of a session that nobody can renew a token for: its sign-in brought no refresh token. */
+  function noRefreshToken(name: string): void {
+    note({ resource: name, outcome: 'no_refresh_token' })
+  }
+
+  return { refreshGrant, requireAsked, noRefreshToken, clientCredentialsGrant }
 }
 
 /** The reaction to a failed grant, or what else came in place of a token. */
-export function outcomeOf({ error, answer }: FailedGrant, react = reactionTo): GrantOutcome {
+export function outcomeOf(
+  { error, answer }: Pick<FailedGrant, 'error' | 'answer'>,
+  react = reactionTo,
+): GrantOutcome {
   if (answer && answer.status !== 200) return react(answer)
   // Anything else is not the provider's doing: its answer could not be kept, because the user signed out, for example.
   return error.code === 'provider_rejected' ? 'unusable_answer' : 'retry_later'

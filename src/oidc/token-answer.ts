@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { retryAfterSeconds } from './grant-errors.ts'
 import { createKeyReads, type ReadAnswer } from './key-reads.ts'
+import { createSendWatch } from './send-watch.ts'
 
 /** A token endpoint's answer before any library judged it. */
 export type TokenAnswer = {
@@ -8,25 +9,34 @@ export type TokenAnswer = {
   /** The JSON object of the body, normalised; undefined when it was none. */
   readonly body: Readonly<Record<string, unknown>> | undefined
   readonly retryAfterSeconds: number | undefined
+  /** Whether it says that it is a page for people. */
+  readonly isHtml: boolean
 }
 
-/** Sees a token answer before it is validated; what it returns is awaited first. */
-export type OnTokenAnswer = (answer: TokenAnswer) => Promise<void> | void
+/** Follows the token requests of one call. */
+export type TokenCallWatch = {
+  /** Sees a token answer before it is validated; what it returns is awaited first. */
+  readonly answer: (answer: TokenAnswer) => Promise<void> | void
+  /** Called once a request was sent, if only in part, or may have been; before its failure is known. */
+  readonly sent?: () => void
+  /** The answer to every token request of this call, in the place of the provider: nothing is sent. */
+  readonly instead?: Readonly<Record<string, unknown>>
+}
 
 type FetchOptions = {
   method?: string
   headers?: unknown
   body?: unknown
   redirect?: unknown
-  signal?: unknown
+  signal?: AbortSignal | null | undefined
 }
 type Fetch = (url: string, options: FetchOptions) => Promise<Response>
 
 /** A `fetch` for the provider, and a way to look at the token answers of one call made through it. */
 export type ProviderFetch = {
   readonly fetch: Fetch
-  /** Runs `call`; token answers within it are first given to `onAnswer`. */
-  watching<T>(onAnswer: OnTokenAnswer, call: () => Promise<T>): Promise<T>
+  /** Runs `call`; `watch` is told of the token requests within it. */
+  watching<T>(watch: TokenCallWatch, call: () => Promise<T>): Promise<T>
 }
 
 const MAX_BODY_BYTES = 1024 * 1024
@@ -39,34 +49,60 @@ const MAX_LIFETIME_SECONDS = 30 * 24 * 3600
  * member of the same answer is unusual.
  */
 export function createProviderFetch(deps: { now: () => number; fetch?: Fetch }): ProviderFetch {
-  const observers = new AsyncLocalStorage<OnTokenAnswer>()
+  const watches = new AsyncLocalStorage<TokenCallWatch>()
+  const watchSend = createSendWatch()
   const send: Fetch = deps.fetch ?? ((url, options) => fetch(url, options as RequestInit))
   const read = async (url: string, options: FetchOptions): Promise<ReadAnswer> => {
-    const response = await send(url, options)
+    const response = await send(url, { ...options, signal: afterReading(options.signal) })
     return { response, text: await wholeText(response) }
   }
   const readKeys = createKeyReads(read, deps.now)
   return {
-    watching: (onAnswer, call) => observers.run(onAnswer, call),
+    watching: (watch, call) => watches.run(watch, call),
     async fetch(url, options) {
-      const onAnswer = observers.getStore()
-      const { response, text } = await (isForKeys(options) ? readKeys : read)(url, options)
-      if (!onAnswer || options.method !== 'POST') return rebuilt(response, text)
+      const watch = watches.getStore()
+      if (!watch || options.method !== 'POST') {
+        const { response, text } = await (isForKeys(options) ? readKeys : read)(url, options)
+        return rebuilt(response, text)
+      }
+      if (watch.instead) return tokenAnswer(watch.instead)
+      const { response, text } = await watchSend(
+        () => read(url, options),
+        () => watch.sent?.(),
+      )
       const body = normalised(jsonObject(text), deps.now())
-      await onAnswer({
+      await watch.answer({
         status: response.status,
         body,
         retryAfterSeconds: retryAfterSeconds(response.headers.get('retry-after'), deps.now()),
+        isHtml: isHtml(response),
       })
       return rebuilt(response, JSON.stringify(body ?? {}), body && 'application/json')
     },
   }
 }
 
+function tokenAnswer(body: Readonly<Record<string, unknown>>): Response {
+  return new Response(JSON.stringify(body), { headers: { 'content-type': 'application/json' } })
+}
+
+/** After a pause of this process its timers come first: an answer that has arrived meanwhile is read before giving up. */
+function afterReading(signal: AbortSignal | null | undefined): AbortSignal | undefined {
+  if (!signal) return undefined
+  const patient = new AbortController()
+  const giveUp = () => patient.abort(signal.reason)
+  signal.addEventListener('abort', () => setImmediate(() => setImmediate(giveUp)), { once: true })
+  return patient.signal
+}
+
 /** RFC 7517 §8.5: who asks for a key set says so. */
 function isForKeys({ method, headers }: FetchOptions): boolean {
   const accept = new Headers(headers as ConstructorParameters<typeof Headers>[0]).get('accept')
   return method === 'GET' && accept?.includes('application/jwk-set+json') === true
+}
+
+function isHtml({ headers }: Response): boolean {
+  return /^(?:text\/html|application\/xhtml\+xml)\b/i.test(headers.get('content-type') ?? '')
 }
 
 /** The body, read here so that a library meets no endless one. Throws a TypeError, as `fetch` does for every failure. */

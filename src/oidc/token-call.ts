@@ -1,8 +1,10 @@
+import { createHash } from 'node:crypto'
 import type { GrantedTokens } from './grant-types.ts'
 import { requireSoundClaims } from './id-token-rules.ts'
+import { unverifiedSubject } from './jwt.ts'
 import { findingOf } from './provider-errors.ts'
 import type { GrantName, ProviderGate } from './provider-gate.ts'
-import type { ProviderFetch, TokenAnswer } from './token-answer.ts'
+import type { ProviderFetch, TokenAnswer, TokenCallWatch } from './token-answer.ts'
 
 export type TokenCallDeps<Configuration> = {
   readonly configuration: () => Promise<Configuration>
@@ -18,8 +20,15 @@ export type TokenCallDeps<Configuration> = {
 export type TokenCallEnd<Failure> = {
   /** Sees the answer first; awaited before the answer is judged. */
   readonly answer?: (answer: TokenAnswer) => Promise<void>
-  /** Throws or returns what a failure is to the caller. */
-  readonly failed: (error: unknown, answer: TokenAnswer | undefined) => Failure
+  /** Throws or returns what a failure is to the caller. `wasSent`: false when certainly not a byte of the request was. */
+  readonly failed: (error: unknown, answer: TokenAnswer | undefined, wasSent: boolean) => Failure
+  /**
+   * Told why the ID token of an answer was left out, which is good without one: its claims are not used, and `subject`,
+   * its unverified `sub`, is only to be compared. Without this, an ID token that fails its checks fails the call.
+   */
+  readonly ignoredIdToken?: (error: unknown) => void
+  /** What only one session has, such as its refresh token; undefined for a call that is no session's. */
+  readonly holder?: string
 }
 
 /** A checked token answer in the words of RFC 6749 §5.1. */
@@ -47,10 +56,16 @@ export function createTokenCall<Configuration>(deps: TokenCallDeps<Configuration
     end: TokenCallEnd<Failure>,
   ): Promise<GrantedTokens | Failure> {
     let answer: TokenAnswer | undefined
+    let wasSent = false
     let sent: { readonly credential: string | undefined; readonly at: number } | undefined
-    const see = (seen: TokenAnswer) => {
-      answer = seen
-      return end.answer?.(seen)
+    const watch: TokenCallWatch = {
+      answer(seen) {
+        answer = seen
+        return end.answer?.(seen)
+      },
+      sent() {
+        wasSent = true
+      },
     }
     try {
       const configuration = await deps.configuration()
@@ -58,21 +73,63 @@ export function createTokenCall<Configuration>(deps: TokenCallDeps<Configuration
         const obtainedAt = deps.now()
         // An answer that does not come must not be taken for the one before.
         answer = undefined
+        wasSent = false
         sent = { credential: deps.credential(), at: obtainedAt }
-        const tokens = await deps.providerFetch.watching(see, () => request(configuration))
-        const claims = requireSoundClaims(tokens.claims(), { clientId: deps.clientId, now: obtainedAt })
-        return { ...grantedTokens(obtainedAt, tokens), claims }
+        try {
+          const tokens = await deps.providerFetch.watching(watch, () => request(configuration))
+          const claims = requireSoundClaims(tokens.claims(), { clientId: deps.clientId, now: obtainedAt })
+          return { ...grantedTokens(obtainedAt, tokens), claims }
+        } catch (error) {
+          const retry = { error, answer, obtainedAt, request: () => request(configuration) }
+          return withoutIdToken(deps.providerFetch, end, retry)
+        }
       }
-      const ask = () => deps.gate.call(grant, send, (error) => findingOf(error, answer))
+      const ask = () =>
+        deps.gate.call(grant, send, (error) => ({
+          ...findingOf(error, answer),
+          holder: pseudonym(end.holder),
+        }))
       return await ask().catch((error) => {
         if (!sent || !isQuickRefusalOfClient(answer, deps.now() - sent.at)) throw error
         if (deps.credential() === sent.credential) throw error
         return ask()
       })
     } catch (error) {
-      return end.failed(error, answer)
+      return end.failed(error, answer, wasSent)
     }
   }
+}
+
+/** Judges the same answer once more, from memory, as if the provider had left its ID token out. */
+async function withoutIdToken(
+  providerFetch: Pick<ProviderFetch, 'watching'>,
+  { ignoredIdToken }: Pick<TokenCallEnd<unknown>, 'ignoredIdToken'>,
+  {
+    error,
+    answer,
+    obtainedAt,
+    request,
+  }: {
+    error: unknown
+    answer: TokenAnswer | undefined
+    obtainedAt: number
+    request: () => Promise<CheckedAnswer>
+  },
+): Promise<GrantedTokens> {
+  if (!ignoredIdToken || answer?.status !== 200 || !answer.body?.id_token) throw error
+  const { id_token: idToken, ...instead } = answer.body
+  const tokens = await providerFetch.watching({ answer() {}, instead }, request)
+  ignoredIdToken(error)
+  return {
+    ...grantedTokens(obtainedAt, tokens),
+    claims: undefined,
+    unverifiedSubject: unverifiedSubject(idToken),
+  }
+}
+
+/** Tells holders apart; what they hold stays here. */
+function pseudonym(holder: string | undefined): string | undefined {
+  return holder && createHash('sha256').update(holder).digest('base64url')
 }
 
 function isQuickRefusalOfClient(answer: TokenAnswer | undefined, tookMs: number): boolean {

@@ -1,7 +1,6 @@
 import type { ResourceConfig } from '../config/config.ts'
 import type { BffError } from '../errors.ts'
 import { claimsParameter, claimsRequest } from './claims-request.ts'
-import { createConfigFaults } from './config-faults.ts'
 import type { Parameters } from './dialects.ts'
 import { reactionToExchange } from './grant-errors.ts'
 import type { FailedGrant, GrantedTokens } from './grant-types.ts'
@@ -32,8 +31,7 @@ const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token'
  * access_denied, provider_rejected or provider_unavailable; never with what would end the session.
  */
 export function createTokenExchange(deps: ResourceGrantsDeps) {
-  const { relyingParty, dialect, resources, clientCapabilities, log } = deps
-  const note = createConfigFaults(deps)
+  const { relyingParty, dialect, resources, clientCapabilities, log, note } = deps
   return async function tokenExchangeGrant(request: ExchangeRequest): Promise<GrantedTokens> {
     const resource = requireResource(resources, request.resource)
     const { grantType, parameters } = exchangeOf(resource, request.subjectToken)
@@ -60,8 +58,8 @@ export function createTokenExchange(deps: ResourceGrantsDeps) {
     })
     const outcome = outcomeOf({ error, answer }, reactionToExchange)
     const refusal = refusalOf(answer)
-    note({ resource: resource.name, outcome, refusal })
-    if (error.code !== 'provider_rejected')
+    const isTold = note({ resource: resource.name, outcome, error, refusal })
+    if (!isTold)
       log.warn({ resource: resource.name, code: error.code, outcome, ...refusal }, 'an exchange was refused')
     return error
   }

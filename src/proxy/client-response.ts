@@ -20,6 +20,9 @@ export function keepOurs(res: ServerResponse, fields: string[]): void {
   }
 }
 
+/** Interim (1xx) responses to one request; more is a flood. */
+export const MOST_INTERIM = 20
+
 /** What makes the head of a final response one that cannot be passed on; undefined when nothing does. */
 export function defectOf(status: number, parsed: ParsedHeaders): string | undefined {
   if (status > 599) return 'status code out of range'
@@ -55,8 +58,7 @@ export class ClientResponse {
   }
 
   begin({ status, reason, fields, parsed }: ResponseHead): void {
-    // RFC 9110 §8.6: with 204 there is no length to speak of, and a client may wait for what it announces.
-    if (status === 204) removeField(fields, 'content-length')
+    if (status === 204) withoutLength(fields)
     this.#res.writeHead(status, isSayable(reason) ? reason : (STATUS_CODES[status] ?? ''), fields)
     this.isStarted = true
     this.#remaining = Number(parsed['content-length'] ?? Number.NaN)
@@ -135,17 +137,19 @@ function isEventStream(parsed: ParsedHeaders): boolean {
 /** RFC 9110 §8.3.1: the letter case of a type says nothing. */
 const EVENT_STREAM = /^text\/event-stream/i
 
-function removeField(fields: string[], unwanted: string): void {
+/** RFC 9110 §8.6: with 204 there is no length to speak of, and a client may wait for what it announces. */
+export function withoutLength(fields: string[]): string[] {
   for (let i = fields.length - 2; i >= 0; i -= 2) {
-    if (fields[i]!.toLowerCase() === unwanted) fields.splice(i, 2)
+    if (fields[i]!.toLowerCase() === 'content-length') fields.splice(i, 2)
   }
+  return fields
 }
 
 /** Bytes of a body worth copying to save a write. */
 const ONE_WRITE = 16_384
 
-/** HTTP/2 has no reason phrase, and undici has read any other as UTF-8. */
-function isSayable(reason: string | undefined): reason is string {
+/** Whether a reason phrase can be passed on: HTTP/2 has none, and undici has read what is not ASCII as UTF-8. */
+export function isSayable(reason: string | undefined): reason is string {
   return reason !== undefined && PRINTABLE.test(reason)
 }
 

@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { BffError } from '../errors.ts'
 import type { Exchange } from './exchange.ts'
+import type { BodyPace } from './request-body.ts'
 import type { SessionStreams } from './session-streams.ts'
 import type { OutboundRequest } from './upstream.ts'
 import type { NoAnswer } from './upstream-breaker.ts'
@@ -38,6 +39,7 @@ export type Dispatch = {
   readonly streams: SessionStreams
   /** Told of each piece of a body, either way, and its bytes. */
   readonly bodyPassed: (bytes: number) => void
+  readonly bodyPace: BodyPace
   /** Whether the connection ended without a byte of response. */
   isConnectionLost(error: Error): boolean
   /** What the upstream is to blame for when there was no answer; losing a connection that was used is nobody's fault. */

@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { BffError } from '../errors.ts'
 import type { AccessToken } from './access-token-source.ts'
-import { ClientResponse, defectOf, keepOurs } from './client-response.ts'
+import { ClientResponse, defectOf, keepOurs, MOST_INTERIM } from './client-response.ts'
 import type { Dispatch, ExchangeParts, ParsedHeaders, UpstreamControl } from './dispatch.ts'
 import { replaceAccessToken, responseHeaders } from './headers.ts'
 import { HeldResponse, settleRejection, tokenChallenge } from './rejected-token.ts'
@@ -12,9 +12,6 @@ import type { BreakerPass } from './upstream-breaker.ts'
 
 /** RFC 9110 §9.2.2: sending these twice does no more than sending them once. */
 const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS'])
-
-/** Interim (1xx) responses to one request; more is a flood. */
-const MOST_INTERIM = 20
 
 /** One request and its response. A class, because thousands live at once and share their methods. */
 export class Exchange {
@@ -71,16 +68,20 @@ export class Exchange {
     this.#length = acceptedLength(this.req, this.res, maxBody)
     this.res.on('close', () => this.giveUp())
     if (this.outbound.session) this.#pool.streams.begin(this)
-    const stopWaiting = this.#pool.gate.enter(this, timeout.responseMs)
-    if (stopWaiting) this.#stopWaiting = stopWaiting
+    this.#stopWaiting = this.#pool.gate.enter(this, timeout.responseMs) ?? this.#stopWaiting
   }
 
   /** The gate lets it through; its body is asked for only now, because it may have waited. */
   go(pass: BreakerPass): void {
     this.#pass = pass
     if (this.#length !== 0)
-      ({ body: this.#body, copy: this.#copy } = openBody(this, this.#length, this.#pool.bodyPassed))
+      ({ body: this.#body, copy: this.#copy } = openBody(this, this.#length, this.#pool))
     this.#send(this.#body)
+  }
+
+  /** No more of its body is wanted. */
+  endBody(error: BffError): void {
+    if (this.giveUp(error) && this.response.isStarted) this.response.cut()
   }
 
   #send(body: Readable | Buffer | null): void {
@@ -170,9 +171,8 @@ export class Exchange {
 
   /** An idle connection may end in the moment it is used again; that request was never looked at (RFC 9112 §9.3.1). */
   #mayRetry(error: Error): boolean {
-    const isRepeatable = this.#body === null && REPEATABLE.has(this.req.method!)
-    const isUnseen = this.#isReused && !this.#isAnswering && this.#pool.isConnectionLost(error)
-    return isRepeatable && isUnseen && !this.#isRetried
+    if (this.#isRetried || this.#body !== null || !REPEATABLE.has(this.req.method!)) return false
+    return this.#isReused && !this.#isAnswering && this.#pool.isConnectionLost(error)
   }
 
   /** Holds back a 401 that refuses our token until it is known what becomes of it; false when it is any other. */

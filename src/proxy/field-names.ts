@@ -1,4 +1,4 @@
-/** A set of HTTP field names that knows them in any letter case and with `_` in place of `-`. */
+/** A set of HTTP field names that knows them in every spelling that some server takes for the same. */
 export type FieldNames = {
   /** The name in its folded spelling if it is in the set, otherwise undefined. */
   find(name: string): string | undefined
@@ -6,8 +6,9 @@ export type FieldNames = {
 
 /**
  * Compiles names, and prefixes written with a trailing `*`, into a set that says no to most names without
- * allocating: it first asks by length and first letter. Underscores count as hyphens because CGI-like servers
- * fold both into one variable, so `X_Forwarded_For` would otherwise overrule ours.
+ * allocating: it first asks by length and first letter. Every sign counts as a hyphen because CGI-like servers make
+ * one variable of all such names, most of them of `_` and `-`, some of any sign; `X_Forwarded.For` would otherwise
+ * overrule ours.
  */
 export function fieldNames(names: Iterable<string>): FieldNames {
   const exact = new Set<string>()
@@ -20,21 +21,30 @@ export function fieldNames(names: Iterable<string>): FieldNames {
 
   function find(name: string): string | undefined {
     const length = Math.min(name.length, MAX_LENGTH)
-    if ((letters[length]! & letterBit(name)) === 0) return undefined
+    if ((letters[length]! & LETTER_BITS[name.charCodeAt(0) & 0x7f]!) === 0) return undefined
     const folded = foldFieldName(name)
     return exact.has(folded) || prefixes.some((prefix) => folded.startsWith(prefix)) ? folded : undefined
   }
   return { find }
 }
 
-/** The one spelling under which field names are compared: lower case, hyphens for underscores. */
+/** The one spelling under which field names are compared: lower case, a hyphen for every sign. */
 export function foldFieldName(name: string): string {
   const lower = name.toLowerCase()
-  return lower.includes('_') ? lower.replaceAll('_', '-') : lower
+  return SIGN.test(lower) ? lower.replaceAll(EVERY_SIGN, '-') : lower
 }
+
+const SIGN = /[^a-z0-9-]/
+const EVERY_SIGN = /[^a-z0-9]/g
 
 /** Lengths from here on share one entry of the table. */
 const MAX_LENGTH = 63
+
+/** One bit for the first letter of a name in either case, and one for all signs. Digits share theirs with letters. */
+const LETTER_BITS = Uint32Array.from({ length: 128 }, (_, code) => {
+  const letter = String.fromCharCode(code)
+  return /[a-z0-9]/i.test(letter) ? 1 << (code & 31) : 1
+})
 
 function lettersByLength(exact: Iterable<string>, prefixes: readonly string[]): Uint32Array {
   const letters = new Uint32Array(MAX_LENGTH + 1)
@@ -45,8 +55,6 @@ function lettersByLength(exact: Iterable<string>, prefixes: readonly string[]): 
   return letters
 }
 
-/** One bit for the first letter in either case; `-` and `_` share theirs. */
-function letterBit(name: string): number {
-  const code = name.charCodeAt(0)
-  return 1 << ((code === 0x5f ? 0x2d : code | 0x20) & 31)
+function letterBit(folded: string): number {
+  return LETTER_BITS[folded.charCodeAt(0)]!
 }

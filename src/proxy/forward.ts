@@ -5,6 +5,7 @@ import type { AccessTokenSource, FindSession } from './access-token-source.ts'
 import { headerRulesByRoute, requestHeaders, type Site } from './headers.ts'
 import type { OnRejectedToken } from './rejected-token.ts'
 import type { MatchRoute } from './route-table.ts'
+import { inTime } from './token-wait.ts'
 import type { Send } from './upstream.ts'
 
 /** What is noted about a request for its log line, and the id its upstream is told. */
@@ -59,7 +60,10 @@ export function createForward(deps: ForwardDeps): Forward {
     else if (route.auth === 'required') return requireSignIn(deps, route, req, res)
 
     let token = session && route.resource ? deps.accessToken(session, route.resource) : undefined
-    if (token instanceof Promise) token = await token
+    if (token instanceof Promise) {
+      token = await inTime(token, { timeoutMs: route.timeout.responseMs, client: res })
+      if (!token) return true
+    }
     if (token) facts.resource = route.resource
 
     const rules = rulesOf(route)
@@ -92,11 +96,12 @@ function requireSignIn(
   if (route.csrf !== 'fetch-metadata' || !deps.isTopLevelNavigation(req)) {
     throw new BffError('session_required', 'this route needs a signed-in session')
   }
+  // Beside what is set already, which writeHead would replace.
+  res.appendHeader('vary', 'sec-fetch-mode, sec-fetch-dest')
   res.writeHead(302, {
     ...deps.ownHeaders,
     location: deps.loginUrl(req),
     'cache-control': 'no-store',
-    vary: 'sec-fetch-mode, sec-fetch-dest',
     'content-length': '0',
   })
   res.end()

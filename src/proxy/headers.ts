@@ -4,6 +4,8 @@ import { type IsOwnCookie, setsOwnCookie, withoutOwnCookies } from './cookies.ts
 import { type FieldNames, fieldNames, foldFieldName } from './field-names.ts'
 import { type CompiledTemplate, compileTemplate } from './header-templates.ts'
 import { compileLocation, type MapLocation } from './location.ts'
+import { isForSharedCaches, privateCacheControl } from './private-caching.ts'
+import { TAKEN_FROM_REQUESTS, TAKEN_FROM_RESPONSES } from './taken-fields.ts'
 import { compileVia, type Via } from './via.ts'
 
 /** What the rules need to know beside the route. */
@@ -36,57 +38,6 @@ export type OurRequestFields = {
   /** Fill the route's header templates. */
   readonly claims?: UserClaims | undefined
 }
-
-/** RFC 9110 §7.6.1 and the older names of the same kind; message framing is made anew for each connection. */
-const HOP_BY_HOP = ['connection', 'keep-alive', 'proxy-*', 'te', 'trailer', 'transfer-encoding', 'upgrade']
-
-/** Client fields that never cross: they are per connection, ours to say, or spoofed identity. */
-const TAKEN_FROM_REQUESTS = [
-  ...HOP_BY_HOP,
-  'host',
-  'content-length',
-  'expect',
-  'http2-settings',
-  'cookie',
-  'authorization',
-  'x-csrf',
-  'via',
-  'forwarded',
-  'x-forwarded',
-  'x-forwarded-*',
-  'x-request-id',
-  'x-real-ip',
-  'x-client-ip',
-  'x-cluster-client-ip',
-  'true-client-ip',
-  'cf-connecting-ip',
-  'x-original-*',
-  'x-rewrite-url',
-  'x-http-method',
-  'x-http-method-override',
-  'x-method-override',
-  'x-ms-*',
-  'x-amzn-oidc-*',
-  'x-auth-request-*',
-  'remote-user',
-  'x-remote-user',
-  'client-cert*',
-  'x-client-cert*',
-  'x-ssl-client-*',
-]
-
-/** Upstream fields that never cross, and those looked at one by one. */
-const TAKEN_FROM_RESPONSES = fieldNames([
-  ...HOP_BY_HOP,
-  'access-control-*',
-  'clear-site-data',
-  'strict-transport-security',
-  'cloakroom-error',
-  'set-cookie',
-  'location',
-  'www-authenticate',
-  'cache-control',
-])
 
 /** Schemes that make a browser open its own sign-in dialog, which would ask for a password of another system. */
 const DIALOG_SCHEMES = /(?:^|,)\s*(?:basic|digest|negotiate|ntlm)(?:[\s,]|$)/i
@@ -165,7 +116,7 @@ export function responseHeaders(
 ): string[] {
   const fields: string[] = []
   let connection = ''
-  let hasCacheControl = false
+  let cacheControlAt: number | undefined
   for (let i = 0; i < raw.length; i += 2) {
     // Latin-1 both ways keeps every byte (RFC 9110 §5.5).
     const name = raw[i]!.toString('latin1')
@@ -173,21 +124,32 @@ export function responseHeaders(
     const taken = TAKEN_FROM_RESPONSES.find(name)
     if (taken === undefined) fields.push(name, value)
     else if (taken === 'connection') connection += `,${value}`
-    else if (taken === 'cache-control') {
-      hasCacheControl ||= !name.includes('_')
-      fields.push(name, value)
-    } else addReviewed(fields, rules, { taken, name, value })
+    else if (taken === 'cache-control' && isAuthenticated && name.toLowerCase() === taken) {
+      if (cacheControlAt === undefined) cacheControlAt = fields.push(name, value) - 1
+      else fields[cacheControlAt] += `,${value}`
+    } else addReviewed(fields, rules, { taken, name, value, isAuthenticated })
   }
-  if (removeNamed(fields, connection).has('cache-control')) hasCacheControl = false
-  // A shared cache sees no Authorization header on our side, so RFC 9111 §3.5 would not hold it back.
-  if (isAuthenticated && !hasCacheControl) fields.push('cache-control', 'private')
+  if (isAuthenticated) makePrivate(fields, cacheControlAt)
+  const named = removeNamed(fields, connection)
+  if (isAuthenticated && named.has('cache-control')) fields.push('cache-control', 'private')
   return fields
+}
+
+/** A shared cache sees no Authorization header on our side, so RFC 9111 §3.5 would not hold it back. */
+function makePrivate(fields: string[], cacheControlAt: number | undefined): void {
+  if (cacheControlAt === undefined) fields.push('cache-control', 'private')
+  else fields[cacheControlAt] = privateCacheControl(fields[cacheControlAt]!) ?? 'private'
 }
 
 function addReviewed(
   fields: string[],
   rules: HeaderRules,
-  { taken, name, value }: { taken: string; name: string; value: string },
+  {
+    taken,
+    name,
+    value,
+    isAuthenticated,
+  }: { taken: string; name: string; value: string; isAuthenticated: boolean },
 ): void {
   if (taken === 'set-cookie') {
     if (!setsOwnCookie(value, rules.isOwnCookie)) fields.push(name, value)
@@ -195,6 +157,8 @@ function addReviewed(
     fields.push(name, rules.mapLocation(value))
   } else if (taken === 'www-authenticate') {
     fields.push(DIALOG_SCHEMES.test(value) ? 'x-upstream-www-authenticate' : name, value)
+  } else if (taken === 'cache-control' || (isForSharedCaches(taken) && !isAuthenticated)) {
+    fields.push(name, value)
   }
 }
 

@@ -1,5 +1,6 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { type ClientHttp2Stream, constants } from 'node:http2'
+import { defectOf } from './client-response.ts'
 import type { ParsedHeaders, UpstreamControl } from './dispatch.ts'
 import type { Exchange } from './exchange.ts'
 import { noConnectionInTime } from './upstream-gate.ts'
@@ -25,7 +26,7 @@ export type Http2Streams = {
 export function createHttp2Streams(): Http2Streams {
   let starting: Http2Exchange | undefined
   function onCreated(message: unknown): void {
-    if (starting) starting.stream = (message as { stream: ClientHttp2Stream }).stream
+    if (starting) starting.watch((message as { stream: ClientHttp2Stream }).stream)
     starting = undefined
   }
   const setStarting = (next: Http2Exchange | undefined) => {
@@ -39,8 +40,8 @@ export function createHttp2Streams(): Http2Streams {
 }
 
 /**
- * Stands between undici and an exchange over HTTP/2. undici takes a stream that the upstream cancels in mid-body for
- * one that ended well, and ends the body of a request that is given up as if it were whole: the stream knows better.
+ * Stands between undici and an exchange over HTTP/2. undici takes a stream that the upstream resets in mid-body for one
+ * that ended well, and ends the body of a request that is given up as if it were whole: the stream knows better.
  */
 export class Http2Exchange {
   stream: ClientHttp2Stream | undefined
@@ -48,14 +49,32 @@ export class Http2Exchange {
   readonly #setStarting: (next: Http2Exchange | undefined) => void
   #control: Http2Control | undefined
   #unopened: NodeJS.Timeout | undefined
+  /** Whether the body ended before its stream did; undefined until it ends. */
+  #isWhole: boolean | undefined
+  /** Tells of an answer that can have no body. */
+  #begin: (() => void) | undefined
 
   constructor(exchange: Exchange, setStarting: (next: Http2Exchange | undefined) => void) {
     this.#exchange = exchange
     this.#setStarting = setStarting
   }
 
+  /** The stream that was opened for it. */
+  watch(stream: ClientHttp2Stream): void {
+    this.stream = stream
+    resetWhenClosed(stream)
+    const { push } = stream
+    stream.push = (chunk: unknown, encoding?: BufferEncoding) => {
+      // The body of a stream that was reset ends, too, but only when the stream is closed. Every body ends twice.
+      if (chunk === null && stream === this.stream) this.#isWhole ??= !stream.closed
+      return push.call(stream, chunk, encoding)
+    }
+  }
+
   onRequestStart(control: UpstreamControl): void {
     this.stream = undefined
+    this.#isWhole = undefined
+    this.#begin = undefined
     this.#control = new Http2Control(control, () => this.stream)
     this.#exchange.onRequestStart(this.#control)
     this.#setStarting(this)
@@ -66,7 +85,13 @@ export class Http2Exchange {
     clearTimeout(this.#unopened)
     const own = this.#control!
     own.rawHeaders = fieldsAsBytes(control.rawHeaders as Readonly<Record<string, string | string[]>>)
-    this.#exchange.onResponseStart(own, status, parsed, reason)
+    this.#exchange.onResponseStarted()
+    const begin = () => this.#exchange.onResponseStart(own, status, parsed, reason)
+    // The client hears of such an answer at its end only, and until then it may turn out to have a body after all.
+    const isBodiless =
+      status === 204 || status === 304 || (status >= 200 && this.#exchange.req.method === 'HEAD')
+    if (isBodiless && defectOf(status, parsed) === undefined) this.#begin = begin
+    else begin()
   }
 
   onResponseData(_: UpstreamControl, chunk: Buffer): void {
@@ -74,10 +99,14 @@ export class Http2Exchange {
   }
 
   onResponseEnd(): void {
-    const isCancelled = this.stream?.rstCode === constants.NGHTTP2_CANCEL
-    if (isCancelled)
-      this.#exchange.onResponseError(this.#control, new Error('the upstream cancelled its answer'))
-    else this.#exchange.onResponseEnd(this.#control!)
+    try {
+      if (!this.#isWhole) throw new Error('the upstream reset its answer')
+      this.#begin?.()
+    } catch (error) {
+      this.#exchange.onResponseError(this.#control, error as Error)
+      return
+    }
+    this.#exchange.onResponseEnd(this.#control!)
   }
 
   onResponseError(_: UpstreamControl | null | undefined, error: Error): void {
@@ -107,10 +136,7 @@ class Http2Control implements UpstreamControl {
   }
 
   abort(reason: Error): void {
-    const stream = this.#stream()
-    // Closed, it would say that the request's body ends here before it says that it does not.
-    if (stream?.writableEnded) stream.close(constants.NGHTTP2_CANCEL)
-    else stream?.destroy(reason)
+    this.#stream()?.close()
     this.#control.abort(reason)
   }
 
@@ -120,6 +146,21 @@ class Http2Control implements UpstreamControl {
 
   resume(): void {
     this.#control.resume()
+  }
+}
+
+/**
+ * undici gives a stream up by closing it, and destroys it then. A mere close waits until the request's body is sent, or
+ * is forestalled by whoever hears that it is aborted, so that the reset is never said. nghttp2 then asks a stream that
+ * is gone for the rest of its body, without an end: the process never runs another line.
+ */
+function resetWhenClosed(stream: ClientHttp2Stream): void {
+  const { close } = stream
+  stream.close = () => {
+    if (stream.closed) return
+    if (stream.writableEnded) close.call(stream, constants.NGHTTP2_CANCEL)
+    // Closed, it would say that the request's body ends here before it says that it does not.
+    else stream.destroy(new Error('the request was given up'))
   }
 }
 

@@ -3,6 +3,7 @@ import type { BffSession } from '../session/bff-session.ts'
 import type { AccessToken } from './access-token-source.ts'
 import type { ParsedHeaders, UpstreamControl } from './dispatch.ts'
 import type { Exchange } from './exchange.ts'
+import { inTime } from './token-wait.ts'
 import type { OutboundRequest } from './upstream.ts'
 import { bearerChallenge, type TokenChallenge } from './www-authenticate.ts'
 
@@ -46,9 +47,13 @@ export async function settleRejection(
   const { session, accessToken, onRejectedToken, route } = exchange.outbound
   const rejected = { token: accessToken!, challenge, isRepeatable: exchange.canResend() }
   try {
-    const verdict = await onRejectedToken!(session!, route.resource!, rejected)
+    const verdict = await inTime(onRejectedToken!(session!, route.resource!, rejected), {
+      timeoutMs: route.timeout.responseMs,
+      client: exchange.res,
+    })
+    if (!verdict) held.discardFrom(exchange)
     // Asked again: the pool may have begun to close.
-    if (verdict.kind === 'relay' || !exchange.canResend()) held.relayTo(exchange)
+    else if (verdict.kind === 'relay' || !exchange.canResend()) held.relayTo(exchange)
     else if (held.discardFrom(exchange)) exchange.resend(verdict.token)
   } catch (error) {
     if (held.discardFrom(exchange)) exchange.refuse(error as BffError)

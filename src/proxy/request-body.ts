@@ -3,16 +3,12 @@ import { Readable } from 'node:stream'
 import { BffError } from '../errors.ts'
 import type { OutboundRequest } from './upstream.ts'
 
-/** Limits on one request body, and who else wants it. */
-type BodyReading = {
-  /** Bytes; absent = unlimited. */
-  readonly maxBytes?: number | undefined
-  /** The client's connection is cut when it sends nothing for so long. Milliseconds. */
-  readonly idleMs: number
-  /** Is given everything that arrives. */
-  readonly copy?: BodyCopy | undefined
-  /** Told of each piece that arrives, and its bytes. */
-  readonly passed: (bytes: number) => void
+/** How slowly a client may send a body that is waited for. */
+export type BodyPace = {
+  /** On average over the whole body; 0 = as slowly as it likes. */
+  readonly bytesPerSecond: number
+  /** What it may take in any case. */
+  readonly graceMs: number
 }
 
 /** What is known of a request when its body is asked for. */
@@ -20,22 +16,30 @@ type WithBody = {
   readonly req: IncomingMessage
   readonly res: ServerResponse
   readonly outbound: OutboundRequest
+  /** Told why no more of the body is wanted. The body itself never fails: that would be the upstream's to find out. */
+  endBody(error: BffError): void
+}
+
+/** What of a body is the same for all. */
+type BodyRules = {
+  /** Told of each piece that arrives, and its bytes. */
+  readonly bodyPassed: (bytes: number) => void
+  readonly bodyPace: BodyPace
 }
 
 /**
  * Asks for the body of a request, with a copy of it if it may have to be sent again with another token, and announces
- * its `length` to the upstream; undefined = it is chunked. `passed` is told of each piece, and its bytes.
+ * its `length` to the upstream; undefined = it is chunked.
  */
 export function openBody(
-  { req, res, outbound }: WithBody,
+  request: WithBody,
   length: number | undefined,
-  passed: (bytes: number) => void,
+  rules: BodyRules,
 ): { body: Readable; copy: BodyCopy | undefined } {
-  const { route, headers, accessToken, onRejectedToken } = outbound
+  const { headers, accessToken, onRejectedToken } = request.outbound
   if (length !== undefined) headers.push('content-length', String(length))
   const copy = accessToken && onRejectedToken ? bodyCopy(length) : undefined
-  const { maxBody: maxBytes, timeout } = route
-  return { body: readBody(req, res, { maxBytes, idleMs: timeout.idleMs, copy, passed }), copy }
+  return { body: readBody(request, rules, copy), copy }
 }
 
 /** Bytes of a body that are kept in case the request must be sent again. */
@@ -94,39 +98,52 @@ export function acceptedLength(
 
 /**
  * The request's body as a stream of its own: the upstream's failure must end the body without ending the client's
- * connection, and the rest of a body that nobody wants must still be read past. Trailers are dropped.
- * Fails with `body_too_large` when more than `maxBytes` arrive.
+ * connection, and the rest of a body that nobody wants must still be read past. Trailers are dropped. Ends the request
+ * with `body_too_large` when more arrives than the route allows, and with `bad_request` when it comes too slowly; cuts
+ * the client's connection when nothing comes for the route's idle time.
  */
-function readBody(
-  req: IncomingMessage,
-  res: ServerResponse,
-  { maxBytes = Number.POSITIVE_INFINITY, idleMs, copy, passed }: BodyReading,
-): Readable {
+function readBody(request: WithBody, { bodyPassed, bodyPace }: BodyRules, copy?: BodyCopy): Readable {
+  const { req, res } = request
+  const { maxBody = Number.POSITIVE_INFINITY, timeout } = request.outbound.route
   // RFC 9110 §10.1.1: to a client that waits for it, the body is wanted only now, after every check.
   if (req.headers.expect !== undefined && req.httpVersion !== '1.0') res.writeContinue()
   let received = 0
-  const stalled = idleMs > 0 ? setTimeout(() => req.socket.destroy(), idleMs) : undefined
+  let isAwaited = false
+  const stalled = timeout.idleMs > 0 ? setTimeout(() => req.socket.destroy(), timeout.idleMs) : undefined
+  const pace = watchPace(
+    bodyPace,
+    () => ({ isAwaited, received }),
+    () => request.endBody(tooSlow()),
+  )
 
   function onData(chunk: Buffer): void {
     stalled?.refresh()
     received += chunk.length
     copy?.add(chunk)
-    passed(chunk.length)
-    if (received > maxBytes) body.destroy(bodyTooLarge())
-    else if (!body.push(chunk)) req.pause()
+    bodyPassed(chunk.length)
+    if (received > maxBody) request.endBody(bodyTooLarge())
+    else if (!body.push(chunk)) {
+      isAwaited = false
+      req.pause()
+    }
+  }
+  function stopTimers(): void {
+    clearTimeout(stalled)
+    clearInterval(pace)
   }
   function onEnd(): void {
-    clearTimeout(stalled)
+    stopTimers()
     body.push(null)
   }
 
   const body = new Readable({
     read() {
       stalled?.refresh()
+      isAwaited = true
       req.resume()
     },
     destroy(error, callback) {
-      clearTimeout(stalled)
+      stopTimers()
       req.off('data', onData).off('end', onEnd)
       req.resume()
       callback(error)
@@ -136,7 +153,31 @@ function readBody(
   return body
 }
 
+const TICK_MS = 1_000
+
+/**
+ * Calls `tooSlow` when a body takes longer than the grace, and what its bytes may take at the lowest rate. A second
+ * counts only when its bytes are awaited at the end of it: neither the upstream's slowness is the client's, nor ours.
+ */
+function watchPace(
+  { bytesPerSecond, graceMs }: BodyPace,
+  look: () => { isAwaited: boolean; received: number },
+  tooSlow: () => void,
+): NodeJS.Timeout | undefined {
+  if (bytesPerSecond === 0) return undefined
+  let waitedMs = 0
+  return setInterval(() => {
+    const { isAwaited, received } = look()
+    if (isAwaited) waitedMs += TICK_MS
+    if (waitedMs > graceMs + (received / bytesPerSecond) * 1_000) tooSlow()
+  }, TICK_MS)
+}
+
 /** The refusal of a body over the route's `maxBody`. */
 function bodyTooLarge(): BffError {
   return new BffError('body_too_large', 'the request body is larger than the route allows')
+}
+
+function tooSlow(): BffError {
+  return new BffError('bad_request', 'the request body did not come in time', { status: 408 })
 }

@@ -14,8 +14,12 @@ export type MatchRoute = (method: string, target: string) => RouteMatch | undefi
 
 const SLASH = 0x2f
 
-/** Compiles the routes into a lookup: the longest path wins, at segment boundaries, case-sensitive. */
-export function compileRoutes(routes: readonly RouteConfig[]): MatchRoute {
+/**
+ * Compiles the routes into a lookup: the longest path wins, at segment boundaries, case-sensitive. What is at or below
+ * `basePath`, in whichever spelling, has no route: it is Cloakroom's own.
+ */
+export function compileRoutes(routes: readonly RouteConfig[], basePath?: string): MatchRoute {
+  const isOwn = basePath === undefined ? () => false : compileOwnPaths(basePath)
   const byPath = groupByPath(routes)
   const root = byPath.get('/')
   // One look-up for each distinct length, longest first: cost does not grow with the number of segments or routes.
@@ -35,11 +39,26 @@ export function compileRoutes(routes: readonly RouteConfig[]): MatchRoute {
     if (method === 'CONNECT' || method === 'TRACE') throw methodNotAllowed(EVERY_METHOD)
     const { path, query } = canonicalTarget(target)
     const found = findPath(path)
-    if (!found) return undefined
+    if (!found || isOwn(path)) return undefined
     const compiled = found.byMethod.get(method) ?? found.anyMethod
     if (!compiled) throw methodNotAllowed(found.allow)
     return { route: compiled.route, target: upstreamTarget(compiled, path, query, target) }
   }
+}
+
+/** Compares with every escape decoded: an upstream would decode `/%62ff` and `/caf%c3%a9`, whatever the base path is. */
+function compileOwnPaths(basePath: string): (path: string) => boolean {
+  const own = decoded(basePath)
+  const below = `${own}/`
+  return function isOwn(path) {
+    const asked = path.includes('%') ? decoded(path) : path
+    return asked.startsWith(own) && (asked.length === own.length || asked.startsWith(below))
+  }
+}
+
+/** One character for each octet. */
+function decoded(path: string): string {
+  return path.replaceAll(/%([0-9a-f]{2})/gi, (_, octet) => String.fromCharCode(Number.parseInt(octet, 16)))
 }
 
 type CompiledRoute = {

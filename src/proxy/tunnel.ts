@@ -8,8 +8,9 @@ import { headerRulesByRoute, requestHeaders, type Site } from './headers.ts'
 import { createLiveConnections, type LiveConnections } from './live-connections.ts'
 import type { MatchRoute } from './route-table.ts'
 import { watchSession } from './session-watch.ts'
+import { inTime } from './token-wait.ts'
 import { createUpgradeDoor, type Handshake, type UpgradingClient } from './upgrade-door.ts'
-import { requireHandshake } from './websocket-handshake.ts'
+import { requireHandshake, withoutTwins } from './websocket-handshake.ts'
 
 export type TunnelDeps = {
   /** Throws path_rejected, method_not_allowed. */
@@ -61,7 +62,8 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
   const openDoor = createUpgradeDoor(deps.lookup)
   let isClosing = false
 
-  async function planHandshake(req: IncomingMessage): Promise<Handshake> {
+  /** Undefined when the client has left meanwhile. */
+  async function planHandshake(req: IncomingMessage, client: Socket): Promise<Handshake | undefined> {
     const matched = deps.match(req.method!, req.url!)
     if (!matched) throw new BffError('route_not_found', 'no route matches this path')
     const { route, target } = matched
@@ -70,15 +72,17 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     if (!trustedOrigins.has(req.headers.origin ?? ''))
       throw new BffError('origin_forbidden', 'Origin is not allowed')
     const session = await requireSession(deps, route, req)
-    const token = session && route.resource ? await deps.accessToken(session, route.resource) : undefined
+    let token = session && route.resource ? deps.accessToken(session, route.resource) : undefined
+    if (token instanceof Promise) token = await inTime(token, { timeoutMs: route.timeout.responseMs, client })
+    if (client.destroyed) return undefined
     const rules = rulesOf(route)
-    const headers = requestHeaders(rules, req.rawHeaders, {
+    const fields = requestHeaders(rules, req.rawHeaders, {
       clientAddress: deps.clientAddress(req),
       requestId: deps.requestId(req),
       accessToken: token?.value,
       claims: session?.claims,
     })
-    return { route, target, headers, rules, session, offer }
+    return { route, target, headers: withoutTwins(fields), rules, session, offer }
   }
 
   /** On the register before it is looked at again: an end of the session in between is heard of by one or the other. */
@@ -104,9 +108,9 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
       deps.observe?.(route, deps.refuse(socket, error))
     }
     try {
-      const handshake = await planHandshake(req)
+      const handshake = await planHandshake(req, socket)
+      if (!handshake) return
       route = handshake.route.id
-      if (socket.destroyed) return
       open(req, handshake, { socket, head, refuse, observe: (status) => deps.observe?.(route, status) })
     } catch (error) {
       refuse(error)

@@ -11,8 +11,10 @@ import { createProxyMiddleware } from 'http-proxy-middleware'
 import type { RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { BffSession } from '../session/bff-session.ts'
-import { type HeaderRules, responseHeaders } from './headers.ts'
+import { defectOf, MOST_INTERIM } from './client-response.ts'
+import type { HeaderRules } from './headers.ts'
 import type { EndReason } from './live-connections.ts'
+import { relayRefusal, writeSwitch } from './upgrade-answer.ts'
 import { refusingLinkLocal } from './upstream-lookup.ts'
 import { isAccepted, type Offer } from './websocket-handshake.ts'
 import { pairSockets } from './websocket-pair.ts'
@@ -43,15 +45,16 @@ type Attempt = {
   readonly client: UpgradingClient
   /** Closes the open tunnel; absent until it is open. */
   close?: (reason: EndReason) => void
+  /** Breaks off the upstream's refusal; absent until it is passed on. */
+  breakOff?: () => void
   isOver: boolean
 }
-type JoinSockets = (response: IncomingMessage, upstream: Socket, head: Buffer) => void
 type Door = (outbound: IncomingMessage, socket: Socket, head: Buffer) => void
 
 /**
- * The door to http-proxy-middleware, which dials the upstream and joins the two sockets. It has one instance for each
- * route, because agent and TLS identity belong to an instance; it never sees the server, whose `upgrade` event is ours.
- * What it returns dials, and gives what ends the tunnel, be it open or not yet.
+ * The door to http-proxy-middleware, which dials the upstream. It has one instance for each route, because agent and TLS
+ * identity belong to an instance; it never sees the server, whose `upgrade` event is ours. What it returns dials, and
+ * gives what ends the tunnel, be it open or not yet.
  */
 export function createUpgradeDoor(lookup: LookupFunction = systemLookup as LookupFunction) {
   const usable = refusingLinkLocal(lookup)
@@ -92,21 +95,18 @@ export function createUpgradeDoor(lookup: LookupFunction = systemLookup as Looku
     const answered = limitTime(request, handshake.route)
     if (client.socket.destroyed) request.destroy()
     client.socket.once('close', () => request.destroy())
-    // The library adds its listeners in this same turn; ours decide before one of them runs.
+    // The library adds its own listeners in this same turn: it would answer with less care, and take a reset for an end.
     process.nextTick(() => {
-      const joinSockets = request.listeners('upgrade') as JoinSockets[]
-      request.removeAllListeners('response').removeAllListeners('upgrade')
+      for (const event of ['response', 'upgrade', 'error']) request.removeAllListeners(event)
+      request.on('error', (error) => fail(attempt, error))
+      request.on('information', limitInterim(attempt, request))
       request.once('response', (response) => {
         answered()
-        // A 101 that misses a field comes here too, and is no answer that HTTP could pass on.
-        if (!isFinal(response.statusCode)) reject(attempt, response.socket)
-        else relay(attempt, response)
+        relay(attempt, response)
       })
       request.once('upgrade', (response, upstream, head) => {
         answered()
-        if (!accept(attempt, response, upstream as Socket)) return
-        for (const join of joinSockets) join.call(request, response, upstream as Socket, head)
-        attempt.close = pairSockets(client.socket, upstream as Socket, handshake.route.timeout.idleMs)
+        accept(attempt, response, { upstream: upstream as Socket, head })
       })
     })
   }
@@ -127,22 +127,25 @@ export function createUpgradeDoor(lookup: LookupFunction = systemLookup as Looku
   }
 }
 
-function isFinal(status = 0): boolean {
-  return status >= 200 && status <= 599
-}
-
-/** Whether the upstream's 101 may be passed on. */
-function accept(attempt: Attempt, response: IncomingMessage, upstream: Socket): boolean {
+/** Joins the two sockets, if the upstream's 101 may be passed on. */
+function accept(
+  attempt: Attempt,
+  response: IncomingMessage,
+  { upstream, head }: { upstream: Socket; head: Buffer },
+): void {
   const { handshake, client } = attempt
   upstream.on('error', () => upstream.destroy())
   if (attempt.isOver || client.socket.destroyed || !isAccepted(handshake.offer, response)) {
     reject(attempt, upstream)
-    return false
+    return
   }
   client.observe(101)
-  const fields = responseHeaders(handshake.rules, rawBytes(response), false)
-  response.headers = headerObject([...fields, 'Connection', 'Upgrade', 'Upgrade', 'websocket'])
-  return true
+  client.socket.removeAllListeners('error').on('error', () => upstream.end())
+  upstream.setNoDelay(true)
+  if (head.length > 0) upstream.unshift(head)
+  writeSwitch(response, client.socket, handshake.rules)
+  upstream.pipe(client.socket).pipe(upstream)
+  attempt.close = pairSockets(client.socket, upstream, handshake.route.timeout.idleMs)
 }
 
 function reject(attempt: Attempt, upstream: Socket): void {
@@ -156,25 +159,29 @@ function end(attempt: Attempt, reason: EndReason): void {
   else fail(attempt, new BffError('upstream_unreachable', 'shutting down'))
 }
 
-/** The upstream's own answer to a handshake it refuses, by the rules for any response; then the connection ends. */
 function relay(attempt: Attempt, response: IncomingMessage): void {
   const { handshake, client } = attempt
+  const status = response.statusCode!
+  // A 101 that misses a field comes here too, and is no answer that HTTP could pass on.
+  if (attempt.isOver || status < 200 || defectOf(status, response.headers) !== undefined) {
+    reject(attempt, response.socket)
+    return
+  }
   attempt.isOver = true
-  const fields = responseHeaders(handshake.rules, rawBytes(response), handshake.session !== undefined)
-  fields.push('connection', 'close')
-  let head = `HTTP/1.1 ${response.statusCode} ${response.statusMessage}\r\n`
-  for (let i = 0; i < fields.length; i += 2) head += `${fields[i]}: ${fields[i + 1]}\r\n`
-  client.observe(response.statusCode!)
-  client.socket.once('finish', () => client.socket.destroy())
-  client.socket.setTimeout(handshake.route.timeout.idleMs, () => client.socket.destroy())
-  client.socket.write(`${head}\r\n`, 'latin1')
-  // The end of the connection is the end of the body here: half of one must not end in the same way.
-  response.once('error', () => client.socket.resetAndDestroy())
-  response.pipe(client.socket)
+  client.observe(status)
+  attempt.breakOff = relayRefusal(response, client.socket, {
+    rules: handshake.rules,
+    isAuthenticated: handshake.session !== undefined,
+    idleMs: handshake.route.timeout.idleMs,
+  })
 }
 
 function fail(attempt: Attempt, error: Error): void {
   const { socket } = attempt.client
+  if (attempt.breakOff) {
+    attempt.breakOff()
+    return
+  }
   if (attempt.close || attempt.isOver || socket.destroyed) {
     socket.destroySoon()
     return
@@ -184,6 +191,17 @@ function fail(attempt: Attempt, error: Error): void {
   attempt.client.refuse(
     isOurs ? error : new BffError('upstream_unreachable', 'the upstream did not upgrade', { cause: error }),
   )
+}
+
+/** The time of the answer is not begun again by them, but each one costs us its reading. */
+function limitInterim(attempt: Attempt, request: ClientRequest): () => void {
+  let count = 0
+  return () => {
+    if (++count <= MOST_INTERIM) return
+    // At once: the final answer may be in the same packet.
+    fail(attempt, new Error('too many interim responses'))
+    request.destroy()
+  }
 }
 
 /** First the connection, then the upstream's answer, each within its own time; call the result when it came. */
@@ -210,10 +228,6 @@ function createAgent(
   if (!upstream.startsWith('https:')) return new HttpAgent({ keepAlive: false, lookup })
   const { ca, cert, servername } = tls ?? {}
   return new HttpsAgent({ keepAlive: false, lookup, ca, cert, key, servername })
-}
-
-function rawBytes(response: IncomingMessage): Buffer[] {
-  return response.rawHeaders.map((text) => Buffer.from(text, 'latin1'))
 }
 
 /** Names are lower-cased so that a name repeated in another letter case keeps all its values. */

@@ -9,19 +9,16 @@ import { endOldConnections } from './connection-age.ts'
 import type { Dispatch } from './dispatch.ts'
 import type { Exchange } from './exchange.ts'
 import { createHttp2Streams, http2RequestFields } from './http2-exchange.ts'
-import type { SessionStreams } from './session-streams.ts'
 import { createBreaker, type NoAnswer } from './upstream-breaker.ts'
 import { createGate, noConnectionInTime } from './upstream-gate.ts'
 import { refusingLinkLocal } from './upstream-lookup.ts'
 import { createPlaces } from './upstream-places.ts'
 
-export type UpstreamPoolDeps = {
+export type UpstreamPoolDeps = Pick<Dispatch, 'streams' | 'bodyPassed' | 'bodyPace'> & {
   /** Any clock in ms. */
   readonly now: () => number
   /** Told at the beginning and the end of being left alone. */
   readonly observe: (isOpen: boolean) => void
-  readonly streams: SessionStreams
-  readonly bodyPassed: (bytes: number) => void
   /** How names are resolved; default: as the system does. */
   readonly lookup?: LookupFunction | undefined
   /** How long a connection takes new requests, in ms; default 60 s. */
@@ -96,6 +93,7 @@ export function createUpstreamPool(route: RouteConfig, deps: UpstreamPoolDeps): 
     gate,
     streams: deps.streams,
     bodyPassed: deps.bodyPassed,
+    bodyPace: deps.bodyPace,
     start,
     limitWait: http2 || connections !== undefined ? limitWait : undefined,
     isOpen: () => !dispatcher.closed && !dispatcher.destroyed,

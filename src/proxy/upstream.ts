@@ -51,7 +51,7 @@ export type Upstreams = {
 }
 
 /** What the upstreams need; of the look-up and the age of connections, the defaults are right outside tests. */
-export type UpstreamsDeps = Pick<UpstreamPoolDeps, 'now' | 'lookup' | 'connectionTtlMs'> & {
+export type UpstreamsDeps = Pick<UpstreamPoolDeps, 'now' | 'bodyPace' | 'lookup' | 'connectionTtlMs'> & {
   /** Told when an upstream begins to be left alone, and when that ends. */
   readonly observeBreaker: (upstream: string, isOpen: boolean) => void
   /** Asked for each answer that may outlive its session. */

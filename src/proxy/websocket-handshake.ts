@@ -28,6 +28,9 @@ export function requireHandshake(req: IncomingMessage, { sendsToken }: { sendsTo
     throw refused('only version 13 of the WebSocket protocol is served')
   const hasBody = headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) !== 0
   if (hasBody) throw refused('a WebSocket handshake has no body')
+  // RFC 9110 §7.6.1: we would have to leave out what it names, and ask the upstream for something else than was asked.
+  if (listOf(headers.connection).some((option) => lettersOf(option).startsWith('secwebsocket')))
+    throw refused('Connection names a field of the handshake')
   const protocols = listOf(headers['sec-websocket-protocol'])
   if (sendsToken && (protocols.some(carriesToken) || hasTokenQuery(req.url ?? '')))
     throw refused('this route takes no token from the client: Cloakroom sends its own')
@@ -47,6 +50,37 @@ export function isAccepted({ key, protocols, extensions }: Offer, { headers }: I
     (protocol === undefined || protocols.includes(protocol)) &&
     extensionNames(headers['sec-websocket-extensions']).every((name) => extensions.includes(name))
   )
+}
+
+/** The letters of a handshake's fields, and the one spelling that says it. */
+const SPELLINGS = new Map(
+  [
+    'connection',
+    'upgrade',
+    'sec-websocket-key',
+    'sec-websocket-version',
+    'sec-websocket-protocol',
+    'sec-websocket-extensions',
+    'sec-websocket-accept',
+  ].map((name) => [lettersOf(name), name]),
+)
+
+/**
+ * Flat list of fields without those that only look like a handshake's: a server that takes `Sec_WebSocket_Protocol` or
+ * `Up_grade` for the real one would agree to something that nobody has looked at.
+ */
+export function withoutTwins(fields: readonly string[]): string[] {
+  const kept: string[] = []
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i]!.toLowerCase()
+    const spelling = SPELLINGS.get(lettersOf(name))
+    if (spelling === undefined || spelling === name) kept.push(fields[i]!, fields[i + 1]!)
+  }
+  return kept
+}
+
+function lettersOf(name: string): string {
+  return name.toLowerCase().replaceAll(/[^a-z0-9]/g, '')
 }
 
 /** Ways in use to bring a token where a browser cannot set `Authorization`: as a name, or as the token itself. */

@@ -18,6 +18,8 @@ export type BffSession = {
   readonly logoutHandle: string
   /** Fingerprints of the step-ups that the sign-in was for. */
   readonly steppedUp?: readonly string[]
+  /** RFC 8707 indicators of the resources that the sign-in asked for; absent where a grant is not limited to some. */
+  readonly indicators?: readonly string[]
   /** Epoch ms of the login; the absolute timeout counts from here. */
   readonly createdAt: number
   /** Epoch ms of the end if nothing more happens: idle or absolute timeout, whichever is first. */

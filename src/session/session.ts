@@ -23,6 +23,7 @@ export type SignedInUser = {
   readonly claims: UserClaims
   readonly idToken: string
   readonly steppedUp?: readonly string[]
+  readonly indicators?: readonly string[]
 }
 
 /** The in-process copy of sessions, by the cookie's value. */

@@ -20,10 +20,10 @@ export type SessionRecords = {
 }
 
 /**
- * `open:OWNER`: the owner may still bring the provider's answer, or have died. `lost`: no answer will come.
- * The owner is part of the mark, so that two who begin at once are told apart.
+ * `open:OWNER`: the owner may still bring the provider's answer, or have died. `lost`: no answer will come. `burnt`: the
+ * provider refused the resource, and may have used the token up all the same. The owner is part of the mark, so that two who begin at once are told apart.
  */
-export type SpendMark = `open:${string}` | 'lost'
+export type SpendMark = `open:${string}` | 'lost' | 'burnt'
 
 /** The token record of one session as stored: everything sealed but the version. */
 export type SealedTokens = {

@@ -27,12 +27,12 @@ export type AccessTokensDeps = {
  */
 export function createAccessTokens(deps: AccessTokensDeps) {
   const { renew } = deps
-  const onRejected = createRejections({ renew, stored, now: deps.now })
-  return { tokenFor, onRejected }
+  const { reactTo, isDropped, insteadOf } = createRejections({ renew, stored, now: deps.now })
+  return { tokenFor, onRejected: reactTo }
 
   function tokenFor(holder: TokenHolder, resource: string): StoredAccessToken | Promise<StoredAccessToken> {
     const token = deps.copy.peek(holder.hash)?.accessTokens.get(resource)
-    if (token && deps.now() < token.renewAt) return token
+    if (token && deps.now() < token.renewAt && !isDropped(holder, resource, token)) return token
     return fromStore(holder, resource)
   }
 
@@ -45,6 +45,7 @@ export function createAccessTokens(deps: AccessTokensDeps) {
     const token = tokens.accessTokens.get(resource)
     const now = deps.now()
     if (!token || now >= token.expiresAt) return renew({ holder, resource })
+    if (isDropped(holder, resource, token)) return insteadOf(holder, resource, token)
     if (now >= token.renewAt) renew.inBackground({ holder, resource })
     return token
   }

@@ -9,6 +9,8 @@ export type RecordWriterDeps = {
   /** Revokes a refresh token that arrived after its session had ended. Never rejects. */
   readonly revoke: (refreshToken: string) => Promise<void>
   readonly waiting: Waiting
+  /** Whether the process ends, so that no write is tried again. */
+  readonly isOver?: () => boolean
 }
 
 /** The writes of one spend of a refresh token, in order, each fenced by the version before it. */
@@ -20,13 +22,11 @@ export type RecordWriter = {
   /** Stores the access token unless somebody took over, and ends the spend if that has not happened yet. */
   keepAccessToken(resource: string, token: StoredAccessToken): Promise<void>
   /** Ends the spend without a token. */
-  end(mark: 'ended' | 'lost'): Promise<void>
+  end(mark: 'ended' | 'lost' | 'burnt'): Promise<void>
 }
 
 /** Longest time a caller waits for a write; after that it goes on in the background. */
 const CALLER_WAITS_MS = 1_000
-/** A rotated refresh token exists nowhere else: this long its write is tried again. */
-const PERSISTENCE_MS = 60_000
 const RETRY_MIN_MS = 50
 const RETRY_MAX_MS = 500
 
@@ -44,7 +44,7 @@ export function createRecordWriter(
   let last: Promise<void> = Promise.resolve()
 
   async function write(change: Omit<TokenWrite, 'expectedVersion'>): Promise<void> {
-    const outcome = await persistently(deps.waiting, () =>
+    const outcome = await persistently(deps, () =>
       deps.records.write(holder.hash, { expectedVersion: version, ...change }),
     )
     if (outcome === 'written') {
@@ -72,9 +72,9 @@ export function createRecordWriter(
    * others waiting, or count as a token that may be spent. The same words again: only our own mark is found done.
    */
   async function takeBack(mark: () => Promise<TokenWriteOutcome>): Promise<void> {
-    if ((await persistently(deps.waiting, mark)) !== 'written') return
+    if ((await persistently(deps, mark)) !== 'written') return
     const change = { expectedVersion: version + 1, spend: 'ended' } as const
-    await persistently(deps.waiting, () => deps.records.write(holder.hash, change))
+    await persistently(deps, () => deps.records.write(holder.hash, change))
   }
 
   return {
@@ -115,14 +115,17 @@ async function within(waiting: Waiting, work: Promise<void>, ms: number): Promis
   await Promise.race([work, waiting.pause(ms, enough.signal)]).finally(() => enough.abort('over'))
 }
 
-/** A store that fails is tried again: twice as long each time, up to half a second. */
-async function persistently<T>(waiting: Waiting, write: () => Promise<T>): Promise<T> {
-  const triesUntil = waiting.elapsedMs() + PERSISTENCE_MS
+/**
+ * A store that fails is tried again, twice as long each time, up to half a second, as long as the process lives: a rotated
+ * refresh token exists nowhere else. That is well within the time that others leave to an open spend once the store takes
+ * their lock, so that it is written before anybody offers the old one.
+ */
+async function persistently<T>({ waiting, isOver }: RecordWriterDeps, write: () => Promise<T>): Promise<T> {
   for (let waitMs = RETRY_MIN_MS; ; waitMs = Math.min(waitMs * 2, RETRY_MAX_MS)) {
     try {
       return await write()
     } catch (error) {
-      if (waiting.elapsedMs() > triesUntil) throw error
+      if (isOver?.()) throw error
       await waiting.pause(waitMs)
     }
   }

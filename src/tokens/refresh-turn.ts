@@ -34,6 +34,8 @@ export type RefreshTurnsDeps = {
   /** How long a caller waits for another replica before it gives up with `provider_unavailable`. */
   readonly waitMs: number
   readonly observe: (outcome: TurnOutcome, resource: string, waitedMs: number) => void
+  /** Told of each turn, until all that it holds has settled. */
+  readonly underWay?: (turn: Promise<unknown>) => void
 }
 
 /** One refresh at a time per session: all its resources share one refresh token, and a rotated one must not be spent twice. */
@@ -60,6 +62,7 @@ export function createRefreshTurns(deps: RefreshTurnsDeps): TakeTurn {
     const over = Promise.allSettled([previous, result]).then(() => Promise.allSettled(held))
     inFlight.set(key, result)
     lastOfSession.set(turn.hash, over)
+    deps.underWay?.(over)
     const forget = () => inFlight.delete(key)
     result.then(forget, forget)
     over.then(() => {

@@ -1,4 +1,5 @@
 import { BffError } from '../errors.ts'
+import { createForcedRenewals } from './forced-renewals.ts'
 import type { Wish } from './renewal.ts'
 import type { StoredAccessToken, TokenHolder } from './token-record.ts'
 
@@ -29,52 +30,31 @@ export type RejectionsDeps = {
   readonly now: () => number
 }
 
-/** However often an upstream says no, one (session, resource) is renewed out of turn once a minute. */
-const FORCED_EVERY_MS = 60_000
-const MAX_HELD = 10_000
 const RELAY: RejectionReaction = { kind: 'relay' }
 
-type Forced = { readonly rejected: string; readonly at: number; readonly result: Promise<StoredAccessToken> }
+/** What becomes of tokens that an upstream rejects although they are good by the clock. */
+export type Rejections = {
+  /** Rejects as a renewal does, and with `reauthentication_required` when the user must sign in again. */
+  reactTo(holder: TokenHolder, resource: string, rejection: Rejection): Promise<RejectionReaction>
+  /** Whether the token was rejected and another may be had: then it is not to be sent. */
+  isDropped(holder: TokenHolder, resource: string, token: StoredAccessToken): boolean
+  /** The token to send in place of a dropped one; that one, if no other can be had. */
+  insteadOf(holder: TokenHolder, resource: string, token: StoredAccessToken): Promise<StoredAccessToken>
+}
 
 /**
  * Reacts to a token that an upstream rejects although it is good by the clock: that token is dropped, one renewal
  * tried, and the request sent once more. What the user must cure by signing in again rejects with
  * `reauthentication_required` and the step-up it needs.
  */
-export function createRejections({ renew, stored, now }: RejectionsDeps) {
-  const forced = new Map<string, Forced>()
+export function createRejections({ renew, stored, now }: RejectionsDeps): Rejections {
+  const { replacementFor, isDropped } = createForcedRenewals<Wish & { rejected: string }>({
+    keyOf: ({ holder, resource }) => holder.hash + resource,
+    stored: ({ holder, resource }) => stored(holder, resource),
+    ...{ renew, now },
+  })
 
-  async function replacementFor(wish: Wish & { rejected: string }): Promise<StoredAccessToken | undefined> {
-    const { holder, resource, rejected } = wish
-    const key = holder.hash + resource
-    const recent = () => {
-      const found = forced.get(key)
-      return found && now() < found.at + FORCED_EVERY_MS ? found : undefined
-    }
-    const before = recent()
-    if (before?.rejected === rejected) return before.result
-    const token = await stored(holder, resource)
-    if (token && token.value !== rejected && now() < token.expiresAt) return token
-    // Another request may have forced it while this one looked.
-    const meanwhile = recent()
-    if (meanwhile) return meanwhile.rejected === rejected ? meanwhile.result : undefined
-    if (token?.forcedAt !== undefined && now() < token.forcedAt + FORCED_EVERY_MS) return undefined
-    return force(key, wish)
-  }
-
-  function force(key: string, wish: Wish & { rejected: string }): Promise<StoredAccessToken> {
-    const result = renew(wish)
-    // Oldest first, as a Map keeps them: no token outstays its minute here.
-    for (const [oldest, { at }] of forced) {
-      if (forced.size < MAX_HELD && now() < at + FORCED_EVERY_MS) break
-      forced.delete(oldest)
-    }
-    forced.delete(key)
-    forced.set(key, { rejected: wish.rejected, at: now(), result })
-    return result
-  }
-
-  return async function reactTo(
+  async function reactTo(
     holder: TokenHolder,
     resource: string,
     { token, challenge, isRepeatable }: Rejection,
@@ -94,6 +74,13 @@ export function createRejections({ renew, stored, now }: RejectionsDeps) {
     if (found) return { kind: 'resend', token: found }
     if (claims !== undefined) throw stepUpRequired({ resource, claims })
     return RELAY
+  }
+
+  return {
+    reactTo,
+    isDropped: (holder, resource, token) => isDropped(holder.hash + resource, token),
+    insteadOf: async (holder, resource, token) =>
+      (await replacementFor({ holder, resource, rejected: token.value })) ?? token,
   }
 }
 

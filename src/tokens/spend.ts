@@ -2,6 +2,7 @@ import { BffError } from '../errors.ts'
 import type { SealedTokens, TokenRecords } from '../store/port.ts'
 import { createRecordWriter, type RecordWriter, superseded } from './record-writer.ts'
 import type { RefreshGrant, RefreshGrantOutcome } from './refresh-grant.ts'
+import type { Reuse } from './reuse.ts'
 import {
   type StoredAccessToken,
   storedAccessToken,
@@ -10,19 +11,25 @@ import {
 } from './token-record.ts'
 import type { Waiting } from './waiting.ts'
 
+/** Why a refresh token was not offered: it may be spent, or there is none. */
+export type UnseenRefresh = 'uncertain' | 'no_refresh_token'
+
 export type SpendDeps = {
   readonly records: TokenRecords
   readonly sealer: TokenSealer
   readonly refreshGrant: RefreshGrant
+  /** Throws `reauthentication_required` for a resource that the sign-in did not ask for. */
+  readonly requireAsked?: (resource: string, indicators: readonly string[] | undefined) => void
   /** Ends a session whose grant is dead, everywhere. */
   readonly endSession: (holder: TokenHolder, reason: string) => Promise<void>
   /** Revokes a refresh token that arrived after its session had ended. Never rejects. */
   readonly revoke: (refreshToken: string) => Promise<void>
-  /** Whether a refresh token is offered again after an answer that may have been lost (RFC 9700 §4.14.2). */
-  readonly offersUncertain: boolean
+  readonly reuse: Reuse
   readonly waiting: Waiting
+  /** Whether the process ends, so that no write is tried again. */
+  readonly isOver?: () => boolean
   /** Told of refreshes that the provider did not get to see. */
-  readonly observe: (resource: string, outcome: 'uncertain') => void
+  readonly observe: (resource: string, outcome: UnseenRefresh) => void
 }
 
 /** One wish, under the session's refresh lock. */
@@ -67,32 +74,46 @@ async function spendUnlessSuperseded(
   const before = await afterOpenSpend(deps, holder)
   const brought = spending.settledIn(before)
   if (brought) return brought
+  deps.requireAsked?.(resource, holder.indicators)
   const refreshToken = requireRefreshToken(deps, spending, before)
   const record = createRecordWriter(deps, { holder, version: before.version, hold })
   if (!(await record.begin(owner))) return undefined
-  const { keepRefreshToken: keep } = record
+  let hasRotated = false
+  const keep = (next: string) => {
+    hasRotated ||= next !== refreshToken
+    return record.keepRefreshToken(next)
+  }
   const outcome = await deps.refreshGrant({ refreshToken, resource, keep, claims: spending.claims })
+  if (hasRotated || outcome.kind === 'renewed') deps.reuse.learn(hasRotated)
   return actOn(deps, spending, { outcome, record, forcedAt: spending.forcedAt(before) })
 }
 
 /** The record, once no spend of somebody else is open in it, or its owner had time enough. */
-async function afterOpenSpend({ records, waiting }: SpendDeps, { hash }: TokenHolder): Promise<SealedTokens> {
+async function afterOpenSpend(
+  { records, reuse, waiting }: SpendDeps,
+  { hash }: TokenHolder,
+): Promise<SealedTokens> {
   let open: { readonly mark: string; readonly until: number } | undefined
   for (;;) {
     const record = await records.read(hash)
     if (!record) throw new BffError('session_required', 'the session ended while its token was renewed')
-    if (!record.spend?.startsWith('open:')) return record
+    if (!record.spend?.startsWith('open:') || reuse.isOutlived(hash, record.spend)) return record
     // Each owner's time begins when its mark is first seen: our own slowness is not held against it.
     if (open?.mark !== record.spend) {
       open = { mark: record.spend, until: waiting.elapsedMs() + OPEN_SPEND_GRACE_MS }
     }
-    if (waiting.elapsedMs() >= open.until) return record
+    if (waiting.elapsedMs() >= open.until) {
+      // A mark that stays, because its token is not offered again, is waited for once. It is not written over: its owner
+      // could still come back with the next token.
+      if (!reuse.allows(record.spend)) reuse.outlive(hash, record.spend)
+      return record
+    }
     await waiting.pause(LOOK_EVERY_MS)
   }
 }
 
 function requireRefreshToken(deps: SpendDeps, { holder, resource }: Spending, record: SealedTokens): string {
-  if (record.spend && !deps.offersUncertain) {
+  if (record.spend && !deps.reuse.allows(record.spend)) {
     deps.observe(resource, 'uncertain')
     throw new BffError('reauthentication_required', 'the refresh token may have been used already', {
       details: { reason: 'refresh_token_uncertain' },
@@ -104,6 +125,7 @@ function requireRefreshToken(deps: SpendDeps, { holder, resource }: Spending, re
     // Sealed with a key that only other replicas have yet, or granted by another provider: no fault of this one.
     throw new BffError('session_required', 'the refresh token of this session does not open')
   }
+  deps.observe(resource, 'no_refresh_token')
   throw new BffError('provider_rejected', 'the provider gave no refresh token at sign-in', {
     details: { reason: 'no_refresh_token' },
   })
@@ -125,7 +147,9 @@ async function actOn(
     })
   }
   if (outcome.kind !== 'renewed') {
-    await record.end(outcome.isMaybeSpent ? 'lost' : 'ended')
+    // Some providers rotate before they look at the resource that they then refuse.
+    const doubt = outcome.kind === 'refused' ? 'burnt' : 'lost'
+    await record.end(outcome.isMaybeSpent ? doubt : 'ended')
     throw outcome.error
   }
   if (outcome.subject !== undefined && outcome.subject !== holder.claims.sub) {

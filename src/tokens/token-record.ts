@@ -5,7 +5,11 @@ import type { Sealing } from './sealed.ts'
 export type TokenOwner = { readonly id: string; readonly hash: SessionHash }
 
 /** Whose token is asked for. */
-export type TokenHolder = TokenOwner & { readonly claims: { readonly sub: string } }
+export type TokenHolder = TokenOwner & {
+  readonly claims: { readonly sub: string }
+  /** RFC 8707 indicators of the resources that the sign-in asked for. */
+  readonly indicators?: readonly string[]
+}
 
 /** One access token as Cloakroom keeps it. Times in epoch ms. */
 export type StoredAccessToken = {

@@ -12,7 +12,9 @@ import { createRefreshTurns, type RefreshTurnsDeps } from './refresh-turn.ts'
 import type { Rejection, RejectionReaction } from './rejection.ts'
 import { createRenewal, type RenewalDeps } from './renewal.ts'
 import { forgettingRetired } from './retired-resources.ts'
+import { createReuse } from './reuse.ts'
 import type { Sealing } from './sealed.ts'
+import type { SpendDeps } from './spend.ts'
 import {
   createTokenSealer,
   type StoredAccessToken,
@@ -21,6 +23,7 @@ import {
   type TokenOwner,
   type TokenSealer,
 } from './token-record.ts'
+import type { UnderWay } from './under-way.ts'
 import { clockWaiting, type Waiting } from './waiting.ts'
 
 /** What a code grant gave, as far as it is kept. Times in epoch ms. */
@@ -37,6 +40,7 @@ export type TokensDeps = {
   readonly copy: TokensCopy
   readonly provider: {
     readonly refreshGrant: RefreshGrant
+    readonly requireAsked?: SpendDeps['requireAsked']
     readonly clientCredentialsGrant: ClientTokenTurnDeps['grant']
     readonly tokenExchangeGrant: TokenExchangeGrant
     readonly admit: RefreshTurnsDeps['admit']
@@ -49,8 +53,10 @@ export type TokensDeps = {
   readonly retiredResources?: ReadonlySet<string>
   /** What all replicas share of the client's own tokens; absent: each replica has its own. */
   readonly clientTokenShelf?: ClientTokenShelf
-  /** Whether a refresh token is offered again after an answer that may have been lost. */
-  readonly offersUncertain: boolean
+  /** Whether the provider takes a refresh token again after an answer that may have been lost; `auto`: to be learned. */
+  readonly reusesRefreshTokens: boolean | 'auto'
+  /** Where refreshes are noted that must not be cut off by the end of the process. */
+  readonly underWay?: UnderWay
   /** Longest time one provider call takes. */
   readonly providerTimeoutMs: number
   readonly now: () => number
@@ -148,16 +154,18 @@ function createUserRenewal(
   deps: TokensDeps & { readonly waiting: Waiting },
   { sealer, endGrant, lockTtlMs }: Parts & { lockTtlMs: number },
 ) {
-  const { store, provider, now, waiting, observe } = deps
+  const { store, provider, now, waiting, observe, underWay } = deps
   const takeTurn = createRefreshTurns({
     records: store.tokens,
     admit: provider.admit,
-    ...{ now, waiting, lockTtlMs, waitMs: lockTtlMs, observe: observe.turn },
+    ...{ now, waiting, lockTtlMs, waitMs: lockTtlMs, observe: observe.turn, underWay: underWay?.add },
   })
   return createRenewal({
     ...{ records: store.tokens, sealer, takeTurn, now, waiting, observe: observe.refresh },
     refreshGrant: provider.refreshGrant,
-    offersUncertain: deps.offersUncertain,
+    requireAsked: provider.requireAsked,
+    reuse: createReuse(deps.reusesRefreshTokens),
+    isOver: underWay?.isOver,
     revoke: provider.revoke,
     endSession: async (holder, reason) => {
       // A grant that the provider has ended leaves nothing to revoke; one that answers for somebody else does.

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import type { ConfigData } from '../kit/cloakroom-config.ts'
 import { problemIn, talkRaw } from '../kit/raw-http.ts'
+import { startUpstream } from '../kit/upstream.ts'
 import { setUp as setUpSignIn } from './sign-in-kit.ts'
 
 const APP = 'https://app.test'
@@ -190,6 +191,60 @@ test('no malformed target makes more than a refusal of it, on our own endpoints 
     api.requests.map(({ path }) => path).join(),
   )
   assert.doesNotMatch(cloakroom.logs.join(''), /unexpected error|URIError/)
+})
+
+const OWN_PATHS: Record<string, string[]> = {
+  '/bff': [
+    ...['/%62ff/user', '/bf%66/user', '/%62%66%66/login', '/%62ff', '/%62ff/', '/bff/%75ser', '/bff/nothing'],
+    ...['/bff/', '/bff', '/bff//user', '//bff/user', '/bff%2fuser', '/bff/./user', '/x/../bff/user'],
+    ...['/bff;x/user', '/bff/user;x', '/bff\\user', '/%2562ff/../bff/user', '/bff/user/', '/bff/USER'],
+  ],
+  '/auth/own': ['/%61uth/own/user', '/auth/%6fwn/user', '/auth%2fown/user', '/auth/own', '/auth//own/user'],
+  "/a!b+c:d(e)@f,g='h'": [
+    "/a!b+c:d(e)@f,g='h'",
+    '/a%21b+c%3ad(e)@f,g=%27h%27/user',
+    "/%61!b+c:d(e)@f,g='h'/user",
+  ],
+  '/caf%C3%A9': ['/caf%c3%a9/user', '/c%61f%C3%A9/user', '/caf%C3%A9', '/caf%C3%A9/nothing'],
+}
+
+for (const [basePath, targets] of Object.entries(OWN_PATHS)) {
+  test(`what means a path at or below ${basePath}, the base path, never reaches an upstream`, async (t) => {
+    const { ask, api } = await setUp(t, { basePath })
+    for (const target of targets) {
+      for (const origin of ['', APP]) {
+        const asked = `${origin}${target}`
+        const plain = await ask(`GET ${asked} HTTP/1.1\r\n${HOST}X-CSRF: 1\r\n${LAST}`)
+        assert.match(plain.statuses.join(), /^40[04]$/, asked)
+        assert.match(plain.text, /^cloakroom-error: (?:path_rejected|route_not_found)\r$/im, asked)
+      }
+    }
+    // Its own endpoints are there all the same.
+    const user = await ask(`GET ${basePath}/user HTTP/1.1\r\n${HOST}X-CSRF: 1\r\n${LAST}`)
+    assert.match(user.text, /^cloakroom-error: session_required\r$/im)
+    assert.equal(api.requests.length, 0)
+    const beside = await ask(`GET ${basePath}x HTTP/1.1\r\n${HOST}${LAST}`)
+    assert.deepEqual(beside.statuses, [200])
+  })
+}
+
+test('no WebSocket is opened at or below the base path', async (t) => {
+  const api = await startUpstream()
+  t.after(() => api.close())
+  const { ask } = await setUp(t, {
+    routes: [{ path: '/', upstream: api.url, auth: 'anonymous', websocket: true }],
+  })
+  const upgrade = [
+    ...['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13', `Origin: ${APP}`],
+    'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+  ]
+  const fields = upgrade.map((line) => `${line}\r\n`).join('')
+  for (const target of ['/bff/user', '/bff', '/%62ff/user', `${APP}/bff/x`]) {
+    const { statuses, text } = await ask(`GET ${target} HTTP/1.1\r\n${HOST}${fields}\r\n`)
+    assert.deepEqual(statuses, [404], target)
+    assert.match(text, /^cloakroom-error: route_not_found\r$/im)
+  }
+  assert.equal(api.requests.length, 0)
 })
 
 test('the longest targets and heads are refused in no time', async (t) => {

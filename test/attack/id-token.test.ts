@@ -206,17 +206,46 @@ describe('a refresh that brings an ID token', () => {
     'another audience',
     'alg none',
   ]) {
-    test(`with ${name}: the answer is not used, the rotated refresh token is kept`, async (t) => {
-      const { provider, browser, api } = await signedInAndExpired(t)
+    test(`with ${name}: its claims are not used, the access token is, and the log raises an alarm`, async (t) => {
+      const { cloakroom, provider, browser } = await signedInAndExpired(t)
+      const before = (await browser.fetch('/bff/user?slide=false')).json()
       onRefresh(provider, FORGERIES[name]!)
-      const before = api.requests.length
-      assert.equal((await browser.fetch('/api/orders')).status, 502)
-      assert.equal(api.requests.length, before)
-      assert.equal((await browser.fetch('/bff/user')).status, 200)
+      assert.equal((await browser.fetch('/api/orders')).status, 200)
+      assert.equal((await browser.fetch('/api/orders')).status, 200)
+      assert.deepEqual((await browser.fetch('/bff/user?slide=false')).json().claims, before.claims)
       assert.equal(liveOnes(provider).length, 1)
       assert.equal(provider.counters.reuseDetected, 0)
+      const alarms = cloakroom.logs.map((line) => JSON.parse(line)).filter(({ level }) => level === 'error')
+      assert.deepEqual(
+        alarms.map(({ resource, outcome }) => [resource, outcome]),
+        [['orders', 'id_token_ignored']],
+      )
+      const metrics = await (await fetch(`${cloakroom.adminUrl}/metrics`)).text()
+      assert.match(metrics, /^cloakroom_refreshes_total\{resource="orders",outcome="id_token_ignored"\} 1$/m)
+    })
+
+    test(`with ${name}, for another sub, ends the session: nobody gets its access token`, async (t) => {
+      const { provider, browser, api } = await signedInAndExpired(t)
+      provider.control.forgeIdToken = (claims) => FORGERIES[name]!({ ...claims, sub: 'mallory' }, provider)
+      const before = api.requests.length
+      assert.equal((await browser.fetch('/api/orders')).status, 401)
+      assert.equal(api.requests.length, before)
+      assert.equal((await browser.fetch('/bff/user')).status, 401)
+      assert.deepEqual(liveOnes(provider), [])
     })
   }
+
+  test('whose key cannot be fetched is left out: the access token is used', async (t) => {
+    const { provider, browser } = await signedInAndExpired(t)
+    onRefresh(provider, (claims) => signedBy('RS256', claims, { kid: 'unknown' }))
+    provider.control.intercept = ({ path }, res) => {
+      if (path !== '/jwks') return false
+      res.destroy()
+      return true
+    }
+    assert.equal((await browser.fetch('/api/orders')).status, 200)
+    assert.equal(liveOnes(provider).length, 1)
+  })
 
   test('that is sound renews the access token', async (t) => {
     const { browser } = await signedInAndExpired(t)

@@ -3,6 +3,7 @@ import type { ServerResponse } from 'node:http'
 import { describe, test } from 'node:test'
 import { sendJson, startLocalServer } from '../kit/local-server.ts'
 import type { RotatingControl } from '../kit/rotating-provider.ts'
+import { steadyNow } from '../kit/steady.ts'
 import { callbackOf, instead, setUp } from './sign-in-kit.ts'
 
 const TOKEN = '/token'
@@ -121,19 +122,19 @@ describe('a provider that', () => {
       res.writeHead(200, { 'content-type': 'application/json', 'content-length': '1000' })
       res.write('{"access_token":"')
     })
-    const startedAt = performance.now()
+    const startedAt = steadyNow()
     assert.equal((await setup.browser.fetch(callback.pathname + callback.search)).status, 503)
-    assert.ok(performance.now() - startedAt < 2_000)
+    assert.ok(steadyNow() - startedAt < 2_000)
   })
 
   test('never answers does not hold up a sign-out', async (t) => {
     const setup = await setUp(t)
     await setup.browser.signIn()
     setup.provider.control.intercept = async ({ path }) => path !== '/authorize'
-    const startedAt = performance.now()
+    const startedAt = steadyNow()
     const logout = await setup.browser.fetch('/bff/logout', { method: 'POST' })
     assert.equal(logout.status, 200)
-    assert.ok(performance.now() - startedAt < 3_000)
+    assert.ok(steadyNow() - startedAt < 3_000)
     assert.equal((await setup.browser.fetch('/bff/user')).status, 401)
   })
 

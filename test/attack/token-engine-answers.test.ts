@@ -1,16 +1,8 @@
 import assert from 'node:assert/strict'
-import { createServer } from 'node:https'
-import type { AddressInfo } from 'node:net'
 import { describe, type TestContext, test } from 'node:test'
-import { loadConfig } from '../../src/config/load.ts'
-import { createProvider } from '../../src/oidc/provider.ts'
 import { eventually } from '../flow/deadline.ts'
-import { captureLog } from '../kit/cloakroom.ts'
-import { configWith } from '../kit/cloakroom-config.ts'
-import { field, sendHtml, sendJson, startLocalServer } from '../kit/local-server.ts'
-import { freePort } from '../kit/ports.ts'
+import { field, sendJson } from '../kit/local-server.ts'
 import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
-import { selfSigned } from '../kit/self-signed.ts'
 import { jwtClaims } from '../kit/signing.ts'
 import { bearerToken } from '../kit/upstream.ts'
 import { ORDERS, setUp } from './sign-in-kit.ts'
@@ -107,40 +99,6 @@ describe('an access token whose', () => {
   })
 })
 
-describe('G13: a token endpoint that', () => {
-  const unused = async () => `http://127.0.0.1:${await freePort()}/token`
-  const silent = async (t: TestContext) => (await local(t, () => undefined)).replace(/$/, '/token')
-  const untrusted = async (t: TestContext) => {
-    const server = createServer(selfSigned(['127.0.0.1']), () => assert.fail('it is not spoken to'))
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-    t.after(() => server.close())
-    return `https://127.0.0.1:${(server.address() as AddressInfo).port}/token`
-  }
-  const page = async (t: TestContext) =>
-    (await local(t, (_, res) => sendHtml(res, 200, '<h1>blocked</h1>'))).replace(/$/, '/token')
-  for (const [name, urlOf, isMaybeSpent] of [
-    ['has a name that nobody knows', async () => 'https://token.invalid/token', false],
-    ['nobody listens at', unused, false],
-    ['speaks no TLS', async (t: TestContext) => (await page(t)).replace('http:', 'https:'), undefined],
-    ['shows a certificate that nobody vouches for', untrusted, false],
-    ['never answers', silent, true],
-    ['answers with a page and status 200', page, true],
-  ] as const)
-    test(`${name} is away for a while: the session's end is no answer to it, and the log is not silent`, async (t) => {
-      const { provider, lines } = providerAt(await urlOf(t))
-      const outcome = await provider.refreshGrant({
-        ...{ refreshToken: 'rt', resource: 'orders' },
-        keep: async () => assert.fail('there is nothing to keep'),
-      })
-      assert.equal(outcome.kind, 'unavailable')
-      assert.equal(outcome.kind === 'unavailable' && outcome.error.code, 'provider_unavailable')
-      if (isMaybeSpent !== undefined)
-        assert.equal(outcome.kind === 'unavailable' && outcome.isMaybeSpent, isMaybeSpent)
-      assert.equal(lines.length, 1)
-      assert.ok(!lines.join().includes('"rt"'))
-    })
-})
-
 describe('G14: a clock that is five minutes', () => {
   for (const [name, skewMs] of [
     ['behind', 300_000],
@@ -201,37 +159,4 @@ async function signedInAndExpired(t: TestContext) {
       }
     },
   }
-}
-
-async function local(t: TestContext, handle: Parameters<typeof startLocalServer>[0]): Promise<string> {
-  const server = await startLocalServer(handle)
-  t.after(() => server.close())
-  return server.origin
-}
-
-/** The oidc room alone, with a token endpoint that it has no other word of. */
-function providerAt(token: string) {
-  const place = { publicUrl: 'http://127.0.0.1:1', listen: '127.0.0.1:0', adminListen: '127.0.0.1:0' }
-  const endpoints = { authorization: 'http://127.0.0.1:1/a', token, jwks: 'http://127.0.0.1:1/j' }
-  const text = JSON.stringify(
-    configWith(
-      {
-        provider: {
-          ...{ issuer: 'http://127.0.0.1:1', clientId: 'shop', endpoints, timeout: '500ms' },
-          ...{ resourceDialect: 'resource-indicator', clientAuth: { method: 'none' } },
-        },
-        resources: { orders: { resource: ORDERS } },
-        routes: [{ path: '/', upstream: 'http://127.0.0.1:1', resource: 'orders' }],
-      },
-      place,
-    ),
-  )
-  const { config } = loadConfig({ text, file: 'cloakroom.yaml', env: {} })
-  const { log, lines } = captureLog()
-  const ignore = () => undefined
-  const observe = {
-    ...{ inFlight: ignore, queue: ignore, breaker: ignore, call: ignore },
-    ...{ grant: ignore, configFault: ignore },
-  }
-  return { provider: createProvider({ config, log, now: Date.now, observe }), lines }
 }

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
-import { describe, type TestContext, test } from 'node:test'
+import { describe, type TestContext } from 'node:test'
 import { eventually } from '../flow/deadline.ts'
 import type { FetchAnswer } from '../kit/browser.ts'
 import { dropConnection } from '../kit/local-server.ts'
 import { skipWithoutRedis } from '../kit/redis.ts'
+import { steadyTest as test } from '../kit/steady.ts'
 import { audienceOf, startFleet } from './fleet-kit.ts'
 
 const RESOURCES = ['orders', 'billing']

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
-import { after, before, describe, test } from 'node:test'
+import { after, before, describe } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { untilAfter } from '../flow/deadline.ts'
 import { sendJson } from '../kit/local-server.ts'
 import { skipWithoutRedis } from '../kit/redis.ts'
 import { jwtClaims } from '../kit/signing.ts'
+import { steadyTest as test } from '../kit/steady.ts'
 import { audienceOf, startFleet } from './fleet-kit.ts'
 
 const RESOURCES = ['orders', 'billing', 'audit', 'stock']
@@ -25,14 +26,15 @@ describe('three processes and 200 requests at once', { skip: skipWithoutRedis() 
     const { provider, fleet, browser, tokensSent } = await signedInWithExpired(scene)
     provider.control.latencyMs = 150
     const before = provider.counters.refreshCalls
+    const path = `/api/orders/g1-${before}`
     const answers = await Promise.all(
       Array.from({ length: REQUESTS }, (_, index) =>
-        browser.fetch('/api/orders/g1', { via: fleet[index % 3]!.listenUrl }),
+        browser.fetch(path, { via: fleet[index % 3]!.listenUrl }),
       ),
     )
     assert.deepEqual([...new Set(answers.map(({ status }) => status))], [200])
     assert.equal(provider.counters.refreshCalls - before, 1)
-    assert.equal(tokensSent('/api/orders/g1').length, 1)
+    assert.equal(tokensSent(path).length, 1)
     assert.equal(provider.counters.reuseDetected, 0)
   })
 
@@ -44,7 +46,7 @@ describe('three processes and 200 requests at once', { skip: skipWithoutRedis() 
     counters.mostConcurrentRefreshes = 0
     const answers = await Promise.all(
       Array.from({ length: REQUESTS }, (_, index) =>
-        browser.fetch(`/api/${RESOURCES[index % 4]}/g2`, { via: fleet[index % 3]!.listenUrl }),
+        browser.fetch(`/api/${RESOURCES[index % 4]}/g2-${before}`, { via: fleet[index % 3]!.listenUrl }),
       ),
     )
     assert.deepEqual([...new Set(answers.map(({ status }) => status))], [200])
@@ -53,7 +55,7 @@ describe('three processes and 200 requests at once', { skip: skipWithoutRedis() 
       [4, 1, 0],
     )
     for (const name of RESOURCES) {
-      const sent = tokensSent(`/api/${name}/g2`)
+      const sent = tokensSent(`/api/${name}/g2-${before}`)
       assert.deepEqual(
         sent.map((token) => jwtClaims(token ?? '')?.aud),
         [audienceOf(name)],
@@ -65,18 +67,19 @@ describe('three processes and 200 requests at once', { skip: skipWithoutRedis() 
   test('G3: whoever comes 0 to 100 ms after the rotation uses what it brought, however old their copy', async () => {
     const { provider, fleet, browser, tokensSent } = await signedInWithExpired(scene)
     const before = provider.counters.refreshCalls
+    const path = `/api/orders/g3-${before}`
     const [first, ...others] = fleet
-    assert.equal((await browser.fetch('/api/orders/g3', { via: first!.listenUrl })).status, 200)
+    assert.equal((await browser.fetch(path, { via: first!.listenUrl })).status, 200)
     await Promise.all(
       others.flatMap(({ listenUrl: via }) =>
         [0, 1, 5, 10, 20, 50, 100].map(async (ms) => {
           await delay(ms)
-          assert.equal((await browser.fetch('/api/orders/g3', { via })).status, 200)
+          assert.equal((await browser.fetch(path, { via })).status, 200)
         }),
       ),
     )
     assert.equal(provider.counters.refreshCalls - before, 1)
-    assert.equal(tokensSent('/api/orders/g3').length, 1)
+    assert.equal(tokensSent(path).length, 1)
   })
 
   test('G11: a grant that is over ends the session once, in all of them, whatever number it comes with', async () => {

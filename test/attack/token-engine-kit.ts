@@ -7,6 +7,7 @@ import type { RefreshGrant } from '../../src/tokens/refresh-grant.ts'
 import { createRefreshTurns } from '../../src/tokens/refresh-turn.ts'
 import { createRejections } from '../../src/tokens/rejection.ts'
 import { createRenewal } from '../../src/tokens/renewal.ts'
+import { createReuse } from '../../src/tokens/reuse.ts'
 import type { Sealing } from '../../src/tokens/sealed.ts'
 import { createTokenSealer } from '../../src/tokens/token-record.ts'
 import { clockWaiting } from '../../src/tokens/waiting.ts'
@@ -37,7 +38,7 @@ export function setUpEngine(t: Scope, refreshGrant: RefreshGrant, sealing: Seali
   const sealer = createTokenSealer(sealing)
   const common = { records: store.tokens, now: Date.now, waiting: clockWaiting }
   const renew = createRenewal({
-    ...{ ...common, sealer, refreshGrant, offersUncertain: true },
+    ...{ ...common, sealer, refreshGrant, reuse: createReuse(true) },
     takeTurn: createRefreshTurns({
       ...{ ...common, lockTtlMs: 60_000, waitMs: 60_000 },
       admit: (work) => work(),
@@ -51,7 +52,7 @@ export function setUpEngine(t: Scope, refreshGrant: RefreshGrant, sealing: Seali
     const record = await store.tokens.read(holder.hash)
     return sealer.openTokens(holder, record!).accessTokens
   }
-  const onRejected = createRejections({
+  const { reactTo: onRejected } = createRejections({
     renew,
     stored: async (holder, resource) => (await stored(holder)).get(resource),
     now: Date.now,

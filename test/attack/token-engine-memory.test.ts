@@ -15,7 +15,9 @@ const SCALE = fileURLToPath(new URL('token-engine-scale.ts', import.meta.url))
 /** No map may keep more than this once nobody asks any more. */
 const BOUND = 10_000
 
-test('G20: after 100,000 sessions with 5 resources each nothing is left in flight, and the heap is as before', async (t) => {
+test('G20: after 100,000 sessions with 5 resources each nothing is left in flight, and the heap is as before', {
+  timeout: 600_000,
+}, async (t) => {
   // In a process of its own: the test runner follows every promise, and would need three times as long.
   const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', SCALE, String(SESSIONS)])
   const found = JSON.parse(stdout) as ScaleReport

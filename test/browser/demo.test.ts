@@ -10,7 +10,7 @@ import { freePort } from '../kit/ports.ts'
 /** Short enough to see tokens renewed within a test. */
 const ACCESS_TOKEN_TTL_SECONDS = 4
 
-describe('the demo in a browser', { skip: skipWithoutChromium, timeout: 90_000 }, () => {
+describe('the demo in a browser', { skip: skipWithoutChromium, timeout: 300_000 }, () => {
   let demo: Demo
   let browser: Browser
   let context: BrowserContext

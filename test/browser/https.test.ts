@@ -15,7 +15,7 @@ import {
 } from './https-site.ts'
 import { attempts, SET_BY_SCRIPT, submitForms } from './page-scripts.ts'
 
-describe('Cloakroom on https in a browser', { skip: skipWithoutChromium, timeout: 110_000 }, () => {
+describe('Cloakroom on https in a browser', { skip: skipWithoutChromium, timeout: 300_000 }, () => {
   let site: Site
 
   before(async () => {

@@ -7,6 +7,7 @@ import { runChaos } from './run.ts'
 
 test('killed replicas, a frozen and restarted Redis and lost answers: no token is mixed up, none is spent twice by a race, and all recovers', {
   skip: skipWithoutRedis(),
+  timeout: 300_000,
 }, async (t) => {
   const seed = Number(process.env.CHAOS_SEED ?? randomInt(1, 2 ** 31))
   t.diagnostic(`seed ${seed}; play it again with CHAOS_SEED=${seed}`)

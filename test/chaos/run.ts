@@ -17,7 +17,7 @@ export type ChaosOptions = {
   readonly sessions: number
   readonly requestsPerSecond: number
   /** `provider.reusesRefreshTokens`. With false no token is ever offered twice, so none may be reused either. */
-  readonly reuses: 'auto' | false
+  readonly reuses: boolean | 'auto'
   /** Pauses between disturbances are multiplied with it. */
   readonly pace: number
   /** Ends the run early, cleaned up. */

@@ -26,7 +26,7 @@ export type Scene = {
 export type SceneOptions = {
   readonly random: SeededRandom
   /** `provider.reusesRefreshTokens`. */
-  readonly reuses: 'auto' | false
+  readonly reuses: boolean | 'auto'
   /** Registers a clean-up; the last one registered runs first. */
   readonly after: (cleanUp: () => unknown) => void
   readonly violation: (text: string) => void

@@ -98,11 +98,11 @@ export function redisForThisFile(options: TestRedisOptions = {}): () => TestRedi
   }
 }
 
-/** Asks until `holds` says yes; throws after 10 s. */
+/** Asks until `holds` says yes; throws after 30 s. */
 export async function eventually(holds: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 10_000
+  const deadline = performance.now() + 30_000
   while (!(await holds())) {
-    if (performance.now() > deadline) throw new Error('it did not come true within 10 s')
+    if (performance.now() > deadline) throw new Error('it did not come true within 30 s')
     await delay(10)
   }
 }

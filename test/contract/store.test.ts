@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
-import { suite, test } from 'node:test'
+import { suite } from 'node:test'
+import { steadyTest as test } from '../kit/steady.ts'
 import {
   type Contestant,
   FIRST_TOKENS,

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
+import { steadyTest } from '../kit/steady.ts'
 import {
   type Contestant,
   FIRST_TOKENS,
@@ -116,7 +117,7 @@ function tokenRules({ open }: Contestant): void {
 }
 
 function clientTokenRules({ open }: Contestant): void {
-  test("a client's token is read by all until it ends, and the next one takes its place", async (t) => {
+  steadyTest("a client's token is read by all until it ends, and the next one takes its place", async (t) => {
     const { store, elapse } = await open(t)
     const { clientTokens } = store
     assert.equal(await clientTokens.read('audit'), undefined)

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { type IncomingMessage, request } from 'node:http'
-import { describe, type TestContext, test } from 'node:test'
+import { describe, type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
+import { steadyTest as test } from '../kit/steady.ts'
 import { type Measured, startMeasured } from './kit.ts'
 import { checkPattern, type PatternCheck, type ReadingPace, writePattern } from './patterned-body.ts'
 import { bytesInKernel, inMb, memoryOf, NOT_MEASURABLE, watchMemory } from './process-readings.ts'
@@ -18,7 +19,7 @@ const MOST_UNDER_WAY = 40_000_000
 /** Counts of one body: what its sender got rid of, and what has arrived. */
 type Flow = { sent: number; check: PatternCheck }
 
-describe('backpressure', { skip: NOT_MEASURABLE, concurrency: 2, timeout: 110_000 }, () => {
+describe('backpressure', { skip: NOT_MEASURABLE, concurrency: 2, timeout: 300_000 }, () => {
   test('a slow reader of a 200 MB answer slows the upstream down', async (t) => {
     const flow = newFlow()
     const upstream = await openHttpUpstream(t, (_req, res) => {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { createServer, type Socket } from 'node:net'
-import { describe, type TestContext, test } from 'node:test'
+import { describe, type TestContext } from 'node:test'
 import { eventually } from '../flow/deadline.ts'
+import { steadyTest as test } from '../kit/steady.ts'
 import { assertBackAt, type Measured, startMeasured } from './kit.ts'
 import { bytesInKernel, connectionsTo, inMb, NOT_MEASURABLE, openFiles } from './process-readings.ts'
 import { openHttpUpstream, openSocket, openUpstream, requestHead, untilClosed } from './raw-http.ts'
@@ -35,7 +36,7 @@ type Kind = keyof typeof KINDS
 
 test('1100 half-open connections, of clients and of upstreams, all end by their timeouts', {
   skip: NOT_MEASURABLE,
-  timeout: 110_000,
+  timeout: 300_000,
 }, async (t) => {
   const measured = await startImpatient(t)
   const isOpen = connectionsTo(measured.port)
@@ -58,7 +59,7 @@ test('1100 half-open connections, of clients and of upstreams, all end by their 
   assert.ok(mostFiles > 1_000, `only ${mostFiles} files were ever open`)
 })
 
-describe('a client that reads nothing', { skip: NOT_MEASURABLE, concurrency: 3, timeout: 60_000 }, () => {
+describe('a client that reads nothing', { skip: NOT_MEASURABLE, concurrency: 3, timeout: 300_000 }, () => {
   test('leaves nothing of its answer to the kernel when its time is up', async (t) => {
     const steady = await openHttpUpstream(t, (_req, res) => res.end(LARGE))
     const measured = await startMeasured(t, {

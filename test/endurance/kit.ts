@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import type { TestContext } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
 import { eventually } from '../flow/deadline.ts'
 import { createBrowser } from '../kit/browser.ts'
 import type { ConfigData } from '../kit/cloakroom-config.ts'
@@ -94,7 +95,7 @@ async function insideOf({ stderr, signal }: Replica): Promise<Inside> {
 }
 
 /** Idle connections to upstreams go by themselves. */
-const IDLE_GO_WITHIN_MS = 15_000
+const IDLE_GO_WITHIN_MS = 60_000
 
 async function filesBackTo(pid: number, base: number): Promise<number> {
   let files = Number.NaN
@@ -126,8 +127,14 @@ const MOST_GROWTH = 6_000_000
 /** Checks that a process holds no more than before, and that nothing went unanswered; resolves with the figures. */
 export async function assertBackAt(before: Standing, measured: Measured): Promise<string> {
   await measured.filesBackTo(before.files)
-  const after = await measured.standing()
-  const grown = after.heapUsed + after.external - before.heapUsed - before.external
+  let after = await measured.standing()
+  const grownBy = () => after.heapUsed + after.external - before.heapUsed - before.external
+  // What a busy machine has not let go yet is no leak; what is never let go is one.
+  for (let looks = 0; grownBy() >= MOST_GROWTH && looks < 5; looks += 1) {
+    await delay(3_000)
+    after = await measured.standing()
+  }
+  const grown = grownBy()
   assert.ok(grown < MOST_GROWTH, `heap and buffers grew by ${inMb(grown)}`)
   assert.deepEqual(measured.unexpected(), [])
   assert.deepEqual(await measured.busyGauges(), [])

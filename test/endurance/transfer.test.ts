@@ -23,7 +23,7 @@ const BODIES: readonly { body: Body; pace: ReadingPace }[] = [
 
 test('2 GiB down and up add less than 40 MB to the memory of a process that has served small requests only', {
   skip: NOT_MEASURABLE,
-  timeout: IS_FULL ? 600_000 : 110_000,
+  timeout: IS_FULL ? 900_000 : 300_000,
 }, async (t) => {
   const upstream = await startBodies(t)
   const measured = await startMeasured(t, {

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict'
 import type { ServerResponse } from 'node:http'
-import { describe, type TestContext, test } from 'node:test'
+import { describe, type TestContext } from 'node:test'
 import type { Browser } from '../kit/browser.ts'
 import { startCloakroom } from '../kit/cloakroom.ts'
 import type { ConfigData } from '../kit/cloakroom-config.ts'
 import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
 import { startReplica, writeReplicaConfig } from '../kit/replica.ts'
 import { startRotatingProvider } from '../kit/rotating-provider.ts'
+import { steadyNow, steadyTest as test } from '../kit/steady.ts'
 import { eventually, untilAfter } from './deadline.ts'
 import { ask, type HeldUpstream, type OpenAnswer, startHeldUpstream } from './open-streams.ts'
 import { APP, type Scope } from './shop.ts'
@@ -37,7 +38,7 @@ async function startOne(t: TestContext, session: ConfigData = {}) {
 async function signOut(browser: Browser, via?: string): Promise<number> {
   const logout = await browser.fetch('/bff/logout', { method: 'POST', ...(via && { via }) })
   assert.equal(logout.status, 200)
-  return performance.now()
+  return steadyNow()
 }
 
 /** Begins an answer and goes on with it until its connection is gone. */
@@ -80,7 +81,7 @@ describe('an event stream and its session', { concurrency: true }, () => {
     const answer = open('/live/late')
     const res = await upstream.asked('/live/late')
     await signOut(browser)
-    const since = performance.now()
+    const since = steadyNow()
     stream(t, res, EVENTS)
     assert.equal((await answer.head).statusCode, 200)
     await assertEndsWithin(answer, since)
@@ -89,7 +90,7 @@ describe('an event stream and its session', { concurrency: true }, () => {
   test('the idle timeout of the session ends it: an open stream is no use of the session', async (t) => {
     const { upstream, browser, open } = await startOne(t, { idleTimeout: '2s' })
     const answer = open('/live/idle')
-    const since = performance.now()
+    const since = steadyNow()
     await openStream(t, upstream, answer, '/live/idle')
     await assertEndsWithin(answer, since)
     assert.equal((await browser.fetch('/bff/user')).status, 401)
@@ -97,7 +98,7 @@ describe('an event stream and its session', { concurrency: true }, () => {
 
   test('the absolute timeout of the session ends it, however much the session is used', async (t) => {
     const { upstream, browser, open } = await startOne(t, { idleTimeout: '2s', absoluteTimeout: '4s' })
-    const since = performance.now()
+    const since = steadyNow()
     const answer = open('/live/absolute')
     await openStream(t, upstream, answer, '/live/absolute')
     for (let use = 1; use <= 3; use += 1) {
@@ -124,7 +125,7 @@ describe('other answers and their session', { concurrency: true }, () => {
     test(`an endless ${type} is cut by a sign-out`, async (t) => {
       const { upstream, browser, open } = await startOne(t)
       const answer = open('/live/endless')
-      const since = performance.now()
+      const since = steadyNow()
       stream(t, await upstream.asked('/live/endless'), { 'content-type': type })
       await answer.head
       await signOut(browser)
@@ -135,7 +136,7 @@ describe('other answers and their session', { concurrency: true }, () => {
 
   test('a long poll is refused after a sign-out, and its upstream is not kept waiting', async (t) => {
     const { upstream, browser, open } = await startOne(t)
-    const since = performance.now()
+    const since = steadyNow()
     const answer = open('/live/poll')
     const res = await upstream.asked('/live/poll')
     await signOut(browser)
@@ -185,7 +186,7 @@ describe('an event stream on another replica', { skip: skipWithoutRedis(), concu
     await signOut(browser, a.listenUrl)
     // As late as no message is still on its way.
     await untilAfter(Date.now() + 700)
-    const since = performance.now()
+    const since = steadyNow()
     stream(t, res, EVENTS)
     assert.equal((await answer.head).statusCode, 200)
     await assertEndsWithin(answer, since)
@@ -193,7 +194,7 @@ describe('an event stream on another replica', { skip: skipWithoutRedis(), concu
 
   test('ends at the idle timeout of its session, and leaves no record behind', async (t) => {
     const { b, browser, upstream, redis } = await startTwo(t, { idleTimeout: '3s' })
-    const since = performance.now()
+    const since = steadyNow()
     const answer = ask(t, browser, b.listenUrl, { path: '/live/idle' })
     const poll = ask(t, browser, b.listenUrl, { path: '/live/poll' })
     await openStream(t, upstream, answer, '/live/idle')

@@ -92,7 +92,8 @@ async function startDay(t: TestContext) {
     secrets: (): string[] => [provider.clientSecret, ...session.keys],
     async signedIn() {
       const browser = newBrowser()
-      await browser.signIn()
+      // A machine that is busy may keep Redis from answering in time.
+      await eventually('a sign-in', async () => (await browser.signIn()).status === 200)
       return browser
     },
     async visitAdmin() {

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Browser } from '../kit/browser.ts'
+import { steadyNow } from '../kit/steady.ts'
 import { eventually } from './deadline.ts'
 import { APP, type Scope } from './shop.ts'
 
@@ -36,7 +37,7 @@ export type OpenAnswer = {
   readonly head: Promise<IncomingMessage>
   /** What has come of the body. */
   text(): string
-  /** How it ended, and when, by performance.now(). */
+  /** How it ended, and when, by steadyNow(). */
   readonly over: Promise<{ readonly isWhole: boolean; readonly at: number }>
   isOver(): boolean
 }
@@ -64,7 +65,7 @@ export function ask(
     res.on('error', () => {})
     await new Promise((resolve) => res.once('close', resolve))
     isOver = true
-    return { isWhole: res.complete, at: performance.now() }
+    return { isWhole: res.complete, at: steadyNow() }
   })
   over.catch(() => {})
   req.end()

@@ -33,7 +33,11 @@ describe('what a script sees of each reaction to a refused refresh, and what is 
       assert.equal(at.browser.cookieHeader(), cookie)
       at.says(undefined)
       at.advance(301)
-      assert.deepEqual(verdict(await at.browser.fetch('/api/billing')), [200, BILLING], 'the tokens are kept')
+      // A provider that rotates may have burnt the refresh token before it refused the resource; nobody may find out.
+      const isBurnt = name === 'route_configuration'
+      const later = isBurnt ? [401, 'reauthentication_required'] : [200, BILLING]
+      assert.deepEqual(verdict(await at.browser.fetch('/api/billing')), later, 'the tokens are kept')
+      assert.equal(at.provider.counters.reuseDetected, 0)
     })
 
   test('dead_grant: the whole session ends, its tokens with it', async (t) => {

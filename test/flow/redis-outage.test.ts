@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
-import { describe, type TestContext, test } from 'node:test'
+import { describe, type TestContext } from 'node:test'
 import type { Browser, FetchAnswer } from '../kit/browser.ts'
 import { skipWithoutRedis, startRedis, type TestRedis } from '../kit/redis.ts'
 import { startRotatingProvider } from '../kit/rotating-provider.ts'
+import { steadyNow, steadyTest as test } from '../kit/steady.ts'
 import { eventually } from './deadline.ts'
 import { BILLING, movableClock, ORDERS, startShop, verdict } from './shop.ts'
 
@@ -103,9 +104,9 @@ async function openShop(t: TestContext, redis: TestRedis) {
 }
 
 async function inTime(browser: Browser, path: string, method = 'GET'): Promise<FetchAnswer> {
-  const startedAt = performance.now()
+  const startedAt = steadyNow()
   const answer = await browser.fetch(path, { method })
-  const tookMs = performance.now() - startedAt
+  const tookMs = steadyNow() - startedAt
   assert.ok(tookMs < PATIENCE_MS, `${method} ${path} took ${tookMs.toFixed(0)} ms`)
   return answer
 }

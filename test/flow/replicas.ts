@@ -4,6 +4,7 @@ import { startRedis } from '../kit/redis.ts'
 import { type Replica, startReplica, writeReplicaConfig } from '../kit/replica.ts'
 import { type RotatingProvider, startRotatingProvider } from '../kit/rotating-provider.ts'
 import { jwtClaims } from '../kit/signing.ts'
+import { steadyNow } from '../kit/steady.ts'
 import { untilAfter } from './deadline.ts'
 import { APP, BILLING, ORDERS, type Scope, startApis, verdict } from './shop.ts'
 
@@ -66,6 +67,17 @@ export async function playRound(replicas: Replicas): Promise<Round> {
   return { renewalMs, ...seen }
 }
 
+/** A new session that ends on one of them. */
+export async function measureLogout(replicas: Replicas): Promise<Omit<Round, 'renewalMs'>> {
+  const { a, b } = replicas
+  const browser = createBrowser({ origin: APP, connect: { [APP]: a.listenUrl } })
+  await browser.signIn()
+  await callEach(browser, [a, b])
+  const seen = await assertLogoutSeen(replicas, browser)
+  browser.close()
+  return seen
+}
+
 async function callEach(browser: Browser, replicas: readonly Replica[]): Promise<void> {
   for (const { listenUrl: via } of replicas)
     for (const [path, audience] of Object.entries(PATHS))
@@ -112,11 +124,11 @@ async function assertLogoutSeen({ a, b }: Replicas, browser: Browser): Promise<O
   assert.equal(await storeCommands(b), commands, 'B serves this session from its own copies')
 
   const logout = await browser.fetch('/bff/logout', { method: 'POST', via: a.listenUrl })
-  const answeredAt = performance.now()
+  const answeredAt = steadyNow()
   assert.equal(logout.status, 200)
   for (let servedAfterLogout = 0; ; servedAfterLogout += 1) {
     const answer = await elsewhere.fetch('/api/orders', { via: b.listenUrl })
-    const logoutSeenMs = performance.now() - answeredAt
+    const logoutSeenMs = steadyNow() - answeredAt
     if (answer.status === 401) {
       elsewhere.close()
       return { logoutSeenMs, servedAfterLogout }

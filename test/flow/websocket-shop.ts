@@ -5,6 +5,7 @@ import { WebSocket, WebSocketServer } from 'ws'
 import { type Browser, createBrowser } from '../kit/browser.ts'
 import type { ConfigData } from '../kit/cloakroom-config.ts'
 import { type RotatingProvider, startRotatingProvider } from '../kit/rotating-provider.ts'
+import { steadyNow } from '../kit/steady.ts'
 import { APP, type Scope, startApis } from './shop.ts'
 
 /** An upstream that answers each message with itself, and `/events` with an event stream that never ends. */
@@ -88,7 +89,7 @@ export async function echoOf(socket: WebSocket, text: string): Promise<string> {
 
 /** How the other side closed it, and after how many ms. */
 export async function closeOf(socket: WebSocket): Promise<{ code: number; reason: string; afterMs: number }> {
-  const startedAt = performance.now()
+  const startedAt = steadyNow()
   const [code, reason] = await once(socket, 'close')
-  return { code: code as number, reason: String(reason), afterMs: performance.now() - startedAt }
+  return { code: code as number, reason: String(reason), afterMs: steadyNow() - startedAt }
 }

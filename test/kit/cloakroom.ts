@@ -34,6 +34,8 @@ export type CloakroomOptions = {
   readonly env?: Record<string, string>
   /** Epoch ms. */
   readonly now?: () => number
+  /** For how long it leaves idle connections open when it closes. A moment unless given: tests close often. Milliseconds. */
+  readonly idleGraceMs?: number
 }
 
 /**
@@ -65,7 +67,8 @@ async function startOn(
     loadConfig({ text: changed, file: 'cloakroom.yaml', env: options.env ?? {} }).config
   const config = load(text)
   const { log, lines } = captureLog()
-  const cloakroom = await build(config, { log, ...(options.now ? { now: options.now } : {}) })
+  const { now, idleGraceMs = 50 } = options
+  const cloakroom = await build(config, { log, idleGraceMs, ...(now ? { now } : {}) })
   const { publicPort, adminPort } = await cloakroom.listen()
   const listenUrl = `http://127.0.0.1:${publicPort}`
   const browsers: Browser[] = []

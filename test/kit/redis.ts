@@ -42,7 +42,7 @@ export function skipWithoutRedis(): string | false {
   return redisAvailable() ? false : 'NOT RUN: redis-server is not installed on this machine'
 }
 
-/** Starts a redis-server on a free port, with nothing kept on disk. Throws when it does not come up within 5 s. */
+/** Starts a redis-server on a free port, with nothing kept on disk. Throws when it does not come up within 30 s. */
 export async function startRedis(options: TestRedisOptions = {}): Promise<TestRedis> {
   const folder = await mkdtemp(join(tmpdir(), 'cloakroom-redis-'))
   const port = await freePort()
@@ -100,8 +100,8 @@ function launch(
   return new Promise((resolve, reject) => {
     const tooLate = setTimeout(() => {
       server.kill('SIGKILL')
-      reject(new Error('redis-server did not come up within 5 s'))
-    }, 5000)
+      reject(new Error('redis-server did not come up within 30 s'))
+    }, 30_000)
     let output = ''
     server.stdout.on('data', (chunk) => {
       output += chunk

@@ -71,7 +71,7 @@ export async function startReplica(options: {
     const ports = { PUBLIC_PORT: String(await freePort()), ADMIN_PORT: String(await freePort()) }
     const replica = spawnReplica(options.configFile, { ...ports, ...options.env })
     try {
-      await untilReady(replica, options.readyTimeoutMs ?? 20_000)
+      await untilReady(replica, options.readyTimeoutMs ?? 60_000)
       return replica
     } catch (error) {
       // Another process may take a free port before ours listens.

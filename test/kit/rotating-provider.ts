@@ -20,10 +20,16 @@ export type RotatingControl = {
   accessTokenSeconds: number
   /** The token endpoint decides at once and answers after this long. */
   latencyMs: number
+  /** In place of `latencyMs` for one request, given its form. */
+  latencyFor?: (form: RecordedRequest['form']) => number | undefined
+  /** Changes what a successful token request is answered; the tokens in it stay good. */
+  editAnswer?: (answer: Record<string, unknown>, leg: 'code' | 'refresh') => void
   /** False: refresh tokens are used again and again, and no new one is sent. */
   rotate: boolean
   /** Spends the refresh token before it looks at the resource, as oidc-provider does. */
   burnOnInvalidTarget: boolean
+  /** Resources that refreshes are refused with invalid_target, whatever the sign-in asked for. */
+  refusedResources: readonly string[]
   /** Sends an ID token with each refresh when `openid` was granted. */
   idTokenOnRefresh: boolean
   /**
@@ -84,6 +90,8 @@ export type RotatingProvider = {
   readonly signer: Signer
   /** Whether this refresh token would be accepted now. */
   isRefreshTokenLive(refreshToken: string): boolean
+  /** Whose grant a refresh token, also a spent one, belongs to. */
+  ownerOf(refreshToken: string | undefined): string | undefined
   /** A logout token for `POST B/backchannel-logout` (OpenID Connect Back-Channel Logout 1.0 §2.4); `claims` override. */
   logoutToken(claims: Record<string, unknown>, header?: Record<string, string>): Promise<string>
   close(): Promise<void>
@@ -161,6 +169,7 @@ export async function startRotatingProvider(options: RotatingOptions = {}): Prom
     },
     tokenRequests: () => server.requests.filter((request) => request.path === PATHS.token),
     isRefreshTokenLive: tokens.isLive,
+    ownerOf: tokens.ownerOf,
     logoutToken: (claims, header) => signLogoutToken(signer, issuer, client.clientId, now(), claims, header),
     close: server.close,
   }
@@ -174,6 +183,7 @@ function defaultControl(given: Partial<RotatingControl> = {}): RotatingControl {
     latencyMs: 0,
     rotate: true,
     burnOnInvalidTarget: true,
+    refusedResources: [],
     idTokenOnRefresh: false,
     idTokenClaims: {},
     metadata: {},

@@ -70,8 +70,9 @@ export function createRotatingTokens(deps: Deps) {
     const answer =
       fault?.kind === 'status'
         ? { status: fault.status ?? 503, json: { error: 'temporarily_unavailable' } }
-        : await answerFor(request)
-    if (deps.control.latencyMs > 0) await delay(deps.control.latencyMs)
+        : edited(await answerFor(request), deps.control, leg)
+    const latencyMs = deps.control.latencyFor?.(request.form) ?? deps.control.latencyMs
+    if (latencyMs > 0) await delay(latencyMs)
     if (fault?.kind === 'drop-after') return dropConnection(res)
     sendJson(res, answer.status, answer.json, fault?.retryAfter ? { 'retry-after': fault.retryAfter } : {})
   }
@@ -118,7 +119,8 @@ export function createRotatingTokens(deps: Deps) {
     }
     // Decided in the same turn of the event loop: two requests with one token can never both pass.
     if (deps.control.rotate && deps.control.burnOnInvalidTarget) presented.spent = true
-    const fault = targetFault(form, presented.grant)
+    const isRefused = deps.control.refusedResources.includes(field(form, 'resource') ?? '')
+    const fault = isRefused ? refused('invalid_target', 'not this one') : targetFault(form, presented.grant)
     if (fault) return fault
     if (deps.control.rotate) presented.spent = true
     return answerWithTokens(form, presented.grant, 'refresh')
@@ -131,7 +133,8 @@ export function createRotatingTokens(deps: Deps) {
   ): Promise<Answer> {
     const fault = targetFault(form, grant)
     if (fault) return fault
-    const resource = field(form, 'resource') ?? grant.resources[0] ?? 'urn:default-audience'
+    const named = field(form, 'resource') ?? field(form, 'audience') ?? grant.resources[0] ?? grant.audience
+    const resource = named ?? 'urn:default-audience'
     if (leg === 'refresh')
       counters.refreshesByResource[resource] = (counters.refreshesByResource[resource] ?? 0) + 1
     const scope = field(form, 'scope') ?? grant.scopes.join(' ')
@@ -169,7 +172,8 @@ export function createRotatingTokens(deps: Deps) {
     const known = refreshTokens.get(refreshToken)
     return Boolean(known?.grant.alive && !known.spent)
   }
-  return { token, revoke, isLive, counters }
+  const ownerOf = (refreshToken = '') => refreshTokens.get(refreshToken)?.grant.user
+  return { token, revoke, isLive, ownerOf, counters }
 }
 
 const ACCESS_TOKEN_TYPE = 'urn:ietf:params:oauth:token-type:access_token'
@@ -188,6 +192,13 @@ function takeFault(control: RotatingControl, leg: 'code' | 'refresh') {
   if (!fault || fault.times === 0 || (fault.leg && fault.leg !== leg)) return undefined
   if (fault.times !== undefined) fault.times -= 1
   return fault
+}
+
+function edited(answer: Answer, { editAnswer }: RotatingControl, leg: 'code' | 'refresh'): Answer {
+  if (!editAnswer || answer.status !== 200) return answer
+  const json = { ...answer.json }
+  editAnswer(json, leg)
+  return { ...answer, json }
 }
 
 function refused(error: string, description: string, status = 400): Answer {

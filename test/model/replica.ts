@@ -26,7 +26,7 @@ export function createReplica(world: World, schedule: Schedule, mutation: Mutati
       admit: (work) => work(),
     },
     resources: {},
-    offersUncertain: !world.isStrict,
+    reusesRefreshTokens: !world.isStrict,
     providerTimeoutMs: 1_000,
     now,
     waiting: { elapsedMs: () => world.clock.ms, pause: schedule.pause },

@@ -94,7 +94,6 @@ const OPTIONS: RedisOptions = {
   enableOfflineQueue: false,
   maxRetriesPerRequest: 0,
   connectTimeout: 2000,
-  commandTimeout: COMMAND_TIMEOUT_MS,
   // Counts only while an answer is owed, so that an idle connection lives.
   socketTimeout: 2000,
   disconnectTimeout: 500,
@@ -158,7 +157,7 @@ function createObserved(observe: ObserveStore | undefined) {
   return async function observed(label: string, send: () => Promise<unknown>): Promise<unknown> {
     const startedAt = performance.now()
     try {
-      const reply = await send()
+      const reply = await answeredInTime(send())
       observe?.(label, (performance.now() - startedAt) / 1000, 'ok')
       return reply
     } catch (error) {
@@ -168,6 +167,18 @@ function createObserved(observe: ObserveStore | undefined) {
         retryAfterSeconds: RETRY_AFTER_SECONDS,
       })
     }
+  }
+}
+
+/** After a pause of this process its timers come first: what has arrived meanwhile is read before giving up. */
+async function answeredInTime<T>(answer: Promise<T>): Promise<T> {
+  const tooLate = Promise.withResolvers<never>()
+  const giveUp = () => tooLate.reject(new Error('Command timed out'))
+  const timer = setTimeout(() => setImmediate(giveUp), COMMAND_TIMEOUT_MS)
+  try {
+    return await Promise.race([answer, tooLate.promise])
+  } finally {
+    clearTimeout(timer)
   }
 }
 

@@ -26,6 +26,12 @@ describeMutations('the top of the file and the session', [
     'limits.headerSize',
     /at least 4KiB \(got "4095B"\)/,
   ],
+  [
+    PUBLIC_URL,
+    `${PUBLIC_URL}\nlimits: { bodyRate: -1 }`,
+    'limits.bodyRate',
+    /whole number from 0 to 1000000 \(got -1\)/,
+  ],
   ['listen: 127.0.0.1:8080', 'listen: localhost:65536', 'listen', /must be HOST:PORT/],
   [
     '  listen: 127.0.0.1:9090',

@@ -54,7 +54,10 @@ type Script = () => Promise<unknown>
 /** Makes a call whose failure, if it fails, came with `answer`. */
 export const ask = (gate: ProviderGate, script: Script, answer?: Partial<TokenAnswer>) =>
   gate.call('refresh_token', script, (error) =>
-    findingOf(error, answer && { status: 400, body: undefined, retryAfterSeconds: undefined, ...answer }),
+    findingOf(
+      error,
+      answer && { status: 400, body: undefined, retryAfterSeconds: undefined, isHtml: false, ...answer },
+    ),
   )
 /** A provider that is well. */
 export const good = async () => 'token'

@@ -1,21 +1,18 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { BffError } from '../../../src/errors.ts'
 import { mayHaveSpent } from '../../../src/oidc/provider-errors.ts'
 
-const failed = (cause?: unknown) => new BffError('provider_unavailable', 'failed', { cause })
-const answered = (status: number, body?: Record<string, unknown>) => ({
-  error: failed(),
-  answer: { status, body, retryAfterSeconds: undefined },
-})
-const cut = (code: string) => ({
-  error: failed(Object.assign(new TypeError('fetch failed'), { cause: { code } })),
-  answer: undefined,
+const answered = (status: number, body?: Record<string, unknown>, isHtml = false) => ({
+  answer: { status, body, retryAfterSeconds: undefined, isHtml },
+  wasSent: true,
 })
 
 const LINES: [what: string, call: Parameters<typeof mayHaveSpent>[0], expected: boolean][] = [
   ['a success that cannot be read', answered(200), true],
+  ['a page in the place of a success', answered(200, undefined, true), false],
+  ['a success that calls itself a page', answered(200, { access_token: 'a' }, true), false],
   ['a gateway that lost its server', answered(502), true],
+  ['a gateway that says so with a page', answered(502, undefined, true), true],
   ['a gateway that outwaited its server', answered(504), true],
   ['a 502 of the token endpoint itself', answered(502, { error: 'server_error' }), false],
   ['a 500', answered(500), false],
@@ -26,12 +23,16 @@ const LINES: [what: string, call: Parameters<typeof mayHaveSpent>[0], expected: 
     answered(400, { error: 'invalid_target' }),
     true,
   ],
+  ['a refused resource in the words of AD v1', answered(400, { error: 'invalid_resource' }), true],
+  [
+    'a resource that Entra ID refuses',
+    answered(400, { error: 'invalid_resource', error_codes: [500011] }),
+    false,
+  ],
+  ['a refused scope', answered(400, { error: 'invalid_scope' }), false],
   ['a wrong client secret', answered(401, { error: 'invalid_client' }), false],
-  ['a connection reset after the request was sent', cut('ECONNRESET'), true],
-  ['no answer in time', cut('UND_ERR_HEADERS_TIMEOUT'), true],
-  ['no connection', cut('ECONNREFUSED'), false],
-  ['no such host', cut('ENOTFOUND'), false],
-  ['no trusted certificate', cut('CERT_HAS_EXPIRED'), false],
+  ['a request without an answer', { answer: undefined, wasSent: true }, true],
+  ['a request that was not even begun', { answer: undefined, wasSent: false }, false],
 ]
 
 for (const [what, call, expected] of LINES) {

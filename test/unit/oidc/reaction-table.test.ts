@@ -131,6 +131,7 @@ describe('the errors of OAuth 2.0 and OpenID Connect', () => {
       status,
       body: { error, error_description: MISLEADING },
       retryAfterSeconds: undefined,
+      isHtml: false,
     }
     const thrown = (code: string) => Object.assign(new Error(MISLEADING), { code, error })
     if (place === 'authorize') return failedSignIn(thrown('OAUTH_AUTHORIZATION_RESPONSE_ERROR'), undefined)

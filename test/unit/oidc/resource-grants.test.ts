@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { BffError, type ErrorCode } from '../../../src/errors.ts'
 import { outcomeOf } from '../../../src/oidc/resource-grants.ts'
 
-const SUCCESS = { status: 200, body: {}, retryAfterSeconds: undefined }
+const SUCCESS = { status: 200, body: {}, retryAfterSeconds: undefined, isHtml: false }
 
 function outcome(code: ErrorCode) {
   return outcomeOf({ error: new BffError(code, 'any'), answer: SUCCESS })

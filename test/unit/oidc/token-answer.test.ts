@@ -8,9 +8,8 @@ async function seen(body: unknown, init: ResponseInit = {}) {
   const text = typeof body === 'string' ? body : JSON.stringify(body)
   const provider = createProviderFetch({ now: () => NOW, fetch: async () => new Response(text, init) })
   const answers: TokenAnswer[] = []
-  const response = await provider.watching(
-    (answer) => void answers.push(answer),
-    () => provider.fetch('https://op/token', { method: 'POST' }),
+  const response = await provider.watching({ answer: (answer) => void answers.push(answer) }, () =>
+    provider.fetch('https://op/token', { method: 'POST' }),
   )
   return { answer: answers[0], response }
 }
@@ -49,14 +48,23 @@ test('members that providers leave empty are as if absent, and a missing token_t
 test('an error answer is passed on as it is, with its Retry-After', async () => {
   const body = { error: 'invalid_grant', suberror: 'bad_token', error_codes: [700082] }
   const { answer, response } = await seen(body, { status: 429, headers: { 'retry-after': '9' } })
-  assert.deepEqual(answer, { status: 429, body, retryAfterSeconds: 9 })
+  assert.deepEqual(answer, { status: 429, body, retryAfterSeconds: 9, isHtml: false })
   assert.equal(response.status, 429)
   assert.deepEqual(await response.json(), body)
 })
 
 test('a page instead of JSON has no body that could be believed', async () => {
-  const { answer } = await seen('<h1>Your account is blocked</h1>', { status: 200 })
-  assert.equal(answer?.body, undefined)
+  for (const [type, isHtml] of [
+    ['text/html; charset=utf-8', true],
+    ['Application/XHTML+XML', true],
+    ['application/json', false],
+    ['text/plain', false],
+    ['text/htmlx', false],
+  ] as const) {
+    const headers = { 'content-type': type }
+    const { answer } = await seen('<h1>Your account is blocked</h1>', { status: 200, headers })
+    assert.deepEqual([answer?.body, answer?.isHtml], [undefined, isHtml], type)
+  }
 })
 
 test('the observer is awaited before the answer is handed on', async () => {
@@ -66,9 +74,11 @@ test('the observer is awaited before the answer is handed on', async () => {
     fetch: async () => Response.json({ access_token: 'a' }),
   })
   await provider.watching(
-    async () => {
-      await new Promise((resolve) => setImmediate(resolve))
-      order.push('stored')
+    {
+      async answer() {
+        await new Promise((resolve) => setImmediate(resolve))
+        order.push('stored')
+      },
     },
     async () => {
       await provider.fetch('https://op/token', { method: 'POST' })

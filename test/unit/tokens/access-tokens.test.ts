@@ -44,7 +44,7 @@ async function setUp(t: TestContext, respond: Provider, sealing = createSealing(
       revoke: async (token) => void revoked.push(token),
     },
     resources: {},
-    offersUncertain: true,
+    reusesRefreshTokens: true,
     providerTimeoutMs: 1_000,
     now,
     observe: { refresh() {}, turn() {}, sessionEnded: (_, reason) => void ended.push(reason) },

@@ -105,6 +105,39 @@ test('a request that cannot be sent again, and what a user would have to cure, g
   assert.equal((await tokenFor('audit')).value, 'audit-2', 'the next request has a new one')
 })
 
+test('a rejected token whose replacement was not to be had for a moment is not sent again, and not for a minute either', async (t) => {
+  const { clock, provider, replica } = setUp(t)
+  const { tokenFor, onRejected } = replica()
+  await tokenFor('audit')
+  provider.problem = new BffError('provider_unavailable', 'away')
+  await assert.rejects(onRejected('audit', rejected('audit-1')))
+  await assert.rejects(async () => tokenFor('audit'))
+  assert.equal(provider.calls, 2, 'and the provider is not hammered')
+  provider.problem = undefined
+  clock.now += 6_000
+  const late = await onRejected('audit', rejected('audit-1'))
+  assert.equal(late.kind === 'resend' && late.token.value, 'audit-3')
+  assert.equal((await tokenFor('audit')).value, 'audit-3')
+  assert.deepEqual(await onRejected('audit', rejected('audit-3')), { kind: 'relay' })
+  assert.equal(provider.calls, 3)
+})
+
+test('a refusal to replace it is an answer: the provider is asked again after a minute', async (t) => {
+  const { clock, provider, replica } = setUp(t)
+  const { tokenFor, onRejected } = replica()
+  await tokenFor('audit')
+  provider.problem = new BffError('provider_rejected', 'no')
+  for (let call = 0; call < 3; call += 1) {
+    await assert.rejects(onRejected('audit', rejected('audit-1')))
+    assert.equal((await tokenFor('audit')).value, 'audit-1', 'there is no other')
+    clock.now += 19_000
+  }
+  assert.equal(provider.calls, 2)
+  clock.now += 4_000
+  provider.problem = undefined
+  assert.equal((await onRejected('audit', rejected('audit-1'))).kind, 'resend')
+})
+
 test('a provider that refuses is not asked by every request', async (t) => {
   const { clock, provider, replica } = setUp(t)
   const { tokenFor } = replica()

@@ -8,12 +8,16 @@ import type { TokenWrite } from '../../../src/store/port.ts'
 import type { RefreshGrant } from '../../../src/tokens/refresh-grant.ts'
 import { createSealing } from '../../../src/tokens/sealed.ts'
 import { createTokens } from '../../../src/tokens/tokens.ts'
+import { createUnderWay, type UnderWay } from '../../../src/tokens/under-way.ts'
+import { clockWaiting, type Waiting } from '../../../src/tokens/waiting.ts'
 
 /** How a replica differs from one whose store always answers. What it calls may throw. */
 type Luck = {
-  readonly offersUncertain?: boolean
+  readonly reuses?: boolean | 'auto'
   /** Before a write other than the mark. */
   readonly write?: () => void
+  readonly waiting?: Waiting
+  readonly underWay?: UnderWay
   /** Between the store's taking the mark and its answer. */
   readonly afterBegin?: () => void
 }
@@ -53,7 +57,8 @@ async function setUp(t: TestContext) {
         revoke: async (token) => void revoked.push(token),
       },
       resources: {},
-      offersUncertain: luck.offersUncertain ?? true,
+      reusesRefreshTokens: luck.reuses ?? true,
+      ...{ waiting: luck.waiting, underWay: luck.underWay },
       providerTimeoutMs: 1_000,
       now,
       observe: { refresh() {}, turn() {}, sessionEnded() {} },
@@ -127,7 +132,7 @@ test('a mark whose write was not answered is taken back: nothing was offered und
   await assert.rejects((async () => unlucky.tokenFor(holder, 'orders'))(), code('store_unavailable'))
   assert.match((await store.tokens.read(holder.hash))?.spend ?? '', /^open:/)
   while ((await store.tokens.read(holder.hash))?.spend) await new Promise((resolve) => setTimeout(resolve, 5))
-  const cautious = replica(rotatesTo('rt-2'), { offersUncertain: false })
+  const cautious = replica(rotatesTo('rt-2'), { reuses: false })
   assert.equal((await cautious.tokenFor(holder, 'orders')).value, 'orders by rt-2')
 })
 
@@ -143,20 +148,128 @@ test('with reusesRefreshTokens: false a token whose answer was lost is never off
   const error = new BffError('provider_unavailable', 'timeout', { retryAfterSeconds: 1 })
   const lost = replica(async () => ({ kind: 'unavailable', error, isMaybeSpent: true }))
   await assert.rejects(async () => lost.tokenFor(holder, 'orders'), code('provider_unavailable'))
-  const strict = replica(async () => assert.fail('it was offered'), { offersUncertain: false })
+  const strict = replica(async () => assert.fail('it was offered'), { reuses: false })
   await assert.rejects(async () => strict.tokenFor(holder, 'orders'), code('reauthentication_required'))
   const lenient = replica(rotatesTo('rt-2'))
   assert.equal((await lenient.tokenFor(holder, 'orders')).value, 'orders by rt-2')
 })
 
-test('after invalid_target the token may be burnt, and the next use knows it', async (t) => {
-  const { store, holder, replica } = await setUp(t)
+/** What a provider that rotates before it looks at the resource says of one that it does not serve. */
+const refusing: RefreshGrant = async () => {
   const error = new BffError('provider_rejected', 'invalid_target')
-  const burning = replica(async () => ({ kind: 'refused', error, isMaybeSpent: true }))
-  await assert.rejects(async () => burning.tokenFor(holder, 'billing'), code('provider_rejected'))
-  assert.equal((await store.tokens.read(holder.hash))?.spend, 'lost')
-  const strict = replica(async () => assert.fail('it was offered'), { offersUncertain: false })
+  return { kind: 'refused', error, isMaybeSpent: true }
+}
+
+test('with auto a token that a refused resource may have burnt is not offered to a provider that nothing is known of', async (t) => {
+  const { store, holder, replica } = await setUp(t)
+  await assert.rejects(async () => replica(refusing).tokenFor(holder, 'billing'), code('provider_rejected'))
+  assert.equal((await store.tokens.read(holder.hash))?.spend, 'burnt')
+  const other = replica(async () => assert.fail('it was offered'), { reuses: 'auto' })
+  await assert.rejects(async () => other.tokenFor(holder, 'orders'), code('reauthentication_required'))
+})
+
+test('with auto a token that a refused resource may have burnt is not offered to a provider that rotates', async (t) => {
+  const { holder, replica } = await setUp(t)
+  const rotating = replica(
+    async (request) => {
+      if (request.resource === 'billing') return refusing(request)
+      assert.equal(request.refreshToken, 'rt-1')
+      return rotatesTo('rt-2')(request)
+    },
+    { reuses: 'auto' },
+  )
+  await rotating.tokenFor(holder, 'orders')
+  await assert.rejects(async () => rotating.tokenFor(holder, 'billing'), code('provider_rejected'))
+  await assert.rejects(async () => rotating.tokenFor(holder, 'stock'), code('reauthentication_required'))
+  assert.equal((await rotating.tokenFor(holder, 'orders')).value, 'orders by rt-2')
+})
+
+test('with auto it is offered to a provider that leaves its refresh tokens as they are', async (t) => {
+  const { holder, replica } = await setUp(t)
+  const steady = replica(
+    async (request) => {
+      if (request.resource === 'billing') return refusing(request)
+      return rotatesTo('rt-1')({ ...request, keep: async () => undefined })
+    },
+    { reuses: 'auto' },
+  )
+  await steady.tokenFor(holder, 'orders')
+  await assert.rejects(async () => steady.tokenFor(holder, 'billing'), code('provider_rejected'))
+  assert.equal((await steady.tokenFor(holder, 'stock')).value, 'stock by rt-1')
+})
+
+test('with auto a token whose answer was lost is offered once more, when it is needed', async (t) => {
+  const { holder, replica } = await setUp(t)
+  const error = new BffError('provider_unavailable', 'timeout', { retryAfterSeconds: 1 })
+  const lost = replica(async () => ({ kind: 'unavailable', error, isMaybeSpent: true }))
+  await assert.rejects(async () => lost.tokenFor(holder, 'orders'), code('provider_unavailable'))
+  const other = replica(rotatesTo('rt-2'), { reuses: 'auto' })
+  assert.equal((await other.tokenFor(holder, 'orders')).value, 'orders by rt-2')
+})
+
+test('with auto the token of a replica that died is offered to any provider', async (t) => {
+  const { store, holder, replica } = await setUp(t)
+  await store.tokens.write(holder.hash, { expectedVersion: 1, spend: 'open:dead-replica' })
+  const token = await replica(rotatesTo('rt-2'), { reuses: 'auto' }).tokenFor(holder, 'orders')
+  assert.equal(token.value, 'orders by rt-2')
+})
+
+test('a mark that stays is waited for once, not by every request again', async (t) => {
+  const { store, holder, replica } = await setUp(t)
+  await store.tokens.write(holder.hash, { expectedVersion: 1, spend: 'open:dead-replica' })
+  let pausesMs = 0
+  let ms = 0
+  const pause = async (pauseMs: number, signal?: AbortSignal) => {
+    if (signal) return new Promise<void>(() => undefined)
+    pausesMs += pauseMs
+    ms += pauseMs
+  }
+  const strict = replica(async () => assert.fail('it was offered'), {
+    reuses: false,
+    waiting: { elapsedMs: () => ms, pause },
+  })
   await assert.rejects(async () => strict.tokenFor(holder, 'orders'), code('reauthentication_required'))
+  assert.ok(pausesMs >= 2_000, `${pausesMs} ms`)
+  pausesMs = 0
+  for (const resource of ['billing', 'stock', 'users']) {
+    await assert.rejects(async () => strict.tokenFor(holder, resource), code('reauthentication_required'))
+  }
+  assert.equal(pausesMs, 0)
+  const next = (await store.tokens.read(holder.hash))!.version
+  await store.tokens.write(holder.hash, { expectedVersion: next, spend: 'open:another-replica' })
+  await assert.rejects(async () => strict.tokenFor(holder, 'parcels'), code('reauthentication_required'))
+  assert.ok(pausesMs >= 2_000, 'another mark has its own time')
+})
+
+test('a rotated token is written however long the store takes no writes, and no longer once the process ends', async (t) => {
+  const { store, holder, replica } = await setUp(t)
+  let failing = true
+  const write = () => {
+    if (failing) throw new BffError('store_unavailable', 'OOM')
+  }
+  let ms = 0
+  const fast = async (pauseMs: number) => {
+    ms += pauseMs
+    await new Promise(setImmediate)
+  }
+  const underWay = createUnderWay()
+  const tokens = replica(rotatesTo('rt-2'), {
+    write,
+    underWay,
+    waiting: {
+      elapsedMs: () => ms,
+      pause: (pauseMs, signal) => (signal ? clockWaiting.pause(pauseMs, signal) : fast(pauseMs)),
+    },
+  })
+  await tokens.tokenFor(holder, 'orders')
+  while (ms < 24 * 3_600_000) await new Promise(setImmediate)
+  assert.match((await store.tokens.read(holder.hash))?.spend ?? '', /^open:/)
+  failing = false
+  assert.equal(await underWay.end(10_000), 0)
+  assert.equal((await store.tokens.read(holder.hash))?.spend, undefined)
+
+  failing = true
+  await assert.rejects(async () => tokens.tokenFor(holder, 'billing'), code('store_unavailable'))
 })
 
 test('a request that never reached the provider leaves the token as it was', async (t) => {

@@ -1,0 +1,44 @@
+import type { SessionHash, SpendMark } from '../store/port.ts'
+
+/** Whether a refresh token is offered again that may have been spent already (RFC 9700 §4.14.2). */
+export type Reuse = {
+  /** Whether a refresh token with this mark may be offered. */
+  allows(mark: SpendMark): boolean
+  /** Told of every refresh that worked: whether it brought another refresh token. */
+  learn(hasRotated: boolean): void
+  /** Whether the owner of this session's open spend has had its time to come back with an answer. */
+  isOutlived(hash: SessionHash, mark: SpendMark): boolean
+  outlive(hash: SessionHash, mark: SpendMark): void
+}
+
+const MAX_HELD = 10_000
+
+/**
+ * With `auto` it is offered once more after a lost answer, and after the death of the replica that offered it: as a rule
+ * the provider has not acted on it, and if it has, the user signs in again either way. After a refusal that may have burnt
+ * it, it is offered only to a provider that has been seen to leave its refresh tokens as they are: one that rotates them
+ * would end the whole grant, living access tokens with it.
+ */
+export function createReuse(setting: boolean | 'auto'): Reuse {
+  let rotates: boolean | undefined
+  const outlived = new Map<SessionHash, SpendMark>()
+  return {
+    allows(mark) {
+      if (setting !== 'auto') return setting
+      return mark !== 'burnt' || rotates === false
+    },
+    learn(hasRotated) {
+      rotates = rotates === true || hasRotated
+    },
+    isOutlived: (hash, mark) => outlived.get(hash) === mark,
+    outlive(hash, mark) {
+      outlived.delete(hash)
+      outlived.set(hash, mark)
+      // Oldest first, as a Map keeps them. Who is forgotten here waits once more.
+      for (const oldest of outlived.keys()) {
+        if (outlived.size <= MAX_HELD) break
+        outlived.delete(oldest)
+      }
+    },
+  }
+}

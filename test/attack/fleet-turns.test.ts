@@ -1,0 +1,147 @@
+import assert from 'node:assert/strict'
+import { after, before, describe } from 'node:test'
+import { eventually } from '../flow/deadline.ts'
+import { verdict } from '../flow/shop.ts'
+import type { Browser } from '../kit/browser.ts'
+import { skipWithoutRedis } from '../kit/redis.ts'
+import type { Replica } from '../kit/replica.ts'
+import { steadyTest as test } from '../kit/steady.ts'
+import { audienceOf, startFleet } from './fleet-kit.ts'
+
+const RESOURCES = ['orders', 'billing', 'audit', 'stock']
+const AT_ONCE = 5
+const PEOPLE = 40
+const MAPS_ON_SIGNAL = new URL('maps-on-signal.ts', import.meta.url).href
+/** Copies of opened tokens: bounded, and not about what is under way. */
+const COPIES = 'src/tokens/token-record.ts'
+
+describe('three processes that take turns', { skip: skipWithoutRedis() }, () => {
+  const cleanUps: (() => unknown)[] = []
+  let scene: Awaited<ReturnType<typeof startFleet>>
+  /** What the maps hold before anybody has come: words of the program and of the configuration. */
+  let fixed: number[]
+  before(async () => {
+    const scope = { after: (cleanUp: () => unknown) => void cleanUps.push(cleanUp) }
+    scene = await startFleet(scope, {
+      ...{ replicas: 3, resources: RESOURCES, provider: { timeout: '25s' } },
+      env: { NODE_OPTIONS: `--import=${MAPS_ON_SIGNAL}` },
+    })
+    fixed = await underWay()
+  })
+  after(async () => {
+    for (const cleanUp of cleanUps.reverse()) await cleanUp()
+  })
+
+  const turns = async (resource: string) => {
+    const counted = (outcome: string) =>
+      scene.counted(`cloakroom_refresh_turns_total{outcome="${outcome}",resource="${resource}"}`)
+    const [worked, coalesced, settledElsewhere, lockTimeout] = await Promise.all(
+      ['worked', 'coalesced', 'settled_elsewhere', 'lock_timeout'].map(counted),
+    )
+    return { worked, coalesced, settledElsewhere, lockTimeout }
+  }
+  const waits = async () => ({
+    count: await scene.counted('cloakroom_refresh_lock_wait_seconds_count'),
+    seconds: await scene.counted('cloakroom_refresh_lock_wait_seconds_sum'),
+  })
+  /** Keeps every refresh waiting at the provider until `open` is called. */
+  function closeProvider() {
+    const { promise, resolve: open } = Promise.withResolvers<void>()
+    let waiting = 0
+    scene.provider.control.intercept = async ({ form }) => {
+      if (!scene.isRefresh(form)) return false
+      waiting += 1
+      await promise
+      return false
+    }
+    return { open, waiting: () => waiting }
+  }
+  const askAtOnce = (browser: Browser, path: string, at: number, times = AT_ONCE) =>
+    Array.from({ length: times }, () => browser.fetch(path, { via: scene.fleet[at]!.listenUrl }))
+
+  test('the metrics tell who did the work, who shared it in a process and who found it done by another', async () => {
+    const browser = await scene.person('ada')
+    const [before, waitsBefore] = [await turns('billing'), await waits()]
+    const provider = closeProvider()
+    const startedAt = performance.now()
+    const asked = askAtOnce(browser, '/api/billing', 0, 1)
+    await eventually('the provider is asked', () => provider.waiting() === 1)
+    asked.push(...askAtOnce(browser, '/api/billing', 0, AT_ONCE - 1))
+    for (const at of [1, 2]) asked.push(...askAtOnce(browser, '/api/billing', at))
+    const shared = before.coalesced! + 3 * (AT_ONCE - 1)
+    await eventually('all wait', async () => (await turns('billing')).coalesced === shared)
+    const waitedFrom = performance.now()
+    await eventually('they have waited for a while', () => performance.now() - waitedFrom > 300)
+    provider.open()
+    for (const answer of await Promise.all(asked))
+      assert.deepEqual(verdict(answer), [200, audienceOf('billing')])
+    const tookSeconds = (performance.now() - startedAt) / 1_000
+
+    const [found, waitsFound] = [await turns('billing'), await waits()]
+    assert.deepEqual(found, {
+      worked: before.worked! + 1,
+      coalesced: shared,
+      settledElsewhere: before.settledElsewhere! + 2,
+      lockTimeout: before.lockTimeout,
+    })
+    assert.equal(waitsFound.count - waitsBefore.count, 3, 'whoever shares a turn waits for no lock')
+    const seconds = waitsFound.seconds - waitsBefore.seconds
+    assert.ok(seconds > 0.5 && seconds < 2 * tookSeconds + 0.5, `${seconds} of ${tookSeconds} s`)
+    // A token that is there is no turn.
+    await Promise.all(askAtOnce(browser, '/api/billing', 1))
+    assert.deepEqual(await turns('billing'), found)
+  })
+
+  test('G20: many sessions later nothing is under way in any process, and no lock is left in Redis', async () => {
+    const { provider, redis, counted } = scene
+    provider.control.intercept = undefined
+    const people: Browser[] = []
+    for (let index = 0; index < PEOPLE; index += 1)
+      people.push(await scene.person(`person-${index}`, index % 3))
+    const calls = provider.counters.refreshCalls
+    const held = closeProvider()
+    const asked = people.flatMap((browser, index) =>
+      RESOURCES.slice(1).flatMap((name) =>
+        [0, 1].flatMap((more) => askAtOnce(browser, `/api/${name}`, (index + more) % 3, 1)),
+      ),
+    )
+    await eventually('the provider is asked by many', () => held.waiting() >= PEOPLE)
+    for (const entries of await underWay()) assert.ok(entries > PEOPLE, 'what is counted is what is in use')
+    assert.ok((await locks()).length >= PEOPLE)
+    held.open()
+    for (const { status } of await Promise.all(asked)) assert.equal(status, 200)
+
+    await eventually('no lock is left', async () => (await locks()).length === 0)
+    await eventually('nothing is under way', async () => {
+      const entries = await underWay()
+      return entries.every((count) => count === 0)
+    })
+    assert.equal(provider.counters.refreshCalls - calls, PEOPLE * (RESOURCES.length - 1))
+    assert.equal(provider.counters.reuseDetected, 0)
+    for (const gauge of ['cloakroom_provider_calls_in_flight', 'cloakroom_provider_queue'])
+      assert.equal(await counted(gauge), 0, gauge)
+    const keys = await redis.cli('KEYS', 'cloakroom:{*}:tokens')
+    const marks = await Promise.all(keys.slice(-5).map((key) => redis.cli('HEXISTS', key, 'spend')))
+    assert.deepEqual(new Set(marks.flat()), new Set(['0']))
+  })
+
+  const locks = () => scene.redis.cli('KEYS', 'cloakroom:*lock*')
+  /** Entries of each process's maps and sets of the token engine, more than at the start. */
+  async function underWay(): Promise<number[]> {
+    const counts = await Promise.all(scene.fleet.map(entriesOfEngine))
+    return counts.map((count, at) => count - (fixed?.[at] ?? 0))
+  }
+})
+
+async function entriesOfEngine({ stderr, signal }: Replica): Promise<number> {
+  const seen = stderr.length
+  signal('SIGUSR2')
+  const line = await eventually('the process tells', () =>
+    stderr.slice(seen).find((text) => text.startsWith('{"entries"')),
+  )
+  const { entries } = JSON.parse(line) as { entries: Record<string, number> }
+  const ofEngine = Object.entries(entries).filter(
+    ([file]) => file.startsWith('src/tokens/') && file !== COPIES,
+  )
+  return ofEngine.reduce((total, [, count]) => total + count, 0)
+}

@@ -1,0 +1,183 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { BffError } from '../../../src/errors.ts'
+import { sessionHash } from '../../../src/session/bff-session.ts'
+import type { SealedTokens } from '../../../src/store/port.ts'
+import { createAccessTokens } from '../../../src/tokens/access-tokens.ts'
+import type { Renew, Wish } from '../../../src/tokens/renewal.ts'
+import type { StoredAccessToken } from '../../../src/tokens/token-record.ts'
+
+const HOUR_MS = 3_600_000
+const HOLDER = { id: 'id', hash: sessionHash('id'), claims: { sub: 'ada' } }
+const RELAY = { kind: 'relay' }
+
+/** One session whose token is in the store and in the copy, and a provider that does as `provider.problem` says. */
+function setUp() {
+  const clock = { now: 1_800_000_000_000 }
+  const token = (value: string): StoredAccessToken => ({
+    ...{ value, expiresAt: clock.now + HOUR_MS, renewAt: clock.now + HOUR_MS / 2 },
+  })
+  const store = { token: token('t-1'), problem: undefined as BffError | undefined }
+  const provider = { wishes: [] as Wish[], problem: undefined as BffError | undefined }
+  async function renewed(wish: Wish): Promise<StoredAccessToken> {
+    provider.wishes.push(wish)
+    await new Promise(setImmediate)
+    if (provider.problem) throw provider.problem
+    const forcedAt = wish.rejected === undefined ? {} : { forcedAt: clock.now }
+    store.token = { ...token(`t-${provider.wishes.length + 1}`), ...forcedAt }
+    return store.token
+  }
+  const renew: Renew = Object.assign(renewed, { inBackground: () => assert.fail('nothing is near its end') })
+  const opened = () => ({ version: 1, accessTokens: new Map([['orders', store.token]]) })
+  const { tokenFor, onRejected } = createAccessTokens({
+    renew,
+    records: {
+      async read() {
+        if (store.problem) throw store.problem
+        return {} as SealedTokens
+      },
+    },
+    sealer: { openTokens: opened },
+    copy: { peek: opened, load: async () => opened() },
+    now: () => clock.now,
+  })
+  return {
+    ...{ clock, store, provider },
+    next: async () => (await tokenFor(HOLDER, 'orders')).value,
+    isReady: () => !(tokenFor(HOLDER, 'orders') instanceof Promise),
+    reject: (
+      value: string,
+      { claims, isRepeatable = true }: { claims?: string; isRepeatable?: boolean } = {},
+    ) =>
+      onRejected(HOLDER, 'orders', {
+        token: { value },
+        challenge: claims ? { kind: 'insufficient_claims', claims } : { kind: 'invalid_token' },
+        isRepeatable,
+      }),
+  }
+}
+
+const problem = (code: BffError['code']) => new BffError(code, 'no')
+const code = (expected: string) => (error: unknown) => error instanceof BffError && error.code === expected
+
+for (const passing of ['provider_unavailable', 'store_unavailable'] as const) {
+  test(`a rejected token whose renewal met ${passing} is not sent again, and the next request tries again`, async () => {
+    const { provider, next, reject } = setUp()
+    provider.problem = problem(passing)
+    await assert.rejects(reject('t-1'), code(passing))
+    await assert.rejects(next(), code(passing))
+    provider.problem = undefined
+    assert.equal(await next(), 't-4')
+    assert.deepEqual(
+      provider.wishes.map(({ rejected }) => rejected),
+      ['t-1', 't-1', 't-1'],
+    )
+    const late = await reject('t-1')
+    assert.equal(late.kind === 'resend' && late.token.value, 't-4')
+    assert.deepEqual(await reject('t-4'), RELAY, 'the minute is used up now')
+    assert.equal(provider.wishes.length, 3)
+  })
+}
+
+test('another request that has the rejected token still gets the one of a later attempt', async () => {
+  const { provider, reject } = setUp()
+  provider.problem = problem('provider_unavailable')
+  await assert.rejects(reject('t-1'), code('provider_unavailable'))
+  provider.problem = undefined
+  const reaction = await reject('t-1')
+  assert.equal(reaction.kind === 'resend' && reaction.token.value, 't-3')
+})
+
+test('a store that is away while it is looked at uses up nothing', async () => {
+  const { store, provider, next, reject } = setUp()
+  store.problem = problem('store_unavailable')
+  await assert.rejects(reject('t-1'), code('store_unavailable'))
+  await assert.rejects(next(), code('store_unavailable'))
+  store.problem = undefined
+  assert.equal(await next(), 't-2')
+  assert.equal(provider.wishes.length, 1)
+})
+
+test('a minute after it was rejected, a token without a successor is tried once more', async () => {
+  const { clock, provider, next, reject } = setUp()
+  provider.problem = problem('provider_unavailable')
+  await assert.rejects(reject('t-1'))
+  clock.now += 59_000
+  await assert.rejects(next())
+  clock.now += 1_000
+  assert.equal(await next(), 't-1')
+})
+
+test('an answer that is a refusal uses up the minute, and the token is used on', async () => {
+  const { clock, provider, isReady, next, reject } = setUp()
+  provider.problem = problem('reauthentication_required')
+  await assert.rejects(reject('t-1'), code('reauthentication_required'))
+  assert.ok(isReady())
+  assert.equal(await next(), 't-1')
+  await assert.rejects(reject('t-1'), code('reauthentication_required'))
+  assert.equal(provider.wishes.length, 1)
+  clock.now += 60_000
+  provider.problem = undefined
+  const reaction = await reject('t-1')
+  assert.equal(reaction.kind === 'resend' && reaction.token.value, 't-3')
+})
+
+test('a token that lacks claims for one request is good for the others, and a renewal with them may be tried again', async () => {
+  const { provider, isReady, next, reject } = setUp()
+  provider.problem = problem('provider_unavailable')
+  await assert.rejects(reject('t-1', { claims: '{}' }), code('provider_unavailable'))
+  assert.ok(isReady())
+  assert.equal(await next(), 't-1')
+  provider.problem = undefined
+  const reaction = await reject('t-1', { claims: '{}' })
+  assert.equal(reaction.kind === 'resend' && reaction.token.value, 't-3')
+})
+
+test('after a request that could not be sent again the next one waits for the new token', async () => {
+  const { provider, next, reject } = setUp()
+  assert.deepEqual(await reject('t-1', { isRepeatable: false }), RELAY)
+  assert.equal(await next(), 't-2')
+  assert.equal(provider.wishes.length, 1)
+})
+
+test('rejections and new requests at the same time are one renewal', async () => {
+  const { provider, next, reject } = setUp()
+  const rejections = Array.from({ length: 20 }, () => reject('t-1'))
+  const values = await Promise.all(Array.from({ length: 20 }, next))
+  for (const reaction of await Promise.all(rejections))
+    assert.equal(reaction.kind === 'resend' && reaction.token.value, 't-2')
+  assert.deepEqual(new Set(values), new Set(['t-2']))
+  assert.equal(provider.wishes.length, 1)
+})
+
+test('a late word on an older token does not bring back the one that was rejected after it', async () => {
+  const { provider, next, reject } = setUp()
+  provider.problem = problem('provider_unavailable')
+  await assert.rejects(reject('t-1'))
+  await assert.rejects(reject('t-0'), code('provider_unavailable'))
+  await assert.rejects(next(), code('provider_unavailable'))
+  provider.problem = undefined
+  const reaction = await reject('t-0')
+  assert.equal(reaction.kind === 'resend' && reaction.token.value, 't-5')
+  for (const { rejected } of provider.wishes) assert.equal(rejected, 't-1')
+})
+
+test('a token that somebody else replaced costs no renewal, and the new one may be rejected in the same minute', async () => {
+  const { store, provider, isReady, reject } = setUp()
+  store.token = { ...store.token, value: 't-x' }
+  const reaction = await reject('t-1')
+  assert.equal(reaction.kind === 'resend' && reaction.token.value, 't-x')
+  assert.ok(isReady())
+  const again = await reject('t-x')
+  assert.equal(again.kind === 'resend' && again.token.value, 't-2')
+  assert.equal(provider.wishes.length, 1)
+})
+
+test('a token that another replica forced within the minute is used on', async () => {
+  const { clock, store, provider, isReady, next, reject } = setUp()
+  store.token = { ...store.token, forcedAt: clock.now - 30_000 }
+  assert.deepEqual(await reject('t-1'), RELAY)
+  assert.ok(isReady())
+  assert.equal(await next(), 't-1')
+  assert.equal(provider.wishes.length, 0)
+})
