@@ -45,7 +45,7 @@ describe('the log on standard output', () => {
 
   test('has a lone line soon, while the process goes on', async () => {
     const lines = await outputOf(
-      `log.info({}, 'alone'); setTimeout(() => process.kill(process.pid, 'SIGKILL'), 200)`,
+      `log.info({}, 'alone'); setTimeout(() => process.kill(process.pid, 'SIGKILL'), 1_000)`,
     )
     assert.deepEqual(
       lines.map((line) => JSON.parse(line).msg),

@@ -36,7 +36,7 @@ export type ApacheSetup = {
 const NGINX = 'nginx'
 const APACHE = 'apache2'
 const APACHE_MODULES = '/usr/lib/apache2/modules'
-const COMES_UP_MS = 10_000
+const COMES_UP_MS = 30_000
 const GOES_DOWN_MS = 10_000
 
 /** Debian keeps servers where a user's PATH does not look. */
@@ -47,7 +47,7 @@ export function skipWithout(program: 'nginx' | 'apache2'): string | false {
   return versionOf(program) === undefined ? `NOT RUN: ${program} is not installed on this machine` : false
 }
 
-/** Starts nginx with nothing of the machine's own configuration. Throws when it does not come up within 10 s. */
+/** Starts nginx with nothing of the machine's own configuration. Throws when it does not come up within 30 s. */
 export function startNginx({ http = '', server }: NginxSetup): Promise<ForeignServer> {
   const log = http.includes('log_format access') ? 'access_log access.log access' : 'access_log off'
   return start(NGINX, {
@@ -66,7 +66,7 @@ export function startNginx({ http = '', server }: NginxSetup): Promise<ForeignSe
   })
 }
 
-/** Starts Apache httpd with nothing of the machine's own configuration. Throws when it does not come up within 10 s. */
+/** Starts Apache httpd with nothing of the machine's own configuration. Throws when it does not come up within 30 s. */
 export function startApache({ modules, site, logFormat }: ApacheSetup): Promise<ForeignServer> {
   const isRoot = process.getuid?.() === 0
   return start(APACHE, {

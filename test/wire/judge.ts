@@ -106,12 +106,12 @@ function wrongRequest(world: World, rule: RequestRule, request: SeenRequest): st
 
 /** Fields that never cross, under the spelling in which every server would know them. */
 const NEVER =
-  /^(te|trailer|keep-alive|proxy-.*|expect|http2-settings|x-csrf|x-forwarded|x-forwarded-(?!for$|proto$|host$).*|x-real-ip|x-client-ip|x-cluster-client-ip|true-client-ip|cf-connecting-ip|x-original-.*|x-rewrite-url|x-http-method.*|x-method-override|x-ms-.*|x-amzn-oidc-.*|x-auth-request-.*|(x-)?remote-user|(x-)?client-cert.*|x-ssl-client-.*)$/
+  /^(te|trailer|keep-alive|proxy|proxy-.*|expect|http2-settings|x-csrf|x-forwarded|x-forwarded-(?!for$|proto$|host$).*|x-real-ip|x-client-ip|x-cluster-client-ip|true-client-ip|cf-connecting-ip|x-original-.*|x-rewrite-url|x-http-method.*|x-method-override|x-ms-.*|x-amzn-oidc-.*|x-auth-request-.*|(x-)?remote-user|(x-)?client-cert.*|x-ssl-client-.*)$/
 
 function strangeFields(world: World, request: SeenRequest, rule: RequestRule): string[] {
   const faults: string[] = []
   for (const [name, value] of request.fields) {
-    const folded = name.toLowerCase().replaceAll('_', '-')
+    const folded = name.toLowerCase().replaceAll(/[^a-z0-9]/g, '-')
     if (NEVER.test(folded)) faults.push(`the field ${name}`)
     if (/evil/i.test(name + value) && !rule.harmless?.includes(name.toLowerCase()))
       faults.push(`what an attacker wrote: ${name}: ${value.slice(0, 80)}`)

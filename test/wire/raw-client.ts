@@ -9,7 +9,7 @@ export type RawAnswer = {
 }
 
 /** How long a connection may stay open; longer is a hang. */
-const HANGS_MS = 10_000
+const HANGS_MS = 30_000
 
 /** What the client does beside waiting for the other side to close. */
 export type Patience = {
@@ -21,7 +21,7 @@ export type Patience = {
 
 /**
  * Sends bytes (one character each) on a connection of their own and reads until the other side closes it. Rejects when
- * it is still open after 10 s.
+ * it is still open after 30 s.
  */
 export function exchangeBytes(
   port: number,

@@ -44,6 +44,10 @@ describe('the judge of the tables', () => {
       'a forwarding field of the client': withHead((raw) =>
         raw.replace('\r\n', '\r\nX_Forwarded_For: 6.6.6.6\r\n'),
       ),
+      'a forwarding field of the client with dots': withHead((raw) =>
+        raw.replace('\r\n', '\r\nX.Forwarded.For: 6.6.6.6\r\n'),
+      ),
+      'a proxy of the client': withHead((raw) => raw.replace('\r\n', '\r\nProxy: http://x\r\n')),
       'a cookie of ours': withHead((raw) => raw.replace('\r\n', '\r\nCookie: __Host-Http-cloakroom=1\r\n')),
       'two framings': withHead((raw) =>
         raw.replace('\r\n', '\r\nContent-Length: 0\r\nContent-Length: 0\r\n'),

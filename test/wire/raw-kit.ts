@@ -35,7 +35,7 @@ export type RawClient = {
 }
 
 /** How long any wait may take before it fails. Milliseconds; nothing here takes this long when all is well. */
-export const PATIENCE_MS = 5_000
+export const PATIENCE_MS = 20_000
 
 /** Opens a connection; `methods` are those of the requests that will be sent, to know which answers have no body. */
 export function openRawClient(port: number, methods: () => readonly string[]): RawClient {

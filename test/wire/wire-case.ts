@@ -96,6 +96,17 @@ export const get = (target: string, fields = HOST) => request('GET', target, fie
 export const post = (fields: string, body: string, target = '/api/public/x') =>
   request('POST', target, HOST + fields, body)
 
+/** One name as it may be written so that some server takes it for that name: in any case, with any sign for a hyphen. */
+export function spellings(name: string): string {
+  const written = [
+    ...[name, name.toLowerCase(), name.toUpperCase()],
+    ...[name.replaceAll('-', '_'), name.replaceAll('-', '_').toUpperCase(), name.replace('-', '_')],
+    ...['.', '~', '+', '!', "'", '|', '*', '^'].map((sign) => name.replaceAll('-', sign)),
+    ...[name.replace('-', '.'), name.replaceAll('-', '.').toUpperCase()],
+  ]
+  return [...new Set(written)].map((one) => `${one}: evil\r\n`).join('')
+}
+
 /** One row of a table. */
 export function row(
   id: string,

@@ -19,7 +19,7 @@ const UPGRADE = 'Connection: Upgrade\r\nUpgrade: websocket\r\n'
 
 const LIMITS: ListenerLimits = {
   ...{ connections: 2_000, headerSize: 8_192, headerCount: 20, urlLength: 1_000 },
-  ...{ headerTimeoutMs: 10_000, keepAliveMs: 5_000, webSocketsPerSession: 5 },
+  ...{ headerTimeoutMs: 10_000, keepAliveMs: 5_000, webSocketsPerSession: 5, bodyRate: 240 },
 }
 
 /** A public server that answers everything with `ok` a moment later, and remembers what it served. */
@@ -189,15 +189,15 @@ test('a client that leaves in the middle of its next head ends the wait for its 
   socket.end(`GET /silent HTTP/1.1\r\n${HOST}\r\nGET /half HT`)
   await once(socket.resume(), 'close')
   const count = () => new Promise((resolve) => server.getConnections((_, open) => resolve(open)))
-  await t.waitFor(async () => assert.equal(await count(), 0), { timeout: 2_000 })
+  await t.waitFor(async () => assert.equal(await count(), 0), { timeout: 10_000 })
 })
 
-test('a body that breaks off behind an earlier request gets no answer in the place of that one', async (t) => {
+test('a body that breaks off behind an earlier request gets no answer, and that one its own', async (t) => {
   const { port } = await setUp(t)
   const broken = `POST / HTTP/1.1\r\n${HOST}Transfer-Encoding: chunked\r\n\r\nxyz\r\n`
   const talk = await talkRaw(port, `${BEHIND}${broken}${BEHIND}`)
   assert.equal(talk.isEnded, true)
-  assert.deepEqual(talk.statuses, [])
+  assert.deepEqual(talk.statuses, [200])
 })
 
 test('an upgrade behind a request that still waits for its answer is not served', async (t) => {
@@ -230,10 +230,10 @@ for (const [name, pieces] of Object.entries({
 })) {
   test(`a connection with ${name} ends with 408 soon after the time for heads`, async (t) => {
     const { port, served } = await setUp(t, { headerTimeoutMs: 400 })
-    const talk = await talkRaw(port, pieces)
+    const talk = await talkRaw(port, pieces, { forMs: 20_000 })
     assert.deepEqual(talk.statuses, [408])
     assert.equal(problemIn(talk).code, 'bad_request')
-    assert.ok(talk.tookMs > 350 && talk.tookMs < 3_000, `${talk.tookMs} ms`)
+    assert.ok(talk.tookMs > 350 && talk.tookMs < 9_000, `${talk.tookMs} ms`)
     assert.deepEqual(served, [])
   })
 }
@@ -244,7 +244,7 @@ test('a thousand silent connections are gone soon after the time for heads', asy
   assert.ok(talks.every(({ statuses, isEnded }) => isEnded && statuses[0] === 408))
   const count = () =>
     new Promise((resolve) => server.getConnections((_, connections) => resolve(connections)))
-  await t.waitFor(async () => assert.equal(await count(), 0), { timeout: 3_000 })
+  await t.waitFor(async () => assert.equal(await count(), 0), { timeout: 10_000 })
 })
 
 test('a kept connection ends when it has idled for its time', async (t) => {
@@ -271,7 +271,7 @@ test('no field is lost, in how many packets and of what number up to the limit t
 })
 
 test('connections over the limit are closed at once, and the log says so once', async (t) => {
-  const { port, lines } = await setUp(t, { connections: 3 })
+  const { server, port, lines } = await setUp(t, { connections: 3 })
   const open = await Promise.all(
     Array.from({ length: 3 }, async () => {
       const socket = connect(port, '127.0.0.1')
@@ -280,7 +280,8 @@ test('connections over the limit are closed at once, and the log says so once', 
       return socket
     }),
   )
-  await delay(50)
+  const count = () => new Promise((resolve) => server.getConnections((_, now) => resolve(now)))
+  await t.waitFor(async () => assert.equal(await count(), 3), { timeout: 10_000 })
   for (let n = 0; n < 5; n += 1) {
     const refused = await talkRaw(port, '')
     assert.deepEqual([refused.isEnded, refused.text], [true, ''])
@@ -288,7 +289,7 @@ test('connections over the limit are closed at once, and the log says so once', 
   const said = lines.filter((line) => line.includes('limits.connections'))
   assert.equal(said.length, 1)
   open[0]?.destroy()
-  await delay(50)
+  await t.waitFor(async () => assert.equal(await count(), 2), { timeout: 10_000 })
   const talk = await talkRaw(port, `GET / HTTP/1.1\r\n${HOST}Connection: close\r\n\r\n`)
   assert.deepEqual(talk.statuses, [200])
 })

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { EventEmitter } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { test } from 'node:test'
 import type { RouteConfig } from '../../../src/config/config.ts'
@@ -26,11 +27,12 @@ async function run({
   const sent: OutboundRequest[] = []
   const facts: ForwardedFacts = { id: 'r-1' }
   const answered: { status?: number; headers?: Record<string, string> } = {}
-  const res = {
+  const res = Object.assign(new EventEmitter(), {
+    appendHeader: () => {},
     writeHead: (status: number, headers: Record<string, string>) =>
       Object.assign(answered, { status, headers }),
     end: () => {},
-  } as unknown as ServerResponse
+  }) as unknown as ServerResponse
   const forward = createForward({
     match: compileRoutes([routeWith({ path: '/api', resource: 'orders', id: 'orders', ...route })]),
     requireSameOrigin: () => steps.push('origin'),

@@ -68,6 +68,8 @@ describe('to the browser', () => {
     ['access-control-allow-credentials', 'true'],
     ['Clear-Site-Data', '"*"'],
     ['Strict-Transport-Security', 'max-age=0'],
+    ['Alt-Svc', 'h3="evil.example:443"; ma=86400'],
+    ['alt_svc', 'clear'],
     ['Cloakroom-Error', 'session_required'],
     ['Set-Cookie', '__Host-Http-cloakroom=x; Path=/'],
     ['Set-Cookie', '__host-http-CLOAKROOM=x'],
@@ -90,10 +92,48 @@ describe('to the browser', () => {
     assert.deepEqual(toClient(['X-Hop', '1', 'Connection', 'x-hop, close', 'X-Kept', '2']), ['X-Kept', '2'])
   })
 
-  test('an answer for a session is private unless the upstream says how to cache it', () => {
-    assert.deepEqual(toClient([], {}, true), ['cache-control', 'private'])
-    assert.deepEqual(toClient(['Cache-Control', 'no-cache'], {}, true), ['Cache-Control', 'no-cache'])
-    assert.deepEqual(toClient([], {}, false), [])
+  const CACHING: [sent: string[], arrives: string][] = [
+    [[], 'private'],
+    [[''], 'private'],
+    [[' , ,'], 'private'],
+    [['', ''], 'private'],
+    [['private'], 'private'],
+    [['Private, max-age=60'], 'Private, max-age=60'],
+    [['no-store, max-age=0'], 'no-store, max-age=0'],
+    [['no-cache'], 'no-cache, private'],
+    [['max-age=600'], 'max-age=600, private'],
+    [['public, s-maxage=600'], 'private'],
+    [['PUBLIC,max-age=60, S-MaxAge = 600,immutable'], 'max-age=60, immutable, private'],
+    [['public', 's-maxage=600'], 'private'],
+    [['private', 'public'], 'private'],
+    [['no-store', 'public, s-maxage="600"'], 'no-store'],
+    [['private="set-cookie, x", max-age=5'], 'max-age=5, private'],
+    [['ext="a, public", max-age=5'], 'ext="a, public", max-age=5, private'],
+    [['ext="a, public, max-age=5'], 'ext=, a, max-age=5, private'],
+    [['no-store-x, private-y'], 'no-store-x, private-y, private'],
+  ]
+  for (const [sent, arrives] of CACHING) {
+    test(`for a session the Cache-Control ${JSON.stringify(sent)} becomes ${arrives}`, () => {
+      const raw = sent.flatMap((value) => ['Cache-Control', value])
+      assert.deepEqual(valuesOf(toClient(['X-A', '1', ...raw, 'X-B', '2'], {}, true), 'cache-control'), [
+        arrives,
+      ])
+      assert.deepEqual(valuesOf(toClient(raw, {}, false), 'cache-control'), sent)
+    })
+  }
+
+  test('a Cache-Control that Connection names is none, and one of another spelling too', () => {
+    const raw = ['Connection', 'cache-control', 'X-A', '1', 'Cache-Control', 'public', 'X-B', '2']
+    assert.deepEqual(toClient(raw, {}, true), ['X-A', '1', 'X-B', '2', 'cache-control', 'private'])
+    for (const name of ['Cache_Control', 'Cache.Control'])
+      assert.deepEqual(toClient([name, 'private'], {}, true), [name, 'private', 'cache-control', 'private'])
+  })
+
+  test('what some shared caches obey instead of Cache-Control does not cross for a session', () => {
+    for (const name of ['X-Accel-Expires', 'Surrogate-Control', 'CDN-Cache-Control', 'Edge-Control']) {
+      assert.deepEqual(toClient([name, '600'], {}, true), ['cache-control', 'private'])
+      assert.deepEqual(toClient([name, '600'], {}, false), [name, '600'])
+    }
   })
 
   const CHALLENGES: [value: string, name: string][] = [

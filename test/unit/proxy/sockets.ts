@@ -71,6 +71,7 @@ const IDLE_DEPS: UpstreamsDeps = {
   now: () => performance.now(),
   observeBreaker: () => undefined,
   watch: () => () => undefined,
+  bodyPace: { bytesPerSecond: 0, graceMs: 0 },
 }
 
 /** A server whose every request goes to one upstream by the real rules; outcomes are `sent` or an error code. */
@@ -102,7 +103,8 @@ export async function proxyTo(
         const code = error instanceof BffError ? error.code : String(error)
         const again = error instanceof BffError ? error.retryAfterSeconds : undefined
         if (again !== undefined) res.setHeader('retry-after', again)
-        if (!res.headersSent) res.writeHead(500, { 'content-length': code.length }).end(code)
+        const status = (error instanceof BffError && error.status) || 500
+        if (!res.headersSent) res.writeHead(status, { 'content-length': code.length }).end(code)
         settle(code)
       },
     )

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
+import { steadyTest } from '../../kit/steady.ts'
 import { rawClient, rawUpstream } from './sockets.ts'
 import { closing, handshake, openTunnel, SWITCHED, tunnelTo } from './tunnel-kit.ts'
 
@@ -18,7 +19,7 @@ describe('a tunnel through which nothing passes', { concurrency: true }, () => {
   })
 
   for (const from of ['client', 'far'] as const)
-    test(`stays open while the ${from === 'far' ? 'upstream' : 'client'} pings`, async (t) => {
+    steadyTest(`stays open while the ${from === 'far' ? 'upstream' : 'client'} pings`, async (t) => {
       const opened = await openTunnel(t, { route: { timeout } })
       const pings = setInterval(() => opened[from].ping(), 100)
       t.after(() => clearInterval(pings))

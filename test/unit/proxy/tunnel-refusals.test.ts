@@ -29,6 +29,14 @@ const REFUSED: [what: string, code: string, bytes: string][] = [
   ['another method', 'bad_request', handshake({}, 'POST /ws HTTP/1.1')],
   ['a body', 'bad_request', handshake({ 'Content-Length': '5' })],
   ['a chunked body', 'bad_request', handshake({ 'Transfer-Encoding': 'chunked' })],
+  ...['Sec-WebSocket-Key', 'sec-websocket-version', 'Sec_WebSocket.Extensions'].map(
+    (name): [string, string, string] => [
+      `${name} named by Connection`,
+      'bad_request',
+      handshake({ Connection: `Upgrade, ${name}` }),
+    ],
+  ),
+  ['a field named by a second Connection', 'bad_request', handshake({ connection: 'Sec-WebSocket-Key' })],
   ['a token in the query', 'bad_request', handshake({}, 'GET /ws?x=1&access_token=secret HTTP/1.1')],
   ['a token in the query, encoded', 'bad_request', handshake({}, 'GET /ws?%61ccess_Token=secret HTTP/1.1')],
   ...[
@@ -61,6 +69,24 @@ for (const [what, code, bytes] of REFUSED) {
   })
 }
 
+test('what only looks like a field of the handshake does not cross', async (t) => {
+  const upstream = await rawUpstream(t, (socket) => socket.write(`${SWITCHED}\r\n`))
+  const { port } = await tunnelTo(t, upstream.origin)
+  const twins = {
+    Sec_WebSocket_Key: 'evil',
+    'Sec-WebSocket_Protocol': 'evil',
+    'sec.websocket.extensions': 'evil',
+    Up_grade: 'evil',
+    'Con-nection': 'evil',
+    'Sec-WebSocket-Protocol': 'chat',
+    'X-Sec-WebSocket-Key': 'other',
+  }
+  await rawClient(t, port, handshake(twins)).until(isWholeHead)
+  assert.doesNotMatch(upstream.received[0]!, /evil/)
+  assert.match(upstream.received[0]!, /\r\nsec-websocket-protocol: chat\r\n/i)
+  assert.match(upstream.received[0]!, /\r\nx-sec-websocket-key: other\r\n/i)
+})
+
 test("the upstream's refusal is passed on by the rules for responses, and the connection ends", async (t) => {
   const answer =
     'HTTP/1.1 403 Forbidden\r\nSet-Cookie: cloakroom=evil\r\nX-Why: no\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nnope\r\n0\r\n\r\n'
@@ -77,9 +103,9 @@ test("the upstream's refusal is passed on by the rules for responses, and the co
 test('a refusal whose body takes longer than the answer may is passed on whole', async (t) => {
   const upstream = await rawUpstream(t, (socket) => {
     socket.write('HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nno')
-    setTimeout(() => socket.write('pe'), 150)
+    setTimeout(() => socket.write('pe'), 1_200)
   })
-  const timeout = { connectMs: 100, responseMs: 100, idleMs: 1_000 }
+  const timeout = { connectMs: 1_000, responseMs: 1_000, idleMs: 10_000 }
   const { port } = await tunnelTo(t, upstream.origin, { route: { timeout } })
   assert.match((await rawClient(t, port, handshake()).closed).text, /\r\n\r\nnope$/)
 })

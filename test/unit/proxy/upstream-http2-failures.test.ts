@@ -14,6 +14,7 @@ const QUICK = { connectMs: 1_000, responseMs: 100, idleMs: 10_000 }
 const RESET = (code: number) => frame(3, 0, 1, uint32(code))
 const GOAWAY = (code: number) => frame(7, 0, 0, Buffer.concat([uint32(1), uint32(code)]))
 for (const [what, go] of [
+  ['a stream that is reset with NO_ERROR', (socket: Socket) => socket.write(RESET(0))],
   ['a stream that is reset with INTERNAL_ERROR', (socket: Socket) => socket.write(RESET(2))],
   ['a stream that is reset with REFUSED_STREAM', (socket: Socket) => socket.write(RESET(7))],
   ['a stream that is reset with CANCEL', (socket: Socket) => socket.write(RESET(8))],
@@ -155,7 +156,7 @@ test('no answer in time is a timeout that leaves the other streams alone', async
   const upstream = await http2Upstream(t, (stream, headers) => {
     if (headers[':path'] !== '/') answerWith(200, {}, 'ok')(stream)
   })
-  const proxy = await proxyTo(t, { ...upstream.route, timeout: QUICK })
+  const proxy = await proxyTo(t, { ...upstream.route, timeout: { ...QUICK, responseMs: 1_000 } })
   const silent = rawClient(t, proxy.port, GET)
   assert.match((await rawClient(t, proxy.port, GET.replace('/', '/ok')).closed).text, /ok\r\n0/)
   assert.match((await silent.closed).text, /upstream_timeout$/)

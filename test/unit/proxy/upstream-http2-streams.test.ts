@@ -90,10 +90,9 @@ test('a connection that is old takes no new requests, and what is under way on i
   })
   const proxy = await proxyTo(t, upstream.route, {}, { connectionTtlMs: 30 })
   const held = rawClient(t, proxy.port, `GET /held HTTP/1.1\r\n${LAST}\r\n`)
-  const since = performance.now()
-  while (performance.now() < since + 200)
+  // Some more after the first on the next connection: the old one is not taken up again.
+  for (let more = 0; more < 5; more += upstream.sessions.length > 1 ? 1 : 0)
     assert.match((await rawClient(t, proxy.port, `GET / HTTP/1.1\r\n${LAST}\r\n`).closed).text, /ok\r\n0/)
-  assert.ok(upstream.sessions.length > 1)
   answerWith(200, {}, 'late')(upstream.streams.find(({ headers }) => headers[':path'] === '/held')!.stream)
   assert.match((await held.closed).text, /late\r\n0\r\n\r\n$/)
 })

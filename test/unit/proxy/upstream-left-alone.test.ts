@@ -8,7 +8,7 @@ const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 const ends = (tail: string) => (text: string) => text.endsWith(tail)
 const GET = 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'
 const BREAKER = { failures: 3, pauseMs: 1_500 }
-const QUICK = { connectMs: 500, responseMs: 50, idleMs: 1_000 }
+const QUICK = { connectMs: 5_000, responseMs: 50, idleMs: 1_000 }
 
 /** A clock that stands still, and what a breaker told. */
 function observed() {
@@ -95,7 +95,7 @@ test('clients that leave count for nothing, and free the probe', async (t) => {
   let answers = false
   const { clock, changes, deps } = observed()
   const breaker = { failures: 1, pauseMs: 1_000 }
-  const timeout = { ...QUICK, responseMs: 300 }
+  const timeout = { ...QUICK, responseMs: 1_000 }
   const proxy = await proxyTo(t, { upstream: upstream.origin, breaker, timeout }, {}, deps)
   async function leave(): Promise<void> {
     const settled = proxy.settled()
@@ -173,7 +173,8 @@ for (const [what, attack] of [
       else socket.write(OK)
     })
     const { clock, changes, deps } = observed()
-    const parts = { upstream: upstream.origin, breaker: BREAKER, timeout: QUICK }
+    const timeout = { ...QUICK, responseMs: 1_000 }
+    const parts = { upstream: upstream.origin, breaker: BREAKER, timeout }
     const proxy = await proxyTo(t, parts, {}, deps)
     assert.match(await get(t, proxy, '/ok'), /ok$/)
     for (let round = 0; round < 3; round++) {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { type TestContext, test } from 'node:test'
-import { proxyTo, rawClient, rawUpstream } from './sockets.ts'
+import { isWholeHead, proxyTo, rawClient, rawUpstream } from './sockets.ts'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 const ends = (tail: string) => (text: string) => text.endsWith(tail)
@@ -10,12 +10,13 @@ const GET = 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'
 /** An upstream that answers each request only when it is told to, oldest first. */
 async function patientUpstream(t: TestContext) {
   const open = { now: 0, most: 0 }
-  const asked: { target: string; answer: () => void; reset: () => void }[] = []
+  const asked: { target: string; begin: () => void; answer: () => void; reset: () => void }[] = []
   const upstream = await rawUpstream(t, (socket, received) => {
     const [target = ''] = received.match(/(?<=[A-Z]+ )\S+(?= HTTP)/g)?.slice(-1) ?? []
     open.most = Math.max(open.most, ++open.now)
     const answer = () => socket.write(OK, () => open.now--)
-    asked.push({ target, answer, reset: () => socket.resetAndDestroy() })
+    const begin = () => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n')
+    asked.push({ target, begin, answer, reset: () => socket.resetAndDestroy() })
   })
   const requests = async (count: number) => {
     while (asked.length < count) await new Promise(setImmediate)
@@ -48,7 +49,7 @@ test('requests beyond the connections wait their turn, in order', async (t) => {
 
 test('nobody waits for a connection longer than for an answer, and a client that leaves frees its place', async (t) => {
   const upstream = await patientUpstream(t)
-  const timeout = { connectMs: 500, responseMs: 10_000, idleMs: 1_000 }
+  const timeout = { connectMs: 5_000, responseMs: 10_000, idleMs: 1_000 }
   const proxy = await proxyTo(t, { upstream: upstream.origin, connections: 1, timeout })
   const first = rawClient(t, proxy.port, 'GET /first HTTP/1.1\r\nHost: a\r\n\r\n')
   await upstream.requests(1)
@@ -76,7 +77,8 @@ test('a wait for a connection that is too long is a timeout, and no body was ask
   const proxy = await proxyTo(t, { upstream: upstream.origin, connections: 1, timeout })
   const stream = rawClient(t, proxy.port, 'GET /stream HTTP/1.1\r\nHost: a\r\n\r\n')
   await upstream.requests(1)
-  upstream.asked[0]!.answer = () => undefined
+  upstream.asked[0]!.begin()
+  await stream.until(isWholeHead)
   const late = rawClient(
     t,
     proxy.port,
@@ -90,7 +92,7 @@ test('a wait for a connection that is too long is a timeout, and no body was ask
 
 test('those who wait are refused at once when it turns out that nobody answers', async (t) => {
   const upstream = await patientUpstream(t)
-  const breaker = { failures: 1, pauseMs: 1_000 }
+  const breaker = { failures: 1, pauseMs: 60_000 }
   const proxy = await proxyTo(t, { upstream: upstream.origin, connections: 1, breaker })
   const first = rawClient(t, proxy.port, GET)
   await upstream.requests(1)
@@ -112,7 +114,7 @@ test('whatever becomes of requests, their places are free again', async (t) => {
     else if (what === 'held') held++
   })
   let held = 0
-  const timeout = { connectMs: 500, responseMs: 60_000, idleMs: 1_000 }
+  const timeout = { connectMs: 5_000, responseMs: 60_000, idleMs: 1_000 }
   const breaker = { failures: 0, pauseMs: 1 }
   const proxy = await proxyTo(t, {
     upstream: upstream.origin,

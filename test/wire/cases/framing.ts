@@ -232,6 +232,43 @@ const SIGNED_IN = rows(
   [['two lengths with a session', request('POST', '/api/admin/x', `${ALICE}${CL5}Content-Length: 0\r\n`, 'hello')], ['a length and chunks with a session', request('POST', '/api/admin/x', `${ALICE}${CL5}${TE}`, CHUNKED_HELLO)]],
 )
 
+const ONE_OF_TWO = { ...forwarded('GET /api/public/x'), connection: 'closed' } as const
+const answeredOnce = (status: number): Outcome => ({
+  answers: [{ status }],
+  requests: [],
+  connection: 'closed',
+})
+const BROKEN_CHUNKS = '5\r\nhelloXX\r\n'
+
+/** Found by random messages. */
+// biome-ignore format: a row is a line
+const FOUND = [
+  ...rows('B7', ['R-178'], [
+    ['an expectation that nobody knows, behind a coding in capitals', post('Expect: 2\r\nTransfer-Encoding: Chunked\r\n', CHUNKED_HELLO), refused(417)],
+    ['an empty expectation behind a coding in capitals', post('Expect:\r\nTransfer-Encoding: CHUNKED\r\n', CHUNKED_HELLO), refused(417)],
+  ]),
+  ...rows('B5', ['R-173'], [
+    ['HTTP/1.0 that closes and keeps: what follows is not read', `GET /api/public/x HTTP/1.0\r\n${HOST}Connection: close, keep-alive\r\n\r\n${SMUGGLED}`, ONE_OF_TWO],
+    ['the same the other way round, in two fields', `GET /api/public/x HTTP/1.0\r\n${HOST}Connection: keep-alive\r\nConnection: close\r\n\r\n${SMUGGLED}`, ONE_OF_TWO],
+    ['a whole request before one whose chunks break gets its answer', get('/api/public/x') + chunks('zz\r\n'), ONE_OF_TWO],
+    ['two whole requests before one whose chunks break get theirs', get('/api/public/x') + get('/api/public/y') + chunks('zz\r\n'), { ...forwarded('GET /api/public/x'), ...{ answers: [{ status: 200 }, { status: 200 }], requests: [{ line: 'GET /api/public/x HTTP/1.1' }, { line: 'GET /api/public/y HTTP/1.1' }] }, connection: 'closed' }],
+    ['one answer to OPTIONS whose chunks break after it', request('OPTIONS', '/api/public/x', `${HOST}Max-Forwards: 0\r\n${TE}`, BROKEN_CHUNKS), answeredOnce(204)],
+    ['one answer to a request of an endpoint of ours whose chunks break after it', request('GET', '/bff/user', `${HOST}X-CSRF: 1\r\n${TE}`, BROKEN_CHUNKS), answeredOnce(401)],
+  ]),
+]
+
+/** A HEAD that is refused has no body in its answer, whatever is wrong with the body it brought (RFC 9110 §9.3.2). */
+const HEADS: readonly WireCase[] = [
+  {
+    id: 'B4',
+    name: 'chunks of a HEAD that are none',
+    rules: ['R-175'],
+    send: request('HEAD', '/api/public/x', HOST + TE, 'zz\r\n'),
+    methods: ['HEAD'],
+    expect: LATE.map((outcome) => ({ ...outcome, answers: [{ status: 400 }] })),
+  },
+]
+
 /** Sections B1 to B4. */
 export const FRAMING_CASES: readonly WireCase[] = [
   ...BOTH_FRAMINGS,
@@ -240,4 +277,6 @@ export const FRAMING_CASES: readonly WireCase[] = [
   ...CHUNKS,
   ...LINES,
   ...SIGNED_IN,
+  ...FOUND,
+  ...HEADS,
 ]

@@ -21,6 +21,8 @@ const STALLED: readonly Outcome[] = [
   { answers: [], requests: [], isAbandoned: true, connection: 'closed' },
 ]
 
+const TRICKLED: Outcome = { ...LATE, isAbandoned: true }
+
 /** B11: more than anybody means, and slower. */
 // biome-ignore format: a row is a line
 export const LIMIT_CASES: readonly WireCase[] = [
@@ -46,5 +48,7 @@ export const LIMIT_CASES: readonly WireCase[] = [
   row('slowloris: the second request of a connection', [get('/api/public/1'), { until: '"target"' }, 'GET /api/public/2 HTTP/1.1\r\n'], { answers: [{ status: 200, echoes: 'GET /api/public/1' }, { status: 408 }], requests: [{ line: 'GET /api/public/1 HTTP/1.1' }], connection: 'closed' }, 'tight'),
   row('slowloris: a connection that says nothing', [''], [LATE, { answers: [], requests: [], connection: 'closed' }], 'tight'),
   row('slowloris: a body that stops in the middle', [post('Content-Length: 10\r\n', 'hello', '/api/hasty')], STALLED),
+  row('slowloris: a body that trickles', [post('Content-Length: 600\r\n', 'h'), { until: 'bad_request' }], TRICKLED, 'tight'),
+  row('slowloris: chunks that trickle', [post('Transfer-Encoding: chunked\r\n', '1\r\nh\r\n'), { until: 'bad_request' }], TRICKLED, 'tight'),
   row('slowloris: chunks that stop in the middle', [post('Transfer-Encoding: chunked\r\n', '5\r\nhel', '/api/hasty')], STALLED),
 ]

@@ -8,6 +8,7 @@ import {
   type RequestRule,
   request,
   row,
+  spellings,
   type WireCase,
 } from '../wire-case.ts'
 
@@ -62,6 +63,7 @@ const NAMED_BY_CONNECTION: readonly WireCase[] = [
   row('C3', ['R-161'], 'the fields that the route adds', get('/api/me', `${ALICE}Connection: X-User-Id, X-Tier\r\n`), ME),
   row('C3', ['R-161'], 'close, and our forwarding field (CVE-2024-45410)', get('/api/admin/x', `${ALICE}Connection: close, X-Forwarded-For\r\n`), { ...ADMIN, connection: 'closed' }),
   row('C3', ['R-160'], 'Keep-Alive, Proxy-Connection, TE, Trailer and their kin', get('/api/public/x', `${HOST}Keep-Alive: timeout=9\r\nProxy-Connection: keep-alive\r\nTE: trailers, deflate\r\nTrailer: X\r\nProxy-Authenticate: Basic\r\nProxy-Evil: 1\r\n`), PUBLIC),
+  row('C3', ['R-160'], 'Proxy, which CGI makes HTTP_PROXY of (CVE-2016-5385)', get('/api/public/x', `${HOST}Proxy: http://evil.example\r\nPROXY: http://evil.example\r\n`), PUBLIC),
   row('C3', ['R-160'], 'HTTP2-Settings', get('/api/public/x', `${HOST}HTTP2-Settings: AAMAAABk\r\n`), PUBLIC),
 ]
 
@@ -77,6 +79,7 @@ const IDENTITY_FIELDS = [
   ],
   ...['X-Forwarded-Scheme', 'X-Forwarded-Ssl', 'X-Forwarded', 'Forwarded', 'X-Request-Id'],
   ...['X-Real-IP', 'X-Client-IP', 'X-Cluster-Client-IP', 'True-Client-IP', 'CF-Connecting-IP'],
+  'Proxy',
   ...['X-Original-URL', 'X-Original-Host', 'X-Original-Forwarded-For', 'X-Rewrite-URL'],
 ]
 const OTHER_PROXIES_FIELDS = [
@@ -104,15 +107,6 @@ const OTHER_PROXIES_FIELDS = [
   ],
 ]
 
-/** One name as it may be written so that some server takes it for that name. */
-function spellings(name: string): string {
-  const written = [
-    ...[name, name.toLowerCase(), name.toUpperCase()],
-    ...[name.replaceAll('-', '_'), name.replaceAll('-', '_').toUpperCase(), name.replace('-', '_')],
-  ]
-  return written.map((one) => `${one}: evil\r\n`).join('')
-}
-
 const inEverySpelling = (id: string, names: readonly string[], rules: string[]) =>
   names.map((name) =>
     row(id, rules, `${name} in every spelling`, get('/api/admin/x', ALICE + spellings(name)), ADMIN),
@@ -126,6 +120,9 @@ const INJECTED: readonly WireCase[] = [
   ),
   row('C4', ['R-173'], 'a blank behind the name', get('/api/me', `${ALICE}X-User-Id : evil\r\n`), MALFORMED),
   row('C4', ['R-172'], 'a hundred of them', get('/api/me', ALICE + 'x_user-id: evil\r\n'.repeat(90)), ME),
+  ...[...`!#$%&'*+-.^_\`|~`].map((sign) =>
+    row('C4', ['R-172'], `X-User-Id with ${sign} for its hyphens`, get('/api/me', `${ALICE}X${sign}User${sign}Id: evil\r\nx${sign}user-id: evil\r\n`), ME),
+  ),
   row('C4', [], 'on a route that adds none they are data', get('/api/public/x', `${HOST}X-User-Id: 7\r\n`), toPublic({ fields: { 'x-user-id': '7' } })),
 ]
 
@@ -159,6 +156,7 @@ const TRUSTED_PROXY = (
     ['an address, then none', 'X-Forwarded-For: 203.0.113.7, unknown\r\n', '127.0.0.1'],
     ['a line end, encoded', 'X-Forwarded-For: 203.0.113.7%0d%0aX-Evil: 1\r\n', '127.0.0.1'],
     ['a spelling that is not believed', 'X_Forwarded_For: 203.0.113.7\r\n', '127.0.0.1'],
+    ['another spelling that is not believed', 'X.Forwarded.For: 203.0.113.7\r\n', '127.0.0.1'],
     ['fields that are not believed', 'Forwarded: for=203.0.113.7\r\nX-Real-IP: 203.0.113.7\r\n', '127.0.0.1'],
   ] as const
 ).map(

@@ -9,6 +9,7 @@ import {
   refused,
   request,
   row,
+  spellings,
   type WireCase,
 } from '../wire-case.ts'
 
@@ -16,15 +17,6 @@ const toPublic = (rule: Omit<RequestRule, 'line'>) => forwarded('GET /api/public
 const UNKNOWN = denied(401, 'session_required')
 
 const OVERRIDES = ['X-HTTP-Method-Override', 'X-HTTP-Method', 'X-Method-Override']
-
-/** One name as it may be written so that some server takes it for that name. */
-function spellings(name: string): string {
-  const written = [
-    ...[name, name.toLowerCase(), name.toUpperCase()],
-    ...[name.replaceAll('-', '_'), name.replaceAll('-', '_').toUpperCase(), name.replace('-', '_')],
-  ]
-  return written.map((one) => `${one}: evil\r\n`).join('')
-}
 
 // biome-ignore format: a row is a line
 const cookies = (name: string, sent: string, arrives: string | null) =>

@@ -68,6 +68,7 @@ const SET_COOKIES: readonly WireCase[] = [
 const REMOVED: readonly WireCase[] = [
   row('C8', [], 'Clear-Site-Data', 'Clear-Site-Data: "*"\r\n', { 'clear-site-data': null }),
   row('C8', [], 'Strict-Transport-Security', 'Strict-Transport-Security: max-age=0\r\n', { 'strict-transport-security': null }),
+  row('C8', [], 'Alt-Svc', 'Alt-Svc: h3="evil.example:443"; ma=86400; persist=1\r\n', { 'alt-svc': null }),
   row('C8', [], 'Access-Control-*', 'Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Credentials: true\r\nAccess-Control-Evil: 1\r\n', { 'access-control-allow-origin': null, 'access-control-allow-credentials': null, 'access-control-evil': null }),
   row('C8', ['R-190'], 'Cloakroom-Error', 'Cloakroom-Error: session_required\r\n', { 'cloakroom-error': null }),
   row('C8', ['R-160'], 'hop-by-hop fields', 'Keep-Alive: timeout=999\r\nProxy-Connection: close\r\nProxy-Authenticate: Basic\r\nUpgrade: h2c\r\nTrailer: X\r\nTE: trailers\r\nProxy-Evil: 1\r\n', { 'keep-alive': /^(?!.*999)/, 'proxy-connection': null, 'proxy-authenticate': null, upgrade: null, trailer: null, te: null, 'proxy-evil': null }),
@@ -181,6 +182,19 @@ const CACHING: readonly WireCase[] = [
   caching('no Cache-Control, for nobody in particular', '', null),
   signedIn(caching('no Cache-Control', '', 'private')),
   signedIn(caching('a Cache-Control of its own', 'Cache-Control: no-store, max-age=0\r\n', 'no-store, max-age=0')),
+  ...[
+    ['public, s-maxage=600', 'private'],
+    ['Public, S-MaxAge=600, max-age=60, immutable', 'max-age=60, immutable, private'],
+    ['max-age=600', 'max-age=600, private'],
+    ['no-cache', 'no-cache, private'],
+    ['private="x", max-age=60', 'max-age=60, private'],
+    ['', 'private'],
+    [' ,', 'private'],
+  ].map(([said = '', arrives = '']) => signedIn(caching(`Cache-Control: ${said}`, `Cache-Control: ${said}\r\n`, arrives))),
+  signedIn(caching('two of them', 'Cache-Control: max-age=5\r\nCache-Control: public\r\n', 'max-age=5, private')),
+  signedIn(row('C8', ['R-170'], 'what shared caches obey instead', 'CDN-Cache-Control: max-age=600\r\nSurrogate-Control: max-age=600\r\nX-Accel-Expires: 600\r\n', { 'cdn-cache-control': null, 'surrogate-control': null, 'x-accel-expires': null, 'cache-control': 'private' })),
+  caching('what anybody may keep, for nobody in particular', 'Cache-Control: public, s-maxage=600\r\nX-Accel-Expires: 600\r\n', 'public, s-maxage=600'),
+  caching('an empty one, for nobody in particular', 'Cache-Control:\r\n', ''),
   signedIn(caching('a Cache-Control that is none', 'Cache_Control: public\r\n', 'private')),
   signedIn(caching('an old field', 'Pragma: no-cache\r\nExpires: 0\r\n', 'private')),
 ]

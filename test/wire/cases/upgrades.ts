@@ -88,6 +88,7 @@ const OTHER_PROTOCOLS: readonly WireCase[] = [
   row('I3', ['R-191'], 'a key that is too short', handshake({ 'Sec-WebSocket-Key': 'ZXZpbA==' }), NOT_A_HANDSHAKE),
   row('I3', ['R-191'], 'a key that is no base64', handshake({ 'Sec-WebSocket-Key': '!!!!!!!!!!!!!!!!!!!!!!==' }), NOT_A_HANDSHAKE),
   row('I3', ['R-191'], 'two keys', handshake({ 'sec-websocket-key': KEY }), NOT_A_HANDSHAKE),
+  row('I3', ['R-161'], 'Connection names a field of the handshake', handshake({ Connection: 'Upgrade, Sec-WebSocket-Key, Sec-WebSocket-Version' }), NOT_A_HANDSHAKE),
   row('I3', ['R-191'], 'by POST', handshake({ 'Content-Length': '0' }, 'POST /ws/x HTTP/1.1'), NOT_A_HANDSHAKE),
   row('I3', ['R-191'], 'by HEAD', handshake({}, 'HEAD /ws/x HTTP/1.1'), { answers: [{ status: 400 }], requests: [], connection: 'closed' }),
   row('I3', ['R-191'], 'in HTTP/1.0', handshake({}, 'GET /ws/x HTTP/1.0'), [NOT_A_HANDSHAKE, refused(403)]),
@@ -132,7 +133,9 @@ const TUNNELS: readonly WireCase[] = [
   row('I1', ['R-194'], 'frames in the same packet as the handshake arrive once', [handshake() + TEXT_UP + TEXT_UP, { until: ACCEPT }, { seen: TEXT_UP + TEXT_UP }, ...farewell], tunnel(BYE_DOWN, TEXT_UP + TEXT_UP + BYE_UP), { reply: SWITCHED }),
   row('I1', ['R-194'], "frames in the same packet as the upstream's 101 arrive once", [handshake(), { until: TEXT_DOWN + TEXT_DOWN }, ...farewell], tunnel(TEXT_DOWN + TEXT_DOWN + BYE_DOWN, BYE_UP), { reply: SWITCHED + TEXT_DOWN + TEXT_DOWN }),
   row('I1', ['R-167'], "the client's credentials and forwarding fields", [handshake({ Authorization: 'Bearer evil', 'X-Forwarded-For': '6.6.6.6', X_User_Id: 'x', 'X-MS-Client-Principal': 'evil', Cookie: 'a=1; {{cookie}}; b=2' }), { until: ACCEPT }, ...farewell], tunnel(BYE_DOWN, BYE_UP, { requests: [{ line: LINE, token: 'alice', fields: { cookie: 'a=1; b=2', upgrade: 'websocket' } }] }), { reply: SWITCHED }),
-  row('I1', ['R-161'], 'Connection names our Authorization', [handshake({ Connection: 'Upgrade, Authorization, X-Forwarded-For, Sec-WebSocket-Protocol', 'Sec-WebSocket-Protocol': 'chat' }), { until: ACCEPT }, ...farewell], [tunnel(BYE_DOWN, BYE_UP, { requests: [{ line: LINE, token: 'alice', fields: { upgrade: 'websocket', connection: /^upgrade$/i } }] })], { reply: SWITCHED }),
+  row('I1', ['R-161'], 'Connection names our Authorization', [handshake({ Connection: 'Upgrade, Authorization, X-Forwarded-For' }), { until: ACCEPT }, ...farewell], [tunnel(BYE_DOWN, BYE_UP, { requests: [{ line: LINE, token: 'alice', fields: { upgrade: 'websocket', connection: /^upgrade$/i } }] })], { reply: SWITCHED }),
+  row('I1', ['R-163'], 'Max-Forwards stays here', [handshake({ 'Max-Forwards': '0' }), { until: ACCEPT }, ...farewell], tunnel(BYE_DOWN, BYE_UP, { requests: [{ line: LINE, token: 'alice', fields: { 'max-forwards': null } }] }), { reply: SWITCHED }),
+  row('I1', ['R-167'], 'names that only look like those of a handshake', [handshake({ Sec_WebSocket_Protocol: 'evil', Up_grade: 'evil' }), { until: ACCEPT }, ...farewell], tunnel(BYE_DOWN, BYE_UP, { requests: [{ line: LINE, token: 'alice', fields: { sec_websocket_protocol: null, up_grade: null } }] }), { reply: SWITCHED }),
   row(
     'I1',
     ['R-191'],
@@ -169,6 +172,9 @@ const relayed = (status: number, body: string): Outcome => ({
 const answerOf = (status: string, fields = '') => `HTTP/1.1 ${status}\r\n${fields}Content-Length: 2\r\n\r\nno`
 const FAILED: Outcome = { ...relayed(502, ''), answers: [{ status: 502, code: 'upstream_unreachable' }] }
 
+const HALF_REPLY = 'HTTP/1.1 403 No\r\n\r\nhalf'
+const HALF: Outcome = { ...relayed(403, 'half'), answers: [{ status: 403, isCut: true }] }
+
 /** I2: the upstream does not upgrade; the socket carries no second request. */
 // biome-ignore format: a row is a line
 const REFUSED_BY_UPSTREAM: readonly WireCase[] = [
@@ -190,6 +196,11 @@ const REFUSED_BY_UPSTREAM: readonly WireCase[] = [
   row('I2', ['R-191'], '101 with the wrong Accept', handshake(), FAILED, { reply: SWITCHED.replace(ACCEPT, 'AAAAAAAAAAAAAAAAAAAAAAAAAAA=') }),
   row('I2', ['R-191'], '101 without an Accept', handshake(), FAILED, { reply: 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n' }),
   row('I2', ['R-191'], '101 to another protocol', handshake(), FAILED, { reply: SWITCHED.replace('websocket', 'h2c') }),
+  row('I2', ['R-177'], 'a coding that nobody decodes', handshake(), FAILED, { reply: 'HTTP/1.1 403 No\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n' }),
+  row('I2', ['R-177'], '204 with a length', handshake(), { ...relayed(204, ''), answers: [{ status: 204, fields: { 'content-length': null } }] }, { reply: answerOf('204 No Content') }),
+  row('I2', ['R-177'], 'a thousand interim answers', handshake(), FAILED, { reply: 'HTTP/1.1 103 Early Hints\r\n\r\n'.repeat(1000) + answerOf('403 No') }),
+  row('I2', ['R-186'], 'a refusal that a reset breaks off', [handshake(), { until: 'half' }, { upstreamLeaves: 'reset' }], HALF, { reply: HALF_REPLY }),
+  row('I2', ['R-186'], 'a refusal whose chunks break off', [handshake(), { until: 'half' }, { upstream: 'zz\r\n' }], HALF, { reply: HALF_REPLY.replace('\r\n\r\n', '\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n').concat('\r\n') }),
   row('I2', ['R-177'], 'no HTTP', handshake(), FAILED, { reply: 'evil evil\r\n\r\n' }),
   row('I2', ['R-177'], 'status 999', handshake(), FAILED, { reply: answerOf('999 Evil') }),
   row('I2', ['R-177'], 'an end instead of an answer', handshake(), FAILED, { after: 'end' }),
