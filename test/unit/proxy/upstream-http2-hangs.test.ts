@@ -146,56 +146,84 @@ const ANSWERS: [what: string, say: (request: FramedRequest) => Buffer][] = [
     ({ stream }) => Buffer.concat([head(stream, status(204)), data(stream, 'no', { isLast: true })]),
   ],
 ]
-type GiveUp = (parts: {
-  proxy: ProxyProcess
-  client: ReturnType<typeof rawClient>
-  request: FramedRequest
-}) => unknown
-const GIVE_UPS: [what: string, giveUp: GiveUp, after?: 'unanswered' | 'unread'][] = [
-  ['timeout.response', () => delay(500)],
-  ['timeout.idle', () => delay(500)],
-  ['the leave of the client', ({ client }) => client.socket.resetAndDestroy()],
-  ['more than the limit', ({ client }) => client.socket.write(chunk(TOO_MUCH)), 'unread'],
-  ['a broken chunk', ({ client }) => client.socket.write('zz\r\n'), 'unread'],
-  ['the end of the session', ({ proxy }) => proxy.endSession()],
-  ['the end of the replica', ({ proxy }) => proxy.destroy(), 'unanswered'],
-  ...ANSWERS.map(([what, say]): [string, GiveUp] => [
-    `an upstream that says ${what}`,
-    ({ request }) => request.socket.write(say(request)),
-  ]),
-]
-function timeoutFor(what: string): typeof TIMEOUT {
-  if (what === 'timeout.response') return { ...TIMEOUT, responseMs: 300 }
-  return what === 'timeout.idle' ? { ...TIMEOUT, idleMs: 300 } : TIMEOUT
+/** An upstream that takes ten bytes of a body before it says more; what has no body it answers with 204. */
+function unwillingUpstream(t: TestContext) {
+  const answer = ({ hasBody, socket, stream }: FramedRequest) =>
+    hasBody || socket.write(head(stream, status(204), { isLast: true }))
+  return framedUpstream(t, answer, { window: 10 })
 }
 
-for (const [what, giveUp, after] of GIVE_UPS) {
-  for (const isWhole of after === 'unread' ? [false] : [false, true]) {
+/** Sends a body that waits for its upstream's window; resolves with both ends of it. */
+async function pendingBody(
+  t: TestContext,
+  proxy: ProxyProcess,
+  { requests, isWhole }: { requests: FramedRequest[]; isWhole: boolean },
+) {
+  const fields = isWhole ? 'Content-Length: 1000\r\n' : CHUNKED
+  const client = rawClient(t, proxy.port, post(fields, isWhole ? 'x'.repeat(1_000) : chunk(1_000)))
+  while (!requests.at(-1)!.frames.some(({ type }) => type === 0)) await delay(5)
+  return { client, request: requests.at(-1)! }
+}
+
+/** Now the rest of the body would be asked for. */
+async function openWindow({ socket, stream }: FramedRequest): Promise<void> {
+  await delay(50)
+  if (socket.writable) socket.write(Buffer.concat([windowUpdate(0, 99_999), windowUpdate(stream, 99_999)]))
+  await delay(50)
+}
+
+for (const isWhole of [false, true]) {
+  test(`${isWhole ? 'a whole body' : 'a body'} that waits for its upstream's window hangs nobody, whatever the upstream says`, async (t) => {
+    const { origin, requests } = await unwillingUpstream(t)
+    const proxy = await proxyProcess(t, { upstream: origin, http2: true, ...LIMITED })
+    for (const [what, say] of ANSWERS) {
+      await proxy.requireAlive('/')
+      const { client, request } = await pendingBody(t, proxy, { requests, isWhole })
+      request.socket.write(say(request))
+      await openWindow(request)
+      assert.match(await proxy.requireAlive('/'), /^HTTP\/1\.1 204 /, what)
+      client.socket.destroy()
+    }
+  })
+}
+
+type Parts = { proxy: ProxyProcess; client: ReturnType<typeof rawClient> }
+type GiveUp = {
+  what: string
+  giveUp: (parts: Parts) => unknown
+  timeout?: Partial<typeof TIMEOUT>
+  /** Only of a body that is not whole yet. */
+  isPartial?: true
+  /** It ends everything. */
+  isLast?: true
+}
+const answered = ({ client }: Parts) => client.until((text) => text.includes('upstream_timeout'))
+const GIVE_UPS: GiveUp[] = [
+  { what: 'timeout.response', giveUp: answered, timeout: { responseMs: 300 } },
+  { what: 'timeout.idle', giveUp: ({ client }) => client.closed, timeout: { idleMs: 300 }, isPartial: true },
+  { what: 'its client, who leaves,', giveUp: ({ client }) => client.socket.resetAndDestroy() },
+  { what: 'its size', giveUp: ({ client }) => client.socket.write(chunk(TOO_MUCH)), isPartial: true },
+  { what: 'a broken chunk', giveUp: ({ client }) => client.socket.write('zz\r\n'), isPartial: true },
+  { what: 'the end of this replica', giveUp: ({ proxy }) => proxy.destroy(), isLast: true },
+]
+for (const { what, giveUp, timeout, isPartial = false, isLast = false } of GIVE_UPS) {
+  for (const isWhole of isPartial ? [false] : [false, true]) {
     const body = isWhole ? 'a whole body' : 'a body'
-    test(`${body} that waits for its upstream's window hangs nobody when ${what} ends it`, async (t) => {
-      const upstream = await framedUpstream(
-        t,
-        (request) => {
-          if (!request.hasBody) request.socket.write(head(request.stream, status(204), { isLast: true }))
-        },
-        { window: 10 },
-      )
-      const route = { upstream: upstream.origin, http2: true, ...LIMITED, timeout: timeoutFor(what) }
+    test(`${body} that waits for its upstream's window is taken back when ${what} ends it`, async (t) => {
+      const { origin, requests } = await unwillingUpstream(t)
+      const route = { upstream: origin, http2: true, ...LIMITED, timeout: { ...TIMEOUT, ...timeout } }
       const proxy = await proxyProcess(t, route)
       await proxy.requireAlive('/')
-      const fields = isWhole ? 'Content-Length: 1000\r\n' : CHUNKED
-      const client = rawClient(t, proxy.port, post(fields, isWhole ? 'x'.repeat(1_000) : chunk(1_000)))
-      while (!upstream.requests.at(-1)!.frames.some(({ type }) => type === 0)) await delay(5)
-      const request = upstream.requests.at(-1)!
-      await giveUp({ proxy, client, request })
-      await delay(100)
-      const { socket, stream } = request
-      if (socket.writable)
-        socket.write(Buffer.concat([windowUpdate(0, 99_999), windowUpdate(stream, 99_999)]))
-      await delay(50)
+      const { client, request } = await pendingBody(t, proxy, { requests, isWhole })
+      await giveUp({ proxy, client })
+      await openWindow(request)
       // Without connections the answer is ours.
-      const answer = after === 'unanswered' ? /^HTTP\/1\.1 500 / : /^HTTP\/1\.1 204 /
-      assert.match(await proxy.requireAlive('/'), answer)
+      assert.match(await proxy.requireAlive('/'), isLast ? /^HTTP\/1\.1 500 / : /^HTTP\/1\.1 204 /)
+      if (!isLast)
+        assert.ok(
+          request.frames.some(({ type }) => type === 3),
+          'no RST_STREAM',
+        )
     })
   }
 }
