@@ -43,6 +43,8 @@ export type BuildDeps = {
 const DRAIN_MS = 25_000
 /** Beside its call to the provider, what a refresh under way may take at the end: its writes, once the store is there. */
 const STORING_MS = 3_000
+/** Whatever `provider.timeout` says: with the drain it must fit into the time that a pod has to end. */
+const MOST_FOR_CALL_MS = 10_000
 
 /** Composition root: with app-rooms and app-edge the only file that sees every room. */
 export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloakroom> {
@@ -72,8 +74,8 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
       generations.closeTunnels()
     },
     async release() {
-      const { provider } = generations.current().rooms.config
-      const unstored = await ground.refreshes.end(provider.timeoutMs + STORING_MS)
+      const callMs = Math.min(ground.longestCallMs(), MOST_FOR_CALL_MS)
+      const unstored = await ground.refreshes.end(callMs + STORING_MS)
       if (unstored > 0) ground.log.error({ count: unstored }, 'stopped before these refreshes were stored')
       await Promise.all([generations.releaseAll(), ground.store.close()])
     },
@@ -104,11 +106,12 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
 async function prepareGround(
   config: Config,
   deps: BuildDeps,
-): Promise<Ground & { changeTo(next: Config, before: Config): void }> {
+): Promise<Ground & { changeTo(next: Config, before: Config): void; longestCallMs(): number }> {
   const now = deps.now ?? Date.now
   const log = deps.log ?? createLogger()
   const retiredResources = new Set<string>()
   let { idleTimeoutMs } = config.session
+  let { timeoutMs: longestCallMs } = config.provider
   let isLive = () => false
   const metrics = createMetrics({ version: version(), isStoreLive: () => isLive() })
   const store = await openStore(config, { log, metrics, now, idleTimeoutMs: () => idleTimeoutMs })
@@ -116,13 +119,14 @@ async function prepareGround(
 
   function changeTo(next: Config, before: Config): void {
     idleTimeoutMs = next.session.idleTimeoutMs
+    longestCallMs = Math.max(longestCallMs, next.provider.timeoutMs)
     for (const name of Object.keys(before.resources)) retiredResources.add(name)
     for (const name of Object.keys(next.resources)) retiredResources.delete(name)
     metrics.forgetFaults()
   }
   const lasting = { tunnels: createLiveConnections(), retiredResources, refreshes: createUnderWay() }
   const gates = createProviderGates({ log, now, observe: metrics.provider })
-  return { log, now, metrics, store, gates, ...lasting, changeTo }
+  return { log, now, metrics, store, gates, ...lasting, changeTo, longestCallMs: () => longestCallMs }
 }
 
 function generationOf(config: Config, ground: Ground) {

@@ -178,7 +178,10 @@ function createCircuit(now: () => number, onChange: (state: BreakerState) => voi
         if (before !== changes) return
         const verdict = weigh(finding)
         if (verdict === 'nothing') {
-          if (isOpen) onChange('open')
+          if (!isOpen) return
+          // A page says nothing new, and was an answer all the same: the next one waits its turn.
+          if (finding.kind === 'page') pauseEndsAt = Math.max(pauseEndsAt, now() + PAUSE_MIN_MS)
+          onChange('open')
           return
         }
         const asked = verdict === 'fault' ? (finding.retryAfterSeconds ?? 0) * 1000 : undefined

@@ -88,7 +88,8 @@ function tokenAnswer(body: Readonly<Record<string, unknown>>): Response {
 
 /** After a pause of this process its timers come first: an answer that has arrived meanwhile is read before giving up. */
 function afterReading(signal: AbortSignal | null | undefined): AbortSignal | undefined {
-  if (!signal) return undefined
+  // One that is over already will not say so again.
+  if (!signal || signal.aborted) return signal ?? undefined
   const patient = new AbortController()
   const giveUp = () => patient.abort(signal.reason)
   signal.addEventListener('abort', () => setImmediate(() => setImmediate(giveUp)), { once: true })

@@ -57,11 +57,18 @@ export function createTokenCall<Configuration>(deps: TokenCallDeps<Configuration
   ): Promise<GrantedTokens | Failure> {
     let answer: TokenAnswer | undefined
     let wasSent = false
+    /** Why what the answer brought could not be kept; the library would make an error of the answer's of it. */
+    let unkept: unknown
     let sent: { readonly credential: string | undefined; readonly at: number } | undefined
     const watch: TokenCallWatch = {
-      answer(seen) {
+      async answer(seen) {
         answer = seen
-        return end.answer?.(seen)
+        try {
+          await end.answer?.(seen)
+        } catch (error) {
+          unkept = error
+          throw error
+        }
       },
       sent() {
         wasSent = true
@@ -80,6 +87,7 @@ export function createTokenCall<Configuration>(deps: TokenCallDeps<Configuration
           const claims = requireSoundClaims(tokens.claims(), { clientId: deps.clientId, now: obtainedAt })
           return { ...grantedTokens(obtainedAt, tokens), claims }
         } catch (error) {
+          if (unkept) throw unkept
           const retry = { error, answer, obtainedAt, request: () => request(configuration) }
           return withoutIdToken(deps.providerFetch, end, retry)
         }

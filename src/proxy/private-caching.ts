@@ -20,7 +20,7 @@ const MOST_READ = 1_024
  * says nothing at all. RFC 9111 §3.5 holds back answers to requests with `Authorization` only, and ours come with a cookie.
  */
 export function privateCacheControl(value: string): string | undefined {
-  if (value.length > MOST_READ) return 'private'
+  if (value.length > MOST_READ) return 'no-store'
   const directives = (value.match(DIRECTIVE) ?? []).map((directive) => directive.trim()).filter(Boolean)
   if (directives.length === 0) return undefined
   const kept = directives.filter((directive) => !SHARED.test(directive))

@@ -155,6 +155,8 @@ function reject(attempt: Attempt, upstream: Socket): void {
 
 function end(attempt: Attempt, reason: EndReason): void {
   if (attempt.close) attempt.close(reason)
+  // A refusal on its way is an answer like any other: it ends with its connection, or is cut when the drain is over.
+  else if (attempt.breakOff && reason === 'shutdown') return
   else if (reason === 'session_over') fail(attempt, new BffError('session_required', 'the session ended'))
   else fail(attempt, new BffError('upstream_unreachable', 'shutting down'))
 }

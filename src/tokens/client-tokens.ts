@@ -52,8 +52,10 @@ export function createClientTokens(deps: ClientTokenTurnDeps) {
     return token
   }
 
+  /** All users share this token: what one of them met at one path must not keep the others from it while no other is had. */
   async function insteadOf(resource: string, token: StoredAccessToken): Promise<StoredAccessToken> {
-    return (await replacementFor({ resource, rejected: token.value })) ?? token
+    const replacement = await replacementFor({ resource, rejected: token.value }).catch(() => undefined)
+    return replacement ?? token
   }
 
   /** No user can cure what is wrong with a token of the client: all but `invalid_token` is the client's to read. */

@@ -1,6 +1,7 @@
 import { BffError } from '../errors.ts'
 import type { TokenRecords, TokenWrite, TokenWriteOutcome } from '../store/port.ts'
 import type { StoredAccessToken, TokenHolder, TokenSealer } from './token-record.ts'
+import type { UnderWay } from './under-way.ts'
 import type { Waiting } from './waiting.ts'
 
 export type RecordWriterDeps = {
@@ -9,8 +10,8 @@ export type RecordWriterDeps = {
   /** Revokes a refresh token that arrived after its session had ended. Never rejects. */
   readonly revoke: (refreshToken: string) => Promise<void>
   readonly waiting: Waiting
-  /** Whether the process ends, so that no write is tried again. */
-  readonly isOver?: () => boolean
+  /** Told of writes that outlast their turn; says when nothing is to be tried again. */
+  readonly underWay?: Pick<UnderWay, 'add' | 'isOver'>
 }
 
 /** The writes of one spend of a refresh token, in order, each fenced by the version before it. */
@@ -82,7 +83,9 @@ export function createRecordWriter(
       const change = { expectedVersion: version, spend: `open:${owner}` } as const
       const mark = () => deps.records.write(holder.hash, change)
       const outcome = await mark().catch((error) => {
-        takeBack(mark).catch(() => undefined)
+        const undone = takeBack(mark)
+        undone.catch(() => undefined)
+        deps.underWay?.add(undone)
         throw error
       })
       if (outcome === 'gone') throw new BffError('session_required', 'the session has ended')
@@ -120,12 +123,12 @@ async function within(waiting: Waiting, work: Promise<void>, ms: number): Promis
  * refresh token exists nowhere else. That is well within the time that others leave to an open spend once the store takes
  * their lock, so that it is written before anybody offers the old one.
  */
-async function persistently<T>({ waiting, isOver }: RecordWriterDeps, write: () => Promise<T>): Promise<T> {
+async function persistently<T>({ waiting, underWay }: RecordWriterDeps, write: () => Promise<T>): Promise<T> {
   for (let waitMs = RETRY_MIN_MS; ; waitMs = Math.min(waitMs * 2, RETRY_MAX_MS)) {
     try {
       return await write()
     } catch (error) {
-      if (isOver?.()) throw error
+      if (underWay?.isOver()) throw error
       await waiting.pause(waitMs)
     }
   }

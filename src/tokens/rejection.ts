@@ -38,7 +38,7 @@ export type Rejections = {
   reactTo(holder: TokenHolder, resource: string, rejection: Rejection): Promise<RejectionReaction>
   /** Whether the token was rejected and another may be had: then it is not to be sent. */
   isDropped(holder: TokenHolder, resource: string, token: StoredAccessToken): boolean
-  /** The token to send in place of a dropped one; that one, if no other can be had. */
+  /** The token to send in place of a dropped one; that one, once another was refused. Rejects while none is had. */
   insteadOf(holder: TokenHolder, resource: string, token: StoredAccessToken): Promise<StoredAccessToken>
 }
 

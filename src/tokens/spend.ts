@@ -9,6 +9,7 @@ import {
   type TokenHolder,
   type TokenSealer,
 } from './token-record.ts'
+import type { UnderWay } from './under-way.ts'
 import type { Waiting } from './waiting.ts'
 
 /** Why a refresh token was not offered: it may be spent, or there is none. */
@@ -26,8 +27,8 @@ export type SpendDeps = {
   readonly revoke: (refreshToken: string) => Promise<void>
   readonly reuse: Reuse
   readonly waiting: Waiting
-  /** Whether the process ends, so that no write is tried again. */
-  readonly isOver?: () => boolean
+  /** What must not be cut off by the end of the process. */
+  readonly underWay?: UnderWay
   /** Told of refreshes that the provider did not get to see. */
   readonly observe: (resource: string, outcome: UnseenRefresh) => void
 }
@@ -76,6 +77,8 @@ async function spendUnlessSuperseded(
   if (brought) return brought
   deps.requireAsked?.(resource, holder.indicators)
   const refreshToken = requireRefreshToken(deps, spending, before)
+  // Its answer might come too late to be stored.
+  if (deps.underWay?.isEnding()) throw new BffError('provider_unavailable', 'shutting down')
   const record = createRecordWriter(deps, { holder, version: before.version, hold })
   if (!(await record.begin(owner))) return undefined
   let hasRotated = false

@@ -165,7 +165,7 @@ function createUserRenewal(
     refreshGrant: provider.refreshGrant,
     requireAsked: provider.requireAsked,
     reuse: createReuse(deps.reusesRefreshTokens),
-    isOver: underWay?.isOver,
+    underWay,
     revoke: provider.revoke,
     endSession: async (holder, reason) => {
       // A grant that the provider has ended leaves nothing to revoke; one that answers for somebody else does.

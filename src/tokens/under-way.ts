@@ -2,19 +2,23 @@
 export type UnderWay = {
   add(work: Promise<unknown>): void
   /**
-   * Waits for all of them, at most `ms`; from then on nothing is tried again. Resolves with the number of those that are
-   * not done.
+   * Lets none begin any more, and waits for all that have, at most `ms`; from then on nothing is tried again. Resolves
+   * with the number of those that are not done.
    */
   end(ms: number): Promise<number>
+  /** Whether nothing new is to begin. */
+  isEnding(): boolean
+  /** Whether nothing is to be tried again. */
   isOver(): boolean
 }
 
 /** Makes an empty one. */
 export function createUnderWay(): UnderWay {
   const works = new Set<Promise<unknown>>()
+  let isEnding = false
   let isOver = false
 
-  /** What begins while others are waited for is waited for too. */
+  /** What was begun on the way is waited for too. */
   async function settled(): Promise<void> {
     while (works.size > 0 && !isOver) await Promise.allSettled(works)
   }
@@ -26,6 +30,7 @@ export function createUnderWay(): UnderWay {
       work.then(forget, forget)
     },
     async end(ms) {
+      isEnding = true
       let timer: NodeJS.Timeout | undefined
       const late = new Promise<void>((resolve) => {
         timer = setTimeout(resolve, ms)
@@ -35,6 +40,7 @@ export function createUnderWay(): UnderWay {
       isOver = true
       return works.size
     },
+    isEnding: () => isEnding,
     isOver: () => isOver,
   }
 }

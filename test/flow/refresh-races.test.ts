@@ -9,21 +9,27 @@ import { eventually } from './deadline.ts'
 import { APP, BILLING, movableClock, ORDERS, startShop, verdict } from './shop.ts'
 
 describe('a refresh under way', { skip: skipWithoutRedis() }, () => {
-  test('does not revive a session that logs out meanwhile, and what it brings is revoked', async (t) => {
-    const { provider, redis, browser } = await signedIn(t)
-    provider.control.latencyMs = 300
-    const elsewhere = browser.clone()
-    t.after(() => elsewhere.close())
-    const answer = elsewhere.fetch('/api/billing')
-    await eventually('the provider is asked', () => provider.counters.refreshCalls === 1)
-    assert.equal((await browser.fetch('/bff/logout', { method: 'POST' })).status, 200)
-    assert.deepEqual(verdict(await answer), [401, 'session_required'])
-    assert.deepEqual(await redis.cli('KEYS', 'cloakroom:{*}:*'), [])
-    const issued = provider.issuedSecrets.filter((secret) => secret.startsWith('rt_'))
-    assert.equal(issued.length, 2)
-    assert.deepEqual(provider.revoked.toSorted(), issued.toSorted())
-    assert.deepEqual(verdict(await elsewhere.fetch('/bff/user')), [401, 'session_required'])
-  })
+  for (const idTokenOnRefresh of [false, true])
+    test(`does not revive a session that logs out meanwhile, what it brings is revoked, and it is nobody's fault (${idTokenOnRefresh ? 'with' : 'without'} an ID token)`, async (t) => {
+      const { provider, redis, browser, shop } = await signedIn(t)
+      provider.control.idTokenOnRefresh = idTokenOnRefresh
+      provider.control.latencyMs = 300
+      const elsewhere = browser.clone()
+      t.after(() => elsewhere.close())
+      const answer = elsewhere.fetch('/api/billing')
+      await eventually('the provider is asked', () => provider.counters.refreshCalls === 1)
+      assert.equal((await browser.fetch('/bff/logout', { method: 'POST' })).status, 200)
+      assert.deepEqual(verdict(await answer), [401, 'session_required'])
+      assert.deepEqual(await redis.cli('KEYS', 'cloakroom:{*}:*'), [])
+      const issued = provider.issuedSecrets.filter((secret) => secret.startsWith('rt_'))
+      assert.equal(issued.length, 2)
+      assert.deepEqual(provider.revoked.toSorted(), issued.toSorted())
+      assert.deepEqual(verdict(await elsewhere.fetch('/bff/user')), [401, 'session_required'])
+      const errors = shop.cloakroom.logs.filter((line) => JSON.parse(line).level === 'error')
+      assert.deepEqual(errors, [])
+      const metrics = await (await fetch(`${shop.cloakroom.adminUrl}/metrics`)).text()
+      assert.doesNotMatch(metrics, /^cloakroom_provider_config_fault\{|id_token_ignored/m)
+    })
 
   test('is finished and kept when the client that asked for it leaves', async (t) => {
     const { provider, shop, browser } = await signedIn(t)

@@ -201,5 +201,5 @@ function errorCode(name: string, message: string): string | undefined {
 
 async function close(redis: Redis): Promise<void> {
   // QUIT lets commands in flight finish; a Redis that is away is simply left.
-  await redis.quit().catch(() => redis.disconnect())
+  await answeredInTime(redis.quit()).catch(() => redis.disconnect())
 }

@@ -49,3 +49,17 @@ test('a token answer that does not come is given up when its time is over', asyn
     name: 'TimeoutError',
   })
 })
+
+test('a token request whose time is over before it begins is not sent', async () => {
+  const { fetch } = createProviderFetch({
+    now: Date.now,
+    fetch: async (_, { signal }) => {
+      signal?.throwIfAborted()
+      return new Response('{}')
+    },
+  })
+  const signal = AbortSignal.abort(new DOMException('late', 'TimeoutError'))
+  await assert.rejects(fetch('http://127.0.0.1:1/token', { method: 'POST', body: 'x', signal }), {
+    name: 'TimeoutError',
+  })
+})

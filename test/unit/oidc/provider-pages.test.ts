@@ -59,7 +59,7 @@ test('a usable answer between them begins the count anew', async (t) => {
   assert.deepEqual(seen.states, [])
 })
 
-test('a page for the probe keeps it open, and one who has had a page leaves the turn to the next', async (t) => {
+test('a page for the probe keeps it open, and one who has had a page leaves the turn to the next, a moment later', async (t) => {
   const { gate, seen, tick, page } = pages(t)
   await page('a', 'b', 'c', 'd', 'e')
   await tick(2_000)
@@ -68,6 +68,9 @@ test('a page for the probe keeps it open, and one who has had a page leaves the 
   assert.equal((await refusal(next)).retryAfter, 4)
   await tick(4_000)
   await page('a')
+  const soon = gate.call('refresh_token', held().script, () => assert.fail())
+  assert.equal((await refusal(soon)).retryAfter, 2)
+  await tick(2_000)
   assert.equal(
     await gate.call(
       'refresh_token',

@@ -110,10 +110,11 @@ describe('to the browser', () => {
     [['private="set-cookie, x", max-age=5'], 'max-age=5, private'],
     [['ext="a, public", max-age=5'], 'ext="a, public", max-age=5, private'],
     [['ext="a, public, max-age=5'], 'ext=, a, max-age=5, private'],
+    [[`no-store, ${'x'.repeat(1_100)}`], 'no-store'],
     [['no-store-x, private-y'], 'no-store-x, private-y, private'],
   ]
   for (const [sent, arrives] of CACHING) {
-    test(`for a session the Cache-Control ${JSON.stringify(sent)} becomes ${arrives}`, () => {
+    test(`for a session the Cache-Control ${JSON.stringify(sent).slice(0, 60)} becomes ${arrives}`, () => {
       const raw = sent.flatMap((value) => ['Cache-Control', value])
       assert.deepEqual(valuesOf(toClient(['X-A', '1', ...raw, 'X-B', '2'], {}, true), 'cache-control'), [
         arrives,

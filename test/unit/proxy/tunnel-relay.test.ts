@@ -17,7 +17,6 @@ const BREAKS: [what: string, answer: string, breakOff: BreakOff][] = [
   ['an end before its length', LENGTH, (upstream) => upstream.end()],
   ['a broken chunk', CHUNKS, (upstream) => upstream.write('zz\r\n')],
   ['the end of the session', UNTIL_END, (_, { tunnel }) => tunnel.endSession(SESSION.hash)],
-  ['the end of this replica', CHUNKS, (_, { tunnel }) => tunnel.closeAll()],
   ['silence', CHUNKS, () => {}],
 ]
 for (const [what, answer, breakOff] of BREAKS) {
@@ -39,6 +38,22 @@ for (const [what, answer, breakOff] of BREAKS) {
     while (listening.tunnel.count() > 0) await new Promise(setImmediate)
   })
 }
+
+test('a refusal that is on its way when the replica is told to end arrives whole', async (t) => {
+  let upstreamSocket: Socket | undefined
+  const upstream = await rawUpstream(t, (socket) => {
+    upstreamSocket = socket
+    socket.write(LENGTH)
+  })
+  const { port, tunnel } = await tunnelTo(t, upstream.origin)
+  const client = rawClient(t, port, handshake())
+  await client.until((text) => text.includes('half'))
+  tunnel.closeAll()
+  upstreamSocket!.write('other')
+  const { text, clean } = await client.closed
+  assert.match(text, /\r\n\r\nhalfother$/)
+  assert.equal(clean, true)
+})
 
 for (const [what, answer] of [
   ['the end of the connection', UNTIL_END],

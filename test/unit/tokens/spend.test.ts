@@ -241,7 +241,7 @@ test('a mark that stays is waited for once, not by every request again', async (
   assert.ok(pausesMs >= 2_000, 'another mark has its own time')
 })
 
-test('a rotated token is written however long the store takes no writes, and no longer once the process ends', async (t) => {
+test('a rotated token is written however long the store takes no writes, at the end of the process too', async (t) => {
   const { store, holder, replica } = await setUp(t)
   let failing = true
   const write = () => {
@@ -268,8 +268,49 @@ test('a rotated token is written however long the store takes no writes, and no 
   assert.equal(await underWay.end(10_000), 0)
   assert.equal((await store.tokens.read(holder.hash))?.spend, undefined)
 
-  failing = true
-  await assert.rejects(async () => tokens.tokenFor(holder, 'billing'), code('store_unavailable'))
+  await assert.rejects(async () => tokens.tokenFor(holder, 'billing'), code('provider_unavailable'))
+})
+
+test('while the process ends no spend begins: its answer might come too late to be stored', async (t) => {
+  const { store, holder, replica } = await setUp(t)
+  const underWay = createUnderWay()
+  const asked = Promise.withResolvers<void>()
+  const answer = Promise.withResolvers<void>()
+  const resources: string[] = []
+  const tokens = replica(
+    async (request) => {
+      resources.push(request.resource)
+      asked.resolve()
+      await answer.promise
+      return rotatesTo('rt-2')(request)
+    },
+    { underWay },
+  )
+  const first = (async () => tokens.tokenFor(holder, 'orders'))()
+  const second = (async () => tokens.tokenFor(holder, 'billing'))()
+  await asked.promise
+  const ended = underWay.end(10_000)
+  answer.resolve()
+  assert.equal((await first).value, 'orders by rt-2')
+  await assert.rejects(second, code('provider_unavailable'))
+  assert.equal(await ended, 0)
+  assert.deepEqual(resources, ['orders'])
+  assert.equal((await store.tokens.read(holder.hash))?.spend, undefined)
+})
+
+test('the end of the process waits for a mark to be taken back', async (t) => {
+  const { store, holder, replica } = await setUp(t)
+  const underWay = createUnderWay()
+  let timeouts = 2
+  const unlucky = replica(async () => assert.fail('offered without a mark'), {
+    underWay,
+    afterBegin() {
+      if (timeouts-- > 0) throw new BffError('store_unavailable', 'no answer in time')
+    },
+  })
+  await assert.rejects(async () => unlucky.tokenFor(holder, 'orders'), code('store_unavailable'))
+  assert.equal(await underWay.end(10_000), 0)
+  assert.equal((await store.tokens.read(holder.hash))?.spend, undefined)
 })
 
 test('a request that never reached the provider leaves the token as it was', async (t) => {
