@@ -36,7 +36,7 @@ export type ConfigFaultsDeps = {
 
 /** What is told of the token requests of one configuration. */
 export type ConfigFaults = {
-  /** Counts one request; false when the log has not been told of its failure, because it concerns one user only. */
+  /** Counts one request; returns whether the log knows of its failure, which it does not if it concerns one user only. */
   note(result: GrantResult): boolean
   /** Says nothing more, whatever answer comes late: another configuration is in use. */
   retire(): void
@@ -131,8 +131,7 @@ export function createConfigFaults({ log, observe, now }: ConfigFaultsDeps): Con
       observe.grant(resource, outcome)
       const error = FAULTS.has(outcome) ? errorOf(result) : undefined
       const isPassing = PASSING.has(outcome)
-      const isTold =
-        error !== undefined || isPassing || outcome === 'renewed' || outcome === 'id_token_ignored'
+      const isTold = error !== undefined || isPassing
       if (isRetired) return isTold
       if (error !== undefined || outcome === 'renewed') settle(resource, error)
       if (error !== undefined) meet(error, result)

@@ -23,8 +23,8 @@ export type TokenCallEnd<Failure> = {
   /** Throws or returns what a failure is to the caller. `wasSent`: false when certainly not a byte of the request was. */
   readonly failed: (error: unknown, answer: TokenAnswer | undefined, wasSent: boolean) => Failure
   /**
-   * Told why the ID token of an answer was left out, which is good without one: its claims are not used, and `subject`,
-   * its unverified `sub`, is only to be compared. Without this, an ID token that fails its checks fails the call.
+   * Told why the ID token of an answer was left out, which is good without one: of its claims only the `sub` is given, as
+   * `unverifiedSubject`. Without this, an ID token that fails its checks fails the call.
    */
   readonly ignoredIdToken?: (error: unknown) => void
   /** What only one session has, such as its refresh token; undefined for a call that is no session's. */
@@ -55,56 +55,67 @@ export function createTokenCall<Configuration>(deps: TokenCallDeps<Configuration
     request: (configuration: Configuration) => Promise<CheckedAnswer>,
     end: TokenCallEnd<Failure>,
   ): Promise<GrantedTokens | Failure> {
-    let answer: TokenAnswer | undefined
-    let wasSent = false
-    /** Why what the answer brought could not be kept; the library would make an error of the answer's of it. */
-    let unkept: unknown
-    let sent: { readonly credential: string | undefined; readonly at: number } | undefined
-    const watch: TokenCallWatch = {
-      async answer(seen) {
-        answer = seen
-        try {
-          await end.answer?.(seen)
-        } catch (error) {
-          unkept = error
-          throw error
-        }
-      },
-      sent() {
-        wasSent = true
-      },
-    }
+    const progress: Progress = { answer: undefined, wasSent: false }
+    const watch = watchOf(progress, end)
     try {
       const configuration = await deps.configuration()
+      const call = () => request(configuration)
       const send = async () => {
         const obtainedAt = deps.now()
         // An answer that does not come must not be taken for the one before.
-        answer = undefined
-        wasSent = false
-        sent = { credential: deps.credential(), at: obtainedAt }
+        progress.answer = undefined
+        progress.wasSent = false
+        progress.begun = { credential: deps.credential(), at: obtainedAt }
         try {
-          const tokens = await deps.providerFetch.watching(watch, () => request(configuration))
+          const tokens = await deps.providerFetch.watching(watch, call)
           const claims = requireSoundClaims(tokens.claims(), { clientId: deps.clientId, now: obtainedAt })
           return { ...grantedTokens(obtainedAt, tokens), claims }
         } catch (error) {
-          if (unkept) throw unkept
-          const retry = { error, answer, obtainedAt, request: () => request(configuration) }
-          return withoutIdToken(deps.providerFetch, end, retry)
+          if (progress.unkept) throw progress.unkept
+          const { answer } = progress
+          return withoutIdToken(deps.providerFetch, end, { error, answer, obtainedAt, request: call })
         }
       }
-      const ask = () =>
-        deps.gate.call(grant, send, (error) => ({
-          ...findingOf(error, answer),
-          holder: pseudonym(end.holder),
-        }))
+      const findingWithHolder = (error: unknown) => ({
+        ...findingOf(error, progress.answer),
+        holder: pseudonym(end.holder),
+      })
+      const ask = () => deps.gate.call(grant, send, findingWithHolder)
       return await ask().catch((error) => {
-        if (!sent || !isQuickRefusalOfClient(answer, deps.now() - sent.at)) throw error
-        if (deps.credential() === sent.credential) throw error
+        const { begun, answer } = progress
+        if (!begun || !isQuickRefusalOfClient(answer, deps.now() - begun.at)) throw error
+        if (deps.credential() === begun.credential) throw error
         return ask()
       })
     } catch (error) {
-      return end.failed(error, answer, wasSent)
+      return end.failed(error, progress.answer, progress.wasSent)
     }
+  }
+}
+
+/** How far one call has come. */
+type Progress = {
+  begun?: { readonly credential: string | undefined; readonly at: number }
+  wasSent: boolean
+  answer: TokenAnswer | undefined
+  /** Why what the answer brought could not be kept; the library would make an error of the answer's of it. */
+  unkept?: unknown
+}
+
+function watchOf(progress: Progress, { answer }: Pick<TokenCallEnd<unknown>, 'answer'>): TokenCallWatch {
+  return {
+    async answer(seen) {
+      progress.answer = seen
+      try {
+        await answer?.(seen)
+      } catch (error) {
+        progress.unkept = error
+        throw error
+      }
+    },
+    sent() {
+      progress.wasSent = true
+    },
   }
 }
 

@@ -20,8 +20,9 @@ export type SessionRecords = {
 }
 
 /**
- * `open:OWNER`: the owner may still bring the provider's answer, or have died. `lost`: no answer will come. `burnt`: the
- * provider refused the resource, and may have used the token up all the same. The owner is part of the mark, so that two who begin at once are told apart.
+ * `open:OWNER`: the owner may still bring the provider's answer, or have died; the owner is part of the mark, so that two
+ * who begin at once are told apart. `lost`: no answer will come. `burnt`: the provider refused the resource, and may have
+ * used the token up all the same.
  */
 export type SpendMark = `open:${string}` | 'lost' | 'burnt'
 

@@ -42,9 +42,9 @@ export function createRecentRefusals(now: () => number): RecentRefusals {
 /** The same refusal, with the pause that is left of the one it asked for. */
 function withTimeLeft(error: BffError, leftMs: number): BffError {
   if (error.retryAfterSeconds === undefined) return error
-  const { code, message, cause, details, headers, stepUp } = error
+  const { code, message, cause, details, headers, stepUp, status } = error
   const retryAfterSeconds = Math.max(1, Math.ceil(leftMs / 1000))
-  return new BffError(code, message, { cause, retryAfterSeconds, details, headers, stepUp })
+  return new BffError(code, message, { cause, retryAfterSeconds, details, headers, stepUp, status })
 }
 
 /** A Map keeps the order of insertion. */

@@ -5,7 +5,7 @@ import type { Browser } from '../kit/browser.ts'
 import { startCloakroom } from '../kit/cloakroom.ts'
 import type { ConfigData } from '../kit/cloakroom-config.ts'
 import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
-import { startReplica, writeReplicaConfig } from '../kit/replica.ts'
+import { startTwoReplicas } from '../kit/replica.ts'
 import { startRotatingProvider } from '../kit/rotating-provider.ts'
 import { steadyNow, steadyTest as test } from '../kit/steady.ts'
 import { eventually, untilAfter } from './deadline.ts'
@@ -209,13 +209,6 @@ async function startTwo(t: TestContext, session: ConfigData = {}) {
   const redis = await startRedis()
   t.after(() => redis.stop())
   const { upstream, config } = await liveConfig(t, { ...session, store: { type: 'redis', url: redis.url } })
-  const shared = await writeReplicaConfig(config)
-  t.after(() => shared.remove())
-  const start = async () => {
-    const replica = await startReplica({ configFile: shared.file })
-    t.after(() => replica.stop())
-    return replica
-  }
-  const [a, b] = await Promise.all([start(), start()])
+  const [a, b] = await startTwoReplicas(t, config)
   return { redis, upstream, a, b, browser: await signedInAt(t, a.listenUrl) }
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { type Browser, createBrowser } from '../kit/browser.ts'
 import { startRedis } from '../kit/redis.ts'
-import { type Replica, startReplica, writeReplicaConfig } from '../kit/replica.ts'
+import { type Replica, startTwoReplicas } from '../kit/replica.ts'
 import { type RotatingProvider, startRotatingProvider } from '../kit/rotating-provider.ts'
 import { jwtClaims } from '../kit/signing.ts'
 import { steadyNow } from '../kit/steady.ts'
@@ -37,14 +37,7 @@ export async function startReplicas(t: Scope): Promise<Replicas> {
     jwks: provider.endpoints.jwks,
     redisUrl: redis.url,
   })
-  const shared = await writeReplicaConfig(config)
-  t.after(() => shared.remove())
-  const start = async () => {
-    const replica = await startReplica({ configFile: shared.file })
-    t.after(() => replica.stop())
-    return replica
-  }
-  const [a, b] = await Promise.all([start(), start()])
+  const [a, b] = await startTwoReplicas(t, config)
   return { provider, a, b }
 }
 

@@ -7,7 +7,7 @@ import type { Browser } from '../kit/browser.ts'
 import { startCloakroom } from '../kit/cloakroom.ts'
 import type { ConfigData } from '../kit/cloakroom-config.ts'
 import { skipWithoutRedis, startRedis, type TestRedis } from '../kit/redis.ts'
-import { startReplica, writeReplicaConfig } from '../kit/replica.ts'
+import { startTwoReplicas } from '../kit/replica.ts'
 import { jwtClaims } from '../kit/signing.ts'
 import { steadyNow, steadyTest as test } from '../kit/steady.ts'
 import { eventually, untilAfter } from './deadline.ts'
@@ -177,14 +177,7 @@ async function startTwo(t: TestContext) {
   const redis: TestRedis = await startRedis()
   t.after(() => redis.stop())
   const { config } = await chatConfig(t, { session: { store: { type: 'redis', url: redis.url } } })
-  const shared = await writeReplicaConfig(config)
-  t.after(() => shared.remove())
-  const start = async () => {
-    const replica = await startReplica({ configFile: shared.file })
-    t.after(() => replica.stop())
-    return replica
-  }
-  const [a, b] = await Promise.all([start(), start()])
+  const [a, b] = await startTwoReplicas(t, config)
   return { redis, a, b, browser: await signedInAt(t, a.listenUrl) }
 }
 

@@ -61,6 +61,21 @@ function fromEnvironment(name: string): string {
   return `\${${name}}`
 }
 
+/** Two replicas on one config file, ended with the test. */
+export async function startTwoReplicas(
+  t: { after(cleanUp: () => unknown): void },
+  config: ConfigData,
+): Promise<[Replica, Replica]> {
+  const shared = await writeReplicaConfig(config)
+  t.after(() => shared.remove())
+  const start = async () => {
+    const replica = await startReplica({ configFile: shared.file })
+    t.after(() => replica.stop())
+    return replica
+  }
+  return Promise.all([start(), start()])
+}
+
 /** Runs `serve --config FILE` and resolves when `/readyz` says 200; rejects with its output when it ends before. */
 export async function startReplica(options: {
   configFile: string
