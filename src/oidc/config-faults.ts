@@ -2,6 +2,7 @@ import { type BffError, describeError } from '../errors.ts'
 import type { LogFields, Logger } from '../log.ts'
 import type { GrantReaction } from './grant-errors.ts'
 import type { ProviderRefusal } from './provider-errors.ts'
+import { createReminders } from './reminders.ts'
 
 /** How a request for a resource's token ended, as a label: a reaction, or what a success was worth. */
 export type GrantOutcome =
@@ -56,8 +57,6 @@ const KNOWN_ERRORS = new Set([
   ...['invalid_scope', 'invalid_target', 'invalid_resource', 'access_denied'],
 ])
 
-/** However many users meet the same failure, the log has a line when it begins, and then one a minute at most. */
-const EVERY_MS = 60_000
 /**
  * A fault is over when the provider has said something else for so long, in a token or another fault, and not this once
  * more. Not with the first token: half of the provider's servers may have the new secret, and one user of two may lack a
@@ -145,21 +144,6 @@ export function createConfigFaults({ log, observe, now }: ConfigFaultsDeps): Con
       for (const { timer } of faults.values()) clearTimeout(timer)
       faults.clear()
     },
-  }
-}
-
-/** Says when a line is due, and how often there was something to say since the one before. */
-function createReminders(now: () => number) {
-  const lines = new Map<string, { quietUntil: number; count: number }>()
-  return {
-    count(key: string): number | undefined {
-      const line = lines.get(key) ?? { quietUntil: Number.NEGATIVE_INFINITY, count: 0 }
-      const count = line.count + 1
-      const isDue = now() >= line.quietUntil
-      lines.set(key, isDue ? { quietUntil: now() + EVERY_MS, count: 0 } : { ...line, count })
-      return isDue ? count : undefined
-    },
-    forget: (key: string) => void lines.delete(key),
   }
 }
 
