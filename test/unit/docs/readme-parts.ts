@@ -36,6 +36,14 @@ export function codeIn(cell: string | undefined): string | undefined {
   return /^`([^`]+)`$/.exec(cell ?? '')?.[1]
 }
 
+/** The anchor that a heading gets when Markdown is shown on the web. */
+export function anchorOf(heading: string): string {
+  return heading
+    .toLowerCase()
+    .replace(/[^\w\- ]/g, '')
+    .replaceAll(' ', '-')
+}
+
 /** One field that an operator writes: no block of its own. */
 export type SchemaField = { readonly path: string; readonly isRequired: boolean; readonly default: unknown }
 

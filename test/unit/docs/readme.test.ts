@@ -10,6 +10,7 @@ import { configJsonSchema } from '../../../src/config/schema.ts'
 import type { ErrorCode } from '../../../src/errors.ts'
 import { statusOf } from '../../../src/http/problem.ts'
 import {
+  anchorOf,
   blocksOf,
   codeIn,
   fileText,
@@ -177,12 +178,4 @@ function merged(base: Data, over: Data): Data {
     return [name, isData(before) && isData(value) ? merged(before, value) : value]
   })
   return { ...base, ...Object.fromEntries(members) }
-}
-
-/** The anchor that a heading gets when Markdown is shown on the web. */
-function anchorOf(heading: string): string {
-  return heading
-    .toLowerCase()
-    .replace(/[^\w\- ]/g, '')
-    .replaceAll(' ', '-')
 }
