@@ -21,6 +21,7 @@ import { parseReturnUrl } from './oidc/return-url.ts'
 import { createStepUps } from './oidc/step-up.ts'
 import { ownCookieNames } from './proxy/cookies.ts'
 import { createForward } from './proxy/forward.ts'
+import { takenFromRequests } from './proxy/headers.ts'
 import { compileRoutes } from './proxy/route-table.ts'
 import { endWithSessions, watchSession } from './proxy/session-watch.ts'
 import { createTunnel } from './proxy/tunnel.ts'
@@ -63,7 +64,11 @@ export function composePublic(rooms: Rooms) {
     match: compileRoutes(config.routes, basePath),
     accessToken: withStepUps(stepUps, tokens.tokenFor),
     clientAddress,
-    site: { publicUrl, isOwnCookie: ownCookieNames(config.session.cookie.name) },
+    site: {
+      publicUrl,
+      isOwnCookie: ownCookieNames(config.session.cookie.name),
+      taken: takenFromRequests(config.routes),
+    },
   }
   const forward = createForward({
     ...passage,

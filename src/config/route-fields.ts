@@ -45,7 +45,7 @@ export function routeFields(kit: FieldKit) {
       .map(
         kit.scalar(HEADER_VALUE),
         '{ x-user-id: "{claims.sub}" }',
-        "Headers added for the upstream, with {claims.NAME} placeholders; the client's own are removed.",
+        "Headers added for the upstream, with {claims.NAME} placeholders; the client's own are removed, on every route.",
       )
       .prefault({}),
   })

@@ -13,6 +13,17 @@ export type Site = {
   /** Origin as browsers see it. */
   readonly publicUrl: string
   readonly isOwnCookie: IsOwnCookie
+  /** Fields that no client may send, by `takenFromRequests`. */
+  readonly taken: FieldNames
+}
+
+/**
+ * What no client may send, whatever its route: an upstream that believes a header which one route adds believes it on
+ * every path.
+ */
+export function takenFromRequests(routes: readonly RouteConfig[]): FieldNames {
+  const added = routes.flatMap(({ headers }) => headers.map(({ name }) => name))
+  return fieldNames([...TAKEN_FROM_REQUESTS, ...added])
 }
 
 /** The header rules of one route, compiled once. */
@@ -47,7 +58,7 @@ export function compileHeaderRules(route: RouteConfig, site: Site): HeaderRules 
   const { host, protocol } = new URL(site.publicUrl)
   const publicScheme = protocol.slice(0, -1)
   return {
-    taken: fieldNames([...TAKEN_FROM_REQUESTS, ...route.headers.map(({ name }) => name)]),
+    taken: site.taken,
     isOwnCookie: site.isOwnCookie,
     templates: route.headers.map(compileTemplate),
     publicHost: host,

@@ -70,8 +70,13 @@ test('SIGHUP takes a new route over; who is signed in stays so, and nothing unde
   const underWay = slow.fetch('/api/orders/slow')
   await eventually('the slow request is at the API', () => api.requests.length > before)
   delete api.answer.delayMs
-  await file.rewrite(withRoute(config, { path: '/api/new', upstream: api.url, methods: ['PUT'] }))
+  const headers = { 'x-tier': 'gold' }
+  await file.rewrite(withRoute(config, { path: '/api/new', upstream: api.url, methods: ['PUT'], headers }))
+  const spoof = async () =>
+    (await browser.fetch('/open', { headers: { X_Tier: 'evil' } })).json().headers as Record<string, unknown>
+  assert.equal((await spoof()).x_tier, 'evil')
   await reloaded()
+  assert.equal((await spoof()).x_tier, undefined, "a header that a new route adds is no longer the client's")
   assert.equal(await statusOf(browser, '/api/new'), 405)
   assert.equal(await statusOf(browser, '/api/orders'), 200)
   assert.equal((await underWay).status, 200)

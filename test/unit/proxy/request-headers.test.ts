@@ -6,7 +6,7 @@ import {
   compileHeaderRules,
   type OurRequestFields,
   requestHeaders,
-  responseHeaders,
+  takenFromRequests,
 } from '../../../src/proxy/headers.ts'
 import { routeWith } from './routes.ts'
 
@@ -16,21 +16,14 @@ const site = {
 }
 
 function rulesFor(parts: Partial<RouteConfig> = {}) {
-  return compileHeaderRules(routeWith({ path: '/api', ...parts }), site)
+  const route = routeWith({ path: '/api', ...parts })
+  return compileHeaderRules(route, { ...site, taken: takenFromRequests([route]) })
 }
 
 const OURS: OurRequestFields = { clientAddress: '203.0.113.7', requestId: 'r-1' }
 
 function toUpstream(raw: string[], ours: Partial<OurRequestFields> = {}, parts: Partial<RouteConfig> = {}) {
   return requestHeaders(rulesFor(parts), raw, { ...OURS, ...ours })
-}
-
-function _toClient(raw: string[], parts: Partial<RouteConfig> = {}, isAuthenticated = false) {
-  return responseHeaders(
-    rulesFor(parts),
-    raw.map((text) => Buffer.from(text, 'latin1')),
-    isAuthenticated,
-  )
 }
 
 /** All values of a field, whatever the spelling of its name. */
@@ -107,6 +100,177 @@ describe('to the upstream', () => {
       assert.deepEqual(toUpstream([name, value, 'Accept', '*/*']), toUpstream(['Accept', '*/*']))
     })
   }
+
+  // One name of each family: what the field's proxies set for an upstream to believe.
+  const BELIEVED = [
+    ...[
+      'Remote-User',
+      'Remote-Groups',
+      'Remote-Addr',
+      'X-Remote-User',
+      'X-Remote-Group',
+      'X-Remote-Extra-Scopes',
+    ],
+    ...['X-WEBAUTH-USER', 'X-WEBAUTH-ROLE', 'X-Goog-Authenticated-User-Email', 'X-Goog-IAP-JWT-Assertion'],
+    ...[
+      'Cf-Access-Jwt-Assertion',
+      'Cf-Access-Authenticated-User-Email',
+      'CF-Connecting-IP',
+      'CF-Connecting-IPv6',
+    ],
+    ...[
+      'OIDC_CLAIM_sub',
+      'OIDC_CLAIM_groups',
+      'OIDC_access_token',
+      'Impersonate-User',
+      'Impersonate-Extra-x',
+    ],
+    ...[
+      'SSL_CLIENT_S_DN',
+      'SSL-Client-Verify',
+      'ssl-client-subject-dn',
+      'X-SSL-Client-CN',
+      'X-SSL-Cert',
+      'X-SSL',
+    ],
+    ...['Client-IP', 'CLIENT_IP', 'X-Client-IP', 'X-Cluster-Client-IP', 'X-Real-IP', 'X-Real-Port', 'X-Host'],
+    ...['X-Envoy-External-Address', 'X-Envoy-Original-Path', 'X-Envoy-Internal', 'X-Forwarded-Client-Cert'],
+    ...['X-Forwarded-User', 'X-Forwarded-Email', 'X-Forwarded-Groups', 'X-Forwarded-Preferred-Username'],
+    ...['X-Forwarded-Access-Token', 'X-Auth-Request-User', 'X-Auth-Request-Groups', 'X-Authentik-Username'],
+    ...['X-authentik-groups', 'X-Pomerium-Jwt-Assertion', 'X-Pomerium-Claim-Email', 'X-Amzn-Oidc-Data'],
+    ...['X-Amzn-Mtls-Clientcert-Subject', 'X-MS-CLIENT-PRINCIPAL', 'X-MS-CLIENT-PRINCIPAL-NAME'],
+    ...[
+      'X-MS-TOKEN-AAD-ACCESS-TOKEN',
+      'X-Original-URL',
+      'X-Original-URI',
+      'X-Original-Host',
+      'X-Rewrite-URL',
+    ],
+    ...['True-Client-IP', 'Fastly-Client-IP', 'Fastly-SSL', 'X-Client-Cert', 'X-ARR-ClientCert', 'X-ARR-SSL'],
+    ...[
+      'X-Azure-ClientIP',
+      'X-Azure-SocketIP',
+      'X-Azure-FDID',
+      'X-Consumer-Username',
+      'X-Consumer-Custom-ID',
+    ],
+    ...['X-Credential-Identifier', 'X-Anonymous-Consumer', 'X-Authenticated-Userid', 'X-Authenticated-Scope'],
+    ...['X-Userinfo', 'X-ID-Token', 'X-User', 'X-User-Id', 'X-User-Email', 'X-User-Roles', 'X-Username'],
+    ...['X-Auth-Userid', 'X-Auth-Roles', 'X-Vouch-User', 'X-Token-User-Email', 'Tailscale-User-Login'],
+    ...[
+      'Teleport-Jwt-Assertion',
+      'X-Appengine-User-Ip',
+      'X-Endpoint-API-UserInfo',
+      'X-Apigateway-Api-Userinfo',
+    ],
+    ...['Shib-Identity-Provider', 'MELLON_NAME_ID', 'CAS-User', 'iv-user', 'iv-creds', 'SM_USER', 'SMUSER'],
+    ...['OAM_REMOTE_USER', 'Osso-User-Dn', 'WL-Proxy-Client-IP', 'WL-Proxy-Client-Cert', '$WSRU', '$WSCC'],
+    ...['X-JWT-Assertion', 'x-proxy-user', 'x-proxy-roles', 'es-security-runas-user', 'X-Proxy-REMOTE-USER'],
+    ...['Fly-Client-IP', 'X-Vercel-Forwarded-For', 'X-Nf-Client-Connection-Ip', 'DO-Connecting-IP'],
+    ...['Incap-Client-IP', 'CloudFront-Viewer-Address', 'CloudFront-Forwarded-Proto', 'X-Originating-IP'],
+    ...[
+      'X-ProxyUser-Ip',
+      'Front-End-Https',
+      'X-Url-Scheme',
+      'X-Scheme',
+      'CF-Visitor',
+      'X-HTTP-Host-Override',
+    ],
+    ...['l5d-client-id', 'Forwarded-For', 'X-True-Client-IP'],
+  ]
+  test("no identity or address header of the field's proxies crosses, in any spelling", () => {
+    const plain = toUpstream(['Accept', '*/*'])
+    for (const name of BELIEVED) {
+      const spelt = [name, name.toLowerCase(), name.toUpperCase(), name.replaceAll(/[-_]/g, '_')]
+      spelt.push(name.replaceAll(/[-_]/g, '.'), name.replace(/[-_]/, '~'), name.replaceAll(/[-_]/g, '-'))
+      for (const one of spelt) assert.deepEqual(toUpstream([one, 'evil', 'Accept', '*/*']), plain, one)
+    }
+  })
+
+  // Data of applications and of browsers, traces, and credentials that prove themselves.
+  const PASSED = [
+    ...[
+      'Accept',
+      'Accept-Language',
+      'User-Agent',
+      'Referer',
+      'Origin',
+      'Content-Type',
+      'If-None-Match',
+      'Range',
+    ],
+    ...[
+      'Sec-Fetch-Site',
+      'Sec-CH-UA',
+      'Sec-WebSocket-Key',
+      'DNT',
+      'Save-Data',
+      'Priority',
+      'SOAPAction',
+      'TEam',
+    ],
+    ...['X-Requested-With', 'X-CSRF-Token', 'X-XSRF-TOKEN', 'X-Api-Key', 'X-Api-Version', 'X-App-Version'],
+    ...[
+      'X-Client-Version',
+      'X-Client-Id',
+      'X-Client-Data',
+      'X-Correlation-Id',
+      'X-B3-TraceId',
+      'X-Tenant-Id',
+    ],
+    ...['X-User-Agent', 'X-User-Timezone', 'X-Users-Page', 'X-Auth-Token', 'X-Amz-Date', 'X-Amzn-Trace-Id'],
+    ...['X-Cloud-Trace-Context', 'traceparent', 'tracestate', 'baggage', 'Tus-Resumable', 'Upload-Offset'],
+    ...['X-Hub-Signature-256', 'X-GitHub-Event', 'X-Hasura-Role', 'X-Grafana-Org-Id', 'X-SignalR-User-Agent'],
+    ...['Ocp-Apim-Subscription-Key', 'Idempotency-Key', 'Last-Event-ID', 'Prefer', 'Depth', 'Destination'],
+    ...[
+      'X-Realm',
+      'X-Remote',
+      'X-Hostname',
+      'Remote',
+      'Clients',
+      'Cf-Ray',
+      'Cloudroom',
+      'Smart',
+      'Oidc',
+      'Shibboleth',
+    ],
+    ...[
+      'X-Consumer',
+      'X-Originator',
+      'X-Device-Id',
+      'X-Session-Id',
+      'X-Access-Token',
+      'X-Sslx',
+      'iv',
+      'Wl-Proxy',
+    ],
+  ]
+  test("an application's own headers cross", () => {
+    const raw = PASSED.flatMap((name) => [name, 'data'])
+    assert.deepEqual(toUpstream(raw).slice(0, raw.length), raw)
+  })
+
+  test('a header that any route adds is taken from the client on every other route, in every spelling', () => {
+    const api = routeWith({ path: '/api', headers: [{ name: 'x-tier', value: '{claims.tier}' }] })
+    const other = routeWith({ path: '/ws', headers: [{ name: 'X-Odd~Name', value: 'yes' }] })
+    const open = routeWith({ path: '/api/public', auth: 'anonymous' })
+    const taken = takenFromRequests([api, open, other])
+    const names = [
+      'X-Tier',
+      'x_tier',
+      'X.TIER',
+      'x~tier',
+      'X-Odd-Name',
+      'x_odd_name',
+      'X-Odd~Name',
+      'x-ODD.name',
+    ]
+    const raw = names.flatMap((name) => [name, 'evil'])
+    for (const route of [api, open, other]) {
+      const fields = requestHeaders(compileHeaderRules(route, { ...site, taken }), raw, OURS)
+      assert.doesNotMatch(fields.join(), /evil/, route.path)
+    }
+  })
 
   test('our own fields are added after', () => {
     assert.deepEqual(toUpstream([], { accessToken: 'at-1' }), [

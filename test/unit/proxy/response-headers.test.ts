@@ -7,6 +7,7 @@ import {
   type OurRequestFields,
   requestHeaders,
   responseHeaders,
+  takenFromRequests,
 } from '../../../src/proxy/headers.ts'
 import { routeWith } from './routes.ts'
 
@@ -16,7 +17,8 @@ const site = {
 }
 
 function rulesFor(parts: Partial<RouteConfig> = {}) {
-  return compileHeaderRules(routeWith({ path: '/api', ...parts }), site)
+  const route = routeWith({ path: '/api', ...parts })
+  return compileHeaderRules(route, { ...site, taken: takenFromRequests([route]) })
 }
 
 const OURS: OurRequestFields = { clientAddress: '203.0.113.7', requestId: 'r-1' }

@@ -10,7 +10,7 @@ import type { TestContext } from 'node:test'
 import type { RouteConfig } from '../../../src/config/config.ts'
 import { BffError } from '../../../src/errors.ts'
 import { ownCookieNames } from '../../../src/proxy/cookies.ts'
-import { compileHeaderRules, requestHeaders } from '../../../src/proxy/headers.ts'
+import { compileHeaderRules, requestHeaders, takenFromRequests } from '../../../src/proxy/headers.ts'
 import {
   createUpstreams,
   type OutboundRequest,
@@ -20,7 +20,11 @@ import {
 import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
 import { routeWith } from './routes.ts'
 
-export const site = { publicUrl: 'http://app.test', isOwnCookie: ownCookieNames('cloakroom') }
+export const site = {
+  publicUrl: 'http://app.test',
+  isOwnCookie: ownCookieNames('cloakroom'),
+  taken: takenFromRequests([]),
+}
 
 /** Every request of `proxyTo` belongs to this session. */
 export const SESSION_HASH = sessionHash('session-1')

@@ -123,7 +123,13 @@ const INJECTED: readonly WireCase[] = [
   ...[...`!#$%&'*+-.^_\`|~`].map((sign) =>
     row('C4', ['R-172'], `X-User-Id with ${sign} for its hyphens`, get('/api/me', `${ALICE}X${sign}User${sign}Id: evil\r\nx${sign}user-id: evil\r\n`), ME),
   ),
-  row('C4', [], 'on a route that adds none they are data', get('/api/public/x', `${HOST}X-User-Id: 7\r\n`), toPublic({ fields: { 'x-user-id': '7' } })),
+  ...['X-User-Id', 'X-Tier', 'X-Nickname', 'X-Groups'].flatMap((name) => [
+    row('C4', ['R-172'], `${name} in every spelling, on another route, from a stranger`, get('/api/public/x', HOST + spellings(name)), PUBLIC),
+    row('C4', ['R-172'], `${name} in every spelling, on another route, from a user`, get('/api/public/x', ALICE + spellings(name)), PUBLIC),
+    row('C4', ['R-172'], `${name} in every spelling, on another route with a session`, get('/api/admin/x', ALICE + spellings(name)), ADMIN),
+    row('C4', ['R-172'], `${name} in every spelling, on another route where a session is optional`, get('/api/optional/x', `${HOST}X-CSRF: 1\r\n${spellings(name)}`), forwarded('GET /api/optional/x')),
+  ]),
+  row('C4', [], 'a name that no route adds is data', get('/api/public/x', `${HOST}X-Tier-Of: 7\r\n`), toPublic({ fields: { 'x-tier-of': '7' } })),
 ]
 
 /** C5: what an untrusted client says of itself changes nothing of ours either. */
