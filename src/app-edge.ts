@@ -1,8 +1,15 @@
 import { randomUUID } from 'node:crypto'
 import { IncomingMessage, ServerResponse } from 'node:http'
 import type { Rooms } from './app-rooms.ts'
+import { createThrottledWarning } from './async/log-throttle.ts'
+import { BffError } from './errors.ts'
 import { createBffRoutes, loginUrlFor } from './http/bff-routes.ts'
-import { type ClientAddress, createClientAddress, createTrustedPeers } from './http/client-address.ts'
+import {
+  type ClientAddress,
+  clientNetwork,
+  createClientAddress,
+  createTrustedPeers,
+} from './http/client-address.ts'
 import { createCors } from './http/cors.ts'
 import { createEdge } from './http/edge.ts'
 import { createFinishSignIn } from './http/finish-sign-in.ts'
@@ -35,6 +42,7 @@ export function composePublic(rooms: Rooms) {
   const { publicUrl, basePath, allowedOrigins } = config
   const ownHeaders = ownAnswerHeaders(publicUrl)
   const clientAddress = createClientAddress(config.trustProxy)
+  const isTrustedPeer = createTrustedPeers(config.trustProxy)
   const requestLog = createRequestLog({
     log,
     observe: metrics.request,
@@ -44,7 +52,7 @@ export function composePublic(rooms: Rooms) {
   const front = createFront({
     check: createMessageCheck({
       hosts: createHostCheck(config),
-      isTrustedPeer: createTrustedPeers(config.trustProxy),
+      isTrustedPeer,
       limits: config.limits,
     }),
     requestLog,
@@ -81,6 +89,10 @@ export function composePublic(rooms: Rooms) {
     send: upstreams.send,
     loginUrl: (req) => loginUrlFor(basePath, req),
   })
+  const warnOfWebSockets = createThrottledWarning(
+    log,
+    'WebSockets refused: as many are open as limits.webSocketsPerSession or limits.webSocketsPerClient say',
+  )
   const tunnel = createTunnel({
     ...passage,
     // express-session takes an answer to put its cookie on; an upgrade has none, and needs none.
@@ -89,9 +101,11 @@ export function composePublic(rooms: Rooms) {
     now: rooms.now,
     requestId: () => randomUUID(),
     allowedOrigins,
-    webSocketsPerSession: config.limits.webSocketsPerSession,
+    limits: config.limits,
+    clientOf: (req) => clientNetwork(clientAddress(req)),
     live: rooms.tunnels,
     refuse(socket, error) {
+      if (error instanceof BffError && error.code === 'rate_limited') warnOfWebSockets()
       const answer = problemAnswer(error, { loginUrl: loginUrlFor(basePath) })
       endWithAnswer(socket, { ...answer, headers: { ...ownHeaders, ...answer.headers } })
       return answer.status
@@ -114,7 +128,7 @@ export function composePublic(rooms: Rooms) {
     log,
     now: rooms.now,
   })
-  return { front, edge, tunnel, upstreams, unsubscribe }
+  return { front, isTrustedPeer, edge, tunnel, upstreams, unsubscribe }
 }
 
 /** express-session notes on a request what it finds, and saves what is there when the answer ends: it gets another pair. */

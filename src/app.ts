@@ -60,6 +60,8 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
       front: () => generations.current().front,
       request: generations.request,
       upgrade: generations.upgrade,
+      isTrustedPeer: (peer) => generations.current().isTrustedPeer(peer),
+      observeRefused: ground.metrics.connectionRefused,
       log: ground.log,
     }),
     adminServer: createAdminServer({
@@ -131,17 +133,17 @@ async function prepareGround(
 
 function generationOf(config: Config, ground: Ground) {
   const rooms = composeRooms(config, ground)
-  const { front, edge, tunnel, upstreams, unsubscribe } = composePublic(rooms)
+  const { unsubscribe, ...publicParts } = composePublic(rooms)
   // Not awaited: a provider that is away must not keep living sessions from being served.
   rooms.provider.state()
   async function release(): Promise<void> {
     unsubscribe()
     rooms.close()
-    await upstreams
+    await publicParts.upstreams
       .close()
       .catch((error) => ground.log.warn({ err: describeError(error) }, 'not closed cleanly'))
   }
-  return { rooms, front, edge, tunnel, release }
+  return { rooms, ...publicParts, release }
 }
 
 /** Ready means able to answer, if only that the store is away: one dependency must not take every replica out at once. */

@@ -12,6 +12,8 @@ export type Metrics = {
   session(event: 'started' | 'ended', reason: string): void
   /** One request that was answered with `rate_limited`. */
   rateLimited(endpoint: string): void
+  /** A client's connection that was closed at once. */
+  connectionRefused(reason: 'limit' | 'client_limit'): void
   /** Calls to the provider's token endpoint, and what came of them. */
   readonly provider: GateObserver & GrantObserver
   /** `upstream`: its origin. */
@@ -109,6 +111,12 @@ export function createMetrics(options: { version: string; isStoreLive: () => boo
     labelNames: ['endpoint'],
     registers,
   })
+  const refusedConnections = new Counter({
+    name: 'cloakroom_connections_refused_total',
+    help: 'Connections closed at once because too many were open: in all (limit), or of one client (client_limit)',
+    labelNames: ['reason'],
+    registers,
+  })
   // One label set per (route, method, status) is looked up once, not per request.
   const requestSeries = new Map<string, { observe(seconds: number): void }>()
   return {
@@ -130,6 +138,7 @@ export function createMetrics(options: { version: string; isStoreLive: () => boo
     storeCommand: (command, seconds, outcome) => store.observe({ command, outcome }, seconds),
     session: (event, reason) => sessions.inc({ event, reason }),
     rateLimited: (endpoint) => rateLimited.inc({ endpoint }),
+    connectionRefused: (reason) => refusedConnections.inc({ reason }),
     provider: {
       ...provider,
       grant: (resource, outcome) => refreshes.inc({ resource, outcome }),

@@ -154,6 +154,8 @@ export type RouteTest = {
 /** What the public listener takes, for each replica. */
 export type ListenerLimits = {
   readonly connections: number
+  /** Open connections of one peer address that is no trusted proxy. */
+  readonly connectionsPerClient: number
   /** Bytes of a request's head, request line included. */
   readonly headerSize: number
   /** Field lines of a request's head. */
@@ -168,6 +170,8 @@ export type ListenerLimits = {
   readonly keepAliveMs: number
   /** WebSockets of one session that are open at the same time. */
   readonly webSocketsPerSession: number
+  /** The same of one client address without a session. */
+  readonly webSocketsPerClient: number
 }
 
 /** So many requests in so much time. */

@@ -21,6 +21,12 @@ export function limitFields(kit: FieldKit) {
       connections: kit
         .wholeNumber({ min: 1, max: 1_000_000, example: 10_000 }, 'Most open connections of clients.')
         .prefault(10_000),
+      connectionsPerClient: kit
+        .wholeNumber(
+          { min: 1, max: 1_000_000, example: 1_000 },
+          'Most open connections of one address, WebSockets included; those in trustProxy have no limit.',
+        )
+        .prefault(1_000),
       headerSize: kit
         .text(HEADER_SIZE, 'Largest head of a request: request line and fields.')
         .prefault('32KiB'),
@@ -41,6 +47,12 @@ export function limitFields(kit: FieldKit) {
       webSocketsPerSession: kit
         .wholeNumber({ min: 1, max: 10_000, example: 50 }, 'Most WebSockets of one session.')
         .prefault(50),
+      webSocketsPerClient: kit
+        .wholeNumber(
+          { min: 1, max: 1_000_000, example: 200 },
+          'Most WebSockets without a session of one client address.',
+        )
+        .prefault(200),
     })
     .prefault({})
     .describe('What the public listener takes, for each replica.')

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http'
-import { BlockList, isIP } from 'node:net'
+import { BlockList, isIP, isIPv6 } from 'node:net'
 
 /** The address of the browser: the peer's, or what trusted proxies say of theirs. */
 export type ClientAddress = (req: IncomingMessage) => string
@@ -26,9 +26,12 @@ export function createClientAddress(trustProxy: readonly string[]): ClientAddres
 }
 
 /** Whether the peer of a request's connection is one of the trusted proxies. */
-export function createTrustedPeers(trustProxy: readonly string[]): (req: IncomingMessage) => boolean {
+export type TrustedPeers = (req: Pick<IncomingMessage, 'socket'>) => boolean
+
+/** @param trustProxy addresses and CIDR blocks. */
+export function createTrustedPeers(trustProxy: readonly string[]): TrustedPeers {
   const trusted = blockListOf(trustProxy)
-  return (req) => trustProxy.length > 0 && isTrusted(trusted, plain(req.socket.remoteAddress ?? ''))
+  return ({ socket }) => trustProxy.length > 0 && isTrusted(trusted, plain(socket.remoteAddress ?? ''))
 }
 
 function blockListOf(blocks: readonly string[]): BlockList {
@@ -56,4 +59,32 @@ function withoutPort(node: string): string {
 /** An IPv4 peer of a dual-stack socket shows as `::ffff:a.b.c.d`. */
 function plain(address: string): string {
   return address.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address
+}
+
+/**
+ * Who counts as one client: an IPv4 address, or the /64 of an IPv6 address, because whoever has one address of such a
+ * network has them all (RFC 6177 §2). Anything else is one client by its text.
+ */
+export function clientNetwork(address: string): string {
+  // A zone says which interface of ours it came by, and nothing about the client.
+  const [withoutZone = ''] = address.split('%', 1)
+  if (!isIPv6(withoutZone)) return address
+  const groups = ipv6Groups(withoutZone)
+  const [a = 0, b = 0] = groups.slice(6)
+  const isMapped = groups.slice(0, 5).every((group) => group === 0) && groups[5] === 0xffff
+  if (isMapped) return [a >> 8, a & 255, b >> 8, b & 255].join('.')
+  const prefix = groups.slice(0, 4).map((group) => group.toString(16))
+  return `${prefix.join(':')}::/64`
+}
+
+/** The eight groups of an IPv6 address, in whichever of its spellings. */
+function ipv6Groups(address: string): number[] {
+  // The host of a URL is in hexadecimal, with at most one `::` (WHATWG URL, IPv6 serializer).
+  const [before = '', after = ''] = new URL(`http://[${address}]`).hostname.slice(1, -1).split('::')
+  const [head, tail] = [groupsIn(before), groupsIn(after)]
+  return [...head, ...Array<number>(8 - head.length - tail.length).fill(0), ...tail]
+}
+
+function groupsIn(text: string): number[] {
+  return text === '' ? [] : text.split(':').map((group) => Number.parseInt(group, 16))
 }

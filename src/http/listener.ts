@@ -7,11 +7,15 @@ import {
 } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { type BodyPace, watchPace } from '../async/body-pace.ts'
+import { createThrottledWarning } from '../async/log-throttle.ts'
 import type { ListenerLimits } from '../config/config.ts'
 import type { Logger } from '../log.ts'
+import { clientNetwork } from './client-address.ts'
 import { answerClientError } from './client-error.ts'
 import type { ServerObjects } from './express-objects.ts'
 import type { Front } from './front.ts'
+import { hasBody } from './message-checks.ts'
 import { inTurn, pendingAnswers } from './pending-answers.ts'
 
 /** Opens a listening socket and resolves with its port; rejects with the system's error, e.g. EADDRINUSE. */
@@ -52,12 +56,16 @@ export type PublicServerDeps = {
   readonly request: (req: IncomingMessage, res: ServerResponse) => void
   /** Owns the socket from its first line on. */
   readonly upgrade: (req: IncomingMessage, socket: Socket, head: Buffer) => void
+  /** Whether the other end is a proxy of our own, which brings many clients. */
+  readonly isTrustedPeer: (peer: { readonly socket: Socket }) => boolean
+  /** Told of each connection that is closed because too many are open, in all or of its client. */
+  readonly observeRefused: (reason: 'limit' | 'client_limit') => void
   readonly log: Logger
 }
 
 /** The HTTP/1.1 server of the public listener: nothing is served that the front did not admit. */
 export function createPublicServer(deps: PublicServerDeps): Server {
-  const { objects, limits, front, request, upgrade, log } = deps
+  const { objects, limits, front, request, upgrade } = deps
   const server = createServer({ ...objects, ...serverOptions(limits) })
   server.maxConnections = limits.connections
   // Node would leave out what is over a limit of its own, and nobody could tell; the front counts them.
@@ -66,7 +74,12 @@ export function createPublicServer(deps: PublicServerDeps): Server {
   function serveNow(req: IncomingMessage, res: ServerResponse): void {
     if (front().admit(req, res)) request(req, res)
   }
-  const serve = (req: IncomingMessage, res: ServerResponse) => inTurn(req, res, serveNow)
+  // A body has the time of a head before its pace is looked at.
+  const pace = { bytesPerSecond: limits.bodyRate, graceMs: limits.headerTimeoutMs }
+  function serve(req: IncomingMessage, res: ServerResponse): void {
+    if (hasBody(req)) res.once('prefinish', () => limitUnwantedBody(req, pace))
+    inTurn(req, res, serveNow)
+  }
   server.on('request', serve)
   // RFC 9110 §10.1.1: a body is asked for only after every check has passed, by whoever reads it.
   server.on('checkContinue', serve)
@@ -83,8 +96,61 @@ export function createPublicServer(deps: PublicServerDeps): Server {
   server.on('connect', leaveHttp)
   server.on('clientError', (error, socket) => answerClientError(error, socket as Socket, front()))
   server.setTimeout(limits.keepAliveMs, endStalled)
-  server.on('drop', createDropLog(log))
+  limitConnections(server, deps)
   return server
+}
+
+/**
+ * Closes connections at once, as HAProxy and Envoy do, while too many are open in all, or of one client: upgraded ones
+ * count as well. An IPv6 client is its /64, as for the rate limits.
+ */
+function limitConnections(server: Server, deps: PublicServerDeps): void {
+  const { limits, isTrustedPeer, observeRefused, log } = deps
+  const warnOfLimit = createThrottledWarning(log, 'connections closed at once: limits.connections are open')
+  const warnOfClient = createThrottledWarning(
+    log,
+    'connections closed at once: limits.connectionsPerClient of their client are open; a proxy of yours belongs into trustProxy',
+  )
+  const openOf = new Map<string, number>()
+
+  server.on('drop', () => {
+    observeRefused('limit')
+    warnOfLimit()
+  })
+  server.on('connection', (socket: Socket) => {
+    // The client may have left already, and has no address any more.
+    if (socket.remoteAddress === undefined) return
+    const client = clientNetwork(socket.remoteAddress)
+    const open = (openOf.get(client) ?? 0) + 1
+    openOf.set(client, open)
+    socket.once('close', () => {
+      const left = openOf.get(client)! - 1
+      if (left > 0) openOf.set(client, left)
+      else openOf.delete(client)
+    })
+    if (open <= limits.connectionsPerClient || isTrustedPeer({ socket })) return
+    observeRefused('client_limit')
+    warnOfClient({ clientIp: client })
+    socket.destroy()
+  })
+}
+
+/**
+ * Ends the connection of a request that has its answer when the rest of its body comes too slowly: Node reads past it
+ * to keep the connection, for as long as a byte comes now and then.
+ */
+function limitUnwantedBody(req: IncomingMessage, pace: BodyPace): void {
+  const { socket } = req
+  const { bytesRead: before } = socket
+  const isOver = () => req.complete || socket.destroyed
+  const timer = watchPace(
+    pace,
+    () => {
+      if (isOver()) clearInterval(timer)
+      return { isAwaited: true, received: socket.bytesRead - before }
+    },
+    () => void (isOver() || socket.destroy()),
+  )
 }
 
 /**
@@ -110,25 +176,5 @@ function serverOptions({ headerSize, headerTimeoutMs, keepAliveMs }: ListenerLim
     joinDuplicateHeaders: false,
     // The front answers this in our own words.
     requireHostHeader: false,
-  }
-}
-
-const DROPS_LOGGED_EVERY_MS = 60_000
-
-/** Tells of connections that were closed because too many are open: the first at once, then their number each minute. */
-function createDropLog(log: Logger): () => void {
-  let unsaid = 0
-  let isQuiet = false
-
-  function say(): void {
-    isQuiet = unsaid > 0
-    if (!isQuiet) return
-    log.warn({ count: unsaid }, 'connections closed at once: limits.connections are open')
-    unsaid = 0
-    setTimeout(say, DROPS_LOGGED_EVERY_MS).unref()
-  }
-  return function countDrop() {
-    unsaid += 1
-    if (!isQuiet) say()
   }
 }

@@ -1,15 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
+import { type BodyPace, watchPace } from '../async/body-pace.ts'
 import { BffError } from '../errors.ts'
 import type { OutboundRequest } from './upstream.ts'
-
-/** How slowly a client may send a body that is waited for. */
-export type BodyPace = {
-  /** On average over the whole body; 0 = as slowly as it likes. */
-  readonly bytesPerSecond: number
-  /** What it may take in any case. */
-  readonly graceMs: number
-}
 
 /** What is known of a request when its body is asked for. */
 type WithBody = {
@@ -151,26 +144,6 @@ function readBody(request: WithBody, { bodyPassed, bodyPace }: BodyRules, copy?:
   })
   req.on('data', onData).on('end', onEnd).pause()
   return body
-}
-
-const TICK_MS = 1_000
-
-/**
- * Calls `tooSlow` when a body takes longer than the grace, and what its bytes may take at the lowest rate. A second
- * counts only when its bytes are awaited at the end of it: neither the upstream's slowness is the client's, nor ours.
- */
-function watchPace(
-  { bytesPerSecond, graceMs }: BodyPace,
-  look: () => { isAwaited: boolean; received: number },
-  tooSlow: () => void,
-): NodeJS.Timeout | undefined {
-  if (bytesPerSecond === 0) return undefined
-  let waitedMs = 0
-  return setInterval(() => {
-    const { isAwaited, received } = look()
-    if (isAwaited) waitedMs += TICK_MS
-    if (waitedMs > graceMs + (received / bytesPerSecond) * 1_000) tooSlow()
-  }, TICK_MS)
 }
 
 /** The refusal of a body over the route's `maxBody`. */

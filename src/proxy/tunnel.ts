@@ -30,8 +30,10 @@ export type TunnelDeps = {
   readonly lookup?: LookupFunction
   /** Origins beside the public one whose scripts may open a WebSocket. */
   readonly allowedOrigins: readonly string[]
-  /** Most tunnels of one session at the same time. */
-  readonly webSocketsPerSession?: number
+  /** Most tunnels at the same time; no limits unless given. */
+  readonly limits?: { readonly webSocketsPerSession: number; readonly webSocketsPerClient: number }
+  /** Whom the tunnels without a session are counted for; all as one unless given. */
+  readonly clientOf?: (req: IncomingMessage) => string
   /** Where open tunnels are noted; a register of its own unless given. */
   readonly live?: LiveConnections
   /** Told once for each upgrade: 101, or the status of the refusal, ours or the upstream's. */
@@ -89,15 +91,24 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
   function open(req: IncomingMessage, handshake: Handshake, client: UpgradingClient): void {
     const { session } = handshake
     if (isClosing) throw new BffError('upstream_unreachable', 'shutting down')
-    if (session && live.countOf(session.hash) >= (deps.webSocketsPerSession ?? Number.POSITIVE_INFINITY))
-      throw new BffError('rate_limited', 'this session has too many WebSockets open')
+    const anonymousClient = session ? undefined : (deps.clientOf?.(req) ?? '')
+    requireRoom(session, anonymousClient)
     const end = openDoor(handshake, client)
-    const forget = live.add(session?.hash, end)
+    const forget = live.add(session?.hash, end, anonymousClient)
     const unwatch = session && watch(deps, req, () => end('session_over'))
     client.socket.once('close', () => {
       forget()
       unwatch?.()
     })
+  }
+
+  function requireRoom(session: BffSession | undefined, anonymousClient = ''): void {
+    if (!deps.limits) return
+    const { webSocketsPerSession, webSocketsPerClient } = deps.limits
+    if (session && live.countOf(session.hash) >= webSocketsPerSession)
+      throw new BffError('rate_limited', 'this session has too many WebSockets open')
+    if (!session && live.countOfClient(anonymousClient) >= webSocketsPerClient)
+      throw new BffError('rate_limited', 'too many WebSockets without a session are open from this address')
   }
 
   async function upgrade(req: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {

@@ -32,6 +32,18 @@ describeMutations('the top of the file and the session', [
     'limits.bodyRate',
     /whole number from 0 to 1000000 \(got -1\)/,
   ],
+  [
+    PUBLIC_URL,
+    `${PUBLIC_URL}\nlimits: { connectionsPerClient: 0 }`,
+    'limits.connectionsPerClient',
+    /whole number from 1 to 1000000 \(got 0\)/,
+  ],
+  [
+    PUBLIC_URL,
+    `${PUBLIC_URL}\nlimits: { webSocketsPerClient: none }`,
+    'limits.webSocketsPerClient',
+    /whole number from 1 to 1000000 \(got "none"\)/,
+  ],
   ['listen: 127.0.0.1:8080', 'listen: localhost:65536', 'listen', /must be HOST:PORT/],
   [
     '  listen: 127.0.0.1:9090',

@@ -12,8 +12,20 @@ import { captureLog } from '../../kit/cloakroom.ts'
 
 const GET = 'GET / HTTP/1.1\r\nHost: app.test\r\n\r\n'
 const LIMITS = {
-  ...{ connections: 2_000, headerSize: 8_192, headerCount: 20, urlLength: 1_000 },
-  ...{ headerTimeoutMs: 10_000, keepAliveMs: 60_000, webSocketsPerSession: 5, bodyRate: 240 },
+  ...{
+    connections: 2_000,
+    connectionsPerClient: 2_000,
+    headerSize: 8_192,
+    headerCount: 20,
+    urlLength: 1_000,
+  },
+  ...{
+    headerTimeoutMs: 10_000,
+    keepAliveMs: 60_000,
+    webSocketsPerSession: 5,
+    webSocketsPerClient: 5,
+    bodyRate: 240,
+  },
 }
 const FREE = { host: '127.0.0.1', port: 0 }
 
@@ -28,6 +40,8 @@ async function setUp(
     limits: LIMITS,
     front: () => ({ admit: () => true, admitUpgrade: () => true }) as unknown as Front,
     log: captureLog().log,
+    isTrustedPeer: () => false,
+    observeRefused() {},
     request: answer,
     upgrade(_req, socket) {
       socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n')

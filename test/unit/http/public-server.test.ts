@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { ListenerLimits } from '../../../src/config/config.ts'
 import { createFront } from '../../../src/http/front.ts'
 import { createHostCheck } from '../../../src/http/host.ts'
-import { createPublicServer, listenOn } from '../../../src/http/listener.ts'
+import { createPublicServer, listenOn, type PublicServerDeps } from '../../../src/http/listener.ts'
 import { createMessageCheck } from '../../../src/http/message-checks.ts'
 import { createRequestLog } from '../../../src/http/request-log.ts'
 import { captureLog } from '../../kit/cloakroom.ts'
@@ -18,12 +18,28 @@ const BEHIND = `GET /behind HTTP/1.1\r\n${HOST}\r\n`
 const UPGRADE = 'Connection: Upgrade\r\nUpgrade: websocket\r\n'
 
 const LIMITS: ListenerLimits = {
-  ...{ connections: 2_000, headerSize: 8_192, headerCount: 20, urlLength: 1_000 },
-  ...{ headerTimeoutMs: 10_000, keepAliveMs: 5_000, webSocketsPerSession: 5, bodyRate: 240 },
+  ...{
+    connections: 2_000,
+    connectionsPerClient: 2_000,
+    headerSize: 8_192,
+    headerCount: 20,
+    urlLength: 1_000,
+  },
+  ...{
+    headerTimeoutMs: 10_000,
+    keepAliveMs: 5_000,
+    webSocketsPerSession: 5,
+    webSocketsPerClient: 5,
+    bodyRate: 240,
+  },
 }
 
 /** A public server that answers everything with `ok` a moment later, and remembers what it served. */
-async function setUp(t: TestContext, changes: Partial<ListenerLimits> = {}) {
+async function setUp(
+  t: TestContext,
+  changes: Partial<ListenerLimits> = {},
+  isTrustedPeer: PublicServerDeps['isTrustedPeer'] = () => false,
+) {
   const limits = { ...LIMITS, ...changes }
   const { log, lines } = captureLog()
   const served: string[] = []
@@ -48,6 +64,8 @@ async function setUp(t: TestContext, changes: Partial<ListenerLimits> = {}) {
     objects: { IncomingMessage, ServerResponse },
     limits,
     front: () => front,
+    isTrustedPeer,
+    observeRefused: (reason) => observed.push(`refused ${reason}`),
     log,
     request(req, res) {
       served.push(`${req.method} ${req.url}`)
@@ -59,7 +77,8 @@ async function setUp(t: TestContext, changes: Partial<ListenerLimits> = {}) {
     },
     upgrade(req, socket) {
       served.push(`UPGRADE ${req.url}`)
-      socket.end('HTTP/1.1 101 Switching Protocols\r\n\r\n')
+      if (req.url === '/open') socket.write('HTTP/1.1 101 Switching Protocols\r\n\r\n')
+      else socket.end('HTTP/1.1 101 Switching Protocols\r\n\r\n')
     },
   })
   const port = await listenOn(server, { host: '127.0.0.1', port: 0 })
@@ -247,6 +266,30 @@ test('a thousand silent connections are gone soon after the time for heads', asy
   await t.waitFor(async () => assert.equal(await count(), 0), { timeout: 10_000 })
 })
 
+test('a body that trickles behind its answer ends its connection, and one that keeps the rate does not', async (t) => {
+  const { port } = await setUp(t, { headerTimeoutMs: 500, bodyRate: 200 })
+  const chunked = `${HOST}Transfer-Encoding: chunked\r\n`
+  const trickle = (head: string, bytes = 'a') =>
+    talkRaw(port, [head, ...Array<string>(22).fill(head.includes('chunked') ? `1\r\n${bytes}\r\n` : bytes)], {
+      ...{ pauseMs: 100, forMs: 2_400 },
+    })
+  const [steady, ...slow] = await Promise.all([
+    trickle(`POST / HTTP/1.1\r\n${HOST}Content-Length: 1600\r\n\r\n`, 'x'.repeat(40)),
+    trickle(`GET / HTTP/1.1\r\n${chunked}\r\n`),
+    trickle(`HEAD / HTTP/1.1\r\n${chunked}\r\n`),
+    trickle(`POST / HTTP/1.1\r\n${HOST}Content-Length: 5000\r\n\r\n`),
+    trickle(`POST / HTTP/1.1\r\n${chunked}Expect: 100-continue\r\n\r\n`),
+    trickle(`OPTIONS / HTTP/1.1\r\n${chunked}Max-Forwards: 0\r\n\r\n`),
+    trickle(`${BEHIND}GET / HTTP/1.1\r\n${chunked}\r\n`),
+  ])
+  for (const { isEnded, statuses, tookMs } of slow) {
+    assert.match(String(statuses), /20[04]$/)
+    assert.equal(isEnded, true)
+    assert.ok(tookMs > 500, `${tookMs} ms`)
+  }
+  assert.deepEqual([steady.isEnded, steady.statuses], [false, [200]])
+})
+
 test('a kept connection ends when it has idled for its time', async (t) => {
   const { port } = await setUp(t, { keepAliveMs: 200 })
   const talk = await talkRaw(port, BEHIND)
@@ -270,8 +313,51 @@ test('no field is lost, in how many packets and of what number up to the limit t
   assert.deepEqual(over.statuses, [431])
 })
 
+/** A connection from an address of this machine, with the first bytes that came on it. */
+async function connectFrom(t: TestContext, port: number, localAddress: string, text = BEHIND) {
+  const socket = connect({ port, host: '127.0.0.1', localAddress })
+  t.after(() => socket.destroy())
+  socket.write(text)
+  const answer = await Promise.race([
+    once(socket, 'data').then(String),
+    once(socket, 'close').then(() => 'closed'),
+  ])
+  return { socket, answer: answer.split('\r\n', 1)[0] }
+}
+
+test('one client has so many connections, WebSockets included, and takes nobody else the room', async (t) => {
+  const { port, lines, observed } = await setUp(t, { connectionsPerClient: 3 })
+  const webSocket = `GET /open HTTP/1.1\r\n${HOST}${UPGRADE}\r\n`
+  const first = await connectFrom(t, port, '127.0.0.1')
+  await connectFrom(t, port, '127.0.0.1', webSocket)
+  await connectFrom(t, port, '127.0.0.1', webSocket)
+  for (const text of [BEHIND, BEHIND, webSocket])
+    assert.equal((await connectFrom(t, port, '127.0.0.1', text)).answer, 'closed')
+  assert.equal((await connectFrom(t, port, '127.0.0.2')).answer, 'HTTP/1.1 200 OK')
+  assert.deepEqual(
+    observed.filter((what) => what.startsWith('refused')),
+    Array(3).fill('refused client_limit'),
+  )
+  const [said, ...more] = lines.map((line) => JSON.parse(line)).filter(({ level }) => level === 'warn')
+  assert.equal(more.length, 0)
+  assert.deepEqual([said.clientIp, said.count], ['127.0.0.1', 1])
+  assert.match(said.msg, /limits\.connectionsPerClient .* trustProxy/)
+  first.socket.destroy()
+  await t.waitFor(async () => {
+    assert.equal((await connectFrom(t, port, '127.0.0.1')).answer, 'HTTP/1.1 200 OK')
+  })
+})
+
+test('a proxy of our own brings as many connections as it likes', async (t) => {
+  const isTrustedPeer: PublicServerDeps['isTrustedPeer'] = ({ socket }) =>
+    socket.remoteAddress === '127.0.0.9'
+  const { port } = await setUp(t, { connectionsPerClient: 1 }, isTrustedPeer)
+  for (let n = 0; n < 5; n += 1)
+    assert.equal((await connectFrom(t, port, '127.0.0.9')).answer, 'HTTP/1.1 200 OK')
+})
+
 test('connections over the limit are closed at once, and the log says so once', async (t) => {
-  const { server, port, lines } = await setUp(t, { connections: 3 })
+  const { server, port, lines, observed } = await setUp(t, { connections: 3 })
   const open = await Promise.all(
     Array.from({ length: 3 }, async () => {
       const socket = connect(port, '127.0.0.1')
@@ -288,6 +374,7 @@ test('connections over the limit are closed at once, and the log says so once', 
   }
   const said = lines.filter((line) => line.includes('limits.connections'))
   assert.equal(said.length, 1)
+  assert.deepEqual(observed, Array(5).fill('refused limit'))
   open[0]?.destroy()
   await t.waitFor(async () => assert.equal(await count(), 2), { timeout: 10_000 })
   const talk = await talkRaw(port, `GET / HTTP/1.1\r\n${HOST}Connection: close\r\n\r\n`)

@@ -14,7 +14,7 @@ const timeout = { connectMs: 1_000, responseMs: 100, idleMs: 60_000 }
 test('one WebSocket more than a session may have is refused with 429, until one of them closes', async (t) => {
   const upstream = await rawUpstream(t, (socket) => socket.write(`${SWITCHED}\r\n`))
   const { port, tunnel } = await tunnelTo(t, upstream.origin, {
-    webSocketsPerSession: 2,
+    limits: { webSocketsPerSession: 2, webSocketsPerClient: 100 },
     findSession: async (req) => (req.headers.cookie === 'other=1' ? OTHER : SESSION),
   })
   const opened = async (headers = {}): Promise<RawClient> => {
@@ -31,9 +31,36 @@ test('one WebSocket more than a session may have is refused with 429, until one 
   await opened()
 })
 
+test('an address without a session has so many WebSockets, whatever its connections, and others have theirs', async (t) => {
+  const upstream = await rawUpstream(t, (socket) => socket.write(`${SWITCHED}\r\n`))
+  for (const auth of ['anonymous', 'optional'] as const) {
+    const { port, tunnel } = await tunnelTo(t, upstream.origin, {
+      limits: { webSocketsPerSession: 100, webSocketsPerClient: 2 },
+      clientOf: (req) => String(req.headers['x-from']),
+      route: { auth },
+    })
+    const from = (address: string, fields = {}) =>
+      rawClient(t, port, handshake({ 'X-From': address, Cookie: '', ...fields }))
+    const opened = async (client: RawClient) => {
+      assert.match(await client.until(isWholeHead), /^HTTP\/1\.1 101 /)
+      return client
+    }
+    const [first] = await Promise.all([opened(from('a')), opened(from('a'))])
+    assert.match((await from('a').closed).text, /rate_limited$/)
+    await opened(from('b'))
+    if (auth === 'optional') await opened(from('a', { Cookie: 'cloakroom=1' }))
+    const open = tunnel.count()
+    first.socket.destroy()
+    while (tunnel.count() === open) await setImmediate()
+    await opened(from('a'))
+  }
+})
+
 test('handshakes that come at once share the same places', async (t) => {
   const upstream = await rawUpstream(t, (socket) => socket.write(`${SWITCHED}\r\n`))
-  const { port } = await tunnelTo(t, upstream.origin, { webSocketsPerSession: 3 })
+  const { port } = await tunnelTo(t, upstream.origin, {
+    limits: { webSocketsPerSession: 3, webSocketsPerClient: 100 },
+  })
   const clients = Array.from({ length: 20 }, () => rawClient(t, port, handshake()))
   const heads = await Promise.all(clients.map((client) => client.until(isWholeHead)))
   assert.equal(heads.filter((head) => head.startsWith('HTTP/1.1 101 ')).length, 3)
@@ -51,7 +78,7 @@ for (const [what, answer] of Object.entries(FAILURES))
   test(`an upstream ${what} takes no place for good`, async (t) => {
     const upstream = await rawUpstream(t, answer)
     const { port, tunnel } = await tunnelTo(t, upstream.origin, {
-      webSocketsPerSession: 1,
+      limits: { webSocketsPerSession: 1, webSocketsPerClient: 100 },
       route: { timeout },
     })
     for (let attempt = 0; attempt < 3; attempt++) {
@@ -65,7 +92,9 @@ for (const [what, answer] of Object.entries(FAILURES))
 test('a client that resets while the upstream is dialled takes no place for good', async (t) => {
   const dialled: (() => void)[] = []
   const upstream = await rawUpstream(t, () => dialled.shift()?.())
-  const { port, tunnel } = await tunnelTo(t, upstream.origin, { webSocketsPerSession: 1 })
+  const { port, tunnel } = await tunnelTo(t, upstream.origin, {
+    limits: { webSocketsPerSession: 1, webSocketsPerClient: 100 },
+  })
   for (let attempt = 0; attempt < 3; attempt++) {
     const dial = new Promise<void>((resolve) => dialled.push(resolve))
     const client = rawClient(t, port, handshake())
