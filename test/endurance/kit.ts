@@ -53,7 +53,9 @@ export async function startMeasured(
 ): Promise<Measured> {
   const provider = await startRotatingProvider({ control: { accessTokenSeconds: 3_600 } })
   t.after(() => provider.close())
-  const config = await writeReplicaConfig({ provider: provider.settings, ...overrides })
+  // Every client of these tests comes from one address.
+  const limits = { connectionsPerClient: 100_000, ...(overrides.limits as ConfigData | undefined) }
+  const config = await writeReplicaConfig({ provider: provider.settings, ...overrides, limits })
   t.after(() => config.remove())
   const replica = await startReplica({
     configFile: config.file,
