@@ -104,10 +104,10 @@ export function composePublic(rooms: Rooms) {
     limits: config.limits,
     clientOf: (req) => clientNetwork(clientAddress(req)),
     live: rooms.tunnels,
-    refuse(socket, error) {
+    refuse(socket, error, headers) {
       if (error instanceof BffError && error.code === 'rate_limited') warnOfWebSockets()
       const answer = problemAnswer(error, { loginUrl: loginUrlFor(basePath) })
-      endWithAnswer(socket, { ...answer, headers: { ...ownHeaders, ...answer.headers } })
+      endWithAnswer(socket, { ...answer, headers: { ...ownHeaders, ...headers, ...answer.headers } })
       return answer.status
     },
     observe: (route, status) => metrics.request(route, 'UPGRADE', status, 0),

@@ -106,7 +106,11 @@ function answerProblem(deps: EdgeDeps, protect: RequestHandler): ErrorRequestHan
     // What is left of a request body is not read: the connection cannot serve another request.
     if (!req.complete && hasBody(req)) res.setHeader('connection', 'close')
     res.status(answer.status)
-    for (const [name, value] of Object.entries(answer.headers)) res.setHeader(name, value)
+    for (const [name, value] of Object.entries(answer.headers)) {
+      // Beside what CORS has said already.
+      if (name === 'vary') res.appendHeader(name, value)
+      else res.setHeader(name, value)
+    }
     if (wantsPage(req, deps.basePath)) {
       const title = (JSON.parse(answer.body) as { title: string }).title
       const code = error instanceof BffError ? error.code : 'internal_error'

@@ -1,5 +1,6 @@
 import { type ServerResponse, STATUS_CODES } from 'node:http'
 import type { ParsedHeaders, UpstreamControl } from './dispatch.ts'
+import { addVary } from './vary.ts'
 
 /** The head of a response as the client gets it. */
 export type ResponseHead = {
@@ -13,11 +14,14 @@ export type ResponseHead = {
 
 /** Adds the fields that earlier middleware set and that join the upstream's own instead of giving way to them. */
 export function keepOurs(res: ServerResponse, fields: string[]): void {
-  for (const name of ['vary', 'set-cookie']) {
-    const value = res.getHeader(name)
-    if (value === undefined) continue
-    for (const one of Array.isArray(value) ? value : [String(value)]) fields.push(name, one)
-  }
+  for (const one of listOf(res.getHeader('set-cookie'))) fields.push('set-cookie', one)
+  const vary = listOf(res.getHeader('vary')).flatMap((value) => value.split(/, */))
+  if (vary.length > 0) addVary(fields, vary)
+}
+
+function listOf(value: number | string | string[] | undefined): string[] {
+  if (value === undefined) return []
+  return Array.isArray(value) ? value : [String(value)]
 }
 
 /** Interim (1xx) responses to one request; more is a flood. */

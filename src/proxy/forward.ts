@@ -52,6 +52,8 @@ export function createForward(deps: ForwardDeps): Forward {
     const { route, target } = matched
     const facts = deps.factsOf(req)
     facts.route = route.id
+    // Now, so that our own refusals have it too.
+    if (route.auth !== 'anonymous') res.appendHeader('vary', 'Cookie')
     deps.requireSameOrigin(req, route)
 
     let session = route.auth === 'anonymous' ? undefined : deps.findSession(req, res)

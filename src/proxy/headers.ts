@@ -6,6 +6,7 @@ import { type CompiledTemplate, compileTemplate } from './header-templates.ts'
 import { compileLocation, type MapLocation } from './location.ts'
 import { isForSharedCaches, privateCacheControl } from './private-caching.ts'
 import { TAKEN_FROM_REQUESTS, TAKEN_FROM_RESPONSES } from './taken-fields.ts'
+import { addVary } from './vary.ts'
 import { compileVia, type Via } from './via.ts'
 
 /** What the rules need to know beside the route. */
@@ -37,6 +38,8 @@ export type HeaderRules = {
   readonly forwardedSuffix: string
   readonly via: Via
   readonly mapLocation: MapLocation
+  /** The answer may be another for another session. */
+  readonly variesByCookie: boolean
 }
 
 /** What Cloakroom itself says to the upstream about one request. */
@@ -66,6 +69,7 @@ export function compileHeaderRules(route: RouteConfig, site: Site): HeaderRules 
     forwardedSuffix: `;host="${host}";proto=${publicScheme}`,
     via: compileVia(site.publicUrl),
     mapLocation: compileLocation(route, site.publicUrl),
+    variesByCookie: route.auth !== 'anonymous',
   }
 }
 
@@ -143,8 +147,13 @@ export function responseHeaders(
   if (isAuthenticated) makePrivate(fields, cacheControlAt)
   const named = removeNamed(fields, connection)
   if (isAuthenticated && named.has('cache-control')) fields.push('cache-control', 'private')
+  // To the upstream it is `Authorization` that makes the difference; to a cache on our side it is the cookie, and
+  // without this the next user of a browser is shown what the one before was sent.
+  if (rules.variesByCookie) addVary(fields, VARIES_BY_COOKIE)
   return fields
 }
+
+const VARIES_BY_COOKIE = ['Cookie']
 
 /** A shared cache sees no Authorization header on our side, so RFC 9111 §3.5 would not hold it back. */
 function makePrivate(fields: string[], cacheControlAt: number | undefined): void {

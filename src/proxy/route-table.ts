@@ -41,7 +41,7 @@ export function compileRoutes(routes: readonly RouteConfig[], basePath?: string)
     const found = findPath(path)
     if (!found || isOwn(path)) return undefined
     const compiled = found.byMethod.get(method) ?? found.anyMethod
-    if (!compiled) throw methodNotAllowed(found.allow)
+    if (!compiled) throw methodNotAllowed(found.allow, found.variesByCookie)
     return { route: compiled.route, target: upstreamTarget(compiled, path, query, target) }
   }
 }
@@ -73,6 +73,8 @@ type RoutesOfPath = {
   anyMethod?: CompiledRoute
   /** Value of the `Allow` header (RFC 9110 §10.2.1). */
   allow: string
+  /** Some route of the path looks for a session. */
+  variesByCookie: boolean
 }
 
 const EVERY_METHOD = 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS'
@@ -80,11 +82,16 @@ const EVERY_METHOD = 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS'
 function groupByPath(routes: readonly RouteConfig[]): Map<string, RoutesOfPath> {
   const byPath = new Map<string, RoutesOfPath>()
   for (const route of routes) {
-    const group: RoutesOfPath = byPath.get(route.path) ?? { byMethod: new Map(), allow: '' }
+    const group: RoutesOfPath = byPath.get(route.path) ?? {
+      byMethod: new Map(),
+      allow: '',
+      variesByCookie: false,
+    }
     byPath.set(route.path, group)
     const compiled = compileRoute(route)
     if (!route.methods) group.anyMethod = compiled
     for (const method of route.methods ?? []) group.byMethod.set(method, compiled)
+    if (route.auth !== 'anonymous') group.variesByCookie = true
     group.allow = [...group.byMethod.keys()].join(', ')
   }
   return byPath
@@ -108,6 +115,7 @@ function upstreamTarget(
   return (rewritten === '' ? '/' : rewritten) + query
 }
 
-function methodNotAllowed(allow: string): BffError {
-  return new BffError('method_not_allowed', 'the route does not allow this method', { headers: { allow } })
+function methodNotAllowed(allow: string, variesByCookie = false): BffError {
+  const headers = { allow, ...(variesByCookie ? { vary: 'Cookie' } : {}) }
+  return new BffError('method_not_allowed', 'the route does not allow this method', { headers })
 }

@@ -6,7 +6,7 @@ import type { BffSession } from '../session/bff-session.ts'
 import type { AccessTokenSource } from './access-token-source.ts'
 import { headerRulesByRoute, requestHeaders, type Site } from './headers.ts'
 import { createLiveConnections, type LiveConnections } from './live-connections.ts'
-import type { MatchRoute } from './route-table.ts'
+import type { MatchRoute, RouteMatch } from './route-table.ts'
 import { watchSession } from './session-watch.ts'
 import { inTime } from './token-wait.ts'
 import { createUpgradeDoor, type Handshake, type UpgradingClient } from './upgrade-door.ts'
@@ -24,7 +24,7 @@ export type TunnelDeps = {
   readonly clientAddress: (req: IncomingMessage) => string
   readonly requestId: (req: IncomingMessage) => string
   /** Answers with the problem, and ends the connection: no second request is ever read from it. Returns the status. */
-  readonly refuse: (socket: Socket, error: unknown) => number
+  readonly refuse: (socket: Socket, error: unknown, headers: Readonly<Record<string, string>>) => number
   readonly site: Site
   /** How names of upstreams are resolved; as the system does unless given. */
   readonly lookup?: LookupFunction
@@ -65,10 +65,11 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
   let isClosing = false
 
   /** Undefined when the client has left meanwhile. */
-  async function planHandshake(req: IncomingMessage, client: Socket): Promise<Handshake | undefined> {
-    const matched = deps.match(req.method!, req.url!)
-    if (!matched) throw new BffError('route_not_found', 'no route matches this path')
-    const { route, target } = matched
+  async function planHandshake(
+    { route, target }: RouteMatch,
+    req: IncomingMessage,
+    client: Socket,
+  ): Promise<Handshake | undefined> {
     const offer = requireHandshake(req, { sendsToken: route.resource !== undefined })
     if (!route.websocket) throw new BffError('bad_request', 'this route serves no WebSocket')
     if (!trustedOrigins.has(req.headers.origin ?? ''))
@@ -114,15 +115,17 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
   async function upgrade(req: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
     // First of all: a reset during the look-ups below would otherwise end the process.
     socket.on('error', () => socket.destroy())
-    let route = 'none'
+    let matched: RouteMatch | undefined
+    const observe = (status: number) => deps.observe?.(matched?.route.id ?? 'none', status)
     function refuse(error: unknown): void {
-      deps.observe?.(route, deps.refuse(socket, error))
+      const variesByCookie = matched !== undefined && matched.route.auth !== 'anonymous'
+      observe(deps.refuse(socket, error, variesByCookie ? { vary: 'Cookie' } : {}))
     }
     try {
-      const handshake = await planHandshake(req, socket)
-      if (!handshake) return
-      route = handshake.route.id
-      open(req, handshake, { socket, head, refuse, observe: (status) => deps.observe?.(route, status) })
+      matched = deps.match(req.method!, req.url!)
+      if (!matched) throw new BffError('route_not_found', 'no route matches this path')
+      const handshake = await planHandshake(matched, req, socket)
+      if (handshake) open(req, handshake, { socket, head, refuse, observe })
     } catch (error) {
       refuse(error)
     }

@@ -17,7 +17,7 @@ const site = {
 }
 
 function rulesFor(parts: Partial<RouteConfig> = {}) {
-  const route = routeWith({ path: '/api', ...parts })
+  const route = routeWith({ path: '/api', auth: 'anonymous', ...parts })
   return compileHeaderRules(route, { ...site, taken: takenFromRequests([route]) })
 }
 
@@ -137,6 +137,40 @@ describe('to the browser', () => {
       assert.deepEqual(toClient([name, '600'], {}, true), ['cache-control', 'private'])
       assert.deepEqual(toClient([name, '600'], {}, false), [name, '600'])
     }
+  })
+
+  const VARIES: [sent: string[], arrives: string[]][] = [
+    [[], ['Cookie']],
+    [[''], ['Cookie']],
+    [['Accept'], ['Accept, Cookie']],
+    [['Authorization'], ['Authorization, Cookie']],
+    [
+      ['Accept, authorization', 'Origin'],
+      ['Accept, authorization', 'Origin, Cookie'],
+    ],
+    [['cookie'], ['cookie']],
+    [
+      ['Accept-Encoding ,COOKIE', 'Origin'],
+      ['Accept-Encoding ,COOKIE', 'Origin'],
+    ],
+    [['Cookies'], ['Cookies, Cookie']],
+    [['*'], ['*']],
+    [['Accept, *'], ['Accept, *']],
+  ]
+  for (const [sent, arrives] of VARIES) {
+    test(`where a session is looked for the Vary ${JSON.stringify(sent)} becomes ${JSON.stringify(arrives)}`, () => {
+      const raw = sent.flatMap((value) => ['Vary', value])
+      for (const auth of ['required', 'optional'] as const) {
+        for (const isAuthenticated of [true, false])
+          assert.deepEqual(valuesOf(toClient(raw, { auth }, isAuthenticated), 'vary'), arrives)
+      }
+      assert.deepEqual(valuesOf(toClient(raw, { auth: 'anonymous' }), 'vary'), sent)
+    })
+  }
+
+  test('a Vary that Connection names is none, and ours stays', () => {
+    const raw = ['Connection', 'vary, cookie', 'Vary', 'Accept']
+    assert.deepEqual(valuesOf(toClient(raw, { auth: 'optional' }), 'vary'), ['Cookie'])
   })
 
   const CHALLENGES: [value: string, name: string][] = [

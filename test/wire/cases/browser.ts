@@ -129,13 +129,13 @@ const differs = (status: number) => ({
 // biome-ignore format: a row is a line
 const WITHOUT_ORIGIN: readonly WireCase[] = [
   row('D5', [], 'no Origin, on an anonymous route', get('/api/public/x'), forwarded('GET /api/public/x', {}, { fields: { vary: 'Origin' } })),
-  row('D5', [], 'no Origin, from a user', get('/api/admin/x', ALICE), forwarded('GET /api/admin/x', { token: 'alice' }, { fields: { vary: 'Origin' } })),
+  row('D5', [], 'no Origin, from a user', get('/api/admin/x', ALICE), forwarded('GET /api/admin/x', { token: 'alice' }, { fields: { vary: 'Cookie, Origin' } })),
   row('D5', [], 'our own Origin', get('/api/public/x', `${HOST}Origin: https://app.example.test\r\n`), forwarded('GET /api/public/x', {}, { fields: { vary: 'Origin', 'access-control-allow-origin': null } })),
   row('D5', [], 'no Origin, a refusal', get('/api/admin/x', `${HOST}X-CSRF: 1\r\n`), differs(401)),
   row('D5', [], 'no Origin, our own endpoint', get('/bff/user', `${HOST}X-CSRF: 1\r\n`), differs(401)),
   row('D5', [], 'no Origin, no route', get('/evil'), differs(404)),
   row('D5', [], 'no Origin, the login redirect', get('/bff/login'), differs(302)),
-  row('D5', [], 'no Origin, a page without a session', get('/download/x', `${HOST}Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\nSec-Fetch-Site: none\r\n`), { answers: [{ status: 302, fields: { vary: 'Origin, sec-fetch-mode, sec-fetch-dest' } }], requests: [] }),
+  row('D5', [], 'no Origin, a page without a session', get('/download/x', `${HOST}Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\nSec-Fetch-Site: none\r\n`), { answers: [{ status: 302, fields: { vary: 'Origin, Cookie, sec-fetch-mode, sec-fetch-dest' } }], requests: [] }),
 ]
 
 /** D5: cross-origin requests, answered by us alone. */

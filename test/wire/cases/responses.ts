@@ -1,4 +1,4 @@
-import { ALICE, forwarded, get, type Outcome, type Text, type WireCase } from '../wire-case.ts'
+import { ALICE, forwarded, get, HOST, type Outcome, type Text, type WireCase } from '../wire-case.ts'
 
 const AT = '/api/public/up'
 const SIGNED_IN = '/api/admin/up'
@@ -199,6 +199,36 @@ const CACHING: readonly WireCase[] = [
   signedIn(caching('an old field', 'Pragma: no-cache\r\nExpires: 0\r\n', 'private')),
 ]
 
+const varying = (name: string, line: string, arrives: Text, status = '200 OK') =>
+  signedIn(row('C8', ['R-170'], name, line, { vary: arrives }, status))
+
+/** R-170: what the browser keeps of one user is not shown to the next. */
+// biome-ignore format: a row is a line
+const VARYING: readonly WireCase[] = [
+  varying('no Vary', '', 'Cookie, Origin'),
+  varying('no Vary, kept for long', 'Cache-Control: private, max-age=600\r\n', 'Cookie, Origin'),
+  varying('Vary: Authorization', 'Vary: Authorization\r\n', 'Authorization, Cookie, Origin'),
+  varying('Vary: Cookie', 'Vary: Accept, COOKIE\r\n', 'Accept, COOKIE, Origin'),
+  varying('Vary: *', 'Vary: *\r\n', '*'),
+  varying('two of them', 'Vary: Accept\r\nVary: Origin\r\n', 'Accept, Origin, Cookie'),
+  {
+    ...varying('a 304', '', 'Cookie, Origin'),
+    script: [SIGNED_IN, { reply: 'HTTP/1.1 304 Not Modified\r\nETag: "a"\r\n\r\n' }],
+    expect: { answers: [{ status: 304, body: '', fields: { vary: 'Cookie, Origin', etag: '"a"' } }], requests: [{ line: `GET ${SIGNED_IN} HTTP/1.1`, token: 'alice' }] },
+  },
+  varying('a 404', '', 'Cookie, Origin', '404 Not Found'),
+  ...[
+    ['no session', '/api/admin/x', 'X-CSRF: 1\r\n', 401],
+    ['no CSRF header', '/api/admin/x', '', 403],
+    ['no CSRF header where a session is optional', '/api/optional/x', '', 403],
+    ['a foreign origin', '/api/optional/x', 'X-CSRF: 1\r\nOrigin: https://evil.example\r\n', 403],
+  ].map(([name, target, fields, status]): WireCase => ({
+    ...{ id: 'C8', rules: ['R-170'], name: `Vary of our own refusal: ${name}`, send: get(String(target), HOST + fields) },
+    expect: { answers: [{ status: Number(status), fields: { vary: 'Origin, Cookie', 'cache-control': 'no-store' } }], requests: [] },
+  })),
+  row('C8', ['R-170'], 'no Vary, for nobody in particular', '', { vary: 'Origin' }),
+]
+
 /** Sections C8 and C10, and what answers keep. */
 export const RESPONSE_CASES: readonly WireCase[] = [
   ...SET_COOKIES,
@@ -206,4 +236,5 @@ export const RESPONSE_CASES: readonly WireCase[] = [
   ...CHALLENGES,
   ...LOCATIONS,
   ...CACHING,
+  ...VARYING,
 ]

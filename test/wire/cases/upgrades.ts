@@ -45,7 +45,7 @@ const FOREIGN = refused(403, 'origin_forbidden')
 /** I1, D8: who may open a tunnel. */
 // biome-ignore format: a row is a line
 const ADMISSION: readonly WireCase[] = [
-  row('I1', ['R-191'], 'without a session', handshake({ Cookie: null }), refused(401, 'session_required')),
+  row('I1', ['R-191'], 'without a session', handshake({ Cookie: null }), { ...refused(401, 'session_required'), answers: [{ status: 401, code: 'session_required', fields: { vary: 'Cookie' } }] }),
   row('I1', ['R-191'], 'with a session that nobody gave out', handshake({ Cookie: '__Host-Http-cloakroom=s%3Aevil.evil' }), refused(401, 'session_required')),
   row('I1', ['R-191'], 'with a token instead of a session', handshake({ Cookie: null, Authorization: 'Bearer evil' }), refused(401, 'session_required')),
   row('I1', ['R-191'], 'to a route that has none', handshake({}, 'GET /api/admin/x HTTP/1.1'), NOT_A_HANDSHAKE),
@@ -193,6 +193,7 @@ const REFUSED_BY_UPSTREAM: readonly WireCase[] = [
   row('I2', ['R-191'], '200 in chunks', handshake(), relayed(200, 'no'), { reply: 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n' }),
   row('I2', ['R-191'], '204', handshake(), relayed(204, ''), { reply: 'HTTP/1.1 204 No Content\r\n\r\n' }),
   row('I2', ['R-169'], 'a cookie of ours with the refusal does not cross', handshake(), { ...relayed(401, 'no'), answers: [{ status: 401, fields: { 'set-cookie': null, 'www-authenticate': null, 'cloakroom-error': null } }] }, { reply: answerOf('401 Unauthorized', 'Set-Cookie: __Host-Http-cloakroom=evil\r\nWWW-Authenticate: Basic\r\nCloakroom-Error: evil\r\n') }),
+  row('I2', ['R-170'], 'a refusal that a cache may keep is for this cookie alone', handshake(), { ...relayed(403, 'no'), answers: [{ status: 403, fields: { vary: 'Accept, Cookie' } }] }, { reply: answerOf('403 No', 'Vary: Accept\r\n') }),
   row('I2', ['R-191'], "its origin in the refusal's Location is ours", handshake(), { ...relayed(302, 'no'), answers: [{ status: 302, fields: { location: 'https://app.example.test/y' } }] }, { reply: answerOf('302 Found', 'Location: http://{{upstream}}/y\r\n') }),
   row('I2', ['R-191'], '101 with the wrong Accept', handshake(), FAILED, { reply: SWITCHED.replace(ACCEPT, 'AAAAAAAAAAAAAAAAAAAAAAAAAAA=') }),
   row('I2', ['R-191'], '101 without an Accept', handshake(), FAILED, { reply: 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n' }),
