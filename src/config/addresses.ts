@@ -106,6 +106,16 @@ export function isLoopback(hostname: string): boolean {
   return /^(?:(?:.+\.)?localhost|127(?:\.\d{1,3}){3}|\[::1\])$/.test(hostname)
 }
 
+/** True for a host that names this machine in whatever spelling: a loopback name or address, or the unspecified address. */
+export function isThisMachine(host: string): boolean {
+  // A URL of a web scheme has its address normalised, which one of another scheme (redis:) has not.
+  const plain = `http://${host.toLowerCase().replace(/\.$/, '')}`
+  const name = URL.canParse(plain) ? new URL(plain).hostname : host
+  return (
+    isLoopback(name) || /^(?:0\.0\.0\.0|\[::\]|\[::ffff:(?:7f[0-9a-f]{2}:[0-9a-f]{1,4}|0:0)\])$/.test(name)
+  )
+}
+
 function secureOrigin(text: string): string | undefined {
   const origin = bareOrigin(text)
   return origin !== undefined && isSecure(new URL(origin)) ? origin : undefined

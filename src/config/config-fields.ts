@@ -6,7 +6,7 @@ import { BASE_PATH } from './paths.ts'
 import { providerFields } from './provider-fields.ts'
 import { routeFields, testFields, tlsFields } from './route-fields.ts'
 import type { FieldKit } from './schema.ts'
-import { anySecret, sessionKeyCheck } from './secret-rules.ts'
+import { sessionKeyCheck, textSecretCheck } from './secret-rules.ts'
 import { SESSION_TIME } from './units.ts'
 
 /** Everything an operator may write, in the order of the documentation, with the defaults as the operator would write them. */
@@ -92,7 +92,7 @@ function storeFields(kit: FieldKit) {
     type: kit.constant('redis'),
     url: kit.text(REDIS_URL, 'redis://HOST[:PORT][/DB]; rediss:// for TLS.'),
     username: kit.text(opaqueRule('must be a user name without blanks', 'cloakroom'), 'ACL user.').optional(),
-    password: kit.secret(anySecret, 'Password.').optional(),
+    password: kit.secret(textSecretCheck, 'Password.').optional(),
     tls: tlsFields(kit),
     keyPrefix: kit.text(KEY_PREFIX, 'First part of every key.').prefault('cloakroom'),
   })

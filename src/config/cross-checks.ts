@@ -1,8 +1,11 @@
+import { isThisMachine } from './addresses.ts'
 import { checkProvider, checkResources } from './provider-checks.ts'
 import type { Field } from './report.ts'
 import { checkRoutes, checkRouteTests } from './route-checks.ts'
 import { complaint } from './rule.ts'
 import type { Draft } from './schema.ts'
+import { Secret } from './secret.ts'
+import { hasBlanksAround, isTextKey } from './secret-rules.ts'
 import type { SecretReader } from './secret-source.ts'
 import { checkTls } from './tls-check.ts'
 
@@ -17,7 +20,8 @@ export function crossCheck(draft: Draft, secrets: SecretReader, root: Field): vo
   checkResources(draft, root.at('resources'))
   checkRoutes(draft, root.at('routes'))
   checkRouteTests(draft, root)
-  warnAboutInlineSecrets(draft, secrets, root)
+  checkSessionKeys(draft, root.at('session', 'keys'))
+  warnAboutSecrets(draft, secrets, root)
 }
 
 function checkListeners({ listen, admin }: Draft, field: Field): void {
@@ -71,6 +75,13 @@ function checkStore({ publicUrl, session }: Draft, field: Field): void {
   }
   if (store?.type !== 'redis') return
   const { url, username, password } = store
+  if (url?.protocol === 'redis:' && !isThisMachine(url.hostname)) {
+    field
+      .at('url')
+      .warn(
+        'is without TLS to another machine: whoever listens in between gets the password, and may end or hold back sessions; write rediss://',
+      )
+  }
   checkTls(field.at('tls'), url?.protocol === 'rediss:')
   if (url?.password && password !== undefined) {
     field.at('password').problem('is given twice: the url holds a password too; remove it there')
@@ -81,14 +92,60 @@ function checkStore({ publicUrl, session }: Draft, field: Field): void {
   }
 }
 
-function warnAboutInlineSecrets(value: unknown, secrets: SecretReader, field: Field): void {
-  if (secrets.isInline(value)) {
-    if (isFromEnvironment(field)) return
-    field.warn('is a secret in the config file itself; write { env: NAME } or { file: PATH }')
+function warnAboutSecrets(value: unknown, secrets: SecretReader, field: Field): void {
+  if (value instanceof Secret) {
+    if (secrets.isInline(value) && !isFromEnvironment(field)) {
+      field.warn('is a secret in the config file itself; write { env: NAME } or { file: PATH }')
+    }
+    const text = value.reveal()
+    if (hasBlanksAround(text) && !text.includes('-----BEGIN ')) {
+      field.warn(
+        'begins or ends with a blank, which is sent as a part of it; if it is none, store it without',
+      )
+    }
   } else if (typeof value === 'object' && value !== null) {
     for (const [name, child] of Object.entries(value)) {
-      warnAboutInlineSecrets(child, secrets, field.at(Array.isArray(value) ? Number(name) : name))
+      warnAboutSecrets(child, secrets, field.at(Array.isArray(value) ? Number(name) : name))
     }
+  }
+}
+
+/** A key that is listed twice cannot be rotated out: removing one of the two changes nothing. */
+function checkSessionKeys({ session, provider }: Draft, field: Field): void {
+  const seen = new Map<string, number>()
+  session?.keys?.forEach((key, index) => {
+    if (!(key instanceof Secret)) return
+    const written = key.reveal()
+    // Compared by its bytes: base64 and base64url, padded or not, are spellings of one key.
+    const bytes = Buffer.from(written, 'base64').toString('hex')
+    const first = seen.get(bytes)
+    if (first !== undefined) {
+      field.at(index).problem(`is the same key as ${sessionKeyName(first)}; remove one of the two`)
+      return
+    }
+    seen.set(bytes, index)
+    warnAboutSessionKey(written, { provider, session }, field.at(index))
+  })
+}
+
+function sessionKeyName(index: number): string {
+  return `session.keys[${index}]`
+}
+
+function warnAboutSessionKey(key: string, { provider, session }: Draft, field: Field): void {
+  if (isTextKey(key)) {
+    field.warn(
+      'is 32 characters of text, so it is less random than 256 bits; make one with: cloakroom keygen',
+    )
+  }
+  const auth = provider?.clientAuth
+  const others = {
+    'provider.clientAuth.secret': auth && 'secret' in auth ? auth.secret : undefined,
+    'session.store.password': session?.store?.type === 'redis' ? session.store.password : undefined,
+  }
+  for (const [name, other] of Object.entries(others)) {
+    if (!(other instanceof Secret) || other.reveal() !== key) continue
+    field.warn(`is ${name} too; make a key for sessions alone with: cloakroom keygen`)
   }
 }
 

@@ -1,7 +1,10 @@
 /** The environment as the process got it. */
 export type Environment = Readonly<Record<string, string | undefined>>
 
-/** Replaces every `${NAME}` by the variable's value; `$${` stands for `${` itself. Says which names are not set. */
+/**
+ * Replaces every `${NAME}` by the variable's value without its final line breaks; `$${` stands for `${` itself. Says
+ * which names are not set, and which begin or end with a blank that nobody would see.
+ */
 export function interpolate(text: string, env: Environment): { value: string; problem?: string } {
   const problems = new Set<string>()
   const value = text.replace(/\$(\$\{)|\$\{([^}]*)(\}?)/g, (whole, escaped, name, end) => {
@@ -11,8 +14,14 @@ export function interpolate(text: string, env: Environment): { value: string; pr
       problems.add('has a "${" that names no variable: write ${NAME}, or $${ for a literal "${"')
       return whole
     }
-    if (env[name] === undefined) problems.add(`environment variable ${name} is not set`)
-    return env[name] ?? whole
+    const written = env[name]?.replace(/(?:\r?\n)+$/, '')
+    if (written === undefined) problems.add(`environment variable ${name} is not set`)
+    else if (written !== written.trim()) {
+      problems.add(
+        `environment variable ${name} begins or ends with a blank or a byte order mark: set it without`,
+      )
+    }
+    return written ?? whole
   })
   return problems.size === 0 ? { value } : { value, problem: [...problems].join('; ') }
 }

@@ -60,6 +60,7 @@ export function loadConfigFile(
 
 /** Reads a config file's text. @throws ConfigError naming every problem by line. */
 export function loadConfig({ text, file, env, readFile = readTextFile }: ConfigSource): LoadedConfig {
+  requireUtf8(text, file)
   const { document, positionOf } = parseYaml(text, file)
   const places = new Map<string, FieldPlace>()
   const report = createReport(file, places)
@@ -86,6 +87,15 @@ function readConfigText(file: string, readFile: ReadTextFile): string {
   }
 }
 
+/** @throws ConfigError for a text that was written in another encoding, of which no field would be found. */
+function requireUtf8(text: string, file: string): void {
+  const at = text.search(/[\0\ufffd]/)
+  if (at === -1) return
+  const before = text.slice(0, at).split('\n')
+  const message = 'must be UTF-8 text, but is in another encoding (UTF-16?); save it as UTF-8'
+  throw new ConfigError([{ file, line: before.length, column: before.at(-1)!.length + 1, path: '', message }])
+}
+
 function readTextFile(path: string): string {
   return readFileSync(path, 'utf8')
 }
@@ -101,7 +111,8 @@ function parseYaml(text: string, file: string): { document: Document.Parsed; pos
     prettyErrors: false,
     // Found by us, which names the field and the other line.
     uniqueKeys: false,
-    logLevel: 'silent',
+    // Silence would hide a second document, and nobody would miss what is in it.
+    logLevel: 'error',
   })
   const positionOf: PositionOf = (offset) => {
     const { line, col } = lineCounter.linePos(offset)

@@ -1,7 +1,7 @@
 import { ENDPOINT, ISSUER } from './addresses.ts'
 import { opaqueRule, PARAMETER_VALUE, SCOPE } from './oauth-rules.ts'
 import type { FieldKit } from './schema.ts'
-import { anySecret, signingKeyCheck } from './secret-rules.ts'
+import { signingKeyCheck, textSecretCheck } from './secret-rules.ts'
 import { TIMEOUT } from './units.ts'
 
 const RSA_ALGORITHMS = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'] as const
@@ -84,7 +84,7 @@ function endpointFields(kit: FieldKit) {
 }
 
 function clientAuthFields(kit: FieldKit) {
-  const clientSecret = kit.secret(anySecret, 'The client secret.')
+  const clientSecret = kit.secret(textSecretCheck, 'The client secret.')
   const privateKeyJwt = kit.section({
     method: kit.constant('private_key_jwt'),
     key: kit.secret(signingKeyCheck, 'Private key, PKCS#8 PEM.'),

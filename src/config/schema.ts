@@ -167,10 +167,9 @@ type SecretField = { secrets: SecretReader; check: SecretCheck; description: str
 
 function opened<T>(use: (secret: Secret) => T, { secrets, check, description }: SecretField) {
   return SECRET_SOURCE.transform((source: SecretSource, context): T => {
-    const secret = secrets.open(source)
-    const problem = secret instanceof Secret ? check(secret.reveal()) : secret.problem
-    if (problem === undefined && secret instanceof Secret) return use(secret)
-    context.addIssue({ code: 'custom', message: problem ?? '' })
+    const secret = secrets.open(source, check)
+    if (secret instanceof Secret) return use(secret)
+    context.addIssue({ code: 'custom', message: secret.problem })
     return z.NEVER
   }).meta({ description })
 }

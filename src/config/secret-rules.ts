@@ -3,14 +3,72 @@ import { createPrivateKey, type KeyObject } from 'node:crypto'
 /** What a secret must hold: undefined when it does, else what is wrong, without the value. */
 export type SecretCheck = (value: string) => string | undefined
 
-/** Any text at all. */
-export const anySecret: SecretCheck = () => undefined
+/** A client secret or a password: one line of text, sent as it is. */
+export const textSecretCheck: SecretCheck = (value) => {
+  const hidden = hiddenCharacter(value)
+  if (hidden !== undefined) return hidden
+  return /\p{Cc}/u.test(value)
+    ? 'must be one line of text, but holds a line break, a tab or another control character; store the secret alone, without what was copied along with it'
+    : undefined
+}
 
-/** A session key: base64url or base64 of exactly 32 bytes. */
-export const sessionKeyCheck: SecretCheck = (value) =>
-  /^[\w-]{43}=?$|^[A-Za-z0-9+/]{43}=?$/.test(value)
+/** A session key: base64url or base64 of exactly 32 bytes, which must look random. */
+export const sessionKeyCheck: SecretCheck = (value) => {
+  const hidden = hiddenCharacter(value)
+  if (hidden !== undefined) return hidden
+  if (hasBlanksAround(value)) {
+    return 'must be the key alone, but a blank stands before or behind it; make one with: cloakroom keygen'
+  }
+  if (!/^[\w-]{43}=?$|^[A-Za-z0-9+/]{43}=?$/.test(value)) {
+    return 'must hold 256 bits as base64url (43 characters); make one with: cloakroom keygen'
+  }
+  const pattern = patternOf(Buffer.from(value, 'base64'))
+  return pattern === undefined
     ? undefined
-    : 'must hold 256 bits as base64url (43 characters); make one with: cloakroom keygen'
+    : `must be random, but ${pattern}: it could be guessed, and with it every session; make one with: cloakroom keygen`
+}
+
+/** True for a text that begins or ends with a blank, which is sent as a part of the secret. */
+export function hasBlanksAround(value: string): boolean {
+  return value !== value.trim()
+}
+
+/**
+ * What an editor or a web page leaves in a text without showing it: a byte order mark, a zero-width character, or the
+ * remains of another encoding. Undefined when there is nothing of the kind.
+ */
+export function hiddenCharacter(value: string): string | undefined {
+  if (value.includes('\0') || value.includes('\ufffd')) {
+    return 'must be UTF-8 text, but is in another encoding (UTF-16?); save it as UTF-8 without BOM'
+  }
+  if (value.startsWith('\ufeff')) {
+    return 'must not begin with a byte order mark, which would be a part of it; save it as UTF-8 without BOM'
+  }
+  const [character] = /\p{Cf}/u.exec(value) ?? []
+  if (character === undefined) return undefined
+  const code = character.codePointAt(0)!.toString(16).toUpperCase().padStart(4, '0')
+  return `must not hold the invisible character U+${code}, which was copied along with it; type or copy it again`
+}
+
+// Of 32 random bytes about 30 differ; that fewer than 12 do happens once in 10^14 keys.
+const FEWEST_DIFFERENT_BYTES = 12
+
+/** How a key that nobody drew at random gives itself away; undefined for one that may be random. */
+function patternOf(bytes: Buffer): string | undefined {
+  const different = new Set(bytes).size
+  if (different === 1) return bytes[0] === 0 ? 'is all zeros' : 'is one byte again and again'
+  const isPeriodic = (period: number) => bytes.every((byte, index) => byte === bytes[index % period])
+  if ([2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16].some(isPeriodic)) return 'repeats itself'
+  const step = bytes[1]! - bytes[0]!
+  if (bytes.every((byte, index) => byte === ((bytes[0]! + index * step) & 0xff)))
+    return 'counts in even steps'
+  return different < FEWEST_DIFFERENT_BYTES ? `has only ${different} different bytes` : undefined
+}
+
+/** True for a key whose 32 bytes are all printable ASCII: a passphrase, or an encoding of fewer random bits. */
+export function isTextKey(value: string): boolean {
+  return Buffer.from(value, 'base64').every((byte) => byte >= 0x20 && byte < 0x7f)
+}
 
 /** A private key for private_key_jwt: unencrypted PKCS#8 PEM. */
 export const signingKeyCheck: SecretCheck = (value) =>

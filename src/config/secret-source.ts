@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import { Secret } from './secret.ts'
+import type { SecretCheck } from './secret-rules.ts'
 
 /** How the operator writes a secret. */
 export type SecretSource = string | { readonly env: string } | { readonly file: string }
@@ -14,8 +15,8 @@ export type SecretSurroundings = {
 
 /** Opens secrets, and remembers which of them stood in the config file itself. */
 export type SecretReader = {
-  /** The secret, or what keeps it from being read; never with the value in it. */
-  open(source: SecretSource): Secret | { readonly problem: string }
+  /** The secret, or what keeps it from being read or used; never with the value in it. */
+  open(source: SecretSource, check: SecretCheck): Secret | { readonly problem: string }
   isInline(secret: unknown): boolean
 }
 
@@ -23,49 +24,68 @@ export type SecretReader = {
 export function createSecretReader({ env, folder, readFile }: SecretSurroundings): SecretReader {
   const inline = new WeakSet<Secret>()
   return {
-    open(source) {
+    open(source, check) {
       if (typeof source === 'string') {
         if (source.trim() === '')
           return { problem: 'must not be empty; write { env: NAME } or { file: PATH }' }
-        const secret = new Secret(source)
-        inline.add(secret)
+        const secret = checked(source, check)
+        if (secret instanceof Secret) inline.add(secret)
         return secret
       }
       return 'env' in source
-        ? fromEnvironment(env, source.env)
-        : fromFile(resolve(folder, source.file), readFile)
+        ? fromEnvironment(env, source.env, check)
+        : fromFile(resolve(folder, source.file), readFile, check)
     },
     isInline: (secret) => secret instanceof Secret && inline.has(secret),
   }
 }
 
-function fromEnvironment(env: SecretSurroundings['env'], name: string): Secret | { problem: string } {
+function fromEnvironment(
+  env: SecretSurroundings['env'],
+  name: string,
+  check: SecretCheck,
+): Secret | { problem: string } {
   const value = withoutFinalNewline(env[name] ?? '')
-  if (value !== '') return new Secret(value)
+  if (value.trim() !== '') return checked(value, check)
   const state = env[name] === undefined ? 'is not set' : 'is empty'
   return { problem: `environment variable ${name} ${state}` }
 }
 
 /**
  * Reads the file at once, and again at every use, so that a rotated secret is picked up without a restart.
- * While the file is missing or empty (a mount being swapped), the last good value stays.
+ * While the file is missing, empty (a mount being swapped) or holds what the check refuses, the last good value stays.
  */
-function fromFile(path: string, readFile: (path: string) => string): Secret | { problem: string } {
-  let lastGood: string
+function fromFile(
+  path: string,
+  readFile: (path: string) => string,
+  check: SecretCheck,
+): Secret | { problem: string } {
+  let lastRead: string
   try {
-    lastGood = withoutFinalNewline(readFile(path))
+    lastRead = withoutFinalNewline(readFile(path))
   } catch (error) {
     return { problem: `cannot read the file ${path} (${reasonOf(error)})` }
   }
-  if (lastGood === '') return { problem: `the file ${path} is empty` }
+  if (lastRead.trim() === '') return { problem: `the file ${path} is empty` }
+  const first = checked(lastRead, check)
+  if (!(first instanceof Secret)) return first
+  let lastGood = lastRead
   return new Secret(() => {
     try {
-      lastGood = withoutFinalNewline(readFile(path)) || lastGood
+      const text = withoutFinalNewline(readFile(path))
+      // Checked once for each content: the check of a private key is dear.
+      if (text !== lastRead && text.trim() !== '' && check(text) === undefined) lastGood = text
+      lastRead = text
     } catch {
       // Missing for now: what was read last still opens what it opened before.
     }
     return lastGood
   })
+}
+
+function checked(value: string, check: SecretCheck): Secret | { problem: string } {
+  const problem = check(value)
+  return problem === undefined ? new Secret(value) : { problem }
 }
 
 function withoutFinalNewline(text: string): string {

@@ -6,7 +6,8 @@ const MESSAGES: Readonly<Record<string, string>> = {
   MISSING_CHAR: 'something is missing here: a ":", a closing quote or a closing bracket',
   BAD_SCALAR_START: 'a text that starts with this character must stand in quotes',
   BAD_DQ_ESCAPE: 'unknown \\ escape in double quotes: use \\\\ or single quotes',
-  MULTIPLE_DOCS: 'the file must hold one YAML document: remove the "---" in the middle',
+  MULTIPLE_DOCS:
+    'a second YAML document begins here, and only the first would be read: remove the "---" or "..." that divides them, or give it a file of its own',
   BAD_ALIAS: 'an alias (*name) without a name',
   TAG_RESOLVE_FAILED: 'unknown YAML tag: a text that starts with "!" must stand in quotes',
   UNEXPECTED_TOKEN: 'this cannot stand here: is a quote, a bracket or a line break missing before it?',

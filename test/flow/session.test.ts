@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { startCloakroom } from '../kit/cloakroom.ts'
-import type { ConfigData } from '../kit/cloakroom-config.ts'
+import { type ConfigData, sessionKey } from '../kit/cloakroom-config.ts'
 import { startRotatingProvider } from '../kit/rotating-provider.ts'
 import { startUpstream } from '../kit/upstream.ts'
 
-const KEY = Buffer.alloc(32, 7).toString('base64url')
+const KEY = sessionKey()
 
 async function setUp(t: TestContext, config: ConfigData = {}) {
   const clock = { offset: 0 }

@@ -1,7 +1,14 @@
+import { createHash } from 'node:crypto'
 import { ConfigError, type ConfigProblem, type LoadedConfig, loadConfig } from '../../../src/config/load.ts'
 
-/** 32 bytes, base64url. */
-export const SESSION_KEY = Buffer.alloc(32, 7).toString('base64url')
+/** 32 bytes that look random, and always the same. */
+export const SESSION_KEY_BYTES = createHash('sha256').update('a session key').digest()
+
+/** The same in base64url. */
+export const SESSION_KEY = SESSION_KEY_BYTES.toString('base64url')
+
+/** Another one. */
+export const SESSION_KEY_2 = createHash('sha256').update('another session key').digest('base64url')
 
 /** A valid config, one key in most lines, so that a test can change a line and point at it. */
 export const BASE = `publicUrl: https://app.example.com

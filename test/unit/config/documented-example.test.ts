@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { runRouteTests } from '../../../src/cli/route-tests.ts'
-import { load, SESSION_KEY } from './base-config.ts'
+import { load, SESSION_KEY, SESSION_KEY_2 } from './base-config.ts'
 
 /** The file of the public contract, word for word: what every version must accept. */
 const DOCUMENTED = `publicUrl: https://app.example.com      # the origin browsers see. http only for a loopback host
@@ -72,7 +72,7 @@ test('the config file of the public contract loads, and its routes do what its t
   const files = {
     '/run/secrets/client-secret': 'hush',
     '/run/secrets/session-key-1': SESSION_KEY,
-    '/run/secrets/session-key-2': SESSION_KEY,
+    '/run/secrets/session-key-2': SESSION_KEY_2,
   }
   const { config, warnings } = load(DOCUMENTED, { files })
   assert.deepEqual(runRouteTests(config), [])

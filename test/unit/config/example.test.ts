@@ -3,14 +3,14 @@ import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { runRouteTests } from '../../../src/cli/route-tests.ts'
 import { configJsonSchema } from '../../../src/config/schema.ts'
-import { load, SESSION_KEY } from './base-config.ts'
+import { load, SESSION_KEY, SESSION_KEY_2 } from './base-config.ts'
 
 const text = readFileSync(new URL('../../../config/cloakroom.example.yaml', import.meta.url), 'utf8')
 
 const files = {
   '/run/secrets/client-secret': 'hush\n',
   '/run/secrets/session-key-1': `${SESSION_KEY}\n`,
-  '/run/secrets/session-key-2': `${SESSION_KEY}\n`,
+  '/run/secrets/session-key-2': `${SESSION_KEY_2}\n`,
 }
 
 test('the example config is valid, without warnings, and passes its own tests', () => {

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { ConfigError, loadConfigFile } from '../../../src/config/load.ts'
-import { BASE, changed, ENV, load, problemsOf, SESSION_KEY } from './base-config.ts'
+import { BASE, changed, ENV, load, problemsOf, SESSION_KEY, SESSION_KEY_BYTES } from './base-config.ts'
 
 describe('a config file becomes a Config', () => {
   test('with units, keys and paths in the form the program uses', () => {
@@ -13,7 +13,7 @@ describe('a config file becomes a Config', () => {
     assert.equal(config.provider.timeoutMs, 5_000)
     assert.equal(config.session.idleTimeoutMs, 1_800_000)
     assert.equal(config.session.absoluteTimeoutMs, 36_000_000)
-    assert.deepEqual(Buffer.compare(config.session.keys[0]!, Buffer.alloc(32, 7)), 0)
+    assert.deepEqual(Buffer.compare(config.session.keys[0]!, SESSION_KEY_BYTES), 0)
     assert.deepEqual(config.session.cookie, {
       name: '__Host-Http-cloakroom',
       sameSite: 'strict',
@@ -214,6 +214,35 @@ describe('the report', () => {
   })
 })
 
+describe('a file that holds more, or something else, than one YAML document', () => {
+  test('is refused where the second document begins, which would not be read', () => {
+    for (const more of ['---\nroutes: []\n', '...\nroutes: []\n', `---\n${BASE}`, '---\n', '--- # more\n']) {
+      const [problem, ...others] = problemsOf(`${BASE}${more}`)
+      assert.deepEqual(others, [], more)
+      assert.match(problem!.message, /^not valid YAML: a second YAML document begins here/)
+      assert.ok(problem!.line > BASE.split('\n').length - 1, `${more} line ${problem!.line}`)
+    }
+    assert.match(problemsOf(`---\n---\n${BASE}`)[0]!.message, /a second YAML document/)
+  })
+
+  test('is accepted with a marker at the beginning or the end of its only document', () => {
+    for (const text of [`---\n${BASE}`, `${BASE}...\n`, `# mine\n---\n${BASE}...\n# end\n`]) load(text)
+  })
+
+  test('is read with a byte order mark or Windows line ends, and refused in UTF-16', () => {
+    load(`\ufeff${BASE}`)
+    load(BASE.replaceAll('\n', '\r\n'))
+    const utf16 = Buffer.from(`\ufeff${BASE}`, 'utf16le').toString('utf8')
+    const [problem, ...more] = problemsOf(utf16)
+    assert.deepEqual([more, problem?.line, problem?.column], [[], 1, 1])
+    assert.match(problem!.message, /must be UTF-8 text, .*save it as UTF-8/)
+    assert.equal(
+      problemsOf(BASE.replace('/v1', '/v\ufffd'))[0]!.line,
+      BASE.split('/v1')[0]!.split('\n').length,
+    )
+  })
+})
+
 describe('warnings', () => {
   const warned = (text: string) => load(text).warnings.map(({ path }) => path)
 
@@ -234,6 +263,33 @@ describe('warnings', () => {
       'type: memory',
     )
     assert.deepEqual(warned(memory), ['session.store'])
+  })
+
+  test('name a Redis on another machine that is spoken to without TLS', () => {
+    const store = (url: string) => warned(changed('rediss://redis:6379', url))
+    for (const url of [
+      'redis://redis:6379',
+      'redis://10.0.0.7',
+      'redis://cache.example.com:6379/2',
+      'redis://[2001:db8::1]',
+    ]) {
+      assert.deepEqual(store(url), ['session.store.url'], url)
+    }
+    for (const url of [
+      'rediss://redis:6379',
+      'redis://localhost',
+      'redis://LOCALHOST.:6379',
+      'redis://127.0.0.1:6379',
+      'redis://127.1',
+      'redis://127.8.9.10',
+      'redis://[::1]:6379',
+      'redis://[::ffff:127.0.0.1]:6379',
+      'redis://0.0.0.0',
+      'redis://cache.localhost',
+    ]) {
+      assert.deepEqual(store(url), [], url)
+    }
+    assert.deepEqual(store('redis://127.0.0.1.evil.example'), ['session.store.url'])
   })
 
   test('name scopes without an API, and tenants of everyone, on Entra ID only', () => {

@@ -1,4 +1,4 @@
-import { generateKeyPairSync } from 'node:crypto'
+import { createHash, generateKeyPairSync } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { ConfigError, type LoadedConfig, loadConfig } from '../../../src/config/load.ts'
@@ -70,7 +70,8 @@ export function schemaFields(node: SchemaNode, path = '', isRequired = false): S
   return [{ path, isRequired, default: node.default }]
 }
 
-const SESSION_KEY = Buffer.alloc(32, 7).toString('base64url')
+/** One for each name: the same key twice is an error. */
+const sessionKey = (name: string) => createHash('sha256').update(name).digest('base64url')
 const PRIVATE_KEY = generateKeyPairSync('rsa', {
   modulusLength: 2048,
   publicKeyEncoding: { type: 'spki', format: 'pem' },
@@ -79,7 +80,7 @@ const PRIVATE_KEY = generateKeyPairSync('rsa', {
 
 /** Loads a config text as if every secret that it names were there. Throws ConfigError. */
 export function loadWithSecrets(text: string): LoadedConfig {
-  const env = { CLIENT_SECRET: 'a client secret', SESSION_KEY }
+  const env = { CLIENT_SECRET: 'a client secret', SESSION_KEY: sessionKey('SESSION_KEY') }
   return loadConfig({ text, file: 'config/cloakroom.yaml', env, readFile: secretFile })
 }
 
@@ -95,7 +96,7 @@ export function problemsOf(text: string): { path: string; message: string }[] {
 }
 
 function secretFile(path: string): string {
-  if (path.includes('session-key')) return SESSION_KEY
+  if (path.includes('session-key')) return sessionKey(path)
   if (/\.key$|key\.pem$/.test(path)) return PRIVATE_KEY
   if (/\.(?:pem|crt)$/.test(path)) return '-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n'
   return 'a secret'
