@@ -1,6 +1,6 @@
 import { Agent, request as httpRequest, type IncomingHttpHeaders } from 'node:http'
 import { type CookieJar, createCookieJar, type HeldCookie } from './cookie-jar.ts'
-import { fillFirstForm, metaRefresh } from './html-forms.ts'
+import { type FormValues, fillFirstForm, metaRefresh } from './html-forms.ts'
 
 /** One request and its answer, as they crossed the wire. */
 export type Exchange = {
@@ -35,6 +35,8 @@ export type BrowserOptions = {
   readonly fetchMetadata?: boolean
   /** Treat each port of 127.0.0.1 as a site of its own with its own cookies; true unless given. */
   readonly portsAreSites?: boolean
+  /** Keep and send `Secure` cookies of loopback hosts over plain http, as Chromium does; false unless given. */
+  readonly loopbackIsSecure?: boolean
   readonly userAgent?: string
 }
 
@@ -73,7 +75,7 @@ export type Browser = {
   /** Opens a page: follows redirects and immediate meta refreshes. */
   navigate(url: string, options?: RequestOptions): Promise<Landing>
   /** Fills in and submits the first form of a page. */
-  submit(page: Landing, values?: { user?: string; password?: string }, via?: string): Promise<Landing>
+  submit(page: Landing, values?: FormValues, via?: string): Promise<Landing>
   /** `B/login` → provider (forms are filled in) → callback → landing page; gives the page back at the application. */
   signIn(options?: SignInOptions): Promise<Landing>
   /** The `Cookie` header that a same-origin request to the application would carry; for raw sockets. */
@@ -93,7 +95,8 @@ export function createBrowser(options: BrowserOptions, jarToUse?: CookieJar): Br
   const origin = new URL(options.origin).origin
   const basePath = options.basePath ?? '/bff'
   const separatePorts = options.portsAreSites ?? true
-  const jar = jarToUse ?? createCookieJar({ separatePorts })
+  const { loopbackIsSecure = false } = options
+  const jar = jarToUse ?? createCookieJar({ separatePorts, loopbackIsSecure })
   const agent = new Agent({ keepAlive: true })
   const connect = new Map(
     Object.entries(options.connect ?? {}).map(([from, to]) => [new URL(from).origin, to]),
@@ -162,7 +165,7 @@ export function createBrowser(options: BrowserOptions, jarToUse?: CookieJar): Br
     )
   }
 
-  async function submit(page: Landing, values: { user?: string; password?: string } = {}, via?: string) {
+  async function submit(page: Landing, values: FormValues = {}, via?: string) {
     const form = fillFirstForm(page.body, values)
     if (!form) throw new Error(`no form on ${page.url.href} (${page.status}): ${page.body.slice(0, 300)}`)
     const action = new URL(form.action, page.url)

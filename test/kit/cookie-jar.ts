@@ -35,19 +35,24 @@ export type CookieJar = {
   clone(): CookieJar
 }
 
+const LOOPBACK = new Set(['localhost', '127.0.0.1', '[::1]'])
+
 /** A cookie jar with the rules that matter here: prefixes, Secure, Path, SameSite, Max-Age and Expires. */
 export function createCookieJar(
-  options: { separatePorts: boolean },
+  options: { separatePorts: boolean; loopbackIsSecure?: boolean },
   start: readonly HeldCookie[] = [],
 ): CookieJar {
   let held = [...start]
   const rejected: { line: string; reason: string }[] = []
   const hostOf = (url: URL) => (options.separatePorts ? url.host : url.hostname)
+  // Secure Contexts §3.1: Chromium keeps Secure cookies of a loopback address over plain http.
+  const isSecure = (url: URL) =>
+    url.protocol === 'https:' || (options.loopbackIsSecure === true && LOOPBACK.has(url.hostname))
   return {
     store(url, lines) {
       for (const line of lines) {
         const cookie = parseSetCookie(line, url, hostOf(url))
-        const reason = refusal(cookie, url, line)
+        const reason = refusal(cookie, isSecure(url), line)
         if (reason) {
           rejected.push({ line: line.split('=')[0] ?? '', reason })
           continue
@@ -62,7 +67,7 @@ export function createCookieJar(
     },
     header(url, context) {
       const going = held
-        .filter((cookie) => cookie.host === hostOf(url) && goesAlong(cookie, url, context))
+        .filter((cookie) => cookie.host === hostOf(url) && goesAlong(cookie, url, context, isSecure(url)))
         .sort((a, b) => b.path.length - a.path.length || a.createdAt - b.createdAt)
       if (going.length === 0) return undefined
       return going.map((cookie) => `${cookie.name}=${cookie.value}`).join('; ')
@@ -116,8 +121,7 @@ function defaultPath(url: URL): string {
 }
 
 /** RFC 6265bis §5.7 and §4.1.3: why a browser would not take this cookie. */
-function refusal(cookie: HeldCookie, url: URL, line: string): string | undefined {
-  const isSecure = url.protocol === 'https:'
+function refusal(cookie: HeldCookie, isSecure: boolean, line: string): string | undefined {
   const name = cookie.name.toLowerCase()
   if (cookie.secure && !isSecure) return 'Secure from an http origin'
   if (cookie.sameSite === 'none' && !cookie.secure) return 'SameSite=None without Secure'
@@ -131,9 +135,9 @@ function refusal(cookie: HeldCookie, url: URL, line: string): string | undefined
   return undefined
 }
 
-function goesAlong(cookie: HeldCookie, url: URL, context: CookieContext): boolean {
+function goesAlong(cookie: HeldCookie, url: URL, context: CookieContext, isSecure: boolean): boolean {
   if (cookie.expiresAt !== undefined && cookie.expiresAt <= Date.now()) return false
-  if (cookie.secure && url.protocol !== 'https:') return false
+  if (cookie.secure && !isSecure) return false
   if (!pathMatches(url.pathname, cookie.path)) return false
   if (context.sameSite || cookie.sameSite === 'none') return true
   return cookie.sameSite === 'lax' && context.topLevelGet

@@ -5,8 +5,13 @@ export type FilledForm = {
   readonly fields: [name: string, value: string][]
 }
 
-/** What to type into a form's empty fields. */
-export type FormValues = { readonly user?: string; readonly password?: string }
+/** What to type into a form's empty fields, and which button to press. */
+export type FormValues = {
+  readonly user?: string
+  readonly password?: string
+  /** Name, value or label of the button; the form's first one unless given. */
+  readonly press?: string
+}
 
 /**
  * Fills in a page's first form and presses its first button. With a `user`, the first form that asks for a name is taken,
@@ -26,7 +31,7 @@ export function fillFirstForm(html: string, values: FormValues = {}): FilledForm
     if (input.type === 'checkbox' && !('checked' in input)) continue
     fields.push([input.name, valueFor(input, values)])
   }
-  const button = firstButton(html, form)
+  const button = buttonToPress(html, form, values.press)
   if (button?.name !== undefined) fields.push([button.name, button.value ?? ''])
   return {
     action: form.attributes.action ?? '',
@@ -69,18 +74,36 @@ function valueFor(input: Attributes, values: FormValues): string {
   return input.value ?? (input.type === 'checkbox' ? 'on' : '')
 }
 
-/** The form's own first submit button, or one elsewhere that names the form. */
-function firstButton(
+/** The form's own first submit button, or one elsewhere that names the form. With `press`, the one that is called so. */
+function buttonToPress(
   html: string,
   form: { attributes: Attributes; content: string },
+  press: string | undefined,
 ): Attributes | undefined {
-  const buttons = (text: string) =>
-    [...text.matchAll(/<(?:button|input)\b([^>]*)>/gi)]
-      .filter(([tag]) => /^<button/i.test(tag) || /type=["']?submit/i.test(tag))
-      .map((match) => attributesOf(match[1] ?? ''))
-      .filter((button) => button.type !== 'button')
   const { id } = form.attributes
-  return buttons(form.content)[0] ?? buttons(html).find((button) => id !== undefined && button.form === id)
+  const elsewhere = buttonsOf(html).filter((button) => id !== undefined && button.form === id)
+  const buttons = [...buttonsOf(form.content), ...elsewhere]
+  if (press === undefined) return buttons[0]
+  const found = buttons.find(({ name, value, label }) => [name, value, label].includes(press))
+  if (!found) throw new Error(`the form has no button called ${press}`)
+  return found
+}
+
+/** Submit buttons with their attributes; `label` is the text on them. */
+function buttonsOf(html: string): Attributes[] {
+  const tags = html.matchAll(/<button\b([^>]*)>([\s\S]*?)<\/button>|<input\b([^>]*)>/gi)
+  return [...tags]
+    .map(([tag, attributes, label, ofInput]) =>
+      /^<button/i.test(tag)
+        ? {
+            ...attributesOf(attributes ?? ''),
+            label: decodeEntities((label ?? '').replace(/<[^>]*>/g, '')).trim(),
+          }
+        : attributesOf(ofInput ?? ''),
+    )
+    .filter((button: Attributes) =>
+      button.label === undefined ? button.type === 'submit' : button.type !== 'button',
+    )
 }
 
 function decodeEntities(text: string): string {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { createBrowser } from '../../kit/browser.ts'
+import { createCookieJar } from '../../kit/cookie-jar.ts'
 import { field, type LocalServer, sendHtml, sendJson, startLocalServer } from '../../kit/local-server.ts'
 import { type RotatingProvider, startRotatingProvider } from '../../kit/rotating-provider.ts'
 
@@ -131,3 +132,15 @@ async function startApplication(provider: RotatingProvider): Promise<LocalServer
   })
   return server
 }
+
+test('a jar keeps Secure cookies of a loopback host over http only when it is told to, as Chromium does', () => {
+  const url = new URL('http://127.0.0.1:9000/')
+  const context = { sameSite: true, topLevelGet: true }
+  for (const loopbackIsSecure of [true, false]) {
+    const jar = createCookieJar({ separatePorts: true, loopbackIsSecure })
+    jar.store(url, ['a=1; Secure'])
+    jar.store(new URL('http://app.example/'), ['b=1; Secure'])
+    assert.equal(jar.header(url, context), loopbackIsSecure ? 'a=1' : undefined)
+    assert.deepEqual(jar.rejected.length, loopbackIsSecure ? 1 : 2)
+  }
+})

@@ -84,3 +84,14 @@ test('an immediate meta refresh is read', () => {
   )
   assert.equal(metaRefresh('<meta charset="utf-8">'), undefined)
 })
+
+test('a form is sent with the button that is named, labelled or valued so', () => {
+  const consent = `<form method="post" action="/consent"><button name="answer" value="accept">Yes</button>
+    <button name="answer" value="deny"><b>No</b>, thanks</button><input type="submit" name="cancel" value="Cancel"></form>`
+  const pressed = (press?: string) => fillFirstForm(consent, press === undefined ? {} : { press })?.fields
+  assert.deepEqual(pressed(), [['answer', 'accept']])
+  assert.deepEqual(pressed('deny'), [['answer', 'deny']])
+  assert.deepEqual(pressed('No, thanks'), [['answer', 'deny']])
+  assert.deepEqual(pressed('cancel'), [['cancel', 'Cancel']])
+  assert.throws(() => pressed('maybe'), /no button called maybe/)
+})

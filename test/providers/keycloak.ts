@@ -1,0 +1,183 @@
+import { join } from 'node:path'
+import { freePort } from '../kit/ports.ts'
+import { startRecordingProxy } from '../kit/recording-proxy.ts'
+import { cacheFolder, has, run, startProgram, unlessThere } from './program.ts'
+import { APP, CLIENT_ID, PERSON, type ProviderKind, type RealProvider, throughForms } from './provider.ts'
+
+const VERSION = '26.7.3'
+const ARTIFACT = `org.keycloak:keycloak-quarkus-dist:${VERSION}:zip`
+const DOWNLOAD_MS = 20 * 60_000
+const START_MS = 180_000
+const TOKEN_SECONDS = 10
+const SECRET = 'keycloak-client-secret-0123456789'
+
+/** Keycloak from Maven Central, in development mode with an in-memory database, on JDK 17 or later. */
+export const keycloak: ProviderKind = {
+  id: 'keycloak',
+  title: `Keycloak ${VERSION}`,
+  section: 'Keycloak',
+  async missing() {
+    if (!(await has('java', '-version'))) return 'needs a JDK, 17 or later'
+    return (await has('mvn', '-version')) ? undefined : 'needs mvn to fetch it from Maven Central'
+  },
+  start,
+  limits: {},
+}
+
+async function start(): Promise<RealProvider> {
+  const kc = await installed()
+  const proxy = await startRecordingProxy()
+  const port = await freePort()
+  const base = `http://127.0.0.1:${port}`
+  const program = await startProgram({
+    command: kc,
+    args: [
+      ...['start-dev', '--db=dev-mem', '--http-host=127.0.0.1', `--http-port=${port}`],
+      `--http-management-port=${await freePort()}`,
+    ],
+    env: {
+      KC_BOOTSTRAP_ADMIN_USERNAME: 'admin',
+      KC_BOOTSTRAP_ADMIN_PASSWORD: 'admin',
+      JAVA_OPTS_KC_HEAP: '-Xms64m -Xmx768m',
+    },
+    readyUrl: `${base}/realms/master`,
+    timeoutMs: START_MS,
+  })
+  proxy.forwardTo(port)
+  const admin = administrator(base)
+  const { clientUuid, userId, scopeIds } = await makeRealm(admin)
+  const issuer = `${proxy.origin}/realms/shop`
+  return {
+    ...{ issuer, jwks: `${issuer}/protocol/openid-connect/certs`, clientSecret: SECRET },
+    substitutions: [['https://id.example.com/realms/shop', issuer]],
+    tokenExchanges: proxy.tokenExchanges,
+    rotates: true,
+    passSignIn: throughForms,
+    async denySignIn(browser, page) {
+      const withConsent = async (consentRequired: boolean) => {
+        const client = (await admin('GET', `/shop/clients/${clientUuid}`)) as object
+        await admin('PUT', `/shop/clients/${clientUuid}`, { ...client, consentRequired })
+      }
+      await withConsent(true)
+      try {
+        const consent = await browser.submit(page, PERSON)
+        return await browser.submit(consent, { press: 'cancel' })
+      } finally {
+        await withConsent(false)
+      }
+    },
+    removeUser: () => setEnabled(admin, userId, false),
+    restoreUser: () => setEnabled(admin, userId, true),
+    async rotateKeys() {
+      const realm = (await admin('GET', '/shop')) as { id: string }
+      const config = { priority: ['1000'], enabled: ['true'], active: ['true'], algorithm: ['RS256'] }
+      await admin('POST', '/shop/components', {
+        ...{ name: 'rotated', providerId: 'rsa-generated', parentId: realm.id },
+        ...{ providerType: 'org.keycloak.keys.KeyProvider', config },
+      })
+    },
+    narrow: () => admin('DELETE', `/shop/clients/${clientUuid}/optional-client-scopes/${scopeIds.billing}`),
+    widen: () => admin('PUT', `/shop/clients/${clientUuid}/optional-client-scopes/${scopeIds.billing}`),
+    async stop() {
+      await program.stop()
+      await proxy.close()
+    },
+  }
+}
+
+async function installed(): Promise<string> {
+  const folder = await cacheFolder('keycloak')
+  const home = join(folder, `keycloak-${VERSION}`)
+  return unlessThere(join(home, 'bin', 'kc.sh'), async () => {
+    const zip = join(folder, `keycloak-quarkus-dist-${VERSION}.zip`)
+    await unlessThere(zip, () =>
+      run('mvn', ['-q', '-B', 'dependency:copy', `-Dartifact=${ARTIFACT}`, `-DoutputDirectory=${folder}`], {
+        timeoutMs: DOWNLOAD_MS,
+        cwd: folder,
+      }),
+    )
+    // A JDK is there already, and it unpacks zip files; the bits that say what may run are not kept.
+    await run('jar', ['xf', zip], { timeoutMs: 120_000, cwd: folder })
+    await run('chmod', ['+x', join(home, 'bin', 'kc.sh')], { timeoutMs: 10_000 })
+  })
+}
+
+type Administrator = (method: string, path: string, body?: unknown) => Promise<unknown>
+
+/** Calls of the Admin REST API; gives the JSON answer, or the id of what was made. */
+function administrator(base: string): Administrator {
+  async function token(): Promise<string> {
+    const credentials = {
+      grant_type: 'password',
+      client_id: 'admin-cli',
+      username: 'admin',
+      password: 'admin',
+    }
+    const answer = await fetch(`${base}/realms/master/protocol/openid-connect/token`, {
+      method: 'POST',
+      body: new URLSearchParams(credentials),
+    })
+    return ((await answer.json()) as { access_token: string }).access_token
+  }
+  return async (method, path, body) => {
+    const answer = await fetch(`${base}/admin/realms${path}`, {
+      method,
+      headers: { authorization: `Bearer ${await token()}`, 'content-type': 'application/json' },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    })
+    const text = await answer.text()
+    if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${text}`)
+    return text === '' ? answer.headers.get('location')?.split('/').pop() : JSON.parse(text)
+  }
+}
+
+async function makeRealm(admin: Administrator) {
+  await admin('POST', '', { realm: 'shop', enabled: true, revokeRefreshToken: true, refreshTokenMaxReuse: 0 })
+  const scopeIds = {
+    orders: await makeApiScope(admin, 'orders'),
+    billing: await makeApiScope(admin, 'billing'),
+  }
+  const clientUuid = String(
+    await admin('POST', '/shop/clients', {
+      ...{ clientId: CLIENT_ID, secret: SECRET, publicClient: false, standardFlowEnabled: true },
+      redirectUris: [`${APP}/bff/callback`],
+      attributes: {
+        'post.logout.redirect.uris': `${APP}/bff/logged-out`,
+        'access.token.lifespan': String(TOKEN_SECONDS),
+      },
+    }),
+  )
+  for (const id of Object.values(scopeIds))
+    await admin('PUT', `/shop/clients/${clientUuid}/optional-client-scopes/${id}`)
+  const userId = String(
+    await admin('POST', '/shop/users', {
+      ...{ username: PERSON.user, email: 'ada@example.com', emailVerified: true, enabled: true },
+      ...{ firstName: 'Ada', lastName: 'Lovelace' },
+      credentials: [{ type: 'password', value: PERSON.password, temporary: false }],
+    }),
+  )
+  return { clientUuid, userId, scopeIds }
+}
+
+/** A client scope whose Audience mapper puts its API into `aud`. */
+async function makeApiScope(admin: Administrator, name: string): Promise<string> {
+  const mapper = {
+    ...{ name: 'audience', protocol: 'openid-connect', protocolMapper: 'oidc-audience-mapper' },
+    config: {
+      'included.custom.audience': `${name}-api`,
+      'access.token.claim': 'true',
+      'id.token.claim': 'false',
+    },
+  }
+  return String(
+    await admin('POST', '/shop/client-scopes', {
+      ...{ name, protocol: 'openid-connect', protocolMappers: [mapper] },
+      attributes: { 'include.in.token.scope': 'true', 'display.on.consent.screen': 'true' },
+    }),
+  )
+}
+
+async function setEnabled(admin: Administrator, userId: string, enabled: boolean): Promise<void> {
+  const user = (await admin('GET', `/shop/users/${userId}`)) as object
+  await admin('PUT', `/shop/users/${userId}`, { ...user, enabled })
+}

@@ -1,0 +1,142 @@
+import { generateKeyPairSync, randomBytes } from 'node:crypto'
+import { createServer, type RequestListener } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import type { Configuration, JWK, Provider } from 'oidc-provider'
+import type { Browser, Landing } from '../kit/browser.ts'
+import { startRecordingProxy } from '../kit/recording-proxy.ts'
+import { APP, CLIENT_ID, type ProviderKind, type RealProvider, throughForms } from './provider.ts'
+
+const SECRET = 'oidc-provider-client-secret-0123456789'
+const BILLING = 'https://billing.example.com'
+const SCOPES: Readonly<Record<string, string>> = {
+  'https://orders.example.com': 'orders.read',
+  [BILLING]: 'billing.read',
+}
+/** Cloakroom uses none in its last 5 s, so that this is the shortest that serves at all. */
+const TOKEN_SECONDS = 7
+
+/**
+ * The npm package as it comes: its own pages for sign-in and consent, and `offline_access` only with prompt=consent.
+ * Added is what there is no default for: a client, persons, resources (RFC 8707); and every refresh token is for one use.
+ */
+export const oidcProvider: ProviderKind = {
+  id: 'oidc-provider',
+  title: 'oidc-provider 9, strict defaults',
+  section: 'oidc-provider',
+  missing: async () => undefined,
+  start,
+  limits: {},
+}
+
+async function start(): Promise<RealProvider> {
+  const proxy = await startRecordingProxy()
+  const issuer = proxy.origin
+  const removed = new Set<string>()
+  const grants = new Set<string>()
+  const cookieKeys = [randomBytes(32).toString('base64url')]
+  let keys = [newKey()]
+  let running: { provider: Provider; handle: RequestListener }
+
+  /** What it stores is kept by the package itself, so that a new one goes on where the old one was. */
+  async function makeProvider(): Promise<void> {
+    const provider = await createProvider(issuer, { keys, cookieKeys, removed })
+    provider.on('grant.saved', (grant) => void (grant.jti && grants.add(grant.jti)))
+    running = { provider, handle: provider.callback() }
+  }
+  await makeProvider()
+  const server = createServer((req, res) => running.handle(req, res))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  proxy.forwardTo((server.address() as AddressInfo).port)
+
+  return {
+    ...{ issuer, jwks: `${issuer}/jwks`, clientSecret: SECRET, tokenExchanges: proxy.tokenExchanges },
+    ...{ rotates: true, substitutions: [['https://id.example.com', issuer]] },
+    passSignIn: throughForms,
+    denySignIn: abort,
+    passSignOut: (browser, page) => browser.submit(page),
+    removeUser: async () => removed.add('ada'),
+    restoreUser: async () => removed.delete('ada'),
+    async rotateKeys() {
+      keys = [newKey(), ...keys]
+      await makeProvider()
+    },
+    async narrow() {
+      for (const id of grants) {
+        const grant = await running.provider.Grant.find(id)
+        grant?.rejectResourceScope(BILLING, SCOPES[BILLING]!)
+        await grant?.save()
+      }
+    },
+    widen: async () => undefined,
+    async stop() {
+      await proxy.close()
+      await new Promise((resolve) => {
+        server.close(resolve)
+        server.closeAllConnections()
+      })
+    },
+  }
+}
+
+async function createProvider(
+  issuer: string,
+  { keys, cookieKeys, removed }: { keys: JWK[]; cookieKeys: string[]; removed: ReadonlySet<string> },
+): Promise<Provider> {
+  const configuration: Configuration = {
+    clients: [
+      {
+        ...{ client_id: CLIENT_ID, client_secret: SECRET, redirect_uris: [`${APP}/bff/callback`] },
+        grant_types: ['authorization_code', 'refresh_token'],
+        post_logout_redirect_uris: [`${APP}/bff/logged-out`],
+      },
+    ],
+    claims: { profile: ['name'], email: ['email'] },
+    findAccount: (_ctx, sub) =>
+      removed.has(sub)
+        ? undefined
+        : { accountId: sub, claims: () => ({ sub, name: 'Ada Lovelace', email: `${sub}@example.com` }) },
+    jwks: { keys },
+    cookies: { keys: cookieKeys },
+    rotateRefreshToken: true,
+    ttl: { AccessToken: TOKEN_SECONDS },
+    features: {
+      revocation: { enabled: true },
+      resourceIndicators: {
+        enabled: true,
+        getResourceServerInfo: (_ctx, indicator) => ({
+          ...{ audience: indicator, scope: SCOPES[indicator] ?? '', accessTokenTTL: TOKEN_SECONDS },
+          accessTokenFormat: 'jwt',
+        }),
+      },
+    },
+  }
+  return quietly(async () => {
+    const { default: ProviderClass } = await import('oidc-provider')
+    return new ProviderClass(issuer, configuration)
+  })
+}
+
+/** The link "Cancel" of the page for signing in. */
+async function abort(browser: Browser, page: Landing): Promise<Landing> {
+  const href = /<a href="([^"]*\/abort)"/.exec(page.body)?.[1]
+  if (href === undefined) throw new Error(`no link to cancel on ${page.url.pathname}`)
+  return browser.navigate(new URL(href, page.url).href, { from: page.url.origin })
+}
+
+function newKey(): JWK {
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+  const kid = randomBytes(8).toString('base64url')
+  return { ...privateKey.export({ format: 'jwk' }), kid, alg: 'RS256', use: 'sig' } as JWK
+}
+
+/** Without the package's remarks on what belongs to production. */
+async function quietly<T>(make: () => Promise<T>): Promise<T> {
+  const { warn, info } = console
+  console.warn = () => {}
+  console.info = () => {}
+  try {
+    return await make()
+  } finally {
+    Object.assign(console, { warn, info })
+  }
+}

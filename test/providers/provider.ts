@@ -1,0 +1,123 @@
+import type { Browser, Landing } from '../kit/browser.ts'
+import type { TokenExchange } from '../kit/recording-proxy.ts'
+import type { Replica } from '../kit/replica.ts'
+import type { Upstream } from '../kit/upstream.ts'
+
+/** The origin browsers see, as every documented config has it. Nothing listens there: the scripted browser knows better. */
+export const APP = 'https://app.example.com'
+
+/** The client's name in the documented configs. */
+export const CLIENT_ID = 'shop-bff'
+
+/** Who signs in. */
+export const PERSON = { user: 'ada', password: 'correct-horse-battery-1' }
+
+/** What every provider is asked to do. */
+export const ROW_IDS = [
+  'sign-in',
+  'two resources',
+  'silent renewal',
+  '20 parallel calls',
+  'sign-out',
+  'user removed',
+  'wrong secret',
+  'cancelled',
+  'key rotation',
+  'narrowed',
+] as const
+
+export type RowId = (typeof ROW_IDS)[number]
+
+/** A provider that runs. */
+export type RealProvider = {
+  /** As its discovery document says it. */
+  readonly issuer: string
+  readonly jwks: string
+  readonly clientSecret: string
+  /** Strings of the documented config, and what stands for them here: addresses and names, nothing else. */
+  readonly substitutions: readonly (readonly [documented: string, real: string])[]
+  /** Every request to its token endpoint. */
+  readonly tokenExchanges: readonly TokenExchange[]
+  /** Whether each refresh brings a new refresh token, and an old one is refused. */
+  readonly rotates: boolean
+  /** Who signs in, if not PERSON. */
+  readonly person?: { readonly user: string; readonly password: string }
+  /** Why its access tokens are good for both APIs, if they are. */
+  readonly tokensForBoth?: string
+  /** Goes through its pages, from the first one until the browser is back at the application. */
+  passSignIn(browser: Browser, page: Landing): Promise<Landing>
+  /** The same, but the user refuses. */
+  denySignIn?(browser: Browser, page: Landing): Promise<Landing>
+  /** Goes through its pages of a sign-out; the forms are sent as they are unless given. */
+  passSignOut?(browser: Browser, page: Landing): Promise<Landing>
+  removeUser?(): Promise<unknown>
+  restoreUser?(): Promise<unknown>
+  /** A new signing key from now on. */
+  rotateKeys?(): Promise<unknown>
+  /** From now on the user's sign-in brings less than was asked for: nothing for billing. */
+  narrow?(): Promise<unknown>
+  widen?(): Promise<unknown>
+  stop(): Promise<void>
+}
+
+/** Two replicas of Cloakroom, two APIs and a page behind them, and the provider. */
+export type Scene = {
+  readonly provider: RealProvider
+  readonly replicas: readonly [Replica, Replica]
+  readonly apis: Readonly<Record<ApiName, Api>>
+  /** A new browser that reaches the first replica. */
+  browser(): Browser
+  /** From `B/login` through the provider's pages to where it ends. */
+  signIn(browser: Browser, returnUrl?: string): Promise<Landing>
+  /** From now on the client authenticates with this secret; both replicas have read it. */
+  useClientSecret(secret: string): Promise<void>
+}
+
+export type ApiName = 'orders' | 'billing'
+
+/** One API: what the documented config says of its resource, and what came. */
+export type Api = {
+  readonly path: string
+  readonly upstream: Upstream
+  readonly scopes: readonly string[]
+  readonly audience?: string
+}
+
+/** What a row came to beside its being right: a limit of the provider, in a few words. */
+export type Limit = string
+
+/** A row that a provider cannot do: what it does instead, which is asserted. */
+export type Limited = { readonly reason: Limit; check(scene: Scene): Promise<void> }
+
+/** One kind of provider: how to get it and what it cannot do. */
+export type ProviderKind = {
+  /** On the command line. */
+  readonly id: string
+  readonly title: string
+  /** Heading of its section in `config/README.md`. */
+  readonly section: string
+  /** Why it cannot be had on this machine, or undefined. */
+  missing(): Promise<string | undefined>
+  start(): Promise<RealProvider>
+  readonly limits: Readonly<Partial<Record<RowId, Limited>>>
+}
+
+const MOST_PAGES = 10
+
+/** Fills in and submits the first form of each page until the browser is back at the application. */
+export async function throughForms(browser: Browser, first: Landing): Promise<Landing> {
+  let page = first
+  for (let pages = 0; page.url.origin !== APP; pages += 1) {
+    if (pages >= MOST_PAGES) throw new Error(`does not come back from ${page.url.href}`)
+    if (page.status >= 400)
+      throw new Error(`the provider's page ${page.url.pathname} says ${page.status}: ${wordsOf(page.body)}`)
+    page = await browser.submit(page, PERSON)
+  }
+  return page
+}
+
+/** What a page says, without its tags. */
+export function wordsOf(html: string): string {
+  const visible = html.replace(/<(script|style)\b[\s\S]*?<\/\1>/gi, ' ').replace(/<[^>]*>/g, ' ')
+  return visible.replace(/\s+/g, ' ').trim().slice(0, 300)
+}

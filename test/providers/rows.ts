@@ -1,0 +1,263 @@
+import assert from 'node:assert/strict'
+import type { Browser, FetchAnswer, Landing } from '../kit/browser.ts'
+import { type TokenExchange, tokensOf } from '../kit/recording-proxy.ts'
+import { assertNoSecrets } from '../kit/secrets.ts'
+import { jwtClaims } from '../kit/signing.ts'
+import { bearerToken } from '../kit/upstream.ts'
+import {
+  APP,
+  type Api,
+  type ApiName,
+  type RealProvider,
+  type RowId,
+  type Scene,
+  wordsOf,
+} from './provider.ts'
+
+/** What each row asks of a provider that can do it. Throws an AssertionError when it is not so. */
+export const ROWS: Readonly<Record<RowId, (scene: Scene) => Promise<void>>> = {
+  'sign-in': async (scene) => {
+    const browser = scene.browser()
+    assertHome(await scene.signIn(browser))
+    const user = await browser.fetch('/bff/user')
+    assert.equal(user.status, 200, user.body)
+    assert.ok(user.json().sub)
+  },
+
+  'two resources': async (scene) => {
+    const browser = await signedIn(scene)
+    for (const name of API_NAMES) await assertServed(scene, browser, name)
+  },
+
+  'silent renewal': async (scene) => {
+    const browser = await signedIn(scene)
+    const first = new Map<ApiName, string>()
+    for (const name of API_NAMES) first.set(name, await assertServed(scene, browser, name))
+    const mark = scene.provider.tokenExchanges.length
+    await untilExpired(scene)
+    for (const name of API_NAMES)
+      assert.notEqual(await assertServed(scene, browser, name), first.get(name), `a new token for ${name}`)
+    const renewals = scene.provider.tokenExchanges.slice(mark)
+    assert.deepEqual(renewals.map(outcomeOf), ['refresh_token 200', 'refresh_token 200'])
+    const sent = renewals.map(({ form }) => form.get('refresh_token'))
+    if (scene.provider.rotates)
+      assert.equal(new Set(sent).size, sent.length, 'each refresh token is used once')
+  },
+
+  '20 parallel calls': async (scene) => {
+    const browser = await signedIn(scene)
+    for (const name of API_NAMES) await assertServed(scene, browser, name)
+    await untilExpired(scene)
+    const mark = scene.provider.tokenExchanges.length
+    await assertManyServed(scene, browser, API_NAMES)
+    const refreshes = scene.provider.tokenExchanges.slice(mark)
+    assert.deepEqual(
+      refreshes.map(outcomeOf),
+      ['refresh_token 200', 'refresh_token 200'],
+      'one refresh per resource',
+    )
+    assert.equal(new Set(refreshes.map(({ form }) => `${form.get('resource')} ${form.get('scope')}`)).size, 2)
+    // Nobody holds a token that another refresh has made worthless.
+    await assertManyServed(scene, browser, API_NAMES)
+  },
+
+  'sign-out': async (scene) => {
+    const browser = await signedIn(scene)
+    await assertServed(scene, browser, 'orders')
+    assert.equal((await signOut(scene, browser)).url.href, `${APP}/bye`)
+    await assertSignedOut(browser)
+    const again = await browser.navigate(`${APP}/bff/login?returnUrl=/home`, { from: APP })
+    assert.notEqual(again.url.origin, APP, 'the provider asks who it is')
+  },
+
+  'user removed': async (scene) => {
+    const { removeUser, restoreUser } = scene.provider
+    assert.ok(removeUser && restoreUser)
+    const browser = await signedIn(scene)
+    await assertServed(scene, browser, 'orders')
+    await removeUser()
+    try {
+      await untilExpired(scene)
+      const answer = await browser.fetch(scene.apis.orders.path)
+      assert.equal(answer.status, 401, answer.body)
+      assert.ok(['session_required', 'reauthentication_required'].includes(answer.json().code), answer.body)
+      await assertSignedOut(browser)
+    } finally {
+      await restoreUser()
+    }
+    assertHome(await scene.signIn(scene.browser()))
+  },
+
+  'wrong secret': async (scene) => {
+    const browser = await signedIn(scene)
+    await assertServed(scene, browser, 'orders')
+    await scene.useClientSecret('not-the-secret-of-this-client')
+    try {
+      await untilExpired(scene)
+      const answer = await browser.fetch(scene.apis.orders.path)
+      assert.deepEqual([answer.status, answer.json().code], [502, 'provider_rejected'], answer.body)
+      assert.equal((await browser.fetch('/bff/user')).status, 200, 'the session stays')
+      const failed = await scene.signIn(scene.browser())
+      // With pushed requests (RFC 9126) the provider says so before the user is asked anything.
+      assert.deepEqual([failed.status, failed.url.origin], [502, APP])
+    } finally {
+      await scene.useClientSecret(scene.provider.clientSecret)
+    }
+    await assertServed(scene, browser, 'orders')
+  },
+
+  cancelled: async (scene) => {
+    const { denySignIn } = scene.provider
+    assert.ok(denySignIn)
+    const browser = scene.browser()
+    const page = await browser.navigate(`${APP}/bff/login?returnUrl=/home`, { from: APP })
+    const landing = await denySignIn(browser, page)
+    assert.deepEqual([landing.url.origin, landing.url.pathname], [APP, '/bff/callback'])
+    assert.ok(landing.status >= 400 && landing.status < 500, String(landing.status))
+    assert.match(landing.body, /\/bff\/login\?returnUrl=(%2F|\/)home/, 'a link to try again')
+    await assertSignedOut(browser)
+  },
+
+  'key rotation': async (scene) => {
+    const { rotateKeys } = scene.provider
+    assert.ok(rotateKeys)
+    assertHome(await scene.signIn(scene.browser()))
+    await rotateKeys()
+    const browser = await signedIn(scene)
+    await assertServed(scene, browser, 'orders')
+  },
+
+  narrowed: async (scene) => {
+    const { narrow, widen } = scene.provider
+    assert.ok(narrow && widen)
+    const browser = await signedIn(scene)
+    for (const name of API_NAMES) await assertServed(scene, browser, name)
+    await narrow()
+    try {
+      await untilExpired(scene)
+      await assertServed(scene, browser, 'orders')
+      await assertRefused(scene, browser, 'billing')
+    } finally {
+      await widen()
+    }
+  },
+}
+
+export const API_NAMES = ['orders', 'billing'] as const
+
+/** What is true of every row: no API got a token that is not its own, and no token or secret is in an answer or in a log. */
+export function assertInvariants(scene: Scene, browsers: readonly Browser[]): void {
+  for (const name of API_NAMES)
+    for (const token of tokensAt(scene.apis[name])) assertOwnToken(scene, name, token)
+  const { provider, replicas } = scene
+  const secrets = [...tokensOf(provider.tokenExchanges), provider.clientSecret]
+  const logs = replicas.flatMap(({ stdout, stderr }) => [...stdout, ...stderr]).join('\n')
+  assertNoSecrets({ 'the logs': logs }, secrets)
+  for (const browser of browsers) assertNoSecrets(browser.haystacks(), secrets, { allowJwt: true })
+}
+
+/** A browser that has signed in. */
+export async function signedIn(scene: Scene): Promise<Browser> {
+  const browser = scene.browser()
+  assertHome(await scene.signIn(browser))
+  return browser
+}
+
+/** One call that is served with a token for this API; gives the token. */
+export async function assertServed(scene: Scene, browser: Browser, name: ApiName): Promise<string> {
+  const api = scene.apis[name]
+  const answer = await browser.fetch(`${api.path}/1`)
+  assert.equal(answer.status, 200, `${name}: ${answer.body}`)
+  const token = tokensAt(api).at(-1)
+  assert.ok(token, `${name} got a token`)
+  assertOwnToken(scene, name, token)
+  return token
+}
+
+/** One call that Cloakroom refuses with a named reason; the API hears nothing of it. */
+export async function assertRefused(scene: Scene, browser: Browser, name: ApiName): Promise<FetchAnswer> {
+  const { path, upstream } = scene.apis[name]
+  const before = upstream.requests.length
+  const answer = await browser.fetch(`${path}/1`)
+  assert.match(answer.headers['content-type'] ?? '', /^application\/problem\+json/, answer.body)
+  assert.ok([401, 502].includes(answer.status), answer.body)
+  const { code, reason } = answer.json()
+  assert.ok(['reauthentication_required', 'provider_rejected'].includes(code), answer.body)
+  assert.ok(typeof reason === 'string' && reason !== '', `a named reason: ${answer.body}`)
+  assert.equal(upstream.requests.length, before, 'the API hears nothing of it')
+  return answer
+}
+
+/** Twenty calls at once, ten through each replica, to these APIs in turn. */
+export async function assertManyServed(
+  scene: Scene,
+  browser: Browser,
+  names: readonly ApiName[],
+): Promise<void> {
+  const answers = await Promise.all(
+    Array.from({ length: 20 }, (_, index) =>
+      browser.fetch(scene.apis[names[index % names.length]!].path, {
+        via: scene.replicas[(index >> 1) % 2]!.listenUrl,
+      }),
+    ),
+  )
+  assert.deepEqual([...new Set(answers.map(({ status, body }) => (status === 200 ? 200 : body)))], [200])
+}
+
+/** Signs out with `returnUrl` `/bye` and goes through the provider's pages to where it ends. */
+export async function signOut(scene: Scene, browser: Browser): Promise<Landing> {
+  const answer = await browser.fetch('/bff/logout?returnUrl=/bye', { method: 'POST' })
+  assert.equal(answer.status, 200, answer.body)
+  let page = await browser.navigate(new URL(answer.json().redirect, APP).href, { from: APP })
+  if (page.url.origin !== APP && scene.provider.passSignOut)
+    page = await scene.provider.passSignOut(browser, page)
+  return page
+}
+
+export async function assertSignedOut(browser: Browser): Promise<void> {
+  const user = await browser.fetch('/bff/user')
+  assert.deepEqual([user.status, user.json().code], [401, 'session_required'])
+}
+
+/** Until every access token that was issued so far has ended. */
+export async function untilExpired({ provider }: Scene): Promise<void> {
+  const ends = provider.tokenExchanges.map(({ answer, answeredAt }) =>
+    answer.access_token === undefined ? 0 : answeredAt + Number(answer.expires_in) * 1000,
+  )
+  const last = Math.max(...ends)
+  while (Date.now() <= last) await new Promise((resolve) => setTimeout(resolve, last - Date.now() + 1))
+}
+
+function assertHome(landing: Landing): void {
+  assert.deepEqual([landing.status, landing.url.href], [200, `${APP}/home`], wordsOf(landing.body))
+}
+
+function outcomeOf({ grantType, status, answer }: TokenExchange): string {
+  return [grantType, status, answer.error].filter((part) => part !== undefined).join(' ')
+}
+
+function tokensAt({ upstream }: Api): string[] {
+  return upstream.requests.flatMap((request) => bearerToken(request) ?? [])
+}
+
+/** By its audience where the documented config names one, else by the scopes that it was issued for (RFC 6749 §5.1). */
+function assertOwnToken({ provider, apis }: Scene, name: ApiName, token: string): void {
+  const own = apis[name]
+  const other = apis[name === 'orders' ? 'billing' : 'orders']
+  const claims = own.audience === undefined ? undefined : jwtClaims(token)
+  const marks = claims === undefined ? scopesOf(provider, token) : [claims.aud].flat().map(String)
+  const mine = claims === undefined ? own.scopes : [own.audience!]
+  const others = claims === undefined ? other.scopes : [other.audience!]
+  assert.ok(
+    mine.every((mark) => marks.includes(mark)),
+    `${name} got a token for ${marks.join(' ')}`,
+  )
+  if (provider.tokensForBoth === undefined)
+    assert.ok(!others.some((mark) => marks.includes(mark)), `${name} got a token for ${marks.join(' ')}`)
+}
+
+function scopesOf({ tokenExchanges }: RealProvider, token: string): string[] {
+  const issued = tokenExchanges.find(({ answer }) => answer.access_token === token)
+  assert.ok(issued, 'every token that an API gets was issued by the provider')
+  return String(issued.answer.scope ?? issued.form.get('scope') ?? '').split(' ')
+}
