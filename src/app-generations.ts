@@ -1,11 +1,13 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Tunnel } from './proxy/tunnel.ts'
+import type { Upstreams } from './proxy/upstream.ts'
 
 /** Everything on the public listener under one configuration. */
 export type Generation = {
   readonly edge: (req: IncomingMessage, res: ServerResponse) => void
   readonly tunnel: Pick<Tunnel, 'upgrade' | 'closeAll'>
+  readonly upstreams: Pick<Upstreams, 'endEventStreams'>
   /** Lets go of its connections and copies; called once, when nothing of it is under way any more. */
   release(): Promise<void>
 }
@@ -52,15 +54,20 @@ export function createGenerations<G extends Generation>(first: G) {
       current = { generation: next, underWay: 0 }
       retired.add(before)
       if (before.underWay === 0) release(before)
-      if (isClosing) next.tunnel.closeAll()
+      if (isClosing) endStreams(next)
     },
-    /** Ends every tunnel; each generation refuses new ones, those to come as well. */
-    closeTunnels(): void {
+    /** Ends every tunnel and event stream; each generation refuses new ones, those to come as well. */
+    closeStreams(): void {
       isClosing = true
-      for (const { generation } of [...retired, current]) generation.tunnel.closeAll()
+      for (const { generation } of [...retired, current]) endStreams(generation)
     },
     async releaseAll(): Promise<void> {
       await Promise.all([...retired, current].map(release))
     },
   }
+}
+
+function endStreams({ tunnel, upstreams }: Generation): void {
+  tunnel.closeAll()
+  upstreams.endEventStreams()
 }

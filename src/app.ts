@@ -73,7 +73,7 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
     idleGraceMs: deps.idleGraceMs,
     onDrain() {
       draining = true
-      generations.closeTunnels()
+      generations.closeStreams()
     },
     async release() {
       const callMs = Math.min(ground.longestCallMs(), MOST_FOR_CALL_MS)

@@ -43,6 +43,8 @@ export class ClientResponse {
   /** It may go on for ever: its length is not known, or it is an event stream. */
   isEndless = false
   isEventStream = false
+  /** Its type says that it has no end of its own, so that nobody waits for one. */
+  isUnending = false
   readonly #res: ServerResponse
   readonly #idleMs: number
   readonly #passed: (bytes: number) => void
@@ -67,6 +69,7 @@ export class ClientResponse {
     this.isStarted = true
     this.#remaining = Number(parsed['content-length'] ?? Number.NaN)
     this.isEventStream = isEventStream(parsed)
+    this.isUnending = isUnending(parsed)
     this.isEndless = this.isEventStream || Number.isNaN(this.#remaining)
     process.nextTick(flushHead, this)
   }
@@ -138,8 +141,14 @@ function isEventStream(parsed: ParsedHeaders): boolean {
   return EVENT_STREAM.test(String(parsed['content-type']))
 }
 
+/** Whether a response is of a type that goes on until somebody ends it: events, or one picture after the other. */
+export function isUnending(parsed: ParsedHeaders): boolean {
+  return UNENDING.test(String(parsed['content-type']))
+}
+
 /** RFC 9110 §8.3.1: the letter case of a type says nothing. */
 const EVENT_STREAM = /^text\/event-stream/i
+const UNENDING = /^(?:text\/event-stream|multipart\/x-mixed-replace)/i
 
 /** RFC 9110 §8.6: with 204 there is no length to speak of, and a client may wait for what it announces. */
 export function withoutLength(fields: string[]): string[] {

@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { BodyPace } from '../async/body-pace.ts'
 import type { BffError } from '../errors.ts'
+import type { EventStreams } from './event-streams.ts'
 import type { Exchange } from './exchange.ts'
 import type { SessionStreams } from './session-streams.ts'
 import type { OutboundRequest } from './upstream.ts'
@@ -37,6 +38,8 @@ export type Dispatch = {
   /** The pool's error in our words. */
   failure(error: Error): BffError
   readonly streams: SessionStreams
+  /** Of all sessions, and of none. */
+  readonly eventStreams: EventStreams
   /** Told of each piece of a body, either way, and its bytes. */
   readonly bodyPassed: (bytes: number) => void
   readonly bodyPace: BodyPace

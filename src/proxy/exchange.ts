@@ -4,6 +4,7 @@ import type { BffError } from '../errors.ts'
 import type { AccessToken } from './access-token-source.ts'
 import { ClientResponse, defectOf, keepOurs, MOST_INTERIM } from './client-response.ts'
 import type { Dispatch, ExchangeParts, ParsedHeaders, UpstreamControl } from './dispatch.ts'
+import { asksForEventStream } from './event-streams.ts'
 import { replaceAccessToken, responseHeaders } from './headers.ts'
 import { HeldResponse, settleRejection, tokenChallenge } from './rejected-token.ts'
 import { acceptedLength, type BodyCopy, openBody } from './request-body.ts'
@@ -68,6 +69,8 @@ export class Exchange {
     this.#length = acceptedLength(this.req, this.res, maxBody)
     this.res.on('close', () => this.giveUp())
     if (this.outbound.session) this.#pool.streams.begin(this)
+    if (asksForEventStream(this.req)) this.#pool.eventStreams.add(this)
+    if (this.#isOver) return
     this.#stopWaiting = this.#pool.gate.enter(this, timeout.responseMs) ?? this.#stopWaiting
   }
 
@@ -125,6 +128,7 @@ export class Exchange {
     this.#closeUnlessRead()
     this.response.begin({ status, reason, fields, parsed })
     if (session && this.response.isEventStream) this.#pool.streams.bind(this)
+    if (this.response.isUnending) this.#pool.eventStreams.add(this)
   }
 
   onResponseData(control: UpstreamControl, chunk: Buffer): void {
@@ -227,10 +231,23 @@ export class Exchange {
     return true
   }
 
+  /**
+   * For a shutdown. Without an answer the connection is cut: to an error response an EventSource gives up, and a load
+   * balancer in between asks another replica only when there was none.
+   */
+  stop(): void {
+    const { isStarted, isUnending } = this.response
+    if (isStarted && !isUnending) return
+    if (!this.giveUp()) return
+    if (isStarted) this.response.stop()
+    else this.response.cut()
+  }
+
   #finish(error?: BffError): void {
     if (this.#isOver) return
     this.#isOver = true
     if (this.outbound.session) this.#pool.streams.leave(this)
+    this.#pool.eventStreams.remove(this)
     this.#stopWaiting?.()
     // Over HTTP/2 nobody else would stop it: the connection outlives the answer.
     this.#body?.destroy()

@@ -11,7 +11,7 @@ import { createProxyMiddleware } from 'http-proxy-middleware'
 import type { RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { BffSession } from '../session/bff-session.ts'
-import { defectOf, MOST_INTERIM } from './client-response.ts'
+import { defectOf, isUnending, MOST_INTERIM } from './client-response.ts'
 import type { HeaderRules } from './headers.ts'
 import type { EndReason } from './live-connections.ts'
 import { relayRefusal, writeSwitch } from './upgrade-answer.ts'
@@ -47,6 +47,8 @@ type Attempt = {
   close?: (reason: EndReason) => void
   /** Breaks off the upstream's refusal; absent until it is passed on. */
   breakOff?: () => void
+  /** That refusal has no end of its own. */
+  isUnending?: boolean
   isOver: boolean
 }
 type Door = (outbound: IncomingMessage, socket: Socket, head: Buffer) => void
@@ -156,8 +158,9 @@ function reject(attempt: Attempt, upstream: Socket): void {
 function end(attempt: Attempt, reason: EndReason): void {
   if (attempt.close) attempt.close(reason)
   // A refusal on its way is an answer like any other: it ends with its connection, or is cut when the drain is over.
-  else if (attempt.breakOff && reason === 'shutdown') return
-  else if (reason === 'session_over') fail(attempt, new BffError('session_required', 'the session ended'))
+  else if (attempt.breakOff && reason === 'shutdown') {
+    if (attempt.isUnending) attempt.client.socket.end()
+  } else if (reason === 'session_over') fail(attempt, new BffError('session_required', 'the session ended'))
   else fail(attempt, new BffError('upstream_unreachable', 'shutting down'))
 }
 
@@ -171,6 +174,7 @@ function relay(attempt: Attempt, response: IncomingMessage): void {
   }
   attempt.isOver = true
   client.observe(status)
+  attempt.isUnending = isUnending(response.headers)
   attempt.breakOff = relayRefusal(response, client.socket, {
     rules: handshake.rules,
     isAuthenticated: handshake.session !== undefined,

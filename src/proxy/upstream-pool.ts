@@ -14,7 +14,7 @@ import { createGate, noConnectionInTime } from './upstream-gate.ts'
 import { refusingLinkLocal } from './upstream-lookup.ts'
 import { createPlaces } from './upstream-places.ts'
 
-export type UpstreamPoolDeps = Pick<Dispatch, 'streams' | 'bodyPassed' | 'bodyPace'> & {
+export type UpstreamPoolDeps = Pick<Dispatch, 'streams' | 'eventStreams' | 'bodyPassed' | 'bodyPace'> & {
   /** Any clock in ms. */
   readonly now: () => number
   /** Told at the beginning and the end of being left alone. */
@@ -92,6 +92,7 @@ export function createUpstreamPool(route: RouteConfig, deps: UpstreamPoolDeps): 
   return {
     gate,
     streams: deps.streams,
+    eventStreams: deps.eventStreams,
     bodyPassed: deps.bodyPassed,
     bodyPace: deps.bodyPace,
     start,

@@ -3,6 +3,7 @@ import type { RouteConfig } from '../config/config.ts'
 import type { BffSession } from '../session/bff-session.ts'
 import type { AccessToken } from './access-token-source.ts'
 import { createBufferCollector } from './buffer-collector.ts'
+import { createEventStreams } from './event-streams.ts'
 import { Exchange } from './exchange.ts'
 import type { HeaderRules } from './headers.ts'
 import { createLiveConnections } from './live-connections.ts'
@@ -44,6 +45,8 @@ export type Upstreams = {
   hasSession(session: BffSession['hash']): boolean
   /** Every session that has one. */
   sessions(): BffSession['hash'][]
+  /** Ends every answer of a type without an end of its own, and those to come, at shutdown. */
+  endEventStreams(): void
   /** Resolves when every request in flight has ended; takes no new ones. */
   close(): Promise<void>
   /** Ends every request in flight. */
@@ -64,12 +67,14 @@ export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsD
   const poolOf = new Map<RouteConfig, UpstreamPool>()
   const live = createLiveConnections()
   const streams = createSessionStreams(live, deps.watch)
+  const eventStreams = createEventStreams()
   const bodyPassed = createBufferCollector()
   let isClosing = false
   for (const route of routes) {
     const key = poolKey(route)
     const observe = () => observeBreaker(route.upstream)
-    const pool = pools.get(key) ?? createUpstreamPool(route, { ...deps, streams, bodyPassed, observe })
+    const pool =
+      pools.get(key) ?? createUpstreamPool(route, { ...deps, streams, eventStreams, bodyPassed, observe })
     pools.set(key, pool)
     poolOf.set(route, pool)
   }
@@ -99,7 +104,7 @@ export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsD
     await Promise.all(Array.from(pools.values(), (pool) => pool.destroy()))
   }
   const { hasSession, sessions, endSession } = live
-  return { send, hasSession, sessions, endSession, close, destroy }
+  return { send, hasSession, sessions, endSession, endEventStreams: eventStreams.endAll, close, destroy }
 }
 
 /** Routes share a pool unless a client key is involved, which must not serve another route by accident. */

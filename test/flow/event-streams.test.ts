@@ -20,7 +20,11 @@ async function liveConfig(t: Scope, session: ConfigData = {}) {
   const provider = await startRotatingProvider()
   t.after(() => provider.close())
   const upstream = await startHeldUpstream(t)
-  const routes = [{ path: '/live', upstream: upstream.url, timeout: { response: '1m' } }]
+  const route = { upstream: upstream.url, timeout: { response: '1m' } }
+  const routes = [
+    { ...route, path: '/live' },
+    { ...route, path: '/public', auth: 'anonymous', websocket: true },
+  ]
   return { upstream, config: { publicUrl: APP, provider: provider.settings, session, resources: {}, routes } }
 }
 
@@ -175,6 +179,86 @@ describe('other answers and their session', { concurrency: true }, () => {
     assert.equal((await endOf(download)).isWhole, true)
     assert.equal((await endOf(order)).isWhole, true)
     assert.equal(order.text(), 'done')
+  })
+})
+
+describe('an event stream at a stop', { concurrency: true }, () => {
+  test('is ended at once, whole for the client and over for the upstream, signed in or not', async (t) => {
+    const { cloakroom, upstream, open } = await startOne(t)
+    const paths = ['/live/events', '/public/events', '/public/posted']
+    const streams = paths.map((path) => ({
+      path,
+      answer: open(path, path.endsWith('posted') ? 'POST' : 'GET'),
+    }))
+    for (const { path, answer } of streams) await openStream(t, upstream, answer, path)
+    const since = steadyNow()
+    const closed = cloakroom.close()
+    for (const { path, answer } of streams) {
+      await assertEndsWithin(answer, since)
+      assert.equal((await answer.over).isWhole, true, path)
+      assert.equal((await upstream.asked(path)).destroyed, true)
+    }
+    await closed
+    assert.ok(steadyNow() - since < WITHIN_MS)
+  })
+
+  test('that begins only then is passed on as far as its head', async (t) => {
+    const { cloakroom, upstream, open } = await startOne(t)
+    const answer = open('/public/late')
+    const res = await upstream.asked('/public/late')
+    const since = steadyNow()
+    const closed = cloakroom.close()
+    stream(t, res, EVENTS)
+    assert.equal((await answer.head).statusCode, 200)
+    await assertEndsWithin(answer, since)
+    await closed
+    assert.ok(steadyNow() - since < WITHIN_MS)
+  })
+
+  test('that waits for its first event is cut without an answer, and its upstream is told', async (t) => {
+    const { cloakroom, upstream, browser } = await startOne(t)
+    const answer = ask(t, browser, cloakroom.listenUrl, {
+      path: '/live/silent',
+      headers: { accept: 'text/event-stream' },
+    })
+    const res = await upstream.asked('/live/silent')
+    const since = steadyNow()
+    await cloakroom.close()
+    assert.ok(steadyNow() - since < WITHIN_MS)
+    await assert.rejects(answer.head, /socket hang up|ECONNRESET/)
+    await eventually('the end at the upstream', () => res.destroyed)
+  })
+
+  test('does not take along a download of unknown length, nor a poll, which get their whole answers', async (t) => {
+    const { cloakroom, upstream, open } = await startOne(t)
+    const [download, poll] = [open('/live/file'), open('/public/poll')]
+    const file = await upstream.asked('/live/file')
+    file.writeHead(200, { 'content-type': 'application/octet-stream' }).write('first,')
+    const polled = await upstream.asked('/public/poll')
+    await eventually('the first bytes', () => download.text() !== '')
+    const closed = cloakroom.close()
+    await untilAfter(Date.now() + 500)
+    file.end('last')
+    polled.end('news')
+    await closed
+    assert.deepEqual([(await download.over).isWhole, download.text()], [true, 'first,last'])
+    assert.deepEqual([(await poll.over).isWhole, poll.text()], [true, 'news'])
+  })
+
+  test('is ended, too, when it is what an upgrade was answered with', async (t) => {
+    const { cloakroom, upstream, browser } = await startOne(t)
+    const answer = ask(t, browser, cloakroom.listenUrl, {
+      path: '/public/upgrade',
+      headers: {
+        ...{ connection: 'Upgrade', upgrade: 'websocket', origin: APP, 'sec-websocket-version': '13' },
+        'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
+      },
+    })
+    await openStream(t, upstream, answer, '/public/upgrade')
+    const since = steadyNow()
+    await cloakroom.close()
+    assert.ok(steadyNow() - since < WITHIN_MS)
+    await endOf(answer)
   })
 })
 

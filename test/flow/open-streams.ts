@@ -47,9 +47,10 @@ export function ask(
   t: Scope,
   browser: Browser,
   listenUrl: string,
-  { path, method = 'GET' }: { path: string; method?: string },
+  { path, method = 'GET', ...more }: { path: string; method?: string; headers?: Record<string, string> },
 ): OpenAnswer {
-  const headers = { host: new URL(APP).host, cookie: browser.cookieHeader(), 'x-csrf': '1' }
+  const host = new URL(APP).host
+  const headers = { host, cookie: browser.cookieHeader(), 'x-csrf': '1', ...more.headers }
   const req = request(`${listenUrl}${path}`, { method, headers, agent: false })
   t.after(() => req.destroy())
   let text = ''

@@ -13,6 +13,7 @@ function generation(name: string, events: string[]): Generation {
       upgrade: async () => void events.push(`${name} upgrades`),
       closeAll: () => void events.push(`${name} closes tunnels`),
     },
+    upstreams: { endEventStreams: () => void events.push(`${name} ends event streams`) },
     release: async () => void events.push(`${name} released`),
   }
 }
@@ -46,16 +47,17 @@ test('one with nothing under way is released at once', () => {
   assert.deepEqual(events, ['first serves', 'first released'])
 })
 
-test('at the end every tunnel closes, also of a configuration that comes after', async () => {
+test('at the end every tunnel closes, and every event stream ends, also of a configuration that comes after', async () => {
   const events: string[] = []
   const generations = createGenerations(generation('first', events))
   generations.upgrade(REQUEST, socket(), Buffer.alloc(0))
   generations.succeed(generation('second', events))
   events.length = 0
-  generations.closeTunnels()
-  assert.deepEqual(events.splice(0), ['first closes tunnels', 'second closes tunnels'])
+  generations.closeStreams()
+  const endsOf = (name: string) => [`${name} closes tunnels`, `${name} ends event streams`]
+  assert.deepEqual(events.splice(0), [...endsOf('first'), ...endsOf('second')])
   generations.succeed(generation('third', events))
-  assert.deepEqual(events.splice(0), ['second released', 'third closes tunnels'])
+  assert.deepEqual(events.splice(0), ['second released', ...endsOf('third')])
   await generations.releaseAll()
   assert.deepEqual(events, ['first released', 'third released'])
 })
