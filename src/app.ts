@@ -10,6 +10,7 @@ import { describeError } from './errors.ts'
 import { createServerObjects } from './http/express-objects.ts'
 import { createPublicServer } from './http/listener.ts'
 import { createListeners } from './http/listeners.ts'
+import { problemAnswer } from './http/problem.ts'
 import { createLogger, type Logger } from './log.ts'
 import { createProviderGates } from './oidc/provider-gates.ts'
 import { createLiveConnections } from './proxy/live-connections.ts'
@@ -67,6 +68,9 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
     adminServer: createAdminServer({
       metrics: ground.metrics,
       readiness: () => readinessOf(generations.current().rooms, draining),
+      hosts: () => generations.current().rooms.config.admin.hosts,
+      problemAnswer,
+      log: ground.log,
     }),
     addresses: { public: config.listen, admin: config.admin.listen },
     drainMs: deps.drainMs ?? DRAIN_MS,
@@ -94,7 +98,7 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
       generation.rooms.provider.succeed(rooms.provider)
       adopt(generation.edge)
       generations.succeed(generation)
-      ground.metrics.reload('applied')
+      ground.metrics.reload('applied', needRestart)
       return { needRestart }
     } catch (error) {
       ground.metrics.reload('refused')

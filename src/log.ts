@@ -15,6 +15,8 @@ export type LogFields = {
   durationMs?: number
   bytes?: number
   clientIp?: string
+  /** A value of `Host` that was refused. */
+  host?: string | undefined
   /** First 12 characters of the session's hashed key. */
   session?: string
   outcome?: string
@@ -50,6 +52,7 @@ const ALLOWED = new Set([
   'durationMs',
   'bytes',
   'clientIp',
+  'host',
   'session',
   'outcome',
   'oauthError',

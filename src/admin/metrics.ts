@@ -18,8 +18,8 @@ export type Metrics = {
   readonly provider: GateObserver & GrantObserver
   /** `upstream`: its origin. */
   upstreamBreaker(upstream: string, isOpen: boolean): void
-  /** Tells of a configuration file that was read again. */
-  reload(outcome: 'applied' | 'refused'): void
+  /** Tells of a configuration file that was read again; `needRestart`: its fields that are not in use yet. */
+  reload(outcome: 'applied' | 'refused', needRestart?: readonly string[]): void
   /** Forgets the faults of a configuration that is no longer used. */
   forgetFaults(): void
   /** Prometheus text format 0.0.4, with its content type. */
@@ -94,7 +94,7 @@ export function createMetrics(options: { version: string; isStoreLive: () => boo
   })
   const lastReload = new Gauge({
     name: 'cloakroom_config_current',
-    help: '1 while the configuration that runs is the one in the file; 0 after the file was refused',
+    help: '1 while the configuration that runs is the one in the file; 0 after the file was refused, and while a change in it waits for a restart',
     registers,
   })
   lastReload.set(1)
@@ -143,9 +143,9 @@ export function createMetrics(options: { version: string; isStoreLive: () => boo
       ...provider,
       grant: (resource, outcome) => refreshes.inc({ resource, outcome }),
     },
-    reload(outcome) {
+    reload(outcome, needRestart = []) {
       reloads.inc({ outcome })
-      lastReload.set(outcome === 'applied' ? 1 : 0)
+      lastReload.set(outcome === 'applied' && needRestart.length === 0 ? 1 : 0)
     },
     upstreamBreaker: (upstream, isOpen) => upstreamBreaker.set({ upstream }, isOpen ? 1 : 0),
     forgetFaults() {

@@ -1,9 +1,22 @@
-import { createServer, type Server, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { isIP } from 'node:net'
+import { hostname } from 'node:os'
+import { createThrottledWarning } from '../async/log-throttle.ts'
+import { BffError } from '../errors.ts'
+import type { ProblemAnswer } from '../http/problem.ts'
+import type { Logger } from '../log.ts'
 
-/** What the admin listener shows. */
+/** What the admin listener shows, and to whom. */
 export type AdminDeps = {
   readonly metrics: { render(): Promise<{ contentType: string; text: string }> }
   readonly readiness: () => Promise<Readiness>
+  /** `admin.hosts`: other names it may be called by, `host` or `host:port`, lower case. */
+  readonly hosts: () => readonly string[]
+  /** Makes the RFC 9457 answer to a refusal. */
+  readonly problemAnswer: (error: BffError) => ProblemAnswer
+  readonly log: Logger
+  /** This machine's own name; default: what the system says. */
+  readonly machineName?: string
 }
 
 /** `ready` decides the status; the rest tells a person why. */
@@ -14,7 +27,8 @@ export type Readiness = {
 }
 
 /** Probes and metrics on a listener of their own (contract section 5); nothing on it names a user. */
-export function createAdminServer({ metrics, readiness }: AdminDeps): Server {
+export function createAdminServer(deps: AdminDeps): Server {
+  const { metrics, readiness, problemAnswer, log } = deps
   const pages: Readonly<Record<string, (res: ServerResponse) => Promise<void>>> = {
     '/livez': async (res) => answer(res, 200, { status: 'ok' }),
     '/readyz': async (res) => {
@@ -26,9 +40,23 @@ export function createAdminServer({ metrics, readiness }: AdminDeps): Server {
       res.writeHead(200, { 'content-type': contentType, 'cache-control': 'no-store' }).end(text)
     },
   }
+  const refusalOf = createHostCheck(deps)
+  const warnOfHost = createThrottledWarning(
+    log,
+    'the admin listener was called by a name that is not its own; a name of yours belongs into admin.hosts',
+  )
   return createServer((req, res) => {
+    const refusal = refusalOf(req)
     const page = pages[(req.url ?? '').split('?', 1)[0] ?? '']
-    if (!page) {
+    if (refusal) {
+      const { status, headers, body } = problemAnswer(refusal)
+      warnOfHost({
+        code: refusal.code,
+        host: req.headers.host?.slice(0, 100),
+        clientIp: req.socket.remoteAddress,
+      })
+      res.writeHead(status, { ...headers, connection: 'close' }).end(body)
+    } else if (!page) {
       answer(res, 404, { status: 404, pages: Object.keys(pages) })
     } else if (req.method !== 'GET' && req.method !== 'HEAD') {
       answer(res.setHeader('allow', 'GET, HEAD'), 405, { status: 405 })
@@ -36,6 +64,39 @@ export function createAdminServer({ metrics, readiness }: AdminDeps): Server {
       page(res).catch(() => answer(res, 500, { status: 500 }))
     }
   })
+}
+
+/** RFC 3986 §3.2 without user name and percent-encoding: an IPv6 address in brackets, or a name or IPv4 address. */
+const AUTHORITY = /^(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?$/
+
+/**
+ * Who may read this listener is decided by the network alone, so a page in a browser that can reach it must not: one
+ * that lets its own name point here (DNS rebinding) sends that name. An address cannot be rebound, whatever its port.
+ */
+function createHostCheck({ hosts, machineName = hostname() }: AdminDeps) {
+  const machine = machineName.toLowerCase()
+  const ownNames = new Set([machine, machine.split('.', 1)[0]])
+
+  function isOwn(host: string, port: string | undefined): boolean {
+    const address = host.startsWith('[') ? host.slice(1, -1) : host
+    if (isIP(address) !== 0 || /^(?:.+\.)?localhost$/.test(host) || ownNames.has(host)) return true
+    return hosts().some((known) => known === host || known === `${host}:${port ?? '80'}`)
+  }
+
+  return function refusalOf(req: IncomingMessage): BffError | undefined {
+    // RFC 9112 §3.2: none, two or one that is no host is a 400, in HTTP/1.0 too.
+    const lines = req.rawHeaders.filter((name, index) => index % 2 === 0 && name.toLowerCase() === 'host')
+    const [, name, port] = AUTHORITY.exec((req.headers.host ?? '').toLowerCase()) ?? []
+    const host = name?.replace(/(?<=.)\.$/, '')
+    if (lines.length !== 1 || host === undefined) {
+      return new BffError('bad_request', 'Host must be there once, a host with or without its port')
+    }
+    if (isOwn(host, port)) return undefined
+    return new BffError(
+      'misdirected_request',
+      'the admin listener answers to an IP address, a loopback name, its own machine name and those in admin.hosts',
+    )
+  }
 }
 
 function answer(res: ServerResponse, status: number, body: object): void {

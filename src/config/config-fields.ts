@@ -51,6 +51,12 @@ function adminFields(kit: FieldKit) {
       listen: kit
         .text(LISTEN, 'Socket of probes and metrics; never the public one.')
         .prefault('0.0.0.0:9090'),
+      hosts: kit
+        .list(
+          HOST,
+          'Names it may be called by beside IP addresses, loopback names and the machine name; without a port: with any.',
+        )
+        .prefault([]),
       strictReadiness: kit
         .flag('True: /readyz also fails while the store or the provider is away.')
         .prefault(false),

@@ -189,7 +189,12 @@ export type Config = {
   /** Origin as browsers see it, e.g. `https://app.example.com`. */
   readonly publicUrl: string
   readonly listen: ListenAddress
-  readonly admin: { readonly listen: ListenAddress; readonly strictReadiness: boolean }
+  readonly admin: {
+    readonly listen: ListenAddress
+    readonly strictReadiness: boolean
+    /** Names it may be called by beside its own: `host`, with any port, or `host:port`; lower case. */
+    readonly hosts: readonly string[]
+  }
   /** CIDRs whose X-Forwarded-* are believed. */
   readonly trustProxy: readonly string[]
   /** Starts with `/`, no trailing slash. */

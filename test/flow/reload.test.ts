@@ -129,7 +129,7 @@ const REFUSED: [
   ],
 ]
 
-test('a bad file is refused whole and loudly, and the one before runs on', async (t) => {
+test('a bad file is refused whole and loudly, and the one before runs on; the metric says whether what runs is what the file says', async (t) => {
   const { config, file, browser, replica, logged, reloaded } = await setUp(t)
   const whole = JSON.parse(await readFile(file.file, 'utf8')) as Parameters<(typeof REFUSED)[0][1]>[0]
   await browser.signIn()
@@ -146,6 +146,26 @@ test('a bad file is refused whole and loudly, and the one before runs on', async
   await file.rewrite(config)
   await reloaded()
   assert.equal(await metric(replica, 'cloakroom_config_current'), 'cloakroom_config_current 1')
+
+  // The same process goes on: what follows is no refusal, and costs no further start.
+  for (const waiting of [
+    { limits: { connections: 9 } },
+    { session: { store: { type: 'redis', url: 'redis://127.0.0.1:1' } } },
+  ]) {
+    await file.rewrite({ ...config, ...waiting })
+    await reloaded()
+    assert.match(replica.stdout.at(-1) ?? '', /in use only after a restart/)
+    assert.equal(await metric(replica, 'cloakroom_config_current'), 'cloakroom_config_current 0')
+    // Read again as it is: what waits waits on.
+    await reloaded()
+    assert.equal(await metric(replica, 'cloakroom_config_current'), 'cloakroom_config_current 0')
+  }
+  const byName = () => ask(`${replica.adminUrl}/livez`, { host: 'metrics.example.test' })
+  assert.equal(await byName(), 421)
+  await file.rewrite({ ...config, admin: { hosts: ['metrics.example.test'] } })
+  await reloaded()
+  assert.equal(await metric(replica, 'cloakroom_config_current'), 'cloakroom_config_current 1')
+  assert.equal(await byName(), 200)
 })
 
 test('a mounted ConfigMap that swaps its link is one change, applied whole', async (t) => {

@@ -85,6 +85,23 @@ describe('the rendered chart', { skip: helmMissing }, () => {
     assert.deepEqual(one('Ingress').spec.rules[0].http.paths[0].backend.service.port, { name: 'http' })
   })
 
+  test('the admin listener may be called by the names of its Service, beside those of the values', () => {
+    const hosts = (...more: string[]): string[] => {
+      const rendered = renderChart('-n', 'shop', '-f', exampleValues, ...more).objects
+      const { data } = rendered.find(({ kind }) => kind === 'ConfigMap')
+      return parse(data['cloakroom.yaml']).admin.hosts
+    }
+    const service = 'shop-cloakroom-admin'
+    const names = [service, `${service}.shop`, `${service}.shop.svc`, `${service}.shop.svc.cluster.local`]
+    assert.deepEqual(hosts(), names)
+    assert.deepEqual(hosts('--set', 'config.admin.hosts={metrics.example.com}'), [
+      ...names,
+      'metrics.example.com',
+    ])
+    assert.equal(hosts('--set', 'clusterDomain=k8s.corp')[3], `${service}.shop.svc.k8s.corp`)
+    assert.equal(hosts('--set', 'adminService.enabled=false'), undefined)
+  })
+
   test('the config is a directory that follows the ConfigMap, and a changed one makes new pods', () => {
     const mount = container().volumeMounts.find((each: Manifest) => each.name === 'config')
     assert.deepEqual(mount, { name: 'config', mountPath: '/etc/cloakroom', readOnly: true })

@@ -46,9 +46,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- regexFind "[0-9]+$" (toString .) }}
 {{- end }}
 
-{{/* What makes a running pod differ: the config file, byte for byte. */}}
+{{/*
+What makes a running pod differ: the config file, byte for byte. The admin listener is told the names of its Service;
+by any other name it refuses to be called, so that no web page reads it by DNS rebinding.
+*/}}
 {{- define "cloakroom.configFile" -}}
-{{- toYaml .Values.config }}
+{{- $config := deepCopy .Values.config -}}
+{{- if .Values.adminService.enabled -}}
+{{- $service := printf "%s-admin" (include "cloakroom.fullname" .) -}}
+{{- $local := printf "%s.%s" $service .Release.Namespace -}}
+{{- $names := list $service $local (printf "%s.svc" $local) (printf "%s.svc.%s" $local .Values.clusterDomain) -}}
+{{- $admin := default dict $config.admin -}}
+{{- $_ := set $admin "hosts" (concat $names (default list $admin.hosts) | uniq) -}}
+{{- $_ := set $config "admin" $admin -}}
+{{- end -}}
+{{- toYaml $config }}
 {{- end }}
 
 {{/* Every problem the chart can see, in one report. The program's own `check` judges the rest of the config. */}}

@@ -37,7 +37,11 @@ session: { store: { type: redis, url: redis://redis }, keys: [{ env: SESSION_KEY
 routes: [{ path: /, upstream: http://spa:80 }]
 `)
     assert.deepEqual(config.listen, { host: '0.0.0.0', port: 8080 })
-    assert.deepEqual(config.admin, { listen: { host: '0.0.0.0', port: 9090 }, strictReadiness: false })
+    assert.deepEqual(config.admin, {
+      listen: { host: '0.0.0.0', port: 9090 },
+      hosts: [],
+      strictReadiness: false,
+    })
     assert.deepEqual([config.trustProxy, config.allowedOrigins, config.tests], [[], [], []])
     assert.deepEqual([config.basePath, config.resources], ['/bff', {}])
     const { resourceDialect, scopes, par, authorizationParams, allowedTenants, timeoutMs } = config.provider
