@@ -1,6 +1,7 @@
 import { ConfigError, type LoadedConfig, loadConfigFile } from '../config/load.ts'
 import type { CommandIo } from './io.ts'
 import { runRouteTests } from './route-tests.ts'
+import { type RouteWarning, routeWarnings } from './route-warnings.ts'
 
 /** Exit code of a command whose configuration is wrong (EX_CONFIG of sysexits.h). */
 export const EXIT_BAD_CONFIG = 78
@@ -18,6 +19,7 @@ export function loadCheckedConfig(
 ): LoadedConfig {
   const loaded = loadConfigFile(file, env, readFile)
   const failures = runRouteTests(loaded.config)
-  if (failures.length === 0) return loaded
-  throw new ConfigError(failures.map(({ path, message }) => loaded.problemAt(path, message)))
+  const located = ({ path, message }: RouteWarning) => loaded.problemAt(path, message)
+  if (failures.length > 0) throw new ConfigError(failures.map(located))
+  return { ...loaded, warnings: [...loaded.warnings, ...routeWarnings(loaded.config).map(located)] }
 }

@@ -136,6 +136,10 @@ export type RouteConfig = {
   readonly breaker: UpstreamBreaker
   readonly tls?: TlsConfig
   readonly headers: readonly HeaderTemplate[]
+  /** Whether `%2F` in a path is refused, or goes on as it is. */
+  readonly encodedSlashes: 'reject' | 'pass'
+  /** Whether the upstream sees the public Host instead of its own. */
+  readonly preserveHost: boolean
 }
 
 /** One line of the config file's own `tests:`. */

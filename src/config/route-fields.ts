@@ -48,6 +48,17 @@ export function routeFields(kit: FieldKit) {
         "Headers added for the upstream, with {claims.NAME} placeholders; the client's own are removed, on every route.",
       )
       .prefault({}),
+    encodedSlashes: kit
+      .choice(
+        ['reject', 'pass'],
+        'reject: a path with %2F is refused. pass: it goes on byte for byte, and separates no segments when matching.',
+      )
+      .prefault('reject'),
+    preserveHost: kit
+      .flag(
+        "Whether the upstream sees the Host of publicUrl; otherwise its own, and the browser's in X-Forwarded-Host.",
+      )
+      .prefault(false),
   })
 }
 

@@ -33,6 +33,8 @@ export type HeaderRules = {
   readonly isOwnCookie: IsOwnCookie
   readonly templates: readonly CompiledTemplate[]
   readonly publicHost: string
+  /** Whether the upstream is told `publicHost` as its own. */
+  readonly preserveHost: boolean
   readonly publicScheme: string
   /** The part of `Forwarded` that follows the client's address (RFC 7239 §4). */
   readonly forwardedSuffix: string
@@ -65,6 +67,7 @@ export function compileHeaderRules(route: RouteConfig, site: Site): HeaderRules 
     isOwnCookie: site.isOwnCookie,
     templates: route.headers.map(compileTemplate),
     publicHost: host,
+    preserveHost: route.preserveHost,
     publicScheme,
     forwardedSuffix: `;host="${host}";proto=${publicScheme}`,
     via: compileVia(site.publicUrl),
@@ -86,7 +89,8 @@ export function headerRulesByRoute(site: Site): (route: RouteConfig) => HeaderRu
 }
 
 /**
- * The flat header list for the upstream, without `Host` and `Content-Length`, which belong to the connection.
+ * The flat header list for the upstream, without `Content-Length`, which belongs to the connection, and without `Host`
+ * unless it is the public one.
  * Client fields are taken out first and ours added after (RFC 9110 §7.6.1), so no `Connection` header removes one of ours.
  */
 export function requestHeaders(rules: HeaderRules, raw: readonly string[], ours: OurRequestFields): string[] {
@@ -201,6 +205,7 @@ const NONE: ReadonlySet<string> = new Set()
 
 function addOurs(fields: string[], rules: HeaderRules, ours: OurRequestFields): void {
   const { clientAddress, accessToken } = ours
+  if (rules.preserveHost) fields.push('host', rules.publicHost)
   if (accessToken !== undefined) fields.push('authorization', `Bearer ${accessToken}`)
   // RFC 7239 §6: an IPv6 address is bracketed and quoted.
   const node = clientAddress.includes(':') ? `"[${clientAddress}]"` : clientAddress || 'unknown'

@@ -4,6 +4,9 @@ const SLASH = 0x2f
 const PERCENT = 0x25
 const QUESTION_MARK = 0x3f
 const DOT = 0x2e
+const SEMICOLON = 0x3b
+const ENCODED_SLASH = /%2f/i
+const EVERY_ENCODED_SLASH = /%2f/gi
 
 /** What may stand raw in a path: 1 as it is, 2 looked at more closely; 0 is refused. */
 const PATH_CHARACTERS = pathCharacters()
@@ -16,12 +19,15 @@ export type CanonicalTarget = {
   readonly path: string
   /** With its question mark, untouched; empty when there is none. */
   readonly query: string
+  /** Some slash in the path is encoded, so that not every route takes it. */
+  readonly hasEncodedSlash: boolean
 }
 
 /**
  * Brings an origin-form request target (RFC 9112 §3.2.1) into canonical form.
- * Throws `path_rejected` for anything two programs could read differently: dot segments, backslashes, encoded
- * slashes, empty segments, path parameters, control bytes, fragments, bad encodings, other target forms.
+ * Throws `path_rejected` for anything two programs could read differently: dot segments, backslashes, empty segments,
+ * path parameters, control bytes, fragments, bad encodings, other target forms; the delimiters among them encoded once
+ * or more often, too. An encoded slash is left as it is where it hides none of these.
  */
 export function canonicalTarget(target: string): CanonicalTarget {
   if (target.charCodeAt(0) !== SLASH) throw rejected('only origin-form targets are served')
@@ -37,20 +43,23 @@ export function canonicalTarget(target: string): CanonicalTarget {
     if (kind === 2) suspicious = true
     previous = code
   }
-  if (end === target.length && !suspicious) return { path: target, query: '' }
+  if (end === target.length && !suspicious) return { path: target, query: '', hasEncodedSlash: false }
   const raw = target.slice(0, end)
   const query = target.slice(end)
   requireCleanQuery(query)
-  return { path: suspicious ? canonicalPath(raw) : raw, query }
+  const path = suspicious ? canonicalPath(raw) : raw
+  return { path, query, hasEncodedSlash: suspicious && ENCODED_SLASH.test(path) }
 }
 
 /** Called for the few paths that hold a percent sign, an empty segment or a segment that begins with a dot. */
 function canonicalPath(raw: string): string {
   const path = raw.includes('%') ? decodeUnreserved(raw) : raw
-  if (path.includes('//')) throw rejected('an empty path segment')
-  // A second decoding must not find what the first did not: %252e%252e, %252f, %255c, %2500.
-  if (/%25(?:25)*(?:2[ef]|5c|[01][0-9a-f]|7f)/i.test(path)) throw rejected('a doubly encoded delimiter')
-  if (/\/\.{1,2}(?:\/|$)/.test(path)) throw rejected('a dot segment')
+  // A second decoding must not find what the first did not: %252e%252e, %252f, %253b, %255c, %2500.
+  if (/%25(?:25)*(?:2[ef]|3b|5c|[01][0-9a-f]|7f)/i.test(path)) throw rejected('a doubly encoded delimiter')
+  // An upstream may read an encoded slash as a slash.
+  const read = path.replaceAll(EVERY_ENCODED_SLASH, '/')
+  if (read.includes('//')) throw rejected('an empty path segment')
+  if (/\/\.{1,2}(?:\/|$)/.test(read)) throw rejected('a dot segment')
   return path
 }
 
@@ -61,7 +70,8 @@ function decodeUnreserved(raw: string): string {
   for (let at = raw.indexOf('%'); at !== -1; at = raw.indexOf('%', at)) {
     const octet = octetAt(raw, at)
     if (octet < 0x20 || octet === 0x7f) throw rejected('an encoded control character')
-    if (octet === SLASH || octet === 0x5c) throw rejected('an encoded slash or backslash')
+    if (octet === 0x5c) throw rejected('an encoded backslash')
+    if (octet === SEMICOLON) throw rejected('an encoded semicolon')
     if (octet >= 0x80) {
       at = skipUtf8(raw, at)
       continue
@@ -134,6 +144,6 @@ function pathCharacters(): Uint8Array {
 }
 
 /** The message names the rule and never repeats the path, which may hold anything. */
-function rejected(rule: string): BffError {
+export function rejected(rule: string): BffError {
   return new BffError('path_rejected', `request target refused: ${rule}`)
 }

@@ -1,6 +1,7 @@
 import type { RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
-import { canonicalTarget } from './request-target.ts'
+import { canonicalTarget, rejected } from './request-target.ts'
+import { compileDisguises } from './stricter-routes.ts'
 
 /** The route a request belongs to and what its upstream is asked for. */
 export type RouteMatch = {
@@ -13,14 +14,18 @@ export type RouteMatch = {
 export type MatchRoute = (method: string, target: string) => RouteMatch | undefined
 
 const SLASH = 0x2f
+const ENCODED_SLASH = 'an encoded slash, where no route passes it'
+const DISGUISED = 'another spelling of a path that asks for more at the same upstream'
 
 /**
  * Compiles the routes into a lookup: the longest path wins, at segment boundaries, case-sensitive. What is at or below
- * `basePath`, in whichever spelling, has no route: it is Cloakroom's own.
+ * `basePath`, in whichever spelling, has no route: it is Cloakroom's own. A path that the upstream may take for that of a
+ * stricter route is refused.
  */
 export function compileRoutes(routes: readonly RouteConfig[], basePath?: string): MatchRoute {
   const isOwn = basePath === undefined ? () => false : compileOwnPaths(basePath)
   const byPath = groupByPath(routes)
+  const isDisguised = compileDisguises(routes)
   const root = byPath.get('/')
   // One look-up for each distinct length, longest first: cost does not grow with the number of segments or routes.
   const lengths = [...new Set([...byPath.keys()].filter((path) => path !== '/').map((path) => path.length))]
@@ -37,11 +42,16 @@ export function compileRoutes(routes: readonly RouteConfig[], basePath?: string)
 
   return function match(method, target) {
     if (method === 'CONNECT' || method === 'TRACE') throw methodNotAllowed(EVERY_METHOD)
-    const { path, query } = canonicalTarget(target)
+    const { path, query, hasEncodedSlash } = canonicalTarget(target)
     const found = findPath(path)
-    if (!found || isOwn(path)) return undefined
+    if (!found || isOwn(path)) {
+      if (hasEncodedSlash) throw rejected(ENCODED_SLASH)
+      return undefined
+    }
     const compiled = found.byMethod.get(method) ?? found.anyMethod
+    if (hasEncodedSlash && compiled?.route.encodedSlashes !== 'pass') throw rejected(ENCODED_SLASH)
     if (!compiled) throw methodNotAllowed(found.allow, found.variesByCookie)
+    if (isDisguised(compiled.route, method, path)) throw rejected(DISGUISED)
     return { route: compiled.route, target: upstreamTarget(compiled, path, query, target) }
   }
 }

@@ -15,7 +15,7 @@ import { defectOf, isUnending, MOST_INTERIM } from './client-response.ts'
 import type { HeaderRules } from './headers.ts'
 import type { EndReason } from './live-connections.ts'
 import { relayRefusal, writeSwitch } from './upgrade-answer.ts'
-import { refusingLinkLocal } from './upstream-lookup.ts'
+import { refusingLinkLocal, serverNameOf } from './upstream-lookup.ts'
 import { isAccepted, type Offer } from './websocket-handshake.ts'
 import { pairSockets } from './websocket-pair.ts'
 
@@ -23,7 +23,7 @@ import { pairSockets } from './websocket-pair.ts'
 export type Handshake = {
   readonly route: RouteConfig
   readonly target: string
-  /** Flat list, without `Host`, `Connection` and `Upgrade`. */
+  /** Flat list, without `Connection` and `Upgrade`, and without `Host` unless it is the public one. */
   readonly headers: readonly string[]
   readonly rules: HeaderRules
   readonly session: BffSession | undefined
@@ -114,7 +114,9 @@ export function createUpgradeDoor(lookup: LookupFunction = systemLookup as Looku
   }
 
   return function open(handshake: Handshake, client: UpgradingClient): (reason: EndReason) => void {
-    const headers = [...handshake.headers, 'Host', new URL(handshake.route.upstream).host]
+    const { preserveHost, upstream } = handshake.route
+    const host = preserveHost ? [] : ['Host', new URL(upstream).host]
+    const headers = [...handshake.headers, ...host]
     const outbound = {
       method: 'GET',
       url: handshake.target,
@@ -232,7 +234,9 @@ function createAgent(
 ): HttpAgent {
   // Each tunnel has its connection; TLS options live in the agent, where the library does not rewrite them.
   if (!upstream.startsWith('https:')) return new HttpAgent({ keepAlive: false, lookup })
-  const { ca, cert, servername } = tls ?? {}
+  const { ca, cert } = tls ?? {}
+  // Node would make the name to verify of the Host.
+  const servername = tls?.servername ?? serverNameOf(upstream)
   return new HttpsAgent({ keepAlive: false, lookup, ca, cert, key, servername })
 }
 

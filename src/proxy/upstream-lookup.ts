@@ -1,5 +1,5 @@
 import type { LookupAddress } from 'node:dns'
-import { BlockList, isIPv6, type LookupFunction } from 'node:net'
+import { BlockList, isIP, isIPv6, type LookupFunction } from 'node:net'
 
 /** Where cloud machines ask for their own credentials; a name that leads there is an attack or an accident. */
 const LINK_LOCAL = new BlockList()
@@ -36,4 +36,10 @@ function isLinkLocal(address: string): boolean {
 function linkLocal(hostname: string): NodeJS.ErrnoException {
   const error = new Error(`${hostname} resolves to link-local addresses only`)
   return Object.assign(error, { code: 'LINK_LOCAL_ADDRESS' })
+}
+
+/** What a certificate of the upstream is verified for, and TLS says with SNI; empty for an address (RFC 6066 §3). */
+export function serverNameOf(upstream: string): string {
+  const host = new URL(upstream).hostname.replace(/^\[|\]$/g, '')
+  return isIP(host) === 0 ? host : ''
 }

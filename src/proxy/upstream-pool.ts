@@ -11,7 +11,7 @@ import type { Exchange } from './exchange.ts'
 import { createHttp2Streams, http2RequestFields } from './http2-exchange.ts'
 import { createBreaker, type NoAnswer } from './upstream-breaker.ts'
 import { createGate, noConnectionInTime } from './upstream-gate.ts'
-import { refusingLinkLocal } from './upstream-lookup.ts'
+import { refusingLinkLocal, serverNameOf } from './upstream-lookup.ts'
 import { createPlaces } from './upstream-places.ts'
 
 export type UpstreamPoolDeps = Pick<Dispatch, 'streams' | 'eventStreams' | 'bodyPassed' | 'bodyPace'> & {
@@ -130,7 +130,9 @@ function priorKnowledge({ upstream, http2 }: RouteConfig): { useH2c?: boolean } 
 
 function createConnect(route: RouteConfig, lookup: LookupFunction | undefined) {
   const connector = createConnector(route, refusingLinkLocal(lookup ?? (systemLookup as LookupFunction)))
-  const { tls, http2 } = route
+  const { http2 } = route
+  // Of the Host in a request undici would make the name to verify.
+  const servername = route.tls?.servername ?? (route.preserveHost ? serverNameOf(route.upstream) : undefined)
   const state: { newest?: Socket; isConnecting: boolean; isBreaking: boolean } = {
     isConnecting: false,
     isBreaking: false,
@@ -155,8 +157,7 @@ function createConnect(route: RouteConfig, lookup: LookupFunction | undefined) {
     if (!http2) allowContinue(socket)
   }
   const connect: buildConnector.connector = (options, callback) => {
-    const named = tls?.servername === undefined ? options : { ...options, servername: tls.servername }
-    connector(named, (...outcome) => {
+    connector(servername === undefined ? options : { ...options, servername }, (...outcome) => {
       const [, socket] = outcome
       if (socket) handOver(socket, callback)
       else callback(...outcome)

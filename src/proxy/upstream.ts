@@ -108,8 +108,17 @@ export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsD
 }
 
 /** Routes share a pool unless a client key is involved, which must not serve another route by accident. */
-function poolKey({ id, upstream, timeout, tls, http2, connections, breaker }: RouteConfig): string {
+function poolKey({
+  id,
+  upstream,
+  timeout,
+  tls,
+  http2,
+  connections,
+  breaker,
+  preserveHost,
+}: RouteConfig): string {
   const identity = tls && [tls.ca, tls.cert, tls.servername, tls.key && id]
-  const limits = [http2, connections, breaker.failures, breaker.pauseMs]
+  const limits = [preserveHost, http2, connections, breaker.failures, breaker.pauseMs]
   return JSON.stringify([upstream, timeout.connectMs, identity, limits])
 }

@@ -100,13 +100,15 @@ function routesTo(upstream: string): ConfigData[] {
   const admin = { upstream, resource: 'admin' }
   return [
     { ...open, path: '/api/public' },
-    { ...open, path: '/exposed' },
+    { ...open, path: '/exposed', encodedSlashes: 'pass' },
+    { ...admin, path: '/exposed/inner' },
     { ...open, path: '/api/limited', methods: ['GET', 'POST'] },
     { ...open, path: '/api/rewrite', rewrite: '/v1' },
     { ...open, path: '/strip', rewrite: '/' },
     { ...open, path: '/api/small', maxBody: '8B' },
     { ...open, path: '/api/hasty', timeout: { response: '300ms', idle: '300ms' } },
-    { ...open, path: '/ws-open', websocket: true },
+    { ...open, path: '/ws-open', websocket: true, preserveHost: true },
+    { ...admin, path: '/ws-open/inner', websocket: true },
     { ...admin, path: '/api/admin' },
     { ...admin, path: '/api/optional', auth: 'optional' },
     { ...admin, path: '/download', csrf: 'fetch-metadata' },

@@ -49,6 +49,55 @@ describe('cloakroom check', () => {
     assert.doesNotMatch(out, /hush-hush/)
   })
 
+  const WITH_ROUTES: [name: string, routes: string[], warning: RegExp | undefined][] = [
+    [
+      'differ only in letter case',
+      [
+        '{ path: /Admin, upstream: "http://app", auth: anonymous }',
+        '{ path: /admin, upstream: "http://app:80" }',
+      ],
+      /\d+:\d+ {2}routes\[3\]\.path: warning: differs from routes\[4\] \(\/admin\) only in a spelling .*refused/,
+    ],
+    [
+      'differ only in letter case and ask for the same',
+      ['{ path: /x/Caf%C3%89, upstream: "http://app" }', '{ path: /x/caf%C3%A9, upstream: "http://app" }'],
+      /routes\[4\]\.path: warning: differs from routes\[3\] \(\/x\/Caf%C3%89\) only in a spelling .*remove one/,
+    ],
+    [
+      'are rewritten to what another one guards',
+      [
+        '{ path: /site, upstream: "http://app", rewrite: /, auth: anonymous }',
+        '{ path: /admin, upstream: "http://app" }',
+      ],
+      /routes\[3\]\.path: warning: lets GET \/site\/admin reach http:\/\/app\/admin, where routes\[4\] \(\/admin\) asks/,
+    ],
+    [
+      'differ in letter case at other upstreams',
+      [
+        '{ path: /Admin, upstream: "http://app", auth: anonymous }',
+        '{ path: /admin, upstream: "http://other" }',
+      ],
+      undefined,
+    ],
+    [
+      'lie below each other',
+      [
+        '{ path: /app, upstream: "http://app", rewrite: /v1, auth: anonymous }',
+        '{ path: /app/admin, upstream: "http://app", rewrite: /v1/admin }',
+      ],
+      undefined,
+    ],
+  ]
+  for (const [name, routes, warning] of WITH_ROUTES) {
+    test(`${warning ? 'warns' : 'does not warn'} of routes that ${name}`, async () => {
+      const text = BASE.replace(/^tests:/m, `${routes.map((route) => `  - ${route}\n`).join('')}tests:`)
+      const { code, out } = await run(checkCommand, ['--config', file('routes.yaml', text)])
+      assert.equal(code, 0, out)
+      assert.equal(out.match(/warning/g)?.length ?? 0, warning ? 1 : 0, out)
+      if (warning) assert.match(out, warning)
+    })
+  }
+
   test('of a bad file prints every problem and exits with 78', async () => {
     const path = file('bad.yaml', BASE.replace('basePath:', 'basePat:').replace('http://spa', 'spa'))
     const { code, out } = await run(checkCommand, ['--config', path])

@@ -65,6 +65,8 @@ routes: [{ path: /, upstream: http://spa:80 }]
         http2: false,
         breaker: { failures: 20, pauseMs: 1_000 },
         headers: [],
+        encodedSlashes: 'reject',
+        preserveHost: false,
       },
     ])
   })

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { RouteConfig } from '../../../src/config/config.ts'
 import { BffError } from '../../../src/errors.ts'
 import { compileRoutes } from '../../../src/proxy/route-table.ts'
 import { routeWith } from './routes.ts'
@@ -49,7 +50,6 @@ const FORWARDED: [target: string, route: string, upstreamTarget: string][] = [
   ['/api/caf%C3%a9%20x', '/api', '/api/caf%C3%a9%20x'],
   ['/api/%F0%9F%98%80', '/api', '/api/%F0%9F%98%80'],
   ['/api/admin%23/x', '/api', '/api/admin%23/x'],
-  ['/api/admin%3Bx/y', '/api', '/api/admin%3Bx/y'],
   ['/api/100%25', '/api', '/api/100%25'],
   ['/api/100%25/41', '/api', '/api/100%25/41'],
   ['/.well-known/x', '/', '/.well-known/x'],
@@ -106,6 +106,15 @@ const REJECTED = [
   '/api/public/%25%32%65%25%32%65/admin',
   '/api/admin;x/y',
   '/api/public/..;/admin',
+  '/api/admin%3Bx/y',
+  '/api/admin%3bx/y',
+  '/api/public/..%3b/admin',
+  '/api/public/%3B',
+  '/api/public/..%253b/admin',
+  '/api/public/x%253B',
+  '/api/public/x%25253b',
+  '/api/public/x%25%33%62y',
+  '/api/public/..%3b%2fadmin',
   '/api/a#b',
   '/api?a#b',
   '/api/%00',
@@ -254,4 +263,216 @@ test('what only begins like the base path, or has it further down or in a query,
     '/',
   ])
     assert.equal(all('GET', target)?.target.length, target.replace('%62', 'b').length, target)
+})
+
+const GUARDED: Parameters<typeof routeWith>[0][] = [
+  { path: '/', auth: 'anonymous' },
+  { path: '/admin' },
+  { path: '/admin/open', auth: 'anonymous' },
+  { path: '/maybe', auth: 'optional' },
+  { path: '/maybe/Caf%C3%A9' },
+  { path: '/read', auth: 'anonymous', methods: ['GET', 'HEAD'] },
+  { path: '/form', id: 'form-read', auth: 'anonymous', methods: ['GET'] },
+  { path: '/form', id: 'form-write', methods: ['POST'] },
+  { path: '/elsewhere', upstream: 'http://elsewhere.test' },
+  { path: '/same', upstream: 'http://UPSTREAM.test:8080/' },
+  { path: '/app', auth: 'anonymous', rewrite: '/v1' },
+  { path: '/app/secret', rewrite: '/v1/secret' },
+]
+const guarded = compileRoutes(GUARDED.map(routeWith))
+
+/** What a less strict route would pass on, and some upstream would take for a stricter one's. */
+const DISGUISED: [why: string, method: string, targets: string[]][] = [
+  ['letter case', 'GET', ['/ADMIN', '/ADMIN/secret', '/Admin/', '/aDmIn?x', '/%41dmin/x', '/SAME/x']],
+  ['letter case below a route of its own', 'GET', ['/app/SECRET/x', '/maybe/CAF%c3%89', '/MAYBE/caf%C3%A9']],
+  ['encoded once more', 'GET', ['/%2561dmin/x', '/%252541dmin/x', '/admi%25%36%65/x', '/a%2564min']],
+  [
+    'blanks and dots that Windows drops',
+    'GET',
+    ['/admin./x', '/admin.', '/admin%20/x', '/%20admin', '/admin..%20/x'],
+  ],
+  ['names of NTFS streams', 'GET', ['/admin:$DATA/x', '/admin::$DATA', '/admin:$i30:$INDEX_ALLOCATION/x']],
+  ['an encoded end of the path', 'GET', ['/admin%3Fx', '/admin%3f/x', '/admin%23x', '/ADMIN%2523']],
+  [
+    'letters of Unicode',
+    'GET',
+    [
+      '/adm\u0131n/x',
+      '/adm\u0130n/x',
+      '/\uff41dmin/x',
+      '/\uff21\uff24\uff2d\uff29\uff2e',
+      '/\u017fame/x',
+      '/ad\u00admin',
+      '/x\uff0f..\uff0fadmin/x',
+      '/x\uff0f\uff0e\uff0e\uff0fadmin/x',
+    ].map((path) => encodeURI(path)),
+  ],
+  ['methods that the route refuses', 'DELETE', ['/READ', '/Read/x', '/read./x', '/FORM']],
+  ['the route of another method', 'POST', ['/FORM', '/Form/x']],
+]
+for (const [why, method, targets] of DISGUISED) {
+  test(`a stricter route is not reached through another by ${why}`, () => {
+    for (const target of targets)
+      assert.equal(
+        codeOf(() => guarded(method, target)),
+        'path_rejected',
+        target,
+      )
+  })
+}
+
+const NOT_DISGUISED: [method: string, target: string, route: string][] = [
+  ['GET', '/', '/'],
+  ['GET', '/Index.html', '/'],
+  ['GET', '/adminx/Y', '/'],
+  ['GET', '/ADMINX', '/'],
+  ['GET', '/admin.css', '/'],
+  ['GET', '/x/ADMIN', '/'],
+  ['GET', '/admin:batch', '/'],
+  ['GET', '/ELSEWHERE/x', '/'],
+  ['GET', '/ADMIN/OPEN/x', '/'],
+  ['GET', '/admin/OPEN/x', '/admin'],
+  ['GET', '/admin/X', '/admin'],
+  ['GET', '/READ/x', '/'],
+  ['GET', '/FORM', '/'],
+  ['GET', '/maybe/Caf%C3%A9', '/maybe/Caf%C3%A9'],
+  ['GET', '/maybe/caf', '/maybe'],
+  ['GET', '/app/x.', '/app'],
+  ['GET', '/app/secret/X', '/app/secret'],
+  ['GET', '/same/X.', '/same'],
+  ['GET', '/100%25', '/'],
+  ['GET', '/...', '/'],
+]
+test('a spelling that reaches nothing stricter passes', () => {
+  for (const [method, target, route] of NOT_DISGUISED) {
+    assert.equal(guarded(method, target)?.route.path, route, target)
+  }
+})
+
+test('optional is stricter than anonymous, and a route with conditions than one without', () => {
+  assert.equal(
+    codeOf(() => guarded('GET', '/MAYBE/x')),
+    'path_rejected',
+  )
+  const conditions = { require: { claims: { groups: ['ops'] } } } as Partial<RouteConfig>
+  const others = { require: { claims: { groups: ['staff'] } } } as Partial<RouteConfig>
+  const table = compileRoutes([
+    routeWith({ path: '/' }),
+    routeWith({ path: '/ops', ...conditions }),
+    routeWith({ path: '/staff', ...others }),
+    routeWith({ path: '/staff/lead', ...conditions }),
+    routeWith({ path: '/ops/team', ...conditions }),
+  ])
+  for (const target of ['/OPS/x', '/STAFF', '/staff/LEAD', '/ops./x'])
+    assert.equal(
+      codeOf(() => table('GET', target)),
+      'path_rejected',
+      target,
+    )
+  for (const target of ['/ops/TEAM', '/ops/x', '/staff/x', '/Other'])
+    assert.equal(
+      codeOf(() => table('GET', target)),
+      'none',
+      target,
+    )
+})
+
+test('of two routes that differ in letter case only, the less strict one serves nothing', () => {
+  const table = compileRoutes([
+    routeWith({ path: '/Admin', auth: 'anonymous' }),
+    routeWith({ path: '/admin' }),
+  ])
+  assert.equal(
+    codeOf(() => table('GET', '/Admin/x')),
+    'path_rejected',
+  )
+  assert.equal(table('GET', '/admin/x')?.route.path, '/admin')
+  const reversed = compileRoutes([
+    routeWith({ path: '/admin', auth: 'anonymous' }),
+    routeWith({ path: '/Admin' }),
+  ])
+  assert.equal(
+    codeOf(() => reversed('GET', '/admin/x')),
+    'path_rejected',
+  )
+  assert.equal(reversed('GET', '/Admin/x')?.route.path, '/Admin')
+})
+
+const slashes = compileRoutes(
+  [
+    routeWith({ path: '/', auth: 'anonymous', encodedSlashes: 'pass' }),
+    routeWith({ path: '/npm', auth: 'optional', encodedSlashes: 'pass', rewrite: '/v1' }),
+    routeWith({ path: '/npm/admin', encodedSlashes: 'pass' }),
+    routeWith({ path: '/strict', auth: 'anonymous' }),
+    routeWith({ path: '/other', upstream: 'http://other.test' }),
+    routeWith({ path: '/form', id: 'read', auth: 'anonymous', methods: ['GET'], encodedSlashes: 'pass' }),
+    routeWith({ path: '/form', id: 'write', auth: 'anonymous', methods: ['POST'] }),
+  ],
+  '/bff',
+)
+
+const SLASHES: [target: string, route: string, upstreamTarget: string][] = [
+  ['/npm/@scope%2Fpkg', '/npm', '/v1/@scope%2Fpkg'],
+  ['/npm/@scope%2fpkg/-/x.tgz?a=%2F', '/npm', '/v1/@scope%2fpkg/-/x.tgz?a=%2F'],
+  ['/npm/a%2Fb%2Fc', '/npm', '/v1/a%2Fb%2Fc'],
+  ['/npm/%61%2Fb', '/npm', '/v1/a%2Fb'],
+  ['/npm/admin/a%2Fb', '/npm/admin', '/npm/admin/a%2Fb'],
+  ['/projects/group%2Fproject', '/', '/projects/group%2Fproject'],
+  ['/projects/end%2F', '/', '/projects/end%2F'],
+  ['/npmx%2Fy', '/', '/npmx%2Fy'],
+  ['/other%2Fx', '/', '/other%2Fx'],
+  ['/form/a%2Fb', '/form', '/form/a%2Fb'],
+]
+for (const [target, route, upstreamTarget] of SLASHES) {
+  test(`where encoded slashes pass, ${target} belongs to ${route} and is forwarded as ${upstreamTarget}`, () => {
+    const matched = slashes('GET', target)
+    assert.equal(matched?.route.path, route)
+    assert.equal(matched?.target, upstreamTarget)
+  })
+}
+
+const REJECTED_SLASHES = [
+  '/strict/a%2Fb',
+  '/npm%2Fx',
+  '/NPM%2Fx',
+  '/npm/admin%2Fx',
+  '/npm%2Fadmin%2Fx',
+  '/npm/ADMIN%2fx',
+  '/npm/%2Fx',
+  '/npm/x%2F/y',
+  '/npm/x%2F%2Fy',
+  '/npm/x/%2F',
+  '/npm/..%2Fx',
+  '/npm/x%2F..',
+  '/npm/x%2F..%2Fy',
+  '/npm/x%2F.%2Fy',
+  '/npm/x%2F%2e%2E/y',
+  '/npm/.%2Fx',
+  '/npm/x%252Fy',
+  '/npm/x%5Cy',
+  '/npm/x%2F;y',
+  '/npm/x%2F%3By',
+  '/%2Fevil.example',
+  '/bff%2Fuser',
+  '/bff/x%2Fy',
+  '/b%66f%2Fuser',
+]
+for (const target of REJECTED_SLASHES) {
+  test(`where encoded slashes pass, ${target} is rejected`, () => {
+    assert.equal(
+      codeOf(() => slashes('GET', target)),
+      'path_rejected',
+    )
+  })
+}
+
+test('of routes of one path, each says for its own methods whether encoded slashes pass', () => {
+  assert.equal(
+    codeOf(() => slashes('POST', '/form/a%2Fb')),
+    'path_rejected',
+  )
+  assert.equal(
+    codeOf(() => slashes('PUT', '/form/a%2Fb')),
+    'path_rejected',
+  )
 })

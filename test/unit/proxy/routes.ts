@@ -12,6 +12,8 @@ export function routeWith(parts: Partial<RouteConfig> & { path: string }): Route
     http2: false,
     breaker: { failures: 20, pauseMs: 1_000 },
     headers: [],
+    encodedSlashes: 'reject',
+    preserveHost: false,
     ...parts,
   }
 }

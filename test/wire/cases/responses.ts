@@ -210,7 +210,7 @@ const VARYING: readonly WireCase[] = [
   varying('Vary: Authorization', 'Vary: Authorization\r\n', 'Authorization, Cookie, Origin'),
   varying('Vary: Cookie', 'Vary: Accept, COOKIE\r\n', 'Accept, COOKIE, Origin'),
   varying('Vary: *', 'Vary: *\r\n', '*'),
-  varying('two of them', 'Vary: Accept\r\nVary: Origin\r\n', 'Accept, Origin, Cookie'),
+  varying('two Varys', 'Vary: Accept\r\nVary: Origin\r\n', 'Accept, Origin, Cookie'),
   {
     ...varying('a 304', '', 'Cookie, Origin'),
     script: [SIGNED_IN, { reply: 'HTTP/1.1 304 Not Modified\r\nETag: "a"\r\n\r\n' }],
