@@ -23,7 +23,7 @@ import { createRateLimits } from './http/rate-limit.ts'
 import { endWithAnswer } from './http/raw-answer.ts'
 import { createRequestLog } from './http/request-log.ts'
 import { createSameOriginGuard, isTopLevelNavigation, type RequireSameOrigin } from './http/same-origin.ts'
-import { createLoginAttempts, LOGIN_LIFETIME_MS } from './oidc/login.ts'
+import { createBeginSignIn, createLoginAttempts, LOGIN_LIFETIME_MS } from './oidc/login.ts'
 import { parseReturnUrl } from './oidc/return-url.ts'
 import { createStepUps } from './oidc/step-up.ts'
 import { ownCookieNames } from './proxy/cookies.ts'
@@ -182,15 +182,20 @@ function composeBffRoutes(
 ) {
   const { config, metrics, now, provider, sessions, store, tokens } = rooms
   const { cookie } = config.session
-  const { indicators } = provider
-  const loginAttempts = createLoginAttempts({ ...sealedLogins(rooms), indicators })
+  const loginAttempts = createLoginAttempts(sealedLogins(rooms))
+  const beginSignIn = createBeginSignIn({ attempts: loginAttempts, provider })
   const finishSignIn = createFinishSignIn({
     redirectUri: provider.redirectUri,
     allowedTenants: config.provider.allowedTenants,
     sessions,
     codeGrant: provider.codeGrant,
     keepTokens: (session, granted, stepUp) =>
-      tokens.keepFirst(session, granted, provider.resourceOf(granted, stepUp)),
+      tokens.keepFirst(session, granted, provider.resourceOf(granted, session, stepUp)),
+    async repeatForRefreshToken(attempt, granted) {
+      if (!provider.isToBeRepeated(attempt, granted)) return undefined
+      const { returnUrl, replaces, asked, loginHint } = attempt
+      return beginSignIn({ returnUrl, replaces, asked, loginHint, isRepeated: true })
+    },
     discard: (session) => tokens.end(session, 'discarded'),
     endReplaced: async (hash) => (await store.sessions.end(hash)) !== undefined,
     observe: (event) =>
@@ -203,7 +208,7 @@ function composeBffRoutes(
     sessions,
     loginAttempts,
     loginCookies: createLoginCookies(cookie, LOGIN_LIFETIME_MS),
-    authorizationUrl: provider.authorizationUrl,
+    beginSignIn,
     finishSignIn,
     takeStepUp: stepUps.take,
     async endSession(session, returnUrl) {

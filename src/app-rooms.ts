@@ -1,6 +1,7 @@
 import type { Metrics } from './admin/metrics.ts'
 import type { Config } from './config/config.ts'
 import type { Logger } from './log.ts'
+import type { OfflineConsentMemory } from './oidc/offline-consent.ts'
 import { createProvider } from './oidc/provider.ts'
 import type { ProviderGates } from './oidc/provider-gates.ts'
 import { reusesRefreshTokens } from './oidc/refresh-token-reuse.ts'
@@ -31,6 +32,8 @@ export type Ground = {
   readonly refreshes: UnderWay
   /** The throttle and breaker towards the provider, for as long as their settings stay the same. */
   readonly gates: ProviderGates
+  /** What is known of providers and consent. */
+  readonly offlineConsent: OfflineConsentMemory
 }
 
 /** What the rooms behind the public listener have to offer, under one configuration. */
@@ -50,10 +53,10 @@ const COPIES_HELD = 20_000
 
 /** Furnishes the rooms for one configuration. */
 export function composeRooms(config: Config, ground: Ground): Rooms {
-  const { log, metrics, now, store, gates } = ground
+  const { log, metrics, now, store, gates, offlineConsent } = ground
   const sealing = bindToGrants(createSealing(config.session.keys), config)
   const copies = openCopies(config, store, now)
-  const provider = createProvider({ config, log, now, gates, observe: metrics.provider })
+  const provider = createProvider({ config, log, now, gates, offlineConsent, observe: metrics.provider })
   const sessions = composeSessions(config, { store, sealing, copy: copies.sessions, log, now })
   const tokens = createTokens({
     store,

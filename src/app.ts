@@ -130,7 +130,10 @@ async function prepareGround(
     for (const name of Object.keys(next.resources)) retiredResources.delete(name)
     metrics.forgetFaults()
   }
-  const lasting = { tunnels: createLiveConnections(), retiredResources, refreshes: createUnderWay() }
+  const lasting = {
+    ...{ tunnels: createLiveConnections(), retiredResources, refreshes: createUnderWay() },
+    offlineConsent: new Map(),
+  }
   const gates = createProviderGates({ log, now, observe: metrics.provider })
   return { log, now, metrics, store, gates, ...lasting, changeTo, longestCallMs: () => longestCallMs }
 }

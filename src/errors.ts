@@ -28,6 +28,10 @@ export type StepUp = {
   readonly acrValues?: string
   /** Seconds. */
   readonly maxAge?: number
+  /** The sign-in asks for consent once more: the one before was not granted what this resource needs. */
+  readonly consent?: true
+  /** What the sign-in before did not ask for, or was not granted: another lack is another step-up. */
+  readonly lacks?: string
 }
 
 /** What a BffError may carry beside its code: never a token, cookie or key. */

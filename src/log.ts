@@ -24,6 +24,9 @@ export type LogFields = {
   suberror?: string
   errorCodes?: string
   correlationId?: string
+  /** Scopes or audience of a token that were asked for, and those that came. */
+  expected?: string
+  actual?: string
   url?: string
   config?: string
   signal?: string
@@ -59,6 +62,8 @@ const ALLOWED = new Set([
   'suberror',
   'errorCodes',
   'correlationId',
+  'expected',
+  'actual',
   'url',
   'config',
   'signal',

@@ -11,7 +11,8 @@ import type {
   TlsConfig,
 } from './config.ts'
 import { HEADER_NAME } from './http-rules.ts'
-import { impliedExchange, impliedScopes } from './provider-checks.ts'
+import { isMicrosoft } from './oauth-rules.ts'
+import { impliedExchange, impliedScopes, impliedSignInScopes } from './provider-checks.ts'
 import type { FileConfig } from './schema.ts'
 import { Secret } from './secret.ts'
 import { algorithmsOf } from './secret-rules.ts'
@@ -46,7 +47,15 @@ function assembleRateLimits(file: FileConfig['rateLimits']): RateLimits {
 
 function assembleProvider(file: FileConfig['provider']): ProviderConfig {
   const { responseMode: _onlyQuery, dpop: _onlyOff, timeout, clientAuth, ...same } = file
-  return { ...same, clientAuth: assembleClientAuth(clientAuth), timeoutMs: timeout }
+  return {
+    ...same,
+    clientAuth: assembleClientAuth(clientAuth),
+    timeoutMs: timeout,
+    signInScopes: file.signInScopes === 'auto' ? impliedSignInScopes(file) : file.signInScopes,
+    // Entra ID keeps consent once it is given, and sends refresh tokens without another one.
+    offlineConsent:
+      file.offlineConsent === 'auto' && isMicrosoft(file.issuer) ? 'never' : file.offlineConsent,
+  }
 }
 
 function assembleClientAuth(file: FileConfig['provider']['clientAuth']): ClientAuthConfig {

@@ -38,6 +38,10 @@ export type ProviderConfig = {
   readonly clientAuth: ClientAuthConfig
   readonly resourceDialect: ResourceDialect
   readonly scopes: readonly string[]
+  /** Whose scopes a sign-in asks for: those of all resources in use, or of the first (contract section 3). */
+  readonly signInScopes: 'all' | 'first'
+  /** Whether a sign-in asks with prompt=consent for `offline_access` (OpenID Connect Core §11). `auto`: that is learned. */
+  readonly offlineConsent: 'auto' | 'always' | 'never'
   readonly par: 'auto' | 'required' | 'off'
   readonly authorizationParams: Readonly<Record<string, string>>
   /** Entra `tid` allow-list; empty = not checked. */

@@ -35,9 +35,15 @@ export function isOwnParameter(name: string): boolean {
 /** True for Entra ID (Azure AD), in any of its clouds. */
 export function isEntra(issuer: string): boolean {
   const host = URL.canParse(issuer) ? new URL(issuer).hostname : ''
-  return /^(?:login\.microsoftonline\.(?:com|us|de)|login\.partner\.microsoftonline\.cn|sts\.windows\.net)$/.test(
+  return /^(?:login\.microsoftonline\.[a-z0-9.-]+|login\.partner\.microsoftonline\.cn|sts\.windows\.net)$/.test(
     host,
   )
+}
+
+/** True for Entra ID and for what is built on it: External ID and Azure AD B2C. */
+export function isMicrosoft(issuer: string): boolean {
+  const host = URL.canParse(issuer) ? new URL(issuer).hostname : ''
+  return isEntra(issuer) || /\.(?:ciamlogin|b2clogin)\.com$/.test(host)
 }
 
 /** True for a scope that names its API, as Entra ID needs it: `api://orders/read`, `https://graph.microsoft.com/.default`, `GUID/.default`. */

@@ -57,6 +57,21 @@ export function impliedExchange(issuer: string): 'rfc8693' | 'on_behalf_of' {
   return isEntra(issuer) ? 'on_behalf_of' : 'rfc8693'
 }
 
+/**
+ * Whose scopes a sign-in asks for unless the operator says. Everywhere but at Entra ID a refresh may narrow what the
+ * sign-in asked for, and never widen it (RFC 6749 §6). With a `resource` or an `audience` the sign-in names one API only.
+ */
+export function impliedSignInScopes({
+  issuer,
+  resourceDialect,
+}: {
+  readonly issuer: string
+  readonly resourceDialect: string
+}): 'all' | 'first' {
+  const namesOne = resourceDialect === 'resource' || resourceDialect === 'audience'
+  return namesOne || isEntra(issuer) ? 'first' : 'all'
+}
+
 function checkGrant(resource: DraftResource, { clientAuth, issuer }: DraftProvider, field: Field): void {
   if (clientAuth?.method !== 'none') return
   const why = 'needs a client that can prove itself: provider.clientAuth.method is none'

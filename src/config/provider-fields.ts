@@ -32,6 +32,18 @@ export function providerFields(kit: FieldKit) {
       scopes: kit
         .list(SCOPE, 'Scopes of the login; openid is among them.')
         .prefault(['openid', 'profile', 'email', 'offline_access']),
+      signInScopes: kit
+        .choice(
+          ['auto', 'all', 'first'],
+          'Whose scopes a sign-in asks for beside these: those of all resources, because a refresh may narrow but never widen; of the first, where refreshes widen, as on Entra ID. auto: first on login.microsoftonline.*, login.partner.microsoftonline.cn and sts.windows.net, else all. Set first for Entra ID under another host, such as ciamlogin.com, b2clogin.com or a domain of your own.',
+        )
+        .prefault('auto'),
+      offlineConsent: kit
+        .choice(
+          ['auto', 'always', 'never'],
+          'Whether a sign-in asks with prompt=consent, which many providers want before they grant offline_access. auto: when a sign-in brought no refresh token, it is repeated once with it, and if that helps so are all later ones begun; not on Entra ID.',
+        )
+        .prefault('auto'),
       responseMode: kit
         .choice(['query'], 'How the provider answers an authorization request.')
         .prefault('query'),

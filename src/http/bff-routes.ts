@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import { type Request, type RequestHandler, type Response, Router } from 'express'
-import { BffError, type StepUp } from '../errors.ts'
-import type { LoginAttempts } from '../oidc/login.ts'
+import { BffError } from '../errors.ts'
+import type { BeginSignIn, LoginAttempts } from '../oidc/login.ts'
 import type { AskedStepUp } from '../oidc/step-up.ts'
 import type { BffSession } from '../session/bff-session.ts'
 import type { Sessions } from '../session/session.ts'
@@ -15,14 +15,7 @@ import { createSignOut, type EndSession } from './sign-out.ts'
 export type LoginWishes = {
   readonly prompt?: string
   readonly loginHint?: string
-  readonly stepUp?: StepUp
 }
-
-/** The authorization request for one attempt (OpenID Connect Core §3.1.2.1). */
-export type AuthorizationUrl = (
-  attempt: { state: string; nonce: string; codeVerifier: string },
-  wishes: LoginWishes,
-) => Promise<URL>
 
 export type BffRoutesDeps = {
   readonly basePath: string
@@ -31,7 +24,7 @@ export type BffRoutesDeps = {
   readonly sessions: Sessions
   readonly loginAttempts: LoginAttempts
   readonly loginCookies: LoginCookies
-  readonly authorizationUrl: AuthorizationUrl
+  readonly beginSignIn: BeginSignIn
   readonly finishSignIn: FinishSignIn
   /** What the `challenge` of a login URL stands for, if it is known. */
   readonly takeStepUp: (handle: unknown) => Promise<AskedStepUp | undefined>
@@ -60,8 +53,8 @@ export function createBffRoutes(deps: BffRoutesDeps): Router {
     const returnUrl = requireReturnUrl(deps, req.query.returnUrl)
     const current = await deps.sessions.find(req, res)
     const asked = await deps.takeStepUp(req.query.challenge)
-    const { attempt, ticket } = await deps.loginAttempts.start({ returnUrl, replaces: current?.hash, asked })
-    const url = await deps.authorizationUrl(attempt, { ...loginWishes(req), stepUp: asked?.stepUp })
+    const goal = { returnUrl, replaces: current?.hash, asked, ...loginWishes(req) }
+    const { url, ticket } = await deps.beginSignIn(goal)
     deps.loginCookies.set(req, res, ticket)
     res.redirect(302, url.href)
   })

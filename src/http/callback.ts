@@ -1,15 +1,18 @@
 import type { Request, RequestHandler, Response } from 'express'
 import { BffError } from '../errors.ts'
-import { type LoginAttempt, type LoginAttempts, loginTicketId } from '../oidc/login.ts'
+import { type BeginSignIn, type LoginAttempt, type LoginAttempts, loginTicketId } from '../oidc/login.ts'
 import type { LoginCookies } from './login-cookies.ts'
 import { landingPage, sendPage } from './pages.ts'
 
-/** Redeems the code, begins the new session with its tokens and ends the one it replaces. */
+/**
+ * Redeems the code, begins the new session with its tokens and ends the one it replaces; or resolves with the sign-in that
+ * has begun in its place, because it brought no refresh token.
+ */
 export type FinishSignIn = (
   req: Request,
   res: Response,
   response: { attempt: LoginAttempt; query: string },
-) => Promise<void>
+) => Promise<Awaited<ReturnType<BeginSignIn>> | undefined>
 
 export type CallbackDeps = {
   readonly sameSite: 'strict' | 'lax'
@@ -33,7 +36,11 @@ export function createCallback(deps: CallbackDeps): RequestHandler {
     // Not before: while the store is away the attempt is still good.
     deps.loginCookies.clear(res, id)
     if (!attempt) throw invalid('the sign-in took too long, or was finished already')
-    await deps.finishSignIn(req, res, { attempt, query: queryOf(req.originalUrl) })
+    const repetition = await deps.finishSignIn(req, res, { attempt, query: queryOf(req.originalUrl) })
+    if (repetition) {
+      deps.loginCookies.set(req, res, repetition.ticket)
+      return res.redirect(303, repetition.url.href)
+    }
     land(res, attempt.returnUrl, deps.sameSite)
   }
 }

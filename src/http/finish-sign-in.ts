@@ -1,5 +1,7 @@
 import { BffError, type StepUp } from '../errors.ts'
 import type { GrantedTokens } from '../oidc/grant-types.ts'
+import type { BeginSignIn, LoginAttempt } from '../oidc/login.ts'
+import { scopeList } from '../oidc/scopes.ts'
 import { type AskedStepUp, stepUpFingerprint } from '../oidc/step-up.ts'
 import type { BffSession } from '../session/bff-session.ts'
 import type { Sessions } from '../session/session.ts'
@@ -16,6 +18,11 @@ export type FinishSignInDeps = {
     attempt: { state: string; nonce: string; codeVerifier: string },
     stepUp: StepUp | undefined,
   ) => Promise<GrantedTokens>
+  /** Begins it again, with consent, if that may bring the refresh token that is missing. */
+  readonly repeatForRefreshToken: (
+    attempt: LoginAttempt,
+    granted: GrantedTokens,
+  ) => Promise<Awaited<ReturnType<BeginSignIn>> | undefined>
   /** Keeps the tokens of a new session, unopened here. */
   readonly keepTokens: (
     session: BffSession,
@@ -32,15 +39,18 @@ export type FinishSignInDeps = {
 /** Completes a sign-in: code, ID token, tenant, new session id, tokens, and the end of the session before. */
 export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
   return async function finishSignIn(req, res, { attempt, query }) {
-    const { asked, indicators } = attempt
+    const { asked, indicators, scopes } = attempt
     const granted = await deps.codeGrant(new URL(deps.redirectUri + query), attempt, asked?.stepUp)
     const { claims, idToken } = granted
     if (!claims || !idToken) throw new BffError('invalid_callback', 'the provider sent no ID token')
     requireTenant(claims.tid, deps.allowedTenants)
     if (asked) requireStepUp(claims, asked)
+    const repetition = await deps.repeatForRefreshToken(attempt, granted)
+    if (repetition) return repetition
     const steppedUp = asked && [stepUpFingerprint(asked.stepUp)]
     const replaced = new Set([attempt.replaces, deps.sessions.named(req)])
-    const session = await deps.sessions.signIn(req, res, { claims, idToken, steppedUp, indicators })
+    const user = { claims, idToken, steppedUp, indicators, scopes, granted: scopeList(granted.scope) }
+    const session = await deps.sessions.signIn(req, res, user)
     try {
       await deps.keepTokens(session, granted, asked?.stepUp)
     } catch (error) {
@@ -54,6 +64,7 @@ export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
       const ended = hash && (await deps.endReplaced(hash).catch(() => false))
       if (ended) deps.observe('replaced')
     }
+    return undefined
   }
 }
 

@@ -10,6 +10,7 @@ export type GrantOutcome =
   /** The same answer is counted as `renewed` too. */
   | 'id_token_ignored'
   | 'wrong_audience'
+  | 'scope_not_granted'
   | 'unusable_answer'
   | 'no_refresh_token'
   | GrantReaction
@@ -26,6 +27,11 @@ export type GrantResult = {
   readonly outcome: GrantOutcome
   readonly error?: BffError
   readonly refusal?: ProviderRefusal
+  /** It is a matter of one user and no fault of the configuration, whatever its outcome. */
+  readonly isOfUser?: boolean
+  /** What a token that must not be used was to be for, and what it is for. */
+  readonly expected?: string
+  readonly actual?: string
 }
 
 export type ConfigFaultsDeps = {
@@ -47,6 +53,7 @@ const FAULTS: ReadonlySet<GrantOutcome> = new Set([
   'configuration',
   'route_configuration',
   'wrong_audience',
+  'scope_not_granted',
   'unusable_answer',
   'no_refresh_token',
 ])
@@ -128,7 +135,7 @@ export function createConfigFaults({ log, observe, now }: ConfigFaultsDeps): Con
     note(result) {
       const { resource, outcome } = result
       observe.grant(resource, outcome)
-      const error = FAULTS.has(outcome) ? errorOf(result) : undefined
+      const error = FAULTS.has(outcome) && !result.isOfUser ? errorOf(result) : undefined
       const isPassing = PASSING.has(outcome)
       const isTold = error !== undefined || isPassing
       if (isRetired) return isTold
@@ -151,9 +158,10 @@ function keyOf({ resource, error }: Pick<Fault, 'resource' | 'error'>): string {
   return `${resource} ${error}`
 }
 
-function fieldsOf({ resource, outcome, error, refusal }: GrantResult): LogFields {
+function fieldsOf({ resource, outcome, error, refusal, expected, actual }: GrantResult): LogFields {
   return {
     ...{ resource, outcome, ...refusal },
+    ...(expected === undefined ? {} : { expected, actual }),
     ...(error ? { code: error.code } : {}),
     ...(error?.cause ? { err: describeError(error.cause) } : {}),
   }
@@ -162,6 +170,7 @@ function fieldsOf({ resource, outcome, error, refusal }: GrantResult): LogFields
 /** What the provider has no error of its own for. */
 const OWN_WORDS: ReadonlySet<GrantOutcome> = new Set([
   'wrong_audience',
+  'scope_not_granted',
   'unusable_answer',
   'no_refresh_token',
 ])

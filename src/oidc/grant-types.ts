@@ -14,6 +14,8 @@ export type GrantedTokens = {
   readonly unverifiedSubject?: string | undefined
   /** Azure AD v1 names the resource it answered for. */
   readonly resource: string | undefined
+  /** The `scope` of the answer (RFC 6749 §5.1), blank-separated; undefined when it was as asked for. */
+  readonly scope?: string | undefined
 }
 
 /** What an authorization request is bound to, and what its response is checked against. */

@@ -15,7 +15,8 @@ export function isForAudience(accessToken: string, { audience }: ResourceConfig)
   return aud === undefined || aud.includes(audience)
 }
 
-function audiences(accessToken: string): readonly string[] | undefined {
+/** The `aud` of a JWT, its signature not looked at; undefined for an opaque token. */
+export function audiences(accessToken: string): readonly string[] | undefined {
   try {
     const { aud } = decodeJwt(accessToken)
     return aud === undefined ? [] : [aud].flat()

@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import type { StepUp } from '../errors.ts'
 import type { LoginRecords, SessionHash } from '../store/port.ts'
+import type { SignInGrant } from './dialects.ts'
 
 /** One sign-in under way: what its authorization response is checked against, and where it goes on afterwards. */
 export type LoginAttempt = {
@@ -12,6 +13,13 @@ export type LoginAttempt = {
   readonly asked?: { readonly stepUp: StepUp; readonly sub: string }
   /** RFC 8707 indicators of the resources that it asks for; absent where a grant is not limited to some. */
   readonly indicators?: readonly string[]
+  /** The scopes that it asks for. */
+  readonly scopes?: readonly string[]
+  /** The `prompt` of its authorization request. */
+  readonly prompt?: string
+  readonly loginHint?: string
+  /** It repeats, with prompt=consent, one that brought no refresh token. */
+  readonly isRepeated?: boolean
   /** The session this browser had when it began; it ends when the new one begins. */
   readonly replaces?: SessionHash
 }
@@ -24,7 +32,6 @@ export const LOGIN_LIFETIME_MS = 15 * 60_000
 
 export type LoginAttemptsDeps = {
   readonly records: LoginRecords
-  readonly indicators?: readonly string[]
   readonly seal: (secret: string, plaintext: string) => string
   readonly open: (secret: string, sealed: string) => string | undefined
 }
@@ -33,17 +40,17 @@ export type LoginAttemptsDeps = {
 export type LoginAttempts = {
   /** Starts one: fresh state, nonce and PKCE verifier (RFC 7636 §4.1, 256 bits each). */
   start(
-    goal: Pick<LoginAttempt, 'returnUrl' | 'replaces' | 'asked'>,
+    goal: Omit<LoginAttempt, 'state' | 'nonce' | 'codeVerifier'>,
   ): Promise<{ attempt: LoginAttempt; ticket: LoginTicket }>
   /** The attempt that `state` and the browser's secret belong to; taking it deletes it. */
   take(state: string, secret: string): Promise<LoginAttempt | undefined>
 }
 
 /** Keeps attempts in the store, sealed under the secret that only the browser's cookie holds. */
-export function createLoginAttempts({ records, indicators, seal, open }: LoginAttemptsDeps): LoginAttempts {
+export function createLoginAttempts({ records, seal, open }: LoginAttemptsDeps): LoginAttempts {
   return {
     async start(goal) {
-      const attempt = { ...goal, indicators, state: random(), nonce: random(), codeVerifier: random() }
+      const attempt = { ...goal, state: random(), nonce: random(), codeVerifier: random() }
       const ticket = { id: loginTicketId(attempt.state), secret: random() }
       await records.put(
         hashed(ticket.secret),
@@ -59,6 +66,39 @@ export function createLoginAttempts({ records, indicators, seal, open }: LoginAt
       const attempt = JSON.parse(text) as LoginAttempt
       return attempt.state === state ? attempt : undefined
     },
+  }
+}
+
+/** What a sign-in is for; the rest of its attempt is made here or follows from the configuration. */
+export type SignInGoal = Pick<
+  LoginAttempt,
+  'returnUrl' | 'replaces' | 'asked' | 'prompt' | 'loginHint' | 'isRepeated'
+>
+
+/** Begins one: the attempt is stored, and the browser is to go to `url` with the cookie of `ticket`. */
+export type BeginSignIn = (goal: SignInGoal) => Promise<{ url: URL; ticket: LoginTicket }>
+
+export type BeginSignInDeps = {
+  readonly attempts: Pick<LoginAttempts, 'start'>
+  readonly provider: {
+    signInGrant(stepUp: StepUp | undefined): SignInGrant
+    promptFor(goal: SignInGoal): string | undefined
+    authorizationUrl(
+      attempt: LoginAttempt,
+      wishes: { prompt?: string | undefined; loginHint?: string | undefined; stepUp?: StepUp | undefined },
+    ): Promise<URL>
+  }
+}
+
+/** Makes the one way to the authorization endpoint, for sign-ins and for the repetition of one. */
+export function createBeginSignIn({ attempts, provider }: BeginSignInDeps): BeginSignIn {
+  return async function beginSignIn(goal) {
+    const stepUp = goal.asked?.stepUp
+    const prompt = provider.promptFor(goal)
+    const wanted = { ...goal, ...provider.signInGrant(stepUp), ...(prompt === undefined ? {} : { prompt }) }
+    const { attempt, ticket } = await attempts.start(wanted)
+    const url = await provider.authorizationUrl(attempt, { prompt, loginHint: goal.loginHint, stepUp })
+    return { url, ticket }
   }
 }
 

@@ -4,19 +4,27 @@ import { BffError, describeError, type StepUp } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { claimsParameter, claimsRequest } from './claims-request.ts'
 import { createConfigFaults, type GrantObserver } from './config-faults.ts'
-import { createDialect } from './dialects.ts'
+import { createDialect, type SignInGrant } from './dialects.ts'
 import type { AuthorizationChecks, GrantedTokens } from './grant-types.ts'
+import type { LoginAttempt, SignInGoal } from './login.ts'
+import { createOfflineConsent, type OfflineConsentMemory, withConsent } from './offline-consent.ts'
 import type { ProviderGates } from './provider-gates.ts'
 import { createRelyingParty } from './relying-party.ts'
-import { createResourceGrants, isForResource } from './resource-grants.ts'
+import { createReminders } from './reminders.ts'
+import { createResourceGrants } from './resource-grants.ts'
 import { createProviderFetch } from './token-answer.ts'
 import { createTokenExchange } from './token-exchange.ts'
+import { judgeToken, resourcesOfCode } from './token-purpose.ts'
 
 /** Longest wait for the provider's endpoints at sign-out, after revocation had its own time. */
 const END_SESSION_WAIT_MS = 1_000
 
 /** What one sign-in may ask for beyond the configuration. */
-type Wishes = { readonly prompt?: string; readonly loginHint?: string; readonly stepUp?: StepUp }
+type Wishes = {
+  readonly prompt?: string | undefined
+  readonly loginHint?: string | undefined
+  readonly stepUp?: StepUp | undefined
+}
 
 export type ProviderDeps = {
   readonly config: Config
@@ -24,6 +32,8 @@ export type ProviderDeps = {
   readonly now: () => number
   /** Where the gate is found that the configuration before may have used, too. */
   readonly gates: ProviderGates
+  /** Absent: nothing is known of the provider. */
+  readonly offlineConsent?: OfflineConsentMemory
   readonly observe: GrantObserver
 }
 
@@ -34,7 +44,14 @@ export type ProviderState = 'ok' | 'unavailable' | 'unknown'
 const MAX_HINT_LENGTH = 2000
 
 /** The configured OpenID Provider, in the words of the rest of the program; every method rejects with BffError only. */
-export function createProvider({ config, log, now, gates, observe }: ProviderDeps) {
+export function createProvider({
+  config,
+  log,
+  now,
+  gates,
+  offlineConsent: memory = new Map(),
+  observe,
+}: ProviderDeps) {
   const redirectUri = `${config.publicUrl}${config.basePath}/callback`
   const inUse = resourcesInUse(config)
   const dialect = createDialect(config.provider, inUse)
@@ -50,7 +67,9 @@ export function createProvider({ config, log, now, gates, observe }: ProviderDep
   })
   const { clientCapabilities } = config.provider
   const { resources } = config
-  const grantDeps = { relyingParty, dialect, resources, clientCapabilities, log, note: faults.note }
+  const grantDeps = { relyingParty, dialect, resources, inUse, clientCapabilities, log, note: faults.note }
+  const offlineConsent = createOfflineConsent(config.provider, { memory, now })
+  const isDue = createReminders(now)
   /** The resource whose policies the provider applies at sign-in: the one that asked for it, else the first in use. */
   const loginResource = (stepUp?: StepUp) => (stepUp && signInFor(config, stepUp.resource)) ?? inUse[0]
 
@@ -69,7 +88,6 @@ export function createProvider({ config, log, now, gates, observe }: ProviderDep
     ...createResourceGrants(grantDeps),
     tokenExchangeGrant: createTokenExchange(grantDeps),
     redirectUri,
-    indicators: dialect.indicators,
     admit: gate.admit,
 
     /** From now on the metrics tell of this one, and of `before` no more, whatever answer still comes to it. */
@@ -90,6 +108,29 @@ export function createProvider({ config, log, now, gates, observe }: ProviderDep
 
     /** Resolves when the endpoints are known, or were asked for and are not. Never rejects. */
     discovered: (): Promise<void> => relyingParty.ready().catch((error) => note('unavailable', error)),
+
+    /** What a sign-in asks for, as far as its refresh token is limited by it. */
+    signInGrant: (stepUp?: StepUp): SignInGrant => dialect.signInGrant(loginResource(stepUp)),
+
+    /** The `prompt` of the authorization request for a sign-in, if it has one. */
+    promptFor(goal: SignInGoal): string | undefined {
+      const asked = goal.isRepeated ? undefined : (goal.prompt ?? config.provider.authorizationParams.prompt)
+      return offlineConsent.promptFor(goal.asked?.stepUp.consent ? withConsent(asked) : asked, goal)
+    },
+
+    /**
+     * Whether a sign-in that is finished is to be begun again with prompt=consent, because it brought no refresh token.
+     * Where it is not, the log is told what that means and what may cure it.
+     */
+    isToBeRepeated(attempt: LoginAttempt, { refreshToken }: Pick<GrantedTokens, 'refreshToken'>): boolean {
+      const hasRefreshToken = refreshToken !== undefined
+      if (inUse.length === 0) return false
+      if (offlineConsent.isToBeRepeated(attempt, hasRefreshToken)) return true
+      const count = hasRefreshToken ? undefined : isDue.count('no_refresh_token')
+      if (count !== undefined)
+        log.warn({ reason: 'no_refresh_token', count }, noRefreshToken(config.provider))
+      return false
+    },
 
     authorizationUrl(checks: AuthorizationChecks, { prompt, loginHint, stepUp }: Wishes): Promise<URL> {
       const extra = new Map(Object.entries(config.provider.authorizationParams))
@@ -113,10 +154,20 @@ export function createProvider({ config, log, now, gates, observe }: ProviderDep
       ])
     },
 
-    /** Name of the resource that the access token of a code grant is for, if it may be used at all. */
-    resourceOf(granted: GrantedTokens, stepUp?: StepUp): string | undefined {
-      const asked = loginResource(stepUp)
-      return asked && isForResource(granted, asked) ? asked.name : undefined
+    /** Name of the resource that the access token of a code grant is for, if it is for one and may be used at all. */
+    resourceOf(granted: GrantedTokens, signIn: SignInGrant, stepUp?: StepUp): string | undefined {
+      const login = loginResource(stepUp)
+      const goodFor = resourcesOfCode(granted, dialect.isCodeForAll ? signIn.scopes : undefined, inUse)
+      const [resource = login] = goodFor
+      if (!resource || goodFor.length > 1) return undefined
+      const fault = judgeToken(granted, resource, resources)
+      if (!fault) return resource.name
+      faults.note({ resource: resource.name, ...fault, isOfUser: true })
+      const count = isDue.count(`${resource.name} ${fault.outcome}`)
+      const fields = { resource: resource.name, ...fault, count }
+      if (count !== undefined)
+        log.warn(fields, 'the access token of a sign-in is not for its resource: not sent')
+      return undefined
     },
 
     /** Best effort, by design: the local logout does not depend on it. Never rejects. */
@@ -144,6 +195,15 @@ export function createProvider({ config, log, now, gates, observe }: ProviderDep
       }
     },
   }
+}
+
+function noRefreshToken({ scopes, offlineConsent }: Config['provider']): string {
+  const why = !scopes.includes('offline_access')
+    ? 'provider.scopes lacks offline_access'
+    : offlineConsent === 'always'
+      ? 'is the client registered for refresh tokens?'
+      : 'the provider may want prompt=consent for offline_access (set provider.offlineConsent: always), or the client is not registered for refresh tokens'
+  return `a sign-in brought no refresh token: no access token of its session can be renewed; ${why}`
 }
 
 /** Resources whose tokens routes need, as they are or to exchange them, in the order of the routes. */

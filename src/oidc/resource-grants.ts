@@ -3,13 +3,15 @@ import { BffError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { claimsParameter, claimsRequest } from './claims-request.ts'
 import type { ConfigFaults, GrantOutcome } from './config-faults.ts'
-import type { Dialect } from './dialects.ts'
+import type { Dialect, SignInGrant } from './dialects.ts'
 import { reactionTo, reactionToClient } from './grant-errors.ts'
-import type { FailedGrant, GrantedTokens } from './grant-types.ts'
-import { isForAudience } from './jwt.ts'
+import type { FailedGrant } from './grant-types.ts'
 import { mayHaveSpent, problemOf, refusalOf } from './provider-errors.ts'
 import type { RelyingParty } from './relying-party.ts'
+import { apiScopes, grantedScopes } from './scopes.ts'
+import { stepUpFingerprint } from './step-up.ts'
 import type { TokenAnswer } from './token-answer.ts'
+import { judgeToken, type TokenFault } from './token-purpose.ts'
 
 const MAX_CLAIMS_LENGTH = 8_192
 
@@ -17,14 +19,20 @@ export type ResourceGrantsDeps = {
   readonly relyingParty: RelyingParty
   readonly dialect: Dialect
   readonly resources: Readonly<Record<string, ResourceConfig>>
+  /** Those that sign-ins are for, in the order of the routes. */
+  readonly inUse: readonly ResourceConfig[]
   readonly clientCapabilities: readonly string[]
   readonly log: Logger
   readonly note: ConfigFaults['note']
 }
 
+/** What a session's sign-in asked for and was granted, and the step-ups that it was for. */
+export type SessionGrant = SignInGrant & { readonly steppedUp?: readonly string[] | undefined }
+
 type RefreshRequest = {
   readonly refreshToken: string
   readonly resource: string
+  readonly signIn?: SessionGrant
   readonly keep: (newRefreshToken: string) => Promise<void>
   /** JSON text of the claims that a challenge asks for. */
   readonly claims?: string
@@ -32,7 +40,7 @@ type RefreshRequest = {
 
 /** One access token per resource, each asked for by name: from the session's refresh token, or for the client itself. */
 export function createResourceGrants(deps: ResourceGrantsDeps) {
-  const { relyingParty, dialect, resources, clientCapabilities, log, note } = deps
+  const { relyingParty, dialect, resources, inUse, clientCapabilities, log, note } = deps
   const resourceNamed = (name: string) => requireResource(resources, name)
 
   /** Spends the refresh token once, for one resource; never rejects for what the provider answers. */
@@ -41,7 +49,7 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     const claims = claimsRequest(clientCapabilities, request.claims)
     const grant = await relyingParty.refreshGrant(
       request.refreshToken,
-      [...dialect.refreshGrant(resource), ...claimsParameter(claims)],
+      [...dialect.refreshGrant(resource, request.signIn), ...claimsParameter(claims)],
       {
         keep: request.keep,
         ignoredIdToken(cause) {
@@ -51,9 +59,11 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
       },
     )
     if ('error' in grant) return refused(grant, { resource, claims: request.claims })
-    if (!isForResource(grant, resource)) {
-      note({ resource: resource.name, outcome: 'wrong_audience' })
-      return { kind: 'refused' as const, error: wrongAudience(), isMaybeSpent: false }
+    const fault = judgeToken(grant, resource, resources)
+    if (fault) {
+      const error = notForResource(fault, resource, request.signIn ?? {})
+      noteNotForResource(resource, fault, error)
+      return { kind: 'refused' as const, error, isMaybeSpent: false }
     }
     note({ resource: resource.name, outcome: 'renewed' })
     const { accessToken, obtainedAt, expiresAt } = grant
@@ -96,23 +106,62 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
       note({ resource: name, outcome, error, refusal: refusalOf(answer) })
       throw answer && answer.status !== 200 ? problemOf(reactionToClient(answer), answer) : grant.error
     }
-    const isRight = isForResource(grant, resource)
-    note({ resource: name, outcome: isRight ? 'renewed' : 'wrong_audience' })
-    if (!isRight) throw wrongAudience()
+    noteUse(note, resource, judgeToken(grant, resource, resources))
     return grant
   }
 
   /**
    * Throws `reauthentication_required` for a resource that the sign-in did not ask for, because a reload has added it
-   * since: a provider that rotates may burn the refresh token before it says `invalid_target`.
+   * since, or was not granted: a provider that rotates may burn the refresh token before it says `invalid_target` or
+   * `invalid_scope`.
    */
-  function requireAsked(name: string, indicators: readonly string[] | undefined): void {
+  function requireAsked(name: string, signIn: SessionGrant): void {
     const resource = resourceNamed(name)
-    if (!indicators || resource.resource === undefined || indicators.includes(resource.resource)) return
-    throw new BffError('reauthentication_required', 'the sign-in did not ask for this resource', {
-      details: { reason: 'resource_not_granted' },
-      stepUp: { resource: name },
-    })
+    const lacks = notAskedFor(resource, signIn)
+    if (lacks !== undefined) {
+      throw new BffError('reauthentication_required', 'the sign-in did not ask for this resource', {
+        details: { reason: 'resource_not_granted' },
+        stepUp: { resource: name, lacks },
+      })
+    }
+    if (!isDenied(resource, signIn)) return
+    const fault = {
+      outcome: 'scope_not_granted',
+      expected: resource.scopes.join(' '),
+      actual: signIn.granted?.join(' ') ?? '',
+    } as const
+    const error = notForResource(fault, resource, signIn)
+    noteNotForResource(resource, fault, error)
+    throw error
+  }
+
+  function noteNotForResource({ name }: ResourceConfig, fault: TokenFault, error: BffError): void {
+    const isOfUser = error.code === 'reauthentication_required'
+    const isTold = note({ resource: name, ...fault, error, isOfUser })
+    if (!isTold)
+      log.warn({ resource: name, code: error.code, ...fault }, 'a token is not for its resource: not sent')
+  }
+
+  /** What of a resource a sign-in did not ask for, if a refresh must not ask for it then. */
+  function notAskedFor(
+    resource: ResourceConfig,
+    { indicators, scopes, steppedUp = [] }: SessionGrant,
+  ): string | undefined {
+    if (indicators && resource.resource !== undefined && !indicators.includes(resource.resource))
+      return resource.resource
+    if (!dialect.isLimitedByScopes) return undefined
+    const wanted = apiScopes(resource.scopes)
+    if (scopes) return wanted.filter((scope) => !scopes.includes(scope)).join(' ') || undefined
+    if (indicators || wanted.length === 0 || inUse.length === 1) return undefined
+    // A session of a version that asked for one resource only: the first, unless a step-up was for another.
+    return steppedUp.length === 0 && inUse[0] === resource ? undefined : wanted.join(' ')
+  }
+
+  /** Whether the code answer named the scopes of the whole grant, and none of this resource's is among them. */
+  function isDenied(resource: ResourceConfig, { granted }: SessionGrant): boolean {
+    if (!dialect.isCodeForAll || granted === undefined || apiScopes(resource.scopes).length === 0)
+      return false
+    return apiScopes(grantedScopes(resource, granted)).length === 0
   }
 
   /** Tells of a session that nobody can renew a token for: its sign-in brought no refresh token. */
@@ -161,16 +210,40 @@ export function claimsOf(answer: TokenAnswer | undefined): string | undefined {
   return typeof claims === 'string' && claims.length <= MAX_CLAIMS_LENGTH ? claims : undefined
 }
 
-/** False when the answer says that its access token is for another resource: it must not be used or kept. */
-export function isForResource(grant: GrantedTokens, resource: ResourceConfig): boolean {
-  const namesAnother =
-    grant.resource !== undefined && resource.resource !== undefined && grant.resource !== resource.resource
-  return !namesAnother && isForAudience(grant.accessToken, resource)
+/**
+ * The problem of a token that is not for its resource. A user who declined, or has taken his consent back, may give it:
+ * once, in a sign-in that asks for it. When that did not help, it is not his to give.
+ */
+function notForResource(
+  { outcome, expected }: TokenFault,
+  resource: ResourceConfig,
+  { steppedUp }: SessionGrant,
+): BffError {
+  const stepUp = { resource: resource.name, consent: true, lacks: expected } as const
+  const wasTried = steppedUp?.includes(stepUpFingerprint(stepUp)) === true
+  if (outcome === 'wrong_audience' || wasTried) return notUsable(outcome)
+  return new BffError('reauthentication_required', 'the authorization server did not grant these scopes', {
+    details: { reason: outcome },
+    stepUp,
+  })
 }
 
-/** `provider_rejected`: the answer is for another resource than was asked for. */
-export function wrongAudience(): BffError {
-  return new BffError('provider_rejected', 'the authorization server answered for another resource', {
-    details: { reason: 'wrong_audience' },
-  })
+/** `provider_rejected`: the answer is for another resource than was asked for, or for none. */
+function notUsable(reason: TokenFault['outcome']): BffError {
+  const message =
+    reason === 'wrong_audience'
+      ? 'the authorization server answered for another resource'
+      : 'the authorization server granted other scopes than these'
+  return new BffError('provider_rejected', message, { details: { reason } })
+}
+
+/** Notes what became of a token that no sign-in is for. Throws `provider_rejected` for one that must not be used. */
+export function noteUse(note: ConfigFaults['note'], { name }: ResourceConfig, fault: TokenFault | undefined) {
+  if (!fault) {
+    note({ resource: name, outcome: 'renewed' })
+    return
+  }
+  const error = notUsable(fault.outcome)
+  note({ resource: name, ...fault, error })
+  throw error
 }

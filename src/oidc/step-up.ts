@@ -82,8 +82,9 @@ export function createStepUps({ records, seal, open, loginPath, now }: StepUpsDe
 }
 
 /** Names one step-up, for the record of those that were tried. */
-export function stepUpFingerprint({ resource, claims, acrValues, maxAge }: StepUp): string {
-  return hashed(JSON.stringify([resource, claims, acrValues, maxAge])).slice(0, 22)
+export function stepUpFingerprint({ resource, claims, acrValues, maxAge, consent, lacks }: StepUp): string {
+  const more = consent === undefined && lacks === undefined ? [] : [consent, lacks]
+  return hashed(JSON.stringify([resource, claims, acrValues, maxAge, ...more])).slice(0, 22)
 }
 
 function hashed(text: string): string {

@@ -163,5 +163,6 @@ function grantedTokens(obtainedAt: number, tokens: CheckedAnswer): Omit<GrantedT
     refreshToken: tokens.refresh_token,
     idToken: tokens.id_token,
     resource: typeof tokens.resource === 'string' ? tokens.resource : undefined,
+    scope: typeof tokens.scope === 'string' ? tokens.scope : undefined,
   }
 }

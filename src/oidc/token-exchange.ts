@@ -7,13 +7,13 @@ import type { FailedGrant, GrantedTokens } from './grant-types.ts'
 import { problemOf, refusalOf } from './provider-errors.ts'
 import {
   claimsOf,
-  isForResource,
+  noteUse,
   outcomeOf,
   type ResourceGrantsDeps,
   requireResource,
   withStepUp,
-  wrongAudience,
 } from './resource-grants.ts'
+import { judgeToken } from './token-purpose.ts'
 
 /** One access token for another. */
 export type ExchangeRequest = {
@@ -41,9 +41,7 @@ export function createTokenExchange(deps: ResourceGrantsDeps) {
       ...claimsParameter(claimsRequest(clientCapabilities, request.claims)),
     ])
     if ('error' in grant) throw refused(grant, { resource, claims: request.claims })
-    const isRight = isForResource(grant, resource)
-    note({ resource: resource.name, outcome: isRight ? 'renewed' : 'wrong_audience' })
-    if (!isRight) throw wrongAudience()
+    noteUse(note, resource, judgeToken(grant, resource, resources))
     return grant
   }
 

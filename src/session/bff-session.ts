@@ -20,6 +20,10 @@ export type BffSession = {
   readonly steppedUp?: readonly string[]
   /** RFC 8707 indicators of the resources that the sign-in asked for; absent where a grant is not limited to some. */
   readonly indicators?: readonly string[]
+  /** The scopes that the sign-in asked for; absent in sessions of older versions. */
+  readonly scopes?: readonly string[]
+  /** The scopes that its code answer named (RFC 6749 §5.1). */
+  readonly granted?: readonly string[]
   /** Epoch ms of the login; the absolute timeout counts from here. */
   readonly createdAt: number
   /** Epoch ms of the end if nothing more happens: idle or absolute timeout, whichever is first. */

@@ -24,6 +24,8 @@ export type SignedInUser = {
   readonly idToken: string
   readonly steppedUp?: readonly string[]
   readonly indicators?: readonly string[]
+  readonly scopes?: readonly string[]
+  readonly granted?: readonly string[]
 }
 
 /** The in-process copy of sessions, by the cookie's value. */

@@ -1,10 +1,17 @@
 import type { BffError } from '../errors.ts'
+import type { TokenHolder } from './token-record.ts'
+
+/** What a session's sign-in asked for and was granted, and the step-ups that it was for. */
+export type SessionGrant = {
+  readonly [Member in 'indicators' | 'scopes' | 'granted' | 'steppedUp']?: TokenHolder[Member] | undefined
+}
 
 /** What the tokens room asks of the provider: one refresh grant for one resource (RFC 6749 §6). */
 export type RefreshGrantRequest = {
   readonly refreshToken: string
   /** Name of the resource in the config. */
   readonly resource: string
+  readonly signIn?: SessionGrant
   /** Stores a rotated refresh token. Called, and awaited, before anything else in the answer is looked at. */
   readonly keep: (newRefreshToken: string) => Promise<void>
   /** JSON text of the claims that a challenge asks for (OpenID Connect Core §5.5). */

@@ -1,7 +1,7 @@
 import { BffError } from '../errors.ts'
 import type { SealedTokens, TokenRecords } from '../store/port.ts'
 import { createRecordWriter, type RecordWriter, superseded } from './record-writer.ts'
-import type { RefreshGrant, RefreshGrantOutcome } from './refresh-grant.ts'
+import type { RefreshGrant, RefreshGrantOutcome, SessionGrant } from './refresh-grant.ts'
 import type { Reuse } from './reuse.ts'
 import {
   type StoredAccessToken,
@@ -20,7 +20,7 @@ export type SpendDeps = {
   readonly sealer: TokenSealer
   readonly refreshGrant: RefreshGrant
   /** Throws `reauthentication_required` for a resource that the sign-in did not ask for. */
-  readonly requireAsked?: (resource: string, indicators: readonly string[] | undefined) => void
+  readonly requireAsked?: (resource: string, signIn: SessionGrant) => void
   /** Ends a session whose grant is dead, everywhere. */
   readonly endSession: (holder: TokenHolder, reason: string) => Promise<void>
   /** Revokes a refresh token that arrived after its session had ended. Never rejects. */
@@ -75,7 +75,7 @@ async function spendUnlessSuperseded(
   const before = await afterOpenSpend(deps, holder)
   const brought = spending.settledIn(before)
   if (brought) return brought
-  deps.requireAsked?.(resource, holder.indicators)
+  deps.requireAsked?.(resource, signInOf(holder))
   const refreshToken = requireRefreshToken(deps, spending, before)
   // Its answer might come too late to be stored.
   if (deps.underWay?.isEnding()) throw new BffError('provider_unavailable', 'shutting down')
@@ -86,7 +86,10 @@ async function spendUnlessSuperseded(
     hasRotated ||= next !== refreshToken
     return record.keepRefreshToken(next)
   }
-  const outcome = await deps.refreshGrant({ refreshToken, resource, keep, claims: spending.claims })
+  const outcome = await deps.refreshGrant({
+    ...{ refreshToken, resource, keep, claims: spending.claims },
+    signIn: signInOf(holder),
+  })
   if (hasRotated || outcome.kind === 'renewed') deps.reuse.learn(hasRotated)
   return actOn(deps, spending, { outcome, record, forcedAt: spending.forcedAt(before) })
 }
@@ -115,6 +118,20 @@ async function afterOpenSpend(
   }
 }
 
+/** Not the id: that opens the session's records, and is nothing for other rooms. */
+function signInOf({ indicators, scopes, granted, steppedUp }: TokenHolder): SessionGrant {
+  return { indicators, scopes, granted, steppedUp }
+}
+
+/** A sign-in cures only what a sign-in brings: the token that came with its code, once that has expired. */
+function noRefreshToken(hadToken: boolean): BffError {
+  return new BffError(
+    hadToken ? 'reauthentication_required' : 'provider_rejected',
+    'the provider gave no refresh token at sign-in',
+    { details: { reason: 'no_refresh_token' } },
+  )
+}
+
 function requireRefreshToken(deps: SpendDeps, { holder, resource }: Spending, record: SealedTokens): string {
   if (record.spend && !deps.reuse.allows(record.spend)) {
     deps.observe(resource, 'uncertain')
@@ -129,9 +146,7 @@ function requireRefreshToken(deps: SpendDeps, { holder, resource }: Spending, re
     throw new BffError('session_required', 'the refresh token of this session does not open')
   }
   deps.observe(resource, 'no_refresh_token')
-  throw new BffError('provider_rejected', 'the provider gave no refresh token at sign-in', {
-    details: { reason: 'no_refresh_token' },
-  })
+  throw noRefreshToken(deps.sealer.openTokens(holder, record).accessTokens.has(resource))
 }
 
 async function actOn(

@@ -9,6 +9,11 @@ export type TokenHolder = TokenOwner & {
   readonly claims: { readonly sub: string }
   /** RFC 8707 indicators of the resources that the sign-in asked for. */
   readonly indicators?: readonly string[]
+  /** The scopes that the sign-in asked for, and those that it was granted, if its answer said so. */
+  readonly scopes?: readonly string[]
+  readonly granted?: readonly string[]
+  /** Fingerprints of the step-ups that the sign-in was for. */
+  readonly steppedUp?: readonly string[]
 }
 
 /** One access token as Cloakroom keeps it. Times in epoch ms. */

@@ -137,7 +137,8 @@ test('a provider that was not asked for refresh tokens is a fault of the configu
     const refused = await browser.fetch('/api/orders')
     assert.deepEqual(
       [...verdict(refused), refused.json().reason],
-      [502, 'provider_rejected', 'no_refresh_token'],
+      // The token that came with the code was this API's: another sign-in brings another.
+      [401, 'reauthentication_required', 'no_refresh_token'],
     )
   }
   assert.deepEqual(await gauges(), [gauge('no_refresh_token', 1)])

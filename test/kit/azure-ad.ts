@@ -182,6 +182,8 @@ function settingsFor(dialect: AzureDialect, issuer: string, client: KnownClient)
     : {
         ...{ issuer, clientId, clientAuth },
         resourceDialect: 'scope',
+        // Known by its host otherwise.
+        signInScopes: 'first',
         scopes: ['openid', 'profile', 'email', 'offline_access'],
       }
 }

@@ -4,5 +4,6 @@ export type ProviderSettings = {
   clientId: string
   clientAuth: { method: string; secret?: string }
   resourceDialect: string
+  signInScopes?: string
   scopes: string[]
 }

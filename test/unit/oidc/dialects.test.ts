@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { ProviderConfig, ResourceConfig, ResourceDialect } from '../../../src/config/config.ts'
-import { createDialect, type Parameters } from '../../../src/oidc/dialects.ts'
+import type { ResourceConfig, ResourceDialect } from '../../../src/config/config.ts'
+import { createDialect, type Parameters as FormParameters } from '../../../src/oidc/dialects.ts'
 
 const orders: ResourceConfig = {
   name: 'orders',
@@ -16,15 +16,20 @@ const billing: ResourceConfig = {
   grant: 'refresh_token',
 }
 
-function dialect(resourceDialect: ResourceDialect, scopes = ['openid', 'offline_access']) {
-  return createDialect({ resourceDialect, scopes } as unknown as ProviderConfig, [orders, billing])
+type Settings = Partial<Parameters<typeof createDialect>[0]>
+
+function dialect(resourceDialect: ResourceDialect, settings: Settings = {}) {
+  const scopes = ['openid', 'offline_access']
+  const signInScopes = ['resource', 'audience'].includes(resourceDialect) ? 'first' : 'all'
+  return createDialect({ resourceDialect, scopes, signInScopes, ...settings }, [orders, billing])
 }
 
 const LINES: readonly {
   dialect: ResourceDialect
-  authorization: Parameters
-  code: Parameters
-  refresh: Parameters
+  signInScopes?: 'first'
+  authorization: FormParameters
+  code: FormParameters
+  refresh: FormParameters
 }[] = [
   {
     dialect: 'resource',
@@ -37,6 +42,15 @@ const LINES: readonly {
   },
   {
     dialect: 'scope',
+    authorization: [
+      ['scope', 'openid offline_access api://orders/.default api://billing/read api://billing/write'],
+    ],
+    code: [],
+    refresh: [['scope', 'api://billing/read api://billing/write offline_access openid']],
+  },
+  {
+    dialect: 'scope',
+    signInScopes: 'first',
     authorization: [['scope', 'openid offline_access api://orders/.default']],
     code: [['scope', 'api://orders/.default openid offline_access']],
     refresh: [['scope', 'api://billing/read api://billing/write offline_access openid']],
@@ -69,17 +83,58 @@ const LINES: readonly {
 ]
 
 for (const line of LINES) {
-  test(`the ${line.dialect} dialect names resources exactly as contract section 3 says`, () => {
-    assert.deepEqual(dialect(line.dialect).authorizationRequest(orders), line.authorization)
-    assert.deepEqual(dialect(line.dialect).codeGrant(orders), line.code)
-    assert.deepEqual(dialect(line.dialect).refreshGrant(billing), line.refresh)
+  const where = line.signInScopes === undefined ? '' : ' on Entra ID'
+  test(`the ${line.dialect} dialect names resources exactly as contract section 3 says${where}`, () => {
+    const spoken = dialect(line.dialect, line.signInScopes && { signInScopes: line.signInScopes })
+    assert.deepEqual(spoken.authorizationRequest(orders), line.authorization)
+    assert.deepEqual(spoken.codeGrant(orders), line.code)
+    assert.deepEqual(spoken.refreshGrant(billing), line.refresh)
   })
 }
 
-test('the scope dialect asks for openid at a refresh only if the login had it', () => {
-  assert.deepEqual(dialect('scope', ['offline_access']).refreshGrant(orders), [
+test('a refresh asks for openid and offline_access only if its sign-in did, whatever the configuration says by now', () => {
+  assert.deepEqual(dialect('scope', { scopes: ['offline_access'] }).refreshGrant(orders), [
     ['scope', 'api://orders/.default offline_access'],
   ])
+  assert.deepEqual(dialect('scope').refreshGrant(orders, { scopes: ['openid', 'profile'] }), [
+    ['scope', 'api://orders/.default openid'],
+  ])
+  assert.deepEqual(dialect('scope', { scopes: ['openid'] }).refreshGrant(orders), [
+    ['scope', 'api://orders/.default openid'],
+  ])
+})
+
+test('a refresh asks for those scopes of its resource that the sign-in was granted, and at Entra ID for all', () => {
+  const signIn = { scopes: ['openid'], granted: ['openid', 'api://billing/read'] }
+  const entra = dialect('scope', { signInScopes: 'first' })
+  assert.deepEqual(dialect('scope').refreshGrant(billing, signIn), [['scope', 'api://billing/read openid']])
+  assert.deepEqual(entra.refreshGrant(billing, signIn), [
+    ['scope', 'api://billing/read api://billing/write openid'],
+  ])
+})
+
+test('where it is told so, a sign-in asks for the scopes of the first resource alone, or of all', () => {
+  const first = [['scope', 'openid offline_access api://orders/.default']]
+  const all = [
+    ['scope', 'openid offline_access api://orders/.default api://billing/read api://billing/write'],
+  ]
+  assert.deepEqual(dialect('scope', { signInScopes: 'first' }).authorizationRequest(orders), first)
+  assert.equal(dialect('scope', { signInScopes: 'first' }).isLimitedByScopes, false)
+  assert.deepEqual(dialect('scope', { signInScopes: 'all' }).authorizationRequest(orders), all)
+  assert.deepEqual(dialect('audience', { signInScopes: 'all' }).authorizationRequest(orders)[0], all[0])
+  assert.equal(dialect('resource', { signInScopes: 'all' }).isLimitedByScopes, false)
+})
+
+test('a step-up for another resource asks for its scopes first, and for all the same', () => {
+  assert.deepEqual(dialect('scope').authorizationRequest(billing), [
+    ['scope', 'openid offline_access api://billing/read api://billing/write api://orders/.default'],
+  ])
+})
+
+test('with one resource alone, its token may be asked for by the code too', () => {
+  const common = { scopes: ['openid'], signInScopes: 'all' } as const
+  const alone = createDialect({ ...common, resourceDialect: 'scope' }, [orders])
+  assert.deepEqual(alone.codeGrant(orders), [['scope', 'api://orders/.default openid']])
 })
 
 test('a grant without refresh token never asks for a user or a new refresh token', () => {

@@ -1,0 +1,74 @@
+import type { ResourceConfig } from '../config/config.ts'
+import type { GrantedTokens } from './grant-types.ts'
+import { audiences, isForAudience } from './jwt.ts'
+import { apiScopes, judgeScopes, ownersOf, scopeList } from './scopes.ts'
+
+/** Why an access token must not be sent to its resource; what was asked for and what came are for the log. */
+export type TokenFault = {
+  readonly outcome: 'wrong_audience' | 'scope_not_granted'
+  readonly expected: string
+  readonly actual: string
+}
+
+/** A provider's text in a log line is as long as it needs to be to be recognised. */
+const MOST_LOGGED = 200
+
+/**
+ * Whether an answer says itself that its access token is not for `resource`: by its `scope` (RFC 6749 §5.1), by the `aud`
+ * of a JWT, or by naming another resource. Undefined when nothing speaks against it. Providers narrow in silence: Keycloak
+ * and Glewlwyd answer a refresh for another API with the scopes that the sign-in had.
+ */
+export function judgeToken(
+  grant: Pick<GrantedTokens, 'accessToken' | 'resource' | 'scope'>,
+  resource: ResourceConfig,
+  resources: Readonly<Record<string, ResourceConfig>>,
+): TokenFault | undefined {
+  const scopeFault = judgeByScope(grant, resource, Object.values(resources))
+  if (scopeFault) return scopeFault
+  const { resource: named } = grant
+  if (named !== undefined && resource.resource !== undefined && named !== resource.resource)
+    return fault('wrong_audience', resource.resource, named)
+  if (isForAudience(grant.accessToken, resource)) return undefined
+  return fault('wrong_audience', resource.audience ?? '', audiences(grant.accessToken)?.join(' ') ?? '')
+}
+
+function judgeByScope(
+  { scope, accessToken }: Pick<GrantedTokens, 'accessToken' | 'scope'>,
+  resource: ResourceConfig,
+  resources: readonly ResourceConfig[],
+): TokenFault | undefined {
+  const verdict = judgeScopes(scopeList(scope), resource, resources)
+  if (verdict === 'granted') return undefined
+  const isUnscoped = apiScopes(resource.scopes).length === 0
+  // The scopes are those of the whole grant at some servers; a resource without any goes by the audience there.
+  if (isUnscoped && isProvenAudience(accessToken, resource)) return undefined
+  return fault('scope_not_granted', resource.scopes.join(' '), scope ?? '')
+}
+
+function isProvenAudience(accessToken: string, { audience, resource }: ResourceConfig): boolean {
+  const expected = audience ?? resource
+  return expected !== undefined && audiences(accessToken)?.includes(expected) === true
+}
+
+function fault(outcome: TokenFault['outcome'], expected: string, actual: string): TokenFault {
+  return { outcome, expected: expected.slice(0, MOST_LOGGED), actual: actual.slice(0, MOST_LOGGED) }
+}
+
+/**
+ * The resources that the access token of a code grant is good for, as far as the answer tells. One that is good for
+ * several is to be used for none: each then gets its own by a refresh, because a token that an API may use at another is
+ * worth more to whoever steals it.
+ *
+ * @param asked the scopes that the sign-in asked for, if an answer without `scope` grants them all.
+ */
+export function resourcesOfCode(
+  grant: Pick<GrantedTokens, 'accessToken' | 'scope'>,
+  asked: readonly string[] | undefined,
+  inUse: readonly ResourceConfig[],
+): readonly ResourceConfig[] {
+  const aud = audiences(grant.accessToken) ?? []
+  const byAudience = inUse.filter(({ audience }) => audience !== undefined && aud.includes(audience))
+  const scopes = asked === undefined ? [] : apiScopes(scopeList(grant.scope) ?? asked)
+  const byScope = scopes.flatMap((scope) => ownersOf(scope, inUse))
+  return [...new Set([...byScope, ...byAudience])]
+}
