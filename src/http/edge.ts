@@ -1,4 +1,4 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
 import express, { type ErrorRequestHandler, type Express, type RequestHandler, type Router } from 'express'
 import { BffError, describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
@@ -106,6 +106,8 @@ function answerProblem(deps: EdgeDeps, protect: RequestHandler): ErrorRequestHan
     // What is left of a request body is not read: the connection cannot serve another request.
     if (!req.complete && hasBody(req)) res.setHeader('connection', 'close')
     res.status(answer.status)
+    // An answer that failed in the middle of its head has left a reason of its own.
+    res.statusMessage = STATUS_CODES[answer.status] ?? ''
     for (const [name, value] of Object.entries(answer.headers)) {
       // Beside what CORS has said already.
       if (name === 'vary') res.appendHeader(name, value)

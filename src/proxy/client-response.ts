@@ -65,6 +65,7 @@ export class ClientResponse {
 
   begin({ status, reason, fields, parsed }: ResponseHead): void {
     if (status === 204) withoutLength(fields)
+    keepDisposition(fields)
     this.#res.writeHead(status, isSayable(reason) ? reason : (STATUS_CODES[status] ?? ''), fields)
     this.isStarted = true
     this.#remaining = Number(parsed['content-length'] ?? Number.NaN)
@@ -157,6 +158,23 @@ export function withoutLength(fields: string[]): string[] {
   }
   return fields
 }
+
+/**
+ * Once node:http has seen a length, it reads a Content-Disposition as UTF-8 and writes it as Latin-1, which makes other
+ * bytes of it or fails. So the length goes last: the order of fields of different names says nothing (RFC 9110 §5.3).
+ */
+function keepDisposition(fields: string[]): void {
+  let hasBytes = false
+  for (let i = 0; i < fields.length; i += 2) {
+    const isDisposition = fields[i]!.length === 19 && fields[i]!.toLowerCase() === 'content-disposition'
+    if (isDisposition && PAST_ASCII.test(fields[i + 1]!)) hasBytes = true
+  }
+  if (!hasBytes) return
+  const at = fields.findIndex((text, i) => i % 2 === 0 && text.toLowerCase() === 'content-length')
+  if (at !== -1) fields.push(...fields.splice(at, 2))
+}
+
+const PAST_ASCII = /[\x80-\xff]/
 
 /** Bytes of a body worth copying to save a write. */
 const ONE_WRITE = 16_384

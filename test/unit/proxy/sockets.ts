@@ -69,7 +69,10 @@ export async function rawUpstream(
 export type Proxy = { port: number; upstreams: Upstreams; outcomes: string[]; settled: () => Promise<string> }
 
 /** With what token the requests of a proxy go out, and who is asked when it is refused. */
-export type SentToken = Pick<OutboundRequest, 'accessToken' | 'onRejectedToken'>
+export type SentToken = Pick<OutboundRequest, 'accessToken' | 'onRejectedToken'> & {
+  /** Fields of the answer that are there before the upstream is asked. */
+  readonly fields?: Readonly<Record<string, string>>
+}
 
 const IDLE_DEPS: UpstreamsDeps = {
   now: () => performance.now(),
@@ -82,7 +85,7 @@ const IDLE_DEPS: UpstreamsDeps = {
 export async function proxyTo(
   t: TestContext,
   parts: Partial<RouteConfig> & { upstream: string },
-  sent: SentToken = {},
+  { fields = {}, ...sent }: SentToken = {},
   deps: Partial<UpstreamsDeps> = {},
 ): Promise<Proxy> {
   const route = routeWith({ path: '/', ...parts })
@@ -96,6 +99,7 @@ export async function proxyTo(
     waiting.shift()?.(outcome)
   }
   function serve(req: IncomingMessage, res: ServerResponse): void {
+    for (const [name, value] of Object.entries(fields)) res.setHeader(name, value)
     const headers = requestHeaders(rules, req.rawHeaders, {
       clientAddress: '127.0.0.1',
       requestId: 'r-1',
