@@ -11,7 +11,7 @@ import { createServerObjects } from './http/express-objects.ts'
 import { createPublicServer } from './http/listener.ts'
 import { createListeners } from './http/listeners.ts'
 import { problemAnswer } from './http/problem.ts'
-import { createLogger, type Logger } from './log.ts'
+import { createLogger, droppedLogLines, type Logger } from './log.ts'
 import { createProviderGates } from './oidc/provider-gates.ts'
 import { createLiveConnections } from './proxy/live-connections.ts'
 import { createMemoryStore } from './store/memory/memory-store.ts'
@@ -119,7 +119,7 @@ async function prepareGround(
   let { idleTimeoutMs } = config.session
   let { timeoutMs: longestCallMs } = config.provider
   let isLive = () => false
-  const metrics = createMetrics({ version: version(), isStoreLive: () => isLive() })
+  const metrics = createMetrics({ version: version(), isStoreLive: () => isLive(), droppedLogLines })
   const store = await openStore(config, { log, metrics, now, idleTimeoutMs: () => idleTimeoutMs })
   isLive = store.invalidations.isLive
 

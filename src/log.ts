@@ -1,3 +1,4 @@
+import { fstatSync, write, writeSync } from 'node:fs'
 import { pino } from 'pino'
 
 /** The fields a log line may have. Allow-listed: a token, cookie, claim or body has no field to land in. */
@@ -73,7 +74,8 @@ const ALLOWED = new Set([
 
 /**
  * Writes JSON lines to `destination`, or to standard output: `info` within 100 ms, `warn` and `error` at once, and
- * everything before the process exits.
+ * everything before the process exits. Nobody ever waits for standard output, and what is wrong with it ends nothing:
+ * lines that it does not take are dropped, counted, and told when it takes some again.
  */
 export function createLogger(
   options: { level?: string; destination?: { write(line: string): void } } = {},
@@ -86,7 +88,12 @@ export function createLogger(
     // Our own `err` is already reduced to safe fields; pino's serializer would look for a stack.
     serializers: { err: (err: unknown) => err },
   }
-  const output = options.destination ? undefined : gatheredOutput()
+  const lineOf = (count: number) => {
+    let line = ''
+    pino(settings, { write: (text) => (line = text) }).warn({ count }, 'log lines dropped: nobody took them')
+    return line
+  }
+  const output = options.destination ? undefined : standardOutput(lineOf)
   const log = pino(settings, options.destination ?? output!)
   return {
     info: (fields, message) => log.info(fields, message),
@@ -101,32 +108,149 @@ export function createLogger(
   }
 }
 
+let dropped = 0
+
+/** How many lines standard output did not take since the process began. */
+export function droppedLogLines(): number {
+  return dropped
+}
+
+const STDOUT = 1
 const GATHERED_LINES = 64
 const GATHERED_MS = 100
+/** What may wait while nobody reads; as much as Docker's own non-blocking mode holds. Characters. */
+const MOST_WAITING = 1_048_576
+const RETRY_MS = { first: 10, longest: 250 }
+/** How long the last lines may take when the process exits. */
+const LAST_LINES_MS = 1_000
 
-/** Standard output, some lines at a time: under load a write to it costs more than all the rest of a line. */
-function gatheredOutput() {
-  const output = pino.destination({ dest: 1, sync: true })
-  let lines: string[] = []
-  let timer: NodeJS.Timeout | undefined
+/**
+ * Standard output, some lines at a time: under load a write to it costs more than all the rest of a line. Written here
+ * and not by sonic-boom, which comes with pino: at the exit it tries again for ever what cannot be written.
+ */
+function standardOutput(lineOf: (dropped: number) => string) {
+  const mayBlock = doesWritingBlock()
+  let waiting: string[] = []
+  let waitingLength = 0
+  /** What is being written, with the number of dropped lines that it tells of. */
+  let current: { bytes: Buffer; tells: number } | undefined
+  let isWriting = false
+  let untold = 0
+  let isMidLine = false
+  let gathering: NodeJS.Timeout | undefined
+  let isRetryPlanned = false
+  let retryMs = RETRY_MS.first
+
+  function drop(lines: number): void {
+    dropped += lines
+    untold += lines
+  }
+
+  /** The next bytes to write; undefined when there are none. */
+  function take(): typeof current {
+    if (waiting.length === 0) return undefined
+    // Half a line that could not be finished must not run into the next one.
+    const text = (isMidLine ? '\n' : '') + waiting.join('') + (untold > 0 ? lineOf(untold) : '')
+    const tells = untold
+    waiting = []
+    waitingLength = 0
+    untold = 0
+    return { bytes: Buffer.from(text), tells }
+  }
+
+  /** Tells whether writing may go on at once. */
+  function written(error: NodeJS.ErrnoException | null, count: number): boolean {
+    const { bytes, tells } = current!
+    if (error?.code === 'EAGAIN') return false
+    if (error) {
+      current = undefined
+      untold += tells
+      const notOfOurCallers = (tells > 0 ? 1 : 0) + (isMidLine && bytes[0] === NEWLINE ? 1 : 0)
+      drop(linesIn(bytes) - notOfOurCallers)
+      return true
+    }
+    retryMs = RETRY_MS.first
+    if (count > 0) isMidLine = bytes[count - 1] !== NEWLINE
+    current = count < bytes.length ? { bytes: bytes.subarray(count), tells } : undefined
+    return true
+  }
+
+  function retryLater(): void {
+    if (isRetryPlanned) return
+    isRetryPlanned = true
+    setTimeout(() => {
+      isRetryPlanned = false
+      flush()
+    }, retryMs).unref()
+    retryMs = Math.min(retryMs * 2, RETRY_MS.longest)
+  }
 
   function flush(): void {
-    clearTimeout(timer)
-    timer = undefined
-    if (lines.length === 0) return
-    const text = lines.join('')
-    lines = []
-    output.write(text)
+    clearTimeout(gathering)
+    gathering = undefined
+    while (!isWriting) {
+      current ??= take()
+      if (!current) return
+      if (mayBlock) {
+        isWriting = true
+        write(STDOUT, current.bytes, (error, count) => {
+          isWriting = false
+          if (written(error, count)) flush()
+          else retryLater()
+        })
+      } else if (!written(...tryWriting(current.bytes))) {
+        retryLater()
+        return
+      }
+    }
   }
+
   // Comes after an uncaught exception too.
-  process.on('exit', flush)
+  process.on('exit', () => {
+    const until = performance.now() + LAST_LINES_MS
+    // What a thread is writing will be written.
+    if (isWriting) current = undefined
+    for (current ??= take(); current; current ??= take()) {
+      if (written(...tryWriting(current.bytes))) continue
+      if (performance.now() > until) return
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_MS.first)
+    }
+  })
   return {
     flush,
     write(line: string): void {
-      if (lines.push(line) === GATHERED_LINES) flush()
-      else timer ??= setTimeout(flush, GATHERED_MS).unref()
+      if (waitingLength + (current?.bytes.length ?? 0) + line.length > MOST_WAITING) {
+        drop(1)
+        return
+      }
+      waitingLength += line.length
+      if (waiting.push(line) === GATHERED_LINES) flush()
+      else gathering ??= setTimeout(flush, GATHERED_MS).unref()
     },
   }
+}
+
+/** Whether a write to standard output keeps its caller waiting: a disk's does, and a terminal's that was stopped. */
+function doesWritingBlock(): boolean {
+  // The getter does it: libuv makes a pipe or socket non-blocking when Node makes a stream of it.
+  const { isTTY } = process.stdout
+  return isTTY === true || fstatSync(STDOUT).isFile()
+}
+
+function tryWriting(bytes: Buffer): [error: NodeJS.ErrnoException | null, count: number] {
+  try {
+    return [null, writeSync(STDOUT, bytes)]
+  } catch (error) {
+    return [error as NodeJS.ErrnoException, 0]
+  }
+}
+
+const NEWLINE = 0x0a
+
+function linesIn(bytes: Buffer): number {
+  let lines = 0
+  for (const byte of bytes) if (byte === NEWLINE) lines += 1
+  return lines
 }
 
 function onlyAllowed(fields: Record<string, unknown>): Record<string, unknown> {

@@ -30,7 +30,11 @@ const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
 
 /** The door to prom-client: a registry of its own, so that two in one process do not meet. */
-export function createMetrics(options: { version: string; isStoreLive: () => boolean }): Metrics {
+export function createMetrics(options: {
+  version: string
+  isStoreLive: () => boolean
+  droppedLogLines: () => number
+}): Metrics {
   const registers = [new Registry()]
   const [registry] = registers as [Registry]
   collectDefaultMetrics({ register: registry })
@@ -116,6 +120,15 @@ export function createMetrics(options: { version: string; isStoreLive: () => boo
     help: 'Connections closed at once because too many were open: in all (limit), or of one client (client_limit)',
     labelNames: ['reason'],
     registers,
+  })
+  new Counter({
+    name: 'cloakroom_log_lines_dropped_total',
+    help: 'Log lines that standard output did not take, because nobody reads it or its disk is full',
+    registers,
+    collect() {
+      this.reset()
+      this.inc(options.droppedLogLines())
+    },
   })
   // One label set per (route, method, status) is looked up once, not per request.
   const requestSeries = new Map<string, { observe(seconds: number): void }>()

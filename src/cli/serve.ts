@@ -15,6 +15,7 @@ import { usageError } from './usage.ts'
 export async function serveCommand(args: string[], io: CommandIo): Promise<number> {
   const file = configFile(args, io)
   if (file === undefined) return 1
+  surviveOutputErrors()
   const log = createLogger({ level: io.env.LOG_LEVEL ?? 'info' })
   const seen: SeenFiles = new Map()
   const config = readConfig({ file, io, log, seen })
@@ -75,6 +76,11 @@ async function run(config: Config, start: Start): Promise<number> {
   await cloakroom.close()
   log.info({ signal }, 'stopped')
   return 0
+}
+
+/** Who reads our output may leave, and a disk may be full: that is no reason to end, as Node would at either. */
+function surviveOutputErrors(): void {
+  for (const output of [process.stdout, process.stderr]) output.on('error', () => undefined)
 }
 
 function untilStopped(): Promise<string> {

@@ -2,7 +2,8 @@ import { spawn } from 'node:child_process'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface, type Interface } from 'node:readline'
+import { createInterface } from 'node:readline'
+import type { Readable } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { type ConfigData, configWith } from './cloakroom-config.ts'
@@ -81,10 +82,12 @@ export async function startReplica(options: {
   configFile: string
   env?: Record<string, string>
   readyTimeoutMs?: number
+  /** File descriptors in place of the pipes that are read; `stdout` and `stderr` stay empty then. */
+  output?: { readonly stdout: number; readonly stderr?: number }
 }): Promise<Replica> {
   for (let attempt = 1; ; attempt += 1) {
     const ports = { PUBLIC_PORT: String(await freePort()), ADMIN_PORT: String(await freePort()) }
-    const replica = spawnReplica(options.configFile, { ...ports, ...options.env })
+    const replica = spawnReplica(options.configFile, { ...ports, ...options.env }, options.output)
     try {
       await untilReady(replica, options.readyTimeoutMs ?? 60_000)
       return replica
@@ -95,12 +98,16 @@ export async function startReplica(options: {
   }
 }
 
-function spawnReplica(configFile: string, env: Record<string, string>): Replica {
+function spawnReplica(
+  configFile: string,
+  env: Record<string, string>,
+  output: { readonly stdout?: number; readonly stderr?: number } = {},
+): Replica {
   // A test runner's own variables would make the child report as if it were a test.
   const { NODE_TEST_CONTEXT: _context, NODE_OPTIONS: _options, ...inherited } = process.env
   const child = spawn(process.execPath, [MAIN, 'serve', '--config', configFile], {
     env: { ...inherited, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', output.stdout ?? 'pipe', output.stderr ?? 'pipe'],
   })
   const endWithUs = () => child.kill('SIGKILL')
   process.once('exit', endWithUs)
@@ -114,8 +121,8 @@ function spawnReplica(configFile: string, env: Record<string, string>): Replica 
     pid: child.pid ?? 0,
     listenUrl: `http://127.0.0.1:${env.PUBLIC_PORT}`,
     adminUrl: `http://127.0.0.1:${env.ADMIN_PORT}`,
-    stdout: collectLines(createInterface({ input: child.stdout })),
-    stderr: collectLines(createInterface({ input: child.stderr })),
+    stdout: collectLines(child.stdout),
+    stderr: collectLines(child.stderr),
     exited,
     signal: (signal) => child.kill(signal),
     stop: (signal = 'SIGTERM') => {
@@ -125,9 +132,9 @@ function spawnReplica(configFile: string, env: Record<string, string>): Replica 
   }
 }
 
-function collectLines(lines: Interface): string[] {
+function collectLines(input: Readable | null): string[] {
   const collected: string[] = []
-  lines.on('line', (line) => collected.push(line))
+  if (input) createInterface({ input }).on('line', (line) => collected.push(line))
   return collected
 }
 
