@@ -43,11 +43,13 @@ export function composePublic(rooms: Rooms) {
   const ownHeaders = ownAnswerHeaders(publicUrl)
   const clientAddress = createClientAddress(config.trustProxy)
   const isTrustedPeer = createTrustedPeers(config.trustProxy)
+  const whyNoSession = countingMissing(rooms)
   const requestLog = createRequestLog({
     log,
     observe: metrics.request,
     nowMs: () => performance.now(),
     clientIp: clientAddress,
+    whyNoSession,
   })
   const front = createFront({
     check: createMessageCheck({
@@ -110,6 +112,11 @@ export function composePublic(rooms: Rooms) {
       endWithAnswer(socket, { ...answer, headers: { ...ownHeaders, ...headers, ...answer.headers } })
       return answer.status
     },
+    refused(req, error) {
+      if (!(error instanceof BffError) || error.code !== 'session_required') return
+      const fields = { code: error.code, status: 401, clientIp: clientAddress(req) }
+      whyNoSession(req).then((reason) => log.info({ ...fields, reason }, 'a WebSocket was refused'))
+    },
     observe: (route, status) => metrics.request(route, 'UPGRADE', status, 0),
   })
   const unsubscribe = endWithSessions({
@@ -126,9 +133,19 @@ export function composePublic(rooms: Rooms) {
     forward,
     ownHeaders,
     log,
+    observeSignInFailure: metrics.signInFailed,
     now: rooms.now,
   })
   return { front, isTrustedPeer, edge, tunnel, upstreams, unsubscribe }
+}
+
+/** Why a request that was refused has no session, counted. */
+function countingMissing({ metrics, missing }: Rooms): (req: IncomingMessage) => Promise<string | undefined> {
+  return async (req) => {
+    const reason = await missing.reasonOf(req)
+    if (reason) metrics.sessionMissing(reason)
+    return reason
+  }
 }
 
 /** express-session notes on a request what it finds, and saves what is there when the answer ends: it gets another pair. */

@@ -7,6 +7,7 @@ import type { ProviderGates } from './oidc/provider-gates.ts'
 import { reusesRefreshTokens } from './oidc/refresh-token-reuse.ts'
 import type { LiveConnections } from './proxy/live-connections.ts'
 import { type BffSession, sessionHash } from './session/bff-session.ts'
+import { createMissingSessions, type MissingSessions } from './session/missing-session.ts'
 import { createSessions } from './session/session.ts'
 import { createBelievedCache } from './session/session-cache.ts'
 import type { Store } from './store/port.ts'
@@ -42,6 +43,8 @@ export type Rooms = Ground & {
   readonly sealing: Sealing
   readonly provider: ReturnType<typeof createProvider>
   readonly sessions: ReturnType<typeof createSessions>
+  /** Why a request has no session. */
+  readonly missing: MissingSessions
   readonly tokens: ReturnType<typeof createTokens>
   /** Drops what is held in this process. */
   close(): void
@@ -57,7 +60,7 @@ export function composeRooms(config: Config, ground: Ground): Rooms {
   const sealing = bindToGrants(createSealing(config.session.keys), config)
   const copies = openCopies(config, store, now)
   const provider = createProvider({ config, log, now, gates, offlineConsent, observe: metrics.provider })
-  const sessions = composeSessions(config, { store, sealing, copy: copies.sessions, log, now })
+  const { sessions, missing } = composeSessions(config, { store, sealing, copy: copies.sessions, log, now })
   const tokens = createTokens({
     store,
     sealing,
@@ -79,7 +82,7 @@ export function composeRooms(config: Config, ground: Ground): Rooms {
       sessionEnded: (_, reason) => metrics.session('ended', reason),
     },
   })
-  return { ...ground, config, sealing, provider, sessions, tokens, close: copies.close }
+  return { ...ground, config, sealing, provider, sessions, missing, tokens, close: copies.close }
 }
 
 /** The copies that make a proxied request cost no round trip; a short idle timeout must still be slid often enough. */
@@ -125,20 +128,25 @@ function composeSessions(
   },
 ) {
   const { sealing, log, now, copy } = deps
-  const { name: _, ...attributes } = config.cookie
+  const { name: cookieName, ...attributes } = config.cookie
+  const signingSecrets = cookieSigningSecrets(config.keys)
+  const open = (id: string, sealed: string) => sealing.open({ id, kind: 'session' }, sealed)
+  const missing = createMissingSessions({
+    ...{ cookieName, signingSecrets, records: deps.store.sessions, open, now },
+  })
   const storeOf = (slide: boolean) =>
     createSessionStore({
       records: deps.store.sessions,
       seal: (id, text) => sealing.seal({ id, kind: 'session' }, text),
-      open: (id, sealed) => sealing.open({ id, kind: 'session' }, sealed),
+      open,
+      expired: missing.noteExpired,
       hash: sessionHash,
       cookie: () => ({ ...attributes, httpOnly: true, path: '/' }),
       slide,
       absoluteTimeoutMs: config.absoluteTimeoutMs,
       now,
     })
-  const signingSecrets = cookieSigningSecrets(config.keys)
-  return createSessions({
+  const sessions = createSessions({
     config,
     signingSecrets,
     store: storeOf(true),
@@ -147,4 +155,5 @@ function composeSessions(
     log,
     now,
   })
+  return { sessions, missing }
 }

@@ -134,7 +134,9 @@ async function prepareGround(
     ...{ tunnels: createLiveConnections(), retiredResources, refreshes: createUnderWay() },
     offlineConsent: new Map(),
   }
-  const gates = createProviderGates({ log, now, observe: metrics.provider })
+  const gates = createProviderGates({
+    ...{ log, now, observe: metrics.provider, observeSignIn: metrics.signInGates },
+  })
   return { log, now, metrics, store, gates, ...lasting, changeTo, longestCallMs: () => longestCallMs }
 }
 

@@ -47,7 +47,12 @@ export type BffErrorOptions = {
   headers?: Readonly<Record<string, string>> | undefined
   /** Says it better than the code's own, such as 408. */
   status?: number | undefined
+  /** What an operator's log says of it beside code and message, under names that a log line may have. Never shown. */
+  logged?: LoggedFacts | undefined
 }
+
+/** Facts for the log. */
+export type LoggedFacts = Readonly<Record<string, string | number | undefined>>
 
 /** A request that Cloakroom itself refuses; `http/problem.ts` turns it into an RFC 9457 answer. */
 export class BffError extends Error {
@@ -57,6 +62,7 @@ export class BffError extends Error {
   readonly headers: Readonly<Record<string, string>> | undefined
   readonly stepUp: StepUp | undefined
   readonly status: number | undefined
+  readonly logged: LoggedFacts | undefined
 
   constructor(code: ErrorCode, message: string, options: BffErrorOptions = {}) {
     super(message, 'cause' in options ? { cause: options.cause } : undefined)
@@ -67,7 +73,15 @@ export class BffError extends Error {
     this.headers = options.headers
     this.stepUp = options.stepUp
     this.status = options.status
+    this.logged = options.logged
   }
+}
+
+/** The same error with more facts for the log. */
+export function withLogged(error: BffError, logged: LoggedFacts): BffError {
+  const copy = new BffError(error.code, error.message, { ...error, logged: { ...error.logged, ...logged } })
+  if (error.cause !== undefined) copy.cause = error.cause
+  return copy
 }
 
 /** What of an unknown error may be logged. */

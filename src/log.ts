@@ -28,6 +28,17 @@ export type LogFields = {
   /** Scopes or audience of a token that were asked for, and those that came. */
   expected?: string
   actual?: string
+  traceId?: string
+  /** The provider's own, of its refusal. */
+  timestamp?: string
+  /** Where a sign-in failed. */
+  step?: string
+  /** Name of a claim that fails a check, never its value. */
+  claim?: string
+  /** How far a time claim is from our clock: positive in the future. */
+  offsetSeconds?: number
+  /** `kid` of a JWT. */
+  keyId?: string
   url?: string
   config?: string
   signal?: string
@@ -65,6 +76,12 @@ const ALLOWED = new Set([
   'correlationId',
   'expected',
   'actual',
+  'traceId',
+  'timestamp',
+  'step',
+  'claim',
+  'offsetSeconds',
+  'keyId',
   'url',
   'config',
   'signal',

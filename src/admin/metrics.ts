@@ -1,6 +1,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { GrantObserver, GrantOutcome } from '../oidc/config-faults.ts'
 import type { GateObserver } from '../oidc/provider-gate.ts'
+import type { SignInObserver } from '../oidc/provider-gates.ts'
 
 /** What the program counts and times; labels are route ids, resource names and closed lists, never a path or a user. */
 export type Metrics = {
@@ -10,12 +11,18 @@ export type Metrics = {
   refreshTurn(outcome: string, resource: string, waitedMs: number): void
   storeCommand(command: string, seconds: number, outcome: 'ok' | 'error'): void
   session(event: 'started' | 'ended', reason: string): void
+  /** One sign-in that failed: where, and why as a word of a closed list. */
+  signInFailed(step: string, error: string): void
+  /** One request that was refused because it has no session. */
+  sessionMissing(reason: string): void
   /** One request that was answered with `rate_limited`. */
   rateLimited(endpoint: string): void
   /** A client's connection that was closed at once. */
   connectionRefused(reason: 'limit' | 'client_limit'): void
   /** Calls to the provider's token endpoint, and what came of them. */
   readonly provider: GateObserver & GrantObserver
+  /** The gates of their own that sign-ins have. */
+  readonly signInGates: SignInObserver
   /** `upstream`: its origin. */
   upstreamBreaker(upstream: string, isOpen: boolean): void
   /** Tells of a configuration file that was read again; `needRestart`: its fields that are not in use yet. */
@@ -130,6 +137,18 @@ export function createMetrics(options: {
       this.inc(options.droppedLogLines())
     },
   })
+  const signInFailures = new Counter({
+    name: 'cloakroom_sign_in_failures_total',
+    help: 'Sign-ins that failed, by step and error; whoever has one under way can make up those of step "authorization"',
+    labelNames: ['step', 'error'],
+    registers,
+  })
+  const missingSessions = new Counter({
+    name: 'cloakroom_sessions_missing_total',
+    help: 'Requests refused because they have no session: cookie absent, repeated or forged; session expired, unknown or under a key that is gone',
+    labelNames: ['reason'],
+    registers,
+  })
   // One label set per (route, method, status) is looked up once, not per request.
   const requestSeries = new Map<string, { observe(seconds: number): void }>()
   return {
@@ -150,12 +169,15 @@ export function createMetrics(options: {
     },
     storeCommand: (command, seconds, outcome) => store.observe({ command, outcome }, seconds),
     session: (event, reason) => sessions.inc({ event, reason }),
+    signInFailed: (step, error) => signInFailures.inc({ step, error }),
+    sessionMissing: (reason) => missingSessions.inc({ reason }),
     rateLimited: (endpoint) => rateLimited.inc({ endpoint }),
     connectionRefused: (reason) => refusedConnections.inc({ reason }),
     provider: {
       ...provider,
       grant: (resource, outcome) => refreshes.inc({ resource, outcome }),
     },
+    signInGates: signInMetrics(registers),
     reload(outcome, needRestart = []) {
       reloads.inc({ outcome })
       lastReload.set(outcome === 'applied' && needRestart.length === 0 ? 1 : 0)
@@ -209,5 +231,28 @@ function providerMetrics(
     forgetFaults: () => configFaults.reset(),
     configFault: (resource, error, isFault) => configFaults.set({ resource, error }, isFault ? 1 : 0),
     call: (grant, outcome, seconds) => calls.observe({ grant, outcome }, seconds),
+  }
+}
+
+/** The same gauges as for refreshes, for what anybody can cause by signing in. */
+function signInMetrics(registers: Registry[]): SignInObserver {
+  const gauge = (name: string, help: string) => new Gauge({ name, help, labelNames: ['call'], registers })
+  const inFlight = gauge(
+    'cloakroom_sign_in_calls_in_flight',
+    'Code grants (call="code") and pushed authorization requests (call="par") that have no answer yet',
+  )
+  const queue = gauge(
+    'cloakroom_sign_in_queue',
+    'Sign-ins that wait until fewer of their calls to the provider are in flight',
+  )
+  const breaker = gauge(
+    'cloakroom_sign_in_breaker_state',
+    '0 closed; 1 half-open; 2 open: the provider is left alone by sign-ins, while refreshes go on',
+  )
+  for (const call of ['code', 'par']) for (const one of [inFlight, queue, breaker]) one.set({ call }, 0)
+  return {
+    inFlight: (call, calls) => inFlight.set({ call }, calls),
+    queue: (call, waiting) => queue.set({ call }, waiting),
+    breaker: (call, state) => breaker.set({ call }, BREAKER_STATES[state]),
   }
 }

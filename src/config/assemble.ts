@@ -46,10 +46,11 @@ function assembleRateLimits(file: FileConfig['rateLimits']): RateLimits {
 }
 
 function assembleProvider(file: FileConfig['provider']): ProviderConfig {
-  const { responseMode: _onlyQuery, dpop: _onlyOff, timeout, clientAuth, ...same } = file
+  const { responseMode: _onlyQuery, dpop: _onlyOff, timeout, clockTolerance, clientAuth, ...same } = file
   return {
     ...same,
     clientAuth: assembleClientAuth(clientAuth),
+    clockToleranceMs: clockTolerance,
     timeoutMs: timeout,
     signInScopes: file.signInScopes === 'auto' ? impliedSignInScopes(file) : file.signInScopes,
     // Entra ID keeps consent once it is given, and sends refresh tokens without another one.

@@ -48,6 +48,8 @@ export type ProviderConfig = {
   readonly allowedTenants: readonly string[]
   /** Entra ID client capabilities, such as `cp1`: sent as `xms_cc` with every request for tokens. */
   readonly clientCapabilities: readonly string[]
+  /** How far the provider's clock may be from ours: for iat, nbf and exp alike. */
+  readonly clockToleranceMs: number
   readonly timeoutMs: number
   /** Most requests for tokens at the same time, for each replica. */
   readonly concurrency: number

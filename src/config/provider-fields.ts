@@ -2,7 +2,7 @@ import { ENDPOINT, ISSUER } from './addresses.ts'
 import { opaqueRule, PARAMETER_VALUE, SCOPE } from './oauth-rules.ts'
 import type { FieldKit } from './schema.ts'
 import { signingKeyCheck, textSecretCheck } from './secret-rules.ts'
-import { TIMEOUT } from './units.ts'
+import { CLOCK_TOLERANCE, TIMEOUT } from './units.ts'
 
 const RSA_ALGORITHMS = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'] as const
 const JWS_ALGORITHMS = [...RSA_ALGORITHMS, 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'] as const
@@ -69,6 +69,12 @@ export function providerFields(kit: FieldKit) {
           'Whether a refresh token is offered again that may have been used already, because an answer was lost or a resource refused: true once more, false never (the user signs in again); auto as true, but not to a provider that rotates and refused a resource.',
         )
         .prefault('auto'),
+      clockTolerance: kit
+        .text(
+          CLOCK_TOLERANCE,
+          "How far the provider's clock may be from ours, on either side: one for iat, nbf and exp.",
+        )
+        .prefault('60s'),
       timeout: kit.text(TIMEOUT, 'How long the provider may take to answer one request.').prefault('5s'),
       concurrency: kit
         .wholeNumber(

@@ -22,6 +22,13 @@ const BYTES_PER_UNIT: Readonly<Record<string, number>> = {
 /** How long to wait for something, in ms. At most 24d: Node's timers fire at once beyond 2^31 ms. */
 export const TIMEOUT = durationUpTo(24, '5s')
 
+/** How far another clock may be from ours, in ms. More than ten minutes is a clock to be put right. */
+export const CLOCK_TOLERANCE: Rule<number> = {
+  must: 'must be a duration with its unit (ms, s or m), from 0s to 10m',
+  example: '60s',
+  parse: (text) => (/^0 ?(?:ms|s|m)$/.test(text) ? 0 : quantity(text, MS_PER_UNIT, 600_000)),
+}
+
 /** How long a session lives, in ms. At most 400d, the longest life browsers give a cookie (RFC 6265bis). */
 export const SESSION_TIME = durationUpTo(400, '30m')
 

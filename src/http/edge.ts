@@ -3,7 +3,7 @@ import express, { type ErrorRequestHandler, type Express, type RequestHandler, t
 import { BffError, describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { loginUrlFor } from './bff-routes.ts'
-import { createCauseLog } from './cause-log.ts'
+import { createCauseLog, createSignInLog, type ObserveSignInFailure } from './cause-log.ts'
 import { failedSignInPage, sendPage } from './pages.ts'
 import { problemAnswer } from './problem.ts'
 import type { RequestLog } from './request-log.ts'
@@ -19,10 +19,13 @@ export type EdgeDeps = {
   /** Set on every answer of our own. */
   readonly ownHeaders: Readonly<Record<string, string>>
   readonly log: Logger
+  readonly observeSignInFailure?: ObserveSignInFailure
   /** Epoch ms. */
   readonly now: () => number
 }
 
+/** Where a sign-in begins and ends, by the names of the request log. */
+const SIGN_IN_ROUTES: ReadonlySet<string | undefined> = new Set(['bff/login', 'bff/callback'])
 const OWN_ENDPOINTS = new Set(['/login', '/callback', '/user', '/logout'])
 
 /** The public listener as an ordered list; the order is the security policy. */
@@ -90,11 +93,19 @@ const notFound: RequestHandler = function routeNotFound() {
 /** The last step for everything thrown: one log line if it is our defect, one answer in any case. */
 function answerProblem(deps: EdgeDeps, protect: RequestHandler): ErrorRequestHandler {
   const tellCause = createCauseLog(deps)
+  const tellSignIn = createSignInLog({
+    log: deps.log,
+    observe: deps.observeSignInFailure ?? (() => undefined),
+  })
   return function answerWithProblem(error, req, res, _next) {
     const facts = deps.requestLog.factsOf(req)
     if (error instanceof BffError) facts.code = error.code
     else deps.log.error({ requestId: facts.id, err: describeError(error) }, 'unexpected error')
-    if (error instanceof BffError && !res.headersSent) tellCause(error, facts.id)
+    if (error instanceof BffError && !res.headersSent) {
+      const { id: requestId, route = '' } = facts
+      if (SIGN_IN_ROUTES.has(route)) tellSignIn(error, { requestId, route })
+      else tellCause(error, requestId)
+    }
     if (res.headersSent) {
       // Half an answer must not look like a whole one.
       res.destroy()

@@ -21,6 +21,8 @@ export type RequestLogDeps = {
   readonly observe: ObserveRequest
   readonly nowMs: () => number
   readonly clientIp: (req: IncomingMessage) => string
+  /** Why a request that was refused for it has no session; never told to the browser. */
+  readonly whyNoSession?: (req: IncomingMessage) => Promise<string | undefined>
 }
 
 /** Gives each request its facts, and writes one line and one observation when its answer has ended. */
@@ -34,28 +36,30 @@ const FACTS = Symbol('facts')
 type WithFacts = IncomingMessage & { [FACTS]?: RequestFacts }
 
 /** Makes the request log; path is logged without its query, which may hold a code or personal data. */
-export function createRequestLog({ log, observe, nowMs, clientIp }: RequestLogDeps): RequestLog {
+export function createRequestLog(deps: RequestLogDeps): RequestLog {
+  const { log, observe, nowMs, clientIp } = deps
+
   function end(req: IncomingMessage, res: ServerResponse, known: RequestFacts): void {
     const durationMs = nowMs() - known.startedAt
     const status = res.writableFinished ? res.statusCode : 499
     const method = req.method ?? ''
     const route = known.route ?? 'none'
     observe(route, method, status, durationMs / 1000)
-    log.info(
-      {
-        requestId: known.id,
-        method,
-        path: pathOf(req),
-        route,
-        resource: known.resource,
-        status,
-        code: known.code,
-        durationMs: Math.round(durationMs * 10) / 10,
-        session: known.session,
-        clientIp: clientIp(req),
-      },
-      'request',
-    )
+    const fields = {
+      requestId: known.id,
+      method,
+      path: pathOf(req),
+      route,
+      resource: known.resource,
+      status,
+      code: known.code,
+      durationMs: Math.round(durationMs * 10) / 10,
+      session: known.session,
+      clientIp: clientIp(req),
+    }
+    const reason = known.code === 'session_required' ? deps.whyNoSession?.(req) : undefined
+    if (reason) reason.then((found) => log.info({ ...fields, reason: found }, 'request'))
+    else log.info(fields, 'request')
   }
 
   return {

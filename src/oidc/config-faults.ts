@@ -34,6 +34,9 @@ export type GrantResult = {
   readonly actual?: string
 }
 
+/** The steps of a sign-in whose failure may be a fault of our configuration; what the metric has for a resource. */
+export type CheckedStep = 'discovery' | 'par' | 'code'
+
 export type ConfigFaultsDeps = {
   readonly log: Logger
   readonly observe: GrantObserver
@@ -45,6 +48,8 @@ export type ConfigFaultsDeps = {
 export type ConfigFaults = {
   /** Counts one request; returns whether the log knows of its failure, which it does not if it concerns one user only. */
   note(result: GrantResult): boolean
+  /** How a step of a sign-in ended that our configuration decides: well, or with this error. */
+  noteSignIn(step: CheckedStep, failure?: { readonly error: BffError; readonly isOwnRequest?: boolean }): void
   /** Says nothing more, whatever answer comes late: another configuration is in use. */
   retire(): void
 }
@@ -62,6 +67,12 @@ const PASSING: ReadonlySet<GrantOutcome> = new Set(['retry_later', 'loop'])
 const KNOWN_ERRORS = new Set([
   ...['invalid_client', 'unauthorized_client', 'unsupported_grant_type', 'invalid_request', 'invalid_grant'],
   ...['invalid_scope', 'invalid_target', 'invalid_resource', 'access_denied'],
+  ...['invalid_redirect_uri', 'invalid_request_object', 'unsupported_response_type'],
+])
+/** What only our configuration can be the reason for, whatever code or parameter somebody has made up. */
+const OURS_ALONE = new Set([
+  ...['invalid_client', 'unauthorized_client', 'unsupported_grant_type'],
+  ...['invalid_scope', 'invalid_target', 'invalid_resource'],
 ])
 
 /**
@@ -111,7 +122,9 @@ export function createConfigFaults({ log, observe, now }: ConfigFaultsDeps): Con
     fault.timer = fault.betterSince = undefined
     const count = isDue.count(keyOf(fault))
     if (count === undefined) return
-    const message = 'no token for this resource: the provider rejects how we are configured'
+    const message = resource.startsWith('(')
+      ? 'nobody can sign in: the provider rejects how we are configured'
+      : 'no token for this resource: the provider rejects how we are configured'
     log.error({ ...fieldsOf(result), reason: error, count }, message)
   }
 
@@ -146,6 +159,16 @@ export function createConfigFaults({ log, observe, now }: ConfigFaultsDeps): Con
       if (outcome === 'id_token_ignored') alarm(result)
       return isTold
     },
+    noteSignIn(step, failure) {
+      if (isRetired) return
+      const resource = `(${step})`
+      const error = failure && signInFault(step, failure)
+      if (failure && error === undefined) return
+      settle(resource, error)
+      if (failure && error !== undefined) {
+        meet(error, { resource, outcome: 'configuration', error: failure.error })
+      }
+    },
     retire() {
       isRetired = true
       for (const { timer } of faults.values()) clearTimeout(timer)
@@ -158,9 +181,24 @@ function keyOf({ resource, error }: Pick<Fault, 'resource' | 'error'>): string {
   return `${resource} ${error}`
 }
 
+/** The fault that a failed sign-in shows, as a word of a closed list; undefined if it shows none. */
+function signInFault(
+  step: CheckedStep,
+  { error: { code, logged }, isOwnRequest = false }: { error: BffError; isOwnRequest?: boolean },
+): string | undefined {
+  // Anybody may write an error into his own authorization response.
+  if (code !== 'provider_rejected' || logged?.step === 'authorization') return undefined
+  if (step === 'discovery') return 'discovery'
+  if (logged?.step === 'keys') return 'keys'
+  const word = String(logged?.oauthError)
+  if (OURS_ALONE.has(word)) return word
+  if (!isOwnRequest) return undefined
+  return KNOWN_ERRORS.has(word) ? word : 'other'
+}
+
 function fieldsOf({ resource, outcome, error, refusal, expected, actual }: GrantResult): LogFields {
   return {
-    ...{ resource, outcome, ...refusal },
+    ...{ resource, outcome, ...error?.logged, ...refusal },
     ...(expected === undefined ? {} : { expected, actual }),
     ...(error ? { code: error.code } : {}),
     ...(error?.cause ? { err: describeError(error.cause) } : {}),

@@ -1,5 +1,5 @@
 import { createPrivateKey } from 'node:crypto'
-import { decodeJwt, importPKCS8 } from 'jose'
+import { compactVerify, decodeJwt, decodeProtectedHeader, importJWK, importPKCS8, type JWK } from 'jose'
 import type { ResourceConfig } from '../config/config.ts'
 
 /**
@@ -38,4 +38,88 @@ export function unverifiedSubject(jwt: unknown): string | undefined {
 export function privateKeyFromPem(pem: string, algorithm: string): Promise<CryptoKey> {
   const pkcs8 = createPrivateKey(pem).export({ type: 'pkcs8', format: 'pem' }).toString()
   return importPKCS8(pkcs8, algorithm)
+}
+
+/** One member of a key set as it was sent, which may be anything. */
+export type JsonWebKey = Readonly<Record<string, unknown>>
+
+/** What of a JWS header tells which keys fit. */
+export type SignatureHeader = { readonly alg: string; readonly kid?: string }
+
+/** The kind of key of each algorithm (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864 §2): signatures only, never a MAC or none. */
+const KEYS_OF: Readonly<Record<string, Readonly<{ kty: string; crv?: string }>>> = {
+  ...Object.fromEntries(
+    ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'].map((alg) => [alg, { kty: 'RSA' }]),
+  ),
+  ES256: { kty: 'EC', crv: 'P-256' },
+  ES384: { kty: 'EC', crv: 'P-384' },
+  ES512: { kty: 'EC', crv: 'P-521' },
+  EdDSA: { kty: 'OKP', crv: 'Ed25519' },
+  Ed25519: { kty: 'OKP', crv: 'Ed25519' },
+}
+
+/** The header of a JWS. Throws a plain Error for one that is signed in a way that nothing here verifies. */
+export function signatureHeaderOf(jws: string): SignatureHeader {
+  const { alg, kid } = decodeProtectedHeader(jws)
+  if (alg === undefined || !Object.hasOwn(KEYS_OF, alg)) {
+    throw new Error('the ID token is not signed with an asymmetric algorithm that is known here')
+  }
+  return typeof kid === 'string' ? { alg, kid } : { alg }
+}
+
+/**
+ * Every key of a set that may have made a signature, that with its very `kid` first. A set may hold the same key twice,
+ * several under one `kid`, some for encryption, and some without `kid`, `use` or `alg`, all of which are optional
+ * (RFC 7517 §4); a `kid` is a hint (RFC 7515 §4.1.4).
+ */
+export function keysThatFit(keys: readonly JsonWebKey[], { alg, kid }: SignatureHeader): JsonWebKey[] {
+  const { kty, crv } = KEYS_OF[alg]!
+  const fitting = keys.filter(
+    (key) =>
+      key.kty === kty &&
+      (crv === undefined || key.crv === crv) &&
+      (kid === undefined || typeof key.kid !== 'string' || key.kid === kid) &&
+      (typeof key.alg !== 'string' || isSameAlgorithm(key.alg, alg)) &&
+      (typeof key.use !== 'string' || key.use === 'sig') &&
+      (!Array.isArray(key.key_ops) || key.key_ops.includes('verify')),
+  )
+  return fitting.toSorted((a, b) => Number(b.kid === kid) - Number(a.kid === kid))
+}
+
+/** RFC 9864 §2.2: `EdDSA` on this curve is what is now called `Ed25519`. */
+function isSameAlgorithm(a: string, b: string): boolean {
+  return a === b || (['EdDSA', 'Ed25519'].includes(a) && ['EdDSA', 'Ed25519'].includes(b))
+}
+
+const importedKeys = new WeakMap<JsonWebKey, Map<string, ReturnType<typeof importJWK>>>()
+
+/** Whether this public key verifies the signature of `jws`; false too for a key that cannot be used. */
+export async function isVerifiedBy(key: JsonWebKey, jws: string, alg: string): Promise<boolean> {
+  try {
+    await compactVerify(jws, await imported(key, alg), { algorithms: [alg] })
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** The public members alone: of a set that holds private ones too, nobody else has a use. */
+function imported(key: JsonWebKey, alg: string): ReturnType<typeof importJWK> {
+  const ofKey = importedKeys.get(key) ?? new Map()
+  importedKeys.set(key, ofKey)
+  if (!ofKey.has(alg)) {
+    const { kty, crv, n, e, x, y } = key
+    ofKey.set(alg, importJWK({ kty, crv, n, e, x, y } as JWK, alg))
+  }
+  return ofKey.get(alg)
+}
+
+/** The `kid` that a JWT claims, if it may be logged; nothing about it is verified. */
+export function unverifiedKeyId(jwt: unknown): string | undefined {
+  try {
+    const { kid } = decodeProtectedHeader(String(jwt))
+    return typeof kid === 'string' && /^[\w.:+/=-]{1,128}$/.test(kid) ? kid : undefined
+  } catch {
+    return undefined
+  }
 }

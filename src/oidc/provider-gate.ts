@@ -3,8 +3,13 @@ import { ConsecutiveBreaker, circuitBreaker, handleWhenResult } from 'cockatiel'
 import { BffError } from '../errors.ts'
 import { createFairQueue } from './fair-queue.ts'
 
-/** What is asked of the token endpoint, as a label. */
-export type GrantName = 'authorization_code' | 'refresh_token' | 'client_credentials' | 'token_exchange'
+/** What is asked of the provider through a gate, as a label. */
+export type GrantName =
+  | 'authorization_code'
+  | 'pushed_authorization'
+  | 'refresh_token'
+  | 'client_credentials'
+  | 'token_exchange'
 
 /** How a call went: `refused` is an answer, and so a sign of life; `fault` is no usable answer. */
 export type CallOutcome = 'ok' | 'refused' | 'fault'
@@ -39,9 +44,18 @@ export type ProviderGateDeps = {
   readonly waitMs: number
   readonly now: () => number
   readonly observe: GateObserver
+  readonly pauses?: GatePauses
 }
 
-/** The throttle and the circuit breaker in front of the provider's token endpoint. */
+/** How long an open circuit stays so, in ms. */
+export type GatePauses = {
+  /** Longest pause of our own choice. */
+  readonly maxMs: number
+  /** Longest pause that a provider is granted with Retry-After. */
+  readonly askedMaxMs: number
+}
+
+/** The throttle and the circuit breaker in front of one kind of request to the provider. */
 export type ProviderGate = {
   /**
    * Waits for a place, then runs `work`, whose calls go out without waiting again: for work that must have its place
@@ -58,7 +72,8 @@ type Admission = { isOver: boolean; readonly isProbe: boolean }
 const MAX_WAITING = 50_000
 
 /** Makes the gate, open and empty. */
-export function createProviderGate({ concurrency, waitMs, now, observe }: ProviderGateDeps): ProviderGate {
+export function createProviderGate(deps: ProviderGateDeps): ProviderGate {
+  const { concurrency, waitMs, now, observe, pauses = PAUSES } = deps
   // cockatiel's bulkhead would let newcomers overtake its queue, and answer nobody before a place falls free.
   const queue = createFairQueue({
     places: concurrency,
@@ -66,7 +81,7 @@ export function createProviderGate({ concurrency, waitMs, now, observe }: Provid
     waitMs,
     observe: observe.queue,
   })
-  const circuit = createCircuit(now, (state) => {
+  const circuit = createCircuit(now, pauses, (state) => {
     observe.breaker(state)
     if (state === 'open') queue.refuseAll(leftAlone(circuit.pauseMs()))
   })
@@ -128,15 +143,14 @@ export function createProviderGate({ concurrency, waitMs, now, observe }: Provid
 
 const FAULTS_TO_OPEN = 5
 const PAUSE_MIN_MS = 2_000
-const PAUSE_MAX_MS = 30_000
-const ASKED_MAX_MS = 300_000
+const PAUSES: GatePauses = { maxMs: 30_000, askedMaxMs: 300_000 }
 
 /**
- * Opens after 5 faults in a row, for 2 s, doubling to 30 s with each probe that fails, or for as long as the provider
- * asked, up to 300 s. cockatiel counts and decides; the calls themselves are not run in it, because it would make
+ * Opens after 5 faults in a row, for 2 s, doubling to `maxMs` with each probe that fails, or for as long as the provider
+ * asked, up to `askedMaxMs`. cockatiel counts and decides; the calls themselves are not run in it, because it would make
  * everybody wait for the probe, take a probe that was never sent for a good one, and count what is long out of date.
  */
-function createCircuit(now: () => number, onChange: (state: BreakerState) => void) {
+function createCircuit(now: () => number, most: GatePauses, onChange: (state: BreakerState) => void) {
   let pauseEndsAt = 0
   let askedUntil = 0
   let isOpen = false
@@ -147,7 +161,7 @@ function createCircuit(now: () => number, onChange: (state: BreakerState) => voi
     // It would measure by the system clock; the gate has asked ours before it lets a probe pass.
     duration: Number.NEGATIVE_INFINITY,
     next({ attempt }: { attempt: number }) {
-      const pauseMs = Math.min(PAUSE_MAX_MS, PAUSE_MIN_MS * 2 ** (attempt - 1))
+      const pauseMs = Math.min(most.maxMs, PAUSE_MIN_MS * 2 ** (attempt - 1))
       pauseEndsAt = Math.max(now() + pauseMs, askedUntil)
       return pauses
     },
@@ -185,7 +199,7 @@ function createCircuit(now: () => number, onChange: (state: BreakerState) => voi
           return
         }
         const asked = verdict === 'fault' ? (finding.retryAfterSeconds ?? 0) * 1000 : undefined
-        askedUntil = asked === undefined ? 0 : Math.max(askedUntil, now() + Math.min(ASKED_MAX_MS, asked))
+        askedUntil = asked === undefined ? 0 : Math.max(askedUntil, now() + Math.min(most.askedMaxMs, asked))
         await breaker.execute(() => verdict)
       }
     },

@@ -64,6 +64,7 @@ export function createProvider({
     providerFetch,
     gate,
     now,
+    discovered: (error) => faults.noteSignIn('discovery', error && { error }),
   })
   const { clientCapabilities } = config.provider
   const { resources } = config
@@ -82,6 +83,19 @@ export function createProvider({
       )
     }
     state = now
+  }
+
+  /** Tells of a step of a sign-in, unless it failed before it began. */
+  async function noted<T>(step: 'par' | 'code', work: Promise<T>, isOwnRequest = false): Promise<T> {
+    try {
+      const result = await work
+      faults.noteSignIn(step)
+      return result
+    } catch (error) {
+      const isOfDiscovery = error instanceof BffError && error.logged?.step === 'discovery'
+      if (error instanceof BffError && !isOfDiscovery) faults.noteSignIn(step, { error, isOwnRequest })
+      throw error
+    }
   }
 
   return {
@@ -132,7 +146,7 @@ export function createProvider({
       return false
     },
 
-    authorizationUrl(checks: AuthorizationChecks, { prompt, loginHint, stepUp }: Wishes): Promise<URL> {
+    async authorizationUrl(checks: AuthorizationChecks, { prompt, loginHint, stepUp }: Wishes): Promise<URL> {
       const extra = new Map(Object.entries(config.provider.authorizationParams))
       const claims = claimsRequest(clientCapabilities, stepUp?.claims)
       if (prompt !== undefined) extra.set('prompt', prompt)
@@ -140,18 +154,17 @@ export function createProvider({
       if (claims !== undefined) extra.set('claims', claims)
       if (stepUp?.acrValues !== undefined) extra.set('acr_values', stepUp.acrValues)
       if (stepUp?.maxAge !== undefined) extra.set('max_age', String(stepUp.maxAge))
-      return relyingParty.authorizationUrl(checks, [
-        ...dialect.authorizationRequest(loginResource(stepUp)),
-        ...extra,
-      ])
+      const request = [...dialect.authorizationRequest(loginResource(stepUp)), ...extra]
+      // What somebody has put into his own login URL is no fault of the configuration.
+      const isOwnRequest = prompt === undefined && loginHint === undefined
+      return noted('par', relyingParty.authorizationUrl(checks, request), isOwnRequest)
     },
 
     codeGrant(callback: URL, checks: AuthorizationChecks, stepUp?: StepUp): Promise<GrantedTokens> {
       const claims = claimsRequest(clientCapabilities, stepUp?.claims)
-      return relyingParty.codeGrant(callback, { ...checks, maxAge: stepUp?.maxAge }, [
-        ...dialect.codeGrant(loginResource(stepUp)),
-        ...claimsParameter(claims),
-      ])
+      const request = [...dialect.codeGrant(loginResource(stepUp)), ...claimsParameter(claims)]
+      const grant = relyingParty.codeGrant(callback, { ...checks, maxAge: stepUp?.maxAge }, request)
+      return noted('code', grant)
     },
 
     /** Name of the resource that the access token of a code grant is for, if it is for one and may be used at all. */

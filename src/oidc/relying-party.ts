@@ -5,7 +5,8 @@ import { ACCEPTED_SIGNING_ALGORITHMS, endpointMetadata } from './configured-meta
 import type { Parameters } from './dialects.ts'
 import type { AuthorizationChecks, FailedGrant, GrantedTokens } from './grant-types.ts'
 import { privateKeyFromPem } from './jwt.ts'
-import { failedCall, failedSignIn } from './provider-errors.ts'
+import { createProviderKeys } from './key-set.ts'
+import { failedCall, failedDiscovery, failedPush, failedSignIn, findingOf } from './provider-errors.ts'
 import type { ProviderGate } from './provider-gate.ts'
 import { createRefreshedSource } from './refreshed-source.ts'
 import type { ProviderFetch, TokenAnswer } from './token-answer.ts'
@@ -39,31 +40,30 @@ export type RelyingPartyDeps = {
   readonly provider: ProviderConfig
   readonly redirectUri: string
   readonly providerFetch: ProviderFetch
-  /** Every grant goes through it; revocation, pushed requests and discovery do not. */
+  /** Every grant and pushed request goes through it; revocation and discovery do not. */
   readonly gate: Pick<ProviderGate, 'call'>
   readonly now: () => number
+  /** Told how each attempt at discovery ended. */
+  readonly discovered?: (error?: BffError) => void
 }
 
 /** The door to openid-client: its words and errors end here. Every method rejects with BffError only. */
 export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
   const { provider, redirectUri } = deps
-  const configuration = createRefreshedSource(() => discover(deps), deps.now)
+  const configuration = createRefreshedSource(() => toldDiscovery(deps), deps.now)
+  const keys = createProviderKeys({ read: (jwksUri) => readKeys(deps, jwksUri), now: deps.now })
 
-  const { clientId, clientAuth } = provider
+  const { clientId, clientAuth, clockToleranceMs } = provider
   const grant = createTokenCall({
     ...deps,
-    clientId,
-    configuration,
+    ...{ clientId, clockToleranceMs, configuration },
+    requireSigned: (idToken, config) => keys.requireSigned(idToken, config.serverMetadata().jwks_uri),
     credential: () => credentialOf(clientAuth),
   })
 
   return {
     async ready() {
-      try {
-        await configuration()
-      } catch (error) {
-        throw failedCall(error, undefined)
-      }
+      await configuration()
     },
 
     async authorizationUrl({ state, nonce, codeVerifier }, parameters) {
@@ -75,10 +75,10 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
         ['code_challenge', await oidc.calculatePKCECodeChallenge(codeVerifier)],
         ['code_challenge_method', 'S256'],
       ])
+      const config = await configuration()
       try {
-        const config = await configuration()
         return isPushed(provider, config)
-          ? await oidc.buildAuthorizationUrlWithPAR(config, search)
+          ? await push(deps, config, search)
           : oidc.buildAuthorizationUrl(config, search)
       } catch (error) {
         throw failedCall(error, undefined)
@@ -86,6 +86,7 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
     },
 
     async codeGrant(callback, { state, nonce, codeVerifier, maxAge }, parameters) {
+      requireCode(callback)
       const checks = {
         expectedState: state,
         expectedNonce: nonce,
@@ -153,6 +154,58 @@ function failedGrant(error: unknown, answer: TokenAnswer | undefined, wasSent: b
   return { error: failedCall(error, answer), answer, wasSent }
 }
 
+/** RFC 6749 appendix A.11: printable ASCII. Somebody made up anything else, and providers fail at it in many ways. */
+function requireCode(callback: URL): void {
+  const codes = callback.searchParams.getAll('code')
+  if (codes.every((code) => /^[\x20-\x7e]*$/.test(code))) return
+  throw new BffError('invalid_callback', 'the code of the response holds what no code may', {
+    logged: { step: 'authorization' },
+  })
+}
+
+/** RFC 9126, through a gate of its own: anybody can make us push. */
+async function push(
+  { gate, providerFetch }: RelyingPartyDeps,
+  config: oidc.Configuration,
+  search: URLSearchParams,
+): Promise<URL> {
+  let answer: TokenAnswer | undefined
+  const watch = {
+    answer(seen: TokenAnswer) {
+      answer = seen
+    },
+  }
+  const send = () => providerFetch.watching(watch, () => oidc.buildAuthorizationUrlWithPAR(config, search))
+  try {
+    return await gate.call('pushed_authorization', send, (error) => findingOf(error, answer))
+  } catch (error) {
+    throw failedPush(error, answer)
+  }
+}
+
+/** RFC 7517 §8.5. */
+function readKeys({ provider, providerFetch }: RelyingPartyDeps, jwksUri: string): Promise<Response> {
+  return providerFetch.fetch(jwksUri, {
+    method: 'GET',
+    headers: { accept: 'application/json, application/jwk-set+json' },
+    redirect: 'manual',
+    signal: AbortSignal.timeout(provider.timeoutMs),
+  })
+}
+
+/** Discovery; rejects with BffError, and tells how it ended. */
+async function toldDiscovery(deps: RelyingPartyDeps): Promise<oidc.Configuration> {
+  try {
+    const config = await discover(deps)
+    deps.discovered?.()
+    return config
+  } catch (error) {
+    const problem = failedDiscovery(error, deps.now())
+    deps.discovered?.(problem)
+    throw problem
+  }
+}
+
 function formOf(parameters: Parameters): URLSearchParams {
   return new URLSearchParams(parameters.map(([name, value]) => [name, value]))
 }
@@ -169,8 +222,10 @@ async function discover({ provider, providerFetch }: RelyingPartyDeps): Promise<
   const { issuer, endpoints = {}, clientId, timeoutMs } = provider
   const insecure =
     issuer.startsWith('http:') || Object.values(endpoints).some((url) => url?.startsWith('http:'))
-  const execute = [oidc.enableNonRepudiationChecks, ...(insecure ? [oidc.allowInsecureRequests] : [])]
+  // No enableNonRepudiationChecks: its choice of key fails for sets that RFC 7517 allows. `requireSigned` checks instead.
+  const execute = insecure ? [oidc.allowInsecureRequests] : []
   const auth = clientAuthentication(provider.clientAuth)
+  const client = { [oidc.clockTolerance]: provider.clockToleranceMs / 1000 }
   const options = {
     execute,
     timeout: timeoutMs / 1000,
@@ -179,16 +234,11 @@ async function discover({ provider, providerFetch }: RelyingPartyDeps): Promise<
   const isComplete = endpoints.authorization && endpoints.token && endpoints.jwks
   const discovered = isComplete
     ? { issuer, id_token_signing_alg_values_supported: ACCEPTED_SIGNING_ALGORITHMS }
-    : await oidc.discovery(new URL(issuer), clientId, undefined, auth, options)
+    : await oidc.discovery(new URL(issuer), clientId, client, auth, options)
   if (!Object.values(endpoints).some(Boolean)) return discovered as oidc.Configuration
 
   const known = discovered instanceof oidc.Configuration ? discovered.serverMetadata() : discovered
-  const config = new oidc.Configuration(
-    { ...known, ...endpointMetadata(endpoints) },
-    clientId,
-    undefined,
-    auth,
-  )
+  const config = new oidc.Configuration({ ...known, ...endpointMetadata(endpoints) }, clientId, client, auth)
   config.timeout = options.timeout
   config[oidc.customFetch] = options[oidc.customFetch]
   for (const apply of execute) apply(config)

@@ -6,6 +6,7 @@ import type { ConfigFaults, GrantOutcome } from './config-faults.ts'
 import type { Dialect, SignInGrant } from './dialects.ts'
 import { reactionTo, reactionToClient } from './grant-errors.ts'
 import type { FailedGrant } from './grant-types.ts'
+import { IdTokenError } from './id-token-rules.ts'
 import { mayHaveSpent, problemOf, refusalOf } from './provider-errors.ts'
 import type { RelyingParty } from './relying-party.ts'
 import { apiScopes, grantedScopes } from './scopes.ts'
@@ -53,7 +54,8 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
       {
         keep: request.keep,
         ignoredIdToken(cause) {
-          const error = new BffError('provider_rejected', 'the ID token is not sound', { cause })
+          const logged = cause instanceof IdTokenError ? cause.facts : undefined
+          const error = new BffError('provider_rejected', 'the ID token is not sound', { cause, logged })
           note({ resource: resource.name, outcome: 'id_token_ignored', error })
         },
       },

@@ -1,6 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { retryAfterSeconds } from './grant-errors.ts'
-import { createKeyReads, type ReadAnswer } from './key-reads.ts'
 import { createSendWatch } from './send-watch.ts'
 
 /** A token endpoint's answer before any library judged it. */
@@ -31,6 +30,8 @@ type FetchOptions = {
   signal?: AbortSignal | null | undefined
 }
 type Fetch = (url: string, options: FetchOptions) => Promise<Response>
+/** An answer as it was read, whole. */
+type ReadAnswer = { readonly response: Response; readonly text: string }
 
 /** A `fetch` for the provider, and a way to look at the token answers of one call made through it. */
 export type ProviderFetch = {
@@ -56,13 +57,12 @@ export function createProviderFetch(deps: { now: () => number; fetch?: Fetch }):
     const response = await send(url, { ...options, signal: afterReading(options.signal) })
     return { response, text: await wholeText(response) }
   }
-  const readKeys = createKeyReads(read, deps.now)
   return {
     watching: (watch, call) => watches.run(watch, call),
     async fetch(url, options) {
       const watch = watches.getStore()
       if (!watch || options.method !== 'POST') {
-        const { response, text } = await (isForKeys(options) ? readKeys : read)(url, options)
+        const { response, text } = await read(url, options)
         return rebuilt(response, text)
       }
       if (watch.instead) return tokenAnswer(watch.instead)
@@ -94,12 +94,6 @@ function afterReading(signal: AbortSignal | null | undefined): AbortSignal | und
   const giveUp = () => patient.abort(signal.reason)
   signal.addEventListener('abort', () => setImmediate(() => setImmediate(giveUp)), { once: true })
   return patient.signal
-}
-
-/** RFC 7517 §8.5: who asks for a key set says so. */
-function isForKeys({ method, headers }: FetchOptions): boolean {
-  const accept = new Headers(headers as ConstructorParameters<typeof Headers>[0]).get('accept')
-  return method === 'GET' && accept?.includes('application/jwk-set+json') === true
 }
 
 function isHtml({ headers }: Response): boolean {

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
+import { BffError } from '../errors.ts'
 import type { GrantedTokens } from './grant-types.ts'
-import { requireSoundClaims } from './id-token-rules.ts'
+import { idTokenError, requireSoundClaims } from './id-token-rules.ts'
 import { unverifiedSubject } from './jwt.ts'
 import { findingOf } from './provider-errors.ts'
 import type { GrantName, ProviderGate } from './provider-gate.ts'
@@ -11,6 +12,9 @@ export type TokenCallDeps<Configuration> = {
   readonly gate: Pick<ProviderGate, 'call'>
   readonly providerFetch: Pick<ProviderFetch, 'watching'>
   readonly clientId: string
+  readonly clockToleranceMs: number
+  /** Throws when no key of the provider has signed this ID token, which openid-client found sound otherwise. */
+  readonly requireSigned: (idToken: string, configuration: Configuration) => Promise<void>
   /** What the client authenticates with, as it is now; never leaves this file. Undefined for a public client. */
   readonly credential: () => string | undefined
   readonly now: () => number
@@ -67,9 +71,7 @@ export function createTokenCall<Configuration>(deps: TokenCallDeps<Configuration
         progress.wasSent = false
         progress.begun = { credential: deps.credential(), at: obtainedAt }
         try {
-          const tokens = await deps.providerFetch.watching(watch, call)
-          const claims = requireSoundClaims(tokens.claims(), { clientId: deps.clientId, now: obtainedAt })
-          return { ...grantedTokens(obtainedAt, tokens), claims }
+          return { tokens: await deps.providerFetch.watching(watch, call), obtainedAt }
         } catch (error) {
           if (progress.unkept) throw progress.unkept
           const { answer } = progress
@@ -81,14 +83,50 @@ export function createTokenCall<Configuration>(deps: TokenCallDeps<Configuration
         holder: pseudonym(end.holder),
       })
       const ask = () => deps.gate.call(grant, send, findingWithHolder)
-      return await ask().catch((error) => {
+      const answered = await ask().catch((error) => {
         const { begun, answer } = progress
         if (!begun || !isQuickRefusalOfClient(answer, deps.now() - begun.at)) throw error
         if (deps.credential() === begun.credential) throw error
         return ask()
       })
+      // The place at the token endpoint is free by now: reading keys may take long.
+      return await verified(deps, end, { ...answered, configuration })
     } catch (error) {
       return end.failed(error, progress.answer, progress.wasSent)
+    }
+  }
+}
+
+/** A token answer, and why its ID token was left out of it, if it was. */
+type Answered = {
+  readonly tokens: CheckedAnswer
+  readonly obtainedAt: number
+  readonly ignored?: { readonly idToken: unknown }
+}
+
+/** The tokens of an answer, with the claims of an ID token that passes what openid-client leaves to its caller. */
+async function verified<Configuration>(
+  deps: TokenCallDeps<Configuration>,
+  { ignoredIdToken }: Pick<TokenCallEnd<unknown>, 'ignoredIdToken'>,
+  { tokens, obtainedAt, ignored, configuration }: Answered & { configuration: Configuration },
+): Promise<GrantedTokens> {
+  const granted = grantedTokens(obtainedAt, tokens)
+  if (ignored) return { ...granted, claims: undefined, unverifiedSubject: unverifiedSubject(ignored.idToken) }
+  const claims = tokens.claims()
+  const { id_token: idToken } = tokens
+  if (!claims || idToken === undefined) return { ...granted, claims: undefined }
+  try {
+    await deps.requireSigned(idToken, configuration)
+    return { ...granted, claims: requireSoundClaims(claims, { ...deps, now: deps.now() }) }
+  } catch (error) {
+    const failure = error instanceof BffError ? error : idTokenError(error, idToken)
+    if (!ignoredIdToken) throw failure
+    ignoredIdToken(failure)
+    return {
+      ...granted,
+      idToken: undefined,
+      claims: undefined,
+      unverifiedSubject: unverifiedSubject(idToken),
     }
   }
 }
@@ -134,16 +172,14 @@ async function withoutIdToken(
     obtainedAt: number
     request: () => Promise<CheckedAnswer>
   },
-): Promise<GrantedTokens> {
-  if (!ignoredIdToken || answer?.status !== 200 || !answer.body?.id_token) throw error
-  const { id_token: idToken, ...instead } = answer.body
+): Promise<Answered> {
+  const idToken = answer?.status === 200 ? answer.body?.id_token : undefined
+  if (!idToken) throw error
+  if (!ignoredIdToken || !answer?.body) throw idTokenError(error, idToken)
+  const { id_token: _, ...instead } = answer.body
   const tokens = await providerFetch.watching({ answer() {}, instead }, request)
-  ignoredIdToken(error)
-  return {
-    ...grantedTokens(obtainedAt, tokens),
-    claims: undefined,
-    unverifiedSubject: unverifiedSubject(idToken),
-  }
+  ignoredIdToken(idTokenError(error, idToken))
+  return { tokens, obtainedAt, ignored: { idToken } }
 }
 
 /** Tells holders apart; what they hold stays here. */

@@ -36,6 +36,8 @@ export type TunnelDeps = {
   readonly clientOf?: (req: IncomingMessage) => string
   /** Where open tunnels are noted; a register of its own unless given. */
   readonly live?: LiveConnections
+  /** Told of each upgrade that we refuse, beside `observe`. */
+  readonly refused?: (req: IncomingMessage, error: unknown) => void
   /** Told once for each upgrade: 101, or the status of the refusal, ours or the upstream's. */
   readonly observe?: (route: string, status: number) => void
 }
@@ -118,6 +120,7 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     let matched: RouteMatch | undefined
     const observe = (status: number) => deps.observe?.(matched?.route.id ?? 'none', status)
     function refuse(error: unknown): void {
+      deps.refused?.(req, error)
       const variesByCookie = matched !== undefined && matched.route.auth !== 'anonymous'
       observe(deps.refuse(socket, error, variesByCookie ? { vary: 'Cookie' } : {}))
     }

@@ -23,6 +23,8 @@ export type SessionStoreDeps = {
   readonly slide: boolean
   readonly absoluteTimeoutMs: number
   now(): number
+  /** Told of a session that is found past its end, and removed. */
+  expired?(id: string): void
 }
 
 /**
@@ -70,6 +72,7 @@ class SealedSessionStore extends RedisStore {
     // A record without a login time has no right to live: NaN is never later than now.
     if (session === null || this.#deps.now() < session.expiresAt) return session
     await super.destroy(id)
+    this.#deps.expired?.(id)
     return null
   }
 

@@ -105,6 +105,9 @@ const FORGERIES: Record<string, Forge> = {
   'no iat': without('iat'),
   'iat that is a text': withClaims((claims) => ({ ...claims, iat: 'now' })),
   'iat in an hour': withClaims((claims) => ({ ...claims, iat: seconds() + 3600, exp: seconds() + 7200 })),
+  'iat in 70 s': withClaims((claims) => ({ ...claims, iat: seconds() + 70 })),
+  'nbf in 70 s': withClaims((claims) => ({ ...claims, nbf: seconds() + 70 })),
+  'exp 70 s ago': withClaims((claims) => ({ ...claims, iat: seconds() - 400, exp: seconds() - 70 })),
   'nbf in an hour': withClaims((claims) => ({ ...claims, nbf: seconds() + 3600 })),
   'no sub': without('sub'),
   'an empty sub': withClaims((claims) => ({ ...claims, sub: '' })),
@@ -141,10 +144,16 @@ describe('a session does begin with an ID token that has', () => {
       aud: [claims.aud, 'another-client'],
       azp: claims.aud,
     })),
-    'a clock five minutes ahead of ours': withClaims((claims) => ({
+    'a clock 50 s ahead of ours': withClaims((claims) => ({
       ...claims,
-      iat: seconds() + 300,
+      iat: seconds() + 50,
+      nbf: seconds() + 50,
       exp: seconds() + 600,
+    })),
+    'a clock 50 s behind ours': withClaims((claims) => ({
+      ...claims,
+      iat: seconds() - 350,
+      exp: seconds() - 50,
     })),
     'no kid, when there is one key only': async (claims, { signer }) =>
       signer.sign(claims, { kid: undefined } as never),

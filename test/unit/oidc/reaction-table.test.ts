@@ -94,7 +94,7 @@ describe('the errors of OAuth 2.0 and OpenID Connect', () => {
     ...['invalid_scope', 'invalid_target', 'invalid_resource'].flatMap((error): Row[] => [
       [error, 400, 'code', 'provider_rejected', error],
       [error, 400, 'refresh', 'provider_rejected', error],
-      [error, 400, 'authorize', 'invalid_callback', error],
+      [error, 400, 'authorize', 'provider_rejected', error],
     ]),
     ['access_denied', 400, 'authorize', 'access_denied', 'access_denied'],
     ...['login_required', 'interaction_required', 'consent_required', 'account_selection_required'].map(
@@ -108,8 +108,11 @@ describe('the errors of OAuth 2.0 and OpenID Connect', () => {
     ['server_error', 500, 'code', 'provider_unavailable'],
     ['invalid_request', 503, 'refresh', 'provider_unavailable'],
     ['invalid_request', 429, 'refresh', 'provider_unavailable'],
-    ['server_error', 400, 'authorize', 'invalid_callback', 'server_error'],
-    ['temporarily_unavailable', 400, 'authorize', 'invalid_callback', 'temporarily_unavailable'],
+    ['server_error', 400, 'authorize', 'provider_unavailable', 'server_error'],
+    ['temporarily_unavailable', 400, 'authorize', 'provider_unavailable', 'temporarily_unavailable'],
+    ...['unauthorized_client', 'invalid_request', 'unsupported_response_type', 'made_up'].map(
+      (error): Row => [error, 400, 'authorize', 'provider_rejected', error],
+    ),
     // Tokens are never bound to a key, so a server that insists on it is one that we are not configured for.
     ['use_dpop_nonce', 400, 'refresh', 'provider_rejected', 'use_dpop_nonce'],
     ['invalid_dpop_proof', 400, 'refresh', 'provider_rejected', 'invalid_dpop_proof'],
