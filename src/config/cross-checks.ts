@@ -1,4 +1,6 @@
 import { isThisMachine } from './addresses.ts'
+import { checkEntra } from './entra-checks.ts'
+import { checkListeners } from './listener-checks.ts'
 import { checkProvider, checkResources } from './provider-checks.ts'
 import type { Field } from './report.ts'
 import { checkRoutes, checkRouteTests } from './route-checks.ts'
@@ -11,9 +13,10 @@ import { checkTls } from './tls-check.ts'
 
 /** Checks what no field can know by itself. A field that is missing or wrong is passed over: it was reported already. */
 export function crossCheck(draft: Draft, secrets: SecretReader, root: Field): void {
-  checkListeners(draft, root.at('admin', 'listen'))
+  checkListeners(draft, root)
   checkTrustProxy(draft, root.at('trustProxy'))
   checkProvider(draft, root.at('provider'))
+  checkEntra(draft, root)
   checkSessionTimes(draft, root.at('session'))
   checkCookie(draft, root.at('session', 'cookie', 'name'))
   checkStore(draft, root.at('session', 'store'))
@@ -22,17 +25,6 @@ export function crossCheck(draft: Draft, secrets: SecretReader, root: Field): vo
   checkRouteTests(draft, root)
   checkSessionKeys(draft, root.at('session', 'keys'))
   warnAboutSecrets(draft, secrets, root)
-}
-
-function checkListeners({ listen, admin }: Draft, field: Field): void {
-  const own = admin?.listen
-  if (!listen?.port || listen.port !== own?.port) return
-  const isWildcard = (host: string | undefined) => host === '0.0.0.0' || host === '::'
-  if (listen.host === own.host || isWildcard(listen.host) || isWildcard(own.host)) {
-    field.problem(
-      `must not be the public listener's port ${own.port}: probes and metrics are not for browsers`,
-    )
-  }
 }
 
 function checkTrustProxy({ trustProxy }: Draft, field: Field): void {

@@ -46,6 +46,48 @@ export function isMicrosoft(issuer: string): boolean {
   return isEntra(issuer) || /\.(?:ciamlogin|b2clogin)\.com$/.test(host)
 }
 
+const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
+
+/** True for the id of an Entra tenant. */
+export function isTenantId(text: string): boolean {
+  return UUID.test(text) && !/^[0-]+$/.test(text)
+}
+
+const GRAPH = 'https://graph.microsoft.com'
+
+/**
+ * The API that a scope of Entra ID belongs to, in one spelling; undefined for a scope of OpenID Connect. A scope that
+ * names none is one of Microsoft Graph.
+ */
+export function entraApiOf(scope: string): string | undefined {
+  if (OIDC_SCOPES.has(scope)) return undefined
+  const end = scope.lastIndexOf('/')
+  const api = (end === -1 ? GRAPH : scope.slice(0, end)).toLowerCase().replace(/\/+$/, '')
+  // `GUID/.default` and `api://GUID/read` may be of one registration.
+  const id = api.replace(/^api:\/\//, '')
+  if (id === '00000003-0000-0000-c000-000000000000') return GRAPH
+  return UUID.test(id) ? id : api
+}
+
+/** What an example wrote where an own id belongs, such as `TENANT_ID`, `{tenantid}` or `<client-id>`. */
+export function placeholderIn(text: string): string | undefined {
+  const words = text.split(/[/.:]/).map((word) => safeDecode(word))
+  return words.find((word) => SHOUTED_PLACEHOLDER.test(word) || PLACEHOLDER.test(word))
+}
+
+// In lower case these may be somebody's names: a realm called "tenant".
+const SHOUTED_PLACEHOLDER = /^(?:(?:MY|THE)[-_][A-Z0-9_-]+|TENANT|REALM|DOMAIN|ISSUER)$/
+const PLACEHOLDER =
+  /^(?:[{<[].*[}>\]]|(?:your|insert|enter)[-_].+|(?:tenant|client)[-_]?(?:id|name|guid)|(?:change|replace)[-_]?me|([0x])\1{7}(?:-\1{4}){3}-\1{12})$/i
+
+function safeDecode(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
+
 /** True for a scope that names its API, as Entra ID needs it: `api://orders/read`, `https://graph.microsoft.com/.default`, `GUID/.default`. */
 export function isQualifiedScope(scope: string): boolean {
   return scope.includes('/') || OIDC_SCOPES.has(scope)

@@ -18,10 +18,6 @@ export function checkProvider({ provider }: Draft, field: Field): void {
     if (!isOwnParameter(name)) continue
     field.at('authorizationParams', name).problem(`must not be set: Cloakroom sets ${name} itself`, 'key')
   }
-  const { issuer = '', allowedTenants } = provider ?? {}
-  if (isEntra(issuer) && /\/(?:common|organizations)\//.test(issuer) && allowedTenants?.length === 0) {
-    field.at('issuer').warn('lets users of every Entra tenant sign in; list yours in provider.allowedTenants')
-  }
 }
 
 /** Whether each resource says what the provider's dialect needs (contract section 3). */

@@ -80,6 +80,6 @@ test('the config file of the public contract loads, and its routes do what its t
   assert.equal(config.routes[0]?.tls, undefined)
   assert.deepEqual(
     warnings.map(({ path }) => path),
-    ['resources.billing', 'resources.billing.scopes[0]', 'resources.audit'],
+    ['provider.issuer', 'resources.billing', 'resources.billing.scopes[0]', 'resources.audit'],
   )
 })

@@ -13,9 +13,13 @@ const files = {
   '/run/secrets/session-key-2': `${SESSION_KEY_2}\n`,
 }
 
-test('the example config is valid, without warnings, and passes its own tests', () => {
+test('the example config is valid, warned about its placeholder alone, and passes its own tests', () => {
   const { config, warnings } = load(text, { files })
-  assert.deepEqual(warnings, [])
+  assert.deepEqual(
+    warnings.map(({ path }) => path),
+    ['provider.issuer'],
+  )
+  assert.match(warnings[0]!.message, /placeholder "TENANT_ID"/)
   assert.deepEqual(runRouteTests(config), [])
 })
 
