@@ -104,7 +104,9 @@ function assembleResources({ resources, provider }: FileConfig): Record<string, 
   const { resourceDialect, issuer } = provider
   const entries = Object.entries(resources).map(([name, resource]): [string, ResourceConfig] => {
     const isNamedByScopes = resourceDialect === 'scope' && resource.scopes.length === 0
-    const scopes = isNamedByScopes ? impliedScopes(resource, issuer) : resource.scopes
+    // With dialect "resource" scopes are registered and never asked for: no answer is to be compared with them.
+    const asked = resourceDialect === 'resource' ? [] : resource.scopes
+    const scopes = isNamedByScopes ? impliedScopes(resource, issuer) : asked
     return [name, { name, ...resource, ...exchangeOf(resource, issuer), scopes }]
   })
   return Object.fromEntries(entries)

@@ -25,6 +25,20 @@ export function audiences(accessToken: string): readonly string[] | undefined {
   }
 }
 
+/**
+ * The scopes that a JWT access token carries, its signature not looked at: `scope` (RFC 9068 §2.2.3), or `scp`, as Entra ID
+ * and Okta call it. Undefined where it tells none.
+ */
+export function scopesInToken(accessToken: string): readonly string[] | undefined {
+  try {
+    const { scope, scp } = decodeJwt(accessToken)
+    const claims = [scope, scp].flat().filter((one) => typeof one === 'string')
+    return claims.length === 0 ? undefined : claims.flatMap((one) => one.split(/\s+/).filter(Boolean))
+  } catch {
+    return undefined
+  }
+}
+
 /** The `sub` that a JWT claims, its signature not looked at: good for a comparison, and for nothing else. */
 export function unverifiedSubject(jwt: unknown): string | undefined {
   try {

@@ -132,7 +132,8 @@ function normalised(
   if (typeof body?.access_token !== 'string') return body
   const answer: Record<string, unknown> = { ...body, expires_in: lifetimeSeconds(body, now) }
   for (const name of ['refresh_token', 'id_token', 'scope']) {
-    if (answer[name] === null || answer[name] === '') delete answer[name]
+    // An empty scope is not an absent one: it says that nothing was granted of what was asked for.
+    if (answer[name] === null || (answer[name] === '' && name !== 'scope')) delete answer[name]
   }
   if (Array.isArray(answer.scope)) answer.scope = answer.scope.join(' ')
   answer.token_type ||= 'Bearer'

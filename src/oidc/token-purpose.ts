@@ -1,6 +1,6 @@
 import type { ResourceConfig } from '../config/config.ts'
 import type { GrantedTokens } from './grant-types.ts'
-import { audiences, isForAudience } from './jwt.ts'
+import { audiences, isForAudience, scopesInToken } from './jwt.ts'
 import { apiScopes, judgeScopes, ownersOf, scopeList } from './scopes.ts'
 
 /** Why an access token must not be sent to its resource; what was asked for and what came are for the log. */
@@ -38,7 +38,13 @@ function judgeByScope(
   resources: readonly ResourceConfig[],
 ): TokenFault | undefined {
   const verdict = judgeScopes(scopeList(scope), resource, resources)
-  if (verdict === 'granted') return undefined
+  const carried = scopesInToken(accessToken)
+  if (verdict === 'granted') {
+    // A token may use names of its own for the same scopes; those of another resource are no such names.
+    const isForeign = judgeScopes(carried, resource, resources) === 'foreign'
+    if (!isForeign || isProvenAudience(accessToken, resource)) return undefined
+    return fault('scope_not_granted', resource.scopes.join(' '), carried?.join(' ') ?? '')
+  }
   const isUnscoped = apiScopes(resource.scopes).length === 0
   // The scopes are those of the whole grant at some servers; a resource without any goes by the audience there.
   if (isUnscoped && isProvenAudience(accessToken, resource)) return undefined
