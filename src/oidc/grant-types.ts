@@ -3,6 +3,7 @@ import type { TokenAnswer } from './token-answer.ts'
 
 /** What a token endpoint gave. Times in epoch ms; `obtainedAt` is when the request was sent. */
 export type GrantedTokens = {
+  /** Empty where a code answer had none. */
   readonly accessToken: string
   readonly obtainedAt: number
   readonly expiresAt: number

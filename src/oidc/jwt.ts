@@ -39,6 +39,21 @@ export function scopesInToken(accessToken: string): readonly string[] | undefine
   }
 }
 
+/** `iat` and `exp` of a JWT in epoch seconds, its signature not looked at; none for an opaque token. */
+export function timesOf(accessToken: string): {
+  readonly iat?: number | undefined
+  readonly exp?: number | undefined
+} {
+  try {
+    const { iat, exp } = decodeJwt(accessToken)
+    const number = (value: unknown) =>
+      typeof value === 'number' && Number.isFinite(value) ? value : undefined
+    return { iat: number(iat), exp: number(exp) }
+  } catch {
+    return {}
+  }
+}
+
 /** The `sub` that a JWT claims, its signature not looked at: good for a comparison, and for nothing else. */
 export function unverifiedSubject(jwt: unknown): string | undefined {
   try {

@@ -85,7 +85,12 @@ export type BeginSignInDeps = {
     promptFor(goal: SignInGoal): string | undefined
     authorizationUrl(
       attempt: LoginAttempt,
-      wishes: { prompt?: string | undefined; loginHint?: string | undefined; stepUp?: StepUp | undefined },
+      wishes: {
+        prompt?: string | undefined
+        loginHint?: string | undefined
+        hasWishes: boolean
+        stepUp?: StepUp | undefined
+      },
     ): Promise<URL>
   }
 }
@@ -97,7 +102,9 @@ export function createBeginSignIn({ attempts, provider }: BeginSignInDeps): Begi
     const prompt = provider.promptFor(goal)
     const wanted = { ...goal, ...provider.signInGrant(stepUp), ...(prompt === undefined ? {} : { prompt }) }
     const { attempt, ticket } = await attempts.start(wanted)
-    const url = await provider.authorizationUrl(attempt, { prompt, loginHint: goal.loginHint, stepUp })
+    const { loginHint } = goal
+    const hasWishes = goal.prompt !== undefined || loginHint !== undefined
+    const url = await provider.authorizationUrl(attempt, { prompt, loginHint, hasWishes, stepUp })
     return { url, ticket }
   }
 }

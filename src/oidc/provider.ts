@@ -23,6 +23,8 @@ const END_SESSION_WAIT_MS = 1_000
 type Wishes = {
   readonly prompt?: string | undefined
   readonly loginHint?: string | undefined
+  /** Some of it was chosen by whoever signs in. */
+  readonly hasWishes?: boolean
   readonly stepUp?: StepUp | undefined
 }
 
@@ -146,7 +148,10 @@ export function createProvider({
       return false
     },
 
-    async authorizationUrl(checks: AuthorizationChecks, { prompt, loginHint, stepUp }: Wishes): Promise<URL> {
+    async authorizationUrl(
+      checks: AuthorizationChecks,
+      { prompt, loginHint, hasWishes, stepUp }: Wishes,
+    ): Promise<URL> {
       const extra = new Map(Object.entries(config.provider.authorizationParams))
       const claims = claimsRequest(clientCapabilities, stepUp?.claims)
       if (prompt !== undefined) extra.set('prompt', prompt)
@@ -156,15 +161,17 @@ export function createProvider({
       if (stepUp?.maxAge !== undefined) extra.set('max_age', String(stepUp.maxAge))
       const request = [...dialect.authorizationRequest(loginResource(stepUp)), ...extra]
       // What somebody has put into his own login URL is no fault of the configuration.
-      const isOwnRequest = prompt === undefined && loginHint === undefined
-      return noted('par', relyingParty.authorizationUrl(checks, request), isOwnRequest)
+      return noted('par', relyingParty.authorizationUrl(checks, request), !hasWishes)
     },
 
-    codeGrant(callback: URL, checks: AuthorizationChecks, stepUp?: StepUp): Promise<GrantedTokens> {
+    async codeGrant(callback: URL, checks: AuthorizationChecks, stepUp?: StepUp): Promise<GrantedTokens> {
       const claims = claimsRequest(clientCapabilities, stepUp?.claims)
       const request = [...dialect.codeGrant(loginResource(stepUp)), ...claimsParameter(claims)]
       const grant = relyingParty.codeGrant(callback, { ...checks, maxAge: stepUp?.maxAge }, request)
-      return noted('code', grant)
+      const granted = await noted('code', grant)
+      const { accessToken, refreshToken } = granted
+      if (accessToken !== '' || refreshToken !== undefined || inUse.length === 0) return granted
+      throw new BffError('invalid_callback', 'the provider sent no token for the APIs')
     },
 
     /** Name of the resource that the access token of a code grant is for, if it is for one and may be used at all. */
@@ -172,7 +179,7 @@ export function createProvider({
       const login = loginResource(stepUp)
       const goodFor = resourcesOfCode(granted, dialect.isCodeForAll ? signIn.scopes : undefined, inUse)
       const [resource = login] = goodFor
-      if (!resource || goodFor.length > 1) return undefined
+      if (!resource || goodFor.length > 1 || granted.accessToken === '') return undefined
       const fault = judgeToken(granted, resource, resources)
       if (!fault) return resource.name
       faults.note({ resource: resource.name, ...fault, isOfUser: true })

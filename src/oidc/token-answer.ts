@@ -1,5 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { retryAfterSeconds } from './grant-errors.ts'
+import { timesOf } from './jwt.ts'
 import { createSendWatch } from './send-watch.ts'
 
 /** A token endpoint's answer before any library judged it. */
@@ -18,6 +19,8 @@ export type TokenCallWatch = {
   readonly answer: (answer: TokenAnswer) => Promise<void> | void
   /** Called once a request was sent, if only in part, or may have been; before its failure is known. */
   readonly sent?: () => void
+  /** The answer is good without an access token: what is asked for is who the user is. */
+  readonly mayLackAccessToken?: boolean
   /** The answer to every token request of this call, in the place of the provider: nothing is sent. */
   readonly instead?: Readonly<Record<string, unknown>>
 }
@@ -70,14 +73,17 @@ export function createProviderFetch(deps: { now: () => number; fetch?: Fetch }):
         () => read(url, options),
         () => watch.sent?.(),
       )
-      const body = normalised(jsonObject(text), deps.now())
+      const sent = jsonObject(text)
+      const body = normalised(watch.mayLackAccessToken ? withAccessToken(sent) : sent, deps.now())
+      const status = statusFor(response.status, body)
       await watch.answer({
-        status: response.status,
+        status,
         body,
         retryAfterSeconds: retryAfterSeconds(response.headers.get('retry-after'), deps.now()),
         isHtml: isHtml(response),
       })
-      return rebuilt(response, JSON.stringify(body ?? {}), body && 'application/json')
+      const { headers } = response
+      return rebuilt({ status, headers }, JSON.stringify(body ?? {}), body && 'application/json')
     },
   }
 }
@@ -129,25 +135,41 @@ function normalised(
   body: Record<string, unknown> | undefined,
   now: number,
 ): Record<string, unknown> | undefined {
-  if (typeof body?.access_token !== 'string') return body
+  if (typeof body?.access_token !== 'string' || body.access_token === '') return body
   const answer: Record<string, unknown> = { ...body, expires_in: lifetimeSeconds(body, now) }
   for (const name of ['refresh_token', 'id_token', 'scope']) {
     // An empty scope is not an absent one: it says that nothing was granted of what was asked for.
     if (answer[name] === null || (answer[name] === '' && name !== 'scope')) delete answer[name]
   }
   if (Array.isArray(answer.scope)) answer.scope = answer.scope.join(' ')
-  answer.token_type ||= 'Bearer'
+  answer.token_type = tokenType(answer.token_type)
   return answer
 }
 
-/** `expires_in` counts from now and is believed first; `expires_on` (Azure AD v1, epoch seconds) only without it. */
+/** DPoP (RFC 9449) and MAC tokens need more than to be sent along; every other name is some server's for Bearer. */
+function tokenType(value: unknown): string {
+  return typeof value === 'string' && /^(?:dpop|mac)$/i.test(value) ? value : 'Bearer'
+}
+
+/**
+ * `expires_in` counts from now and is believed first; `expires_on` (Azure AD v1, epoch seconds) only without it. A JWT's
+ * own end bounds them, because the API goes by that: a server may hand out one that it has had for a while.
+ */
 function lifetimeSeconds(body: Record<string, unknown>, now: number): number {
   const expiresIn = positiveNumber(body.expires_in)
   const expiresOn = positiveNumber(body.expires_on)
-  const seconds = expiresIn ?? (expiresOn === undefined ? undefined : expiresOn - Math.floor(now / 1000))
-  return seconds === undefined || seconds <= 0
-    ? DEFAULT_LIFETIME_SECONDS
-    : Math.min(seconds, MAX_LIFETIME_SECONDS)
+  const stated = expiresIn ?? (expiresOn === undefined ? undefined : expiresOn - Math.floor(now / 1000))
+  const lifetimes = [stated, ownLifetimeSeconds(String(body.access_token), now)]
+  const seconds = Math.min(...(lifetimes.filter((one) => one !== undefined && one > 0) as number[]))
+  return Number.isFinite(seconds) ? Math.min(seconds, MAX_LIFETIME_SECONDS) : DEFAULT_LIFETIME_SECONDS
+}
+
+/** One that is over by our clock when it comes is told by a clock that is not ours: its whole life counts then. */
+function ownLifetimeSeconds(accessToken: string, now: number): number | undefined {
+  const { iat, exp } = timesOf(accessToken)
+  if (exp === undefined) return undefined
+  const left = Math.floor(exp - now / 1000)
+  return left > 0 || iat === undefined ? left : exp - iat
 }
 
 function positiveNumber(value: unknown): number | undefined {
@@ -155,7 +177,30 @@ function positiveNumber(value: unknown): number | undefined {
   return typeof number === 'number' && Number.isFinite(number) && number > 0 ? number : undefined
 }
 
-function rebuilt({ status, headers: received }: Response, text: string, contentType?: string): Response {
+/**
+ * Some servers refuse with 200 and an error in the body, and some give tokens with another 2xx: RFC 6749 §5.2 has 400 for
+ * the one, §5.1 200 for the other.
+ */
+function statusFor(status: number, body: Record<string, unknown> | undefined): number {
+  if (status < 200 || status > 299 || !body) return status
+  if (typeof body.access_token === 'string' && body.access_token !== '') return 200
+  return typeof body.error === 'string' && body.error !== '' ? 400 : status
+}
+
+/** Stands for an access token that was not sent, so that the rest of the answer is looked at. */
+export const NO_ACCESS_TOKEN = 'cloakroom-no-access-token'
+
+/** Azure AD B2C sends a code answer without an access token when no API's scope was asked for. */
+function withAccessToken(body: Record<string, unknown> | undefined): Record<string, unknown> | undefined {
+  const isLacking = typeof body?.id_token === 'string' && (body.access_token ?? '') === ''
+  return isLacking ? { ...body, access_token: NO_ACCESS_TOKEN, token_type: 'Bearer' } : body
+}
+
+function rebuilt(
+  { status, headers: received }: Pick<Response, 'status' | 'headers'>,
+  text: string,
+  contentType?: string,
+): Response {
   const headers = new Headers(received)
   for (const name of ['content-length', 'content-encoding', 'transfer-encoding']) headers.delete(name)
   if (contentType !== undefined) headers.set('content-type', contentType)

@@ -5,7 +5,7 @@ import { idTokenError, requireSoundClaims } from './id-token-rules.ts'
 import { unverifiedSubject } from './jwt.ts'
 import { findingOf } from './provider-errors.ts'
 import type { GrantName, ProviderGate } from './provider-gate.ts'
-import type { ProviderFetch, TokenAnswer, TokenCallWatch } from './token-answer.ts'
+import { NO_ACCESS_TOKEN, type ProviderFetch, type TokenAnswer, type TokenCallWatch } from './token-answer.ts'
 
 export type TokenCallDeps<Configuration> = {
   readonly configuration: () => Promise<Configuration>
@@ -60,7 +60,8 @@ export function createTokenCall<Configuration>(deps: TokenCallDeps<Configuration
     end: TokenCallEnd<Failure>,
   ): Promise<GrantedTokens | Failure> {
     const progress: Progress = { answer: undefined, wasSent: false }
-    const watch = watchOf(progress, end)
+    const mayLackAccessToken = grant === 'authorization_code'
+    const watch = { ...watchOf(progress, end), mayLackAccessToken }
     try {
       const configuration = await deps.configuration()
       const call = () => request(configuration)
@@ -192,8 +193,10 @@ function isQuickRefusalOfClient(answer: TokenAnswer | undefined, tookMs: number)
 }
 
 function grantedTokens(obtainedAt: number, tokens: CheckedAnswer): Omit<GrantedTokens, 'claims'> {
+  // We offered no key to bind it to, and could not prove that we have it.
+  if (tokens.token_type === 'dpop') throw new Error('the access token is bound to a key (DPoP)')
   return {
-    accessToken: tokens.access_token,
+    accessToken: tokens.access_token === NO_ACCESS_TOKEN ? '' : tokens.access_token,
     obtainedAt,
     expiresAt: obtainedAt + (tokens.expires_in ?? 0) * 1000,
     refreshToken: tokens.refresh_token,

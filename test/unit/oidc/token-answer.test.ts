@@ -27,6 +27,61 @@ const LIFETIMES: readonly [string, Record<string, unknown>, number][] = [
   ['a cap for the absurd', { expires_in: 1e300 }, 30 * 24 * 3600],
 ]
 
+/** A JWT with these times, in seconds from now. */
+function jwt(times: { iat?: number; exp?: number }): string {
+  const at = (seconds: number | undefined) => seconds !== undefined && NOW / 1000 + seconds
+  const claims = JSON.stringify({ iat: at(times.iat) || undefined, exp: at(times.exp) || undefined })
+  const part = (text: string) => Buffer.from(text).toString('base64url')
+  return `${part('{"alg":"RS256"}')}.${part(claims)}.c2ln`
+}
+
+const OWN_LIFETIMES: readonly [string, { iat?: number; exp?: number }, Record<string, unknown>, number][] = [
+  ['when nothing else says it', { iat: 0, exp: 900 }, {}, 900],
+  ['when expires_in says more', { iat: -300, exp: 60 }, { expires_in: 3600 }, 60],
+  ['not when expires_in says less', { iat: 0, exp: 900 }, { expires_in: 120 }, 120],
+  ['when expires_on says more', { iat: 0, exp: 60 }, { expires_on: NOW / 1000 + 600 }, 60],
+  [
+    'as its whole life, when our clock runs an hour ahead',
+    { iat: -3600, exp: -3300 },
+    { expires_in: 600 },
+    300,
+  ],
+  ['not when it is no time', {}, { expires_in: 120 }, 120],
+]
+
+for (const [when, times, members, expected] of OWN_LIFETIMES) {
+  test(`the exp of a JWT bounds its life ${when}`, async () => {
+    const { answer } = await seen({ access_token: jwt(times), ...members })
+    assert.equal(answer?.body?.expires_in, expected)
+  })
+}
+
+test('every token_type is Bearer but those of tokens that must be proved', async () => {
+  for (const [sent, read] of [
+    ...[['bearer'], ['BEARER'], ['Token'], ['N_A'], ['access_token'], [''], [7], [null], [{}]].map(
+      ([type]) => [type, 'Bearer'],
+    ),
+    ...['DPoP', 'dpop', 'MAC', 'mac'].map((type) => [type, type]),
+  ]) {
+    const { answer } = await seen({ access_token: 'a', token_type: sent })
+    assert.equal(answer?.body?.token_type, read, String(sent))
+  }
+})
+
+test('a refusal with status 200 is a refusal, and tokens with another 2xx are tokens', async () => {
+  const refusal = await seen({ error: 'invalid_grant' })
+  assert.deepEqual([refusal.answer?.status, refusal.response.status], [400, 400])
+  const tokens = await seen({ access_token: 'a' }, { status: 201 })
+  assert.deepEqual([tokens.answer?.status, tokens.response.status], [200, 200])
+  assert.equal((await seen({ error: 'invalid_grant' }, { status: 403 })).answer?.status, 403)
+  assert.equal((await seen({})).answer?.status, 200)
+})
+
+test('an empty scope is not an absent one', async () => {
+  assert.equal((await seen({ access_token: 'a', scope: '' })).answer?.body?.scope, '')
+  assert.equal((await seen({ access_token: 'a', scope: null })).answer?.body?.scope, undefined)
+})
+
 for (const [name, members, expected] of LIFETIMES) {
   test(`a lifetime is read from ${name}`, async () => {
     const { answer } = await seen({ access_token: 'a', token_type: 'Bearer', ...members })

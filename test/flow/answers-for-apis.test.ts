@@ -79,3 +79,34 @@ test('what a user declined at sign-in is not asked for by a refresh: the log and
   assert.deepEqual(verdict(await browser.fetch('/api/billing')), [200, 'urn:default-audience'])
   assert.equal(billing.requests.length, 1)
 })
+
+test('a code answer without an access token signs in when nothing needs it, because each API gets its own by a refresh', async (t) => {
+  const { provider, browser } = await setScene(t)
+  provider.control.editAnswer = (answer, leg) => {
+    if (leg === 'code') delete answer.access_token
+  }
+  const landing = await browser.signIn({ returnUrl: '/home' })
+  assert.equal(landing.status, 200)
+  assert.deepEqual(verdict(await browser.fetch('/api/orders')), [200, 'urn:default-audience'])
+  provider.control.editAnswer = (answer, leg) => {
+    if (leg === 'code') delete answer.access_token
+    delete answer.refresh_token
+  }
+  const other = browser.clone()
+  t.after(() => other.close())
+  assert.equal((await other.signIn()).status, 400)
+})
+
+test('a token that is bound to a key is not sent as if it were not', async (t) => {
+  const { provider, browser, billing } = await setScene(t)
+  await browser.signIn()
+  provider.control.editAnswer = (answer) => {
+    answer.token_type = 'DPoP'
+  }
+  assert.deepEqual(verdict(await browser.fetch('/api/billing')), [502, 'provider_rejected'])
+  assert.equal(billing.requests.length, 0)
+  provider.control.editAnswer = (answer) => {
+    answer.token_type = 'urn:example:opaque'
+  }
+  assert.deepEqual(verdict(await browser.fetch('/api/orders')), [200, 'urn:default-audience'])
+})
