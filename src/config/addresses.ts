@@ -24,9 +24,22 @@ export const ISSUER: Rule<string> = {
   example: 'https://login.microsoftonline.com/TENANT/v2.0',
   parse: (text) => {
     const url = plainUrl(text)
-    return url && isSecure(url) && !/[?#]/.test(text) ? text : undefined
+    return url && isSecure(url) && !/[?#]/.test(text) && issuerIn(text) === undefined ? text : undefined
   },
-  because: insecure,
+  because: (text) => {
+    const issuer = issuerIn(text)
+    if (issuer === undefined) return insecure(text)
+    return `must be the issuer, not the address of its discovery document; write ${issuer}`
+  },
+}
+
+/** The issuer of a discovery document, by its address (OpenID Connect Discovery §4, RFC 8414 §3.1); undefined for any other. */
+function issuerIn(text: string): string | undefined {
+  const [, origin, tenant = ''] =
+    /^(https?:\/\/.+?)\/\.well-known\/(?:openid-configuration|oauth-authorization-server)(\/[^/?#][^?#]*?)?\/?(?:[?#].*)?$/i.exec(
+      text,
+    ) ?? []
+  return origin === undefined ? undefined : origin + tenant
 }
 
 /** One of the provider's endpoints (RFC 6749 §3.1, §3.2: no fragment). */

@@ -245,36 +245,62 @@ async function discover({ provider, providerFetch }: RelyingPartyDeps): Promise<
   return config
 }
 
+type Authenticated = { readonly method: string; readonly authenticate: oidc.ClientAuth }
+
 /**
- * RFC 8414 §2: a revocation endpoint takes Basic unless its metadata says otherwise, whatever the token endpoint takes.
- * Basic is tried when the configured method is not among those it names, or was refused.
+ * RFC 7009 §2.1. A revocation endpoint need not take what the token endpoint takes: `revocation_endpoint_auth_methods_supported`
+ * says what it does. What is refused is tried in the next way.
  */
 async function revokeToken(
-  { clientAuth, clientId }: ProviderConfig,
+  provider: ProviderConfig,
   config: oidc.Configuration,
   refreshToken: string,
 ): Promise<void> {
   const metadata = config.serverMetadata()
-  const send = (by: oidc.Configuration) =>
-    oidc.tokenRevocation(by, refreshToken, { token_type_hint: 'refresh_token' })
-  const sendWithBasic = () => {
-    // Some servers insist on Basic from a client without a secret too, and take any text for it.
-    const secret = 'secret' in clientAuth ? clientAuth.secret.reveal() : 'none'
-    const by = new oidc.Configuration(metadata, clientId, undefined, oidc.ClientSecretBasic(secret))
+  const ways = revocationWays(provider, metadata.revocation_endpoint_auth_methods_supported)
+  for (const [index, { authenticate }] of ways.entries()) {
+    const by = new oidc.Configuration(metadata, provider.clientId, undefined, authenticate)
     by.timeout = config.timeout
     by[oidc.customFetch] = config[oidc.customFetch] as oidc.CustomFetch
     if (metadata.revocation_endpoint?.startsWith('http:')) oidc.allowInsecureRequests(by)
-    return send(by)
+    try {
+      return await oidc.tokenRevocation(by, refreshToken, { token_type_hint: 'refresh_token' })
+    } catch (error) {
+      const { status, error: oauthError } = error as { status?: unknown; error?: unknown }
+      const isOfClient = status === 401 || oauthError === 'invalid_client'
+      if (!isOfClient || index === ways.length - 1) throw error
+    }
   }
-  const named = metadata.revocation_endpoint_auth_methods_supported
-  const mayTryBasic = ['client_secret_post', 'none'].includes(clientAuth.method)
-  if (mayTryBasic && named && !named.includes(clientAuth.method)) return sendWithBasic()
-  try {
-    await send(config)
-  } catch (error) {
-    if (!mayTryBasic || (error as { status?: unknown }).status !== 401) throw error
-    await sendWithBasic()
-  }
+}
+
+/**
+ * How the client may authenticate at the revocation endpoint, best first. RFC 8414 §2: it takes Basic if its metadata
+ * does not say; where there is no metadata, what the token endpoint takes is the better guess.
+ */
+function revocationWays(
+  { clientAuth, endpoints = {} }: ProviderConfig,
+  named: readonly string[] | undefined,
+): Authenticated[] {
+  const own = { method: clientAuth.method, authenticate: clientAuthentication(clientAuth) }
+  const secret = 'secret' in clientAuth ? clientAuth.secret : undefined
+  // Some servers insist on Basic from a client without a secret too, and take any text for it.
+  const reveal = () => secret?.reveal() ?? 'none'
+  const withSecret: Authenticated[] = [
+    { method: 'client_secret_basic', authenticate: (...request) => basic(reveal())(...request) },
+    {
+      method: 'client_secret_post',
+      authenticate: (...request) => oidc.ClientSecretPost(reveal())(...request),
+    },
+    { method: 'client_secret_jwt', authenticate: (...request) => oidc.ClientSecretJwt(reveal())(...request) },
+  ]
+  const others = secret ? withSecret : withSecret.slice(0, clientAuth.method === 'none' ? 1 : 0)
+  const ways = [own, ...others.filter(({ method }) => method !== own.method)]
+  const byDefault = secret && !endpoints.revocation ? 'client_secret_basic' : own.method
+  const supported = named ?? [byDefault]
+  const isNamed = ({ method }: Authenticated) => supported.includes(method)
+  const known = ways.filter(isNamed)
+  if (named) return known.length > 0 ? known : [own]
+  return [...known, ...ways.filter((way) => !isNamed(way) && way.method !== 'client_secret_jwt')]
 }
 
 function credentialOf(auth: ClientAuthConfig): string | undefined {
@@ -286,7 +312,7 @@ function credentialOf(auth: ClientAuthConfig): string | undefined {
 function clientAuthentication(auth: ClientAuthConfig): oidc.ClientAuth {
   switch (auth.method) {
     case 'client_secret_basic':
-      return (...request) => oidc.ClientSecretBasic(auth.secret.reveal())(...request)
+      return (...request) => basic(auth.secret.reveal())(...request)
     case 'client_secret_post':
       return (...request) => oidc.ClientSecretPost(auth.secret.reveal())(...request)
     case 'private_key_jwt':
@@ -297,4 +323,19 @@ function clientAuthentication(auth: ClientAuthConfig): oidc.ClientAuth {
     case 'none':
       return oidc.None()
   }
+}
+
+/**
+ * RFC 6749 §2.3.1: id and secret are encoded as application/x-www-form-urlencoded does (appendix B). openid-client encodes
+ * `-`, `.` and `_` too, which some providers do not decode.
+ */
+function basic(secret: string): oidc.ClientAuth {
+  return (_server, { client_id: clientId }, _body, headers) => {
+    const credentials = `${formEncoded(clientId)}:${formEncoded(secret)}`
+    headers.set('authorization', `Basic ${Buffer.from(credentials).toString('base64')}`)
+  }
+}
+
+function formEncoded(text: string): string {
+  return new URLSearchParams([['', text]]).toString().slice(1)
 }

@@ -8,6 +8,22 @@ describeMutations('the provider and its resources', [
   [ISSUER, '', 'provider.issuer', /^is required/],
   [ISSUER, 'issuer: http://id.example.com', 'provider.issuer', /must be https/],
   [ISSUER, 'issuer: https://id.example.com?x=1', 'provider.issuer', /without query or fragment/],
+  ...[
+    ['https://id.example.com/t/v2.0/.well-known/openid-configuration', 'https://id.example.com/t/v2.0'],
+    ['https://id.example.com/.well-known/openid-configuration/', 'https://id.example.com'],
+    ['https://id.example.com/.well-known/openid-configuration?appid=x', 'https://id.example.com'],
+    ['https://id.example.com/.well-known/oauth-authorization-server', 'https://id.example.com'],
+    ['https://id.example.com/.well-known/oauth-authorization-server/t1', 'https://id.example.com/t1'],
+    ['https://id.example.com/.well-known/openid-configuration/realms/x', 'https://id.example.com/realms/x'],
+  ].map(
+    ([url, cure]) =>
+      [
+        ISSUER,
+        `issuer: ${url}`,
+        'provider.issuer',
+        new RegExp(`must be the issuer, not the address of its discovery document; write ${cure}[ ,(]`),
+      ] as [string, string, string, RegExp],
+  ),
   [ISSUER, `${ISSUER}\n  endpoints: { token: /token }`, 'provider.endpoints.token', /absolute https URL/],
   [ISSUER, `${ISSUER}\n  endpoints: { tokn: x }`, 'provider.endpoints.tokn', /did you mean "token"\?/],
   [ISSUER, `${ISSUER}\n  par: on`, 'provider.par', /must be auto, required or off \(got "on"\)/],
