@@ -7,6 +7,7 @@ import { describeError } from '../errors.ts'
 import { createLogger, type Logger } from '../log.ts'
 import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config-file.ts'
 import type { CommandIo } from './io.ts'
+import { mostOpenFiles, openFilesWarning } from './open-files.ts'
 import { catchHangUp, startReloading } from './reload.ts'
 import { endOnUnexpected } from './unexpected.ts'
 import { usageError } from './usage.ts'
@@ -64,6 +65,8 @@ function readConfig({ file, io, log, seen }: Start): Config | undefined {
 async function run(config: Config, start: Start): Promise<number> {
   const { file, log } = start
   endOnUnexpected(log)
+  const tooMany = openFilesWarning(config.limits.connections, mostOpenFiles())
+  if (tooMany !== undefined) log.warn({ config: file, path: 'limits.connections' }, tooMany)
   const hangUp = catchHangUp()
   const cloakroom = await build(config, { log })
   const { publicPort, adminPort } = await cloakroom.listen()

@@ -1,0 +1,20 @@
+/**
+ * The most files, sockets among them, that this process may have open (`ulimit -n`, as Node.js raised it at its start);
+ * undefined where the system does not say.
+ */
+export function mostOpenFiles(): number | undefined {
+  // Without this the report looks up a name for each address, and waits for it.
+  Object.assign(process.report, { excludeNetwork: true })
+  const report = process.report.getReport() as { userLimits?: { open_files?: { soft?: number | string } } }
+  const soft = report.userLimits?.open_files?.soft
+  return typeof soft === 'number' ? soft : undefined
+}
+
+/** What to tell of `limits.connections` when the system allows fewer; undefined when it is enough. */
+export function openFilesWarning(connections: number, most: number | undefined): string | undefined {
+  // One for the client, and one for the upstream that serves it.
+  const needed = 2 * connections
+  if (most === undefined || needed <= most) return undefined
+  const cure = `raise it to ${needed} or more, or set limits.connections to ${Math.max(1, Math.floor(most / 2))}`
+  return `is ${connections}, which needs ${needed} open files (one for a client, one for its upstream), but ulimit -n is ${most}: beyond it connections fail; ${cure}`
+}
