@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
 import type { ConfigData } from '../kit/cloakroom-config.ts'
+import { sessionKey } from '../kit/cloakroom-config.ts'
 import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
 import { steadyNow } from '../kit/steady.ts'
 import { callbackOf, setUp } from './sign-in-kit.ts'
@@ -12,7 +13,7 @@ const sessionCookies = (setCookie: string[] | undefined) =>
 async function setUpWithRedis(t: TestContext, cookie: ConfigData = {}) {
   const redis = await startRedis()
   t.after(() => redis.stop())
-  const session = { store: { type: 'redis', url: redis.url }, keys: ['A'.repeat(42) + 'E'], cookie }
+  const session = { store: { type: 'redis', url: redis.url }, keys: [sessionKey()], cookie }
   const setup = await setUp(t, { config: { session } })
   return { ...setup, redis }
 }
@@ -91,7 +92,7 @@ test('a new session is written once, and the last byte of its page waits for not
 })
 
 test('with sameSite: lax another session in the browser ends when a sign-in succeeds, not before', async (t) => {
-  const session = { store: { type: 'memory' }, keys: ['A'.repeat(42) + 'E'], cookie: { sameSite: 'lax' } }
+  const session = { store: { type: 'memory' }, keys: [sessionKey()], cookie: { sameSite: 'lax' } }
   const setup = await setUp(t, { config: { session } })
   const { browser, provider } = setup
   const first = await callbackOf(setup)

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { request } from 'node:http'
 import { describe, test } from 'node:test'
+import { sessionKey } from '../kit/cloakroom-config.ts'
 import { setUp } from './sign-in-kit.ts'
 
 const NAME = 'cloakroom'
@@ -128,7 +129,7 @@ function twoCookieLines(listenUrl: string, value: string): Promise<{ status: num
 
 test('a cookie planted before sign-in is neither used nor kept, even one that belongs to a living session', async (t) => {
   for (const sameSite of ['strict', 'lax']) {
-    const session = { store: { type: 'memory' }, keys: ['A'.repeat(42) + 'E'], cookie: { sameSite } }
+    const session = { store: { type: 'memory' }, keys: [sessionKey()], cookie: { sameSite } }
     const { cloakroom, provider } = await setUp(t, { config: { session } })
     const attacker = cloakroom.browser()
     await attacker.signIn()
@@ -170,7 +171,7 @@ describe('the cookie is deleted with the attributes it was set with', () => {
 test('polling for ever keeps no session beyond its absolute timeout, and idling ends it at the idle one', async (t) => {
   const session = {
     store: { type: 'memory' },
-    keys: ['A'.repeat(42) + 'E'],
+    keys: [sessionKey()],
     idleTimeout: '30m',
     absoluteTimeout: '2h',
   }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { startCloakroom } from '../kit/cloakroom.ts'
 import type { ConfigData } from '../kit/cloakroom-config.ts'
+import { sessionKey } from '../kit/cloakroom-config.ts'
 import { type RotatingOptions, startRotatingProvider } from '../kit/rotating-provider.ts'
 import { startUpstream } from '../kit/upstream.ts'
 
@@ -176,7 +177,7 @@ test('sign-in always makes a new session id and ends the one before', async (t) 
 test('with sameSite: lax the landing is a 303 and the browser is signed in there', async (t) => {
   const { browser } = await setUp(t, {
     config: {
-      session: { store: { type: 'memory' }, keys: ['A'.repeat(42) + 'E'], cookie: { sameSite: 'lax' } },
+      session: { store: { type: 'memory' }, keys: [sessionKey()], cookie: { sameSite: 'lax' } },
     },
   })
   const landing = await browser.signIn({ returnUrl: '/files/report' })
