@@ -3,7 +3,7 @@ import type { UserClaims } from '../session/bff-session.ts'
 import { type IsOwnCookie, setsOwnCookie, withoutOwnCookies } from './cookies.ts'
 import { type FieldNames, fieldNames, foldFieldName } from './field-names.ts'
 import { type CompiledTemplate, compileTemplate } from './header-templates.ts'
-import { compileLocation, type MapLocation } from './location.ts'
+import { compileWayBack, type WayBack } from './location.ts'
 import { isForSharedCaches, privateCacheControl } from './private-caching.ts'
 import { TAKEN_FROM_REQUESTS, TAKEN_FROM_RESPONSES } from './taken-fields.ts'
 import { addVary } from './vary.ts'
@@ -39,7 +39,9 @@ export type HeaderRules = {
   /** The part of `Forwarded` that follows the client's address (RFC 7239 §4). */
   readonly forwardedSuffix: string
   readonly via: Via
-  readonly mapLocation: MapLocation
+  readonly wayBack: WayBack
+  /** The path that `rewrite` replaces; empty when nothing is replaced, or the route adds the field itself. */
+  readonly forwardedPrefix: string
   /** The answer may be another for another session. */
   readonly variesByCookie: boolean
 }
@@ -71,9 +73,16 @@ export function compileHeaderRules(route: RouteConfig, site: Site): HeaderRules 
     publicScheme,
     forwardedSuffix: `;host="${host}";proto=${publicScheme}`,
     via: compileVia(site.publicUrl),
-    mapLocation: compileLocation(route, site.publicUrl),
+    wayBack: compileWayBack(route, site.publicUrl),
+    forwardedPrefix: forwardedPrefixOf(route),
     variesByCookie: route.auth !== 'anonymous',
   }
+}
+
+function forwardedPrefixOf({ rewrite, path, headers }: RouteConfig): string {
+  const isReplaced = rewrite !== undefined && path !== '/'
+  const isAdded = headers.some(({ name }) => name.toLowerCase() === 'x-forwarded-prefix')
+  return isReplaced && !isAdded ? path : ''
 }
 
 /** The header rules of each route, compiled when it is first used; a route that a reload removed is not kept. */
@@ -175,10 +184,13 @@ function addReviewed(
     isAuthenticated,
   }: { taken: string; name: string; value: string; isAuthenticated: boolean },
 ): void {
+  const { wayBack } = rules
   if (taken === 'set-cookie') {
-    if (!setsOwnCookie(value, rules.isOwnCookie)) fields.push(name, value)
-  } else if (taken === 'location') {
-    fields.push(name, rules.mapLocation(value))
+    if (!setsOwnCookie(value, rules.isOwnCookie)) fields.push(name, wayBack.cookie(value))
+  } else if (taken === 'location' || taken === 'link' || taken === 'refresh') {
+    fields.push(name, wayBack[taken](value))
+  } else if (taken === 'content-location') {
+    fields.push(name, wayBack.reference(value))
   } else if (taken === 'www-authenticate') {
     fields.push(DIALOG_SCHEMES.test(value) ? 'x-upstream-www-authenticate' : name, value)
   } else if (taken === 'cache-control' || (isForSharedCaches(taken) && !isAuthenticated)) {
@@ -223,6 +235,7 @@ function addOurs(fields: string[], rules: HeaderRules, ours: OurRequestFields): 
     'x-request-id',
     ours.requestId,
   )
+  if (rules.forwardedPrefix !== '') fields.push('x-forwarded-prefix', rules.forwardedPrefix)
   for (const template of rules.templates) {
     const value = template.value(ours.claims)
     if (value !== undefined) fields.push(template.name, value)

@@ -106,6 +106,9 @@ const SEGMENTS = [
     '=',
     'api%20',
     'rewritten%2f',
+    '..%3b',
+    'a%253b',
+    '%2561pi',
   ],
 ]
 const ORIGINS = [

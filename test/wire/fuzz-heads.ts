@@ -31,11 +31,11 @@ const NEVER = new RegExp(
     ],
     ...[
       'x-request-id',
-      'x-real-ip',
+      'x-real-.*',
       'x-client-ip',
       'x-cluster-client-ip',
-      'true-client-ip',
-      'cf-connecting-ip',
+      'true-client-.*',
+      'cf-connecting-ip.*',
     ],
     ...[
       'x-original-.*',
@@ -48,12 +48,14 @@ const NEVER = new RegExp(
     ...[
       'x-amzn-oidc-.*',
       'x-auth-request-.*',
-      'remote-user',
-      'x-remote-user',
+      'remote-.*',
+      'x-remote-.*',
       'client-cert.*',
       'x-client-cert.*',
     ],
-    'x-ssl-client-.*',
+    'x-ssl(?:-.*)?',
+    // Some routes add it, so no client may send it on any.
+    'x-user-id',
   ].join('|')})$`,
 )
 const SESSION_COOKIE = '__host-http-cloakroom'
@@ -95,6 +97,7 @@ function oursFor({ authority }: FuzzWorld, { route, isUpgrade }: Prospect): Rule
     'x-request-id': /^[0-9a-f-]{36}$/,
     connection: isUpgrade ? /^upgrade$/i : /^(?:keep-alive|close)$/i,
     ...(isUpgrade ? { upgrade: /^websocket$/ } : {}),
+    ...(route === 'rewritten' ? { 'x-forwarded-prefix': /^\/rewritten$/ } : {}),
     ...(hasToken(route) ? { authorization: /^Bearer [\w.-]+$/ } : {}),
   }
 }

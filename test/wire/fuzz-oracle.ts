@@ -28,10 +28,17 @@ export function prospectOf(request: StrictRequest, cookie: string): Prospect {
     (['api', 'rewritten', 'small', 'socket', 'download'] as const).find((one) => is(`/${one}`)) ?? 'rest'
   const isUpgrade =
     listOf(request, 'connection').includes('upgrade') && valuesOf(request, 'upgrade').join('') !== ''
-  const mayPass = target !== undefined && !is('/bff') && mayCross(request, { route, isUpgrade })
+  const mayPass =
+    target !== undefined && !is('/bff') && !isDisguised(path) && mayCross(request, { route, isUpgrade })
   const isPlain = mayPass && !isUpgrade && isPlainRequest(request, { route, cookie })
   const rewritten = route === 'rewritten' ? target!.replace(/^\/rewritten/, '/v1') : target
   return { target: mayPass ? rewritten : undefined, isPlain, route, isUpgrade }
+}
+
+/** Another spelling of a route that asks for a session, at the upstream of all routes. */
+function isDisguised(path: string): boolean {
+  const guarded = /^\/(?:api|download)(?:\/|$)/
+  return !guarded.test(path) && guarded.test(path.toLowerCase())
 }
 
 type Kind = Pick<Prospect, 'route' | 'isUpgrade'>
@@ -88,11 +95,11 @@ function canonicalPath(target: string): string | undefined {
   const raw = mark === -1 ? target : target.slice(0, mark)
   if (!/^\/[\x21-\x7e]*$/.test(raw) || /[\\#;]/.test(raw) || query.includes('#')) return undefined
   if (/%(?![0-9a-f]{2})/i.test(raw)) return undefined
-  if (/%(?:2f|5c|[01][0-9a-f]|7f)/i.test(raw) || !isUtf8(raw)) return undefined
+  if (/%(?:2f|3b|5c|[01][0-9a-f]|7f)/i.test(raw) || !isUtf8(raw)) return undefined
   const path = raw.replaceAll(/%(?:2[de]|3[0-9]|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9ae])/gi, (octet) =>
     decodeURIComponent(octet),
   )
-  if (/%25(?:25)*(?:2[ef]|5c|[01][0-9a-f]|7f)/i.test(path)) return undefined
+  if (/%25(?:25)*(?:2[ef]|3b|5c|[01][0-9a-f]|7f)/i.test(path)) return undefined
   return /\/\/|\/\.{1,2}(?:\/|$)/.test(path) ? undefined : path + query
 }
 

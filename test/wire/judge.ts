@@ -92,6 +92,7 @@ function wrongRequest(world: World, rule: RequestRule, request: SeenRequest): st
       'x-forwarded-for': client,
       'x-forwarded-proto': 'https',
       'x-forwarded-host': 'app.example.test',
+      'x-forwarded-prefix': null,
       forwarded: `for=${node};host="app.example.test";proto=https`,
       via: /(^|, )1\.1 cloakroom-5b8c7308$/,
       'x-request-id': /^[0-9a-f-]{36}$/,
@@ -106,7 +107,7 @@ function wrongRequest(world: World, rule: RequestRule, request: SeenRequest): st
 
 /** Fields that never cross, under the spelling in which every server would know them. */
 const NEVER =
-  /^(te|trailer|keep-alive|proxy|proxy-.*|expect|http2-settings|x-csrf|x-forwarded|x-forwarded-(?!for$|proto$|host$).*|x-real-ip|x-client-ip|x-cluster-client-ip|true-client-ip|cf-connecting-ip|x-original-.*|x-rewrite-url|x-http-method.*|x-method-override|x-ms-.*|x-amzn-oidc-.*|x-auth-request-.*|(x-)?remote-user|(x-)?client-cert.*|x-ssl-client-.*)$/
+  /^(te|trailer|keep-alive|proxy|proxy-.*|expect|http2-settings|x-csrf|x-forwarded|x-forwarded-(?!for$|proto$|host$|prefix$).*|x-real-ip|x-client-ip|x-cluster-client-ip|true-client-ip|cf-connecting-ip|x-original-.*|x-rewrite-url|x-http-method.*|x-method-override|x-ms-.*|x-amzn-oidc-.*|x-auth-request-.*|(x-)?remote-user|(x-)?client-cert.*|x-ssl-client-.*)$/
 
 function strangeFields(world: World, request: SeenRequest, rule: RequestRule): string[] {
   const faults: string[] = []
@@ -124,7 +125,13 @@ function strangeFields(world: World, request: SeenRequest, rule: RequestRule): s
 
 const OURS = {
   ...{ authorization: 1, host: 1, forwarded: 1, 'x-forwarded-for': 1, 'x-forwarded-proto': 1 },
-  ...{ 'x-forwarded-host': 1, 'x-request-id': 1, 'content-length': 1, 'transfer-encoding': 1 },
+  ...{
+    'x-forwarded-host': 1,
+    'x-forwarded-prefix': 1,
+    'x-request-id': 1,
+    'content-length': 1,
+    'transfer-encoding': 1,
+  },
   ...{ cookie: 1, connection: 1 },
 }
 

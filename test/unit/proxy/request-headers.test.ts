@@ -291,6 +291,21 @@ describe('to the upstream', () => {
     ])
   })
 
+  test('on a rewritten route the upstream is told the path that was replaced, and nowhere else', () => {
+    const prefixOf = (parts: Partial<RouteConfig>) =>
+      valuesOf(
+        toUpstream(['X-Forwarded-Prefix', '/evil', 'X_Forwarded_Prefix', '/evil'], {}, parts),
+        'x-forwarded-prefix',
+      )
+    assert.deepEqual(prefixOf({ path: '/api/orders', rewrite: '/v1' }), ['/api/orders'])
+    assert.deepEqual(prefixOf({ path: '/api/orders', rewrite: '/' }), ['/api/orders'])
+    assert.deepEqual(prefixOf({ path: '/api/orders' }), [])
+    assert.deepEqual(prefixOf({ path: '/', rewrite: '/v1' }), [])
+    const headers = [{ name: 'x-forwarded-prefix', value: '/mine' }]
+    assert.deepEqual(prefixOf({ path: '/api', rewrite: '/v1', headers }), ['/mine'])
+    assert.deepEqual(prefixOf({ path: '/api', headers }), ['/mine'])
+  })
+
   test('an IPv6 client is bracketed and quoted in Forwarded', () => {
     const [forwarded] = valuesOf(toUpstream([], { clientAddress: '2001:db8::1' }), 'forwarded')
     assert.equal(forwarded, 'for="[2001:db8::1]";host="app.example.com";proto=https')

@@ -212,6 +212,139 @@ describe('to the browser', () => {
     [root, '/v1/\\evil.example', 'https://app.example.com/\\evil.example'],
     [root, 'https://spa.test:443/v1', 'https://app.example.com/'],
   ]
+  const nested = { path: '/api', upstream: 'http://api.test', rewrite: '/api/v2' }
+  const inner = { path: '/v1/orders', upstream: 'http://api.test', rewrite: '/v1' }
+  const bare = { path: '/files', upstream: 'http://files.test', rewrite: '/' }
+  const REWRITTEN: typeof LOCATIONS = [
+    [orders, '/api/orders/v1/42', 'https://app.example.com/api/orders/42'],
+    [orders, '/api/orders/v1', 'https://app.example.com/api/orders'],
+    [orders, '/api/orders/42', '/api/orders/42'],
+    [orders, '/other', '/other'],
+    [orders, 'https://app.example.com/v1/42', 'https://app.example.com/api/orders/42'],
+    [orders, 'HTTPS://APP.example.com:443/v1/42?x#f', 'https://app.example.com/api/orders/42?x#f'],
+    [orders, 'http://app.example.com/v1/42', 'https://app.example.com/api/orders/42'],
+    [orders, 'http://app.example.com:80/v1/42', 'https://app.example.com/api/orders/42'],
+    [orders, '//app.example.com/v1/42', 'https://app.example.com/api/orders/42'],
+    [orders, 'https://app.example.com/api/orders/v1/42', 'https://app.example.com/api/orders/42'],
+    [orders, 'https://app.example.com/api/orders/42', 'https://app.example.com/api/orders/42'],
+    [orders, 'https://app.example.com/elsewhere', 'https://app.example.com/elsewhere'],
+    [orders, 'https://app.example.com', 'https://app.example.com'],
+    [orders, 'https://app.example.com:8443/v1/42', 'https://app.example.com:8443/v1/42'],
+    [orders, 'https://app.example.com@evil.example/v1/42', 'https://app.example.com@evil.example/v1/42'],
+    [orders, 'https://app.example.com.evil.example/v1', 'https://app.example.com.evil.example/v1'],
+    [orders, 'https://orders.test:8080/v1/42', 'https://app.example.com/api/orders/42'],
+    [orders, 'http://orders.test:8080/api/orders/v1/42', 'https://app.example.com/api/orders/42'],
+    [orders, 'http://orders.test:8080/api/orders/42', 'https://app.example.com/api/orders/42'],
+    [orders, '/v1//evil.example', 'https://app.example.com/api/orders//evil.example'],
+    [nested, '/api/v2/x', 'https://app.example.com/api/x'],
+    [nested, '/api/api/v2/x', 'https://app.example.com/api/x'],
+    [nested, '/api/x', '/api/x'],
+    [inner, '/v1/orders/42', '/v1/orders/42'],
+    [inner, '/v1/42', 'https://app.example.com/v1/orders/42'],
+    [inner, '/v1/orders/v1/42', 'https://app.example.com/v1/orders/42'],
+    [bare, '/42', 'https://app.example.com/files/42'],
+    [bare, '/files/42', '/files/42'],
+    [bare, '/', 'https://app.example.com/files/'],
+    [bare, '/filesystem', 'https://app.example.com/files/filesystem'],
+    [bare, 'http://files.test', 'https://app.example.com/files'],
+    [bare, 'https://app.example.com/42', 'https://app.example.com/files/42'],
+    [root, '/v1/x', 'https://app.example.com/x'],
+    [root, '/x', '/x'],
+    [kept, 'https://app.example.com/api/x', 'https://app.example.com/api/x'],
+    [kept, 'https://api.test/api/x', 'https://api.test/api/x'],
+    [{ path: '/shop', rewrite: '/caf%C3%A9' }, '/caf%c3%a9/x', 'https://app.example.com/shop/x'],
+  ]
+  test('a rewritten Location leads back under its route', () => {
+    for (const [route, location, seen] of REWRITTEN)
+      assert.deepEqual(
+        toClient(['Location', location], route),
+        ['Location', seen],
+        `${route.path} ${location}`,
+      )
+  })
+
+  const MAPPED: [name: string, value: string, seen: string][] = [
+    ['Content-Location', '/v1/42', '/api/orders/42'],
+    ['Content-Location', 'http://orders.test:8080/v1/42', 'https://app.example.com/api/orders/42'],
+    ['Content-Location', 'https://app.example.com/v1/42', 'https://app.example.com/api/orders/42'],
+    ['Content-Location', '/api/orders/42', '/api/orders/42'],
+    ['Content-Location', '42', '42'],
+    ['Content-Location', '/v1//evil.example', '/api/orders//evil.example'],
+    ['Link', '</v1?page=2>; rel="next"', '</api/orders?page=2>; rel="next"'],
+    [
+      'Link',
+      '</v1?page=2>; rel=next, <http://orders.test:8080/v1?page=9>;rel="last" , <https://cdn.test/v1/x.css>; rel=preload',
+      '</api/orders?page=2>; rel=next, <https://app.example.com/api/orders?page=9>;rel="last" , <https://cdn.test/v1/x.css>; rel=preload',
+    ],
+    [
+      'Link',
+      '</v1/a,b;c>; title="</v1/x>, \\"</v1/y>"; rel="</v1/z>", </v1/d>; anchor="/v1/e"; title*=UTF-8\'\'%3C/v1%3E',
+      '</api/orders/a,b;c>; title="</v1/x>, \\"</v1/y>"; rel="</v1/z>", </api/orders/d>; anchor="/api/orders/e"; title*=UTF-8\'\'%3C/v1%3E',
+    ],
+    [
+      'Link',
+      '<v1/x>; rel=next, </v10>, <//evil.example/v1>, <>',
+      '<v1/x>; rel=next, </v10>, <//evil.example/v1>, <>',
+    ],
+    ['Link', '</v1', '</v1'],
+    ['Refresh', '5; url=/v1/x', '5; url=/api/orders/x'],
+    ['Refresh', '0;URL="/v1/x"', '0;URL="/api/orders/x"'],
+    ['Refresh', "1.5 , url = '/v1/x' ; z", "1.5 , url = '/api/orders/x' ; z"],
+    ['Refresh', '0; /v1/x', '0; /api/orders/x'],
+    ['Refresh', '0; url=https://app.example.com/v1/x', '0; url=https://app.example.com/api/orders/x'],
+    ['Refresh', '5', '5'],
+    ['Refresh', '5; url=', '5; url='],
+    ['Set-Cookie', 'a=1; Path=/v1', 'a=1; Path=/api/orders'],
+    ['Set-Cookie', 'a=/v1; path = /v1/ ; Secure', 'a=/v1; path = /api/orders/ ; Secure'],
+    [
+      'Set-Cookie',
+      'a=1; PATH=/v1/x; HttpOnly; Path=/v1/y',
+      'a=1; PATH=/api/orders/x; HttpOnly; Path=/api/orders/y',
+    ],
+    ['Set-Cookie', 'a=1; Path=/api/orders/v1/x', 'a=1; Path=/api/orders/x'],
+    ['Set-Cookie', 'a=1; Path=/api/orders/x', 'a=1; Path=/api/orders/x'],
+    ['Set-Cookie', 'a=1; Path=/', 'a=1; Path=/'],
+    ['Set-Cookie', 'a=1; Path=/v10', 'a=1; Path=/v10'],
+    ['Set-Cookie', 'a=1; Path=v1', 'a=1; Path=v1'],
+    ['Set-Cookie', 'a=1; Domain=/v1; Paths=/v1', 'a=1; Domain=/v1; Paths=/v1'],
+    ['Set-Cookie', 'a=1', 'a=1'],
+  ]
+  for (const [name, value, seen] of MAPPED) {
+    test(`on a rewritten route ${name}: ${value} is seen as ${seen}`, () => {
+      assert.deepEqual(toClient([name, value], orders), [name, seen])
+      // Elsewhere only the upstream's own origin is another.
+      if (!value.includes('//orders.test')) assert.deepEqual(toClient([name, value], kept), [name, value])
+    })
+  }
+
+  test('every route hides the origin of its upstream in the fields that hold URLs', () => {
+    const own = 'http://api.test/api/x'
+    const seen = 'https://app.example.com/api/x'
+    const raw = (uri: string) => [
+      'Content-Location',
+      uri,
+      'Link',
+      `<${uri}>; rel=x`,
+      'Refresh',
+      `0; url=${uri}`,
+    ]
+    assert.deepEqual(toClient(raw(own), kept), raw(seen))
+  })
+
+  test('where the prefix is taken away a cookie of the whole upstream is one of the whole route', () => {
+    const COOKIES = [
+      ['a=1; Path=/', 'a=1; Path=/files'],
+      ['a=1; Path=/x', 'a=1; Path=/files/x'],
+      ['a=1; Path=/files/x', 'a=1; Path=/files/x'],
+      ['__Host-a=1; Path=/; Secure', '__Host-a=1; Path=/; Secure'],
+      ['__host-http-a=1; Secure; Path=/', '__host-http-a=1; Secure; Path=/'],
+      ['__Secure-a=1; Path=/; Secure', '__Secure-a=1; Path=/files; Secure'],
+    ]
+    for (const [set = '', seen = ''] of COOKIES)
+      assert.deepEqual(toClient(['Set-Cookie', set], bare), ['Set-Cookie', seen])
+    assert.deepEqual(toClient(['Set-Cookie', 'a=1; Path=/v1'], root), ['Set-Cookie', 'a=1; Path=/'])
+  })
+
   for (const [route, location, seen] of LOCATIONS) {
     test(`on ${route.path} the location ${location} is seen as ${seen}`, () => {
       assert.deepEqual(toClient(['Location', location], route), ['Location', seen])

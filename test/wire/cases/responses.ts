@@ -137,6 +137,7 @@ const CHALLENGES: readonly WireCase[] = [
 ]
 
 function location(name: string, value: string, arrives: Text, at = AT, upstreamAt = AT): WireCase {
+  const fields = at === upstreamAt ? {} : { fields: { 'x-forwarded-prefix': '/api/rewrite' } }
   return {
     ...{
       id: 'C8',
@@ -145,7 +146,10 @@ function location(name: string, value: string, arrives: Text, at = AT, upstreamA
       send: get(at),
       script: [upstreamAt, { reply: head(`Location: ${value}\r\n`, '302 Found') }],
     },
-    expect: { ...outcome({ location: arrives }, 302), requests: [{ line: `GET ${upstreamAt} HTTP/1.1` }] },
+    expect: {
+      ...outcome({ location: arrives }, 302),
+      requests: [{ line: `GET ${upstreamAt} HTTP/1.1`, ...fields }],
+    },
   }
 }
 const REWRITTEN = ['/api/rewrite/up', '/v1/up'] as const
@@ -161,6 +165,15 @@ const LOCATIONS: readonly WireCase[] = [
   location('a path behind that prefix', '/v1/y', 'https://app.example.test/api/rewrite/y', ...REWRITTEN),
   location('a path that only begins like that prefix', '/v10/y', '/v10/y', ...REWRITTEN),
   location('two slashes behind that prefix', '/v1//evil.example', 'https://app.example.test/api/rewrite//evil.example', ...REWRITTEN),
+  location('a path with the prefix of the route before it', '/api/rewrite/v1/y', 'https://app.example.test/api/rewrite/y', ...REWRITTEN),
+  location('a path below the route already', '/api/rewrite/y', '/api/rewrite/y', ...REWRITTEN),
+  location('of X-Forwarded-Host', 'https://app.example.test/v1/y?z#f', 'https://app.example.test/api/rewrite/y?z#f', ...REWRITTEN),
+  location('of X-Forwarded-Host, without the scheme', '//app.example.test/v1/y', 'https://app.example.test/api/rewrite/y', ...REWRITTEN),
+  location('of X-Forwarded-Host, with another scheme', 'http://app.example.test/v1/y', 'https://app.example.test/api/rewrite/y', ...REWRITTEN),
+  location('of X-Forwarded-Host and X-Forwarded-Prefix', 'https://app.example.test/api/rewrite/v1/y', 'https://app.example.test/api/rewrite/y', ...REWRITTEN),
+  location('of X-Forwarded-Host, below the route already', 'https://app.example.test/api/rewrite/y', 'https://app.example.test/api/rewrite/y', ...REWRITTEN),
+  location('its own host with the scheme it was told', 'https://{{upstream}}/v1/y', 'https://app.example.test/api/rewrite/y', ...REWRITTEN),
+  location('the public host as the beginning of another', 'https://app.example.test.evil.example/v1/y', 'https://app.example.test.evil.example/v1/y', ...REWRITTEN),
   location('two slashes behind the origin', 'http://{{upstream}}//evil.example', 'https://app.example.test//evil.example'),
   location('its origin as a user of another host', 'http://{{upstream}}@evil.example/', 'http://{{upstream}}@evil.example/'),
   location('its origin as the beginning of another', 'http://{{upstream}}0/', 'http://{{upstream}}0/'),

@@ -69,7 +69,12 @@ export const TARGET_CASES: readonly WireCase[] = [
 ]
 
 const rewritten = (name: string, from: string, to: string): WireCase => ({
-  ...{ id: 'A14', name, send: get(from), expect: forwarded(`GET ${to}`) },
+  ...{
+    id: 'A14',
+    name,
+    send: get(from, `${HOST}X-Forwarded-Prefix: /evil\r\nx_forwarded_prefix: /evil\r\n`),
+  },
+  expect: forwarded(`GET ${to}`, { fields: { 'x-forwarded-prefix': /^\/api\/rewrite$|^\/strip$/ } }),
 })
 const lost = (name: string, from: string, expect: Outcome): WireCase => ({
   id: 'A14',
