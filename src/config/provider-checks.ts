@@ -12,7 +12,7 @@ type DraftResource = NonNullable<NonNullable<Draft['resources']>[string]>
 
 /** What about `provider:` only its fields together can tell. */
 export function checkProvider({ provider }: Draft, field: Field): void {
-  checkLoginScopes(provider?.scopes, field.at('scopes'))
+  checkLoginScopes(provider ?? {}, field)
   checkClientAuth(provider?.clientAuth, field.at('clientAuth'))
   for (const name of Object.keys(provider?.authorizationParams ?? {})) {
     if (!isOwnParameter(name)) continue
@@ -106,17 +106,48 @@ function checkExchange(
   }
 }
 
-function checkLoginScopes(scopes: DraftProvider['scopes'], field: Field): void {
+function checkLoginScopes(
+  { scopes, issuer = '', authorizationParams }: DraftProvider,
+  provider: Field,
+): void {
+  const field = provider.at('scopes')
   if (scopes === undefined || scopes.includes(undefined)) return
   if (!scopes.includes('openid')) {
     field.problem(
       'must include openid, or the provider sends no ID token, e.g. [openid, profile, offline_access]',
     )
-  } else if (!scopes.includes('offline_access')) {
+    return
+  }
+  const isAsked = scopes.includes('offline_access')
+  const habit = offlineHabitOf(issuer)
+  if (habit === 'refused' && isAsked) {
+    field.warn(
+      'has offline_access, which this provider refuses (invalid_scope); leave it out, e.g. [openid, profile, email]',
+    )
+  } else if (habit === undefined && !isAsked) {
     field.warn(
       'lacks offline_access: most providers then send no refresh token, and no access token can be renewed',
     )
   }
+  if (isGoogle(issuer) && authorizationParams?.access_type !== 'offline') {
+    const cure = '{ access_type: offline, prompt: consent }'
+    provider
+      .at('authorizationParams')
+      .warn(`lacks access_type: Google sends a refresh token with ${cure} only`)
+  }
+}
+
+/** Providers whose refresh tokens need no `offline_access`; some refuse a sign-in that asks for it. */
+function offlineHabitOf(issuer: string): 'refused' | 'not needed' | undefined {
+  const { hostname, pathname } = URL.canParse(issuer) ? new URL(issuer) : { hostname: '', pathname: '' }
+  if (isGoogle(issuer) || /^cognito-idp\.[a-z0-9-]+\.amazonaws\.com$/.test(hostname)) return 'refused'
+  // Keycloak refreshes within its own session; PingOne has it as a setting of the application.
+  const isKeycloak = /\/realms\/[^/]+$/.test(pathname)
+  return isKeycloak || /^auth\.pingone\.[a-z.]+$/.test(hostname) ? 'not needed' : undefined
+}
+
+function isGoogle(issuer: string): boolean {
+  return /^https:\/\/accounts\.google\.com\/?$/.test(issuer)
 }
 
 function checkClientAuth(clientAuth: DraftProvider['clientAuth'], field: Field): void {

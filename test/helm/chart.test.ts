@@ -174,7 +174,7 @@ describe('the chart refuses', { skip: helmMissing }, () => {
     ['a password in the Redis URL', 'config.session.store.url=redis://u:s3cret@redis', /holds a password/],
     ['a private key anywhere', 'config.routes[0].tls.key=-----BEGIN PRIVATE KEY-----', /holds a private key/],
     ['a port that only the system knows', 'config.listen=0.0.0.0:0', /config\.listen: must be host:port/],
-    ['a misspelt value', 'replicaCount=3', /'?replicaCount'? not allowed/],
+    ['a misspelt value', 'replicaCount=3', /'?replicaCount'? (?:is )?not allowed/],
     [
       'an end before the last request',
       'terminationGracePeriodSeconds=5',

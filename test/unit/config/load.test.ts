@@ -298,6 +298,27 @@ describe('warnings', () => {
     assert.deepEqual(store('redis://127.0.0.1.evil.example'), ['session.store.url'])
   })
 
+  test('of offline_access are those of the provider: some need none, and some refuse a sign-in that asks for it', () => {
+    const at = (issuer: string, params = 'domain_hint: contoso.com') =>
+      changed('https://id.example.com', issuer).replace('domain_hint: contoso.com', params)
+    const without = (text: string) => text.replace(', offline_access', '')
+    for (const issuer of ['https://id.example.com/realms/shop', 'https://auth.pingone.eu/x/as']) {
+      assert.deepEqual(warned(at(issuer)), [], issuer)
+      assert.deepEqual(warned(without(at(issuer))), [], issuer)
+    }
+    const cognito = at('https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_AbC')
+    assert.deepEqual(warned(cognito), ['provider.scopes'])
+    assert.deepEqual(warned(without(cognito)), [])
+    const google = at('https://accounts.google.com', 'access_type: offline')
+    assert.deepEqual(warned(google), ['provider.scopes'])
+    assert.deepEqual(warned(without(google)), [])
+    const [missing] = load(without(at('https://accounts.google.com'))).warnings
+    assert.match(
+      `${missing?.path} ${missing?.message}`,
+      /^provider\.authorizationParams .*access_type: offline/,
+    )
+  })
+
   test('name scopes without an API, and tenants of everyone, on Entra ID only', () => {
     const text = changed('api://billing/.default', 'read')
     assert.deepEqual(warned(text), [])
