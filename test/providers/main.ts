@@ -1,10 +1,13 @@
 import { parseArgs } from 'node:util'
+import { canaille } from './canaille.ts'
+import { glewlwyd } from './glewlwyd.ts'
 import { keycloak } from './keycloak.ts'
 import { oidcProvider } from './oidc-provider.ts'
 import { ROW_IDS, type RowId } from './provider.ts'
 import { type ProviderResult, type RowResult, runProvider } from './suite.ts'
+import { zitadel } from './zitadel.ts'
 
-const KINDS = [keycloak, oidcProvider]
+const KINDS = [keycloak, glewlwyd, canaille, zitadel, oidcProvider]
 
 const USAGE = `usage: npm run providers -- [${KINDS.map(({ id }) => id).join(' | ')}] … [--row ROW] …
 

@@ -1,6 +1,7 @@
 import { execFile, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
+import { get } from 'node:http'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -23,6 +24,8 @@ export type ProgramOptions = {
   readonly env?: Readonly<Record<string, string>>
   /** Answers 2xx once it is ready. */
   readonly readyUrl: string
+  /** The Host to ask it for, if it minds. */
+  readonly readyHost?: string
   readonly timeoutMs: number
 }
 
@@ -73,7 +76,7 @@ export async function startProgram(options: ProgramOptions): Promise<Program> {
     },
   }
   const deadline = performance.now() + timeoutMs
-  while (!(await answers(readyUrl))) {
+  while (!(await answers(readyUrl, options.readyHost))) {
     const isLate = performance.now() > deadline
     if (failure === undefined && !isOver && !isLate) {
       await delay(200)
@@ -86,14 +89,18 @@ export async function startProgram(options: ProgramOptions): Promise<Program> {
   return program
 }
 
-function answers(url: string): Promise<boolean> {
-  return fetch(url, { signal: AbortSignal.timeout(2_000), redirect: 'manual' }).then(
-    async (answer) => {
-      await answer.arrayBuffer()
-      return answer.ok
-    },
-    () => false,
-  )
+/** By node:http, because `fetch` sends no Host but the URL's. */
+function answers(url: string, host: string | undefined): Promise<boolean> {
+  return new Promise((resolve) => {
+    const headers = host === undefined ? {} : { host }
+    const asked = get(url, { headers, timeout: 2_000 }, (answer) => {
+      answer.resume()
+      answer.once('end', () => resolve(answer.statusCode !== undefined && answer.statusCode < 400))
+      answer.once('error', () => resolve(false))
+    })
+    asked.once('timeout', () => asked.destroy())
+    asked.once('error', () => resolve(false))
+  })
 }
 
 /** Runs a command to its end. Throws, with what it printed, when it fails or takes longer than `timeoutMs`. */

@@ -1,4 +1,5 @@
 import type { Browser, Landing } from '../kit/browser.ts'
+import type { FormValues } from '../kit/html-forms.ts'
 import type { TokenExchange } from '../kit/recording-proxy.ts'
 import type { Replica } from '../kit/replica.ts'
 import type { Upstream } from '../kit/upstream.ts'
@@ -36,10 +37,14 @@ export type RealProvider = {
   readonly clientSecret: string
   /** Strings of the documented config, and what stands for them here: addresses and names, nothing else. */
   readonly substitutions: readonly (readonly [documented: string, real: string])[]
+  /** Endpoints that are reached elsewhere, where its own address cannot be led through the recording proxy. */
+  readonly endpoints?: { readonly token: string }
   /** Every request to its token endpoint. */
   readonly tokenExchanges: readonly TokenExchange[]
   /** Whether each refresh brings a new refresh token, and an old one is refused. */
   readonly rotates: boolean
+  /** Its refresh tokens end at the same moment as the access token that they came with. */
+  readonly refreshEndsWithAccess?: boolean
   /** Who signs in, if not PERSON. */
   readonly person?: { readonly user: string; readonly password: string }
   /** Why its access tokens are good for both APIs, if they are. */
@@ -48,6 +53,8 @@ export type RealProvider = {
   passSignIn(browser: Browser, page: Landing): Promise<Landing>
   /** The same, but the user refuses. */
   denySignIn?(browser: Browser, page: Landing): Promise<Landing>
+  /** The prompt without which it would not ask a user who has agreed before. */
+  readonly denyPrompt?: string
   /** Goes through its pages of a sign-out; the forms are sent as they are unless given. */
   passSignOut?(browser: Browser, page: Landing): Promise<Landing>
   removeUser?(): Promise<unknown>
@@ -104,14 +111,18 @@ export type ProviderKind = {
 
 const MOST_PAGES = 10
 
-/** Fills in and submits the first form of each page until the browser is back at the application. */
-export async function throughForms(browser: Browser, first: Landing): Promise<Landing> {
+/** Fills in and submits the first form of each page until the browser is back at the application; `more` says what else to fill in. */
+export async function throughForms(
+  browser: Browser,
+  first: Landing,
+  more: (page: Landing) => FormValues = () => ({}),
+): Promise<Landing> {
   let page = first
   for (let pages = 0; page.url.origin !== APP; pages += 1) {
-    if (pages >= MOST_PAGES) throw new Error(`does not come back from ${page.url.href}`)
-    if (page.status >= 400)
-      throw new Error(`the provider's page ${page.url.pathname} says ${page.status}: ${wordsOf(page.body)}`)
-    page = await browser.submit(page, PERSON)
+    const { url, status, body } = page
+    if (status >= 400) throw new Error(`${url.pathname} of the provider says ${status}: ${wordsOf(body)}`)
+    if (pages >= MOST_PAGES) throw new Error(`does not come back from ${url.pathname}: ${wordsOf(body)}`)
+    page = await browser.submit(page, { ...PERSON, ...more(page) })
   }
   return page
 }

@@ -42,7 +42,9 @@ export async function startScene(t: Scope, kind: ProviderKind, provider: RealPro
   const onLoopback = (variable: string) => `127.0.0.1:\${${variable}}`
   const listen = onLoopback('PUBLIC_PORT')
   const admin = { listen: onLoopback('ADMIN_PORT') }
-  await writeFile(files.config, JSON.stringify({ ...config, listen, admin }, undefined, 2))
+  const { endpoints } = provider
+  const reached = endpoints ? { provider: { ...(config.provider as ConfigData), endpoints } } : {}
+  await writeFile(files.config, JSON.stringify({ ...config, ...reached, listen, admin }, undefined, 2))
   const start = async () => {
     const replica = await startReplica({ configFile: files.config })
     t.after(() => replica.stop())

@@ -1,6 +1,6 @@
 import type { Browser } from '../kit/browser.ts'
 import { type ProviderKind, ROW_IDS, type RowId, type Scene } from './provider.ts'
-import { assertInvariants, ROWS } from './rows.ts'
+import { assertInvariants, outcomeOf, ROWS } from './rows.ts'
 import { startScene } from './scene.ts'
 
 /** What came of one row. */
@@ -64,6 +64,8 @@ async function playRow(kind: ProviderKind, scene: Scene, row: RowId): Promise<Ro
     },
   }
   const limited = kind.limits[row]
+  const heard = scene.replicas.map(({ stdout }) => stdout.length)
+  const asked = scene.provider.tokenExchanges.length
   const result = (outcome: RowResult['outcome'], detail: string) => ({
     ...{ row, outcome, detail, ms: performance.now() - startedAt },
   })
@@ -72,7 +74,13 @@ async function playRow(kind: ProviderKind, scene: Scene, row: RowId): Promise<Ro
     assertInvariants(watched, browsers)
     return limited ? result('limit', limited.reason) : result('ok', '')
   } catch (error) {
-    return result('FAIL', withoutTokens(error instanceof Error ? error.message : String(error)))
+    const message = error instanceof Error ? error.message : String(error)
+    const exchanges = scene.provider.tokenExchanges.slice(asked).map(outcomeOf)
+    const warnings = scene.replicas.flatMap(({ stdout }, index) =>
+      stdout.slice(heard[index]).filter(isWarning),
+    )
+    const story = [message, `token requests: ${exchanges.join(', ') || 'none'}`, ...warnings].join('\n')
+    return result('FAIL', withoutTokens(story))
   } finally {
     for (const browser of browsers) browser.close()
   }
@@ -86,11 +94,16 @@ async function within<T>(ms: number, work: Promise<T>): Promise<T> {
   return Promise.race([work, late]).finally(() => clearTimeout(timer))
 }
 
-const MOST_DETAIL = 1500
+const MOST_DETAIL = 3000
 
 /** What went wrong, without what could be used by whoever reads it. */
 function withoutTokens(text: string): string {
   return text
     .replace(/\b[\w-]{20,}(\.[\w-]{10,})+|(?<=[=&?]code=)[^&\s]+/g, (token) => `${token.slice(0, 6)}…`)
     .slice(0, MOST_DETAIL)
+}
+
+/** A log line of level warn or worse. */
+function isWarning(line: string): boolean {
+  return /"level":(?:"(?:warn|error|fatal)"|[456]0)/.test(line)
 }

@@ -1,0 +1,55 @@
+import type { Page, Browser as RealBrowser } from 'playwright-core'
+import type { Browser, Landing } from '../kit/browser.ts'
+import { launchChromium } from '../kit/chromium.ts'
+import { APP } from './provider.ts'
+
+/** Goes through pages that need scripts, and hands the browser over at both ends. */
+export type ScriptedPages = {
+  /** Opens the page where the scripted browser is, lets `act` do what a person would, and follows it back to the application. */
+  pass(browser: Browser, from: Landing, act: (page: Page) => Promise<void>): Promise<Landing>
+  close(): Promise<void>
+}
+
+const PASS_MS = 45_000
+
+/** A real Chromium for a provider's own pages; everything else stays with the scripted browser, which records it. */
+export async function startScriptedPages(): Promise<ScriptedPages> {
+  const chromium: RealBrowser = await launchChromium()
+  return {
+    async pass(browser, from, act) {
+      const context = await chromium.newContext()
+      context.setDefaultTimeout(PASS_MS)
+      try {
+        await context.addCookies(
+          browser.jar.held
+            .filter(({ host }) => host === from.url.host)
+            .map(({ name, value, httpOnly }) => ({ name, value, httpOnly, url: from.url.origin })),
+        )
+        const page = await context.newPage()
+        // The application's name leads nowhere: whoever is sent there is back.
+        const back = new Promise<string>((resolve, reject) => {
+          setTimeout(() => reject(new Error(`no way back within ${PASS_MS} ms`)), PASS_MS).unref()
+          void page.route(`${APP}/**`, (route) => {
+            resolve(route.request().url())
+            return route.fulfill({ status: 200, contentType: 'text/html', body: 'back' })
+          })
+        })
+        back.catch(() => undefined)
+        await page.goto(from.url.href)
+        await act(page).catch(async (error) => {
+          throw new Error(`${String(error).split('\n')[0]} on: ${await page.innerText('body')}`)
+        })
+        const url = await back
+        const cookies = await context.cookies(from.url.origin)
+        browser.jar.store(
+          from.url,
+          cookies.map(({ name, value }) => `${name}=${value}; Path=/; HttpOnly`),
+        )
+        return await browser.navigate(url, { from: from.url.origin })
+      } finally {
+        await context.close()
+      }
+    },
+    close: () => chromium.close(),
+  }
+}
