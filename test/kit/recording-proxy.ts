@@ -90,9 +90,9 @@ export async function startRecordingProxy(options: RecordingProxyOptions = {}): 
   }
 }
 
-/** Every secret of the exchanges so far, for a leak scan. */
+/** Every access token and refresh token of the exchanges so far, for a leak scan. ID tokens go to the browser as hints. */
 export function tokensOf(exchanges: readonly TokenExchange[]): string[] {
-  const names = ['access_token', 'refresh_token', 'id_token']
+  const names = ['access_token', 'refresh_token']
   const secrets = exchanges.flatMap(({ form, answer }) => [
     ...names.map((name) => answer[name]),
     form.get('refresh_token'),

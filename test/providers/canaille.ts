@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -7,6 +8,7 @@ import { freePort } from '../kit/ports.ts'
 import { type RecordingProxy, startRecordingProxy } from '../kit/recording-proxy.ts'
 import { cacheFolder, has, type Program, run, startProgram, unlessThere } from './program.ts'
 import { APP, CLIENT_ID, PERSON, type ProviderKind, type RealProvider, throughForms } from './provider.ts'
+import { assertServed, ROWS, signedIn } from './rows.ts'
 
 const VERSION = '0.3.6'
 const INSTALL_MS = 10 * 60_000
@@ -16,6 +18,9 @@ const COMMAND_MS = 60_000
 const TOKEN_SECONDS = 30
 const SECRET = 'canaille-client-secret-0123456789'
 
+const FOR_BOTH =
+  'a used refresh token is good for the scopes of that use only: one resource, one token for both APIs'
+
 /** Canaille from PyPI, with SQLite, in a virtual environment of its own. */
 export const canaille: ProviderKind = {
   id: 'canaille',
@@ -24,7 +29,26 @@ export const canaille: ProviderKind = {
   missing: async () =>
     (await has('python3', '-m', 'venv', '--help')) ? undefined : 'needs python3 with venv',
   start,
-  limits: {},
+  limits: {
+    'two resources': { reason: FOR_BOTH, check: ROWS['two resources'] },
+    'silent renewal': { reason: FOR_BOTH, check: ROWS['silent renewal'] },
+    '20 parallel calls': { reason: FOR_BOTH, check: ROWS['20 parallel calls'] },
+    narrowed: {
+      reason:
+        'one resource for both APIs: a sign-in with less brings a token without billing, and that API must look',
+      async check(scene) {
+        await scene.provider.narrow?.()
+        try {
+          const browser = await signedIn(scene)
+          await assertServed(scene, browser, 'orders')
+          const granted = String(scene.provider.tokenExchanges.at(-1)?.answer.scope).split(' ')
+          assert.deepEqual([granted.includes('orders'), granted.includes('billing')], [true, false])
+        } finally {
+          await scene.provider.widen?.()
+        }
+      },
+    },
+  },
 }
 
 async function start(): Promise<RealProvider> {
@@ -58,6 +82,7 @@ async function start(): Promise<RealProvider> {
     ...{ issuer: proxy.origin, jwks: `${proxy.origin}/oauth/jwks.json`, clientSecret: SECRET },
     substitutions: [['https://canaille.example.com', proxy.origin]],
     tokenExchanges: proxy.tokenExchanges,
+    tokensForBoth: FOR_BOTH,
     ...{ rotates: true, refreshEndsWithAccess: true },
     async passSignIn(browser, page) {
       // Its access tokens are the same text within a second, which its database refuses with a 500.

@@ -37,7 +37,7 @@ export async function startScriptedPages(): Promise<ScriptedPages> {
         back.catch(() => undefined)
         await page.goto(from.url.href)
         await act(page).catch(async (error) => {
-          throw new Error(`${String(error).split('\n')[0]} on: ${await page.innerText('body')}`)
+          throw new Error(`${String(error).split('\n')[0]} on: ${await page.textContent('body')}`)
         })
         const url = await back
         const cookies = await context.cookies(from.url.origin)

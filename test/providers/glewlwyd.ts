@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
@@ -11,13 +12,19 @@ import { startRecordingProxy } from '../kit/recording-proxy.ts'
 import { startScriptedPages } from './chromium-pages.ts'
 import { has, run, startProgram } from './program.ts'
 import { APP, CLIENT_ID, PERSON, type ProviderKind, type RealProvider } from './provider.ts'
+import { assertRefused, assertServed, assertSignedOut, ROWS, signedIn } from './rows.ts'
 
 const INSTALL_MS = 10 * 60_000
 const START_MS = 60_000
 const TOKEN_SECONDS = 10
 const SECRET = 'glewlwyd-client-secret-0123456789'
+/** Its discovery document wants Basic for revocation, even from a client that posts its secret. */
+const AUTH_METHODS = ['client_secret_post', 'client_secret_basic']
 const SHARED = '/usr/share/glewlwyd'
 const TABLES = '/usr/share/dbconfig-common/data/glewlwyd/install/sqlite3'
+
+const FOR_BOTH =
+  'a refresh brings all scopes of the sign-in, whatever it asks for: each API gets a token for both'
 
 /** Glewlwyd from Debian, with SQLite; its pages are a program in the browser. */
 export const glewlwyd: ProviderKind = {
@@ -31,7 +38,39 @@ export const glewlwyd: ProviderKind = {
     return canInstall ? undefined : 'needs the Debian package glewlwyd'
   },
   start,
-  limits: {},
+  limits: {
+    'two resources': { reason: FOR_BOTH, check: ROWS['two resources'] },
+    'silent renewal': { reason: FOR_BOTH, check: ROWS['silent renewal'] },
+    '20 parallel calls': { reason: FOR_BOTH, check: ROWS['20 parallel calls'] },
+    cancelled: {
+      reason: 'its pages have no way to refuse that leads back: the user leaves them, and nothing has begun',
+      async check(scene) {
+        const browser = scene.browser()
+        const page = await browser.navigate(`${APP}/bff/login?returnUrl=/home`, { from: APP })
+        assert.equal(page.url.pathname, '/login.html')
+        await assertSignedOut(browser)
+        await scene.signIn(browser)
+        assert.equal(
+          (await browser.fetch('/bff/user')).status,
+          200,
+          'the next attempt is as good as the first',
+        )
+      },
+    },
+    narrowed: {
+      reason: 'a refresh never narrows; a sign-in with less consent does, and what is missing is refused',
+      async check(scene) {
+        await scene.provider.narrow?.()
+        try {
+          const browser = await signedIn(scene)
+          await assertServed(scene, browser, 'orders')
+          await assertRefused(scene, browser, 'billing')
+        } finally {
+          await scene.provider.widen?.()
+        }
+      },
+    },
+  },
 }
 
 async function start(): Promise<RealProvider> {
@@ -53,7 +92,15 @@ async function start(): Promise<RealProvider> {
   const pages = await startScriptedPages()
   return {
     ...{ issuer, jwks: `${issuer}/jwks`, clientSecret: SECRET, tokenExchanges: proxy.tokenExchanges },
+    tokensForBoth: FOR_BOTH,
     ...{ rotates: true, substitutions: [['https://glewlwyd.example.com/api/glwd', issuer]] },
+    passSignOut: (browser, page) =>
+      pages.pass(browser, page, async (real) => {
+        await real
+          .getByRole('button', { name: /^(?:log ?out|end session)/i })
+          .first()
+          .click()
+      }),
     passSignIn: (browser, page) => pages.pass(browser, page, (real) => signIn(real, withheld)),
     removeUser: () => admin('DELETE', `/user/${PERSON.user}`),
     restoreUser: () => makeUser(admin),
@@ -203,7 +250,7 @@ async function setUp(admin: Caller, issuer: string, keys: readonly object[]): Pr
   await admin('POST', '/client', {
     ...{ client_id: CLIENT_ID, name: 'Shop', confidential: true, enabled: true },
     ...{ password: SECRET, client_secret: SECRET, redirect_uri: [`${APP}/bff/callback`] },
-    ...{ authorization_type: ['code', 'refresh_token'], token_endpoint_auth_method: ['client_secret_post'] },
+    ...{ authorization_type: ['code', 'refresh_token'], token_endpoint_auth_method: AUTH_METHODS },
     ...{ post_logout_redirect_uri: `${APP}/bff/logged-out`, scope: [] },
   })
   await admin('POST', '/mod/plugin', plugin(issuer, keys))

@@ -86,6 +86,7 @@ export type ApiName = 'orders' | 'billing'
 export type Api = {
   readonly path: string
   readonly upstream: Upstream
+  readonly resource: string
   readonly scopes: readonly string[]
   readonly audience?: string
 }

@@ -91,14 +91,16 @@ async function startApi(
   name: ApiName,
   provider: RealProvider,
 ): Promise<Api & { upstream: Upstream }> {
+  const routes = config.routes as { id?: string; resource?: string }[]
   const resources = config.resources as Record<string, { scopes?: string[]; audience?: string }>
-  const { scopes = [], audience } = resources[name] ?? {}
+  const { resource = '' } = routes.find(({ id }) => id === name) ?? {}
+  const { scopes = [], audience } = resources[resource] ?? {}
   // A token for the other API is refused here as well, and shows in what came.
   const upstream = await startUpstream(
     audience === undefined ? {} : { jwks: provider.jwks, issuer: provider.issuer, audience },
   )
   t.after(() => upstream.close())
-  return { path: `/api/${name}`, upstream, scopes, ...(audience === undefined ? {} : { audience }) }
+  return { path: `/api/${name}`, upstream, resource, scopes, ...(audience === undefined ? {} : { audience }) }
 }
 
 async function startFiles(t: Scope, secret: string) {
