@@ -21,10 +21,43 @@ export type GrantReaction =
   | 'retry_later'
   | 'loop'
 
-const RETRY_ERRORS = new Set(['temporarily_unavailable', 'server_error'])
-const CONFIGURATION_ERRORS = new Set(['invalid_client', 'unauthorized_client', 'unsupported_grant_type'])
+// RFC 6749 §4.1.2.1, and what Google, Cognito and gateways say in the place of a status.
+const RETRY_ERRORS = new Set([
+  ...['temporarily_unavailable', 'server_error', 'internal_failure', 'internal_error'],
+  ...['slow_down', 'rate_limit_exceeded', 'too_many_requests', 'request_limit_exceeded'],
+])
+// RFC 6749 §5.2; Google.
+const CONFIGURATION_ERRORS = new Set([
+  ...['invalid_client', 'unauthorized_client', 'unsupported_grant_type'],
+  ...['deleted_client', 'disabled_client', 'invalid_client_metadata'],
+])
 const ROUTE_ERRORS = new Set(['invalid_resource', 'invalid_scope', 'invalid_target'])
-const STEP_UP_ERRORS = new Set(['interaction_required', 'login_required'])
+const STEP_UP_ERRORS = new Set([
+  ...['interaction_required', 'login_required', 'account_selection_required'],
+  // OpenID Connect Unmet Authentication Requirements 1.0, RFC 9470.
+  ...['unmet_authentication_requirements', 'insufficient_user_authentication'],
+])
+/**
+ * One user's grant is refused, and a page of the provider's can say why or cure it: Auth0 (`mfa_required` with 403, and
+ * `access_denied` and `unauthorized` for a user whom an action or a block keeps out), Okta's and Keycloak's policies
+ * (`access_denied`), Keycloak's accounts.
+ */
+const USER_ERRORS = new Set([
+  ...['mfa_required', 'mfa_enrollment_required', 'mfa_registration_required', 'association_required'],
+  ...['access_denied', 'unauthorized', 'too_many_attempts', 'password_expired', 'password_leaked'],
+  ...['user_disabled', 'user_temporarily_disabled', 'account_disabled', 'account_temporarily_disabled'],
+  ...['resolve_required_actions', 'user_blocked', 'blocked_user', 'reauthentication_required'],
+])
+/** Google: an administrator's to give. */
+const ADMINISTRATOR_ERRORS = new Set(['admin_policy_enforced', 'org_internal'])
+/** RFC 6750 §3.1 and other words for a refresh token that is no good, where RFC 6749 §5.2 has `invalid_grant`: Spring, ForgeRock, PingFederate. */
+const DEAD_TOKEN_ERRORS = new Set([
+  ...['invalid_token', 'expired_token', 'token_expired', 'token_revoked', 'invalid_refresh_token'],
+  ...['refresh_token_expired', 'expired_refresh_token', 'refresh_token_revoked', 'token_inactive'],
+])
+/** Dex has one word for whatever is wrong with a refresh; these whole sentences are all that tells a dead token. */
+const DEX_DEAD_TOKEN =
+  /^(?:refresh token expired|refresh token is invalid or has already been claimed by another client)\.?$/i
 const STEP_UP_SUBERRORS = new Set([
   'basic_action',
   'additional_action',
@@ -68,8 +101,30 @@ export function reactionTo({ status, body }: GrantFault): GrantReaction {
   if (suberror === 'consent_required' || error === 'consent_required') return 'consent'
   if ((suberror && STEP_UP_SUBERRORS.has(suberror)) || STEP_UP_ERRORS.has(error)) return 'step_up'
   if (error === 'invalid_grant') return reactionToInvalidGrant(suberror, codes)
-  if (error === 'invalid_request' && codes.includes(GARBAGE_TOKEN_CODE)) return 'dead_grant'
+  if (USER_ERRORS.has(error)) return codes.some((code) => USER_CODES.has(code)) ? 'user_must_act' : 'step_up'
+  if (ADMINISTRATOR_ERRORS.has(error)) return 'user_must_act'
+  if (DEAD_TOKEN_ERRORS.has(error)) return 'dead_grant'
+  if (error === 'invalid_request' && isDeadToken(body, codes)) return 'dead_grant'
   return 'configuration'
+}
+
+function isDeadToken(body: GrantFault['body'], codes: readonly number[]): boolean {
+  return (
+    codes.includes(GARBAGE_TOKEN_CODE) || DEX_DEAD_TOKEN.test(text(body?.error_description)?.trim() ?? '')
+  )
+}
+
+/** Whether an error that `reactionTo` takes for a fault of the configuration may as well be one session's matter. */
+export function isUnexplained(fault: GrantFault): boolean {
+  const error = text(fault.body?.error)
+  if (error === undefined || reactionTo(fault) !== 'configuration') return false
+  return !CONFIGURATION_ERRORS.has(error) && error !== 'invalid_grant'
+}
+
+/** The provider's word for what it wants of the user, where it is none of OpenID Connect's for the same. */
+export function wordForUser(fault: Pick<GrantFault, 'body'>): string | undefined {
+  const error = text(fault.body?.error)
+  return error !== undefined && USER_ERRORS.has(error) ? error : undefined
 }
 
 /** Entra ID: the assertion of an on-behalf-of request is a token for somebody else than this client. */
@@ -81,9 +136,13 @@ const FOREIGN_ASSERTION_CODE = 500131
  */
 export function reactionToExchange(fault: GrantFault): Exclude<GrantReaction, 'dead_grant'> {
   const reaction = reactionTo(fault)
+  const error = text(fault.body?.error) ?? ''
+  // What may be exchanged for what is a policy for clients.
+  if (error === 'access_denied' && reaction === 'step_up' && !fault.body?.claims) return 'route_configuration'
   if (reaction !== 'dead_grant') return reaction
   const isForeign = numbers(fault.body?.error_codes).includes(FOREIGN_ASSERTION_CODE)
-  return text(fault.body?.error) === 'invalid_grant' && !isForeign ? 'step_up' : 'route_configuration'
+  const isSubject = error === 'invalid_grant' || DEAD_TOKEN_ERRORS.has(error)
+  return isSubject && !isForeign ? 'step_up' : 'route_configuration'
 }
 
 const USERS_REACTIONS: ReadonlySet<GrantReaction> = new Set([

@@ -1,5 +1,5 @@
 import { BffError, type LoggedFacts, withLogged } from '../errors.ts'
-import { type GrantReaction, reactionTo, retryAfterSeconds } from './grant-errors.ts'
+import { type GrantReaction, reactionTo, retryAfterSeconds, wordForUser } from './grant-errors.ts'
 import type { FailedGrant } from './grant-types.ts'
 import { IdTokenError } from './id-token-rules.ts'
 import type { Finding } from './provider-gate.ts'
@@ -69,14 +69,9 @@ export function problemOf(reaction: GrantReaction, answer: TokenAnswer | undefin
     case 'dead_grant':
       return new BffError('session_required', 'the authorization server ended the grant', { details })
     case 'step_up':
+      return signInAgain(answer && wordForUser(answer))
     case 'consent':
-      return new BffError(
-        'reauthentication_required',
-        'the authorization server wants the user to sign in again',
-        {
-          details: { reason: reaction === 'consent' ? 'consent_required' : 'interaction_required' },
-        },
-      )
+      return signInAgain('consent_required')
     case 'user_must_act':
       return new BffError('access_denied', 'the authorization server refuses this user', { details })
     case 'configuration':
@@ -86,6 +81,15 @@ export function problemOf(reaction: GrantReaction, answer: TokenAnswer | undefin
     case 'loop':
       return unavailable(undefined, answer?.retryAfterSeconds ?? (reaction === 'loop' ? 300 : undefined))
   }
+}
+
+/** `reauthentication_required`: the user may cure it at the provider. */
+export function signInAgain(reason = 'interaction_required'): BffError {
+  return new BffError(
+    'reauthentication_required',
+    'the authorization server wants the user to sign in again',
+    { details: { reason } },
+  )
 }
 
 /** `provider_unavailable`: no usable answer came in time. */
@@ -178,7 +182,7 @@ export function signInFacts(error: unknown, step: SignInStep, answer?: TokenAnsw
 export function failedSignIn(error: unknown, answer: TokenAnswer | undefined): BffError {
   const refused = authorizationError(error)
   if (refused) return refused
-  const problem = isUnexplained401(answer) ? unknownClient(error) : failedCall(error, answer)
+  const problem = isUnexplained401(answer) ? unknownClient(error) : forSignIn(failedCall(error, answer))
   const isBadResponse = problem.code === 'provider_rejected' && (!answer || answer.status === 200)
   const isOurs = error instanceof BffError || !(isBadResponse || problem.code === 'session_required')
   const seen = isOurs
@@ -186,6 +190,12 @@ export function failedSignIn(error: unknown, answer: TokenAnswer | undefined): B
     : new BffError('invalid_callback', 'the sign-in could not be completed', { cause: error })
   const step = isBadResponse && !answer ? 'authorization' : 'code'
   return withLogged(seen, { ...signInFacts(error, step, answer), ...seen.logged })
+}
+
+/** Whoever is just signing in is not asked to sign in again: the provider does not let this user in. */
+function forSignIn(problem: BffError): BffError {
+  const { code, message, details } = problem
+  return code === 'reauthentication_required' ? new BffError('access_denied', message, { details }) : problem
 }
 
 /** RFC 6749 §5.2 has this status for one thing only, and some providers leave out the body that says so. */

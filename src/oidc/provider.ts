@@ -70,7 +70,16 @@ export function createProvider({
   })
   const { clientCapabilities } = config.provider
   const { resources } = config
-  const grantDeps = { relyingParty, dialect, resources, inUse, clientCapabilities, log, note: faults.note }
+  const grantDeps = {
+    relyingParty,
+    dialect,
+    resources,
+    inUse,
+    clientCapabilities,
+    log,
+    now,
+    note: faults.note,
+  }
   const offlineConsent = createOfflineConsent(config.provider, { memory, now })
   const isDue = createReminders(now)
   /** The resource whose policies the provider applies at sign-in: the one that asked for it, else the first in use. */

@@ -4,10 +4,11 @@ import type { Logger } from '../log.ts'
 import { claimsParameter, claimsRequest } from './claims-request.ts'
 import type { ConfigFaults, GrantOutcome } from './config-faults.ts'
 import type { Dialect, SignInGrant } from './dialects.ts'
-import { reactionTo, reactionToClient } from './grant-errors.ts'
+import { isUnexplained, reactionTo, reactionToClient } from './grant-errors.ts'
 import type { FailedGrant } from './grant-types.ts'
 import { IdTokenError } from './id-token-rules.ts'
-import { mayHaveSpent, problemOf, refusalOf } from './provider-errors.ts'
+import { mayHaveSpent, problemOf, refusalOf, signInAgain } from './provider-errors.ts'
+import { createRecentRenewals } from './recent-renewals.ts'
 import type { RelyingParty } from './relying-party.ts'
 import { apiScopes, grantedScopes } from './scopes.ts'
 import { stepUpFingerprint } from './step-up.ts'
@@ -24,6 +25,8 @@ export type ResourceGrantsDeps = {
   readonly inUse: readonly ResourceConfig[]
   readonly clientCapabilities: readonly string[]
   readonly log: Logger
+  /** Epoch ms. */
+  readonly now: () => number
   readonly note: ConfigFaults['note']
 }
 
@@ -33,6 +36,8 @@ export type SessionGrant = SignInGrant & { readonly steppedUp?: readonly string[
 type RefreshRequest = {
   readonly refreshToken: string
   readonly resource: string
+  /** Tells one session from another. */
+  readonly session?: string
   readonly signIn?: SessionGrant
   readonly keep: (newRefreshToken: string) => Promise<void>
   /** JSON text of the claims that a challenge asks for. */
@@ -43,6 +48,7 @@ type RefreshRequest = {
 export function createResourceGrants(deps: ResourceGrantsDeps) {
   const { relyingParty, dialect, resources, inUse, clientCapabilities, log, note } = deps
   const resourceNamed = (name: string) => requireResource(resources, name)
+  const renewals = createRecentRenewals(deps.now)
 
   /** Spends the refresh token once, for one resource; never rejects for what the provider answers. */
   async function refreshGrant(request: RefreshRequest) {
@@ -60,7 +66,7 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
         },
       },
     )
-    if ('error' in grant) return refused(grant, { resource, claims: request.claims })
+    if ('error' in grant) return refused(grant, { ...request, resource })
     const fault = judgeToken(grant, resource, resources)
     if (fault) {
       const error = notForResource(fault, resource, request.signIn ?? {})
@@ -68,6 +74,7 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
       return { kind: 'refused' as const, error, isMaybeSpent: false }
     }
     note({ resource: resource.name, outcome: 'renewed' })
+    renewals.add(resource.name, request.session)
     const { accessToken, obtainedAt, expiresAt } = grant
     return {
       kind: 'renewed' as const,
@@ -79,12 +86,17 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
   }
 
   function refused(
-    { error: problem, answer, wasSent }: FailedGrant,
-    { resource, claims }: { resource: ResourceConfig; claims: string | undefined },
+    failed: FailedGrant,
+    { resource, claims, session }: Omit<RefreshRequest, 'resource'> & { resource: ResourceConfig },
   ) {
-    const error = withStepUp(problem, { resource, claims: claimsOf(answer) ?? claims })
-    const outcome = outcomeOf({ error, answer })
+    const { answer, wasSent } = failed
     const refusal = refusalOf(answer)
+    // Others get this token all the same: whatever the word means, the configuration is right.
+    const isOfSession =
+      answer !== undefined && isUnexplained(answer) && renewals.isForOther(resource.name, session)
+    const problem = isOfSession ? signInAgain(refusal.oauthError) : failed.error
+    const error = withStepUp(problem, { resource, claims: claimsOf(answer) ?? claims })
+    const outcome = isOfSession ? 'step_up' : outcomeOf({ error, answer })
     const isTold = note({ resource: resource.name, outcome, error, refusal })
     const fields = { resource: resource.name, code: error.code, outcome, ...refusal }
     if (outcome === 'dead_grant') {
@@ -168,7 +180,7 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
 
   /** Tells of a session that nobody can renew a token for: its sign-in brought no refresh token. */
   function noRefreshToken(name: string): void {
-    note({ resource: name, outcome: 'no_refresh_token' })
+    note({ resource: name, outcome: 'no_refresh_token', isOfUser: renewals.isForOther(name, undefined) })
   }
 
   return { refreshGrant, requireAsked, noRefreshToken, clientCredentialsGrant }

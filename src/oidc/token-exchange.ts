@@ -2,9 +2,10 @@ import type { ResourceConfig } from '../config/config.ts'
 import type { BffError } from '../errors.ts'
 import { claimsParameter, claimsRequest } from './claims-request.ts'
 import type { Parameters } from './dialects.ts'
-import { reactionToExchange } from './grant-errors.ts'
+import { isUnexplained, reactionToExchange } from './grant-errors.ts'
 import type { FailedGrant, GrantedTokens } from './grant-types.ts'
 import { problemOf, refusalOf } from './provider-errors.ts'
+import { createRecentRenewals } from './recent-renewals.ts'
 import {
   claimsOf,
   noteUse,
@@ -20,6 +21,8 @@ export type ExchangeRequest = {
   /** Name of the resource that the new token is for. */
   readonly resource: string
   readonly subjectToken: string
+  /** Tells one session from another. */
+  readonly session?: string
   /** JSON text of the claims that a challenge asks for. */
   readonly claims?: string
 }
@@ -32,6 +35,7 @@ const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token'
  */
 export function createTokenExchange(deps: ResourceGrantsDeps) {
   const { relyingParty, dialect, resources, clientCapabilities, log, note } = deps
+  const renewals = createRecentRenewals(deps.now)
   return async function tokenExchangeGrant(request: ExchangeRequest): Promise<GrantedTokens> {
     const resource = requireResource(resources, request.resource)
     const { grantType, parameters } = exchangeOf(resource, request.subjectToken)
@@ -40,21 +44,25 @@ export function createTokenExchange(deps: ResourceGrantsDeps) {
       ...dialect.otherGrant(resource),
       ...claimsParameter(claimsRequest(clientCapabilities, request.claims)),
     ])
-    if ('error' in grant) throw refused(grant, { resource, claims: request.claims })
+    if ('error' in grant) throw refused(grant, { ...request, resource })
     noteUse(note, resource, judgeToken(grant, resource, resources))
+    renewals.add(resource.name, request.session)
     return grant
   }
 
   function refused(
     { error: problem, answer }: FailedGrant,
-    { resource, claims }: { resource: ResourceConfig; claims: string | undefined },
+    { resource, claims, session }: Omit<ExchangeRequest, 'resource'> & { resource: ResourceConfig },
   ): BffError {
-    const reaction = answer && answer.status !== 200 ? reactionToExchange(answer) : undefined
+    const isOfSession =
+      answer !== undefined && isUnexplained(answer) && renewals.isForOther(resource.name, session)
+    const react = isOfSession ? () => 'step_up' as const : reactionToExchange
+    const reaction = answer && answer.status !== 200 ? react(answer) : undefined
     const error = withStepUp(reaction ? problemOf(reaction, answer) : problem, {
       resource,
       claims: claimsOf(answer) ?? claims,
     })
-    const outcome = outcomeOf({ error, answer }, reactionToExchange)
+    const outcome = outcomeOf({ error, answer }, react)
     const refusal = refusalOf(answer)
     const isTold = note({ resource: resource.name, outcome, error, refusal })
     if (!isTold)

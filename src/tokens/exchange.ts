@@ -15,6 +15,8 @@ export type TokenExchangeGrant = (request: {
   readonly resource: string
   /** A living access token of the same user. */
   readonly subjectToken: string
+  /** Tells one session from another. */
+  readonly session?: string
   /** JSON text of the claims that a challenge asks for. */
   readonly claims?: string
 }) => Promise<{ readonly accessToken: string; readonly obtainedAt: number; readonly expiresAt: number }>
@@ -81,7 +83,10 @@ async function exchange(
   { holder, resource, rejected, claims }: Wish,
 ): Promise<StoredAccessToken> {
   const subject = await deps.subjectTokenFor(holder, resource)
-  const granted = await deps.exchangeGrant({ resource, subjectToken: subject.value, claims })
+  const granted = await deps.exchangeGrant({
+    ...{ resource, subjectToken: subject.value, claims },
+    session: holder.hash,
+  })
   const token = {
     ...storedAccessToken(granted.accessToken, granted.obtainedAt, granted.expiresAt),
     ...(rejected === undefined ? {} : { forcedAt: deps.now() }),

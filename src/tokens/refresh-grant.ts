@@ -11,6 +11,8 @@ export type RefreshGrantRequest = {
   readonly refreshToken: string
   /** Name of the resource in the config. */
   readonly resource: string
+  /** Tells one session from another. */
+  readonly session?: string
   readonly signIn?: SessionGrant
   /** Stores a rotated refresh token. Called, and awaited, before anything else in the answer is looked at. */
   readonly keep: (newRefreshToken: string) => Promise<void>

@@ -88,7 +88,7 @@ async function spendUnlessSuperseded(
   }
   const outcome = await deps.refreshGrant({
     ...{ refreshToken, resource, keep, claims: spending.claims },
-    signIn: signInOf(holder),
+    ...{ signIn: signInOf(holder), session: holder.hash },
   })
   if (hasRotated || outcome.kind === 'renewed') deps.reuse.learn(hasRotated)
   return actOn(deps, spending, { outcome, record, forcedAt: spending.forcedAt(before) })

@@ -39,7 +39,7 @@ export const AADSTS: readonly AadstsRow[] = [
   [[90094, 90095], [['invalid_grant', 'consent_required'], ['consent_required']], 'consent'],
   [[90094, 90095, 65004], [GRANT], 'user_must_act'],
   // An error that the model does not know at this endpoint is treated as invalid_request, whatever its code.
-  [[65004], [['access_denied']], 'configuration'],
+  [[65004], [['access_denied']], 'user_must_act'],
   [[90008], [REQUEST], 'configuration'],
 
   [[50076, 50074, 50078, 50079, 50072, 50158], [...BASIC, INTERACTION, GRANT], 'step_up'],

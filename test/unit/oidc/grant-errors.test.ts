@@ -94,3 +94,20 @@ test('no answer to a token exchange means that the session is dead', () => {
   assert.equal(exchange({ error: 'invalid_request', error_codes: [9002313] }), 'route_configuration')
   assert.equal(exchange({ error: 'invalid_target' }), 'route_configuration')
 })
+
+test('Dex has one word for whatever is wrong with a refresh: its own whole sentences for a dead token are known', () => {
+  const said = (error_description: string) =>
+    reactionTo({ status: 400, body: { error: 'invalid_request', error_description } })
+  assert.equal(said('Refresh token expired.'), 'dead_grant')
+  assert.equal(said('Refresh token is invalid or has already been claimed by another client.'), 'dead_grant')
+  assert.equal(said('Requested scopes contain unauthorized scope(s): ["billing"].'), 'configuration')
+  assert.equal(said('No refresh token is found in request.'), 'configuration')
+  assert.equal(said('Refresh token expired. Or so.'), 'configuration')
+})
+
+test('what may be exchanged is a policy for clients; a subject token that is no good is had again', () => {
+  const exchange = (error: string) => reactionToExchange({ status: 403, body: { error } })
+  assert.equal(exchange('access_denied'), 'route_configuration')
+  assert.equal(exchange('invalid_token'), 'step_up')
+  assert.equal(exchange('mfa_required'), 'step_up')
+})

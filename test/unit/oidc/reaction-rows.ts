@@ -94,6 +94,21 @@ export const MODEL: readonly ReactionRow[] = [
   ['invalid_request', said('invalid_request'), 'configuration'],
   ['another code under invalid_request', said('invalid_request', { error_codes: [90014] }), 'configuration'],
   ['an unknown error', said('made_up'), 'configuration'],
+
+  // Words of Auth0, Okta, Keycloak, Cognito, Google, Ping and others for one user's grant.
+  ['mfa_required with 403', said('mfa_required', { status: 403 }), 'step_up'],
+  ['access_denied', said('access_denied'), 'step_up'],
+  ['access_denied with 403', said('access_denied', { status: 403 }), 'step_up'],
+  ['unauthorized with 401', said('unauthorized', { status: 401 }), 'step_up'],
+  ['invalid_grant with 403', said('invalid_grant', { status: 403 }), 'dead_grant'],
+  ['unmet_authentication_requirements', said('unmet_authentication_requirements'), 'step_up'],
+  ['admin_policy_enforced', said('admin_policy_enforced'), 'user_must_act'],
+  ['invalid_token', said('invalid_token', { status: 401 }), 'dead_grant'],
+  ['expired_token', said('expired_token'), 'dead_grant'],
+  ['deleted_client', said('deleted_client', { status: 401 }), 'configuration'],
+  ['internal_failure', said('internal_failure'), 'retry_later'],
+  ['slow_down', said('slow_down'), 'retry_later'],
+
   ['status 401 and an unknown error', said('made_up', { status: 401 }), 'configuration'],
 
   // The order of the lines: error before claims, claims before suberror, suberror before codes.
