@@ -24,11 +24,11 @@ export const ISSUER: Rule<string> = {
   example: 'https://login.microsoftonline.com/TENANT/v2.0',
   parse: (text) => {
     const url = plainUrl(text)
-    return url && isSecure(url) && !/[?#]/.test(text) && issuerIn(text) === undefined ? text : undefined
+    return url && isHttp(url) && !/[?#]/.test(text) && issuerIn(text) === undefined ? text : undefined
   },
   because: (text) => {
     const issuer = issuerIn(text)
-    if (issuer === undefined) return insecure(text)
+    if (issuer === undefined) return undefined
     return `must be the issuer, not the address of its discovery document; write ${issuer}`
   },
 }
@@ -48,9 +48,23 @@ export const ENDPOINT: Rule<string> = {
   example: 'https://id.example.com/oauth2/token',
   parse: (text) => {
     const url = plainUrl(text)
-    return url && isSecure(url) && !text.includes('#') ? text : undefined
+    return url && isHttp(url) && !text.includes('#') ? text : undefined
   },
-  because: insecure,
+}
+
+/**
+ * Why a provider URL must not be what it is; undefined when it may. Plain http is for this machine and for the hosts that
+ * the operator names.
+ */
+export function insecureProviderUrl(text: string, insecureHosts: readonly string[]): string | undefined {
+  const url = new URL(text)
+  if (isSecure(url) || isNamedHost(url, insecureHosts)) return undefined
+  return `${insecure(text)}; for a host inside a cluster that encrypts by itself write provider.insecureHosts: [${url.host}]`
+}
+
+/** Whether `hosts` has the host of this URL, with its port or for every port. */
+export function isNamedHost({ hostname, port }: URL, hosts: readonly string[]): boolean {
+  return hosts.includes(hostname) || hosts.includes(`${hostname}:${port || '80'}`)
 }
 
 /** An upstream's origin. */

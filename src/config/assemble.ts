@@ -2,6 +2,7 @@ import type {
   ClientAuthConfig,
   Config,
   ListenerLimits,
+  OutgoingProxy,
   ProviderConfig,
   RateLimits,
   ResourceConfig,
@@ -23,13 +24,13 @@ type FileTls = NonNullable<FileRoute['tls']>
 type FileStore = FileConfig['session']['store']
 
 /** Turns a checked file into the configuration that the program runs with, frozen to its last member. */
-export function assembleConfig(file: FileConfig): Config {
+export function assembleConfig(file: FileConfig, proxy?: OutgoingProxy): Config {
   const { publicUrl, listen, admin, trustProxy, basePath, allowedOrigins, hosts, tests } = file
   return frozen({
     ...{ publicUrl, listen, admin, trustProxy, basePath, allowedOrigins, hosts },
     limits: assembleLimits(file.limits),
     rateLimits: assembleRateLimits(file.rateLimits),
-    provider: assembleProvider(file.provider),
+    provider: assembleProvider(file.provider, proxy),
     session: assembleSession(file),
     resources: assembleResources(file),
     routes: file.routes.map(assembleRoute),
@@ -45,12 +46,14 @@ function assembleRateLimits(file: FileConfig['rateLimits']): RateLimits {
   return Object.fromEntries(Object.entries(file).filter(([, limit]) => limit !== 'off'))
 }
 
-function assembleProvider(file: FileConfig['provider']): ProviderConfig {
-  const { responseMode: _onlyQuery, dpop: _onlyOff, timeout, clockTolerance, clientAuth, ...same } = file
+function assembleProvider(file: FileConfig['provider'], proxy: OutgoingProxy | undefined): ProviderConfig {
+  const { responseMode: _onlyQuery, dpop: _onlyOff, timeout, clockTolerance, clientAuth, tls, ...same } = file
   return {
     ...same,
     clientAuth: assembleClientAuth(clientAuth),
     clockToleranceMs: clockTolerance,
+    ...assembleTls(tls),
+    ...(proxy ? { proxy } : {}),
     timeoutMs: timeout,
     signInScopes: file.signInScopes === 'auto' ? impliedSignInScopes(file) : file.signInScopes,
     // Entra ID keeps consent once it is given, and sends refresh tokens without another one.

@@ -50,6 +50,12 @@ export type ProviderConfig = {
   readonly clientCapabilities: readonly string[]
   /** How far the provider's clock may be from ours: for iat, nbf and exp alike. */
   readonly clockToleranceMs: number
+  /** For calls to the provider: CA certificates in the place of the system's, and a client certificate. */
+  readonly tls?: Omit<TlsConfig, 'servername'>
+  /** From the environment. */
+  readonly proxy?: OutgoingProxy
+  /** `host` or `host:port` of provider endpoints that may be plain http, lower case. */
+  readonly insecureHosts: readonly string[]
   readonly timeoutMs: number
   /** Most requests for tokens at the same time, for each replica. */
   readonly concurrency: number
@@ -57,7 +63,16 @@ export type ProviderConfig = {
   readonly reusesRefreshTokens: boolean | 'auto'
 }
 
-/** TLS towards Redis or an upstream; PEM texts. */
+/** Proxies on the way out. Their URLs may hold a password. */
+export type OutgoingProxy = {
+  /** For https URLs, and for http URLs. */
+  readonly https?: Secret
+  readonly http?: Secret
+  /** What is asked without them, as NO_PROXY has it. */
+  readonly except: readonly string[]
+}
+
+/** TLS towards the provider, Redis or an upstream; PEM texts. */
 export type TlsConfig = {
   readonly ca?: string
   readonly cert?: string

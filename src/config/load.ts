@@ -17,6 +17,7 @@ import type { Config } from './config.ts'
 import { crossCheck } from './cross-checks.ts'
 import { type Environment, interpolate } from './environment.ts'
 import { checkNotBuilt } from './not-built.ts'
+import { readOutgoingProxy } from './outgoing-proxy.ts'
 import { ConfigError, type ConfigProblem, type FieldPath, fieldName } from './problem.ts'
 import { createReport, type FieldPlace, type Position, type Report } from './report.ts'
 import { required } from './rule.ts'
@@ -73,9 +74,10 @@ export function loadConfig({ text, file, env, readFile = readTextFile }: ConfigS
     field.problem(field.written() === undefined ? required(message) : message, half)
   }
   crossCheck(draft, secrets, report.root)
+  const proxy = readOutgoingProxy(env, report.root)
   report.throwIfAny()
   if (fields === undefined) throw new ConfigError([report.locate([], 'cannot be read')])
-  return { config: assembleConfig(fields), warnings: report.warnings(), problemAt: report.locate }
+  return { config: assembleConfig(fields, proxy), warnings: report.warnings(), problemAt: report.locate }
 }
 
 function readConfigText(file: string, readFile: ReadTextFile): string {

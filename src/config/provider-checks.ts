@@ -1,3 +1,4 @@
+import { insecureProviderUrl } from './addresses.ts'
 import { RESOURCE_NAME } from './http-rules.ts'
 import { didYouMean } from './nearest-name.ts'
 import { isEntra, isOwnParameter, isQualifiedScope, isResourceIndicator } from './oauth-rules.ts'
@@ -6,6 +7,7 @@ import { complaint } from './rule.ts'
 import type { Draft } from './schema.ts'
 import { Secret } from './secret.ts'
 import { algorithmsOf } from './secret-rules.ts'
+import { checkTls } from './tls-check.ts'
 
 type DraftProvider = NonNullable<Draft['provider']>
 type DraftResource = NonNullable<NonNullable<Draft['resources']>[string]>
@@ -18,6 +20,34 @@ export function checkProvider({ provider }: Draft, field: Field): void {
     if (!isOwnParameter(name)) continue
     field.at('authorizationParams', name).problem(`must not be set: Cloakroom sets ${name} itself`, 'key')
   }
+  checkTls(field.at('tls'), true)
+  checkTransport(provider, field)
+}
+
+/** Plain http is for this machine, and for hosts that are named. */
+function checkTransport(provider: Draft['provider'], field: Field): void {
+  const { insecureHosts } = provider ?? {}
+  if (insecureHosts === undefined) return
+  const hosts = insecureHosts.filter((host) => host !== undefined)
+  const urls: [url: string | undefined, at: Field][] = [
+    [provider?.issuer, field.at('issuer')],
+    ...Object.entries(provider?.endpoints ?? {}).map(([name, url]): [string | undefined, Field] => [
+      url,
+      field.at('endpoints', name),
+    ]),
+  ]
+  for (const [url, at] of urls) {
+    const why = url === undefined ? undefined : insecureProviderUrl(url, hosts)
+    if (why !== undefined) at.problem(why)
+  }
+  insecureHosts.forEach((host, index) => {
+    if (host === undefined) return
+    field
+      .at('insecureHosts', index)
+      .warn(
+        'allows plain http: whoever is on the way reads the client secret, codes and tokens; only for a network that encrypts by itself',
+      )
+  })
 }
 
 /** Whether each resource says what the provider's dialect needs (contract section 3). */

@@ -1,5 +1,6 @@
-import { ENDPOINT, ISSUER } from './addresses.ts'
+import { ENDPOINT, HOST, ISSUER } from './addresses.ts'
 import { opaqueRule, PARAMETER_VALUE, SCOPE } from './oauth-rules.ts'
+import { tlsIdentityFields } from './route-fields.ts'
 import type { FieldKit } from './schema.ts'
 import { signingKeyCheck, textSecretCheck } from './secret-rules.ts'
 import { CLOCK_TOLERANCE, TIMEOUT } from './units.ts'
@@ -69,6 +70,15 @@ export function providerFields(kit: FieldKit) {
           'Whether a refresh token is offered again that may have been used already, because an answer was lost or a resource refused: true once more, false never (the user signs in again); auto as true, but not to a provider that rotates and refused a resource.',
         )
         .prefault('auto'),
+      tls: kit
+        .section(tlsIdentityFields(kit))
+        .optional()
+        .describe(
+          'TLS settings for calls to the provider; default: the system CAs and no client certificate.',
+        ),
+      insecureHosts: kit
+        .list(HOST, 'Hosts whose provider endpoints may be plain http, such as those inside a cluster.')
+        .prefault([]),
       clockTolerance: kit
         .text(
           CLOCK_TOLERANCE,

@@ -94,15 +94,22 @@ function breakerFields(kit: FieldKit) {
 export function tlsFields(kit: FieldKit) {
   return kit
     .section({
-      ca: kit
-        .publicText(certificateCheck, 'CA certificates to trust instead of the system ones, PEM.')
-        .nullish(),
-      cert: kit.publicText(certificateCheck, 'Client certificate, PEM.').nullish(),
-      key: kit.secret(tlsKeyCheck, "The client certificate's private key, PEM.").nullish(),
+      ...tlsIdentityFields(kit),
       servername: kit.text(SERVER_NAME, 'Name that the certificate is verified for.').nullish(),
     })
     .optional()
     .describe('TLS settings; default: the system CAs and no client certificate.')
+}
+
+/** Whom to trust and who we are. */
+export function tlsIdentityFields(kit: FieldKit) {
+  return {
+    ca: kit
+      .publicText(certificateCheck, 'CA certificates to trust instead of the system ones, PEM.')
+      .nullish(),
+    cert: kit.publicText(certificateCheck, 'Client certificate, PEM.').nullish(),
+    key: kit.secret(tlsKeyCheck, "The client certificate's private key, PEM.").nullish(),
+  }
 }
 
 /** One item of `tests:`. */

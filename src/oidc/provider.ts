@@ -8,6 +8,7 @@ import { createDialect, type SignInGrant } from './dialects.ts'
 import type { AuthorizationChecks, GrantedTokens } from './grant-types.ts'
 import type { LoginAttempt, SignInGoal } from './login.ts'
 import { createOfflineConsent, type OfflineConsentMemory, withConsent } from './offline-consent.ts'
+import { createProviderConnections } from './provider-connections.ts'
 import type { ProviderGates } from './provider-gates.ts'
 import { createRelyingParty } from './relying-party.ts'
 import { createReminders } from './reminders.ts'
@@ -57,7 +58,7 @@ export function createProvider({
   const redirectUri = `${config.publicUrl}${config.basePath}/callback`
   const inUse = resourcesInUse(config)
   const dialect = createDialect(config.provider, inUse)
-  const providerFetch = createProviderFetch({ now })
+  const providerFetch = createProviderFetch({ now, fetch: createProviderConnections(config.provider) })
   const gate = gates.gateFor(config.provider)
   const faults = createConfigFaults({ log, observe, now })
   const relyingParty = createRelyingParty({
@@ -85,11 +86,13 @@ export function createProvider({
   /** The resource whose policies the provider applies at sign-in: the one that asked for it, else the first in use. */
   const loginResource = (stepUp?: StepUp) => (stepUp && signInFor(config, stepUp.resource)) ?? inUse[0]
 
+  tellOfTransport(config.provider, log)
+
   let state: ProviderState = 'unknown'
   function note(now: ProviderState, error?: unknown): void {
     if (now === 'unavailable' && state !== now) {
       log.warn(
-        { url: config.provider.issuer, err: describeError(error) },
+        { url: config.provider.issuer, err: describeError((error as BffError | undefined)?.cause ?? error) },
         'the provider cannot be discovered',
       )
     }
@@ -233,6 +236,20 @@ function noRefreshToken({ scopes, offlineConsent }: Config['provider']): string 
       ? 'is the client registered for refresh tokens?'
       : 'the provider may want prompt=consent for offline_access (set provider.offlineConsent: always), or the client is not registered for refresh tokens'
   return `a sign-in brought no refresh token: no access token of its session can be renewed; ${why}`
+}
+
+/** At every start and reload: what an operator must not forget, and where the calls to the provider go. */
+function tellOfTransport({ insecureHosts, proxy }: Config['provider'], log: Logger): void {
+  for (const host of insecureHosts) {
+    log.warn(
+      { url: `http://${host}` },
+      'provider endpoints at this host may be plain http: whoever is on the way reads the client secret, codes and tokens',
+    )
+  }
+  const proxies = new Set(
+    [proxy?.https, proxy?.http].flatMap((url) => (url ? new URL(url.reveal()).origin : [])),
+  )
+  for (const url of proxies) log.info({ url }, 'calls to the provider go through this proxy')
 }
 
 /** Resources whose tokens routes need, as they are or to exchange them, in the order of the routes. */

@@ -220,29 +220,79 @@ function isPushed({ par }: ProviderConfig, config: oidc.Configuration): boolean 
 
 async function discover({ provider, providerFetch }: RelyingPartyDeps): Promise<oidc.Configuration> {
   const { issuer, endpoints = {}, clientId, timeoutMs } = provider
-  const insecure =
-    issuer.startsWith('http:') || Object.values(endpoints).some((url) => url?.startsWith('http:'))
-  // No enableNonRepudiationChecks: its choice of key fails for sets that RFC 7517 allows. `requireSigned` checks instead.
-  const execute = insecure ? [oidc.allowInsecureRequests] : []
   const auth = clientAuthentication(provider.clientAuth)
   const client = { [oidc.clockTolerance]: provider.clockToleranceMs / 1000 }
+  const customFetch = providerFetch.fetch as oidc.CustomFetch
   const options = {
-    execute,
+    // What of it may be plain http is checked endpoint by endpoint below; the library knows all or none.
+    execute: issuer.startsWith('http:') ? [oidc.allowInsecureRequests] : [],
     timeout: timeoutMs / 1000,
-    [oidc.customFetch]: providerFetch.fetch as oidc.CustomFetch,
+    [oidc.customFetch]: customFetch,
   }
   const isComplete = endpoints.authorization && endpoints.token && endpoints.jwks
   const discovered = isComplete
     ? { issuer, id_token_signing_alg_values_supported: ACCEPTED_SIGNING_ALGORITHMS }
     : await oidc.discovery(new URL(issuer), clientId, client, auth, options)
-  if (!Object.values(endpoints).some(Boolean)) return discovered as oidc.Configuration
-
   const known = discovered instanceof oidc.Configuration ? discovered.serverMetadata() : discovered
-  const config = new oidc.Configuration({ ...known, ...endpointMetadata(endpoints) }, clientId, client, auth)
+  const configured = endpointMetadata(endpoints)
+  const insecure = insecureEndpoints({ ...known, ...configured })
+  requireNamedHosts(insecure, { configured, provider })
+  // No enableNonRepudiationChecks: its choice of key fails for sets that RFC 7517 allows. `requireSigned` checks instead.
+  const config =
+    discovered instanceof oidc.Configuration && Object.keys(configured).length === 0
+      ? discovered
+      : new oidc.Configuration({ ...known, ...configured }, clientId, client, auth)
   config.timeout = options.timeout
-  config[oidc.customFetch] = options[oidc.customFetch]
-  for (const apply of execute) apply(config)
+  config[oidc.customFetch] = customFetch
+  if (insecure.length > 0) oidc.allowInsecureRequests(config)
   return config
+}
+
+/** Endpoints that we, or the browser on our behalf, send secrets or codes to. */
+const ENDPOINTS = [
+  ...['authorization_endpoint', 'token_endpoint', 'jwks_uri', 'revocation_endpoint', 'end_session_endpoint'],
+  ...['userinfo_endpoint', 'pushed_authorization_request_endpoint'],
+]
+
+/** Those of them that are not https. */
+function insecureEndpoints(metadata: Readonly<Record<string, unknown>>): { name: string; url: URL }[] {
+  return ENDPOINTS.flatMap((name) => {
+    const value = metadata[name]
+    if (value === undefined) return []
+    const url = typeof value === 'string' && URL.canParse(value) ? new URL(value) : undefined
+    if (!url) throw new Error(`the discovery document has no URL for ${name}`)
+    return url.protocol === 'https:' ? [] : [{ name, url }]
+  })
+}
+
+/**
+ * A provider that is itself spoken to in https names no endpoint in plain http, unless the host is in
+ * `provider.insecureHosts`; one on this machine may name others on it. What is configured was checked there.
+ */
+function requireNamedHosts(
+  insecure: readonly { name: string; url: URL }[],
+  {
+    configured,
+    provider: { issuer, insecureHosts },
+  }: { configured: Readonly<Record<string, string>>; provider: ProviderConfig },
+): void {
+  for (const { name, url } of insecure) {
+    if (Object.hasOwn(configured, name)) continue
+    const isPlain = url.protocol === 'http:'
+    const { hostname, host, port } = url
+    if (isPlain && [hostname, `${hostname}:${port || '80'}`].some((one) => insecureHosts.includes(one)))
+      continue
+    if (isPlain && issuer.startsWith('http:') && isThisMachine(hostname)) continue
+    throw new Error(
+      `the discovery document names ${name} at ${url.origin}, which is not https: ` +
+        `correct it at the provider, or allow the host: provider.insecureHosts: [${host}]`,
+    )
+  }
+}
+
+/** RFC 6761 §6.3. */
+function isThisMachine(hostname: string): boolean {
+  return /^(?:(?:.+\.)?localhost|127(?:\.\d{1,3}){3}|\[::1\])$/.test(hostname)
 }
 
 type Authenticated = { readonly method: string; readonly authenticate: oidc.ClientAuth }

@@ -22,7 +22,9 @@ export function createSendWatch(): SendWatch {
     const send = sends.getStore()
     if (!send) return
     send.isKnown = true
-    requests.set((message as { request: object }).request, send)
+    const { request } = message as { request: { readonly method?: unknown } }
+    // What opens the way through a proxy holds nothing of what is sent through it.
+    if (request.method !== 'CONNECT') requests.set(request, send)
   }
   const noteSending = (message: unknown) => {
     const send = requests.get((message as { request: object }).request)

@@ -36,6 +36,14 @@ type Fetch = (url: string, options: FetchOptions) => Promise<Response>
 /** An answer as it was read, whole. */
 type ReadAnswer = { readonly response: Response; readonly text: string }
 
+/** What the `fetch` for the provider is made of. */
+export type ProviderFetchDeps = {
+  /** Epoch ms. */
+  readonly now: () => number
+  /** Default: that of Node.js. */
+  readonly fetch?: Fetch | undefined
+}
+
 /** A `fetch` for the provider, and a way to look at the token answers of one call made through it. */
 export type ProviderFetch = {
   readonly fetch: Fetch
@@ -52,7 +60,7 @@ const MAX_LIFETIME_SECONDS = 30 * 24 * 3600
  * Reads token answers as providers really send them, so that a rotated refresh token is never lost because some other
  * member of the same answer is unusual.
  */
-export function createProviderFetch(deps: { now: () => number; fetch?: Fetch }): ProviderFetch {
+export function createProviderFetch(deps: ProviderFetchDeps): ProviderFetch {
   const watches = new AsyncLocalStorage<TokenCallWatch>()
   const watchSend = createSendWatch()
   const send: Fetch = deps.fetch ?? ((url, options) => fetch(url, options as RequestInit))
