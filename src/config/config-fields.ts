@@ -114,7 +114,7 @@ function storeFields(kit: FieldKit) {
 function resourceFields(kit: FieldKit) {
   const resource = kit.section({
     resource: kit.text(RESOURCE_IDENTIFIER, 'Identifier of the API, sent byte for byte.').optional(),
-    scopes: kit.list(SCOPE, 'Scopes to ask for.').prefault([]),
+    scopes: kit.list({ ...SCOPE, example: 'api://orders/.default' }, 'Scopes to ask for.').prefault([]),
     audience: kit
       .text(
         opaqueRule('must be an audience without blanks', 'api://orders'),

@@ -1,4 +1,4 @@
-import { entraApiOf, isEntra, isMicrosoft, isTenantId, placeholderIn } from './oauth-rules.ts'
+import { entraApiOf, isBareApi, isEntra, isMicrosoft, isTenantId, placeholderIn } from './oauth-rules.ts'
 import type { Field } from './report.ts'
 import type { Draft } from './schema.ts'
 
@@ -110,6 +110,11 @@ function checkSignInScopes(
 
 /** Entra ID issues a token for the first API of a request and says nothing of the second. */
 function checkOneApi(scopes: readonly string[], field: Field): void {
+  const bare = scopes.find(isBareApi)
+  if (bare !== undefined) {
+    const all = `${bare.replace(/\/$/, '')}/.default`
+    field.warn(`have ${bare}, which names an API and none of its scopes (AADSTS70011); write e.g. ${all}`)
+  }
   const apis = new Map<string, string[]>()
   for (const scope of scopes) {
     const api = entraApiOf(scope)

@@ -11,7 +11,12 @@ export function checkListeners(draft: Draft, root: Field): void {
   if (isAddress(listen) && isAddress(own) && listen.port !== 0 && listen.port === own.port) {
     if (listen.host === own.host || overlap(listen.host, own.host)) {
       const why = 'probes and metrics are not for browsers'
-      root.at('admin', 'listen').problem(`must not be the public listener's port ${own.port}: ${why}`)
+      const field = root.at('admin', 'listen')
+      if (field.written() !== undefined || root.at('listen').written() === undefined) {
+        field.problem(`must not be the public listener's port ${own.port}: ${why}`)
+      } else {
+        root.at('listen').problem(`must not be the admin listener's port ${own.port} (admin.listen): ${why}`)
+      }
     }
   }
   routes?.forEach((route, index) => {

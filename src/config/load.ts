@@ -69,6 +69,11 @@ export function loadConfig({ text, file, env, readFile = readTextFile }: ConfigS
   checkNotBuilt(raw, report.root)
   const secrets = createSecretReader({ env, folder: dirname(resolve(file)), readFile })
   const { file: fields, draft, issues } = readFields(raw, secrets)
+  for (const { meant = [] } of issues) {
+    const field = report.root.at(...meant)
+    // A name with a typing error is not missing as well.
+    if (meant.length > 0 && field.written() === undefined) field.excuse()
+  }
   for (const { path, message, half } of issues) {
     const field = report.root.at(...path)
     field.problem(field.written() === undefined ? required(message) : message, half)

@@ -61,12 +61,18 @@ const GRAPH = 'https://graph.microsoft.com'
  */
 export function entraApiOf(scope: string): string | undefined {
   if (OIDC_SCOPES.has(scope)) return undefined
+  if (isBareApi(scope)) return scope.toLowerCase()
   const end = scope.lastIndexOf('/')
   const api = (end === -1 ? GRAPH : scope.slice(0, end)).toLowerCase().replace(/\/+$/, '')
   // `GUID/.default` and `api://GUID/read` may be of one registration.
   const id = api.replace(/^api:\/\//, '')
   if (id === '00000003-0000-0000-c000-000000000000') return GRAPH
   return UUID.test(id) ? id : api
+}
+
+/** True for an App ID URI in the place of a scope: `api://orders`, which names no permission of that API. */
+export function isBareApi(scope: string): boolean {
+  return /^[a-z][a-z0-9+.-]*:\/\/[^/]+\/?$/i.test(scope)
 }
 
 /** What an example wrote where an own id belongs, such as `TENANT_ID`, `{tenantid}` or `<client-id>`. */

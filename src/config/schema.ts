@@ -15,7 +15,13 @@ export type FileConfig = z.output<ReturnType<typeof configFields>>
 export type Draft = DeepPartial<FileConfig>
 
 /** One field that breaks the schema. */
-export type SchemaIssue = { path: FieldPath; message: string; half: Half }
+export type SchemaIssue = {
+  path: FieldPath
+  message: string
+  half: Half
+  /** The field that an unknown key was most likely meant for. */
+  meant?: FieldPath
+}
 
 /** The kinds of field a config file is made of, each with its messages and its part of the JSON Schema. */
 export type FieldKit = ReturnType<typeof createFieldKit>
@@ -206,7 +212,11 @@ function toSchemaIssues(issue: z.core.$ZodIssue): SchemaIssue[] {
   const path = issue.path.map((step) => (typeof step === 'number' ? step : String(step)))
   if (issue.code !== 'unrecognized_keys') return [{ path, message: issue.message, half: 'value' }]
   const messages = issue.message.split('\n')
-  return issue.keys.map((key, index) => ({ path: [...path, key], message: messages[index]!, half: 'key' }))
+  return issue.keys.map((key, index) => {
+    const message = messages[index]!
+    const [, name] = /\(did you mean "([^"]+)"\?\)$/.exec(message) ?? []
+    return { path: [...path, key], message, half: 'key', ...(name ? { meant: [...path, name] } : {}) }
+  })
 }
 
 type DeepPartial<T> = T extends Secret | URL

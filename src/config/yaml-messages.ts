@@ -1,7 +1,8 @@
 const MESSAGES: Readonly<Record<string, string>> = {
   TAB_AS_INDENT: 'a tab cannot indent YAML: use blanks',
   BAD_INDENT: 'the indentation does not match the lines around it, or a bracket is not closed',
-  BLOCK_AS_IMPLICIT_KEY: 'a second "key:" on one line: put it on its own line, or the text in quotes',
+  BLOCK_AS_IMPLICIT_KEY:
+    'a second "key:" on one line: put it on its own line, or the text in quotes; or a line below is not indented like this one, or a blank is missing behind a "-"',
   MULTILINE_IMPLICIT_KEY: 'a key must stand on one line: is a ":" missing, or the indentation wrong?',
   MISSING_CHAR: 'something is missing here: a ":", a closing quote or a closing bracket',
   BAD_SCALAR_START: 'a text that starts with this character must stand in quotes',

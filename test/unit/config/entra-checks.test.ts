@@ -187,6 +187,15 @@ describe('the scopes of a resource on Entra', () => {
     }
   })
 
+  test('must name a scope, not an API alone', () => {
+    for (const scope of ['api://orders', 'https://orders.example.com', 'https://orders.example.com/']) {
+      const [warning = '', ...more] = warningsOf(withScopes(scope))
+      assert.deepEqual(more, [])
+      assert.match(warning, /^resources\.orders\.scopes: have .*none of its scopes.*orders.*\/\.default$/)
+    }
+    assert.match(problems('api://orders', 'api://billing/read').join(), /name two APIs, api:\/\/orders and/)
+  })
+
   test('are not asked for by one sign-in: `signInScopes` should be first', () => {
     const signIn = (issuer: string, mode: string) =>
       BASE.replace(ISSUER, issuer).replace('  timeout: 5s', `  timeout: 5s\n  signInScopes: ${mode}`)

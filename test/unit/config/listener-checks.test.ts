@@ -126,6 +126,13 @@ describe('the two listeners', () => {
     }
   })
 
+  test('are told at the one that is written', () => {
+    const text = withUpstream('http://spa', { listen: '0.0.0.0:9090' }).replace(/admin:\n.*\n/, '')
+    const [problem, ...more] = problemsOf(text)
+    assert.deepEqual([more, problem?.path, problem?.line], [[], 'listen', 2])
+    assert.match(problem!.message, /^must not be the admin listener's port 9090/)
+  })
+
   test('may share a port on two addresses, and let the system choose both ports', () => {
     load(withUpstream('http://spa', { listen: '10.1.2.3:8080', admin: '127.0.0.1:8080' }))
     load(withUpstream('http://spa', { listen: '127.0.0.1:0', admin: '127.0.0.1:0' }))

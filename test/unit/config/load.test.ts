@@ -161,6 +161,19 @@ describe('the report', () => {
     })
   })
 
+  test('does not ask for a field that is there under a misspelt name', () => {
+    const text = BASE.replace('publicUrl:', 'public_url:').replace('  issuer:', '  isuer:')
+    const found = problemsOf(text).map(({ path, message }) => `${path}: ${message}`)
+    assert.equal(found.length, 2, found.join('\n'))
+    assert.match(found.join('\n'), /^public_url: .*"publicUrl"\?\)\nprovider\.isuer: .*"issuer"\?\)$/)
+    // The right name is there too: then it is the other one that is wrong.
+    const both = changed('basePath: /bff', 'basePath: nowhere\nbasePat: /bff')
+    assert.deepEqual(
+      problemsOf(both).map(({ path }) => path),
+      ['basePath', 'basePat'],
+    )
+  })
+
   test('says that a key is given twice, and where the first one is', () => {
     const [problem, ...more] = problemsOf(`${BASE}basePath: /b\n`)
     assert.deepEqual(more, [])
