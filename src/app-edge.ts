@@ -3,7 +3,7 @@ import { IncomingMessage, ServerResponse } from 'node:http'
 import type { Rooms } from './app-rooms.ts'
 import { createThrottledWarning } from './async/log-throttle.ts'
 import { BffError } from './errors.ts'
-import { createBffRoutes, loginUrlFor } from './http/bff-routes.ts'
+import { createBffRoutes } from './http/bff-routes.ts'
 import {
   type ClientAddress,
   clientNetwork,
@@ -12,24 +12,27 @@ import {
 } from './http/client-address.ts'
 import { createCors } from './http/cors.ts'
 import { createEdge } from './http/edge.ts'
-import { createFinishSignIn } from './http/finish-sign-in.ts'
+import { createEndEarlier, createFinishSignIn } from './http/finish-sign-in.ts'
 import { createFront } from './http/front.ts'
 import { createHostCheck } from './http/host.ts'
 import { createLoginCookies } from './http/login-cookies.ts'
+import { createLoginUrls, type LoginUrlFor } from './http/login-url.ts'
 import { createMessageCheck } from './http/message-checks.ts'
 import { ownAnswerHeaders } from './http/own-headers.ts'
 import { problemAnswer } from './http/problem.ts'
 import { createRateLimits } from './http/rate-limit.ts'
 import { endWithAnswer } from './http/raw-answer.ts'
-import { createRequestLog } from './http/request-log.ts'
+import { createRequestLog, type RequestLog } from './http/request-log.ts'
 import { createSameOriginGuard, isTopLevelNavigation, type RequireSameOrigin } from './http/same-origin.ts'
-import { createBeginSignIn, createLoginAttempts, LOGIN_LIFETIME_MS } from './oidc/login.ts'
+import type { EndSessionRequest } from './oidc/end-session.ts'
+import { createHandles } from './oidc/handles.ts'
+import { type BeginSignIn, createBeginSignIn, createLoginAttempts, LOGIN_LIFETIME_MS } from './oidc/login.ts'
 import { parseReturnUrl } from './oidc/return-url.ts'
-import { createStepUps } from './oidc/step-up.ts'
+import { createStepUps, STEP_UP_LIFETIME_MS } from './oidc/step-up.ts'
 import { ownCookieNames } from './proxy/cookies.ts'
 import { createForward } from './proxy/forward.ts'
 import { takenFromRequests } from './proxy/headers.ts'
-import { compileRoutes } from './proxy/route-table.ts'
+import { compileRoutes, type MatchRoute } from './proxy/route-table.ts'
 import { endWithSessions, watchSession } from './proxy/session-watch.ts'
 import { createTunnel } from './proxy/tunnel.ts'
 import { createUpstreams } from './proxy/upstream.ts'
@@ -68,10 +71,17 @@ export function composePublic(rooms: Rooms) {
     bodyPace: { bytesPerSecond: config.limits.bodyRate, graceMs: config.limits.headerTimeoutMs },
     watch: (req, end) => watchSession({ peek: () => sessions.peek(...lookAside(req)), now: rooms.now, end }),
   })
-  const stepUps = createStepUps({ ...sealedLogins(rooms), loginPath: `${basePath}/login`, now: rooms.now })
+  const stepUps = createStepUps({
+    handles: createHandles(sealedLogins(rooms), { kind: 'step-up', lifetimeMs: STEP_UP_LIFETIME_MS }),
+    loginPath: `${basePath}/login`,
+    now: rooms.now,
+  })
+  const match = compileRoutes(config.routes, basePath)
+  const returning = composeReturning(rooms, match)
+  const { loginUrlFor } = returning
   const requireSameOrigin = createSameOriginGuard({ publicUrl, allowedOrigins })
   const passage = {
-    match: compileRoutes(config.routes, basePath),
+    match,
     accessToken: withStepUps(stepUps, tokens.tokenFor),
     clientAddress,
     site: {
@@ -89,7 +99,7 @@ export function composePublic(rooms: Rooms) {
     isTopLevelNavigation,
     ownHeaders,
     send: upstreams.send,
-    loginUrl: (req) => loginUrlFor(basePath, req),
+    loginUrl: (req) => pageLoginUrl(loginUrlFor(req.url), config),
   })
   const warnOfWebSockets = createThrottledWarning(
     log,
@@ -108,7 +118,7 @@ export function composePublic(rooms: Rooms) {
     live: rooms.tunnels,
     refuse(socket, error, headers) {
       if (error instanceof BffError && error.code === 'rate_limited') warnOfWebSockets()
-      const answer = problemAnswer(error, { loginUrl: loginUrlFor(basePath) })
+      const answer = problemAnswer(error, { loginUrl: loginUrlFor() })
       endWithAnswer(socket, { ...answer, headers: { ...ownHeaders, ...headers, ...answer.headers } })
       return answer.status
     },
@@ -128,7 +138,11 @@ export function composePublic(rooms: Rooms) {
     publicUrl,
     basePath,
     requestLog,
-    bffRoutes: composeBffRoutes(rooms, { requireSameOrigin, stepUps, clientAddress }),
+    bffRoutes: composeBffRoutes(rooms, {
+      ...returning,
+      ...{ requireSameOrigin, stepUps, clientAddress, factsOf: requestLog.factsOf },
+    }),
+    loginUrlFor,
     cors: createCors(allowedOrigins, ownHeaders),
     forward,
     ownHeaders,
@@ -189,36 +203,61 @@ function sealedLogins({ sealing, store }: Rooms) {
 
 type StepUps = ReturnType<typeof createStepUps>
 
+type Returning = {
+  readonly parseReturnUrl: (value: unknown) => string | undefined
+  readonly loginUrlFor: LoginUrlFor
+}
+
+/** Where people may be sent back to: whatever path the proxy lets through. */
+function composeReturning({ config }: Rooms, match: MatchRoute): Returning {
+  const { publicUrl, basePath, limits } = config
+  function isServed(target: string): boolean {
+    try {
+      match('GET', target)
+      return true
+    } catch (error) {
+      return !(error instanceof BffError && error.code === 'path_rejected')
+    }
+  }
+  const parseReturn = (value: unknown) => parseReturnUrl(value, { publicUrl, basePath, isServed })
+  const loginUrlFor = createLoginUrls({
+    basePath,
+    urlLength: limits.urlLength,
+    parseReturnUrl: parseReturn,
+  })
+  return { parseReturnUrl: parseReturn, loginUrlFor }
+}
+
+/** A redirect leads a download away from the page that the tab shows, wherever that is; under Strict a page does anyway. */
+function pageLoginUrl(loginUrl: string, { session }: Rooms['config']): string {
+  return session.cookie.sameSite === 'lax' && loginUrl.includes('?') ? `${loginUrl}&landing=page` : loginUrl
+}
+
+/** What goes through the browser as a handle, for as long as a sign-in may take. */
+function handlesFor<T>(rooms: Rooms, kind: string) {
+  return createHandles<T>(sealedLogins(rooms), { kind, lifetimeMs: LOGIN_LIFETIME_MS })
+}
+
 function composeBffRoutes(
   rooms: Rooms,
   {
-    requireSameOrigin,
-    stepUps,
     clientAddress,
-  }: { requireSameOrigin: RequireSameOrigin; stepUps: StepUps; clientAddress: ClientAddress },
+    factsOf,
+    ...given
+  }: Returning & {
+    requireSameOrigin: RequireSameOrigin
+    stepUps: StepUps
+    clientAddress: ClientAddress
+    factsOf: RequestLog['factsOf']
+  },
 ) {
   const { config, metrics, now, provider, sessions, store, tokens } = rooms
   const { cookie } = config.session
   const loginAttempts = createLoginAttempts(sealedLogins(rooms))
   const beginSignIn = createBeginSignIn({ attempts: loginAttempts, provider })
-  const finishSignIn = createFinishSignIn({
-    redirectUri: provider.redirectUri,
-    allowedTenants: config.provider.allowedTenants,
-    sessions,
-    codeGrant: provider.codeGrant,
-    keepTokens: (session, granted, stepUp) =>
-      tokens.keepFirst(session, granted, provider.resourceOf(granted, session, stepUp)),
-    async repeatForRefreshToken(attempt, granted) {
-      if (!provider.isToBeRepeated(attempt, granted)) return undefined
-      const { returnUrl, replaces, asked, loginHint } = attempt
-      return beginSignIn({ returnUrl, replaces, asked, loginHint, isRepeated: true })
-    },
-    discard: (session) => tokens.end(session, 'discarded'),
-    endReplaced: async (hash) => (await store.sessions.end(hash)) !== undefined,
-    observe: (event) =>
-      event === 'started' ? metrics.session('started', 'login') : metrics.session('ended', 'replaced'),
-  })
+  const loggedOutReturns = handlesFor<string>(rooms, 'logged-out')
   return createBffRoutes({
+    ...given,
     basePath: config.basePath,
     rateLimits: composeRateLimits(rooms, clientAddress),
     sameSite: cookie.sameSite,
@@ -226,11 +265,23 @@ function composeBffRoutes(
     loginAttempts,
     loginCookies: createLoginCookies(cookie, LOGIN_LIFETIME_MS),
     beginSignIn,
-    finishSignIn,
-    takeStepUp: stepUps.take,
+    finishSignIn: composeFinishSignIn(rooms, beginSignIn),
+    endEarlier: createEndEarlier({
+      end: async ({ hash }) => (await store.sessions.end(hash)) !== undefined,
+      endAndRevoke: ({ id, hash }) => tokens.endReplaced({ id, hash }),
+      observe: () => metrics.session('ended', 'replaced'),
+    }),
+    sessionOf: (req) => sessions.peek(...lookAside(req)),
+    noteReturnUrl(req, returnUrl) {
+      factsOf(req).returnUrl = returnUrl
+    },
+    loggedOutReturns,
+    endSessionForms: handlesFor<EndSessionRequest['form']>(rooms, 'end-session'),
     async endSession(session, returnUrl) {
       await tokens.end(session, 'logout')
-      return provider.endSessionUrl(session.idToken, returnUrl)
+      return provider.endSession(session.idToken, () =>
+        loggedOutReturns.keep(returnUrl).catch(() => undefined),
+      )
     },
     clearSessionCookie: (res) => {
       res.clearCookie(cookie.name, {
@@ -240,9 +291,28 @@ function composeBffRoutes(
         path: '/',
       })
     },
-    parseReturnUrl: (value) => parseReturnUrl(value, config.publicUrl, config.basePath),
-    requireSameOrigin,
     now,
+  })
+}
+
+function composeFinishSignIn(
+  { config, metrics, provider, sessions, tokens }: Rooms,
+  beginSignIn: BeginSignIn,
+) {
+  return createFinishSignIn({
+    redirectUri: provider.redirectUri,
+    allowedTenants: config.provider.allowedTenants,
+    sessions,
+    codeGrant: provider.codeGrant,
+    keepTokens: (session, granted, stepUp) =>
+      tokens.keepFirst(session, granted, provider.resourceOf(granted, session, stepUp)),
+    async repeatForRefreshToken(attempt, granted) {
+      if (!provider.isToBeRepeated(attempt, granted)) return undefined
+      const { returnUrl, earlier, hadCookie, beganAtRoute, asked, loginHint } = attempt
+      return beginSignIn({ returnUrl, earlier, hadCookie, beganAtRoute, asked, loginHint, isRepeated: true })
+    },
+    discard: (session) => tokens.end(session, 'discarded'),
+    observe: () => metrics.session('started', 'login'),
   })
 }
 

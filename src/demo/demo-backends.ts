@@ -89,7 +89,7 @@ function demoProvider(
         clientName: 'the Cloakroom demo',
         authMethod: 'client_secret_basic',
         redirectUris: [`${publicUrl}/bff/callback`],
-        postLogoutRedirectUris: [`${publicUrl}/`],
+        postLogoutRedirectUris: [`${publicUrl}/bff/logged-out`],
       },
     ],
     resources: {

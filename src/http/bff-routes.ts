@@ -1,15 +1,16 @@
-import type { IncomingMessage } from 'node:http'
-import { type Request, type RequestHandler, type Response, Router } from 'express'
+import { type Request, type RequestHandler, Router } from 'express'
 import { BffError } from '../errors.ts'
-import type { BeginSignIn, LoginAttempts } from '../oidc/login.ts'
+import type { Handles } from '../oidc/handles.ts'
+import type { BeginSignIn } from '../oidc/login.ts'
 import type { AskedStepUp } from '../oidc/step-up.ts'
-import type { BffSession } from '../session/bff-session.ts'
-import type { Sessions } from '../session/session.ts'
-import { createCallback, type FinishSignIn } from './callback.ts'
-import type { LoginCookies } from './login-cookies.ts'
+import { type CallbackDeps, createCallback, earlierSession } from './callback.ts'
+import type { LoginUrlFor } from './login-url.ts'
+import { arrivalPage, sendPage } from './pages.ts'
 import type { RateLimits } from './rate-limit.ts'
-import type { RequireSameOrigin } from './same-origin.ts'
-import { createSignOut, type EndSession } from './sign-out.ts'
+import { requireNavigation } from './same-origin.ts'
+import { createSignOut, type SignOutDeps } from './sign-out.ts'
+import { createMayLackCookie, type MayLackCookie } from './strict-cookie.ts'
+import { userAnswer } from './user-answer.ts'
 
 /** What a login URL may choose; everything else in its query is ignored. */
 export type LoginWishes = {
@@ -17,79 +18,108 @@ export type LoginWishes = {
   readonly loginHint?: string
 }
 
-export type BffRoutesDeps = {
-  readonly basePath: string
-  readonly rateLimits: RateLimits
-  readonly sameSite: 'strict' | 'lax'
-  readonly sessions: Sessions
-  readonly loginAttempts: LoginAttempts
-  readonly loginCookies: LoginCookies
-  readonly beginSignIn: BeginSignIn
-  readonly finishSignIn: FinishSignIn
-  /** What the `challenge` of a login URL stands for, if it is known. */
-  readonly takeStepUp: (handle: unknown) => Promise<AskedStepUp | undefined>
-  readonly endSession: EndSession
-  readonly clearSessionCookie: (res: Response) => void
-  readonly parseReturnUrl: (value: unknown) => string | undefined
-  readonly requireSameOrigin: RequireSameOrigin
-  readonly now: () => number
-}
+export type BffRoutesDeps = Omit<CallbackDeps, 'hasSessionCookie' | 'mayLackCookie'> &
+  Omit<SignOutDeps, 'requireReturnUrl'> & {
+    readonly rateLimits: RateLimits
+    readonly beginSignIn: BeginSignIn
+    /** What the `challenge` of a login URL stands for, if it is known. */
+    readonly stepUps: Pick<Handles<AskedStepUp>, 'look' | 'take'>
+    readonly parseReturnUrl: (value: unknown) => string | undefined
+    readonly loginUrlFor: LoginUrlFor
+    readonly now: () => number
+  }
 
 const PROMPTS = new Set(['none', 'login', 'consent', 'select_account', 'create'])
 const SCRIPT_ONLY = { auth: 'required', csrf: 'header' } as const
-/** Members of an ID token that serve the protocol and tell an application nothing. */
-const PROTOCOL_CLAIMS = new Set(['nonce', 'at_hash', 'c_hash', 's_hash'])
 
-const METHODS = { '/login': 'GET, HEAD', '/callback': 'GET', '/user': 'GET, HEAD', '/logout': 'GET, POST' }
+const METHODS = {
+  ...{ '/login': 'GET, HEAD', '/callback': 'GET', '/landing': 'GET', '/user': 'GET, HEAD' },
+  ...{ '/logout': 'GET, POST', '/end-session': 'GET', '/logged-out': 'GET' },
+}
 
 /** Cloakroom's own endpoints below the base path (contract section 4). */
 export function createBffRoutes(deps: BffRoutesDeps): Router {
   const router = Router({ caseSensitive: true, strict: true })
-  const signOut = createSignOut(deps)
+  const requireReturnUrl = returnUrlCheck(deps)
+  const hasSessionCookie = (req: Request) => deps.sessions.named(req) !== undefined
+  const mayLackCookie = createMayLackCookie(deps.sameSite, hasSessionCookie)
+  const { callback, landing } = createCallback({ ...deps, hasSessionCookie, mayLackCookie })
+  const signOut = createSignOut({ ...deps, requireReturnUrl })
 
+  // A GET that does something takes no HEAD: looking must not use up a code or end a session.
+  for (const [path, allow] of Object.entries(METHODS)) {
+    if (!allow.includes('HEAD')) router.head(path, onlyBy(allow))
+  }
+  // Before the count of requests: a page elsewhere must not use up what a client address may.
+  router.get(['/login', '/logout'], (req, _res, next) => {
+    requireNavigation(req)
+    next()
+  })
+  router.get('/login', bringCookieAlong(mayLackCookie, requireReturnUrl))
   for (const [endpoint, limitRate] of Object.entries(deps.rateLimits)) router.all(`/${endpoint}`, limitRate)
 
-  router.get('/login', async function login(req, res) {
-    const returnUrl = requireReturnUrl(deps, req.query.returnUrl)
-    const current = await deps.sessions.find(req, res)
-    const asked = await deps.takeStepUp(req.query.challenge)
-    const goal = { returnUrl, replaces: current?.hash, asked, ...loginWishes(req) }
-    const { url, ticket } = await deps.beginSignIn(goal)
-    deps.loginCookies.set(req, res, ticket)
-    res.redirect(302, url.href)
-  })
-  // A GET that does something takes no HEAD: looking must not use up a code or end a session.
-  router.head('/callback', onlyBy(METHODS['/callback']))
-  router.head('/logout', onlyBy(METHODS['/logout']))
-  router.get('/callback', createCallback(deps))
+  router.get('/login', createLogin(deps, requireReturnUrl))
+  router.get('/callback', callback)
+  router.get('/landing', landing)
 
   router.get('/user', async function user(req, res) {
     deps.requireSameOrigin(req, SCRIPT_ONLY)
     const slides = req.query.slide !== 'false'
     const session = await (slides ? deps.sessions.find(req, res) : deps.sessions.peek(req, res))
-    if (!session) throw new BffError('session_required', 'nobody is signed in')
-    res.json(userAnswer(session, deps))
+    if (session) res.json(userAnswer(session, deps.basePath, deps.now()))
+    else if (req.query.anonymous === '204') res.status(204).end()
+    else throw new BffError('session_required', 'nobody is signed in')
   })
 
-  router.get('/logout', async function logoutByLink(req, res) {
-    const returnUrl = requireReturnUrl(deps, req.query.returnUrl)
-    const { sid } = req.query
-    if (typeof sid !== 'string' || sid === '')
-      throw new BffError('bad_request', 'the parameter sid is missing')
-    // No body: Express would repeat the URL in one, and it may carry an ID token.
-    res
-      .status(302)
-      .location(await signOut(req, res, { returnUrl, handle: sid }))
-      .end()
-  })
-  router.post('/logout', async function logoutByScript(req, res) {
-    deps.requireSameOrigin(req, SCRIPT_ONLY)
-    const returnUrl = requireReturnUrl(deps, req.query.returnUrl)
-    res.json({ redirect: await signOut(req, res, { returnUrl }) })
-  })
+  router.get('/logout', signOut.byLink)
+  router.post('/logout', signOut.byScript)
+  router.get('/end-session', signOut.endSession)
+  router.get('/logged-out', signOut.loggedOut)
 
   for (const [path, allow] of Object.entries(METHODS)) router.all(path, onlyBy(allow))
   return router
+}
+
+/** Once: the page's own request is told apart by what it adds, whatever a browser says of its site. */
+function bringCookieAlong(
+  mayLackCookie: MayLackCookie,
+  requireReturnUrl: (value: unknown) => string,
+): RequestHandler {
+  return function comeFromOurOwnSite(req, res, next) {
+    if (req.query.step === 'same-site' || !mayLackCookie(req)) return next()
+    requireReturnUrl(req.query.returnUrl)
+    const { originalUrl: url } = req
+    sendPage(res, arrivalPage(`${url}${url.includes('?') ? '&' : '?'}step=same-site`))
+  }
+}
+
+/** Begins a sign-in: 302 to the authorization endpoint, with a cookie for this attempt. */
+function createLogin(deps: BffRoutesDeps, requireReturnUrl: (value: unknown) => string): RequestHandler {
+  return async function login(req, res) {
+    const returnUrl = requireReturnUrl(req.query.returnUrl)
+    deps.noteReturnUrl(req, returnUrl)
+    const { challenge } = req.query
+    const asked = challenge === undefined ? undefined : await deps.stepUps.look(challenge)
+    if (challenge !== undefined && !asked) throw stepUpExpired(deps.loginUrlFor(returnUrl))
+    const current = await deps.sessions.find(req, res)
+    const { url, ticket } = await deps.beginSignIn({
+      ...{ returnUrl, asked, ...loginWishes(req) },
+      ...(current ? { earlier: earlierSession(current) } : {}),
+      ...(deps.sessions.named(req) === undefined ? {} : { hadCookie: true }),
+      ...(req.query.landing === 'page' ? { beganAtRoute: true } : {}),
+    })
+    // Only now: a provider that is away must not use it up.
+    if (asked && !(await deps.stepUps.take(challenge))) throw stepUpExpired(deps.loginUrlFor(returnUrl))
+    deps.loginCookies.set(req, res, ticket)
+    res.redirect(302, url.href)
+  }
+}
+
+/** The application is the way back: what it asks for then brings a new challenge. */
+function stepUpExpired(loginUrl: string): BffError {
+  return new BffError('bad_request', 'this link to sign in again was used already, or is too old', {
+    details: { reason: 'step_up_expired', login_url: loginUrl },
+  })
 }
 
 function onlyBy(allow: string): RequestHandler {
@@ -98,15 +128,15 @@ function onlyBy(allow: string): RequestHandler {
   }
 }
 
-function requireReturnUrl({ parseReturnUrl }: BffRoutesDeps, value: unknown): string {
-  const returnUrl = parseReturnUrl(value)
-  if (returnUrl === undefined) {
+function returnUrlCheck({ parseReturnUrl }: BffRoutesDeps): (value: unknown) => string {
+  return function requireReturnUrl(value) {
+    const returnUrl = parseReturnUrl(value)
+    if (returnUrl !== undefined) return returnUrl
     throw new BffError(
       'invalid_return_url',
       'returnUrl must be a path on this origin, such as /orders?page=2',
     )
   }
-  return returnUrl
 }
 
 function loginWishes({ query }: Request): LoginWishes {
@@ -115,18 +145,4 @@ function loginWishes({ query }: Request): LoginWishes {
     ...(typeof prompt === 'string' && PROMPTS.has(prompt) ? { prompt } : {}),
     ...(typeof loginHint === 'string' && loginHint !== '' && loginHint.length <= 256 ? { loginHint } : {}),
   }
-}
-
-function userAnswer(session: BffSession, { basePath, now }: BffRoutesDeps): Record<string, unknown> {
-  const claims = Object.entries(session.claims).filter(([name]) => !PROTOCOL_CLAIMS.has(name))
-  return {
-    ...Object.fromEntries(claims),
-    'bff:session_expires_in': Math.max(0, Math.floor((session.expiresAt - now()) / 1000)),
-    'bff:logout_url': `${basePath}/logout?sid=${session.logoutHandle}`,
-  }
-}
-
-/** The path to sign in at, coming back to where a navigation was going. */
-export function loginUrlFor(basePath: string, req?: IncomingMessage): string {
-  return req?.url ? `${basePath}/login?returnUrl=${encodeURIComponent(req.url)}` : `${basePath}/login`
 }

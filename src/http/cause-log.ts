@@ -53,7 +53,7 @@ const WORDS: ReadonlySet<unknown> = new Set([
 export function createSignInLog({ log, observe }: { log: Logger; observe: ObserveSignInFailure }) {
   return function tellSignIn(error: BffError, { requestId, route }: { requestId: string; route: string }) {
     const { code, details, logged, cause } = error
-    if (!FAILURES.has(code)) return
+    if (!FAILURES.has(code) && details?.reason !== 'step_up_expired') return
     const step = String(logged?.step ?? route.replace('bff/', ''))
     const word = logged?.oauthError ?? logged?.claim ?? details?.reason
     observe(step, WORDS.has(word) ? String(word) : word === undefined ? code : 'other')

@@ -1,9 +1,15 @@
 import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
-import express, { type ErrorRequestHandler, type Express, type RequestHandler, type Router } from 'express'
+import express, {
+  type ErrorRequestHandler,
+  type Express,
+  type Request,
+  type RequestHandler,
+  type Router,
+} from 'express'
 import { BffError, describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
-import { loginUrlFor } from './bff-routes.ts'
 import { createCauseLog, createSignInLog, type ObserveSignInFailure } from './cause-log.ts'
+import type { LoginUrlFor } from './login-url.ts'
 import { failedSignInPage, sendPage } from './pages.ts'
 import { problemAnswer } from './problem.ts'
 import type { RequestLog } from './request-log.ts'
@@ -13,6 +19,7 @@ export type EdgeDeps = {
   readonly basePath: string
   readonly requestLog: RequestLog
   readonly bffRoutes: Router
+  readonly loginUrlFor: LoginUrlFor
   readonly cors: RequestHandler
   /** Forwards a request to its upstream; false when no route matches. */
   readonly forward: (req: IncomingMessage, res: ServerResponse) => Promise<boolean>
@@ -25,8 +32,12 @@ export type EdgeDeps = {
 }
 
 /** Where a sign-in begins and ends, by the names of the request log. */
-const SIGN_IN_ROUTES: ReadonlySet<string | undefined> = new Set(['bff/login', 'bff/callback'])
-const OWN_ENDPOINTS = new Set(['/login', '/callback', '/user', '/logout'])
+const SIGN_IN_ROUTES: ReadonlySet<string | undefined> = new Set([
+  ...['bff/login', 'bff/callback', 'bff/landing'],
+])
+const OWN_ENDPOINTS = new Set([
+  ...['/login', '/callback', '/landing', '/user', '/logout', '/end-session', '/logged-out'],
+])
 
 /** The public listener as an ordered list; the order is the security policy. */
 export function createEdge(deps: EdgeDeps): Express {
@@ -113,7 +124,7 @@ function answerProblem(deps: EdgeDeps, protect: RequestHandler): ErrorRequestHan
     }
     // A route's refusal is our own answer too.
     protect(req, res, () => undefined)
-    const answer = problemAnswer(error, { requestId: facts.id, loginUrl: loginUrlFor(deps.basePath) })
+    const answer = problemAnswer(error, { requestId: facts.id, loginUrl: deps.loginUrlFor() })
     // What is left of a request body is not read: the connection cannot serve another request.
     if (!req.complete && hasBody(req)) res.setHeader('connection', 'close')
     res.status(answer.status)
@@ -127,8 +138,7 @@ function answerProblem(deps: EdgeDeps, protect: RequestHandler): ErrorRequestHan
     if (wantsPage(req, deps.basePath)) {
       const title = (JSON.parse(answer.body) as { title: string }).title
       const code = error instanceof BffError ? error.code : 'internal_error'
-      const retryUrl = loginUrlFor(deps.basePath)
-      sendPage(res, failedSignInPage({ title, code, requestId: facts.id, retryUrl }))
+      sendPage(res, failedSignInPage({ title, code, requestId: facts.id, ...retryOf(error, req, deps) }))
       return
     }
     res.end(answer.body)
@@ -149,9 +159,29 @@ function hasBody({ headers }: IncomingMessage): boolean {
   return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
 }
 
+/** What a person can do about a failed sign-in without losing the way back to where it began. */
+function retryOf(
+  error: unknown,
+  req: Request,
+  { basePath, loginUrlFor, requestLog }: EdgeDeps,
+): { retryUrl: string; retryLabel?: string } {
+  const { returnUrl } = requestLog.factsOf(req)
+  const code = error instanceof BffError ? error.code : undefined
+  if (code === 'bad_request' && returnUrl !== undefined) {
+    // A step-up is asked for anew by what needed it.
+    return { retryUrl: returnUrl, retryLabel: 'Back to the application' }
+  }
+  const isLogin = req.originalUrl.startsWith(`${basePath}/login?`)
+  if (isLogin && code !== 'invalid_return_url') return { retryUrl: req.originalUrl }
+  if (returnUrl !== undefined) return { retryUrl: loginUrlFor(returnUrl) }
+  // Nothing was used up: the response of the provider can be brought once more, by the URL that the page has.
+  const isUntouched = code === 'store_unavailable' || code === 'rate_limited'
+  return { retryUrl: isUntouched && !isLogin ? '' : loginUrlFor() }
+}
+
 /** A person is looking only where a navigation ends at one of our own endpoints. */
-function wantsPage(req: IncomingMessage & { originalUrl?: string }, basePath: string): boolean {
-  const path = (req.originalUrl ?? '').split('?', 1)[0]
-  const isNavigation = path === `${basePath}/callback` || path === `${basePath}/login`
-  return isNavigation && req.headers.accept?.includes('text/html') === true
+function wantsPage({ originalUrl, headers }: Request, basePath: string): boolean {
+  const path = originalUrl.split('?', 1)[0]
+  const isNavigation = ['/login', '/callback', '/landing'].some((end) => path === basePath + end)
+  return isNavigation && headers.accept?.includes('text/html') === true
 }

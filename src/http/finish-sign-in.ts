@@ -1,11 +1,11 @@
 import { BffError, type StepUp } from '../errors.ts'
 import type { GrantedTokens } from '../oidc/grant-types.ts'
-import type { BeginSignIn, LoginAttempt } from '../oidc/login.ts'
+import type { BegunSignIn, EarlierSession, LoginAttempt } from '../oidc/login.ts'
 import { scopeList } from '../oidc/scopes.ts'
 import { type AskedStepUp, stepUpFingerprint } from '../oidc/step-up.ts'
 import type { BffSession } from '../session/bff-session.ts'
 import type { Sessions } from '../session/session.ts'
-import type { FinishSignIn } from './callback.ts'
+import type { CallbackDeps, FinishSignIn } from './callback.ts'
 
 export type FinishSignInDeps = {
   /** `B/callback` as the provider knows it; never built from request headers (RFC 9700 §2.1). */
@@ -22,21 +22,19 @@ export type FinishSignInDeps = {
   readonly repeatForRefreshToken: (
     attempt: LoginAttempt,
     granted: GrantedTokens,
-  ) => Promise<Awaited<ReturnType<BeginSignIn>> | undefined>
+  ) => Promise<BegunSignIn | undefined>
   /** Keeps the tokens of a new session, unopened here. */
   readonly keepTokens: (
     session: BffSession,
     granted: GrantedTokens,
     stepUp: StepUp | undefined,
   ) => Promise<void>
-  /** Ends a session that this sign-in replaces; false when there was none. */
-  readonly endReplaced: (hash: BffSession['hash']) => Promise<boolean>
   /** Takes back a session whose tokens could not be kept. */
   readonly discard: (session: BffSession) => Promise<void>
-  readonly observe: (outcome: 'started' | 'replaced') => void
+  readonly observe: (outcome: 'started') => void
 }
 
-/** Completes a sign-in: code, ID token, tenant, new session id, tokens, and the end of the session before. */
+/** Completes a sign-in: code, ID token, tenant, new session id, tokens. */
 export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
   return async function finishSignIn(req, res, { attempt, query }) {
     const { asked, indicators, scopes } = attempt
@@ -46,9 +44,8 @@ export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
     requireTenant(claims.tid, deps.allowedTenants)
     if (asked) requireStepUp(claims, asked)
     const repetition = await deps.repeatForRefreshToken(attempt, granted)
-    if (repetition) return repetition
+    if (repetition) return { repetition }
     const steppedUp = asked && [stepUpFingerprint(asked.stepUp)]
-    const replaced = new Set([attempt.replaces, deps.sessions.named(req)])
     const user = { claims, idToken, steppedUp, indicators, scopes, granted: scopeList(granted.scope) }
     const session = await deps.sessions.signIn(req, res, user)
     try {
@@ -59,13 +56,37 @@ export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
       throw error
     }
     deps.observe('started')
-    for (const hash of replaced) {
-      // The new session stands whether or not an old one could be reached: that ends by itself at its timeout.
-      const ended = hash && (await deps.endReplaced(hash).catch(() => false))
-      if (ended) deps.observe('replaced')
-    }
-    return undefined
+    return { session }
   }
+}
+
+/** What ends sessions that a new one replaces; both resolve with false when there was none any more. */
+export type EndEarlierDeps = {
+  readonly end: (session: EarlierSession) => Promise<boolean>
+  readonly endAndRevoke: (session: EarlierSession) => Promise<boolean>
+  readonly observe: (outcome: 'replaced') => void
+}
+
+/** The new session stands whether or not an old one could be reached: that ends by itself at its timeout. */
+export function createEndEarlier({ end, endAndRevoke, observe }: EndEarlierDeps): CallbackDeps['endEarlier'] {
+  return async function endEarlier(earlier, session, asked) {
+    for (const one of earlier) {
+      const ended = await (mayShareGrant(one, session, asked) ? end(one) : endAndRevoke(one)).catch(
+        () => false,
+      )
+      if (ended) observe('replaced')
+    }
+  }
+}
+
+/**
+ * Some providers keep one grant for all sign-ins of one of their own sessions: revoking the refresh token before would
+ * take the new one with it (RFC 7009 §2.1). A `sid` tells; without one, a step-up of the same user is such a sign-in.
+ */
+function mayShareGrant(earlier: EarlierSession, { claims }: BffSession, asked: unknown): boolean {
+  if (earlier.sub !== claims.sub) return false
+  const areNamed = earlier.sid !== undefined && claims.sid !== undefined
+  return areNamed ? earlier.sid === claims.sid : asked !== undefined
 }
 
 /** RFC 9470 §5: a sign-in for one user's session must not come back as another's, nor weaker than it was asked for. */

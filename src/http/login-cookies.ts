@@ -6,6 +6,8 @@ export type LoginCookies = {
   /** Sets the cookie of a new attempt; of more than eight, the oldest are dropped. */
   set(req: IncomingMessage, res: Response, ticket: { id: string; secret: string }): void
   read(req: IncomingMessage, id: string): string | undefined
+  /** The secrets of all attempts but this one. */
+  others(req: IncomingMessage, id: string): string[]
   clear(res: Response, id: string): void
 }
 
@@ -29,6 +31,11 @@ export function createLoginCookies(
       res.cookie(prefix + id, secret, { ...attributes, maxAge: lifetimeMs })
     },
     read: (req, id) => ownCookies(req, prefix).find(([name]) => name === prefix + id)?.[1],
+    others: (req, id) =>
+      ownCookies(req, prefix)
+        .filter(([name]) => name !== prefix + id)
+        .slice(-MAX_ATTEMPTS)
+        .map(([, secret]) => secret),
     clear: (res, id) => {
       res.clearCookie(prefix + id, attributes)
     },

@@ -15,7 +15,8 @@ h1 { margin: 0 0 .6rem; font-size: 1.5rem; line-height: 1.2; letter-spacing: -.0
 p { margin: 0 0 .8rem }
 .soft { color: var(--soft) }
 .choices { display: flex; flex-wrap: wrap; gap: .7rem; margin: 1.6rem 0 }
-.button { padding: .6rem 1.2rem; border: 1px solid var(--line); border-radius: .7rem; color: inherit; text-decoration: none }
+.button { padding: .6rem 1.2rem; border: 1px solid var(--line); border-radius: .7rem; background: none; color: inherit;
+  font: inherit; text-decoration: none }
 .button:hover { border-color: var(--ink) }
 .button.first { border-color: var(--ink); background: var(--ink); color: var(--card); font-weight: 600 }
 .button.first:hover { background: var(--soft); border-color: var(--soft) }
@@ -27,44 +28,110 @@ dd { margin: 0; overflow-wrap: anywhere; font-family: ui-monospace, Menlo, Conso
 @keyframes appear { from { opacity: 0 } }
 `
 
-const STYLE_SOURCE = `'sha256-${createHash('sha256').update(PAGE_STYLE).digest('base64')}'`
+const STYLE_SOURCE = sourceOf(PAGE_STYLE)
+/** The only script of any page. */
+const SUBMIT = 'document.forms[0].submit()'
+const SUBMIT_SOURCE = sourceOf(SUBMIT)
+
+function sourceOf(text: string): string {
+  return `'sha256-${createHash('sha256').update(text).digest('base64')}'`
+}
+
+/** A page, and what it may do beyond what every answer of ours may. */
+export type Page = {
+  readonly html: string
+  /** Origin that its form is sent to, by itself. */
+  readonly submitsTo?: string
+}
 
 /** Sends a page; on top of the answer's Content-Security-Policy it may have the one style above, named by its hash. */
-export function sendPage(res: Response, html: string): void {
-  const policy = res.getHeader('content-security-policy') ?? "default-src 'none'"
-  res.setHeader('content-security-policy', `${policy};style-src ${STYLE_SOURCE}`)
+export function sendPage(res: Response, { html, submitsTo }: Page): void {
+  let policy = `${res.getHeader('content-security-policy') ?? "default-src 'none'"};style-src ${STYLE_SOURCE}`
+  if (submitsTo !== undefined) {
+    // Chromium holds the redirects that follow to the same list, and the last of them leads back here.
+    const actions = `form-action ${submitsTo} 'self'`
+    policy = `${policy.replace(/;?\s*form-action [^;]*/, '')};${actions};script-src ${SUBMIT_SOURCE}`
+  }
+  res.setHeader('content-security-policy', policy)
   res.type('html').send(html)
 }
 
-/** The page after sign-in under SameSite=Strict: it navigates by itself, because a redirect that began at the provider brings no Strict cookie. */
-export function landingPage(returnUrl: string): string {
-  const url = escaped(returnUrl)
-  return page({
-    title: 'Signed in',
+/**
+ * The page under SameSite=Strict before a sign-in is finished: a request of our own site brings the cookie of the session
+ * before, which a redirect that began at the provider does not.
+ */
+export function arrivalPage(url: string): Page {
+  return navigatingPage({ title: 'Signing in', text: 'Signing you in.', url, more: '' })
+}
+
+/**
+ * The page after sign-in: it navigates by itself, because a redirect that began at the provider brings no Strict cookie.
+ * It stays in the tab when what comes is a download.
+ */
+export function landingPage(returnUrl: string): Page {
+  const more = ' · <a href="/">Start page</a>'
+  return navigatingPage({ title: 'Signed in', text: 'You are signed in.', url: returnUrl, more })
+}
+
+/** The way on when nobody was signed in, and nothing has failed either. */
+export function onwardPage(returnUrl: string): Page {
+  return navigatingPage({ title: 'One moment', text: 'One moment.', url: returnUrl, more: '' })
+}
+
+function navigatingPage(parts: { title: string; text: string; url: string; more: string }): Page {
+  const url = escaped(parts.url)
+  const html = page({
+    title: parts.title,
     head: `<meta http-equiv="refresh" content="0;url=${url}">`,
-    body: `<main class="brief"><p class="soft">You are signed in. <a href="${url}">Continue</a></p></main>`,
+    body: `<main class="brief"><p class="soft">${parts.text} <a href="${url}">Continue</a>${parts.more}</p></main>`,
   })
+  return { html }
+}
+
+/** The page that signs out at the provider with what no URL can hold (RP-Initiated Logout 1.0 §2: GET or POST). */
+export function endSessionPage(form: {
+  readonly action: string
+  readonly fields: readonly (readonly [name: string, value: string])[]
+}): Page {
+  const inputs = form.fields.map(
+    ([name, value]) => `<input type="hidden" name="${escaped(name)}" value="${escaped(value)}">`,
+  )
+  const html = page({
+    title: 'Signing out',
+    head: '',
+    body: `<main class="brief"><form method="post" action="${escaped(form.action)}">${inputs.join('')}
+<p class="soft">Signing you out. <button class="button">Continue</button></p></form></main>
+<script>${SUBMIT}</script>`,
+  })
+  return { html, submitsTo: new URL(form.action).origin }
+}
+
+/** What a failure page says, and where it leads. */
+export type FailedSignIn = {
+  readonly title: string
+  readonly code: string
+  /** Leads to the lines of this request in the log. */
+  readonly requestId: string
+  readonly retryUrl: string
+  /** What the link is called that leads to `retryUrl`. */
+  readonly retryLabel?: string
 }
 
 /** The page a person sees when a sign-in failed: what happened, and a link to try again. Never an automatic retry. */
-export function failedSignInPage(options: {
-  title: string
-  code: string
-  requestId: string
-  retryUrl: string
-}): string {
-  return page({
+export function failedSignInPage({ title, code, requestId, retryUrl, retryLabel }: FailedSignIn): Page {
+  const html = page({
     title: 'Sign-in failed',
     head: '',
     body: `<main>
 <h1>Sign-in failed</h1>
-<p>${escaped(options.title)}.</p>
+<p>${escaped(title)}.</p>
 <p class="soft">Nothing has changed. If it fails again, tell support the two lines below.</p>
-<p class="choices"><a class="button first" href="${escaped(options.retryUrl)}">Try again</a>
+<p class="choices"><a class="button first" href="${escaped(retryUrl)}">${escaped(retryLabel ?? 'Try again')}</a>
 <a class="button" href="/">Start page</a></p>
-<dl class="facts"><dt>Error</dt><dd>${escaped(options.code)}</dd><dt>Request</dt><dd>${escaped(options.requestId)}</dd></dl>
+<dl class="facts"><dt>Error</dt><dd>${escaped(code)}</dd><dt>Request</dt><dd>${escaped(requestId)}</dd></dl>
 </main>`,
   })
+  return { html }
 }
 
 function page({ title, head, body }: { title: string; head: string; body: string }): string {

@@ -11,6 +11,8 @@ export type RequestFacts = {
   /** First characters of the session's hash: the same session can be followed, and nothing opened. */
   session?: string
   code?: string
+  /** Where the sign-in of this request leads back to, for the page of its failure; not logged. */
+  returnUrl?: string
 }
 
 /** Told at the end of each request: route id, status, seconds. */

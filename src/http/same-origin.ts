@@ -39,15 +39,36 @@ export function createSameOriginGuard(origins: {
   }
 }
 
-/** A person opening a page or a download by itself: it can be sent to sign in, and it reads nothing back to a script. */
-export function isTopLevelNavigation({ method, headers }: IncomingMessage): boolean {
+/**
+ * A person opening a page or a download by itself: it can be sent to sign in, and it reads nothing back to a script. A
+ * service worker that fetches the page in the browser's place says `empty`; no script can ask for the mode `navigate`.
+ */
+export function isTopLevelNavigation(req: IncomingMessage): boolean {
+  const { method, headers } = req
+  const dest = headers['sec-fetch-dest']
   return (
     method === 'GET' &&
     headers['sec-fetch-mode'] === 'navigate' &&
-    headers['sec-fetch-dest'] === 'document' &&
-    headers['sec-purpose'] === undefined &&
-    headers.purpose === undefined
+    (dest === 'document' || dest === 'empty') &&
+    !isSpeculative(req)
   )
+}
+
+/** A browser fetching or rendering ahead of a person who may never come (Prefetch §3.3, and what came before it). */
+export function isSpeculative({ headers }: IncomingMessage): boolean {
+  return SPECULATION_FIELDS.some((name) => /prefetch|prerender|preview/i.test(String(headers[name] ?? '')))
+}
+
+const SPECULATION_FIELDS = ['sec-purpose', 'purpose', 'x-purpose', 'x-moz']
+
+/**
+ * Throws origin_forbidden unless a person may be navigating: an `<img>`, a script or a prefetched link must neither begin
+ * a sign-in nor sign anybody out. Clients that send no Fetch Metadata pass.
+ */
+export function requireNavigation(req: IncomingMessage): void {
+  const mode = req.headers['sec-fetch-mode']
+  if (mode !== undefined && mode !== 'navigate') throw forbidden('this URL is for navigations only')
+  if (isSpeculative(req)) throw forbidden('this URL must not be fetched ahead of a navigation')
 }
 
 function isEventStream({ method, headers }: IncomingMessage): boolean {

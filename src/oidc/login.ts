@@ -20,9 +20,25 @@ export type LoginAttempt = {
   readonly loginHint?: string
   /** It repeats, with prompt=consent, one that brought no refresh token. */
   readonly isRepeated?: boolean
-  /** The session this browser had when it began; it ends when the new one begins. */
-  readonly replaces?: SessionHash
+  /** The session that this browser had when it began; it ends when the new one begins. */
+  readonly earlier?: EarlierSession
+  /** There was a session cookie when it began, whatever it was worth. */
+  readonly hadCookie?: boolean
+  /** Began with a page that needed a session, which may be a download: it leaves the tab on the page before. */
+  readonly beganAtRoute?: boolean
 }
+
+/** A session that a sign-in in the same browser is to end. */
+export type EarlierSession = {
+  readonly id: string
+  readonly hash: SessionHash
+  readonly sub: string
+  /** The provider's name for its own session. */
+  readonly sid?: string
+}
+
+/** A session as its cookie opens it. */
+type OwnSession = { readonly id: string }
 
 /** What the browser keeps of an attempt: `id` names its cookie, `secret` is the cookie's value. */
 export type LoginTicket = { readonly id: string; readonly secret: string }
@@ -44,27 +60,65 @@ export type LoginAttempts = {
   ): Promise<{ attempt: LoginAttempt; ticket: LoginTicket }>
   /** The attempt that `state` and the browser's secret belong to; taking it deletes it. */
   take(state: string, secret: string): Promise<LoginAttempt | undefined>
+
+  /** Leaves word of a session with other attempts of its browser, given by their secrets. Never rejects. */
+  leaveEarlier(secrets: readonly string[], session: EarlierSession): Promise<void>
+  /** The session that began in this browser while the attempt was under way. Never rejects. */
+  takeEarlier(secret: string): Promise<EarlierSession | undefined>
+
+  /** Notes that the response with this `state` has made a session; false when that could not be kept. Never rejects. */
+  keepFinished(state: string, session: OwnSession, returnUrl: string): Promise<boolean>
+  /** Whether a response with this `state` has made a session, whosever. */
+  isFinished(state: string): Promise<boolean>
+  /** Where a response led that has made a session: its own page for that very session, the start page for another. */
+  finished(state: string, session: OwnSession): Promise<{ readonly returnUrl: string } | undefined>
 }
 
 /** Keeps attempts in the store, sealed under the secret that only the browser's cookie holds. */
-export function createLoginAttempts({ records, seal, open }: LoginAttemptsDeps): LoginAttempts {
+export function createLoginAttempts(deps: LoginAttemptsDeps): LoginAttempts {
+  const { records, seal, open } = deps
+  const put = (key: string, secret: string, value: unknown) =>
+    records.put(hashed(key), seal(secret, JSON.stringify(value)), LOGIN_LIFETIME_MS)
+  function opened<T>(secret: string, sealed: string | undefined): T | undefined {
+    const text = sealed === undefined ? undefined : open(secret, sealed)
+    return text === undefined ? undefined : (JSON.parse(text) as T)
+  }
+
   return {
     async start(goal) {
       const attempt = { ...goal, state: random(), nonce: random(), codeVerifier: random() }
       const ticket = { id: loginTicketId(attempt.state), secret: random() }
-      await records.put(
-        hashed(ticket.secret),
-        seal(ticket.secret, JSON.stringify(attempt)),
-        LOGIN_LIFETIME_MS,
-      )
+      await put(ticket.secret, ticket.secret, attempt)
       return { attempt, ticket }
     },
     async take(state, secret) {
-      const sealed = await records.take(hashed(secret))
-      const text = sealed === undefined ? undefined : open(secret, sealed)
-      if (text === undefined) return undefined
-      const attempt = JSON.parse(text) as LoginAttempt
-      return attempt.state === state ? attempt : undefined
+      const attempt = opened<LoginAttempt>(secret, await records.take(hashed(secret)))
+      return attempt?.state === state ? attempt : undefined
+    },
+
+    async leaveEarlier(secrets, session) {
+      const left = secrets.filter(isRandom).map((secret) => put(`earlier ${secret}`, secret, session))
+      await Promise.allSettled(left)
+    },
+    takeEarlier: (secret) =>
+      records.take(hashed(`earlier ${secret}`)).then(
+        (sealed) => opened<EarlierSession>(secret, sealed),
+        () => undefined,
+      ),
+
+    keepFinished: (state, { id }, returnUrl) =>
+      put(`finished ${state}`, id, { returnUrl }).then(
+        () => true,
+        () => false,
+      ),
+    async isFinished(state) {
+      return isRandom(state) && (await records.read(hashed(`finished ${state}`))) !== undefined
+    },
+    async finished(state, { id }) {
+      const sealed = isRandom(state) ? await records.read(hashed(`finished ${state}`)) : undefined
+      if (sealed === undefined) return undefined
+      // Only where the response was: a link from elsewhere must not choose a page for a session of our own.
+      return opened<{ returnUrl: string }>(id, sealed) ?? { returnUrl: '/' }
     },
   }
 }
@@ -72,11 +126,12 @@ export function createLoginAttempts({ records, seal, open }: LoginAttemptsDeps):
 /** What a sign-in is for; the rest of its attempt is made here or follows from the configuration. */
 export type SignInGoal = Pick<
   LoginAttempt,
-  'returnUrl' | 'replaces' | 'asked' | 'prompt' | 'loginHint' | 'isRepeated'
+  'returnUrl' | 'earlier' | 'hadCookie' | 'beganAtRoute' | 'asked' | 'prompt' | 'loginHint' | 'isRepeated'
 >
 
 /** Begins one: the attempt is stored, and the browser is to go to `url` with the cookie of `ticket`. */
-export type BeginSignIn = (goal: SignInGoal) => Promise<{ url: URL; ticket: LoginTicket }>
+export type BeginSignIn = (goal: SignInGoal) => Promise<BegunSignIn>
+export type BegunSignIn = { readonly url: URL; readonly ticket: LoginTicket }
 
 export type BeginSignInDeps = {
   readonly attempts: Pick<LoginAttempts, 'start'>
@@ -116,6 +171,11 @@ export function loginTicketId(state: string): string {
 
 function random(): string {
   return randomBytes(32).toString('base64url')
+}
+
+/** Whether it could be one of ours; a look at the store is not free. */
+function isRandom(text: string): boolean {
+  return /^[\w-]{43}$/.test(text)
 }
 
 function hashed(text: string): string {

@@ -5,6 +5,7 @@ import type { Logger } from '../log.ts'
 import { claimsParameter, claimsRequest } from './claims-request.ts'
 import { createConfigFaults, type GrantObserver } from './config-faults.ts'
 import { createDialect, type SignInGrant } from './dialects.ts'
+import { type EndSessionRequest, endSessionRequest } from './end-session.ts'
 import type { AuthorizationChecks, GrantedTokens } from './grant-types.ts'
 import type { LoginAttempt, SignInGoal } from './login.ts'
 import { createOfflineConsent, type OfflineConsentMemory, withConsent } from './offline-consent.ts'
@@ -42,9 +43,6 @@ export type ProviderDeps = {
 
 /** What is known of the provider's endpoints. */
 export type ProviderState = 'ok' | 'unavailable' | 'unknown'
-
-/** Above this an `id_token_hint` makes URLs that providers and proxies refuse (attack case H3). */
-const MAX_HINT_LENGTH = 2000
 
 /** The configured OpenID Provider, in the words of the rest of the program; every method rejects with BffError only. */
 export function createProvider({
@@ -211,16 +209,24 @@ export function createProvider({
       }
     },
 
-    /** Where the browser ends its session at the provider; undefined when there is no such place. Never rejects. */
-    async endSessionUrl(idToken: string, returnUrl: string): Promise<string | undefined> {
+    /**
+     * How the browser ends its session at the provider; undefined when there is no such place. `state` comes back to
+     * `B/logged-out` with the browser. Never rejects.
+     */
+    async endSession(
+      idToken: string,
+      newState: () => Promise<string | undefined>,
+    ): Promise<EndSessionRequest | undefined> {
       try {
-        const url = await soon(
-          relyingParty.endSessionUrl({
-            ...(idToken.length <= MAX_HINT_LENGTH ? { id_token_hint: idToken } : {}),
-            post_logout_redirect_uri: config.publicUrl + returnUrl,
-          }),
-        )
-        return url?.href
+        const endpoint = await soon(relyingParty.endSessionEndpoint())
+        if (endpoint === undefined) return undefined
+        const state = await newState()
+        return endSessionRequest(endpoint, [
+          ['id_token_hint', idToken],
+          ['post_logout_redirect_uri', `${config.publicUrl}${config.basePath}/logged-out`],
+          ...(state === undefined ? [] : ([['state', state]] as const)),
+          ['client_id', config.provider.clientId],
+        ])
       } catch (error) {
         log.warn({ err: describeError(error) }, 'no end-session endpoint: the provider does not answer')
         return undefined

@@ -32,8 +32,8 @@ export type RelyingParty = {
   tokenExchangeGrant(grantType: string, parameters: Parameters): Promise<GrantedTokens | FailedGrant>
   /** RFC 7009. Resolves false when the provider has no revocation endpoint. */
   revoke(refreshToken: string): Promise<boolean>
-  /** RP-Initiated Logout 1.0 §2; undefined when the provider has no end-session endpoint. */
-  endSessionUrl(parameters: Record<string, string>): Promise<URL | undefined>
+  /** The end-session endpoint (RP-Initiated Logout 1.0 §2.1); undefined when the provider has none. */
+  endSessionEndpoint(): Promise<string | undefined>
 }
 
 export type RelyingPartyDeps = {
@@ -141,11 +141,8 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
       }
     },
 
-    async endSessionUrl(parameters) {
-      const config = await configuration()
-      return config.serverMetadata().end_session_endpoint
-        ? oidc.buildEndSessionUrl(config, parameters)
-        : undefined
+    async endSessionEndpoint() {
+      return (await configuration()).serverMetadata().end_session_endpoint
     },
   }
 }

@@ -1,26 +1,36 @@
-const MAX_LENGTH = 2048
+/** What decides whether somebody can be sent on to a path after sign-in or sign-out. */
+export type ReturnUrlRules = {
+  /** The origin that browsers see. */
+  readonly publicUrl: string
+  /** Cloakroom's own endpoints, which are no place to return to: that could loop. */
+  readonly basePath: string
+  /** Whether a request for this path and query would be let through, whoever answers it. */
+  readonly isServed: (target: string) => boolean
+}
 
 /**
- * The path to return to after sign-in or sign-out, if `value` is one on this origin; undefined otherwise.
- * Strict on purpose (RFC 9700 §4.11.1): what one parser calls a path another calls a host.
- *
- * @param publicUrl the origin that browsers see.
- * @param basePath Cloakroom's own endpoints, which are no place to return to: that could loop.
+ * The path to return to after sign-in or sign-out, if `value` is one on this origin; undefined otherwise. What the proxy
+ * would refuse is refused here, too: what one parser calls a path another calls a host (RFC 9700 §4.11.1).
  */
-export function parseReturnUrl(value: unknown, publicUrl: string, basePath: string): string | undefined {
+export function parseReturnUrl(value: unknown, rules: ReturnUrlRules): string | undefined {
   if (value === undefined) return '/'
-  if (typeof value !== 'string' || value.length > MAX_LENGTH || !value.startsWith('/')) return undefined
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: browsers drop some control characters from URLs
-  if (/[\u0000-\u0020\u007f-\uffff\\@]/.test(value.split(/[?#]/, 1)[0] ?? '')) return undefined
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: as above, for query and fragment
-  if (/[\u0000-\u0020\u007f-\uffff\\]/.test(value)) return undefined
-  const url = URL.parse(value, publicUrl)
-  if (!url || url.origin !== publicUrl || url.username || url.password) return undefined
-  const path = decodedPath(url.pathname)
+  if (typeof value !== 'string' || !value.startsWith('/')) return undefined
+  // User agents drop some of these from URLs, and others treat them as a slash.
+  if (/[^\x21-\x7e]/.test(value)) return undefined
+  const [target = ''] = value.split('#', 1)
+  if (!rules.isServed(target)) return undefined
+  const url = URL.parse(value, rules.publicUrl)
+  if (!url || url.origin !== rules.publicUrl || url.username || url.password) return undefined
+  return isPlaceToReturnTo(url.pathname, rules.basePath) ? url.pathname + url.search + url.hash : undefined
+}
+
+/** Judged with every escape decoded, as something further on may read it. */
+function isPlaceToReturnTo(pathname: string, basePath: string): boolean {
+  const path = decodedPath(pathname)
   // biome-ignore lint/suspicious/noControlCharactersInRegex: an encoded line break must not become a header
-  if (path === undefined || /^\/[/\\]|[\u0000-\u001f\u007f\\]/.test(path)) return undefined
-  if (path === basePath || path.startsWith(`${basePath}/`)) return undefined
-  return url.pathname + url.search + url.hash
+  if (path === undefined || /^\/[/\\]|[\u0000-\u001f\u007f\\]/.test(path)) return false
+  const own = decodedPath(basePath) ?? basePath
+  return path !== own && !path.startsWith(`${own}/`)
 }
 
 function decodedPath(path: string): string | undefined {
@@ -29,4 +39,30 @@ function decodedPath(path: string): string | undefined {
   } catch {
     return undefined
   }
+}
+
+/** The parameter that tells the application how a sign-in without the user ended (contract section 4). */
+const LOGIN_ERROR = /(?<=[?&])login_error=[^&#]*&?/g
+
+/** `returnUrl` with the outcome added; its own query and fragment stay byte for byte, but for an older outcome. */
+export function withLoginError(returnUrl: string, error: string): string {
+  const [before, fragment] = splitFragment(withoutLoginError(returnUrl))
+  return `${before}${before.includes('?') ? '&' : '?'}login_error=${encodeURIComponent(error)}${fragment}`
+}
+
+/** `returnUrl` without the outcome of a sign-in before. */
+export function withoutLoginError(returnUrl: string): string {
+  const [before, fragment] = splitFragment(returnUrl)
+  const cleaned = before.replace(LOGIN_ERROR, '')
+  return (cleaned === before ? before : cleaned.replace(/[?&]$/, '')) + fragment
+}
+
+/** Whether it tells of a sign-in that ended without the user. */
+export function hasLoginError(returnUrl: string): boolean {
+  return withoutLoginError(returnUrl) !== returnUrl
+}
+
+function splitFragment(url: string): [before: string, fragment: string] {
+  const at = url.indexOf('#')
+  return at === -1 ? [url, ''] : [url.slice(0, at), url.slice(at)]
 }

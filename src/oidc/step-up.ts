@@ -1,6 +1,6 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import { BffError, type StepUp } from '../errors.ts'
-import type { LoginRecords } from '../store/port.ts'
+import type { Handles } from './handles.ts'
 
 /** Who must come back from a sign-in that a step-up asked for, and what it must bring. */
 export type AskedStepUp = { readonly stepUp: StepUp; readonly sub: string }
@@ -14,22 +14,21 @@ export type SteppingSession = {
 }
 
 export type StepUpsDeps = {
-  readonly records: LoginRecords
-  readonly seal: (secret: string, plaintext: string) => string
-  readonly open: (secret: string, sealed: string) => string | undefined
+  readonly handles: Handles<AskedStepUp>
   /** The path of `B/login`. */
   readonly loginPath: string
   readonly now: () => number
 }
 
-const LIFETIME_MS = 15 * 60_000
+/** Milliseconds that the handle of a step-up is good for. */
+export const STEP_UP_LIFETIME_MS = 15 * 60_000
 const SHARED_MS = 10_000
 const MAX_RECENT = 10_000
 
 /** Step-ups on their way through the browser as an opaque handle: what is asked for stays on our side. */
-export function createStepUps({ records, seal, open, loginPath, now }: StepUpsDeps) {
+export function createStepUps({ handles, loginPath, now }: StepUpsDeps) {
   /** Refusals come in crowds: for a few seconds, those of one session for one step-up share a handle. */
-  const recent = new Map<string, { readonly at: number; readonly url: Promise<string> }>()
+  const recent = new Map<string, { readonly at: number; readonly url: Promise<string>; handle?: string }>()
 
   function urlFor(asked: AskedStepUp, session: SteppingSession): Promise<string> {
     const key = session.hash + stepUpFingerprint(asked.stepUp)
@@ -39,17 +38,15 @@ export function createStepUps({ records, seal, open, loginPath, now }: StepUpsDe
     }
     const found = recent.get(key)
     if (found) return found.url
-    const url = newUrl(asked)
-    recent.set(key, { at: now(), url })
+    const url = handles.keep(asked).then((handle) => {
+      Object.assign(shared, { handle })
+      return `${loginPath}?challenge=${handle}`
+    })
+    const shared = { at: now(), url }
+    recent.set(key, shared)
     // One that could not be stored leads nowhere.
     url.catch(() => recent.delete(key))
     return url
-  }
-
-  async function newUrl(asked: AskedStepUp): Promise<string> {
-    const handle = randomBytes(32).toString('base64url')
-    await records.put(hashed(handle), seal(handle, JSON.stringify(asked)), LIFETIME_MS)
-    return `${loginPath}?challenge=${handle}`
   }
 
   return {
@@ -71,12 +68,12 @@ export function createStepUps({ records, seal, open, loginPath, now }: StepUpsDe
       })
     },
 
-    /** What a handle stands for; good once, undefined when unknown or too old. */
-    async take(handle: unknown): Promise<AskedStepUp | undefined> {
-      if (typeof handle !== 'string' || !/^[\w-]{43}$/.test(handle)) return undefined
-      const sealed = await records.take(hashed(handle))
-      const text = sealed === undefined ? undefined : open(handle, sealed)
-      return text === undefined ? undefined : (JSON.parse(text) as AskedStepUp)
+    /** What the `challenge` of a login URL stands for; undefined when unknown, spent or too old. */
+    look: handles.look,
+    /** The same, and the challenge is spent: the next refusal gets a new one. */
+    take(challenge: unknown): Promise<AskedStepUp | undefined> {
+      for (const [key, { handle }] of recent) if (handle === challenge) recent.delete(key)
+      return handles.take(challenge)
     },
   }
 }

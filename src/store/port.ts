@@ -83,9 +83,11 @@ export type ClientTokenRecords = {
   unlock(key: string, owner: string): Promise<void>
 }
 
-/** Login attempts in flight. */
+/** Login attempts in flight, and what else goes through the browser for a short while. */
 export type LoginRecords = {
   put(key: string, value: string, ttlMs: number): Promise<void>
+  /** Returns it and leaves it there. */
+  read(key: string): Promise<string | undefined>
   /** Returns and deletes in one step, so that an attempt is consumed once. */
   take(key: string): Promise<string | undefined>
 }

@@ -106,6 +106,9 @@ export function createTokens(deps: TokensDeps) {
       await endGrant(owner)
       observe.sessionEnded(owner.hash, reason)
     },
+
+    /** The same for a session that may have ended already; false then, and nobody is told. */
+    endReplaced: (owner: TokenOwner): Promise<boolean> => endGrant(owner),
   }
 }
 
@@ -115,7 +118,7 @@ type TokenSource = {
 }
 type Parts = {
   readonly sealer: TokenSealer
-  readonly endGrant: (owner: TokenOwner) => Promise<void>
+  readonly endGrant: (owner: TokenOwner) => Promise<boolean>
 }
 
 /** Where a token comes from, by the grant of its resource. */

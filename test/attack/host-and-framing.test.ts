@@ -26,7 +26,7 @@ const EVIL = [
 
 test('nothing a client says of the host gets into a redirect, a cookie or the log', async (t) => {
   const { ask, cloakroom, browser } = await setUp(t)
-  const honest = await browser.fetch('/bff/login')
+  const honest = await browser.open('/bff/login')
   const redirectUri = (location: string) => new URL(location).searchParams.get('redirect_uri')
   for (const lines of EVIL) {
     const { text, statuses } = await ask(`GET /bff/login HTTP/1.1\r\n${lines}${LAST}`)

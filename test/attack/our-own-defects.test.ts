@@ -24,6 +24,7 @@ async function failingWith(t: TestContext, error: unknown) {
       clientIp: () => '127.0.0.1',
     }),
     bffRoutes: Router(),
+    loginUrlFor: () => '/bff/login',
     cors: (_req, _res, next) => next(),
     forward: () => Promise.reject(error),
     ownHeaders: {},

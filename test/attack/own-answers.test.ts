@@ -86,7 +86,7 @@ test("a route's refusals are own answers too", async (t) => {
   )
   assertOwnProblem(await browser.fetch('/api/..%2forders'), 400, 'path_rejected')
   assertOwnProblem(await browser.fetch('/bff/nothing'), 404, 'route_not_found')
-  const login = await browser.fetch('/bff/login')
+  const login = await browser.open('/bff/login')
   assert.equal(login.status, 302)
   assertProtected(login, 'login')
   await browser.signIn()

@@ -87,7 +87,7 @@ describe('an endless answer is cut off soon', () => {
       const control = path === DISCOVERY ? { intercept } : {}
       const setup = await setUp(t, { provider: { control } })
       if (path === DISCOVERY) {
-        assert.equal((await setup.browser.fetch('/bff/login')).status, 503)
+        assert.equal((await setup.browser.open('/bff/login')).status, 503)
       } else {
         const callback = await callbackOf(setup)
         setup.provider.control.intercept = intercept
@@ -140,7 +140,7 @@ describe('a provider that', () => {
 
   test('is another issuer than configured is not used', async (t) => {
     const setup = await setUp(t, { provider: { control: { metadata: { issuer: 'https://evil.test' } } } })
-    const login = await setup.browser.fetch('/bff/login')
+    const login = await setup.browser.open('/bff/login')
     assert.deepEqual([login.status, login.json().code], [502, 'provider_rejected'])
     assert.equal(login.headers['set-cookie'], undefined)
   })
@@ -155,7 +155,7 @@ describe('a provider that', () => {
         },
       },
     })
-    assert.ok([502, 503].includes((await setup.browser.fetch('/bff/login')).status))
+    assert.ok([502, 503].includes((await setup.browser.open('/bff/login')).status))
     assert.equal(elsewhere.requests.length, 0)
   })
 

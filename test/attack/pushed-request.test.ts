@@ -20,7 +20,7 @@ describe('a pushed authorization request (RFC 9126)', () => {
     const { browser, provider } = await pushing(t, (res) =>
       sendJson(res, 201, { request_uri: 'urn:ietf:params:oauth:request_uri:x', expires_in: 60 }),
     )
-    const login = await browser.fetch('/bff/login?login_hint=ada')
+    const login = await browser.open('/bff/login?login_hint=ada')
     assert.equal(login.status, 302)
     const { searchParams } = new URL(String(login.headers.location))
     assert.deepEqual([...searchParams.keys()].sort(), ['client_id', 'request_uri'])
@@ -45,7 +45,7 @@ describe('a pushed authorization request (RFC 9126)', () => {
   for (const [name, [answer, status, code]] of Object.entries(refusals)) {
     test(`${name} is told as ${code}, and leaves no cookie`, async (t) => {
       const { browser } = await pushing(t, answer)
-      const login = await browser.fetch('/bff/login')
+      const login = await browser.open('/bff/login')
       assert.deepEqual([login.status, login.json().code], [status, code])
       assert.equal(login.headers['set-cookie'], undefined)
     })

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext } from 'node:test'
+import { sessionKey } from '../kit/cloakroom-config.ts'
 import { sendJson } from '../kit/local-server.ts'
 import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
 import { steadyNow, steadyTest as test } from '../kit/steady.ts'
@@ -75,7 +76,7 @@ test('a lock that Redis gave while nobody heard it does not keep a session waiti
 }, async (t) => {
   const redis = await startRedis()
   t.after(() => redis.stop())
-  const session = { store: { type: 'redis', url: redis.url }, keys: ['A'.repeat(43)] }
+  const session = { store: { type: 'redis', url: redis.url }, keys: [sessionKey()] }
   const { browser, advance } = await setUp(t, {
     config: { session },
     provider: { control: { accessTokenSeconds: 2 } },

@@ -38,7 +38,7 @@ async function start(t: TestContext, options: { provider?: RotatingOptions; conf
     failures: () => metrics('cloakroom_sign_in_failures_total{'),
     /** The browser delivers a response; gives the answer, and the lines at warn with its request id. */
     async deliver(response: { pathname: string; search: string }) {
-      const answer = await browser.fetch(response.pathname + response.search)
+      const answer = await browser.open(response.pathname + response.search)
       const { request_id: requestId, code } = answer.json()
       const warnings = cloakroom.logs
         .map((line) => JSON.parse(line))

@@ -50,7 +50,7 @@ export async function callbackOf(
   { browser }: Pick<Awaited<ReturnType<typeof setUp>>, 'browser'>,
   returnUrl = '/',
 ): Promise<URL> {
-  const login = await browser.fetch(`/bff/login?returnUrl=${encodeURIComponent(returnUrl)}`)
+  const login = await browser.open(`/bff/login?returnUrl=${encodeURIComponent(returnUrl)}`)
   const authorization = await fetch(String(login.headers.location), { redirect: 'manual' })
   return new URL(String(authorization.headers.get('location')))
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import { sessionKey } from '../kit/cloakroom-config.ts'
 import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
 import { steadyNow } from '../kit/steady.ts'
 import { setUp } from './sign-in-kit.ts'
@@ -16,7 +17,7 @@ test('a sign-out is not held up by a provider that this process has never reache
 }, async (t) => {
   const redis = await startRedis()
   t.after(() => redis.stop())
-  const session = { store: { type: 'redis', url: redis.url }, keys: ['A'.repeat(43)] }
+  const session = { store: { type: 'redis', url: redis.url }, keys: [sessionKey()] }
   const { browser, start, cloakroom, provider } = await setUp(t, {
     config: { publicUrl: 'https://app.example.test', session },
   })
@@ -47,7 +48,7 @@ describe('a sign-out link', () => {
       `?sid=${own.get('sid')}x`,
     ]
     for (const query of tries) {
-      assert.equal((await browser.fetch(`/bff/logout${query}`)).status, 400, query)
+      assert.equal((await browser.open(`/bff/logout${query}`)).status, 400, query)
       assert.equal((await browser.fetch('/bff/user')).status, 200, query)
     }
   })
@@ -63,7 +64,7 @@ describe('a sign-out link', () => {
       '/%0d%0aX:1',
       'javascript:alert(1)',
     ]) {
-      const answer = await browser.fetch(`${url}&returnUrl=${encodeURIComponent(returnUrl)}`)
+      const answer = await browser.open(`${url}&returnUrl=${encodeURIComponent(returnUrl)}`)
       assert.equal(answer.json().code, 'invalid_return_url', returnUrl)
     }
     assert.equal((await browser.fetch('/bff/user')).status, 200)
@@ -73,10 +74,10 @@ describe('a sign-out link', () => {
     const { browser, provider } = await setUp(t)
     await browser.signIn()
     const { 'bff:logout_url': url } = (await browser.fetch('/bff/user')).json()
-    const first = await browser.fetch(url)
+    const first = await browser.open(url)
     assert.equal(new URL(String(first.headers.location)).origin, provider.origin)
     assert.equal(first.body, '')
-    const second = await browser.fetch(url)
+    const second = await browser.open(url)
     assert.deepEqual([second.status, second.headers.location], [302, '/'])
     assert.equal(provider.revoked.length, 1)
   })

@@ -101,7 +101,7 @@ describe('strangers whose sign-ins fail at the provider leave everybody’s rene
     await setup.cloakroom.reload({ provider: { ...setup.settings.provider, par: 'required' } })
     provider.control.intercept = instead('/par', (res) => res.writeHead(429, { 'retry-after': '300' }).end())
     for (let stranger = 0; stranger < 12; stranger += 1) {
-      const login = await setup.cloakroom.browser().fetch('/bff/login')
+      const login = await setup.cloakroom.browser().open('/bff/login')
       assert.equal(login.status, 503)
       assert.match(String(login.headers['retry-after']), /^\d+$/)
     }

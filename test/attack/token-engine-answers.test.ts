@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
 import { eventually } from '../flow/deadline.ts'
+import { sessionKey } from '../kit/cloakroom-config.ts'
 import { field, sendJson } from '../kit/local-server.ts'
 import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
 import { jwtClaims } from '../kit/signing.ts'
@@ -16,7 +17,7 @@ test('G6: Redis takes no more writes once the provider has rotated: served from 
   t.after(() => redis.stop())
   const { provider, browser, advance } = await setUp(t, {
     provider: LIFE,
-    config: { session: { store: { type: 'redis', url: redis.url }, keys: ['A'.repeat(43)] } },
+    config: { session: { store: { type: 'redis', url: redis.url }, keys: [sessionKey()] } },
   })
   await browser.signIn()
   assert.equal((await browser.fetch('/api/orders')).status, 200)
@@ -49,7 +50,7 @@ test('G6: Redis takes no writes before the provider is asked: 503, and the refre
   t.after(() => redis.stop())
   const { provider, browser, advance } = await setUp(t, {
     provider: LIFE,
-    config: { session: { store: { type: 'redis', url: redis.url }, keys: ['A'.repeat(43)] } },
+    config: { session: { store: { type: 'redis', url: redis.url }, keys: [sessionKey()] } },
   })
   await browser.signIn()
   advance(61_000)

@@ -73,7 +73,7 @@ function createProvider(issuer: string, clientSecret: string, tokenRequests: Tok
       {
         ...{ clientId: 'app', clientSecret, authMethod: 'client_secret_basic' },
         redirectUris: [`${APP}/bff/callback`],
-        postLogoutRedirectUris: [`${APP}/`],
+        postLogoutRedirectUris: [`${APP}/bff/logged-out`],
       },
     ],
     resources: {

@@ -37,6 +37,7 @@ test('the access rule of the README is enough for all that is done with Redis', 
   assert.equal(await store.clientTokens.lock('key', 'me', 1_000), true)
   await store.clientTokens.unlock('key', 'me')
   await store.logins.put('key', 'sealed', 1_000)
+  assert.equal(await store.logins.read('key'), 'sealed')
   assert.equal(await store.logins.take('key'), 'sealed')
   assert.equal(await store.countRequests('login', { requests: 1, perMs: 60_000 })('client'), 0)
   assert.deepEqual(await redis.cli('get', 'cloakroom:limit:login:client'), ['1'])

@@ -29,6 +29,7 @@ const EVERY_METHOD: Record<string, (store: Store) => Promise<unknown>> = {
   'clientTokens.lock': (store) => store.clientTokens.lock('KEY', 'OWNER', 1000),
   'clientTokens.unlock': (store) => store.clientTokens.unlock('KEY', 'OWNER'),
   'logins.put': (store) => store.logins.put('KEY', 'SEALED', 1000),
+  'logins.read': (store) => store.logins.read('KEY'),
   'logins.take': (store) => store.logins.take('KEY'),
 }
 

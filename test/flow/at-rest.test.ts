@@ -89,7 +89,7 @@ async function afterBusyDay(t: Scope) {
       clock.advance(300_000)
     }
   }
-  await browsers[0]!.fetch('/bff/login?returnUrl=/elsewhere')
+  await browsers[0]!.open('/bff/login?returnUrl=/elsewhere')
   const keys = shop.cloakroom.config.session.keys.map((key) => key.toString('base64url'))
   assert.deepEqual([provider.counters.reuseDetected, provider.violations], [0, []])
   return { redis, provider, browsers, wire, shop, keys }

@@ -33,7 +33,7 @@ async function callbackOf(
   browser = setup.browser,
   returnUrl = '/',
 ) {
-  const login = await browser.fetch(`/bff/login?returnUrl=${encodeURIComponent(returnUrl)}`)
+  const login = await browser.open(`/bff/login?returnUrl=${encodeURIComponent(returnUrl)}`)
   assert.equal(login.status, 302)
   const authorization = await fetch(String(login.headers.location), { redirect: 'manual' })
   return new URL(String(authorization.headers.get('location')))
@@ -41,7 +41,7 @@ async function callbackOf(
 
 test('the authorization request has PKCE S256, state and nonce, and nothing a caller could add', async (t) => {
   const { browser, provider, cloakroom } = await setUp(t)
-  const login = await browser.fetch(
+  const login = await browser.open(
     '/bff/login?returnUrl=/x&prompt=login&login_hint=ada&scope=evil&claims=%7B%7D&redirect_uri=https://evil.test&resource=x',
   )
   const url = new URL(String(login.headers.location))
@@ -68,7 +68,7 @@ test('returnUrl that is no path on this origin is refused before anything begins
     'javascript:alert(1)',
     '/bff/login',
   ]) {
-    const answer = await browser.fetch(`/bff/login?returnUrl=${encodeURIComponent(value)}`)
+    const answer = await browser.open(`/bff/login?returnUrl=${encodeURIComponent(value)}`)
     assert.equal(answer.status, 400, value)
     assert.equal(answer.json().code, 'invalid_return_url')
     assert.equal(answer.headers['set-cookie'], undefined)

@@ -70,7 +70,7 @@ async function setScene(t: Scope, auth: ClientAuthentication) {
             ...auth.registration,
             clientId: CLIENT_ID,
             redirectUris: [`${APP}/bff/callback`],
-            postLogoutRedirectUris: [`${APP}/`],
+            postLogoutRedirectUris: [`${APP}/bff/logged-out`],
           },
         ],
         resources: { [ORDERS]: resource(ORDERS), [BILLING]: resource(BILLING) },

@@ -26,13 +26,13 @@ test('the provider away: living tokens are used on, then 503 until it is back; n
   for (const [path] of BOTH) assertProviderUnavailable(await browser.fetch(path))
   assert.equal((await browser.fetch('/bff/user')).status, 200)
   // The request would be pushed to the provider first.
-  assertProviderUnavailable(await browser.fetch('/bff/login?returnUrl=/'))
+  assertProviderUnavailable(await browser.open('/bff/login?returnUrl=/'))
   assert.equal((await fetch(`${shop.cloakroom.adminUrl}/livez`)).status, 200)
 
   await provider.up()
   clock.advance(5_000)
   for (const [path, audience] of BOTH) assert.deepEqual(verdict(await browser.fetch(path)), [200, audience])
-  assert.equal((await browser.fetch('/bff/login?returnUrl=/')).status, 302)
+  assert.equal((await browser.open('/bff/login?returnUrl=/')).status, 302)
 })
 
 test('signing out while the provider is away ends the session here', async (t) => {
@@ -50,14 +50,14 @@ test('the provider away at the start: the process starts all the same, and sign-
   assert.equal((await fetch(`${shop.cloakroom.adminUrl}/livez`)).status, 200)
   assert.equal((await browser.fetch('/')).status, 200)
   assert.deepEqual(verdict(await browser.fetch('/api/orders')), [401, 'session_required'])
-  assertProviderUnavailable(await browser.fetch('/bff/login?returnUrl=/'))
+  assertProviderUnavailable(await browser.open('/bff/login?returnUrl=/'))
   const page = await browser.navigate(`${APP}/bff/login?returnUrl=/`)
   assert.equal(page.status, 503)
   assert.match(page.body, /href="\/bff\/login/, 'a person gets a page and a way to try again')
 
   await provider.up()
   clock.advance(31_000)
-  await eventually('sign-ins begin', async () => (await browser.fetch('/bff/login')).status === 302)
+  await eventually('sign-ins begin', async () => (await browser.open('/bff/login')).status === 302)
   await browser.signIn()
   for (const [path, audience] of BOTH) assert.deepEqual(verdict(await browser.fetch(path)), [200, audience])
 })

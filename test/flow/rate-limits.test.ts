@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict'
-import { describe, type TestContext } from 'node:test'
+import { once } from 'node:events'
+import { Agent, type IncomingMessage, request } from 'node:http'
+import { text } from 'node:stream/consumers'
+import { after, describe, type TestContext } from 'node:test'
 import { type RunningCloakroom, startCloakroom } from '../kit/cloakroom.ts'
 import { type ConfigData, sessionKey } from '../kit/cloakroom-config.ts'
 import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
@@ -31,11 +34,18 @@ async function setUp(t: TestContext, rateLimits: ConfigData, more: ConfigData = 
   return { provider, start, cloakroom: await start() }
 }
 
-/** A login of somebody without cookies. */
+const agent = new Agent({ keepAlive: true })
+after(() => agent.destroy())
+
+/** A login of somebody without cookies. What `fetch` says of itself is no navigation. */
 async function login({ listenUrl }: RunningCloakroom, headers: Record<string, string> = {}) {
-  const answer = await fetch(listenUrl + LOGIN, { redirect: 'manual', headers })
-  const text = await answer.text()
-  return { status: answer.status, headers: answer.headers, text }
+  const req = request(listenUrl + LOGIN, { agent, headers }).end()
+  const [answer] = (await once(req, 'response')) as [IncomingMessage]
+  const fields = Object.entries(answer.headers).map(([name, value]): [string, string] => [
+    name,
+    String(value),
+  ])
+  return { status: answer.statusCode ?? 0, headers: new Headers(fields), text: await text(answer) }
 }
 
 function inBursts<T>(count: number, once: (index: number) => Promise<T>): Promise<T[]> {
@@ -109,7 +119,7 @@ describe('limits on our own endpoints', { concurrency: true }, () => {
   test('a callback that is refused keeps its attempt: the same URL works after Retry-After', async (t) => {
     const { cloakroom, provider } = await setUp(t, { callback: '1/2s' })
     const browser = cloakroom.browser()
-    const [first, second] = [await browser.fetch(LOGIN), await browser.fetch('/bff/login?returnUrl=/there')]
+    const [first, second] = [await browser.open(LOGIN), await browser.open('/bff/login?returnUrl=/there')]
     const responses = [
       await authorizationResponse(first.headers.location),
       await authorizationResponse(second.headers.location),
@@ -137,13 +147,13 @@ describe('limits on our own endpoints', { concurrency: true }, () => {
     await browser.signIn()
     const logoutUrl = (await browser.fetch('/bff/user')).json()['bff:logout_url']
     // Both ways share a count, and whatever fails counts too.
-    assert.equal((await browser.fetch('/bff/logout?sid=wrong')).status, 400)
+    assert.equal((await browser.open('/bff/logout?sid=wrong')).status, 400)
     assert.equal(
       (await browser.fetch('/bff/logout', { headers: { 'x-csrf': '' }, method: 'POST' })).status,
       403,
     )
     for (const answer of [
-      await browser.fetch(logoutUrl),
+      await browser.open(logoutUrl),
       await browser.fetch('/bff/logout', { method: 'POST' }),
     ]) {
       assert.deepEqual([answer.status, answer.json().code], [429, 'rate_limited'])

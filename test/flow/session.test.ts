@@ -98,19 +98,19 @@ test('logout by link needs the handle of this session, and a wrong one leaves it
   await browser.signIn()
   const link = (await browser.fetch('/bff/user')).json()['bff:logout_url']
   for (const path of ['/bff/logout', '/bff/logout?sid=', '/bff/logout?sid=wrong']) {
-    const answer = await browser.fetch(path)
+    const answer = await browser.open(path)
     assert.equal(answer.status, 400, path)
     assert.equal(answer.json().code, 'bad_request')
   }
   const other = cloakroom.browser()
   await other.signIn()
-  assert.equal((await other.fetch(link)).status, 400)
+  assert.equal((await other.open(link)).status, 400)
   assert.equal((await browser.fetch('/bff/user')).status, 200)
-  const out = await browser.fetch(`${link}&returnUrl=/bye`)
+  const out = await browser.open(`${link}&returnUrl=/bye`)
   assert.equal(out.status, 302)
   const end = new URL(String(out.headers.location))
   assert.equal(end.origin + end.pathname, provider.endpoints.endSession)
-  assert.equal(end.searchParams.get('post_logout_redirect_uri'), `${cloakroom.publicUrl}/bye`)
+  assert.equal(end.searchParams.get('post_logout_redirect_uri'), `${cloakroom.publicUrl}/bff/logged-out`)
   assert.ok(end.searchParams.get('id_token_hint'))
   assert.equal((await browser.fetch('/bff/user')).status, 401)
   assert.equal((await other.fetch('/bff/user')).status, 200)

@@ -42,17 +42,31 @@ test('an API whose policy wants more is cured by the sign-in that login_url lead
   assert.equal((await browser.fetch('/api/orders/1')).status, 200)
 })
 
-test('a handle is good once, and an unknown one is a plain login', async (t) => {
+test('a handle is good once; a spent, unknown or repeated one is told, with the way back, and begins no sign-in', async (t) => {
   const { browser, azure, advance, setBilling } = await scene(t)
   setBilling({ outcome: 'step-up', claims: POLICY_CLAIMS })
   advance(700)
   const { login_url } = (await browser.fetch('/api/billing/1')).json()
-  const claimsOf = async (url: string) =>
-    new URL(String((await browser.fetch(url)).headers.location)).searchParams.get('claims')
-  assert.equal(await claimsOf(login_url), POLICY_CLAIMS)
-  assert.equal(await claimsOf(login_url), null)
-  assert.equal(await claimsOf(`/bff/login?challenge=${'x'.repeat(43)}`), null)
-  assert.equal(await claimsOf('/bff/login?challenge=%7B%22access_token%22%7D'), null)
+  const first = await browser.open(login_url)
+  assert.equal(new URL(String(first.headers.location)).searchParams.get('claims'), POLICY_CLAIMS)
+  const begun = browser.cookies.length
+  for (const url of [
+    login_url,
+    `/bff/login?challenge=${'x'.repeat(43)}`,
+    '/bff/login?challenge=%7B%22access_token%22%7D',
+    '/bff/login?challenge=',
+    `${login_url}&challenge=${'x'.repeat(43)}`,
+  ]) {
+    const answer = await browser.open(`${url}&returnUrl=/spa?x=1`)
+    assert.equal(answer.status, 400, url)
+    const { code, reason, login_url: again } = answer.json()
+    assert.deepEqual([code, reason], ['bad_request', 'step_up_expired'])
+    assert.equal(again, '/bff/login?returnUrl=%2Fspa%3Fx%3D1')
+    const page = await browser.navigate(`${url}&returnUrl=/spa?x=1`)
+    assert.equal(page.status, 400)
+    assert.match(page.body, /href="\/spa\?x=1">Back to the application</)
+  }
+  assert.equal(browser.cookies.length, begun)
   assert.ok(azure)
 })
 
@@ -100,7 +114,7 @@ test('a challenge that a refresh does not satisfy asks the user to sign in with 
   assert.equal(first.status, 401, 'the second answer is relayed')
   const second = await browser.fetch('/api/billing/1')
   assert.deepEqual([second.status, second.json().code], [401, 'reauthentication_required'])
-  await browser.fetch(second.json().login_url).then(({ headers }) => {
+  await browser.open(second.json().login_url).then(({ headers }) => {
     assert.equal(new URL(String(headers.location)).searchParams.get('claims'), CHALLENGE)
   })
   assert.ok(azure)
@@ -114,7 +128,7 @@ test('insufficient_user_authentication leads to a sign-in with acr_values and ma
   const refused = await browser.fetch('/api/orders/1')
   assert.deepEqual([refused.status, refused.json().code], [401, 'reauthentication_required'])
   assert.equal(refused.json().reason, 'insufficient_user_authentication')
-  const login = await browser.fetch(refused.json().login_url)
+  const login = await browser.open(refused.json().login_url)
   const query = new URL(String(login.headers.location)).searchParams
   assert.deepEqual([query.get('acr_values'), query.get('max_age')], ['urn:gold urn:silver', '5'])
 })

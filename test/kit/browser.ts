@@ -72,6 +72,8 @@ export type Browser = {
   connectTo(origin: string, baseUrl: string): void
   /** A script's request: CSRF header set, redirects not followed. */
   fetch(path: string, options?: RequestOptions): Promise<FetchAnswer>
+  /** Opens a URL of the application and takes the answer as it is; it asks for no page, so that a refusal is JSON. */
+  open(path: string, options?: RequestOptions): Promise<FetchAnswer>
   /** Opens a page: follows redirects and immediate meta refreshes. */
   navigate(url: string, options?: RequestOptions): Promise<Landing>
   /** Fills in and submits the first form of a page. */
@@ -205,8 +207,16 @@ export function createBrowser(options: BrowserOptions, jarToUse?: CookieJar): Br
     return { ...answer, json: () => JSON.parse(answer.body) }
   }
 
+  async function open(path: string, request: RequestOptions = {}): Promise<FetchAnswer> {
+    const url = new URL(path, origin)
+    const crossSite = request.from !== undefined && siteOf(new URL(request.from)) !== siteOf(url)
+    const headers = { accept: '*/*', ...request.headers }
+    const answer = await send(url, { ...request, headers, kind: 'navigate', crossSite })
+    return { ...answer, json: () => JSON.parse(answer.body) }
+  }
+
   return {
-    ...{ origin, jar, exchanges, navigate, submit, signIn, fetch: fetchFrom },
+    ...{ origin, jar, exchanges, navigate, open, submit, signIn, fetch: fetchFrom },
     get cookies() {
       return jar.held
     },

@@ -82,6 +82,7 @@ export async function startWorld(name: WorldName = 'usual'): Promise<World> {
       listen: new URL(cloakroom.listenUrl).host,
       issuer: provider.issuer,
       bobsLogout: (await bob.fetch('/bff/user')).json()['bff:logout_url'],
+      alicesLogout: (await alice.fetch('/bff/user')).json()['bff:logout_url'],
     },
     secrets: () => [...provider.issuedSecrets, ...[alice, bob].map((one) => cookieValue(one.cookieHeader()))],
     close: async () => {

@@ -192,6 +192,9 @@ function loginRecords(logins: ExpiringMap<string, string>): LoginRecords {
     async put(key, value, ttlMs) {
       logins.set(key, value, ttlMs)
     },
+    async read(key) {
+      return logins.get(key)
+    },
     async take(key) {
       const value = logins.get(key)
       logins.delete(key)

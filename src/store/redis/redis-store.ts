@@ -175,6 +175,9 @@ function loginRecords({ redis, keys }: Rooms): LoginRecords {
     async put(key, value, ttlMs) {
       await redis.call('putLogin', 'SET', keys.login(key), value, 'PX', ttlMs)
     },
+    async read(key) {
+      return ((await redis.call('readLogin', 'GET', keys.login(key))) as string | null) ?? undefined
+    },
     async take(key) {
       return ((await redis.run('takeLogin', [keys.login(key)], [])) as string | null) ?? undefined
     },

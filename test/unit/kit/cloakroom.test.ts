@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { type ScriptedAzure, startEntraV2 } from '../../kit/azure-ad.ts'
+import { createBrowser } from '../../kit/browser.ts'
 import { startCloakroom } from '../../kit/cloakroom.ts'
 import { startReplica, writeReplicaConfig } from '../../kit/replica.ts'
 import { assertNoSecrets } from '../../kit/secrets.ts'
@@ -46,8 +47,10 @@ describe('Cloakroom under test', () => {
     const shared = await writeReplicaConfig(config())
     const replicas = await Promise.all([1, 2].map(() => startReplica({ configFile: shared.file })))
     for (const { listenUrl } of replicas) {
-      const answer = await fetch(`${listenUrl}/bff/login?returnUrl=/`, { redirect: 'manual' })
-      const location = new URL(answer.headers.get('location') ?? '')
+      const browser = createBrowser({ origin: shared.publicUrl })
+      const answer = await browser.open('/bff/login?returnUrl=/', { via: listenUrl })
+      browser.close()
+      const location = new URL(answer.headers.location ?? '')
       assert.equal(location.searchParams.get('redirect_uri'), `${shared.publicUrl}/bff/callback`)
     }
     const exits = await Promise.all(replicas.map((replica) => replica.stop()))
