@@ -22,12 +22,29 @@ export function routeWarnings({ routes, basePath }: Config): RouteWarning[] {
       (other, position): Pair => ({ route, index, other, name: `routes[${position}] (${other.path})` }),
     ),
   )
-  return pairs
+  const ofPairs = pairs
     .filter(({ route, other }) => route !== other && originOf(route) === originOf(other))
     .flatMap((pair) => {
       const message = spellingWarning(pair, routes) ?? rewriteWarning(pair, match)
       return message === undefined ? [] : [{ path: ['routes', pair.index, 'path'], message }]
     })
+  return routes.length > 1 ? [...ofPairs, ...headerWarnings(routes)] : ofPairs
+}
+
+/** Fields that browsers send with requests of every kind, and servers need. */
+const OF_BROWSERS =
+  /^(?:accept(?:-.*)?|cache-control|content-.*|if-.*|origin|pragma|range|referer|sec-.*|user-agent)$/
+
+/** What one route adds is taken from the client on all of them. */
+function headerWarnings(routes: readonly RouteConfig[]): RouteWarning[] {
+  return routes.flatMap(({ headers }, index) =>
+    headers
+      .filter(({ name }) => OF_BROWSERS.test(name))
+      .map(({ name }) => ({
+        path: ['routes', index, 'headers', name],
+        message: `takes the browser's own ${name} away on every route, because what one route adds no client may send: use another name, e.g. x-${name}`,
+      })),
+  )
 }
 
 function originOf({ upstream }: RouteConfig): string {

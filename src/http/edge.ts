@@ -130,6 +130,7 @@ function answerProblem(deps: EdgeDeps, protect: RequestHandler): ErrorRequestHan
     res.status(answer.status)
     // An answer that failed in the middle of its head has left a reason of its own.
     res.statusMessage = STATUS_CODES[answer.status] ?? ''
+    if (facts.variesByCookie) res.appendHeader('vary', 'Cookie')
     for (const [name, value] of Object.entries(answer.headers)) {
       // Beside what CORS has said already.
       if (name === 'vary') res.appendHeader(name, value)

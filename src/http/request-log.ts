@@ -13,6 +13,8 @@ export type RequestFacts = {
   code?: string
   /** Where the sign-in of this request leads back to, for the page of its failure; not logged. */
   returnUrl?: string
+  /** Its route looks for a session. */
+  variesByCookie?: boolean
 }
 
 /** Told at the end of each request: route id, status, seconds. */

@@ -15,6 +15,8 @@ export type ForwardedFacts = {
   resource?: string
   /** First characters of the session's hash. */
   session?: string
+  /** A refusal says so too. Told here, because a header that is set beforehand slows every answer down. */
+  variesByCookie?: boolean
 }
 
 export type ForwardDeps = {
@@ -52,8 +54,7 @@ export function createForward(deps: ForwardDeps): Forward {
     const { route, target } = matched
     const facts = deps.factsOf(req)
     facts.route = route.id
-    // Now, so that our own refusals have it too.
-    if (route.auth !== 'anonymous') res.appendHeader('vary', 'Cookie')
+    if (route.auth !== 'anonymous') facts.variesByCookie = true
     deps.requireSameOrigin(req, route)
 
     let session = route.auth === 'anonymous' ? undefined : deps.findSession(req, res)
@@ -99,7 +100,7 @@ function requireSignIn(
     throw new BffError('session_required', 'this route needs a signed-in session')
   }
   // Beside what is set already, which writeHead would replace.
-  res.appendHeader('vary', 'sec-fetch-mode, sec-fetch-dest')
+  res.appendHeader('vary', 'Cookie, sec-fetch-mode, sec-fetch-dest')
   res.writeHead(302, {
     ...deps.ownHeaders,
     location: deps.loginUrl(req),

@@ -3,17 +3,19 @@
  * more already, and has to stand alone for the caches that look for that one character (RFC 9110 §12.5.5).
  */
 export function addVary(fields: string[], names: readonly string[]): void {
-  const known = new Set<string>()
+  let known = ''
   let last: number | undefined
   for (let i = 0; i < fields.length; i += 2) {
     if (fields[i]!.length !== 4 || fields[i]!.toLowerCase() !== 'vary') continue
     last = i + 1
-    for (const member of fields[last]!.split(',')) known.add(member.trim().toLowerCase())
+    known += `,${fields[last]}`
   }
-  if (known.has('*')) return
-  const missing = names.filter((name) => !known.has(name.toLowerCase()))
-  if (missing.length === 0) return
-  const added = missing.join(', ')
-  if (last === undefined) fields.push('vary', added)
-  else fields[last] = fields[last]!.trim() === '' ? added : `${fields[last]}, ${added}`
+  if (last === undefined) {
+    fields.push('vary', names.length === 1 ? names[0]! : names.join(', '))
+    return
+  }
+  const members = known.split(',').map((member) => member.trim().toLowerCase())
+  if (members.includes('*')) return
+  const missing = names.filter((name) => !members.includes(name.toLowerCase())).join(', ')
+  if (missing !== '') fields[last] = fields[last]!.trim() === '' ? missing : `${fields[last]}, ${missing}`
 }

@@ -88,6 +88,20 @@ describe('cloakroom check', () => {
       undefined,
     ],
   ]
+  test('warns of a header that browsers send and one route takes from all', async () => {
+    const text = changed(
+      'headers: { x-user-id: "{claims.sub}" }',
+      'headers: { Origin: "http://x", x-origin: y }',
+    )
+    const { code, out } = await run(checkCommand, ['--config', file('headers.yaml', text)])
+    assert.equal(code, 0, out)
+    assert.match(
+      out,
+      /routes\[0\]\.headers\.Origin: warning: takes the browser's own origin away on every route/i,
+    )
+    assert.equal(out.match(/warning/g)?.length, 1)
+  })
+
   for (const [name, routes, warning] of WITH_ROUTES) {
     test(`${warning ? 'warns' : 'does not warn'} of routes that ${name}`, async () => {
       const text = BASE.replace(/^tests:/m, `${routes.map((route) => `  - ${route}\n`).join('')}tests:`)

@@ -78,6 +78,7 @@ test('a request passes every step in order and goes out with the token', async (
     route: 'orders',
     resource: 'orders',
     session: SESSION.hash.slice(0, 12),
+    variesByCookie: true,
   })
 })
 
