@@ -31,7 +31,8 @@ const IDENTITY: readonly Family[] = [
   {
     source: 'louketo-proxy (Keycloak Gatekeeper)',
     names: [
-      ...['x-auth-userid', 'x-auth-username', 'x-auth-user', 'x-auth-subject', 'x-auth-email'],
+      ...['x-auth-userid', 'x-auth-username', 'x-auth-user', 'x-auth-name', 'x-auth-subject'],
+      'x-auth-email',
       ...['x-auth-groups', 'x-auth-roles', 'x-auth-audience', 'x-auth-expiresin'],
     ],
   },
@@ -67,6 +68,12 @@ const IDENTITY: readonly Family[] = [
   },
   { source: 'Apache APISIX openid-connect', names: ['x-userinfo', 'x-id-token'] },
   { source: 'WSO2', names: ['x-jwt-assertion'] },
+  { source: 'Istio RequestAuthentication (outputPayloadToHeader)', names: ['x-jwt-payload'] },
+  { source: 'Red Hat Hybrid Cloud Console, 3scale', names: ['x-rh-identity'] },
+  {
+    source: 'Sandstorm, Replit, Snowflake container services',
+    names: ['x-sandstorm-*', 'x-replit-user-*', 'sf-context-*'],
+  },
   { source: 'OpenSearch proxy authentication', names: ['x-proxy-user', 'x-proxy-roles'] },
   { source: 'Elasticsearch and Kibana', names: ['es-security-runas-user'] },
   { source: 'IBM Verify Access (WebSEAL)', names: ['iv-*'] },
@@ -89,6 +96,8 @@ const CLIENT_CERTIFICATE: readonly Family[] = [
   { source: 'RFC 9440', names: ['client-cert*'] },
   { source: 'ingress-nginx, Apache mod_ssl', names: ['ssl-client-*'] },
   { source: 'HAProxy, nginx and F5 recipes', names: ['x-ssl-*', 'x-ssl', 'x-client-cert*'] },
+  { source: 'Cloudflare (managed transforms)', names: ['cf-client-cert*', 'cf-cert-*'] },
+  { source: 'Envoy Gateway and HAProxy recipes', names: ['x-tls-*', 'tls-client-*'] },
   { source: 'IIS Application Request Routing, Azure App Service', names: ['x-arr-*'] },
   // Its other names (WL-Proxy-Client-IP) are addresses.
   { source: 'Oracle WebLogic', names: ['wl-proxy-*'] },

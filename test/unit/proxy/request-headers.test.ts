@@ -176,7 +176,9 @@ describe('to the upstream', () => {
       'CF-Visitor',
       'X-HTTP-Host-Override',
     ],
-    ...['l5d-client-id', 'Forwarded-For', 'X-True-Client-IP'],
+    ...['l5d-client-id', 'X-RH-Identity', 'X-JWT-Payload', 'X-Sandstorm-User-Id', 'X-Replit-User-Name'],
+    ...['Sf-Context-Current-User', 'Cf-Client-Cert-Der-Base64', 'X-TLS-Client-Cert', 'TLS-Client-Subject'],
+    ...['X-Auth-Name', 'Forwarded-For', 'X-True-Client-IP'],
   ]
   test("no identity or address header of the field's proxies crosses, in any spelling", () => {
     const plain = toUpstream(['Accept', '*/*'])
