@@ -28,7 +28,7 @@ export type Dispatch = {
   /** Sends the request and reports to the exchange's `on…` methods; a second try on a connection that is new. */
   start(exchange: Exchange, body: Readable | Buffer | null, isSecondTry: boolean): void
   /** Refuses an exchange that no connection starts in time, where they can make it wait. Returns what ends that. */
-  readonly limitWait: ((exchange: Exchange) => () => void) | undefined
+  readonly limitWait?: ((exchange: Exchange) => () => void) | undefined
   /** False once it takes no more requests. */
   isOpen(): boolean
   /** True while a new connection is being handed to the request that starts. */

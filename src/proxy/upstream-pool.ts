@@ -8,7 +8,7 @@ import { BffError } from '../errors.ts'
 import { endOldConnections } from './connection-age.ts'
 import type { Dispatch } from './dispatch.ts'
 import type { Exchange } from './exchange.ts'
-import { createHttp2Streams, http2RequestFields } from './http2-exchange.ts'
+import { createHttp2Connections, type Dial, HTTP2_STREAMS } from './http2-connections.ts'
 import { createBreaker, type NoAnswer } from './upstream-breaker.ts'
 import { createGate, noConnectionInTime } from './upstream-gate.ts'
 import { refusingLinkLocal, serverNameOf } from './upstream-lookup.ts'
@@ -33,9 +33,6 @@ export type UpstreamPool = Dispatch & {
   destroy(): Promise<void>
 }
 
-/** Requests at the same time on one HTTP/2 connection, if the upstream allows as many. */
-const HTTP2_STREAMS = 100
-
 /** A name may mean other addresses by now: pods come and go (a headless service of Kubernetes). */
 const CONNECTION_TTL_MS = 60_000
 
@@ -43,45 +40,75 @@ const MAX_HEAD_BYTES = 65_536
 
 /** Opens the connections of the routes that share this one's upstream; undici's door. */
 export function createUpstreamPool(route: RouteConfig, deps: UpstreamPoolDeps): UpstreamPool {
-  const { upstream, breaker, connections, http2, timeout } = route
+  const { upstream, breaker, connections, http2 } = route
   const { now, observe, connectionTtlMs: ttlMs = CONNECTION_TTL_MS } = deps
   const limit = connections === undefined ? undefined : connections * (http2 ? HTTP2_STREAMS : 1)
   const gate = createGate(
     createBreaker({ ...breaker, now, observe }),
     limit === undefined ? undefined : createPlaces(limit),
   )
-  const streams = http2 ? createHttp2Streams() : undefined
-  const { connect, newest, isConnecting, isBreaking } = createConnect(route, deps.lookup)
+  const { isBreaking, ...connect } = createConnect(route, deps.lookup)
+  return {
+    gate,
+    streams: deps.streams,
+    eventStreams: deps.eventStreams,
+    bodyPassed: deps.bodyPassed,
+    bodyPace: deps.bodyPace,
+    isBreaking,
+    failure,
+    isConnectionLost,
+    noAnswer,
+    ...(http2
+      ? createHttp2Connections(route, { dial: dialer(upstream, connect.connect), ttlMs })
+      : createHttp1Connections(route, { ...connect, ttlMs })),
+  }
+}
+
+type Connections = Pick<UpstreamPool, 'start' | 'isConnecting' | 'isOpen' | 'close' | 'destroy' | 'limitWait'>
+
+/** What undici's client would tell its connector. */
+function dialer(upstream: string, connect: buildConnector.connector): Dial {
+  const { host, hostname, protocol, port } = new URL(upstream)
+  const address = hostname.replace(/^\[|\]$/g, '')
+  return (callback) =>
+    connect({ host, hostname: address, protocol, port } as buildConnector.Options, (error, socket) =>
+      callback(error, socket as Socket | null),
+    )
+}
+
+function createHttp1Connections(
+  { upstream, connections, timeout }: RouteConfig,
+  {
+    connect,
+    newest,
+    isConnecting,
+    ttlMs,
+  }: { connect: buildConnector.connector; newest: () => Socket; isConnecting: () => boolean; ttlMs: number },
+): Connections {
   const lone = createLoneConnections(upstream, { connect, allowH2: false, maxHeaderSize: MAX_HEAD_BYTES })
   const dispatcher = new Pool(upstream, {
     connect,
-    allowH2: http2,
-    ...priorKnowledge(route),
-    h2Options: { maxConcurrentStreams: HTTP2_STREAMS },
-    // Of few connections it may ask the age before each request; of many that costs more than the request.
-    ...(http2 ? { clientTtl: ttlMs } : {}),
-    // Over HTTP/2 it is not what its name says, but how many requests wait for a connection together.
-    pipelining: http2 ? HTTP2_STREAMS : 1,
+    allowH2: false,
+    pipelining: 1,
     maxHeaderSize: MAX_HEAD_BYTES,
     ...(connections === undefined ? {} : { connections }),
   })
-  if (!http2) endOldConnections(dispatcher, { newest, ttlMs })
+  endOldConnections(dispatcher, { newest, ttlMs })
 
   function start(exchange: Exchange, body: Readable | Buffer | null, isSecondTry: boolean): void {
     const { req, outbound } = exchange
     const { responseMs, idleMs } = outbound.route.timeout
-    // Over HTTP/2 a connection that died takes many requests with it, which need not have one each.
-    const through = isSecondTry && !http2 && !dispatcher.destroyed ? lone : dispatcher
+    const through = isSecondTry && !dispatcher.destroyed ? lone : dispatcher
     through.dispatch(
       {
         path: outbound.target,
         method: req.method as Dispatcher.HttpMethod,
-        headers: http2 ? http2RequestFields(outbound.headers) : outbound.headers,
+        headers: outbound.headers,
         body,
         headersTimeout: responseMs,
         bodyTimeout: idleMs,
       },
-      (streams ? streams.follow(exchange) : exchange) as Dispatcher.DispatchHandler,
+      exchange as Dispatcher.DispatchHandler,
     )
   }
   function limitWait(exchange: Exchange): () => void {
@@ -90,22 +117,13 @@ export function createUpstreamPool(route: RouteConfig, deps: UpstreamPoolDeps): 
     return () => clearTimeout(timer)
   }
   return {
-    gate,
-    streams: deps.streams,
-    eventStreams: deps.eventStreams,
-    bodyPassed: deps.bodyPassed,
-    bodyPace: deps.bodyPace,
     start,
-    limitWait: http2 || connections !== undefined ? limitWait : undefined,
-    isOpen: () => !dispatcher.closed && !dispatcher.destroyed,
+    limitWait: connections === undefined ? undefined : limitWait,
     isConnecting,
-    isBreaking,
-    failure,
-    isConnectionLost,
-    noAnswer,
+    isOpen: () => !dispatcher.closed && !dispatcher.destroyed,
     // What is under way in the pool may still need a second try.
-    close: () => dispatcher.close().then(lone.idle).finally(streams?.close),
-    destroy: () => Promise.all([dispatcher.destroy(), lone.destroy()]).then(streams?.close),
+    close: () => dispatcher.close().then(lone.idle),
+    destroy: () => Promise.all([dispatcher.destroy(), lone.destroy()]).then(() => undefined),
   }
 }
 
@@ -210,10 +228,15 @@ function createConnector(route: RouteConfig, lookup: LookupFunction): buildConne
   }
 }
 
+/** undici's codes, ours over HTTP/2, and the system's. */
+const HEADERS_TIMEOUTS = new Set<unknown>(['UND_ERR_HEADERS_TIMEOUT', 'HEADERS_TIMEOUT'])
+const BODY_TIMEOUTS = new Set<unknown>(['UND_ERR_BODY_TIMEOUT', 'BODY_TIMEOUT'])
+const CONNECTION_LOSSES = new Set<unknown>(['UND_ERR_SOCKET', 'CONNECTION_LOST', 'ECONNRESET', 'EPIPE'])
+
 /** Only the codes are looked at; the cause keeps the rest for the log. */
 function failure(error: Error): BffError {
   if (error instanceof BffError) return error
-  const isTimeout = isHeadersTimeout(error) || codeOf(error) === 'UND_ERR_BODY_TIMEOUT'
+  const isTimeout = isHeadersTimeout(error) || BODY_TIMEOUTS.has(codeOf(error))
   if (isTimeout)
     return new BffError('upstream_timeout', 'the upstream did not answer in time', { cause: error })
   return new BffError('upstream_unreachable', 'the upstream gave no usable answer', { cause: error })
@@ -221,7 +244,7 @@ function failure(error: Error): BffError {
 
 function isConnectionLost(error: Error): boolean {
   const code = codeOf(error)
-  return code === 'UND_ERR_SOCKET' || code === 'ECONNRESET' || code === 'EPIPE'
+  return CONNECTION_LOSSES.has(code)
 }
 
 /** What undici finds wrong with a request, or with its own state, before it looks for a connection. */
@@ -232,6 +255,8 @@ const NOT_THE_UPSTREAM = new Set<unknown>([
   'UND_ERR_ABORTED',
   'UND_ERR_CLOSED',
   'UND_ERR_DESTROYED',
+  'CLOSED',
+  'GIVEN_UP',
 ])
 
 function noAnswer(error: Error, connection: 'none' | 'new' | 'used'): NoAnswer | undefined {
@@ -242,7 +267,7 @@ function noAnswer(error: Error, connection: 'none' | 'new' | 'used'): NoAnswer |
 }
 
 function isHeadersTimeout(error: Error): boolean {
-  return codeOf(error) === 'UND_ERR_HEADERS_TIMEOUT'
+  return HEADERS_TIMEOUTS.has(codeOf(error))
 }
 
 function codeOf(error: Error): unknown {

@@ -17,6 +17,8 @@ export type ForeignServer = {
 
 /** What nginx shall do. */
 export type NginxSetup = {
+  /** More of its `listen`, such as `http2`. */
+  readonly listen?: string
   /** Lines of the `http` block, such as a `log_format access`; without one nothing is logged. */
   readonly http?: string
   /** Lines of the one `server` block. */
@@ -48,7 +50,7 @@ export function skipWithout(program: 'nginx' | 'apache2'): string | false {
 }
 
 /** Starts nginx with nothing of the machine's own configuration. Throws when it does not come up within 30 s. */
-export function startNginx({ http = '', server }: NginxSetup): Promise<ForeignServer> {
+export function startNginx({ listen = '', http = '', server }: NginxSetup): Promise<ForeignServer> {
   const log = http.includes('log_format access') ? 'access_log access.log access' : 'access_log off'
   return start(NGINX, {
     // One process: nothing runs on when it is ended, and nobody's user or folder matters.
@@ -59,7 +61,7 @@ export function startNginx({ http = '', server }: NginxSetup): Promise<ForeignSe
         ${['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${folder}/${kind};`).join(' ')}
         ${http}
         ${log};
-        server { listen 127.0.0.1:${port}; ${server} }
+        server { listen 127.0.0.1:${port} ${listen}; ${server} }
       }`,
     args: (folder) => ['-p', folder, '-c', 'server.conf', '-e', 'error.log'],
     gracefully: 'SIGQUIT',

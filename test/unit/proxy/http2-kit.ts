@@ -58,6 +58,8 @@ export function answerWith(status: number, fields: Record<string, string | strin
   return (stream: ServerHttp2Stream): void => {
     stream.resume()
     stream.on('end', () => {
+      // A request that is given up ends, too.
+      if (stream.destroyed) return
       stream.respond({ ':status': status, ...fields }, { endStream: body === undefined })
       if (body !== undefined) stream.end(body, 'latin1')
     })

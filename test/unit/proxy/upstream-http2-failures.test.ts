@@ -55,15 +55,6 @@ for (const [what, code] of [
   })
 }
 
-test('a refused stream was not looked at: what has no body is sent once more, and no more', async (t) => {
-  const upstream = await http2Upstream(t, (stream) => stream.close(constants.NGHTTP2_REFUSED_STREAM))
-  const proxy = await proxyTo(t, upstream.route)
-  assert.match((await rawClient(t, proxy.port, GET).closed).text, /upstream_unreachable$/)
-  assert.equal(upstream.streams.length, 2)
-  assert.match((await rawClient(t, proxy.port, POST).closed).text, /upstream_unreachable$/)
-  assert.equal(upstream.streams.length, 3)
-})
-
 for (const [what, length] of [
   ['more', 2],
   ['less', 20],
