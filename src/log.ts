@@ -1,4 +1,4 @@
-import { fstatSync, write, writeSync } from 'node:fs'
+import { constants, fstatSync, openSync, write, writeSync } from 'node:fs'
 import { pino } from 'pino'
 
 /** The fields a log line may have. Allow-listed: a token, cookie, claim or body has no field to land in. */
@@ -146,7 +146,7 @@ const LAST_LINES_MS = 1_000
  * and not by sonic-boom, which comes with pino: at the exit it tries again for ever what cannot be written.
  */
 function standardOutput(lineOf: (dropped: number) => string) {
-  const mayBlock = doesWritingBlock()
+  const { fd, mayBlock } = openStandardOutput()
   let waiting: string[] = []
   let waitingLength = 0
   /** What is being written, with the number of dropped lines that it tells of. */
@@ -210,12 +210,12 @@ function standardOutput(lineOf: (dropped: number) => string) {
       if (!current) return
       if (mayBlock) {
         isWriting = true
-        write(STDOUT, current.bytes, (error, count) => {
+        write(fd, current.bytes, (error, count) => {
           isWriting = false
           if (written(error, count)) flush()
           else retryLater()
         })
-      } else if (!written(...tryWriting(current.bytes))) {
+      } else if (!written(...tryWriting(fd, current.bytes))) {
         retryLater()
         return
       }
@@ -228,7 +228,7 @@ function standardOutput(lineOf: (dropped: number) => string) {
     // What a thread is writing will be written.
     if (isWriting) current = undefined
     for (current ??= take(); current; current ??= take()) {
-      if (written(...tryWriting(current.bytes))) continue
+      if (written(...tryWriting(fd, current.bytes))) continue
       if (performance.now() > until) return
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_MS.first)
     }
@@ -247,16 +247,23 @@ function standardOutput(lineOf: (dropped: number) => string) {
   }
 }
 
-/** Whether a write to standard output keeps its caller waiting: a disk's does, and a terminal's that was stopped. */
-function doesWritingBlock(): boolean {
+/** Where to write, and whether that keeps its caller waiting, as a disk does. */
+function openStandardOutput(): { fd: number; mayBlock: boolean } {
   // The getter does it: libuv makes a pipe or socket non-blocking when Node makes a stream of it.
   const { isTTY } = process.stdout
-  return isTTY === true || fstatSync(STDOUT).isFile()
+  if (!isTTY) return { fd: STDOUT, mayBlock: fstatSync(STDOUT).isFile() }
+  try {
+    // A terminal stays blocking: one that was stopped (Ctrl-S) would hold a thread, and with it the exit.
+    const flags = constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY
+    return { fd: openSync('/proc/self/fd/1', flags), mayBlock: false }
+  } catch {
+    return { fd: STDOUT, mayBlock: true }
+  }
 }
 
-function tryWriting(bytes: Buffer): [error: NodeJS.ErrnoException | null, count: number] {
+function tryWriting(fd: number, bytes: Buffer): [error: NodeJS.ErrnoException | null, count: number] {
   try {
-    return [null, writeSync(STDOUT, bytes)]
+    return [null, writeSync(fd, bytes)]
   } catch (error) {
     return [error as NodeJS.ErrnoException, 0]
   }
