@@ -137,7 +137,7 @@ function checkExchange(
 }
 
 function checkLoginScopes(
-  { scopes, issuer = '', authorizationParams }: DraftProvider,
+  { scopes, issuer = '', resourceDialect, authorizationParams }: DraftProvider,
   provider: Field,
 ): void {
   const field = provider.at('scopes')
@@ -154,7 +154,8 @@ function checkLoginScopes(
     field.warn(
       'has offline_access, which this provider refuses (invalid_scope); leave it out, e.g. [openid, profile, email]',
     )
-  } else if (habit === undefined && !isAsked) {
+    // Azure AD v1 and AD FS have no scope for it.
+  } else if (habit === undefined && !isAsked && resourceDialect !== 'resource') {
     field.warn(
       'lacks offline_access: most providers then send no refresh token, and no access token can be renewed',
     )

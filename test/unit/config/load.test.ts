@@ -325,6 +325,10 @@ describe('warnings', () => {
     const google = at('https://accounts.google.com', 'access_type: offline')
     assert.deepEqual(warned(google), ['provider.scopes'])
     assert.deepEqual(warned(without(google)), [])
+    const v1 = without(at('https://adfs.example.com/adfs'))
+      .replace('resourceDialect: scope', 'resourceDialect: resource')
+      .replaceAll(/scopes: \[(api:[^/]*\/\/\w+)\/\.default\]/g, 'resource: "$1"')
+    assert.deepEqual(warned(v1), [])
     const [missing] = load(without(at('https://accounts.google.com'))).warnings
     assert.match(
       `${missing?.path} ${missing?.message}`,
