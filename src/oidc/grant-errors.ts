@@ -114,9 +114,14 @@ function isDeadToken(body: GrantFault['body'], codes: readonly number[]): boolea
   )
 }
 
-/** Whether an error that `reactionTo` takes for a fault of the configuration may as well be one session's matter. */
-export function isUnexplained(fault: GrantFault): boolean {
+/**
+ * Whether a refusal whose words leave it open may be one session's matter: an error that `reactionTo` takes for a fault
+ * of the configuration, and a 400 (RFC 6749 §5.2) with no word at all, as Glewlwyd has it for every refresh that it
+ * refuses.
+ */
+export function isUnexplained(fault: GrantFault & { readonly isHtml?: boolean }): boolean {
   const error = text(fault.body?.error)
+  if (fault.status === 400 && fault.body === undefined) return fault.isHtml !== true
   if (error === undefined || reactionTo(fault) !== 'configuration') return false
   return !CONFIGURATION_ERRORS.has(error) && error !== 'invalid_grant'
 }

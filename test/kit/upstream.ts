@@ -85,7 +85,11 @@ function take(answer: UpstreamAnswer): UpstreamAnswer {
 
 function createVerifier({ jwks, issuer, audience }: UpstreamOptions) {
   if (jwks === undefined) return async () => undefined
-  const keys = typeof jwks === 'string' ? createRemoteJWKSet(new URL(jwks)) : createLocalJWKSet(jwks)
+  // Without a pause between two reads a new key is known at once.
+  const keys =
+    typeof jwks === 'string'
+      ? createRemoteJWKSet(new URL(jwks), { cooldownDuration: 0 })
+      : createLocalJWKSet(jwks)
   const expected = {
     ...(issuer === undefined ? {} : { issuer }),
     ...(audience === undefined ? {} : { audience }),

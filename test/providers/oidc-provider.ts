@@ -13,7 +13,7 @@ const SCOPES: Readonly<Record<string, string>> = {
   [BILLING]: 'billing.read',
 }
 /** Short, because the tests wait for its end; long enough for the first calls of a row on a busy machine. */
-const TOKEN_SECONDS = 4
+const TOKEN_SECONDS = 5
 
 /**
  * The npm package as it comes: its own pages for sign-in and consent, and `offline_access` only with prompt=consent.

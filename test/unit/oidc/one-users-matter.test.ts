@@ -45,6 +45,11 @@ function scene() {
     const told = { status, body, retryAfterSeconds: undefined, isHtml: false }
     answer = { error: problemOf(reactionTo(told), told), answer: told, wasSent: true }
   }
+  /** As Glewlwyd refuses a refresh token that has ended, or the page of a gateway. */
+  const refuseWithoutJson = ({ isHtml }: { isHtml: boolean }) => {
+    const told = { status: 400, body: undefined, retryAfterSeconds: undefined, isHtml }
+    answer = { error: problemOf(reactionTo(told), told), answer: told, wasSent: true }
+  }
   const refresh = (session: string) =>
     grants.refreshGrant({ refreshToken: 'rt', resource: 'orders', session, keep: async () => undefined })
   async function verdict(session: string) {
@@ -52,7 +57,18 @@ function scene() {
     if (outcome.kind === 'dead' || outcome.kind === 'renewed') return outcome.kind
     return `${outcome.error.code} ${outcome.error.details?.reason}`
   }
-  return { ...grants, exchange, give, refuse, verdict, clock, counted, alarms, retire: faults.retire }
+  return {
+    ...grants,
+    exchange,
+    give,
+    refuse,
+    refuseWithoutJson,
+    verdict,
+    clock,
+    counted,
+    alarms,
+    retire: faults.retire,
+  }
 }
 
 test("a word that nobody knows is this session's matter when the resource was renewed for another within five minutes", async () => {
@@ -68,6 +84,21 @@ test("a word that nobody knows is this session's matter when the resource was re
     assert.equal(alarms.length, 1)
     retire()
   }
+})
+
+test("a 400 without a word is this session's matter while others are renewed; a page never is", async () => {
+  const { give, refuseWithoutJson, verdict, clock, alarms } = scene()
+  refuseWithoutJson({ isHtml: false })
+  assert.equal(await verdict('bob'), 'provider_unavailable undefined')
+  give()
+  await verdict('alice')
+  refuseWithoutJson({ isHtml: true })
+  assert.equal(await verdict('bob'), 'provider_unavailable undefined')
+  refuseWithoutJson({ isHtml: false })
+  assert.equal(await verdict('bob'), 'reauthentication_required interaction_required')
+  clock.at += 5 * MINUTE_MS
+  assert.equal(await verdict('bob'), 'provider_unavailable undefined')
+  assert.deepEqual(alarms, [])
 })
 
 test('its own renewal of before says nothing, and neither does what is known for a fault of the configuration', async () => {
