@@ -27,6 +27,8 @@ export type SpendDeps = {
   readonly revoke: (refreshToken: string) => Promise<void>
   readonly reuse: Reuse
   readonly waiting: Waiting
+  /** A refresh that took longer than this did so because this process stood still; ms. */
+  readonly longestSpendMs: number
   /** What must not be cut off by the end of the process. */
   readonly underWay?: UnderWay
   /** Told of refreshes that the provider did not get to see. */
@@ -80,7 +82,8 @@ async function spendUnlessSuperseded(
   // Its answer might come too late to be stored.
   if (deps.underWay?.isEnding()) throw new BffError('provider_unavailable', 'shutting down')
   const record = createRecordWriter(deps, { holder, version: before.version, hold })
-  if (!(await record.begin(owner))) return undefined
+  if (!(await record.begin(deps.reuse.signed(owner)))) return undefined
+  const begunAt = deps.waiting.elapsedMs()
   let hasRotated = false
   const keep = (next: string) => {
     hasRotated ||= next !== refreshToken
@@ -91,7 +94,8 @@ async function spendUnlessSuperseded(
     ...{ signIn: signInOf(holder), session: holder.hash },
   })
   if (hasRotated || outcome.kind === 'renewed') deps.reuse.learn(hasRotated)
-  return actOn(deps, spending, { outcome, record, forcedAt: spending.forcedAt(before) })
+  const hasStoodStill = deps.waiting.elapsedMs() - begunAt > deps.longestSpendMs
+  return actOn(deps, spending, { outcome, record, hasStoodStill, forcedAt: spending.forcedAt(before) })
 }
 
 /** The record, once no spend of somebody else is open in it, or its owner had time enough. */
@@ -155,8 +159,14 @@ async function actOn(
   {
     outcome,
     record,
+    hasStoodStill,
     forcedAt,
-  }: { outcome: RefreshGrantOutcome; record: RecordWriter; forcedAt: number | undefined },
+  }: {
+    outcome: RefreshGrantOutcome
+    record: RecordWriter
+    hasStoodStill: boolean
+    forcedAt: number | undefined
+  },
 ): Promise<StoredAccessToken> {
   if (outcome.kind === 'dead') {
     await deps.endSession(holder, outcome.reason)
@@ -165,8 +175,9 @@ async function actOn(
     })
   }
   if (outcome.kind !== 'renewed') {
-    // Some providers rotate before they look at the resource that they then refuse.
-    const doubt = outcome.kind === 'refused' ? 'burnt' : 'lost'
+    // Some providers rotate before they look at the resource that they then refuse; and one whose answer was lost while
+    // this process stood still had all the time to rotate.
+    const doubt = outcome.kind === 'refused' || hasStoodStill ? 'burnt' : 'lost'
     await record.end(outcome.isMaybeSpent ? doubt : 'ended')
     throw outcome.error
   }

@@ -168,6 +168,7 @@ function createUserRenewal(
     refreshGrant: provider.refreshGrant,
     requireAsked: provider.requireAsked,
     reuse: createReuse(deps.reusesRefreshTokens),
+    longestSpendMs: lockTtlMs,
     underWay,
     revoke: provider.revoke,
     endSession: async (holder, reason) => {

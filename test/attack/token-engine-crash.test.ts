@@ -9,6 +9,7 @@ import { audienceOf, startFleet } from './fleet-kit.ts'
 
 const RESOURCES = ['orders', 'billing']
 const TIMEOUT_MS = 1_000
+const PEOPLE = 6
 /** A lock of 4 s, 2 s for whoever held it to come back, and a slow machine. */
 const TAKEN_OVER = { withinMs: 25_000, everyMs: 100 }
 
@@ -83,6 +84,38 @@ describe('a process that refreshes', { skip: skipWithoutRedis(), concurrency: 2 
     assert.deepEqual([await recordField('v'), await recordField('at:billing')], [version, token])
     assert.equal((await settled(() => browser.fetch('/api/billing', { via: via(0) }))).status, 200)
     assert.equal(provider.counters.refreshCalls, 2)
+  })
+
+  test('stands still, the answers of a provider that rotates in its sockets: nothing is offered again, and nobody is signed out', async (t) => {
+    const scene = await signedIn(t)
+    const { provider, fleet, via, ask } = scene
+    const people = await Promise.all(
+      Array.from({ length: PEOPLE }, (_, number) => scene.person(`person-${number}`, number % 2)),
+    )
+    // Both have seen it rotate.
+    assert.deepEqual([(await ask(0)).status, (await ask(1)).status], [200, 200])
+    const stock = (browser: (typeof people)[number], at: number) =>
+      browser.fetch('/api/billing', { via: via(at) })
+    await stock(people[0]!, 0)
+    await stock(people[1]!, 1)
+    const others = people.slice(2)
+    const before = provider.counters.refreshCalls
+    provider.control.latencyMs = 300
+    const asleep = others.map((browser) => stock(browser, 0).catch(() => undefined))
+    await eventually(
+      'the provider is asked for all',
+      () => provider.counters.refreshCalls === before + others.length,
+    )
+    fleet[0]!.signal('SIGSTOP')
+    const answers = await Promise.all(others.map((browser) => settled(() => stock(browser, 1))))
+    fleet[0]!.signal('SIGCONT')
+    await Promise.all(asleep)
+    const told = answers.map((answer) => `${answer.status} ${answer.json().reason}`)
+    assert.deepEqual(new Set(told), new Set(['401 refresh_token_uncertain']))
+    const end = (browser: (typeof people)[number]) =>
+      eventually('it is served again', async () => (await stock(browser, 1)).status === 200, TAKEN_OVER)
+    await Promise.all(others.map(end))
+    assert.equal(provider.counters.reuseDetected, 0)
   })
 })
 

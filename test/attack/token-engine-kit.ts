@@ -38,7 +38,7 @@ export function setUpEngine(t: Scope, refreshGrant: RefreshGrant, sealing: Seali
   const sealer = createTokenSealer(sealing)
   const common = { records: store.tokens, now: Date.now, waiting: clockWaiting }
   const renew = createRenewal({
-    ...{ ...common, sealer, refreshGrant, reuse: createReuse(true) },
+    ...{ ...common, sealer, refreshGrant, reuse: createReuse(true), longestSpendMs: 10_000 },
     takeTurn: createRefreshTurns({
       ...{ ...common, lockTtlMs: 60_000, waitMs: 60_000 },
       admit: (work) => work(),

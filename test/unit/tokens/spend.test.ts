@@ -207,12 +207,85 @@ test('with auto a token whose answer was lost is offered once more, when it is n
   assert.equal((await other.tokenFor(holder, 'orders')).value, 'orders by rt-2')
 })
 
-test('with auto the token of a replica that died is offered to any provider', async (t) => {
+test('with auto the token of a replica that died is offered to a provider that nobody has seen rotate', async (t) => {
   const { store, holder, replica } = await setUp(t)
   await store.tokens.write(holder.hash, { expectedVersion: 1, spend: 'open:dead-replica' })
   const token = await replica(rotatesTo('rt-2'), { reuses: 'auto' }).tokenFor(holder, 'orders')
   assert.equal(token.value, 'orders by rt-2')
 })
+
+test('with auto the token of a replica that may stand still is not offered to a provider that has been seen to rotate, by whom ever', async (t) => {
+  const { store, holder, replica } = await setUp(t)
+  const waiting = passingTime()
+  const offered: string[] = []
+  const seasoned = replica(
+    async (request) => {
+      offered.push(request.refreshToken)
+      return rotatesTo('rt-2')(request)
+    },
+    { reuses: 'auto', waiting },
+  )
+  await seasoned.tokenFor(holder, 'orders')
+  const { version } = (await store.tokens.read(holder.hash))!
+  await store.tokens.write(holder.hash, { expectedVersion: version, spend: 'open:still-replica' })
+  await assert.rejects(async () => seasoned.tokenFor(holder, 'billing'), code('reauthentication_required'))
+  // The one that stands still has seen it, and this one has not.
+  await store.tokens.write(holder.hash, { expectedVersion: version + 1, spend: 'open:rotates:still' })
+  const fresh = replica(async () => assert.fail('it was offered'), { reuses: 'auto', waiting })
+  await assert.rejects(async () => fresh.tokenFor(holder, 'billing'), code('reauthentication_required'))
+  assert.deepEqual(offered, ['rt-1'])
+  // It runs again, and stores what it had: everything goes on.
+  await store.tokens.write(holder.hash, { expectedVersion: version + 2, spend: 'ended' })
+  const other = replica(rotatesTo('rt-3'), { reuses: 'auto', waiting })
+  assert.equal((await other.tokenFor(holder, 'billing')).value, 'billing by rt-3')
+})
+
+test('a replica that has seen the provider rotate says so in its marks', async (t) => {
+  const { store, holder, replica } = await setUp(t)
+  const marks: (string | undefined)[] = []
+  const rotating = replica(
+    async (request) => {
+      marks.push((await store.tokens.read(holder.hash))?.spend)
+      return rotatesTo(`rt-${marks.length + 1}`)(request)
+    },
+    { reuses: 'auto' },
+  )
+  await rotating.tokenFor(holder, 'orders')
+  await rotating.tokenFor(holder, 'billing')
+  assert.match(marks[0] ?? '', /^open:(?!rotates:)/)
+  assert.match(marks[1] ?? '', /^open:rotates:/)
+})
+
+test('an answer that was lost while this process stood still has burnt the token: the provider had time enough', async (t) => {
+  const { store, holder, replica } = await setUp(t)
+  const waiting = passingTime()
+  const error = new BffError('provider_unavailable', 'timeout', { retryAfterSeconds: 1 })
+  const still = replica(
+    async () => {
+      waiting.pass(60_000)
+      return { kind: 'unavailable', error, isMaybeSpent: true }
+    },
+    { reuses: 'auto', waiting },
+  )
+  await assert.rejects(async () => still.tokenFor(holder, 'orders'), code('provider_unavailable'))
+  assert.equal((await store.tokens.read(holder.hash))?.spend, 'burnt')
+})
+
+/** Time that passes when somebody waits, and when it is told to. */
+function passingTime() {
+  let ms = 0
+  const pause = async (pauseMs: number, signal?: AbortSignal) => {
+    if (signal) return new Promise<void>(() => undefined)
+    ms += pauseMs
+  }
+  return {
+    elapsedMs: () => ms,
+    pause,
+    pass(more: number) {
+      ms += more
+    },
+  }
+}
 
 test('a mark that stays is waited for once, not by every request again', async (t) => {
   const { store, holder, replica } = await setUp(t)
