@@ -64,13 +64,16 @@ export function routeFields(kit: FieldKit) {
 
 function timeoutFields(kit: FieldKit) {
   return kit
-    .section({
-      connect: kit.text(TIMEOUT, 'Until the upstream has accepted the connection.').prefault('2s'),
-      response: kit.text(TIMEOUT, "Until the upstream's response headers.").prefault('30s'),
-      idle: kit
-        .text(TIMEOUT, 'Between two pieces of a body, or of what passes through a WebSocket.')
-        .prefault('5m'),
-    })
+    .section(
+      {
+        connect: kit.text(TIMEOUT, 'Until the upstream has accepted the connection.').prefault('2s'),
+        response: kit.text(TIMEOUT, "Until the upstream's response headers.").prefault('30s'),
+        idle: kit
+          .text(TIMEOUT, 'Between two pieces of a body, or of what passes through a WebSocket.')
+          .prefault('5m'),
+      },
+      '{ connect: 2s, response: 30s, idle: 5m }',
+    )
     .prefault({})
     .describe('How long the upstream may take.')
 }

@@ -125,13 +125,14 @@ function wholeNumber(range: { min: number; max: number; example: number }, descr
   return z.int({ error }).min(min, { error }).max(max, { error }).meta({ description })
 }
 
-function section<S extends z.ZodRawShape>(shape: S) {
+function section<S extends z.ZodRawShape>(shape: S, example?: string) {
   const known = Object.keys(shape)
+  const such = example === undefined ? '' : `, e.g. ${example}`
   return z.strictObject(shape, {
     error: (issue) =>
       issue.code === 'unrecognized_keys'
         ? issue.keys.map((key) => unknownKey(key, known)).join('\n')
-        : `must be a block of keys (${known.join(', ')})${kindOf(issue.input)}`,
+        : `must be a block of keys (${known.join(', ')})${kindOf(issue.input)}${such}`,
   })
 }
 
@@ -180,9 +181,22 @@ function opened<T>(use: (secret: Secret) => T, { secrets, check, description }: 
   }).meta({ description })
 }
 
+/** What others call a secret's file or variable. */
+const OTHER_WORDS: Readonly<Record<string, string>> = {
+  path: 'file',
+  filename: 'file',
+  name: 'env',
+  var: 'env',
+  variable: 'env',
+}
+
 function unknownSecretKey(input: unknown): string {
   const keys = typeof input === 'object' && input !== null ? Object.keys(input) : []
-  return keys.map((key) => didYouMean(key, ['env', 'file'])).find((hint) => hint !== '') ?? ''
+  const hintFor = (key: string) =>
+    Object.hasOwn(OTHER_WORDS, key)
+      ? ` (did you mean "${OTHER_WORDS[key]}"?)`
+      : didYouMean(key, ['env', 'file'])
+  return keys.map(hintFor).find((hint) => hint !== '') ?? ''
 }
 
 function anyOf(values: readonly string[]): string {

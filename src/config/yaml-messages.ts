@@ -4,7 +4,7 @@ const MESSAGES: Readonly<Record<string, string>> = {
   BLOCK_AS_IMPLICIT_KEY:
     'a second "key:" on one line: put it on its own line, or the text in quotes; or a line below is not indented like this one, or a blank is missing behind a "-"',
   MULTILINE_IMPLICIT_KEY: 'a key must stand on one line: is a ":" missing, or the indentation wrong?',
-  MISSING_CHAR: 'something is missing here: a ":", a closing quote or a closing bracket',
+  MISSING_CHAR: 'something is missing here or above: a ":", a closing quote or a closing bracket',
   BAD_SCALAR_START: 'a text that starts with this character must stand in quotes',
   BAD_DQ_ESCAPE: 'unknown \\ escape in double quotes: use \\\\ or single quotes',
   MULTIPLE_DOCS:

@@ -6,6 +6,12 @@ const HEADERS = 'headers: { x-user-id: "{claims.sub}" }'
 const EXPECT = 'expect: { route: orders }'
 
 describeMutations('routes and their tests', [
+  [
+    'timeout: { connect: 2s, response: 30s, idle: 5m }',
+    'timeout: 30s',
+    'routes[0].timeout',
+    /block of keys .*got a string\), e\.g\. \{ connect: 2s/,
+  ],
   [ORDERS_PATH, 'path: api/orders\n', 'routes[0].path', /must start with "\/"/],
   [ORDERS_PATH, 'path: /api/*\n', 'routes[0].path', /plain prefix, not a pattern/],
   [ORDERS_PATH, 'path: /api/:id\n', 'routes[0].path', /plain prefix, not a pattern/],

@@ -38,6 +38,19 @@ describe('a secret', () => {
     assert.equal(secret.reveal(), 'three')
   })
 
+  test('under a key of another word is told the right one, and nothing of what was written', () => {
+    for (const [written, right] of [
+      ['path', 'file'],
+      ['variable', 'env'],
+      ['enV', 'env'],
+    ]) {
+      const [problem] = problemsOf(changed(SECRET, `{ ${written}: hunter2 }`))
+      assert.match(problem!.message, new RegExp(`\\(did you mean "${right}"\\?\\)`))
+      assert.doesNotMatch(problem!.message, /hunter2/)
+    }
+    assert.doesNotMatch(problemsOf(changed(SECRET, '{ hunter2: }'))[0]!.message, /hunter2|did you mean/)
+  })
+
   test('that is empty is an error, in a variable as in a file', () => {
     const [variable] = problemsOf(changed(SECRET, SECRET), { env: { ...ENV, CLIENT_SECRET: '' } })
     assert.equal(variable?.message, 'environment variable CLIENT_SECRET is empty')
