@@ -176,7 +176,8 @@ function lifetimeSeconds(body: Record<string, unknown>, now: number): number {
 function ownLifetimeSeconds(accessToken: string, now: number): number | undefined {
   const { iat, exp } = timesOf(accessToken)
   if (exp === undefined) return undefined
-  const left = Math.floor(exp - now / 1000)
+  // `exp` counts whole seconds: what is missing of the last one was lost in rounding, and is no shorter life.
+  const left = Math.ceil(exp - now / 1000)
   return left > 0 || iat === undefined ? left : exp - iat
 }
 

@@ -109,6 +109,7 @@ describe('G14: a clock that is five minutes', () => {
       let aheadMs = 0
       const { provider, browser, advance } = await setUp(t, {
         provider: { ...LIFE, now: () => Date.now() + skewMs + aheadMs },
+        config: { provider: { clockTolerance: '6m' } },
       })
       await browser.signIn()
       for (let second = 0; second < 600; second += 5) {
