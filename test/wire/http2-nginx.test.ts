@@ -44,7 +44,7 @@ test(`of ${POSTS} POSTs to an nginx that goes away again and again, each is answ
   const statuses = new Map<number, number>()
   function post(n: number): Promise<void> {
     // Some fit into one frame with their head, some into several, some need more than one window.
-    const body = `${n} `.padEnd(n % 10 === 0 ? 60_000 : n % 3 === 0 ? 5_000 : 20, '.')
+    const body = `${n} `.padEnd(n % 50 === 0 ? 60_000 : n % 5 === 0 ? 5_000 : 20, '.')
     const headers = n % 7 === 0 ? { 'transfer-encoding': 'chunked' } : { 'content-length': body.length }
     return new Promise((resolve, reject) => {
       const req = request(
