@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import type { IncomingHttpHeaders, ServerResponse } from 'node:http'
+import type { IncomingHttpHeaders, RequestListener, ServerResponse } from 'node:http'
+import { text } from 'node:stream/consumers'
 import type { Browser, BrowserContext, Page } from 'playwright-core'
 import { WebSocketServer } from 'ws'
 import { createIdentityProvider } from '../../src/demo/identity-provider.ts'
@@ -7,6 +8,7 @@ import type { TokenRequest } from '../../src/demo/identity-provider-options.ts'
 import { listenOnLoopback } from '../../src/demo/loopback-server.ts'
 import { launchChromium } from '../kit/chromium.ts'
 import { type RunningCloakroom, startCloakroom } from '../kit/cloakroom.ts'
+import { sessionKey } from '../kit/cloakroom-config.ts'
 import { type HttpsFront, startHttpsFront } from '../kit/https-front.ts'
 import { type LocalServer, type RecordedRequest, sendHtml, startLocalServer } from '../kit/local-server.ts'
 import { startUpstream, type Upstream } from '../kit/upstream.ts'
@@ -31,32 +33,41 @@ export type Site = {
   /** `http://127.0.0.1:PORT`: another site. */
   readonly issuer: string
   readonly tokenRequests: TokenRequest[]
+  /** What was posted to the end-session endpoint. */
+  readonly endSessions: URLSearchParams[]
   close(): Promise<void>
 }
 
 /** Starts provider, API, application, sibling, Cloakroom, a front with TLS before the last three, and Chromium. */
-export async function startSite(): Promise<Site> {
+export async function startSite({
+  sameSite = 'strict',
+}: {
+  sameSite?: 'strict' | 'lax'
+} = {}): Promise<Site> {
   const tokenRequests: TokenRequest[] = []
   const clientSecret = randomBytes(24).toString('base64url')
   const front = await startHttpsFront([new URL(APP).host, new URL(SIBLING).host])
-  const provider = await listenOnLoopback((issuer) => createProvider(issuer, clientSecret, tokenRequests))
+  const endSessions: URLSearchParams[] = []
+  const provider = await listenOnLoopback((issuer) =>
+    takingPost(createProvider(issuer, clientSecret, tokenRequests), endSessions),
+  )
   const issuer = provider.origin
   const api = await startUpstream({
     ...{ jwks: `${issuer}/jwks`, issuer, audience: ORDERS },
-    handle: sendEvents,
+    handle: (request, res) => sendEvents(request, res) || sendCacheable(request, res),
   })
   const { sockets, handshakes } = echoWebSockets(api)
   const pages = await Promise.all([startLocalServer(applicationPage), startLocalServer(siblingPage)])
   const [spa, sibling] = pages
-  const cloakroom = await startCloakroom(configFor({ issuer, clientSecret, api, spa }))
+  const cloakroom = await startCloakroom(configFor({ issuer, clientSecret, api, spa, sameSite }))
   front.serve(new URL(APP).host, cloakroom.listenUrl)
   front.serve(new URL(SIBLING).host, sibling.origin)
   const browser = await launchChromium([
     `--host-resolver-rules=MAP *.cloakroom.test 127.0.0.1:${front.port}`,
-    '--ignore-certificate-errors',
+    `--ignore-certificate-errors-spki-list=${front.keyHash}`,
   ])
   return {
-    ...{ browser, cloakroom, front, api, handshakes, issuer, tokenRequests },
+    ...{ browser, cloakroom, front, api, handshakes, issuer, tokenRequests, endSessions },
     async close() {
       await browser.close()
       for (const socket of sockets.clients) socket.terminate()
@@ -65,6 +76,26 @@ export async function startSite(): Promise<Site> {
     },
   }
 }
+
+/** oidc-provider lets end-session be posted only where its own cookies are SameSite=None, so never on plain http. */
+function takingPost(provider: RequestListener, endSessions: URLSearchParams[]): RequestListener {
+  return function serve(req, res) {
+    if (req.method !== 'POST' || req.url !== '/session/end') return provider(req, res)
+    text(req).then((body) => {
+      const form = new URLSearchParams(body)
+      endSessions.push(form)
+      const back = `${form.get('post_logout_redirect_uri')}?state=${form.get('state')}`
+      res.writeHead(303, { location: back }).end()
+    })
+  }
+}
+
+/** The third has more roles than a URL holds. */
+const PERSONS = [
+  { sub: 'ada', name: 'Ada Lovelace' },
+  { sub: 'grace', name: 'Grace Hopper' },
+  { sub: 'augusta', name: 'Augusta King', roles: Array.from({ length: 300 }, (_, index) => `role-${index}`) },
+]
 
 function createProvider(issuer: string, clientSecret: string, tokenRequests: TokenRequest[]) {
   return createIdentityProvider({
@@ -83,16 +114,24 @@ function createProvider(issuer: string, clientSecret: string, tokenRequests: Tok
         accessTokenTtlSeconds: ACCESS_TOKEN_SECONDS,
       },
     },
+    persons: PERSONS,
     onTokenRequest: (request) => tokenRequests.push(request),
   }).callback
 }
 
-function configFor(parts: { issuer: string; clientSecret: string; api: Upstream; spa: LocalServer }) {
-  const { issuer, clientSecret, api, spa } = parts
+function configFor(parts: {
+  issuer: string
+  clientSecret: string
+  api: Upstream
+  spa: LocalServer
+  sameSite: 'strict' | 'lax'
+}) {
+  const { issuer, clientSecret, api, spa, sameSite } = parts
   const orders = { upstream: api.url, resource: 'orders' }
   return {
     publicUrl: APP,
     trustProxy: ['127.0.0.1'],
+    session: { store: { type: 'memory' }, keys: [sessionKey()], cookie: { sameSite } },
     provider: {
       ...{ issuer, clientId: 'app', resourceDialect: 'resource-indicator' },
       clientAuth: { method: 'client_secret_basic', secret: clientSecret },
@@ -116,6 +155,23 @@ function sendEvents({ path }: RecordedRequest, res: ServerResponse): boolean {
   return true
 }
 
+/** What a browser may keep: an answer that says so, and one that says nothing but its age; and a download. */
+function sendCacheable({ path, headers }: RecordedRequest, res: ServerResponse): boolean {
+  const fields: Record<string, Record<string, string>> = {
+    '/api/orders/fresh': { 'cache-control': 'private, max-age=600' },
+    '/api/orders/aged': { 'last-modified': 'Mon, 01 Jan 2024 00:00:00 GMT' },
+    '/files/download': { 'content-disposition': 'attachment; filename="report.txt"' },
+  }
+  const own = fields[path]
+  if (!own) return false
+  const [, payload = ''] = String(headers.authorization).split('.')
+  const { sub } = JSON.parse(Buffer.from(payload, 'base64url').toString()) as { sub: string }
+  // As servers do that know of a token and of no cookie.
+  res.writeHead(200, { 'content-type': 'text/plain', vary: 'Authorization', ...own })
+  res.end(`for ${sub}`)
+  return true
+}
+
 function echoWebSockets(api: Upstream) {
   const handshakes: IncomingHttpHeaders[] = []
   const sockets = new WebSocketServer({ server: api.server })
@@ -127,7 +183,11 @@ function echoWebSockets(api: Upstream) {
 }
 
 /** Asks who is signed in as the first thing it does, and keeps the answer's status. */
-function applicationPage(_: RecordedRequest, res: ServerResponse): void {
+function applicationPage({ path }: RecordedRequest, res: ServerResponse): void {
+  if (path === '/worker.js') {
+    res.writeHead(200, { 'content-type': 'text/javascript' })
+    return void res.end('onfetch = (event) => event.respondWith(fetch(event.request))')
+  }
   const ask = `window.firstAnswer = fetch('/bff/user', { headers: { 'x-csrf': '1' } }).then(({ status }) => status)`
   sendHtml(res, 200, `<a href="/bff/login?returnUrl=/home">Sign in</a><script>${ask}</script>`)
 }

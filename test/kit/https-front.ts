@@ -1,3 +1,4 @@
+import { createHash, X509Certificate } from 'node:crypto'
 import {
   Agent,
   type IncomingHttpHeaders,
@@ -21,6 +22,8 @@ export type FrontRequest = {
 /** A TLS-terminating proxy in front of several hosts, as an ingress is. */
 export type HttpsFront = {
   readonly port: number
+  /** SHA-256 of its public key, base64: what a browser is told to trust. Errors that it ignores would keep it from caching. */
+  readonly keyHash: string
   /** Everything that came, cookies included. */
   readonly requests: FrontRequest[]
   /** Sends a host's traffic to an http origin from now on. */
@@ -44,7 +47,8 @@ export async function startHttpsFront(hosts: readonly string[]): Promise<HttpsFr
     return origin === undefined ? undefined : new URL(origin)
   }
 
-  const server = createServer(selfSigned(hosts), (req, res) => {
+  const identity = selfSigned(hosts)
+  const server = createServer(identity, (req, res) => {
     const origin = originOf(req, false)
     if (!origin) return void res.writeHead(404).end()
     forward(req, res, origin, agent)
@@ -64,6 +68,7 @@ export async function startHttpsFront(hosts: readonly string[]): Promise<HttpsFr
   })
   return {
     port: (server.address() as AddressInfo).port,
+    keyHash: keyHashOf(identity.cert),
     requests,
     serve: (host, origin) => void origins.set(host, origin),
     close: () =>
@@ -72,6 +77,11 @@ export async function startHttpsFront(hosts: readonly string[]): Promise<HttpsFr
         for (const socket of sockets) socket.destroy()
       }),
   }
+}
+
+function keyHashOf(cert: string): string {
+  const key = new X509Certificate(cert).publicKey.export({ type: 'spki', format: 'der' })
+  return createHash('sha256').update(key).digest('base64')
 }
 
 const FORWARDED = { 'x-forwarded-proto': 'https', 'x-forwarded-for': '127.0.0.1' }
