@@ -71,10 +71,11 @@ export function composePublic(rooms: Rooms) {
     bodyPace: { bytesPerSecond: config.limits.bodyRate, graceMs: config.limits.headerTimeoutMs },
     watch: (req, end) => watchSession({ peek: () => sessions.peek(...lookAside(req)), now: rooms.now, end }),
   })
+  const { monotonicNow } = rooms
   const stepUps = createStepUps({
     handles: createHandles(sealedLogins(rooms), { kind: 'step-up', lifetimeMs: STEP_UP_LIFETIME_MS }),
     loginPath: `${basePath}/login`,
-    now: rooms.now,
+    monotonicNow,
   })
   const match = compileRoutes(config.routes, basePath)
   const returning = composeReturning(rooms, match)
@@ -148,7 +149,7 @@ export function composePublic(rooms: Rooms) {
     ownHeaders,
     log,
     observeSignInFailure: metrics.signInFailed,
-    now: rooms.now,
+    monotonicNow,
   })
   return { front, isTrustedPeer, edge, tunnel, upstreams, unsubscribe }
 }

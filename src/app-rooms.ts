@@ -1,4 +1,5 @@
 import type { Metrics } from './admin/metrics.ts'
+import { heapShare } from './async/expiring-map.ts'
 import type { Config } from './config/config.ts'
 import type { Logger } from './log.ts'
 import type { OfflineConsentMemory } from './oidc/offline-consent.ts'
@@ -22,7 +23,10 @@ import type { UnderWay } from './tokens/under-way.ts'
 /** What outlives a configuration. */
 export type Ground = {
   readonly log: Logger
+  /** The time of day, epoch ms: for what is compared with other machines, and the ends of tokens and sessions. */
   readonly now: () => number
+  /** Ms since some moment, which nobody can set: for whatever lasts so long from now on. */
+  readonly monotonicNow: () => number
   readonly metrics: Metrics
   readonly store: Store
   /** The open WebSockets, under whatever configuration they began: a session has so many in all. */
@@ -53,14 +57,23 @@ export type Rooms = Ground & {
 /** Longest time a copy of a session or token is believed without a look at the store. */
 const COPIES_BELIEVED_MS = 5_000
 const COPIES_HELD = 20_000
+/** The part of the heap that the copies of one kind may take: of both kinds, with those of a configuration before, a third. */
+const COPIES_SHARE = 1 / 12
 
 /** Furnishes the rooms for one configuration. */
 export function composeRooms(config: Config, ground: Ground): Rooms {
-  const { log, metrics, now, store, gates, offlineConsent } = ground
+  const { log, metrics, now, monotonicNow, store, gates, offlineConsent } = ground
   const sealing = bindToGrants(createSealing(config.session.keys), config)
-  const copies = openCopies(config, store, now)
-  const provider = createProvider({ config, log, now, gates, offlineConsent, observe: metrics.provider })
-  const { sessions, missing } = composeSessions(config, { store, sealing, copy: copies.sessions, log, now })
+  const copies = openCopies(config, ground)
+  const clocks = { now, monotonicNow }
+  const provider = createProvider({
+    ...{ config, log, gates, offlineConsent, observe: metrics.provider },
+    ...clocks,
+  })
+  const { sessions, missing } = composeSessions(config, {
+    ...{ store, sealing, copy: copies.sessions, log },
+    ...clocks,
+  })
   const tokens = createTokens({
     store,
     sealing,
@@ -73,6 +86,7 @@ export function composeRooms(config: Config, ground: Ground): Rooms {
     underWay: ground.refreshes,
     providerTimeoutMs: config.provider.timeoutMs,
     now,
+    monotonicNow,
     observe: {
       refresh: (resource, outcome) =>
         outcome === 'no_refresh_token'
@@ -86,10 +100,15 @@ export function composeRooms(config: Config, ground: Ground): Rooms {
 }
 
 /** The copies that make a proxied request cost no round trip; a short idle timeout must still be slid often enough. */
-function openCopies(config: Config, { invalidations }: Store, now: () => number) {
+function openCopies(config: Config, { store, now, monotonicNow }: Ground) {
   const believeMs = Math.min(COPIES_BELIEVED_MS, config.session.idleTimeoutMs / 10)
-  const common = { invalidations, believeMs, max: COPIES_HELD, now }
-  const sessions = createBelievedCache<BffSession>({ ...common, expiresAt: (session) => session.expiresAt })
+  const { invalidations } = store
+  const bounds = { max: COPIES_HELD, maxBytes: heapShare(COPIES_SHARE) }
+  const common = { invalidations, believeMs, ...bounds, monotonicNow }
+  const sessions = createBelievedCache<BffSession>({
+    ...common,
+    lifeMs: ({ expiresAt }) => expiresAt - now(),
+  })
   const opened = createBelievedCache<OpenedTokens>(common)
   return {
     sessions,
@@ -125,14 +144,15 @@ function composeSessions(
     copy: ReturnType<typeof openCopies>['sessions']
     log: Logger
     now: () => number
+    monotonicNow: () => number
   },
 ) {
-  const { sealing, log, now, copy } = deps
+  const { sealing, log, now, monotonicNow, copy } = deps
   const { name: cookieName, ...attributes } = config.cookie
   const signingSecrets = cookieSigningSecrets(config.keys)
   const open = (id: string, sealed: string) => sealing.open({ id, kind: 'session' }, sealed)
   const missing = createMissingSessions({
-    ...{ cookieName, signingSecrets, records: deps.store.sessions, open, now },
+    ...{ cookieName, signingSecrets, records: deps.store.sessions, open, monotonicNow },
   })
   const storeOf = (slide: boolean) =>
     createSessionStore({
@@ -154,6 +174,7 @@ function composeSessions(
     copy,
     log,
     now,
+    monotonicNow,
   })
   return { sessions, missing }
 }

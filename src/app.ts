@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { createMetrics, type Metrics } from './admin/metrics.ts'
 import { createAdminServer, type Readiness } from './admin/server.ts'
+import { createStoreReadiness, reasonOf, type StoreReadiness } from './admin/store-readiness.ts'
 import { composePublic } from './app-edge.ts'
 import { createGenerations } from './app-generations.ts'
 import { composeRooms, type Ground, type Rooms } from './app-rooms.ts'
@@ -36,12 +37,17 @@ export type Cloakroom = {
 /** What a test may put in place of the real thing. Times in ms. */
 export type BuildDeps = {
   readonly log?: Logger
+  /** Epoch ms. */
   readonly now?: () => number
+  /** That of `now` unless given: a test that moves one moves both. */
+  readonly monotonicNow?: () => number
   readonly drainMs?: number
   readonly idleGraceMs?: number
 }
 
 const DRAIN_MS = 25_000
+/** For so long the store keeps a session that is over, so that it is told apart from one that it never had. */
+const TOLD_APART_MS = 600_000
 /** Beside its call to the provider, what a refresh under way may take at the end: its writes, once the store is there. */
 const STORING_MS = 3_000
 /** Whatever `provider.timeout` says: with the drain it must fit into the time that a pod has to end. */
@@ -50,6 +56,8 @@ const MOST_FOR_CALL_MS = 10_000
 /** Composition root: with app-rooms and app-edge the only file that sees every room. */
 export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloakroom> {
   const ground = await prepareGround(config, deps)
+  const storeReadiness = createStoreReadiness({ tryOut: ground.store.tryOut, log: ground.log })
+  await storeReadiness.tried
   const generations = createGenerations(generationOf(config, ground))
   const { objects, adopt } = createServerObjects()
   adopt(generations.current().edge)
@@ -67,7 +75,7 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
     }),
     adminServer: createAdminServer({
       metrics: ground.metrics,
-      readiness: () => readinessOf(generations.current().rooms, draining),
+      readiness: () => readinessOf(generations.current().rooms, { storeReadiness, draining }),
       hosts: () => generations.current().rooms.config.admin.hosts,
       problemAnswer,
       log: ground.log,
@@ -80,6 +88,7 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
       generations.closeStreams()
     },
     async release() {
+      storeReadiness.close()
       const callMs = Math.min(ground.longestCallMs(), MOST_FOR_CALL_MS)
       const unstored = await ground.refreshes.end(callMs + STORING_MS)
       if (unstored > 0) ground.log.error({ count: unstored }, 'stopped before these refreshes were stored')
@@ -114,17 +123,22 @@ async function prepareGround(
   deps: BuildDeps,
 ): Promise<Ground & { changeTo(next: Config, before: Config): void; longestCallMs(): number }> {
   const now = deps.now ?? Date.now
+  const monotonicNow = deps.monotonicNow ?? deps.now ?? (() => performance.now())
   const log = deps.log ?? createLogger()
   const retiredResources = new Set<string>()
-  let { idleTimeoutMs } = config.session
+  let { idleTimeoutMs, absoluteTimeoutMs } = config.session
   let { timeoutMs: longestCallMs } = config.provider
   let isLive = () => false
   const metrics = createMetrics({ version: version(), isStoreLive: () => isLive(), droppedLogLines })
-  const store = await openStore(config, { log, metrics, now, idleTimeoutMs: () => idleTimeoutMs })
+  const store = await openStore(config, {
+    ...{ log, metrics, monotonicNow },
+    idleTimeoutMs: () => idleTimeoutMs,
+    absoluteTimeoutMs: () => absoluteTimeoutMs + TOLD_APART_MS,
+  })
   isLive = store.invalidations.isLive
 
   function changeTo(next: Config, before: Config): void {
-    idleTimeoutMs = next.session.idleTimeoutMs
+    ;({ idleTimeoutMs, absoluteTimeoutMs } = next.session)
     longestCallMs = Math.max(longestCallMs, next.provider.timeoutMs)
     for (const name of Object.keys(before.resources)) retiredResources.add(name)
     for (const name of Object.keys(next.resources)) retiredResources.delete(name)
@@ -135,9 +149,14 @@ async function prepareGround(
     offlineConsent: new Map(),
   }
   const gates = createProviderGates({
-    ...{ log, now, observe: metrics.provider, observeSignIn: metrics.signInGates },
+    ...{ log, now: monotonicNow, observe: metrics.provider, observeSignIn: metrics.signInGates },
   })
-  return { log, now, metrics, store, gates, ...lasting, changeTo, longestCallMs: () => longestCallMs }
+  return {
+    ...{ log, now, monotonicNow, metrics, store, gates },
+    ...lasting,
+    changeTo,
+    longestCallMs: () => longestCallMs,
+  }
 }
 
 function generationOf(config: Config, ground: Ground) {
@@ -155,15 +174,23 @@ function generationOf(config: Config, ground: Ground) {
   return { rooms, ...publicParts, release }
 }
 
-/** Ready means able to answer, if only that the store is away: one dependency must not take every replica out at once. */
-async function readinessOf({ config, provider, store }: Rooms, draining: boolean): Promise<Readiness> {
-  const isStoreThere = await store.ping().then(
-    () => true,
-    () => false,
-  )
-  const dependencies = { store: isStoreThere ? 'ok' : 'unavailable', provider: provider.state() } as const
-  const isWhole = isStoreThere && dependencies.provider === 'ok'
-  return { ready: !draining && (isWhole || !config.admin.strictReadiness), draining, dependencies }
+/**
+ * Ready means able to answer, if only that the store is away: one dependency must not take every replica out at once. But a
+ * store that has not worked since the start is more than away, and this replica less than the ones before it.
+ */
+async function readinessOf(
+  { config, provider, store }: Rooms,
+  { storeReadiness, draining }: { storeReadiness: StoreReadiness; draining: boolean },
+): Promise<Readiness> {
+  const neverWorked = storeReadiness.problem()
+  const problem = neverWorked ?? (await store.ping().then(() => undefined, reasonOf))
+  const dependencies = {
+    store: problem === undefined ? 'ok' : 'unavailable',
+    provider: provider.state(),
+  } as const
+  const isWhole = problem === undefined && dependencies.provider === 'ok'
+  const ready = !draining && neverWorked === undefined && (isWhole || !config.admin.strictReadiness)
+  return { ready, draining, dependencies, ...(problem === undefined ? {} : { reasons: { store: problem } }) }
 }
 
 function version(): string {

@@ -70,7 +70,7 @@ const DOORS: Record<string, string | readonly string[]> = {
   'connect-redis': 'src/store/',
   'express-session': 'src/session/',
   'http-proxy-middleware': 'src/proxy/',
-  'lru-cache': 'src/session/session-cache.ts',
+  'lru-cache': 'src/async/expiring-map.ts',
   'openid-client': 'src/oidc/',
   'prom-client': 'src/admin/',
   helmet: 'src/http/',

@@ -24,6 +24,8 @@ export type Readiness = {
   readonly ready: boolean
   readonly draining: boolean
   readonly dependencies: Readonly<Record<string, 'ok' | 'unavailable' | 'unknown'>>
+  /** Why one of them is away, as far as it is known; no secret is in it. */
+  readonly reasons?: Readonly<Record<string, string>>
 }
 
 /** Probes and metrics on a listener of their own (contract section 5); nothing on it names a user. */

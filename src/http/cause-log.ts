@@ -9,8 +9,8 @@ const SHARED: ReadonlySet<ErrorCode> = new Set(['provider_rejected', 'provider_u
  * Tells the log what is behind a problem, by request. A cause that all requests share is told once, and then at most once
  * a minute with their number since: the line of each request has its id and code anyway.
  */
-export function createCauseLog({ log, now }: { log: Logger; now: () => number }) {
-  const isDue = createReminders(now)
+export function createCauseLog({ log, monotonicNow }: { log: Logger; monotonicNow: () => number }) {
+  const isDue = createReminders(monotonicNow)
 
   return function tellCause(error: BffError, requestId: string): void {
     if (!error.cause) return

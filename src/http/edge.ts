@@ -28,7 +28,7 @@ export type EdgeDeps = {
   readonly log: Logger
   readonly observeSignInFailure?: ObserveSignInFailure
   /** Epoch ms. */
-  readonly now: () => number
+  readonly monotonicNow: () => number
 }
 
 /** Where a sign-in begins and ends, by the names of the request log. */

@@ -40,8 +40,7 @@ export type CheckedStep = 'discovery' | 'par' | 'code'
 export type ConfigFaultsDeps = {
   readonly log: Logger
   readonly observe: GrantObserver
-  /** Epoch ms. */
-  readonly now: () => number
+  readonly monotonicNow: () => number
 }
 
 /** What is told of the token requests of one configuration. */
@@ -92,9 +91,9 @@ type Fault = {
 }
 
 /** What only the operator can cure is told once, when it begins and when it ends, however many users meet it. */
-export function createConfigFaults({ log, observe, now }: ConfigFaultsDeps): ConfigFaults {
+export function createConfigFaults({ log, observe, monotonicNow }: ConfigFaultsDeps): ConfigFaults {
   const faults = new Map<string, Fault>()
-  const isDue = createReminders(now)
+  const isDue = createReminders(monotonicNow)
   let isRetired = false
 
   function begin({ resource, error }: Pick<Fault, 'resource' | 'error'>): Fault {
@@ -138,9 +137,9 @@ export function createConfigFaults({ log, observe, now }: ConfigFaultsDeps): Con
   function settle(resource: string, besides: string | undefined): void {
     for (const fault of faults.values()) {
       if (fault.resource !== resource || fault.error === besides) continue
-      fault.betterSince ??= now()
+      fault.betterSince ??= monotonicNow()
       fault.timer ??= setTimeout(() => end(fault), SETTLED_MS).unref()
-      if (now() - fault.betterSince >= SETTLED_MS) end(fault)
+      if (monotonicNow() - fault.betterSince >= SETTLED_MS) end(fault)
     }
   }
 

@@ -176,6 +176,15 @@ function reactionToInvalidGrant(suberror: string | undefined, codes: readonly nu
   return 'dead_grant'
 }
 
+/**
+ * Seconds that an answer asks us to wait. A date in it is one by the clock that its own `Date` (RFC 9110 §6.6.1) was read
+ * from; `now`, epoch ms, is for answers without one.
+ */
+export function askedToWaitSeconds(headers: Headers, now: number): number | undefined {
+  const sentAt = Date.parse(headers.get('date') ?? '')
+  return retryAfterSeconds(headers.get('retry-after'), Number.isNaN(sentAt) ? now : sentAt)
+}
+
 /** Seconds of a Retry-After header (RFC 9110 §10.2.3: seconds or an HTTP date), at most an hour. */
 export function retryAfterSeconds(header: string | null, now: number): number | undefined {
   if (!header) return undefined

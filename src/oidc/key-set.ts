@@ -14,8 +14,7 @@ export type ProviderKeys = {
 export type ProviderKeysDeps = {
   /** Asks for a key set; rejects with a TypeError when no answer comes. */
   readonly read: (jwksUri: string) => Promise<Response>
-  /** Epoch ms. */
-  readonly now: () => number
+  readonly monotonicNow: () => number
 }
 
 type KeySet = {
@@ -59,7 +58,7 @@ export function createProviderKeys(deps: ProviderKeysDeps): ProviderKeys {
  * is signed with keys that nobody knows can so make us ask that often and no more. A set that cannot be read is asked for
  * again after 2 s, doubling to 30 s.
  */
-function createKeySource(jwksUri: string, { read, now }: ProviderKeysDeps) {
+function createKeySource(jwksUri: string, { read, monotonicNow }: ProviderKeysDeps) {
   let set: KeySet | undefined
   let pending: Promise<KeySet> | undefined
   let failure: unknown
@@ -68,12 +67,12 @@ function createKeySource(jwksUri: string, { read, now }: ProviderKeysDeps) {
 
   function rest({ minMs, maxMs }: typeof FAILED): void {
     restMs = Math.min(maxMs, Math.max(minMs, restMs * 2))
-    restUntil = now() + restMs
+    restUntil = monotonicNow() + restMs
   }
 
   async function readNow(): Promise<KeySet> {
     try {
-      set = { keys: await keysOf(read(jwksUri)), readAt: now(), isWeighed: false }
+      set = { keys: await keysOf(read(jwksUri)), readAt: monotonicNow(), isWeighed: false }
       failure = undefined
       return set
     } catch (error) {
@@ -108,9 +107,9 @@ function createKeySource(jwksUri: string, { read, now }: ProviderKeysDeps) {
     weigh,
 
     async current(): Promise<KeySet> {
-      const age = set ? now() - set.readAt : Number.POSITIVE_INFINITY
+      const age = set ? monotonicNow() - set.readAt : Number.POSITIVE_INFINITY
       if (set && age < FRESH_MS && age >= 0) return set
-      const isResting = now() < restUntil
+      const isResting = monotonicNow() < restUntil
       if (set && age < STALE_MS) return isResting ? set : reread().catch(() => set!)
       if (isResting && failure) throw failure
       return reread()
@@ -134,7 +133,7 @@ function createKeySource(jwksUri: string, { read, now }: ProviderKeysDeps) {
       if (set && set !== tried) return set
       // It was read just now, for this very token.
       if (!tried.isWeighed) return void weigh(tried, false)
-      if (now() < restUntil) {
+      if (monotonicNow() < restUntil) {
         if (failure) throw failure
         return undefined
       }

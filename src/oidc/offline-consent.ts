@@ -35,11 +35,11 @@ const VAIN_FOR_MS = 3_600_000
  * `auto` that is learned from what it does: one repetition shows it. Where repetitions do not help, because the client may
  * have no refresh tokens, or because users decline, they stop for an hour: nobody is to sign in twice for nothing.
  *
- * @param memory shared by all configurations. @param now epoch ms.
+ * @param memory shared by all configurations. @param monotonicNow ms.
  */
 export function createOfflineConsent(
   provider: Pick<ProviderConfig, 'issuer' | 'clientId' | 'scopes' | 'offlineConsent'>,
-  { memory, now }: { memory: OfflineConsentMemory; now: () => number },
+  { memory, monotonicNow }: { memory: OfflineConsentMemory; monotonicNow: () => number },
 ): OfflineConsent {
   const { offlineConsent, issuer, clientId } = provider
   const isWanted = provider.scopes.includes('offline_access') && offlineConsent !== 'never'
@@ -53,13 +53,13 @@ export function createOfflineConsent(
     memory.set(key, {
       isNeeded: isNeeded || hasRefreshToken,
       inVain: hasRefreshToken ? 0 : inVain + 1,
-      lastAt: now(),
+      lastAt: monotonicNow(),
     })
   }
 
   function isInVain(): boolean {
     const { inVain, lastAt } = experience()
-    return inVain >= ATTEMPTS_IN_VAIN && now() < lastAt + VAIN_FOR_MS
+    return inVain >= ATTEMPTS_IN_VAIN && monotonicNow() < lastAt + VAIN_FOR_MS
   }
 
   return {

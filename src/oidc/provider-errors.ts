@@ -1,5 +1,5 @@
 import { BffError, type LoggedFacts, withLogged } from '../errors.ts'
-import { type GrantReaction, reactionTo, retryAfterSeconds, wordForUser } from './grant-errors.ts'
+import { askedToWaitSeconds, type GrantReaction, reactionTo, wordForUser } from './grant-errors.ts'
 import type { FailedGrant } from './grant-types.ts'
 import { IdTokenError } from './id-token-rules.ts'
 import type { Finding } from './provider-gate.ts'
@@ -272,5 +272,5 @@ export function failedDiscovery(error: unknown, now: number): BffError {
 /** The provider's Retry-After in an answer that openid-client took for none. */
 function askedSeconds(error: unknown, now: number): number | undefined {
   const { cause } = (error ?? {}) as { cause?: unknown }
-  return cause instanceof Response ? retryAfterSeconds(cause.headers.get('retry-after'), now) : undefined
+  return cause instanceof Response ? askedToWaitSeconds(cause.headers, now) : undefined
 }

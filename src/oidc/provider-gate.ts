@@ -42,6 +42,7 @@ export type ProviderGateDeps = {
   readonly concurrency: number
   /** Longest wait for a place, in ms. */
   readonly waitMs: number
+  /** A clock that never goes back, in ms. */
   readonly now: () => number
   readonly observe: GateObserver
   readonly pauses?: GatePauses

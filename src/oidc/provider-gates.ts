@@ -22,6 +22,7 @@ export type SignInObserver = {
 
 export type ProviderGatesDeps = {
   readonly log: Logger
+  /** A clock that never goes back, in ms. */
   readonly now: () => number
   /** Told of the gate for refreshes and other grants of users who are signed in; `call` of every call. */
   readonly observe: GateObserver

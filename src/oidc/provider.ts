@@ -34,6 +34,7 @@ export type ProviderDeps = {
   readonly config: Config
   readonly log: Logger
   readonly now: () => number
+  readonly monotonicNow: () => number
   /** Where the gate is found that the configuration before may have used, too. */
   readonly gates: ProviderGates
   /** Absent: nothing is known of the provider. */
@@ -49,6 +50,7 @@ export function createProvider({
   config,
   log,
   now,
+  monotonicNow,
   gates,
   offlineConsent: memory = new Map(),
   observe,
@@ -58,13 +60,14 @@ export function createProvider({
   const dialect = createDialect(config.provider, inUse)
   const providerFetch = createProviderFetch({ now, fetch: createProviderConnections(config.provider) })
   const gate = gates.gateFor(config.provider)
-  const faults = createConfigFaults({ log, observe, now })
+  const faults = createConfigFaults({ log, observe, monotonicNow })
   const relyingParty = createRelyingParty({
     provider: config.provider,
     redirectUri,
     providerFetch,
     gate,
     now,
+    monotonicNow,
     discovered: (error) => faults.noteSignIn('discovery', error && { error }),
   })
   const { clientCapabilities } = config.provider
@@ -76,11 +79,11 @@ export function createProvider({
     inUse,
     clientCapabilities,
     log,
-    now,
+    monotonicNow,
     note: faults.note,
   }
-  const offlineConsent = createOfflineConsent(config.provider, { memory, now })
-  const isDue = createReminders(now)
+  const offlineConsent = createOfflineConsent(config.provider, { memory, monotonicNow })
+  const isDue = createReminders(monotonicNow)
   /** The resource whose policies the provider applies at sign-in: the one that asked for it, else the first in use. */
   const loginResource = (stepUp?: StepUp) => (stepUp && signInFor(config, stepUp.resource)) ?? inUse[0]
 

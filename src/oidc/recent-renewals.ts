@@ -8,16 +8,18 @@ export type RecentRenewals = {
   isForOther(resource: string, session: string | undefined): boolean
 }
 
-/** Makes an empty memory; two sessions for each resource are enough. @param now epoch ms. */
-export function createRecentRenewals(now: () => number): RecentRenewals {
+/** Makes an empty memory; two sessions for each resource are enough. @param monotonicNow ms. */
+export function createRecentRenewals(monotonicNow: () => number): RecentRenewals {
   const lasts = new Map<string, { readonly session: string; readonly at: number }[]>()
   return {
     add(resource, session) {
       if (session === undefined) return
       const others = (lasts.get(resource) ?? []).filter((last) => last.session !== session)
-      lasts.set(resource, [{ session, at: now() }, ...others].slice(0, 2))
+      lasts.set(resource, [{ session, at: monotonicNow() }, ...others].slice(0, 2))
     },
     isForOther: (resource, session) =>
-      (lasts.get(resource) ?? []).some((last) => last.session !== session && now() < last.at + RECENT_MS),
+      (lasts.get(resource) ?? []).some(
+        (last) => last.session !== session && monotonicNow() < last.at + RECENT_MS,
+      ),
   }
 }

@@ -6,7 +6,10 @@ const RETRY_MAX_MS = 30_000
  * Loads a value on first use and again every hour. Once loaded it is always there: a later failure leaves the last
  * good one in use. Failures are repeated to callers for 0.5 s, doubling to 30 s, before the next attempt.
  */
-export function createRefreshedSource<T>(load: () => Promise<T>, now: () => number): () => Promise<T> {
+export function createRefreshedSource<T>(
+  load: () => Promise<T>,
+  monotonicNow: () => number,
+): () => Promise<T> {
   let current: { value: T; until: number } | undefined
   let pending: Promise<T> | undefined
   let failed: { error: unknown; until: number; waitMs: number } | undefined
@@ -14,12 +17,12 @@ export function createRefreshedSource<T>(load: () => Promise<T>, now: () => numb
   async function loadOnce(): Promise<T> {
     try {
       const value = await load()
-      current = { value, until: now() + LIFE_MS }
+      current = { value, until: monotonicNow() + LIFE_MS }
       failed = undefined
       return value
     } catch (error) {
       const waitMs = failed ? Math.min(failed.waitMs * 2, RETRY_MAX_MS) : RETRY_MIN_MS
-      failed = { error, until: now() + waitMs, waitMs }
+      failed = { error, until: monotonicNow() + waitMs, waitMs }
       throw error
     } finally {
       pending = undefined
@@ -27,9 +30,9 @@ export function createRefreshedSource<T>(load: () => Promise<T>, now: () => numb
   }
 
   return async function refreshedValue() {
-    const isBackingOff = failed !== undefined && now() < failed.until
+    const isBackingOff = failed !== undefined && monotonicNow() < failed.until
     if (current) {
-      if (now() >= current.until && !isBackingOff) {
+      if (monotonicNow() >= current.until && !isBackingOff) {
         pending ??= loadOnce()
         pending.catch(() => undefined)
       }

@@ -43,6 +43,7 @@ export type RelyingPartyDeps = {
   /** Every grant and pushed request goes through it; revocation and discovery do not. */
   readonly gate: Pick<ProviderGate, 'call'>
   readonly now: () => number
+  readonly monotonicNow: () => number
   /** Told how each attempt at discovery ended. */
   readonly discovered?: (error?: BffError) => void
 }
@@ -50,8 +51,9 @@ export type RelyingPartyDeps = {
 /** The door to openid-client: its words and errors end here. Every method rejects with BffError only. */
 export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
   const { provider, redirectUri } = deps
-  const configuration = createRefreshedSource(() => toldDiscovery(deps), deps.now)
-  const keys = createProviderKeys({ read: (jwksUri) => readKeys(deps, jwksUri), now: deps.now })
+  const { monotonicNow } = deps
+  const configuration = createRefreshedSource(() => toldDiscovery(deps), monotonicNow)
+  const keys = createProviderKeys({ read: (jwksUri) => readKeys(deps, jwksUri), monotonicNow })
 
   const { clientId, clientAuth, clockToleranceMs } = provider
   const grant = createTokenCall({

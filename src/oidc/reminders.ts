@@ -8,15 +8,15 @@ export type Reminders = {
 
 const REMIND_EVERY_MS = 60_000
 
-/** Makes an empty memory. The keys are its bound: there must be few. @param now epoch ms. */
-export function createReminders(now: () => number): Reminders {
+/** Makes an empty memory. The keys are its bound: there must be few. @param monotonicNow ms. */
+export function createReminders(monotonicNow: () => number): Reminders {
   const lines = new Map<string, { quietUntil: number; count: number }>()
   return {
     count(key) {
       const line = lines.get(key) ?? { quietUntil: Number.NEGATIVE_INFINITY, count: 0 }
       const count = line.count + 1
-      const isDue = now() >= line.quietUntil
-      lines.set(key, isDue ? { quietUntil: now() + REMIND_EVERY_MS, count: 0 } : { ...line, count })
+      const isDue = monotonicNow() >= line.quietUntil
+      lines.set(key, isDue ? { quietUntil: monotonicNow() + REMIND_EVERY_MS, count: 0 } : { ...line, count })
       return isDue ? count : undefined
     },
     forget: (key) => void lines.delete(key),

@@ -25,8 +25,7 @@ export type ResourceGrantsDeps = {
   readonly inUse: readonly ResourceConfig[]
   readonly clientCapabilities: readonly string[]
   readonly log: Logger
-  /** Epoch ms. */
-  readonly now: () => number
+  readonly monotonicNow: () => number
   readonly note: ConfigFaults['note']
 }
 
@@ -48,7 +47,7 @@ type RefreshRequest = {
 export function createResourceGrants(deps: ResourceGrantsDeps) {
   const { relyingParty, dialect, resources, inUse, clientCapabilities, log, note } = deps
   const resourceNamed = (name: string) => requireResource(resources, name)
-  const renewals = createRecentRenewals(deps.now)
+  const renewals = createRecentRenewals(deps.monotonicNow)
 
   /** Spends the refresh token once, for one resource; never rejects for what the provider answers. */
   async function refreshGrant(request: RefreshRequest) {

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { createExpiringMap } from '../async/expiring-map.ts'
 import { BffError, type StepUp } from '../errors.ts'
 import type { Handles } from './handles.ts'
 
@@ -17,7 +18,7 @@ export type StepUpsDeps = {
   readonly handles: Handles<AskedStepUp>
   /** The path of `B/login`. */
   readonly loginPath: string
-  readonly now: () => number
+  readonly monotonicNow: () => number
 }
 
 /** Milliseconds that the handle of a step-up is good for. */
@@ -26,24 +27,20 @@ const SHARED_MS = 10_000
 const MAX_RECENT = 10_000
 
 /** Step-ups on their way through the browser as an opaque handle: what is asked for stays on our side. */
-export function createStepUps({ handles, loginPath, now }: StepUpsDeps) {
+export function createStepUps({ handles, loginPath, monotonicNow }: StepUpsDeps) {
   /** Refusals come in crowds: for a few seconds, those of one session for one step-up share a handle. */
-  const recent = new Map<string, { readonly at: number; readonly url: Promise<string>; handle?: string }>()
+  const recent = createExpiringMap<string, Promise<string>>({ monotonicNow, max: MAX_RECENT })
+  const keyOf = createExpiringMap<string, string>({ monotonicNow, max: MAX_RECENT })
 
   function urlFor(asked: AskedStepUp, session: SteppingSession): Promise<string> {
     const key = session.hash + stepUpFingerprint(asked.stepUp)
-    for (const [oldest, { at }] of recent) {
-      if (recent.size < MAX_RECENT && now() < at + SHARED_MS) break
-      recent.delete(oldest)
-    }
     const found = recent.get(key)
-    if (found) return found.url
+    if (found) return found
     const url = handles.keep(asked).then((handle) => {
-      Object.assign(shared, { handle })
+      keyOf.set(handle, key, SHARED_MS)
       return `${loginPath}?challenge=${handle}`
     })
-    const shared = { at: now(), url }
-    recent.set(key, shared)
+    recent.set(key, url, SHARED_MS)
     // One that could not be stored leads nowhere.
     url.catch(() => recent.delete(key))
     return url
@@ -72,7 +69,8 @@ export function createStepUps({ handles, loginPath, now }: StepUpsDeps) {
     look: handles.look,
     /** The same, and the challenge is spent: the next refusal gets a new one. */
     take(challenge: unknown): Promise<AskedStepUp | undefined> {
-      for (const [key, { handle }] of recent) if (handle === challenge) recent.delete(key)
+      const key = typeof challenge === 'string' ? keyOf.get(challenge) : undefined
+      if (key !== undefined) recent.delete(key)
       return handles.take(challenge)
     },
   }

@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { retryAfterSeconds } from './grant-errors.ts'
+import { askedToWaitSeconds } from './grant-errors.ts'
 import { timesOf } from './jwt.ts'
 import { createSendWatch } from './send-watch.ts'
 
@@ -87,7 +87,7 @@ export function createProviderFetch(deps: ProviderFetchDeps): ProviderFetch {
       await watch.answer({
         status,
         body,
-        retryAfterSeconds: retryAfterSeconds(response.headers.get('retry-after'), deps.now()),
+        retryAfterSeconds: askedToWaitSeconds(response.headers, deps.now()),
         isHtml: isHtml(response),
       })
       const { headers } = response

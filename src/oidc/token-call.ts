@@ -17,7 +17,9 @@ export type TokenCallDeps<Configuration> = {
   readonly requireSigned: (idToken: string, configuration: Configuration) => Promise<void>
   /** What the client authenticates with, as it is now; never leaves this file. Undefined for a public client. */
   readonly credential: () => string | undefined
+  /** Epoch ms. */
   readonly now: () => number
+  readonly monotonicNow: () => number
 }
 
 /** What a caller makes of an answer. */
@@ -70,7 +72,7 @@ export function createTokenCall<Configuration>(deps: TokenCallDeps<Configuration
         // An answer that does not come must not be taken for the one before.
         progress.answer = undefined
         progress.wasSent = false
-        progress.begun = { credential: deps.credential(), at: obtainedAt }
+        progress.begun = { credential: deps.credential(), at: deps.monotonicNow() }
         try {
           return { tokens: await deps.providerFetch.watching(watch, call), obtainedAt }
         } catch (error) {
@@ -86,7 +88,7 @@ export function createTokenCall<Configuration>(deps: TokenCallDeps<Configuration
       const ask = () => deps.gate.call(grant, send, findingWithHolder)
       const answered = await ask().catch((error) => {
         const { begun, answer } = progress
-        if (!begun || !isQuickRefusalOfClient(answer, deps.now() - begun.at)) throw error
+        if (!begun || !isQuickRefusalOfClient(answer, deps.monotonicNow() - begun.at)) throw error
         if (deps.credential() === begun.credential) throw error
         return ask()
       })

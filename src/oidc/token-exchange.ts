@@ -35,7 +35,7 @@ const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token'
  */
 export function createTokenExchange(deps: ResourceGrantsDeps) {
   const { relyingParty, dialect, resources, clientCapabilities, log, note } = deps
-  const renewals = createRecentRenewals(deps.now)
+  const renewals = createRecentRenewals(deps.monotonicNow)
   return async function tokenExchangeGrant(request: ExchangeRequest): Promise<GrantedTokens> {
     const resource = requireResource(resources, request.resource)
     const { grantType, parameters } = exchangeOf(resource, request.subjectToken)

@@ -18,13 +18,12 @@ export type MissingSessionDeps = {
   readonly records: Pick<SessionRecords, 'read'>
   /** Undefined when no session key opens it. */
   readonly open: (id: string, sealed: string) => string | undefined
-  /** Epoch ms. */
-  readonly now: () => number
+  readonly monotonicNow: () => number
 }
 
 /** Remembers what expired, and finds out about the rest when it is asked. */
 export type MissingSessions = {
-  /** This session was found past its end, and is removed. */
+  /** This session was found past its end by our clock, and is refused. */
   noteExpired(id: string): void
   /** Undefined when the session is there after all, or the store does not say. Never rejects. */
   reasonOf(req: IncomingMessage): Promise<MissingSession | undefined>
@@ -37,7 +36,7 @@ const LOOKS_PER_SECOND = 20
 /** Makes it, with nothing remembered. */
 export function createMissingSessions(deps: MissingSessionDeps): MissingSessions {
   const expired = new Set<SessionHash>()
-  const mayLook = createLimit(LOOKS_PER_SECOND, deps.now)
+  const mayLook = createLimit(LOOKS_PER_SECOND, deps.monotonicNow)
 
   async function reasonOf(req: IncomingMessage): Promise<MissingSession | undefined> {
     let isRepeated = false
@@ -50,8 +49,10 @@ export function createMissingSessions(deps: MissingSessionDeps): MissingSessions
     if (!isSigned && !mayLook()) return 'forged'
     const record = await deps.records.read(sessionHash(id), { slide: false })
     if (!isSigned) return record && deps.open(id, record.value) === undefined ? 'key_gone' : 'forged'
-    if (!record) return expired.has(sessionHash(id)) ? 'expired' : 'unknown'
-    return deps.open(id, record.value) === undefined ? 'key_gone' : undefined
+    const isExpired = expired.has(sessionHash(id))
+    if (!record) return isExpired ? 'expired' : 'unknown'
+    if (deps.open(id, record.value) === undefined) return 'key_gone'
+    return isExpired ? 'expired' : undefined
   }
 
   return {
@@ -82,11 +83,11 @@ function decodedValue(value: string): string {
   }
 }
 
-function createLimit(perSecond: number, now: () => number): () => boolean {
+function createLimit(perSecond: number, monotonicNow: () => number): () => boolean {
   let second = 0
   let count = 0
   return () => {
-    const current = Math.floor(now() / 1000)
+    const current = Math.floor(monotonicNow() / 1000)
     if (current !== second) {
       second = current
       count = 0

@@ -1,4 +1,4 @@
-import { LRUCache } from 'lru-cache'
+import { createExpiringMap, heapBytes, ownText } from '../async/expiring-map.ts'
 import type { Invalidations, SessionHash } from '../store/port.ts'
 
 /** Copies of what the store holds, kept in this process and believed for a short while. */
@@ -22,31 +22,25 @@ export type BelievedCacheDeps<V> = {
   readonly invalidations: Invalidations
   /** How long a copy is believed, in ms from the start of its read. */
   readonly believeMs: number
+  /** Most copies, and about the most bytes of the heap that they may take. */
   readonly max: number
-  readonly now: () => number
-  /** Epoch ms after which the value itself is worthless, if that is sooner. */
-  readonly expiresAt?: (value: V) => number
+  readonly maxBytes: number
+  /** A clock that never goes back, in ms: one that is set back must not make seconds of belief into hours. */
+  readonly monotonicNow: () => number
+  /** Ms after which the value itself is worthless, if that is sooner. */
+  readonly lifeMs?: (value: V) => number
 }
-
-type Copy<V> = { readonly value: V; readonly until: number; readonly hash: SessionHash }
 
 /**
  * A bounded cache that is right at logout: an invalidation drops the copies of its session, and a read that began
  * before it is not kept; while no invalidation could reach us, nothing is believed and nothing kept.
  */
 export function createBelievedCache<V extends {}>(deps: BelievedCacheDeps<V>): BelievedCache<V> {
-  const { invalidations, now } = deps
-  const copies = createCopies<V>(deps.max)
+  const { invalidations, monotonicNow } = deps
+  const copies = createCopies<V>(deps)
   const readings = createReadings<V>()
 
-  function peek(key: string): V | undefined {
-    if (!invalidations.isLive()) return undefined
-    const copy = copies.get(key)
-    if (copy === undefined) return undefined
-    if (now() < copy.until) return copy.value
-    copies.delete(key)
-    return undefined
-  }
+  const peek = (key: string): V | undefined => (invalidations.isLive() ? copies.get(key) : undefined)
 
   function drop(hash: SessionHash | undefined): void {
     readings.outdate(hash)
@@ -61,10 +55,10 @@ export function createBelievedCache<V extends {}>(deps: BelievedCacheDeps<V>): B
       if (!invalidations.isLive()) return read()
       const copy = peek(key)
       if (copy !== undefined) return Promise.resolve(copy)
-      const believedUntil = now() + deps.believeMs
+      const believedUntil = monotonicNow() + deps.believeMs
       return readings.share(key, hash, read, (value) => {
-        const until = Math.min(believedUntil, deps.expiresAt?.(value) ?? believedUntil)
-        copies.put(key, { value, hash, until })
+        const leftMs = believedUntil - monotonicNow()
+        copies.put(key, { value, hash }, Math.min(leftMs, deps.lifeMs?.(value) ?? leftMs))
       })
     },
     get size() {
@@ -77,28 +71,35 @@ export function createBelievedCache<V extends {}>(deps: BelievedCacheDeps<V>): B
   }
 }
 
-/** The copies, bounded by number, and which of them belong to a session. */
-function createCopies<V extends {}>(max: number) {
+type Copy<V> = { readonly value: V; readonly hash: SessionHash }
+
+/** The places of a copy in the map and in the index of its session. */
+const INDEX_BYTES = 500
+
+/** The copies, and which of them belong to a session. */
+function createCopies<V extends {}>({ max, maxBytes, believeMs, monotonicNow }: BelievedCacheDeps<V>) {
   const keysOf = new Map<SessionHash, Set<string>>()
-  const copies = new LRUCache<string, Copy<V>>({
-    max,
-    dispose({ hash }, key) {
+  const copies = createExpiringMap<string, Copy<V>>({
+    ...{ monotonicNow, max },
+    bytes: { max: maxBytes, of: ({ value }, key) => INDEX_BYTES + heapBytes(value) + heapBytes(key) },
+    // What nobody asks for any more goes soon after it is no longer believed.
+    sweepMs: Math.max(1_000, believeMs),
+    removed(key, { hash }) {
       const keys = keysOf.get(hash)
       keys?.delete(key)
       if (keys?.size === 0) keysOf.delete(hash)
     },
-    // A copy put in the place of another is no removal: its key stays in the index.
-    noDisposeOnSet: true,
   })
   return {
-    get: (key: string) => copies.get(key),
-    delete: (key: string) => copies.delete(key),
-    size: () => copies.size,
-    put(key: string, copy: Copy<V>): void {
-      copies.set(key, copy)
+    get: (key: string) => copies.get(key)?.value,
+    size: copies.size,
+    put(cookie: string, copy: Copy<V>, lifeMs: number): void {
+      const key = ownText(cookie)
+      // Before the copy itself: one that is too large to be kept is removed at once.
       const keys = keysOf.get(copy.hash)
       if (keys) keys.add(key)
       else keysOf.set(copy.hash, new Set([key]))
+      copies.set(key, copy, lifeMs)
     },
     drop(hash: SessionHash | undefined): void {
       if (hash === undefined) copies.clear()

@@ -4,11 +4,13 @@ export type SessionHash = string & { readonly __brand: 'SessionHash' }
 /** A record found in the store, and how long it would live if nobody touched it again. */
 export type FoundSession = { readonly value: string; readonly expiresInMs: number }
 
-/** Sealed session records. Every method rejects with BffError `store_unavailable` when the store does not answer in time. */
+/**
+ * Sealed session records. A creation that comes again word for word is the same one: its answer was lost on the way. Every
+ * method rejects with BffError `store_unavailable` when the store does not answer in time. */
 export type SessionRecords = {
-  /** Reads one record. `slide` starts the idle timeout again, for the session's tokens too. */
+  /** Reads one record. `slide` starts the idle timeout again, for the session's tokens too, but not beyond the absolute one. */
   read(hash: SessionHash, options: { slide: boolean }): Promise<FoundSession | undefined>
-  /** Creates a record with the idle timeout as its life; false, and nothing written, if that hash exists already. */
+  /** Creates a record with the idle timeout as its life, and the absolute one as its longest; false, and nothing written, if that hash exists already. */
   create(hash: SessionHash, value: string): Promise<boolean>
   /** Replaces an existing record; false, and nothing written, if it has ended: a write never revives a session. */
   replace(hash: SessionHash, value: string): Promise<boolean>
@@ -66,7 +68,7 @@ export type TokenRecords = {
   ): Promise<boolean>
   /** Removes access tokens that nothing will ask for again. The version stays, as with `keep`. */
   forget(hash: SessionHash, resources: readonly string[]): Promise<void>
-  /** Takes the refresh lock for `ttlMs`; false if somebody holds it. */
+  /** Takes the refresh lock for `ttlMs`; false if somebody else holds it. */
   lock(hash: SessionHash, owner: string, ttlMs: number): Promise<boolean>
   /** Gives the lock back, if it is still `owner`'s. */
   unlock(hash: SessionHash, owner: string): Promise<void>
@@ -77,7 +79,7 @@ export type ClientTokenRecords = {
   read(key: string): Promise<string | undefined>
   /** Stores it for `ttlMs`, in the place of any before. */
   write(key: string, sealed: string, ttlMs: number): Promise<void>
-  /** Takes the lock for `ttlMs`; false if somebody holds it. */
+  /** Takes the lock for `ttlMs`; false if somebody else holds it. */
   lock(key: string, owner: string, ttlMs: number): Promise<boolean>
   /** Gives the lock back, if it is still `owner`'s. */
   unlock(key: string, owner: string): Promise<void>
@@ -120,11 +122,19 @@ export type Store = {
   countRequests(kind: string, limit: RequestLimit): CountRequest
   /** Resolves when the store answers; rejects with `store_unavailable` otherwise. */
   ping(): Promise<void>
+  /** Resolves when all that is ever done with the store works; rejects with `store_unavailable` for the first that does not. */
+  tryOut(): Promise<void>
   close(): Promise<void>
 }
 
 /** What a store is told about time. All in ms; the idle timeout may change while it is open. */
-export type StoreTimes = { readonly idleTimeoutMs: () => number; readonly now: () => number }
+export type StoreTimes = {
+  readonly idleTimeoutMs: () => number
+  /** Longest life of a session by the clock of the store, which is the same for all replicas; absent: none. */
+  readonly absoluteTimeoutMs?: () => number
+  /** A clock that never goes back: every life in the store is relative, whatever happens to the time of day. */
+  readonly monotonicNow: () => number
+}
 
 /** Told after every command: how long it took in seconds and how it ended. */
 export type ObserveStore = (command: string, seconds: number, outcome: 'ok' | 'error') => void

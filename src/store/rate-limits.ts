@@ -1,7 +1,8 @@
-import { RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible'
+import { RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible'
+import { createDeadline } from '../async/deadline.ts'
+import { createExpiringMap } from '../async/expiring-map.ts'
 import { describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
-import { createExpiringMap } from './memory/expiring-map.ts'
 import type { CountRequest, RequestLimit } from './port.ts'
 
 /** Counts one request in a store that all replicas share; resolves with the requests of this window and the ms left of it. */
@@ -14,9 +15,9 @@ const SHARED_COUNT_MS = 200
 /** After a shared count that failed, how long it is not tried: else every request of an outage would wait for it. */
 const PAUSE_MS = 1_000
 
-/** Counts in this process alone, for at most 10,000 keys: of more, the one that began longest ago starts again. */
+/** Counts in this process alone, for at most 10,000 keys: of more, the one that asked longest ago starts again. */
 export function countInProcess(limit: RequestLimit, maxKeys = MAX_KEYS): CountRequest {
-  const limiter = new BoundedLimiter(limit, maxKeys)
+  const limiter = limiterOver(limit, localCount(maxKeys))
   return (key) => waitMs(limiter.consume(key))
 }
 
@@ -29,13 +30,13 @@ export function countOverReplicas(
   { count, log }: { count: CountShared; log: Logger },
 ): CountRequest {
   const insured = { ...limit, requests: Math.ceil(limit.requests / 2) }
-  const limiter = new RateLimiterRedis({
-    ...optionsOf(limit),
-    storeClient: sharedClient(limit, reportingOutages(count, log)),
-    insuranceLimiter: new BoundedLimiter(insured, MAX_KEYS),
-  })
+  const limiter = limiterOver(
+    limit,
+    pausing(reportingOutages(count, log)),
+    limiterOver(insured, localCount(MAX_KEYS)),
+  )
   // The limiter's own list of blocked keys has no bound, and is searched whole for every key above a thousand.
-  const refused = createExpiringMap<string, true>({ now: () => performance.now(), max: MAX_KEYS })
+  const refused = createExpiringMap<string, true>({ monotonicNow, max: MAX_KEYS })
   return async function countRequest(key) {
     const leftMs = refused.expiresInMs(key)
     if (leftMs > 0) return Math.ceil(leftMs)
@@ -45,50 +46,50 @@ export function countOverReplicas(
   }
 }
 
-/** RateLimiterMemory holds a key for as long as its window lasts, however many there are. */
-class BoundedLimiter extends RateLimiterMemory {
-  readonly #perMs: number
-  readonly #keys: ReturnType<typeof createExpiringMap<string, true>>
+const monotonicNow = () => performance.now()
 
-  constructor(limit: RequestLimit, max: number) {
-    super(optionsOf(limit))
-    this.#perMs = limit.perMs
-    const evicted = (key: string) => void super.delete(key)
-    this.#keys = createExpiringMap({ now: () => performance.now(), max, evicted })
-  }
+/** One limiter for every place to count in: RateLimiterMemory goes by the time of day, and has no bound. */
+function limiterOver(limit: RequestLimit, count: CountShared, insuranceLimiter?: RateLimiterRedis) {
+  return new RateLimiterRedis({
+    ...{ points: limit.requests, duration: limit.perMs / 1000, keyPrefix: '' },
+    // The client that RateLimiterRedis asks for, over a count of ours: it sends but this one command.
+    storeClient: { rlflxIncr: ([key]: readonly [string]) => count(key, limit.perMs) },
+    ...(insuranceLimiter ? { insuranceLimiter } : {}),
+  })
+}
 
-  override consume(key: string): Promise<RateLimiterRes> {
-    if (!this.#keys.get(key)) this.#keys.set(key, true, this.#perMs)
-    return super.consume(key)
+/** Counts in a map of this process. */
+function localCount(maxKeys: number): CountShared {
+  const counts = createExpiringMap<string, { requests: number }>({ monotonicNow, max: maxKeys })
+  return async (key, perMs) => {
+    const counted = counts.get(key)
+    if (counted) return [++counted.requests, Math.ceil(counts.expiresInMs(key))]
+    counts.set(key, { requests: 1 }, perMs)
+    return [1, perMs]
   }
 }
 
-function optionsOf({ requests, perMs }: RequestLimit) {
-  return { points: requests, duration: perMs / 1000, keyPrefix: '' }
-}
-
-/** The client that RateLimiterRedis asks for, over a count of ours: it sends but this one command. */
-function sharedClient({ perMs }: RequestLimit, count: CountShared) {
+/** Does not try again for a second what has failed. */
+function pausing(count: CountShared): CountShared {
   let pausedUntil = 0
-  return {
-    async rlflxIncr([key]: readonly [string]): Promise<readonly [number, number]> {
-      if (performance.now() < pausedUntil) throw new Error('the shared count failed a moment ago')
-      try {
-        return await count(key, perMs)
-      } catch (error) {
-        pausedUntil = performance.now() + PAUSE_MS
-        throw error
-      }
-    },
+  return async (key, perMs) => {
+    if (monotonicNow() < pausedUntil) throw new Error('the shared count failed a moment ago')
+    try {
+      return await count(key, perMs)
+    } catch (error) {
+      pausedUntil = monotonicNow() + PAUSE_MS
+      throw error
+    }
   }
 }
 
 /** One line when the shared count begins to fail and one when it is back: a store may be there, and refuse just this. */
 function reportingOutages(count: CountShared, log: Logger): CountShared {
   let isAway = false
+  const deadline = createDeadline(SHARED_COUNT_MS, () => new Error('the shared count takes too long'))
   return async (key, perMs) => {
     try {
-      const counted = await within(SHARED_COUNT_MS, count(key, perMs))
+      const counted = await deadline.within(() => count(key, perMs))
       if (isAway) log.info({ outcome: 'up' }, 'rate limits are counted over all replicas')
       isAway = false
       return counted
@@ -101,18 +102,6 @@ function reportingOutages(count: CountShared, log: Logger): CountShared {
       isAway = true
       throw error
     }
-  }
-}
-
-async function within<T>(ms: number, work: Promise<T>): Promise<T> {
-  const tooLate = Promise.withResolvers<never>()
-  const giveUp = () => tooLate.reject(new Error('the shared count takes too long'))
-  // After a pause of this process its timers come first: what has arrived meanwhile is read before giving up.
-  const timer = setTimeout(() => setImmediate(giveUp), ms)
-  try {
-    return await Promise.race([work, tooLate.promise])
-  } finally {
-    clearTimeout(timer)
   }
 }
 

@@ -17,6 +17,7 @@ export type AccessTokensDeps = {
   readonly sealer: Pick<TokenSealer, 'openTokens'>
   readonly copy: TokensCopy
   readonly now: () => number
+  readonly monotonicNow: () => number
 }
 
 /**
@@ -26,13 +27,13 @@ export type AccessTokensDeps = {
  * Rejects with session_required, reauthentication_required, provider_rejected, provider_unavailable, store_unavailable.
  */
 export function createAccessTokens(deps: AccessTokensDeps) {
-  const { renew } = deps
-  const { reactTo, isDropped, insteadOf } = createRejections({ renew, stored, now: deps.now })
+  const { renew, now, monotonicNow } = deps
+  const { reactTo, isDropped, insteadOf } = createRejections({ renew, stored, now, monotonicNow })
   return { tokenFor, onRejected: reactTo }
 
   function tokenFor(holder: TokenHolder, resource: string): StoredAccessToken | Promise<StoredAccessToken> {
     const token = deps.copy.peek(holder.hash)?.accessTokens.get(resource)
-    if (token && deps.now() < token.renewAt && !isDropped(holder, resource, token)) return token
+    if (token && now() < token.renewAt && !isDropped(holder, resource, token)) return token
     return fromStore(holder, resource)
   }
 
@@ -43,10 +44,10 @@ export function createAccessTokens(deps: AccessTokensDeps) {
     })
     if (!tokens) throw new BffError('session_required', 'the session has no tokens any more')
     const token = tokens.accessTokens.get(resource)
-    const now = deps.now()
-    if (!token || now >= token.expiresAt) return renew({ holder, resource })
+    const time = now()
+    if (!token || time >= token.expiresAt) return renew({ holder, resource })
     if (isDropped(holder, resource, token)) return insteadOf(holder, resource, token)
-    if (now >= token.renewAt) renew.inBackground({ holder, resource })
+    if (time >= token.renewAt) renew.inBackground({ holder, resource })
     return token
   }
 

@@ -14,6 +14,7 @@ export type ClientTokenTurnDeps = {
   /** Waits for a place towards the provider, before the lock is taken. */
   readonly admit: <T>(work: () => Promise<T>) => Promise<T>
   readonly now: () => number
+  readonly monotonicNow: () => number
   readonly waiting: Waiting
   /** Longer than one provider call and the writes around it can take; so long others wait, too. */
   readonly lockTtlMs: number

@@ -11,15 +11,16 @@ const RELAY: RejectionReaction = { kind: 'relay' }
  * session's: nobody's session is in them.
  */
 export function createClientTokens(deps: ClientTokenTurnDeps) {
-  const { now } = deps
+  const { now, monotonicNow } = deps
   const held = new Map<string, StoredAccessToken>()
   const inFlight = new Map<string, Promise<StoredAccessToken>>()
-  const refusals = createRecentRefusals(now)
+  const refusals = createRecentRefusals(monotonicNow)
   const { replacementFor, isDropped } = createForcedRenewals<ClientWish & { readonly rejected: string }>({
     keyOf: ({ resource }) => resource,
     stored: ({ resource }) => held.get(resource),
     renew: obtainOnce,
     now,
+    monotonicNow,
   })
 
   async function obtain(wish: ClientWish): Promise<StoredAccessToken> {

@@ -31,6 +31,7 @@ export type ExchangeDeps = {
   readonly records: Pick<TokenRecords, 'read' | 'keep'>
   readonly sealer: TokenSealer
   readonly now: () => number
+  readonly monotonicNow: () => number
 }
 
 /**
@@ -38,7 +39,7 @@ export type ExchangeDeps = {
  * two replicas that do it at once harm nobody: there is one exchange at a time in this process, and no lock.
  */
 export function createExchange(deps: ExchangeDeps): Renew {
-  const refusals = createRecentRefusals(deps.now)
+  const refusals = createRecentRefusals(deps.monotonicNow)
   const inFlight = new Map<string, Promise<StoredAccessToken>>()
 
   function renew(wish: Wish): Promise<StoredAccessToken> {

@@ -1,3 +1,4 @@
+import { heapBytes } from '../async/expiring-map.ts'
 import { BffError, type ErrorCode } from '../errors.ts'
 import { createLastMinute, isWithinMinute } from './last-minute.ts'
 import type { StoredAccessToken } from './token-record.ts'
@@ -17,6 +18,7 @@ export type ForcedRenewalsDeps<Wish extends ForcedWish> = {
   readonly stored: (wish: Wish) => StoredAccessToken | undefined | Promise<StoredAccessToken | undefined>
   /** Epoch ms. */
   readonly now: () => number
+  readonly monotonicNow: () => number
 }
 
 /** Replaces tokens that an upstream rejects although they are good by the clock. */
@@ -42,9 +44,10 @@ type Forced = { readonly rejected: string; readonly result: Promise<StoredAccess
 export function createForcedRenewals<Wish extends ForcedWish>(
   deps: ForcedRenewalsDeps<Wish>,
 ): ForcedRenewals<Wish> {
-  const { keyOf, renew, stored, now } = deps
-  const forced = createLastMinute<Forced>(now)
-  const dropped = createLastMinute<string>(now)
+  const { keyOf, renew, stored, now, monotonicNow } = deps
+  // The token that comes is about as long as the one it replaces.
+  const forced = createLastMinute<Forced>(monotonicNow, ({ rejected }) => 3 * heapBytes(rejected))
+  const dropped = createLastMinute<string>(monotonicNow, heapBytes)
 
   function takeBack(key: string, rejected: string): undefined {
     if (dropped.get(key) === rejected) dropped.delete(key)

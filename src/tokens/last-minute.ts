@@ -1,5 +1,9 @@
+import { createExpiringMap, heapShare } from '../async/expiring-map.ts'
+
 const MINUTE_MS = 60_000
 const MAX_HELD = 10_000
+/** The part of the heap that one of these may take. */
+const SHARE = 1 / 64
 
 /** What was noted within the last minute, by key; bounded. */
 export type LastMinute<T> = {
@@ -8,31 +12,25 @@ export type LastMinute<T> = {
   delete(key: string): void
 }
 
-/** Makes an empty one. @param now epoch ms. */
-export function createLastMinute<T>(now: () => number): LastMinute<T> {
-  const notes = new Map<string, { readonly at: number; readonly value: T }>()
-  const isOver = (at: number) => now() >= at + MINUTE_MS
+/** Makes an empty one. @param monotonicNow ms. @param bytesOf about what a note takes. */
+export function createLastMinute<T>(
+  monotonicNow: () => number,
+  bytesOf: (value: T) => number,
+): LastMinute<T> {
+  const bytes = { max: heapShare(SHARE), of: bytesOf }
+  const notes = createExpiringMap<string, T>({ monotonicNow, max: MAX_HELD, bytes })
   return {
-    get(key) {
-      // On the hot path, and nearly always empty.
-      if (notes.size === 0) return undefined
-      const note = notes.get(key)
-      return note && !isOver(note.at) ? note.value : undefined
-    },
-    set(key, value) {
-      notes.delete(key)
-      // Oldest first, as a Map keeps them: nothing outstays its minute by much.
-      for (const [oldest, { at }] of notes) {
-        if (notes.size < MAX_HELD && !isOver(at)) break
-        notes.delete(oldest)
-      }
-      notes.set(key, { at: now(), value })
-    },
-    delete: (key) => void notes.delete(key),
+    // On the hot path, and nearly always empty.
+    get: (key) => (notes.size() === 0 ? undefined : notes.get(key)),
+    set: (key, value) => notes.set(key, value, MINUTE_MS),
+    delete: notes.delete,
   }
 }
 
-/** Whether `at` is less than a minute ago; both in epoch ms. */
+/**
+ * Whether `at`, a time of day that another replica may have written, is less than a minute from now; both in epoch ms. A
+ * clock that was ahead must not make a minute of an hour.
+ */
 export function isWithinMinute(at: number | undefined, now: number): boolean {
-  return at !== undefined && now < at + MINUTE_MS
+  return at !== undefined && Math.abs(now - at) < MINUTE_MS
 }

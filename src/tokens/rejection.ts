@@ -28,6 +28,7 @@ export type RejectionsDeps = {
   /** The token in the store, read past every copy. */
   readonly stored: (holder: TokenHolder, resource: string) => Promise<StoredAccessToken | undefined>
   readonly now: () => number
+  readonly monotonicNow: () => number
 }
 
 const RELAY: RejectionReaction = { kind: 'relay' }
@@ -47,11 +48,11 @@ export type Rejections = {
  * tried, and the request sent once more. What the user must cure by signing in again rejects with
  * `reauthentication_required` and the step-up it needs.
  */
-export function createRejections({ renew, stored, now }: RejectionsDeps): Rejections {
+export function createRejections({ renew, stored, now, monotonicNow }: RejectionsDeps): Rejections {
   const { replacementFor, isDropped } = createForcedRenewals<Wish & { rejected: string }>({
     keyOf: ({ holder, resource }) => holder.hash + resource,
     stored: ({ holder, resource }) => stored(holder, resource),
-    ...{ renew, now },
+    ...{ renew, now, monotonicNow },
   })
 
   async function reactTo(

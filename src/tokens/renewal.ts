@@ -5,7 +5,11 @@ import type { TakeTurn } from './refresh-turn.ts'
 import { type SpendDeps, spendRefreshToken } from './spend.ts'
 import type { StoredAccessToken, TokenHolder } from './token-record.ts'
 
-export type RenewalDeps = SpendDeps & { readonly takeTurn: TakeTurn; readonly now: () => number }
+export type RenewalDeps = SpendDeps & {
+  readonly takeTurn: TakeTurn
+  readonly now: () => number
+  readonly monotonicNow: () => number
+}
 
 /** A wish for a fresh token. */
 export type Wish = {
@@ -25,7 +29,7 @@ export type Renew = {
 
 /** Makes the renewal: one turn at a time, and a short memory of refusals so that they are not hammered. */
 export function createRenewal(deps: RenewalDeps): Renew {
-  const refusals = createRecentRefusals(deps.now)
+  const refusals = createRecentRefusals(deps.monotonicNow)
   /** Tokens whose write the store has not taken yet: for this process they are as good as stored. */
   const unsaved = new Map<string, StoredAccessToken>()
 

@@ -59,7 +59,9 @@ export type TokensDeps = {
   readonly underWay?: UnderWay
   /** Longest time one provider call takes. */
   readonly providerTimeoutMs: number
+  /** Epoch ms. */
   readonly now: () => number
+  readonly monotonicNow: () => number
   /** By the machine's clock unless given. */
   readonly waiting?: Waiting
   readonly observe: {
@@ -126,9 +128,9 @@ function createSources(
   deps: TokensDeps & { readonly waiting: Waiting },
   parts: Parts,
 ): Record<ResourceConfig['grant'], TokenSource> {
-  const { store, provider, copy, now, waiting, resources, clientTokenShelf } = deps
+  const { store, provider, copy, now, monotonicNow, waiting, resources, clientTokenShelf } = deps
   const read = forgettingRetired(store.tokens, deps.retiredResources ?? new Set())
-  const held = { records: { ...store.tokens, read }, sealer: parts.sealer, copy, now }
+  const held = { records: { ...store.tokens, read }, sealer: parts.sealer, copy, now, monotonicNow }
   const lockTtlMs = deps.providerTimeoutMs + LOCK_MARGIN_MS
   const ofUser = createAccessTokens({ ...held, renew: createUserRenewal(deps, { ...parts, lockTtlMs }) })
   const exchanged = createAccessTokens({
@@ -141,7 +143,7 @@ function createSources(
   })
   const ofClient = createClientTokens({
     grant: provider.clientCredentialsGrant,
-    ...{ shelf: clientTokenShelf, admit: provider.admit, now, waiting, lockTtlMs },
+    ...{ shelf: clientTokenShelf, admit: provider.admit, now, monotonicNow, waiting, lockTtlMs },
   })
   return {
     refresh_token: ofUser,
@@ -157,14 +159,14 @@ function createUserRenewal(
   deps: TokensDeps & { readonly waiting: Waiting },
   { sealer, endGrant, lockTtlMs }: Parts & { lockTtlMs: number },
 ) {
-  const { store, provider, now, waiting, observe, underWay } = deps
+  const { store, provider, now, monotonicNow, waiting, observe, underWay } = deps
   const takeTurn = createRefreshTurns({
     records: store.tokens,
     admit: provider.admit,
     ...{ now, waiting, lockTtlMs, waitMs: lockTtlMs, observe: observe.turn, underWay: underWay?.add },
   })
   return createRenewal({
-    ...{ records: store.tokens, sealer, takeTurn, now, waiting, observe: observe.refresh },
+    ...{ records: store.tokens, sealer, takeTurn, now, monotonicNow, waiting, observe: observe.refresh },
     refreshGrant: provider.refreshGrant,
     requireAsked: provider.requireAsked,
     reuse: createReuse(deps.reusesRefreshTokens),

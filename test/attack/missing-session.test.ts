@@ -132,7 +132,7 @@ test('forged cookies make us read the store 20 times a second at most', async ()
       },
     },
     open: () => undefined,
-    now: () => time,
+    monotonicNow: () => time,
   })
   const forged = { headers: { cookie: `${NAME}=s%3Aid.signature` } } as never
   for (let request = 0; request < 100; request += 1) assert.equal(await reasonOf(forged), 'forged')

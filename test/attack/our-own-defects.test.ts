@@ -29,7 +29,7 @@ async function failingWith(t: TestContext, error: unknown) {
     forward: () => Promise.reject(error),
     ownHeaders: {},
     log,
-    now: Date.now,
+    monotonicNow: Date.now,
   })
   const server = createServer(edge)
   const port = await listenOn(server, { host: '127.0.0.1', port: 0 })

@@ -137,5 +137,8 @@ function providerAt(provider: Record<string, unknown>) {
     ...{ grant: ignore, configFault: ignore },
   }
   const gates = createProviderGates({ log, now: Date.now, observe })
-  return { provider: createProvider({ config, log, now: Date.now, gates, observe }), lines }
+  return {
+    provider: createProvider({ config, log, now: Date.now, monotonicNow: Date.now, gates, observe }),
+    lines,
+  }
 }

@@ -33,10 +33,10 @@ export const PLAIN: Sealing = { seal: (_, text) => text, open: (_, text) => text
 
 /** The token engine over the memory store, with the machine's clock. */
 export function setUpEngine(t: Scope, refreshGrant: RefreshGrant, sealing: Sealing) {
-  const store = createMemoryStore({ idleTimeoutMs: () => 3_600_000, now: Date.now })
+  const store = createMemoryStore({ idleTimeoutMs: () => 3_600_000, monotonicNow: Date.now })
   t.after(() => store.close())
   const sealer = createTokenSealer(sealing)
-  const common = { records: store.tokens, now: Date.now, waiting: clockWaiting }
+  const common = { records: store.tokens, now: Date.now, monotonicNow: Date.now, waiting: clockWaiting }
   const renew = createRenewal({
     ...{ ...common, sealer, refreshGrant, reuse: createReuse(true), longestSpendMs: 10_000 },
     takeTurn: createRefreshTurns({
@@ -55,7 +55,7 @@ export function setUpEngine(t: Scope, refreshGrant: RefreshGrant, sealing: Seali
   const { reactTo: onRejected } = createRejections({
     renew,
     stored: async (holder, resource) => (await stored(holder)).get(resource),
-    now: Date.now,
+    ...{ now: Date.now, monotonicNow: Date.now },
   })
   async function signedIn() {
     const id = randomBytes(16).toString('hex')

@@ -48,7 +48,7 @@ test('G20: the copies of tokens are bounded however many sessions there are', as
   const { maps, engine: cache } = counted(() =>
     createBelievedCache<{ value: string }>({
       invalidations: { isLive: () => true, onInvalidate: () => () => undefined },
-      ...{ believeMs: 5_000, max: 100, now: () => 0 },
+      ...{ believeMs: 5_000, max: 100, maxBytes: 10_000_000, monotonicNow: () => 0 },
     }),
   )
   for (let session = 0; session < 5_000; session += 1) {

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { Secret } from '../../src/config/secret.ts'
 import { createRedisStore } from '../../src/store/redis/redis-store.ts'
 import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
+import { accessRule } from './access-rule.ts'
 import { eventually, signedIn, silentLog } from './store-contestants.ts'
 
 test('the access rule of the README is enough for all that is done with Redis', {
@@ -43,11 +43,3 @@ test('the access rule of the README is enough for all that is done with Redis', 
   assert.deepEqual(await redis.cli('get', 'cloakroom:limit:login:client'), ['1'])
   assert.ok(await store.sessions.end(hash))
 })
-
-/** The arguments of the `redis-cli` line in the README. */
-function accessRule(password: string): string[] {
-  const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
-  const [, rule = ''] = /^redis-cli (ACL SETUSER [^`]*)/m.exec(readme) ?? []
-  const words = rule.replaceAll(/[\\']/g, '').trim().split(/\s+/)
-  return words.map((word) => word.replace('PASSWORD', password))
-}

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { Secret } from '../../src/config/secret.ts'
 import { BffError } from '../../src/errors.ts'
@@ -64,11 +65,19 @@ suite('a Redis in trouble', { skip: skipWithoutRedis(), concurrency: true }, () 
     return redis
   }
 
-  test('killed: every method fails at once with store_unavailable, and recovers when it is back', async (t) => {
+  test('killed: every method waits its time, after a second fails at once, and recovers when it is back', async (t) => {
     const redis = await server(t)
     const store = await openRedisStore(t, redis)
     await redis.kill()
     await eventually(() => !store.invalidations.isLive())
+    await assertUnavailable(store, 1000)
+    await eventually(() =>
+      store.ping().then(
+        () => assert.fail(),
+        (error) => /ECONNREFUSED/.test(error.cause.message),
+      ),
+    )
+    await delay(600)
     await assertUnavailable(store, 300)
     await redis.restart()
     const backAt = steadyNow()
@@ -124,7 +133,7 @@ suite('a Redis in trouble', { skip: skipWithoutRedis(), concurrency: true }, () 
     await redis.kill()
     const store = await openRedisStore(t, redis)
     assert.equal(store.invalidations.isLive(), false)
-    await assertUnavailable(store, 300)
+    await assertUnavailable(store, 1000)
     await redis.restart()
     await eventually(answers(store))
   })
@@ -143,7 +152,9 @@ suite('a Redis in trouble', { skip: skipWithoutRedis(), concurrency: true }, () 
     const redis = await server(t)
     const store = await openRedisStore(t, redis)
     const { invalidations } = store
-    const cache = createBelievedCache<string>({ invalidations, believeMs: 60_000, max: 10, now: () => 0 })
+    const cache = createBelievedCache<string>({
+      ...{ invalidations, believeMs: 60_000, max: 10, maxBytes: 100_000, monotonicNow: () => 0 },
+    })
     t.after(() => cache.close())
     const hash = someHash()
     await cache.load('key', hash, async () => 'copy')

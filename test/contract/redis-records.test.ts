@@ -30,6 +30,7 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
       [`${keyPrefix}:{${hash}}:session`]: 'string',
       [`${keyPrefix}:{${hash}}:tokens`]: 'hash',
       [`${keyPrefix}:{${hash}}:refresh-lock`]: 'string',
+      [`${keyPrefix}:{${hash}}:life`]: 'string',
       [`${keyPrefix}:login:attempt`]: 'string',
       [`${keyPrefix}:client:audit`]: 'string',
       [`${keyPrefix}:client-lock:audit`]: 'string',

@@ -110,7 +110,7 @@ function sessionStoreRules(contestant: Contestant): void {
     assert.equal((await sessions.get(id)).user, 'alice')
   })
 
-  test('constant use does not carry a session beyond its absolute timeout, and its tokens end with it', async (t) => {
+  test('constant use does not carry a session beyond its absolute timeout, and who finds it over leaves it to the others', async (t) => {
     const { sessions, store, clock, id, hash } = await setUp(t, contestant)
     await sessions.set(id, session())
     await store.tokens.create(hash, { refreshToken: 'sealed', accessTokens: {} })
@@ -118,8 +118,11 @@ function sessionStoreRules(contestant: Contestant): void {
     assert.equal((await sessions.get(id)).expiresAt, 1_000_000 + ABSOLUTE_MS)
     clock.time += 1
     assert.equal(await sessions.get(id), null)
-    assert.equal(await store.sessions.read(hash, { slide: false }), undefined)
-    assert.equal(await store.tokens.read(hash), undefined)
+    // It may be this clock that is wrong.
+    assert.ok(await store.sessions.read(hash, { slide: false }))
+    assert.ok(await store.tokens.read(hash))
+    clock.time -= 1
+    assert.ok(await sessions.get(id))
   })
 
   test('a session without a login time counts as absent', async (t) => {

@@ -15,11 +15,13 @@ export type OpenedStore = {
   elapse(ms: number): Promise<void>
 }
 
+type SessionTimes = { idleTimeoutMs?: number; absoluteTimeoutMs?: number }
+
 /** One implementation of the port. */
 export type Contestant = {
   readonly name: string
   readonly skip: string | false
-  open(t: TestContext, options?: { idleTimeoutMs?: number }): Promise<OpenedStore>
+  open(t: TestContext, options?: SessionTimes): Promise<OpenedStore>
 }
 
 /** A log that keeps nothing. */
@@ -45,9 +47,13 @@ export async function signedIn(store: Store): Promise<SessionHash> {
 export const memoryContestant: Contestant = {
   name: 'memory',
   skip: false,
-  async open(t, { idleTimeoutMs = 60_000 } = {}) {
+  async open(t, { idleTimeoutMs = 60_000, absoluteTimeoutMs = 3_600_000 } = {}) {
     let time = 1_000_000
-    const store = createMemoryStore({ idleTimeoutMs: () => idleTimeoutMs, now: () => time })
+    const store = createMemoryStore({
+      idleTimeoutMs: () => idleTimeoutMs,
+      absoluteTimeoutMs: () => absoluteTimeoutMs,
+      monotonicNow: () => time,
+    })
     t.after(() => store.close())
     return {
       store,
@@ -63,8 +69,8 @@ export function redisContestant(server: () => TestRedis): Contestant {
   return {
     name: 'redis',
     skip: skipWithoutRedis(),
-    async open(t, { idleTimeoutMs = 60_000 } = {}) {
-      return { store: await openRedisStore(t, server(), { idleTimeoutMs }), elapse: (ms) => delay(ms + 5) }
+    async open(t, times = {}) {
+      return { store: await openRedisStore(t, server(), times), elapse: (ms) => delay(ms + 5) }
     },
   }
 }
@@ -72,13 +78,14 @@ export function redisContestant(server: () => TestRedis): Contestant {
 /** One more replica's store on this server. */
 export async function openRedisStore(
   t: TestContext,
-  server: TestRedis,
-  options: { keyPrefix?: string; idleTimeoutMs?: number; log?: Logger } = {},
+  server: Pick<TestRedis, 'url'>,
+  options: SessionTimes & { keyPrefix?: string; log?: Logger } = {},
 ): Promise<Store> {
-  const { keyPrefix = randomUUID(), idleTimeoutMs = 60_000, log = silentLog } = options
+  const { keyPrefix = randomUUID(), log = silentLog } = options
+  const { idleTimeoutMs = 60_000, absoluteTimeoutMs = 3_600_000 } = options
   const store = await createRedisStore(
     { url: server.url, keyPrefix },
-    { idleTimeoutMs: () => idleTimeoutMs },
+    { idleTimeoutMs: () => idleTimeoutMs, absoluteTimeoutMs: () => absoluteTimeoutMs },
     { log },
   )
   t.after(() => store.close())

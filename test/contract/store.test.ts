@@ -45,6 +45,20 @@ function sessionRules({ open }: Contestant): void {
     assert.equal((await store.sessions.read(hash, { slide: false }))?.value, 'one')
   })
 
+  test('what is created or locked again word for word, because its answer was lost, is the same; anything else is not', async (t) => {
+    const { store } = await open(t)
+    const hash = someHash()
+    const twice = (step: () => Promise<boolean>) => Promise.all([step(), step()])
+    assert.deepEqual(await twice(() => store.sessions.create(hash, 'sealed')), [true, true])
+    assert.equal(await store.sessions.create(hash, 'another'), false)
+    assert.deepEqual(await twice(() => store.tokens.create(hash, FIRST_TOKENS)), [true, true])
+    assert.equal(await store.tokens.create(hash, { ...FIRST_TOKENS, refreshToken: 'another' }), false)
+    assert.deepEqual(await twice(() => store.tokens.lock(hash, 'me', 60_000)), [true, true])
+    assert.equal(await store.tokens.lock(hash, 'another', 60_000), false)
+    await store.tokens.write(hash, { expectedVersion: 1, accessToken: { resource: 'b', sealed: 'at' } })
+    assert.equal(await store.tokens.create(hash, FIRST_TOKENS), false)
+  })
+
   test('reading with slide starts the idle timeout again, reading without does not', async (t) => {
     const { store, elapse } = await open(t, { idleTimeoutMs: 60_000 })
     const hash = await signedIn(store)
@@ -68,6 +82,21 @@ function sessionRules({ open }: Contestant): void {
     await store.tokens.lock(hash, 'me', 60_000)
     assert.equal(await store.tokens.write(hash, { expectedVersion: 1 }), 'gone')
     assert.equal(await store.sessions.end(hash), undefined)
+  })
+
+  test('constant use carries no session beyond its absolute timeout by the clock of the store, and its tokens end with it', async (t) => {
+    const { store, elapse } = await open(t, { idleTimeoutMs: 400, absoluteTimeoutMs: 700 })
+    const hash = await signedIn(store)
+    await elapse(300)
+    const slid = await store.sessions.read(hash, { slide: true })
+    assert.ok(slid && slid.expiresInMs > 300 && slid.expiresInMs <= 400)
+    assert.equal(await store.sessions.replace(hash, 'sealed'), true)
+    assert.ok(await store.sessions.read(hash, { slide: true }))
+    await elapse(400)
+    assert.equal(await store.sessions.read(hash, { slide: true }), undefined)
+    assert.equal(await store.tokens.read(hash), undefined)
+    assert.equal(await store.sessions.create(hash, 'another'), true)
+    assert.ok(await store.sessions.end(hash).then(() => true))
   })
 
   test('replacing keeps the tokens and starts the idle timeout again', async (t) => {

@@ -26,6 +26,8 @@ export type ShopParts = {
   readonly session?: ConfigData
   /** Epoch ms, for Cloakroom alone. */
   readonly now?: () => number
+  /** That of `now` unless given. */
+  readonly monotonicNow?: () => number
 }
 
 /** What a running shop is made of. */
@@ -39,9 +41,13 @@ export type Shop = {
 /** Starts both APIs and a Cloakroom in this process. */
 export async function startShop(t: Scope, parts: ShopParts): Promise<Shop> {
   const { config, orders, billing } = await startApis(t, parts)
-  const cloakroom = await startCloakroom(config, parts.now ? { now: parts.now } : {})
+  const cloakroom = await startCloakroom(config, clocksOf(parts))
   t.after(() => cloakroom.close())
   return { cloakroom, orders, billing, browser: cloakroom.browser }
+}
+
+function clocksOf({ now, monotonicNow }: ShopParts) {
+  return { ...(now ? { now } : {}), ...(monotonicNow ? { monotonicNow } : {}) }
 }
 
 /** Starts both APIs, which verify signature, issuer and `aud`, and gives the config of a Cloakroom in front of them. */

@@ -34,6 +34,8 @@ export type CloakroomOptions = {
   readonly env?: Record<string, string>
   /** Epoch ms. */
   readonly now?: () => number
+  /** That of `now` unless given. */
+  readonly monotonicNow?: () => number
   /** For how long it leaves idle connections open when it closes. A moment unless given: tests close often. Milliseconds. */
   readonly idleGraceMs?: number
 }
@@ -67,8 +69,9 @@ async function startOn(
     loadConfig({ text: changed, file: 'cloakroom.yaml', env: options.env ?? {} }).config
   const config = load(text)
   const { log, lines } = captureLog()
-  const { now, idleGraceMs = 50 } = options
-  const cloakroom = await build(config, { log, idleGraceMs, ...(now ? { now } : {}) })
+  const { now, monotonicNow, idleGraceMs = 50 } = options
+  const clocks = { ...(now ? { now } : {}), ...(monotonicNow ? { monotonicNow } : {}) }
+  const cloakroom = await build(config, { log, idleGraceMs, ...clocks })
   const { publicPort, adminPort } = await cloakroom.listen()
   const listenUrl = `http://127.0.0.1:${publicPort}`
   const browsers: Browser[] = []

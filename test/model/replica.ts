@@ -28,7 +28,7 @@ export function createReplica(world: World, schedule: Schedule, mutation: Mutati
     resources: {},
     reusesRefreshTokens: !world.isStrict,
     providerTimeoutMs: 1_000,
-    now,
+    ...{ now, monotonicNow: now },
     waiting: { elapsedMs: () => world.clock.ms, pause: schedule.pause },
     observe: { refresh() {}, turn() {}, sessionEnded() {} },
   })

@@ -41,7 +41,7 @@ const HOLDER: TokenHolder = { id: ID, hash: sessionHash(ID), claims: { sub: 'ada
 /** One session with a refresh token, in the real memory store; with a living access token only where that is rejected. */
 export async function createWorld({ mutation, isStrict, wishes }: Configuration): Promise<World> {
   const clock: Clock = { ms: 0, leaps: 0, pauses: 0 }
-  const store = createMemoryStore({ now: () => epochOf(clock), idleTimeoutMs: () => YEAR_MS })
+  const store = createMemoryStore({ monotonicNow: () => epochOf(clock), idleTimeoutMs: () => YEAR_MS })
   await store.sessions.create(HOLDER.hash, 'a session')
   const rejected = wishes.filter(({ isForced }) => isForced).map(({ resource }) => resource)
   const accessTokens = Object.fromEntries(

@@ -1,3 +1,5 @@
+import { isDeepStrictEqual } from 'node:util'
+import { createExpiringMap, type ExpiringMap, heapBytes, heapShare } from '../../async/expiring-map.ts'
 import { createInvalidationListeners, type InvalidationListeners } from '../invalidation-listeners.ts'
 import type {
   ClientTokenRecords,
@@ -11,44 +13,47 @@ import type {
   TokenWrite,
 } from '../port.ts'
 import { countInProcess } from '../rate-limits.ts'
-import { createExpiringMap, type ExpiringMap } from './expiring-map.ts'
 
-type MemorySession = { readonly value: string; readonly tokens: SealedTokens | undefined }
+type MemorySession = {
+  readonly value: string
+  readonly tokens: SealedTokens | undefined
+  /** By the clock of the store. */
+  readonly endsAt: number
+}
 
 type Rooms = {
   readonly sessions: ExpiringMap<SessionHash, MemorySession>
   readonly locks: ExpiringMap<SessionHash, string>
   readonly listeners: InvalidationListeners
-  readonly idleTimeoutMs: () => number
+  readonly times: StoreTimes
 }
 
-const SWEEP_MS = 30_000
+/** Parts of the heap that may be taken. */
+const SESSIONS_SHARE = 1 / 4
+const LOGINS_SHARE = 1 / 16
 
 /**
  * The store of one process: lost at restart, shared with nobody, for the demo and for tests.
  *
- * @param options.maxSessions the session used longest ago goes when there are more; login attempts likewise.
+ * @param options.maxSessions the session used longest ago goes when there are more; login attempts likewise. Both are
+ * bounded by bytes, too, so that fat ones do not end the process.
  */
 export function createMemoryStore(times: StoreTimes, options: { maxSessions?: number } = {}): Store {
-  const { maxSessions = 10_000 } = options
-  const { now, idleTimeoutMs } = times
+  const { maxSessions: max = 10_000 } = options
+  const { monotonicNow } = times
   const listeners = createInvalidationListeners()
+  const bytes = (share: number) => ({ max: heapShare(share), of: heapBytes })
   const sessions = createExpiringMap<SessionHash, MemorySession>({
-    now,
-    max: maxSessions,
+    ...{ monotonicNow, max, bytes: bytes(SESSIONS_SHARE) },
     evicted: listeners.tell,
   })
-  const locks = createExpiringMap<SessionHash, string>({ now, max: maxSessions })
-  const logins = createExpiringMap<string, string>({ now, max: maxSessions })
-  const clientTokens = createExpiringMap<string, string>({ now, max: maxSessions })
-  const clientLocks = createExpiringMap<string, string>({ now, max: maxSessions })
+  const locks = createExpiringMap<SessionHash, string>({ monotonicNow, max })
+  const logins = createExpiringMap<string, string>({ monotonicNow, max, bytes: bytes(LOGINS_SHARE) })
+  const clientTokens = createExpiringMap<string, string>({ monotonicNow, max })
+  const clientLocks = createExpiringMap<string, string>({ monotonicNow, max })
   const maps = [sessions, locks, logins, clientTokens, clientLocks]
-  const sweeping = setInterval(() => {
-    for (const map of maps) map.sweep()
-  }, SWEEP_MS)
-  sweeping.unref()
 
-  const rooms = { sessions, locks, listeners, idleTimeoutMs }
+  const rooms = { sessions, locks, listeners, times }
   return {
     sessions: sessionRecords(rooms),
     tokens: tokenRecords(rooms),
@@ -57,30 +62,34 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
     invalidations: { isLive: () => true, onInvalidate: listeners.onInvalidate },
     countRequests: (_kind, limit) => countInProcess(limit),
     async ping() {},
+    async tryOut() {},
     async close() {
-      clearInterval(sweeping)
       for (const map of maps) map.clear()
     },
   }
 }
 
-function sessionRecords({ sessions, locks, listeners, idleTimeoutMs }: Rooms): SessionRecords {
+function sessionRecords({ sessions, locks, listeners, times }: Rooms): SessionRecords {
+  const lifeMs = ({ endsAt }: MemorySession) => Math.min(times.idleTimeoutMs(), endsAt - times.monotonicNow())
   return {
     async read(hash, { slide }) {
       const session = sessions.get(hash)
       if (!session) return undefined
-      if (slide) sessions.set(hash, session, idleTimeoutMs())
+      if (slide) sessions.set(hash, session, lifeMs(session))
       return { value: session.value, expiresInMs: sessions.expiresInMs(hash) }
     },
     async create(hash, value) {
-      if (sessions.get(hash)) return false
-      sessions.set(hash, { value, tokens: undefined }, idleTimeoutMs())
+      const there = sessions.get(hash)
+      if (there) return there.value === value
+      const endsAt = times.monotonicNow() + (times.absoluteTimeoutMs?.() ?? Number.POSITIVE_INFINITY)
+      const created = { value, tokens: undefined, endsAt }
+      sessions.set(hash, created, lifeMs(created))
       return true
     },
     async replace(hash, value) {
       const session = sessions.get(hash)
       if (!session) return false
-      sessions.set(hash, { ...session, value }, idleTimeoutMs())
+      sessions.set(hash, { ...session, value }, lifeMs(session))
       listeners.tell(hash)
       return true
     },
@@ -101,7 +110,8 @@ function tokenRecords({ sessions, locks, listeners }: Rooms): TokenRecords {
     },
     async create(hash, tokens) {
       const session = sessions.get(hash)
-      if (!session || session.tokens) return false
+      if (!session) return false
+      if (session.tokens) return isDeepStrictEqual(session.tokens, { ...tokens, version: 1 })
       sessions.update(hash, { ...session, tokens: { ...tokens, version: 1 } })
       return true
     },
@@ -133,10 +143,11 @@ function tokenRecords({ sessions, locks, listeners }: Rooms): TokenRecords {
   }
 }
 
-function lockRecords<Key>(locks: ExpiringMap<Key, string>) {
+function lockRecords<Key extends {}>(locks: ExpiringMap<Key, string>) {
   return {
     async lock(key: Key, owner: string, ttlMs: number) {
-      if (locks.get(key) !== undefined) return false
+      const holder = locks.get(key)
+      if (holder !== undefined) return holder === owner
       locks.set(key, owner, ttlMs)
       return true
     },

@@ -1,4 +1,5 @@
 import { Redis, type RedisOptions } from 'ioredis'
+import { createDeadline, type Deadline, type Wait } from '../../async/deadline.ts'
 import { BffError, describeError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import type { ObserveStore } from '../port.ts'
@@ -22,7 +23,10 @@ export type RedisAddress = {
   }
 }
 
-/** One connection that looks after itself. Commands reject with `store_unavailable` within 600 ms, whatever Redis does. */
+/**
+ * One connection that looks after itself. Commands reject with `store_unavailable` within 600 ms, whatever Redis does. A
+ * connection that was lost is waited for within that time; one that has been away for longer than a second is not.
+ */
 export type RedisConnection = {
   /** Settles, without ever rejecting, when the first attempt to connect has succeeded or failed. */
   readonly attempted: Promise<void>
@@ -30,6 +34,8 @@ export type RedisConnection = {
   call(label: string, command: string, ...args: (string | number)[]): Promise<unknown>
   /** Runs one script of scripts.ts. */
   run(script: ScriptName, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown>
+  /** Leaves this connection for a new one, which may lead to another server. */
+  reconnect(): void
   /** Subscribes this connection as long as it lasts: a later one must subscribe again. */
   subscribe(channel: string, onMessage: (text: string) => void): Promise<void>
   /** Calls back whenever the connection is ready for commands. */
@@ -44,9 +50,14 @@ type ConnectionDeps = {
   readonly name: string
   readonly log: Logger
   readonly observe?: ObserveStore
+  /** Told when the server at the other end turns out to be no primary, before a new connection is made. */
+  readonly notPrimary?: () => void
 }
 
 const COMMAND_TIMEOUT_MS = 500
+/** For so long after its loss a connection is waited for. */
+const WAITED_FOR_MS = 1000
+const FIRST_RETRY_MS = 25
 const MAX_RETRY_DELAY_MS = 800
 const RETRY_AFTER_SECONDS = 2
 
@@ -60,23 +71,33 @@ export function openRedis(address: RedisAddress, deps: ConnectionDeps): RedisCon
     tls: tlsOptions(address.tls),
     retryStrategy(attempt) {
       redis.options.password = freshPassword(password, redis.options.password)
-      return Math.min(50 * 2 ** (attempt - 1), MAX_RETRY_DELAY_MS) + Math.random() * 200
+      const delayMs = FIRST_RETRY_MS * 2 ** (attempt - 1)
+      return Math.min(delayMs, MAX_RETRY_DELAY_MS) * (1 + Math.random() / 4)
+    },
+    reconnectOnError(error) {
+      const isNoPrimary = /\b(READONLY|MASTERDOWN)\b/.test(error.message)
+      if (isNoPrimary) deps.notPrimary?.()
+      // After a failover the address leads to the new primary; after a password change the handshake sends the new one.
+      const isOver = isNoPrimary || /\bNOAUTH\b/.test(error.message)
+      if (isOver) outage.becauseOf(error)
+      return isOver
     },
   })
-  reportOutages(redis, deps)
-  const observed = createObserved(deps.observe)
+  const outage = watchOutages(redis, deps)
+  const deadline = createDeadline(COMMAND_TIMEOUT_MS, timedOut)
+  const observed = createObserved({ redis, outage, deadline }, deps.observe)
   const scripted = redis as unknown as Record<ScriptName, (...args: (string | number)[]) => Promise<unknown>>
   return {
     attempted: redis.connect().catch((error) => {
       // Only what cannot even be tried ends here, such as a TLS key that is no key; all else is tried again.
       if (redis.status === 'end')
-        deps.log.error(
-          { err: describeError(withoutArguments(error)) },
-          `redis ${deps.name} connection cannot be made`,
-        )
+        deps.log.error({ err: describeError(cleaned(error)) }, `redis ${deps.name} connection cannot be made`)
     }),
     call: (label, command, ...args) => observed(label, () => redis.call(command, ...args)),
     run: (script, keys, args) => observed(script, () => scripted[script](...keys, ...args)),
+    reconnect() {
+      if (redis.status === 'ready') redis.disconnect(true)
+    },
     async subscribe(channel, onMessage) {
       redis.removeAllListeners('message')
       redis.on('message', (_channel, text) => onMessage(text))
@@ -84,13 +105,13 @@ export function openRedis(address: RedisAddress, deps: ConnectionDeps): RedisCon
     },
     onReady: (listener) => void redis.on('ready', listener),
     onClose: (listener) => void redis.on('close', listener),
-    close: () => close(redis),
+    close: () => close(redis, deadline),
   }
 }
 
 const OPTIONS: RedisOptions = {
   lazyConnect: true,
-  // A command waits for nothing: not for a connection, not for a reconnect, and never runs twice.
+  // A command is sent on a connection that is ready, and never twice: what waits for one waits in `observed`.
   enableOfflineQueue: false,
   maxRetriesPerRequest: 0,
   connectTimeout: 2000,
@@ -99,9 +120,9 @@ const OPTIONS: RedisOptions = {
   disconnectTimeout: 500,
   maxLoadingRetryTime: 1000,
   autoResubscribe: false,
+  // A command more that an access rule would have to allow.
+  disableClientInfo: true,
   scripts: SCRIPTS,
-  // After a failover the address leads to the new primary; after a password change the handshake sends the new one.
-  reconnectOnError: (error) => /\b(READONLY|NOAUTH)\b/.test(error.message),
 }
 
 function credentials(address: RedisAddress) {
@@ -130,76 +151,187 @@ function tlsOptions(tls: RedisAddress['tls']): RedisOptions['tls'] {
   return tls && { ca: tls.ca, cert: tls.cert, key: tls.key?.reveal(), servername: tls.servername }
 }
 
-/** One line when the connection goes and one when it is back, however many attempts lie between. */
-function reportOutages(redis: Redis, { log, name }: ConnectionDeps): void {
-  let lastError: unknown
-  let reported = false
+type RedisError = Error & {
+  readonly code?: string
+  readonly command?: { readonly args?: readonly unknown[] }
+}
+
+/** The connection while it is not there. */
+type Outage = {
+  /** Why the last attempt failed; undefined while there is a connection. */
+  readonly cause: () => Error | undefined
+  /** Resolves when it is there; rejects at once when it has been away for so long that nobody should wait. */
+  readonly over: () => Promise<void>
+  /** Tells why the connection is about to be left. */
+  readonly becauseOf: (error: RedisError) => void
+}
+
+/**
+ * Knows why the connection is away, and tells the log: a line for each cause of an outage and one when it is over, however
+ * many attempts lie between. A connection whose set-up fails in any part is away: ioredis would go on with database 0
+ * after a SELECT that was refused.
+ */
+function watchOutages(redis: Redis, { log, name }: ConnectionDeps): Outage {
+  let cause: Error | undefined
+  let hasFailed = false
+  let lostAt: number | undefined
+  let ready = Promise.withResolvers<void>()
+  const told = new Set<string>()
+  noteLoss()
+
+  function noteLoss(): void {
+    if (lostAt !== undefined) return
+    lostAt = performance.now()
+    ready = Promise.withResolvers()
+  }
+
+  /** The first error of an attempt says why; those that come of hanging up do not. */
+  function becauseOf(error: RedisError): void {
+    if (!hasFailed) cause = cleaned(error, redis.options.password)
+    hasFailed = true
+  }
+
   // Without a listener ioredis prints errors to the console.
-  redis.on('error', (error) => {
-    lastError = error
+  redis.on('error', (error: RedisError) => {
+    becauseOf(error)
+    if (redis.status === 'connect') redis.disconnect(true)
+  })
+  redis.on('connecting', () => {
+    hasFailed = false
+    // ioredis listens for one error only. A TLS connection whose certificate was refused may have a second one, the alert
+    // of the other end, which nobody would answer for: the end of this process.
+    setImmediate(() => redis.stream?.on('error', () => undefined))
   })
   redis.on('ready', () => {
-    reported = false
-    lastError = undefined
+    cause = lostAt = undefined
+    hasFailed = false
+    told.clear()
+    ready.resolve()
     log.info({ outcome: 'up' }, `redis ${name} connection is up`)
   })
+  redis.on('close', noteLoss)
   redis.on('reconnecting', () => {
-    if (reported) return
-    reported = true
-    log.warn(
-      { outcome: 'down', err: lastError ? describeError(withoutArguments(lastError)) : undefined },
-      `redis ${name} connection is down`,
-    )
+    const text = cause?.message ?? ''
+    if (told.has(text)) return
+    told.add(text)
+    log.warn({ outcome: 'down', err: cause && describeError(cause) }, `redis ${name} connection is down`)
   })
-}
-
-function createObserved(observe: ObserveStore | undefined) {
-  return async function observed(label: string, send: () => Promise<unknown>): Promise<unknown> {
-    const startedAt = performance.now()
-    try {
-      const reply = await answeredInTime(send())
-      observe?.(label, (performance.now() - startedAt) / 1000, 'ok')
-      return reply
-    } catch (error) {
-      observe?.(label, (performance.now() - startedAt) / 1000, 'error')
-      throw new BffError('store_unavailable', `redis did not serve ${label}`, {
-        cause: withoutArguments(error),
-        retryAfterSeconds: RETRY_AFTER_SECONDS,
-      })
-    }
-  }
-}
-
-/** After a pause of this process its timers come first: what has arrived meanwhile is read before giving up. */
-async function answeredInTime<T>(answer: Promise<T>): Promise<T> {
-  const tooLate = Promise.withResolvers<never>()
-  const giveUp = () => tooLate.reject(new Error('Command timed out'))
-  const timer = setTimeout(() => setImmediate(giveUp), COMMAND_TIMEOUT_MS)
-  try {
-    return await Promise.race([answer, tooLate.promise])
-  } finally {
-    clearTimeout(timer)
+  return {
+    cause: () => cause,
+    becauseOf,
+    async over() {
+      noteLoss()
+      const isLongAway = lostAt !== undefined && performance.now() - lostAt > WAITED_FOR_MS
+      if (isLongAway || redis.status === 'end') throw cause ?? notConnected()
+      await ready.promise
+    },
   }
 }
 
 /**
- * ioredis hangs a command's arguments on its errors, and Redis repeats them in quotes, of an AUTH or HELLO that it does
- * not know too: what is quoted ends here, and all that comes after it.
+ * What is the same done twice: sent once more when the connection was lost before its answer came. The others give or
+ * count something, to one caller only.
  */
-function withoutArguments(error: unknown): Error {
-  const { name, message, code } = error as Error & { code?: string }
-  const clean = new Error(message.replace(/(?:,? with args|["'`]).*/s, '').trimEnd())
+const REPEATABLE: ReadonlySet<string> = new Set([
+  ...['readAndSlide', 'readUntouched', 'readTokens', 'readClientToken', 'ping', 'heartbeat'],
+  ...['createSession', 'replaceSession', 'createTokens', 'writeTokens', 'keepToken', 'forgetTokens'],
+  ...['lock', 'unlock', 'writeClientToken', 'putLogin'],
+])
+
+type Observed = (label: string, send: () => Promise<unknown>) => Promise<unknown>
+
+function createObserved(
+  { redis, outage, deadline }: { redis: Redis; outage: Outage; deadline: Deadline },
+  observe: ObserveStore | undefined,
+): Observed {
+  /** Between the end of a connection and its `close`, ioredis takes commands that it cannot send. */
+  const isThere = () => redis.status === 'ready' && redis.stream.writable
+
+  async function sendOnceThere(label: string, send: () => Promise<unknown>, wait: Wait): Promise<unknown> {
+    for (let tries = 1; ; tries += 1) {
+      while (!isThere()) {
+        await outage.over()
+        if (wait.isOver) throw timedOut()
+      }
+      try {
+        return await send()
+      } catch (error) {
+        if (tries > 1 || wait.isOver || !mayRepeat(label, error as RedisError)) throw error
+      }
+    }
+  }
+
+  return async function observed(label, send) {
+    const startedAt = performance.now()
+    const observeEnd = (outcome: 'ok' | 'error') =>
+      observe?.(label, (performance.now() - startedAt) / 1000, outcome)
+    try {
+      const reply = await deadline.within((wait) => sendOnceThere(label, send, wait))
+      observeEnd('ok')
+      return reply
+    } catch (error) {
+      observeEnd('error')
+      throw new BffError('store_unavailable', `redis did not serve ${label}`, {
+        cause: saidAt(
+          label,
+          isThere() ? cleaned(error as RedisError, redis.options.password) : outageOr(error),
+        ),
+        retryAfterSeconds: RETRY_AFTER_SECONDS,
+      })
+    }
+  }
+
+  /** Why there is no connection says more than that a command failed for want of one. */
+  function outageOr(error: unknown): Error {
+    const isReply = (error as Error).name === 'ReplyError'
+    return (isReply ? undefined : outage.cause()) ?? cleaned(error as RedisError, redis.options.password)
+  }
+}
+
+/** Whether Redis has certainly not done it: a replica refuses whatever would write, and the next connection may be to the primary. */
+function mayRepeat(label: string, { name, message }: RedisError): boolean {
+  if (name === 'ReplyError') return errorCode(name, message) === 'READONLY'
+  return REPEATABLE.has(label)
+}
+
+const timedOut = () => Object.assign(new Error('Command timed out'), { code: 'ETIMEDOUT' })
+const notConnected = () => Object.assign(new Error('not connected'), { code: 'ENOTCONN' })
+
+/** What is shorter is in many words. */
+const MIN_SECRET_LENGTH = 3
+
+/**
+ * The error, whole, and without what was sent: ioredis hangs a command's arguments on its errors, and Redis repeats them
+ * in the text of some, of an AUTH or HELLO that it does not know too.
+ */
+function cleaned(error: RedisError, password?: string | null): Error {
+  const { name, message, code, command } = error
+  const sent = [password, ...(command?.args ?? [])]
+    .map(String)
+    .filter((text) => text.length >= MIN_SECRET_LENGTH)
+  const text = sent.reduce((whole, secret) => whole.replaceAll(secret, '…'), message)
+  const clean = new Error(text.replace(/,? with args beginning with.*/s, '').trimEnd())
   clean.name = name
   return Object.assign(clean, { code: code ?? errorCode(name, message) })
+}
+
+/** Redis names a line of the script, of a command that an access rule forbids not even its name: we know what is there. */
+function saidAt(label: string, error: Error): Error {
+  const [, line] = /@user_script:\s*(\d+)/.exec(error.message) ?? []
+  if (line === undefined || !(label in SCRIPTS)) return error
+  const text = SCRIPTS[label as ScriptName].lua.split('\n')[Number(line) - 1] ?? ''
+  const commands = [...text.matchAll(/redis\.call\('(\w+)'/g)].map(([, command]) => command)
+  error.message = `${error.message.replace(/\.$/, '')} (${commands.join(', ')})`
+  return error
 }
 
 /** Redis begins an error with its code; ioredis has none for its own. */
 function errorCode(name: string, message: string): string | undefined {
   if (name === 'ReplyError') return /^[A-Z]+/.exec(message)?.[0]
-  return message === 'Command timed out' ? 'ETIMEDOUT' : 'ENOTCONN'
+  return 'ENOTCONN'
 }
 
-async function close(redis: Redis): Promise<void> {
+async function close(redis: Redis, deadline: Deadline): Promise<void> {
   // QUIT lets commands in flight finish; a Redis that is away is simply left.
-  await answeredInTime(redis.quit()).catch(() => redis.disconnect())
+  await deadline.within(() => redis.quit()).catch(() => redis.disconnect())
 }

@@ -1,12 +1,16 @@
-import { describeError } from '../../errors.ts'
+import { randomUUID } from 'node:crypto'
+import { createDeadline } from '../../async/deadline.ts'
+import { BffError, describeError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import type { InvalidationListeners } from '../invalidation-listeners.ts'
 import type { Invalidations, SessionHash } from '../port.ts'
 import type { RedisConnection } from './client.ts'
 
 type SubscriptionDeps = {
-  /** A connection of its own: an answer owed to somebody else must not hold up its heartbeat. */
+  /** A connection of its own: subscribed, it takes nothing else. */
   readonly connection: RedisConnection
+  /** Publishes over the connection that all commands take, to where a write would go. Rejects when that does not work. */
+  readonly publish: (text: string) => Promise<unknown>
   readonly channel: string
   readonly listeners: InvalidationListeners
   readonly log: Logger
@@ -16,14 +20,23 @@ type SubscriptionDeps = {
 export type InvalidationSubscription = Invalidations & {
   /** Settles, without rejecting, when the first attempt to subscribe has succeeded or failed. */
   readonly attempted: Promise<void>
+  /** Rejects with `store_unavailable` while nothing is heard, and says why. */
+  requireLive(): Promise<void>
+  /** Leaves the server that the subscription is at: it turned out to be no primary. */
+  reconnect(): void
   close(): Promise<void>
 }
 
 const HEARTBEAT_MS = 1000
+/** In the time that this process runs, from when Redis has taken a heartbeat until it is heard. */
+const HEARD_WITHIN_MS = 500
+/** No hash of a session begins so. */
+const HEARTBEAT = 'heartbeat '
 
 /**
- * Listens for sessions that changed on any replica. Live while subscribed and a heartbeat on the same connection is
- * answered; the moment it is not, every copy is dropped, because what is missed meanwhile is never sent again.
+ * Listens for sessions that changed on any replica. Live while what is published over the command connection is heard on
+ * this one: both may be sound, and lead to two servers, after a failover that left the old primary running. The moment
+ * it is not heard every copy is dropped, because what is missed meanwhile is never sent again.
  */
 export function subscribeToInvalidations(deps: SubscriptionDeps): InvalidationSubscription {
   const { connection, listeners } = deps
@@ -39,6 +52,14 @@ export function subscribeToInvalidations(deps: SubscriptionDeps): InvalidationSu
     attempted: firstAttempt.promise,
     isLive: liveness.isLive,
     onInvalidate: listeners.onInvalidate,
+    async requireLive() {
+      if (!liveness.isLive()) await subscriber.beat()
+      if (!liveness.isLive()) throw notLive(subscriber.refusal())
+    },
+    reconnect() {
+      subscriber.lost()
+      connection.reconnect()
+    },
     async close() {
       clearInterval(heartbeat)
       subscriber.lost()
@@ -61,25 +82,54 @@ function createLiveness(listeners: InvalidationListeners): Liveness {
   }
 }
 
-function createSubscriber({ connection, channel, listeners, log }: SubscriptionDeps, liveness: Liveness) {
+function createSubscriber(deps: SubscriptionDeps, liveness: Liveness) {
+  const { connection, channel, listeners, log } = deps
+  const heartbeats = createHeartbeats(deps.publish)
   let isConnected = false
   let isSubscribed = false
-  let refusalLogged = false
+  let refusal: unknown
+  let deafnessLogged = false
+
+  function heard(text: string): void {
+    if (!text.startsWith(HEARTBEAT)) listeners.tell(text as SessionHash)
+    else heartbeats.heard(text)
+  }
 
   async function subscribe(): Promise<void> {
     try {
-      await connection.subscribe(channel, (text) => listeners.tell(text as SessionHash))
+      await connection.subscribe(channel, heard)
       isSubscribed = isConnected
-      refusalLogged = false
-      liveness.set(isSubscribed)
+      refusal = undefined
     } catch (error) {
-      if (!refusalLogged) log.warn({ err: describeError(error) }, 'redis refuses the invalidation channel')
-      refusalLogged = true
+      if (!refusal) log.warn({ err: describeError(causeOf(error)) }, 'redis refuses the invalidation channel')
+      refusal = causeOf(error)
+      return
     }
+    await beat()
+  }
+
+  async function beat(): Promise<void> {
+    if (!isConnected) return
+    // Refused, by an access rule most likely: the connection is sound, so only this is tried again.
+    if (!isSubscribed) return subscribe()
+    // An answer owed here: a connection whose other end is gone would wait for messages for ever.
+    connection.call('heartbeat', 'PING').catch(() => undefined)
+    const outcome = await heartbeats.send()
+    // It was lost meanwhile, or left: there is another one to come.
+    if (!isSubscribed) return
+    liveness.set(outcome === 'heard')
+    if (outcome === 'heard') deafnessLogged = false
+    if (outcome !== 'unheard') return
+    if (!deafnessLogged)
+      log.warn({}, 'redis invalidation connection hears nothing of what is published: made anew')
+    deafnessLogged = true
+    connection.reconnect()
   }
 
   return {
+    beat,
     isConnected: () => isConnected,
+    refusal: () => refusal,
     async connected(): Promise<void> {
       isConnected = true
       await subscribe()
@@ -89,13 +139,45 @@ function createSubscriber({ connection, channel, listeners, log }: SubscriptionD
       isSubscribed = false
       liveness.set(false)
     },
-    async beat(): Promise<void> {
-      if (!isConnected) return
-      // Refused, by an access rule most likely: the connection is sound, so only this is tried again.
-      if (!isSubscribed) return subscribe()
-      // Messages come in order: when this is answered, however late, everything before it was delivered.
-      const answered = await connection.call('heartbeat', 'PING').then(Boolean, () => false)
-      liveness.set(answered && isSubscribed)
+  }
+}
+
+function notLive(cause: unknown): BffError {
+  return new BffError('store_unavailable', 'the invalidation channel is not heard', { cause })
+}
+
+/** What Redis said, under our own word for it. */
+function causeOf(error: unknown): unknown {
+  return error instanceof Error && error.cause ? error.cause : error
+}
+
+/** Messages to ourselves. They come in order: when one is heard, however late, everything before it was delivered. */
+function createHeartbeats(publish: SubscriptionDeps['publish']) {
+  const sender = randomUUID()
+  const awaited = new Map<string, () => void>()
+  const deadline = createDeadline(HEARD_WITHIN_MS, () => new Error('not heard'))
+  let sent = 0
+
+  return {
+    heard: (text: string) => awaited.get(text)?.(),
+
+    async send(): Promise<'heard' | 'unheard' | 'unsent'> {
+      const text = `${HEARTBEAT}${sender} ${++sent}`
+      const heard = Promise.withResolvers<void>()
+      awaited.set(text, heard.resolve)
+      try {
+        await publish(text)
+        return await deadline
+          .within(() => heard.promise)
+          .then(
+            () => 'heard',
+            () => 'unheard',
+          )
+      } catch {
+        return 'unsent'
+      } finally {
+        awaited.delete(text)
+      }
     },
   }
 }

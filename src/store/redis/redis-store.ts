@@ -1,7 +1,9 @@
+import { randomUUID } from 'node:crypto'
 import type { Logger } from '../../log.ts'
 import { createInvalidationListeners, type InvalidationListeners } from '../invalidation-listeners.ts'
 import type {
   ClientTokenRecords,
+  FoundSession,
   LoginRecords,
   ObserveStore,
   SealedTokens,
@@ -15,6 +17,7 @@ import type {
   TokenWriteOutcome,
 } from '../port.ts'
 import { type CountShared, countOverReplicas } from '../rate-limits.ts'
+import { tryOut } from '../store-trial.ts'
 import { openRedis, type RedisAddress, type RedisConnection } from './client.ts'
 import { subscribeToInvalidations } from './invalidation.ts'
 
@@ -28,6 +31,7 @@ type Rooms = {
   readonly redis: RedisConnection
   readonly keys: Keys
   readonly idleTimeoutMs: () => number
+  readonly absoluteTimeoutMs?: (() => number) | undefined
   readonly listeners: InvalidationListeners
 }
 
@@ -37,21 +41,25 @@ type Rooms = {
  */
 export async function createRedisStore(
   config: RedisStoreConfig,
-  times: Pick<StoreTimes, 'idleTimeoutMs'>,
+  times: Omit<StoreTimes, 'monotonicNow'>,
   deps: RedisStoreDeps,
 ): Promise<Store> {
   const keys = createKeys(config.keyPrefix)
   const listeners = createInvalidationListeners()
-  const redis = openRedis(config, { ...deps, name: 'command' })
+  const redis = openRedis(config, {
+    ...{ ...deps, name: 'command' },
+    notPrimary: () => invalidations.reconnect(),
+  })
   const invalidations = subscribeToInvalidations({
     connection: openRedis(config, { ...deps, name: 'invalidation' }),
+    publish: (text) => redis.run('heartbeat', [keys.heartbeat], [keys.channel, text]),
     channel: keys.channel,
     listeners,
     log: deps.log,
   })
-  const rooms = { redis, keys, idleTimeoutMs: times.idleTimeoutMs, listeners }
+  const rooms = { redis, keys, ...times, listeners }
   await Promise.all([redis.attempted, invalidations.attempted])
-  return {
+  const store: Store = {
     sessions: sessionRecords(rooms),
     tokens: tokenRecords(rooms),
     clientTokens: clientTokenRecords(rooms),
@@ -62,10 +70,17 @@ export async function createRedisStore(
     async ping() {
       await redis.call('ping', 'PING')
     },
+    async tryOut() {
+      await tryOut(store)
+      // Told apart from the rest, because a count that fails is made by each replica for itself.
+      await sharedCount(rooms, 'trial')(randomUUID(), 1)
+      await invalidations.requireLive()
+    },
     async close() {
       await Promise.all([redis.close(), invalidations.close()])
     },
   }
+  return store
 }
 
 type Keys = ReturnType<typeof createKeys>
@@ -76,42 +91,52 @@ function createKeys(prefix: string) {
     session: (hash: SessionHash) => `${prefix}:{${hash}}:session`,
     tokens: (hash: SessionHash) => `${prefix}:{${hash}}:tokens`,
     lock: (hash: SessionHash) => `${prefix}:{${hash}}:refresh-lock`,
+    /** Lives as long as the session may at the most. */
+    life: (hash: SessionHash) => `${prefix}:{${hash}}:life`,
     client: (key: string) => `${prefix}:client:${key}`,
     clientLock: (key: string) => `${prefix}:client-lock:${key}`,
     login: (key: string) => `${prefix}:login:${key}`,
     limit: (kind: string, key: string) => `${prefix}:limit:${kind}:${key}`,
     channel: `${prefix}:invalidate`,
+    /** Never there. */
+    heartbeat: `${prefix}:heartbeat`,
   }
 }
 
-function sessionRecords({ redis, keys, idleTimeoutMs, listeners }: Rooms): SessionRecords {
+function sessionRecords({ redis, keys, idleTimeoutMs, absoluteTimeoutMs, listeners }: Rooms): SessionRecords {
   return {
     async read(hash, { slide }) {
       if (slide) {
-        const both = [keys.session(hash), keys.tokens(hash)]
-        const value = await redis.run('readAndSlide', both, [idleTimeoutMs()])
-        return value === null ? undefined : { value: value as string, expiresInMs: idleTimeoutMs() }
+        const all = [keys.session(hash), keys.tokens(hash), keys.life(hash)]
+        return foundSession(await redis.run('readAndSlide', all, [idleTimeoutMs()]))
       }
-      const found = (await redis.run('readUntouched', [keys.session(hash)], [])) as [string, number] | null
-      return found === null ? undefined : { value: found[0], expiresInMs: found[1] }
+      return foundSession(await redis.run('readUntouched', [keys.session(hash)], []))
     },
     async create(hash, value) {
-      const args = [keys.session(hash), value, 'NX', 'PX', idleTimeoutMs()]
-      return (await redis.call('createSession', 'SET', ...args)) === 'OK'
+      const both = [keys.session(hash), keys.life(hash)]
+      return (
+        (await redis.run('createSession', both, [value, idleTimeoutMs(), absoluteTimeoutMs?.() ?? 0])) === 1
+      )
     },
     async replace(hash, value) {
-      const both = [keys.session(hash), keys.tokens(hash)]
-      const replaced = await redis.run('replaceSession', both, [keys.channel, hash, value, idleTimeoutMs()])
+      const all = [keys.session(hash), keys.tokens(hash), keys.life(hash)]
+      const replaced = await redis.run('replaceSession', all, [keys.channel, hash, value, idleTimeoutMs()])
       if (replaced === 1) listeners.tell(hash)
       return replaced === 1
     },
     async end(hash) {
-      const all = [keys.session(hash), keys.tokens(hash), keys.lock(hash)]
+      const all = [keys.session(hash), keys.tokens(hash), keys.lock(hash), keys.life(hash)]
       const taken = await redis.run('endSession', all, [keys.channel, hash])
       listeners.tell(hash)
       return sealedTokens(taken as string[])
     },
   }
+}
+
+function foundSession(reply: unknown): FoundSession | undefined {
+  if (reply === null) return undefined
+  const [value, expiresInMs] = reply as [string, number]
+  return { value, expiresInMs }
 }
 
 function tokenRecords({ redis, keys, listeners }: Rooms): TokenRecords {
@@ -145,7 +170,7 @@ function tokenRecords({ redis, keys, listeners }: Rooms): TokenRecords {
       await redis.call('forgetTokens', 'HDEL', keys.tokens(hash), ...fields)
     },
     async lock(hash, owner, ttlMs) {
-      return (await redis.call('lock', 'SET', keys.lock(hash), owner, 'NX', 'PX', ttlMs)) === 'OK'
+      return (await redis.run('lock', [keys.lock(hash)], [owner, ttlMs])) === 1
     },
     async unlock(hash, owner) {
       await redis.run('unlock', [keys.lock(hash)], [owner])
@@ -162,7 +187,7 @@ function clientTokenRecords({ redis, keys }: Rooms): ClientTokenRecords {
       await redis.call('writeClientToken', 'SET', keys.client(key), sealed, 'PX', ttlMs)
     },
     async lock(key, owner, ttlMs) {
-      return (await redis.call('lock', 'SET', keys.clientLock(key), owner, 'NX', 'PX', ttlMs)) === 'OK'
+      return (await redis.run('lock', [keys.clientLock(key)], [owner, ttlMs])) === 1
     },
     async unlock(key, owner) {
       await redis.run('unlock', [keys.clientLock(key)], [owner])

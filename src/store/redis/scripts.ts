@@ -1,19 +1,22 @@
 /**
  * What must happen in one step. All keys of a script carry the same hash tag, so that they share a cluster slot; the
  * commands are those of Redis 6.0, because managed offers still run it (GETEX and GETDEL came with 6.2).
+ * Those of which client.ts says so may be done twice: that the answer to one was lost must not make its repetition fail.
  * ARGV holds only sealed texts, names and numbers: tracing tools print it.
  */
 export const SCRIPTS = {
-  /** KEYS session tokens; ARGV idle ms. Record, or nil. */
+  /** KEYS session tokens life; ARGV idle ms. Record and ms it has left now, or nil. */
   readAndSlide: {
-    numberOfKeys: 2,
+    numberOfKeys: 3,
     lua: `
 local value = redis.call('GET', KEYS[1])
-if value then
-  redis.call('PEXPIRE', KEYS[1], ARGV[1])
-  redis.call('PEXPIRE', KEYS[2], ARGV[1])
-end
-return value`,
+if not value then return nil end
+local left = redis.call('PTTL', KEYS[3])
+local ttl = tonumber(ARGV[1])
+if left > 0 then ttl = math.min(ttl, left) end
+redis.call('PEXPIRE', KEYS[1], ttl)
+redis.call('PEXPIRE', KEYS[2], ttl)
+return { value, ttl }`,
   },
   /** KEYS session. Record and ms it has left, or nil. */
   readUntouched: {
@@ -22,21 +25,37 @@ return value`,
 local value = redis.call('GET', KEYS[1])
 return value and { value, redis.call('PTTL', KEYS[1]) }`,
   },
-  /** KEYS session tokens; ARGV channel, hash, record, idle ms. 1, or 0 when the session has ended. */
-  replaceSession: {
+  /**
+   * KEYS session life; ARGV record, idle ms, absolute ms or 0. 1, or 0 when there is another of that name. The second key
+   * lives as long as the session may: by the clock of Redis, whatever those of the replicas say.
+   */
+  createSession: {
     numberOfKeys: 2,
     lua: `
-if not redis.call('SET', KEYS[1], ARGV[3], 'XX', 'PX', ARGV[4]) then return 0 end
-redis.call('PEXPIRE', KEYS[2], ARGV[4])
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
+  if ARGV[3] ~= '0' then redis.call('SET', KEYS[2], '', 'PX', ARGV[3]) end
+  return 1
+end
+return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0`,
+  },
+  /** KEYS session tokens life; ARGV channel, hash, record, idle ms. 1, or 0 when the session has ended. */
+  replaceSession: {
+    numberOfKeys: 3,
+    lua: `
+local left = redis.call('PTTL', KEYS[3])
+local ttl = tonumber(ARGV[4])
+if left > 0 then ttl = math.min(ttl, left) end
+if not redis.call('SET', KEYS[1], ARGV[3], 'XX', 'PX', ttl) then return 0 end
+redis.call('PEXPIRE', KEYS[2], ttl)
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return 1`,
   },
-  /** KEYS session tokens refresh-lock; ARGV channel, hash. The token fields it took. */
+  /** KEYS session tokens refresh-lock life; ARGV channel, hash. The token fields it took. */
   endSession: {
-    numberOfKeys: 3,
+    numberOfKeys: 4,
     lua: `
 local tokens = redis.call('HGETALL', KEYS[2])
-redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3])
+redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return tokens`,
   },
@@ -45,7 +64,14 @@ return tokens`,
     numberOfKeys: 2,
     lua: `
 local ttl = redis.call('PTTL', KEYS[1])
-if ttl < 0 or redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+if ttl < 0 then return 0 end
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  local done = redis.call('HGET', KEYS[2], 'v') == '1'
+  for i = 1, #ARGV, 2 do
+    done = done and redis.call('HGET', KEYS[2], ARGV[i]) == ARGV[i + 1]
+  end
+  return done and #ARGV > 0 and 1 or 0
+end
 redis.call('HSET', KEYS[2], 'v', 1, unpack(ARGV))
 redis.call('PEXPIRE', KEYS[2], math.max(ttl, 1))
 return 1`,
@@ -86,6 +112,23 @@ if redis.call('PTTL', KEYS[1]) < 0 or redis.call('EXISTS', KEYS[2]) == 0 then re
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return 1`,
+  },
+  /**
+   * KEYS one that is never there; ARGV channel, text. A server that is no primary, or may not write just now, refuses:
+   * it would take the message alone.
+   */
+  heartbeat: {
+    numberOfKeys: 1,
+    lua: `
+redis.call('UNLINK', KEYS[1])
+return redis.call('PUBLISH', ARGV[1], ARGV[2])`,
+  },
+  /** KEYS lock; ARGV owner, ttl ms. 1, or 0 when somebody else holds it. */
+  lock: {
+    numberOfKeys: 1,
+    lua: `
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0`,
   },
   /** KEYS lock; ARGV owner. */
   unlock: {

@@ -7,7 +7,7 @@ import { captureLog } from '../../kit/cloakroom.ts'
 function setUp() {
   let time = 0
   const { log, lines } = captureLog()
-  const tellCause = createCauseLog({ log, now: () => time })
+  const tellCause = createCauseLog({ log, monotonicNow: () => time })
   return {
     fail(code: ErrorCode, cause?: unknown, requestId = 'r') {
       tellCause(new BffError(code, 'failed', cause ? { cause } : {}), requestId)

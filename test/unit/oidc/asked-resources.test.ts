@@ -18,7 +18,7 @@ function verdictFor(resource: ResourceConfig, signIn: SessionGrant, settings: Se
   const grants = createResourceGrants({
     dialect: createDialect({ resourceDialect, scopes: ['openid'], signInScopes }, inUse),
     resources: Object.fromEntries(inUse.map((one) => [one.name, one])),
-    now: () => 0,
+    monotonicNow: () => 0,
     inUse,
     clientCapabilities: [],
     log: { info() {}, warn() {}, error() {} },

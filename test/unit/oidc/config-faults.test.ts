@@ -17,7 +17,7 @@ function setUp(t: TestContext) {
       grant: (resource, outcome) => void counted.push(`${resource} ${outcome}`),
       configFault: (resource, error, isFault) => void gauges.set(`${resource} ${error}`, isFault),
     },
-    now: () => Date.now(),
+    monotonicNow: () => Date.now(),
   })
   return {
     ...{ note, retire, counted },

@@ -27,7 +27,7 @@ function setUp(keys: unknown) {
         status: at.status,
       })
     },
-    now: () => at.time,
+    monotonicNow: () => at.time,
   })
   return {
     at,

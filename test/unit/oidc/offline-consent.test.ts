@@ -13,7 +13,7 @@ function consent(settings: Settings = {}) {
     ...{ issuer: 'https://idp.example.com', clientId: 'shop', offlineConsent: 'auto' as const },
     ...{ scopes: ['openid', 'offline_access'], ...settings },
   }
-  const create = () => createOfflineConsent(provider, { memory, now: () => clock.at })
+  const create = () => createOfflineConsent(provider, { memory, monotonicNow: () => clock.at })
   return { ...create(), create, clock }
 }
 

@@ -21,7 +21,7 @@ function scene() {
   const log = { info() {}, warn() {}, error() {} }
   const faults = createConfigFaults({
     log,
-    now: () => clock.at,
+    monotonicNow: () => clock.at,
     observe: {
       grant: (_, outcome) => void counted.push(outcome),
       configFault: (resource, error, isFault) => void (isFault && alarms.push(`${resource} ${error}`)),
@@ -32,7 +32,7 @@ function scene() {
   const deps = {
     dialect: createDialect({ resourceDialect: 'scope', scopes: ['openid'], signInScopes: 'all' }, [orders]),
     resources: { orders, stock },
-    ...{ inUse: [orders], clientCapabilities: [], log, now: () => clock.at, note: faults.note },
+    ...{ inUse: [orders], clientCapabilities: [], log, monotonicNow: () => clock.at, note: faults.note },
     relyingParty: { refreshGrant: grant, tokenExchangeGrant: grant } as never,
   }
   const grants = createResourceGrants(deps)

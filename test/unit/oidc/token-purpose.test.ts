@@ -93,7 +93,7 @@ function narrowing() {
       audit: { name: 'audit', scopes: ['audit'], grant: 'client_credentials' },
       stock: { name: 'stock', scopes: ['stock'], grant: 'token_exchange', subject: 'orders' },
     } as Record<string, ResourceConfig>,
-    now: () => 0,
+    monotonicNow: () => 0,
     inUse: [orders, billing],
     clientCapabilities: [],
     log: { info() {}, error() {}, warn: (fields: object, text: string) => void lines.push([fields, text]) },

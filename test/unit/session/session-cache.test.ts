@@ -20,7 +20,8 @@ function setUp(options: Partial<BelievedCacheDeps<string>> = {}) {
     invalidations,
     believeMs: 5000,
     max: 100,
-    now: () => world.time,
+    maxBytes: 1_000_000,
+    monotonicNow: () => world.time,
     ...options,
   })
   return {
@@ -68,7 +69,7 @@ test('the time of a copy counts from the start of its read', async () => {
 })
 
 test('a value that ends sooner is not believed beyond its end', async () => {
-  const { cache, world, reading } = setUp({ expiresAt: () => 1000 })
+  const { cache, world, reading } = setUp({ lifeMs: () => 1000 })
   await cache.load('k', ALICE, reading('one'))
   world.time = 999
   assert.equal(cache.peek('k'), 'one')

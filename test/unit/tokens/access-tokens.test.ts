@@ -17,13 +17,13 @@ type Provider = (request: RefreshGrantRequest) => Promise<RefreshGrantOutcome>
 async function setUp(t: TestContext, respond: Provider, sealing = createSealing([randomBytes(32)])) {
   const clock = { now: 1_800_000_000_000 }
   const now = () => clock.now
-  const store = createMemoryStore({ idleTimeoutMs: () => 3_600_000_000, now })
+  const store = createMemoryStore({ idleTimeoutMs: () => 3_600_000_000, monotonicNow: now })
   t.after(() => store.close())
   const cache = createBelievedCache<OpenedTokens>({
     invalidations: store.invalidations,
     believeMs: 5_000,
     max: 100,
-    now,
+    ...{ maxBytes: 1_000_000, monotonicNow: now },
   })
   const copy: TokensCopy = { peek: cache.peek, load: (hash, read) => cache.load(hash, hash, read) }
   const requests: RefreshGrantRequest[] = []
@@ -46,7 +46,7 @@ async function setUp(t: TestContext, respond: Provider, sealing = createSealing(
     resources: {},
     reusesRefreshTokens: true,
     providerTimeoutMs: 1_000,
-    now,
+    ...{ now, monotonicNow: now },
     observe: { refresh() {}, turn() {}, sessionEnded: (_, reason) => void ended.push(reason) },
   })
   const id = randomBytes(16).toString('hex')

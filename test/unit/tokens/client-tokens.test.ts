@@ -20,7 +20,7 @@ const GRANTS = {
 function setUp(t: TestContext) {
   const clock = { now: 1_800_000_000_000 }
   const now = () => clock.now
-  const store = createMemoryStore({ idleTimeoutMs: () => HOUR_MS, now })
+  const store = createMemoryStore({ idleTimeoutMs: () => HOUR_MS, monotonicNow: now })
   t.after(() => store.close())
   const sealing = createSealing([randomBytes(32)])
   const provider = { calls: 0, problem: undefined as BffError | undefined }
@@ -43,7 +43,7 @@ function setUp(t: TestContext) {
       credential: () => credential,
     })
     return createClientTokens({
-      ...{ grant, shelf, now, waiting: clockWaiting, lockTtlMs: 4_000 },
+      ...{ grant, shelf, now, monotonicNow: now, waiting: clockWaiting, lockTtlMs: 4_000 },
       admit: (work) => work(),
     })
   }

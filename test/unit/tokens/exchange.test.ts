@@ -13,7 +13,7 @@ const HOUR_MS = 3_600_000
 /** One session whose subject token never ends, and a provider that counts. */
 async function setUp(t: TestContext, respond?: TokenExchangeGrant) {
   const clock = { now: 1_800_000_000_000 }
-  const store = createMemoryStore({ idleTimeoutMs: () => HOUR_MS, now: () => clock.now })
+  const store = createMemoryStore({ idleTimeoutMs: () => HOUR_MS, monotonicNow: () => clock.now })
   t.after(() => store.close())
   const sealer = createTokenSealer(createSealing([randomBytes(32)]))
   const id = randomBytes(16).toString('hex')
@@ -29,6 +29,7 @@ async function setUp(t: TestContext, respond?: TokenExchangeGrant) {
   const replica = () =>
     createExchange({
       ...{ exchangeGrant, records: store.tokens, sealer, now: () => clock.now },
+      monotonicNow: () => clock.now,
       subjectTokenFor: () => ({ value: 'subject', expiresAt: 9e15, renewAt: 9e15 }),
     })
   return { clock, store, sealer, holder, calls, replica, wish: { holder, resource: 'ledger' } }

@@ -39,7 +39,7 @@ function setUp() {
     },
     sealer: { openTokens: opened },
     copy: { peek: opened, load: async () => opened() },
-    now: () => clock.now,
+    ...{ now: () => clock.now, monotonicNow: () => clock.now },
   })
   return {
     ...{ clock, store, provider },

@@ -27,7 +27,7 @@ const YEAR_MS = 365 * 24 * 3_600_000
 /** One session in a memory store, and any number of replicas on it that differ in their provider and their luck. */
 async function setUp(t: TestContext) {
   const now = () => Date.now()
-  const store = createMemoryStore({ idleTimeoutMs: () => YEAR_MS, now })
+  const store = createMemoryStore({ idleTimeoutMs: () => YEAR_MS, monotonicNow: now })
   t.after(() => store.close())
   const sealing = createSealing([randomBytes(32)])
   const id = randomBytes(16).toString('hex')
@@ -60,7 +60,7 @@ async function setUp(t: TestContext) {
       reusesRefreshTokens: luck.reuses ?? true,
       ...{ waiting: luck.waiting, underWay: luck.underWay },
       providerTimeoutMs: 1_000,
-      now,
+      ...{ now, monotonicNow: now },
       observe: { refresh() {}, turn() {}, sessionEnded() {} },
     })
   }

@@ -1,0 +1,66 @@
+import { describeError } from '../errors.ts'
+import type { Logger } from '../log.ts'
+
+/** Whether the store has ever worked since the start, and why not. */
+export type StoreReadiness = {
+  /** Why the store has not worked yet, in words for the operator and without secrets; undefined once it has. */
+  readonly problem: () => string | undefined
+  /** Settles when the first trial has. */
+  readonly tried: Promise<void>
+  /** Tries no more. */
+  close(): void
+}
+
+export type StoreReadinessDeps = {
+  /** Does with the store whatever is ever done with it; rejects as the first of it that does not work. */
+  readonly tryOut: () => Promise<void>
+  readonly log: Logger
+}
+
+const TRY_AGAIN_MS = 1_000
+
+/**
+ * Tries the store until it has worked once: a replica with a wrong password, or without a right that is needed only at a
+ * sign-in, must get no users. What happens later is an outage, which all replicas have at the same time.
+ */
+export function createStoreReadiness({ tryOut, log }: StoreReadinessDeps): StoreReadiness {
+  let problem: string | undefined = 'the store has not been tried yet'
+  let told: string | undefined
+  let timer: NodeJS.Timeout | undefined
+  let isClosed = false
+
+  async function attempt(): Promise<void> {
+    try {
+      await tryOut()
+      if (told !== undefined) log.info({ outcome: 'up' }, 'the store works: ready')
+      problem = undefined
+    } catch (error) {
+      problem = reasonOf(error)
+      if (problem !== told) {
+        const err = describeError(error instanceof Error && error.cause ? error.cause : error)
+        log.error(
+          { outcome: 'down', reason: (error as Error).message, err },
+          'not ready: the store has not worked yet',
+        )
+      }
+      told = problem
+      if (!isClosed) timer = setTimeout(attempt, TRY_AGAIN_MS).unref()
+    }
+  }
+
+  return {
+    problem: () => problem,
+    tried: attempt(),
+    close() {
+      isClosed = true
+      clearTimeout(timer)
+    },
+  }
+}
+
+/** What did not work, and what the store said to it. */
+export function reasonOf(error: unknown): string {
+  const { message } = describeError(error)
+  const cause = error instanceof Error && error.cause ? `: ${describeError(error.cause).message}` : ''
+  return message + cause
+}
