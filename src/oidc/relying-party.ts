@@ -1,12 +1,19 @@
 import * as oidc from 'openid-client'
 import type { ClientAuthConfig, ProviderConfig } from '../config/config.ts'
-import { BffError } from '../errors.ts'
+import { BffError, withLogged } from '../errors.ts'
 import { ACCEPTED_SIGNING_ALGORITHMS, endpointMetadata } from './configured-metadata.ts'
 import type { Parameters } from './dialects.ts'
 import type { AuthorizationChecks, FailedGrant, GrantedTokens } from './grant-types.ts'
 import { privateKeyFromPem } from './jwt.ts'
 import { createProviderKeys } from './key-set.ts'
-import { failedCall, failedDiscovery, failedPush, failedSignIn, findingOf } from './provider-errors.ts'
+import {
+  failedCall,
+  failedDiscovery,
+  failedPush,
+  failedSignIn,
+  findingOf,
+  refusalOf,
+} from './provider-errors.ts'
 import type { ProviderGate } from './provider-gate.ts'
 import { createRefreshedSource } from './refreshed-source.ts'
 import type { ProviderFetch, TokenAnswer } from './token-answer.ts'
@@ -96,15 +103,14 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
         pkceCodeVerifier: codeVerifier,
         idTokenExpected: true,
       }
-      return grant(
-        'authorization_code',
-        (config) => oidc.authorizationCodeGrant(config, callback, checks, formOf(parameters)),
-        {
-          failed(error, answer) {
-            throw failedSignIn(error, answer)
-          },
-        },
-      )
+      const send = (config: oidc.Configuration) =>
+        oidc.authorizationCodeGrant(config, callback, checks, formOf(parameters))
+      const failed = (error: unknown, answer?: TokenAnswer): never => {
+        throw withRedirectError(failedSignIn(error, answer), callback.searchParams)
+      }
+      // Without a code there is nothing to ask the provider, which may be left alone just now.
+      if (!callback.searchParams.has('code')) await configuration().then(send).catch(failed)
+      return grant('authorization_code', send, { failed })
     },
 
     async refreshGrant(refreshToken, parameters, { keep, ignoredIdToken }) {
@@ -151,6 +157,12 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
 
 function failedGrant(error: unknown, answer: TokenAnswer | undefined, wasSent: boolean): FailedGrant {
   return { error: failedCall(error, answer), answer, wasSent }
+}
+
+/** A response that breaks a rule may all the same say what the provider had to say, such as an error without `iss`. */
+function withRedirectError(problem: BffError, parameters: URLSearchParams): BffError {
+  if (problem.logged?.step !== 'authorization' || !parameters.has('error')) return problem
+  return withLogged(problem, refusalOf({ body: Object.fromEntries(parameters) }))
 }
 
 /** RFC 6749 appendix A.11: printable ASCII. Somebody made up anything else, and providers fail at it in many ways. */

@@ -83,6 +83,29 @@ describe('an error in the redirect is told once by request id, counted, and sets
       ])
     })
 
+  test('an error whose issuer is missing is refused, and what it says is told', async (t) => {
+    const setup = await start(t)
+    const callback = refusedBy(await callbackOf(setup), {
+      error: 'invalid_scope',
+      ...{ error_description: REFUSAL.error_description },
+    })
+    callback.searchParams.delete('iss')
+    const seen = await setup.deliver(callback)
+    assert.deepEqual([seen.status, seen.warnings.length], [400, 1])
+    assert.deepEqual([seen.warnings[0].oauthError, seen.warnings[0].traceId], ['invalid_scope', TOLD.traceId])
+    assert.deepEqual(await setup.faults(), [])
+  })
+
+  test('it is what it is while the token endpoint is left alone', async (t) => {
+    const { provider, ...setup } = await start(t)
+    provider.control.intercept = instead('/token', (res) => void res.writeHead(503).end())
+    for (let sign = 0; sign < 6; sign += 1) {
+      assert.equal((await setup.deliver(await callbackOf(setup))).status, 503)
+    }
+    const seen = await setup.deliver(refusedBy(await callbackOf(setup), { error: 'access_denied' }))
+    assert.deepEqual([seen.status, seen.code], [403, 'access_denied'])
+  })
+
   test('what is made up has no label and no line of its own making', async (t) => {
     const setup = await start(t)
     for (const error of ['<script>', 'a'.repeat(5_000), 'x\r\n{"level":"error"}', 'made_up']) {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { generateKeyPair, SignJWT } from 'jose'
+import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { sendJson } from '../kit/local-server.ts'
 import type { RotatingProvider } from '../kit/rotating-provider.ts'
 import { callbackOf, type Scope, setUp } from './sign-in-kit.ts'
@@ -87,5 +87,42 @@ describe('a flood of ID tokens under unknown kids', () => {
     advance(30_000)
     await browser.signIn()
     assert.equal((await browser.fetch('/bff/user')).status, 200)
+  })
+})
+
+describe('a change of the signing key', () => {
+  test('keeps nobody from signing in, not for a moment, and a refreshed ID token is verified, too', async (t) => {
+    const control = { idTokenOnRefresh: true }
+    const { provider, browser, cloakroom, advance } = await setUp(t, { provider: { control } })
+    await browser.signIn()
+    await provider.signer.rotateKey()
+    const another = cloakroom.browser()
+    await another.signIn()
+    assert.equal((await another.fetch('/bff/user')).status, 200)
+    await provider.signer.rotateKey()
+    advance(301_000)
+    assert.equal((await browser.fetch('/api/orders')).status, 200)
+    assert.equal(keyFetches(provider), 3)
+    const metrics = await (await fetch(`${cloakroom.adminUrl}/metrics`)).text()
+    assert.ok(!metrics.includes('id_token_ignored'))
+  })
+
+  test('under the old kid, in a set that holds keys twice and keys for other things', async (t) => {
+    const { provider, browser, cloakroom } = await setUp(t)
+    await browser.signIn()
+    const { privateKey, publicKey } = await generateKeyPair('RS256')
+    const { kid } = provider.signer.jwks().keys[0]!
+    const jwk = { ...(await exportJWK(publicKey)), kid }
+    provider.control.intercept = ({ path }, res) => {
+      if (path !== '/jwks') return false
+      const others = [{ ...jwk, use: 'enc' }, { kty: 'XYZ', kid }, ...provider.signer.jwks().keys]
+      sendJson(res, 200, { keys: [...others, jwk, jwk] })
+      return true
+    }
+    provider.control.forgeIdToken = (claims) =>
+      new SignJWT(claims).setProtectedHeader({ alg: 'RS256', kid: kid! }).sign(privateKey)
+    const another = cloakroom.browser()
+    await another.signIn()
+    assert.equal((await another.fetch('/bff/user')).status, 200)
   })
 })
