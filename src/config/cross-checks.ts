@@ -7,7 +7,7 @@ import { checkRoutes, checkRouteTests } from './route-checks.ts'
 import { complaint } from './rule.ts'
 import type { Draft } from './schema.ts'
 import { Secret } from './secret.ts'
-import { hasBlanksAround, isTextKey } from './secret-rules.ts'
+import { hasBlanksAround, isQuoted, isTextKey } from './secret-rules.ts'
 import type { SecretReader } from './secret-source.ts'
 import { checkTls } from './tls-check.ts'
 
@@ -90,6 +90,11 @@ function warnAboutSecrets(value: unknown, secrets: SecretReader, field: Field): 
       field.warn('is a secret in the config file itself; write { env: NAME } or { file: PATH }')
     }
     const text = value.reveal()
+    if (isQuoted(text)) {
+      field.warn(
+        'is in quotation marks, which are sent as a part of it (docker --env-file keeps them); if they are none, store it without',
+      )
+    }
     if (hasBlanksAround(text) && !text.includes('-----BEGIN ')) {
       field.warn(
         'begins or ends with a blank, which is sent as a part of it; if it is none, store it without',

@@ -1,3 +1,5 @@
+import { isQuoted } from './secret-rules.ts'
+
 /** The environment as the process got it. */
 export type Environment = Readonly<Record<string, string | undefined>>
 
@@ -19,6 +21,10 @@ export function interpolate(text: string, env: Environment): { value: string; pr
     else if (written !== written.trim()) {
       problems.add(
         `environment variable ${name} begins or ends with a blank or a byte order mark: set it without`,
+      )
+    } else if (isQuoted(written)) {
+      problems.add(
+        `environment variable ${name} is in quotation marks, which docker --env-file keeps: set it without`,
       )
     }
     return written ?? whole

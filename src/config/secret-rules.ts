@@ -19,6 +19,9 @@ export const sessionKeyCheck: SecretCheck = (value) => {
   if (hasBlanksAround(value)) {
     return 'must be the key alone, but a blank stands before or behind it; make one with: cloakroom keygen'
   }
+  if (isQuoted(value)) {
+    return 'must be the key alone, but stands in quotation marks (docker --env-file keeps them); remove them'
+  }
   if (!/^[\w-]{43}=?$|^[A-Za-z0-9+/]{43}=?$/.test(value)) {
     return 'must hold 256 bits as base64url (43 characters); make one with: cloakroom keygen'
   }
@@ -31,6 +34,11 @@ export const sessionKeyCheck: SecretCheck = (value) => {
 /** True for a text that begins or ends with a blank, which is sent as a part of the secret. */
 export function hasBlanksAround(value: string): boolean {
   return value !== value.trim()
+}
+
+/** True for a text in quotation marks, which `docker --env-file` and some secret stores keep. */
+export function isQuoted(value: string): boolean {
+  return /^(["']).+\1$/s.test(value)
 }
 
 /**

@@ -292,6 +292,25 @@ describe('what an editor, a shell or a web page adds to a secret', () => {
     )
   })
 
+  test('is warned about where it is quotation marks, which docker --env-file keeps', () => {
+    for (const quoted of ['"hush"', "'hush'"]) {
+      const { warnings } = load(BASE, { env: { ...ENV, CLIENT_SECRET: quoted } })
+      assert.deepEqual(
+        warnings.map(({ path }) => path),
+        ['provider.clientAuth.secret'],
+      )
+      assert.match(warnings[0]!.message, /quotation marks, which are sent as a part of it/)
+      const key = problemsOf(BASE, { env: { ...ENV, SESSION_KEY: quoted.replace('hush', SESSION_KEY) } })
+      assert.match(key[0]!.message, /stands in quotation marks.*remove them/)
+      const other = changed('http://orders:8080', '$' + '{UPSTREAM}')
+      const [problem] = problemsOf(other, { env: { ...ENV, UPSTREAM: quoted } })
+      assert.match(problem!.message, /variable UPSTREAM is in quotation marks.*set it without/)
+    }
+    for (const plain of ['"', "don't", '"a', 'a"b"']) {
+      assert.deepEqual(load(BASE, { env: { ...ENV, CLIENT_SECRET: plain } }).warnings, [], plain)
+    }
+  })
+
   test('is named where it is a session key that it makes invalid', () => {
     const problem = (value: string) => problemsOf(BASE, { env: { ...ENV, SESSION_KEY: value } })[0]!.message
     assert.match(problem(`${SESSION_KEY} `), /a blank stands before or behind it/)
