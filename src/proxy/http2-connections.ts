@@ -56,7 +56,7 @@ export function createHttp2Connections(
 ): Http2Connections {
   const origin = new URL(upstream)
   const open = new Set<Connection>()
-  const line: Waiting[] = []
+  const queue: Waiting[] = []
   const deadlines = new WeakMap<Http2Request, number>()
   const pauses = new Map<Http2Request, NodeJS.Timeout>()
   let dialing = 0
@@ -70,28 +70,28 @@ export function createHttp2Connections(
   function enqueue(request: Http2Request, { isNext = false } = {}): void {
     const waitMs = Math.max(1, deadlines.get(request)! - performance.now())
     const timer = setTimeout(() => {
-      leaveLine(request)
+      dequeue(request)
       request.fail(noConnectionInTime())
     }, waitMs)
     // Whoever was refused waits longest already.
-    if (isNext) line.unshift({ request, timer })
-    else line.push({ request, timer })
+    if (isNext) queue.unshift({ request, timer })
+    else queue.push({ request, timer })
   }
 
-  function leaveLine(request: Http2Request): void {
+  function dequeue(request: Http2Request): void {
     clearTimeout(pauses.get(request))
     pauses.delete(request)
-    const at = line.findIndex((waiting) => waiting.request === request)
+    const at = queue.findIndex((waiting) => waiting.request === request)
     if (at === -1) return
-    clearTimeout(line[at]!.timer)
-    line.splice(at, 1)
+    clearTimeout(queue[at]!.timer)
+    queue.splice(at, 1)
   }
 
-  function serveLine(): void {
-    while (line.length > 0) {
+  function serveQueue(): void {
+    while (queue.length > 0) {
       const connection = withRoom()
       if (!connection) break
-      const { request, timer } = line.shift()!
+      const { request, timer } = queue.shift()!
       clearTimeout(timer)
       send(request, connection)
     }
@@ -123,7 +123,7 @@ export function createHttp2Connections(
     stream.once('close', () => {
       connection.active -= 1
       idleFrom(connection)
-      serveLine()
+      serveQueue()
     })
   }
 
@@ -148,7 +148,7 @@ export function createHttp2Connections(
     const each = Math.max(1, usualStreams)
     const toCome = usable.filter(({ mostStreams }) => mostStreams === undefined)
     let room = dialing * each + toCome.reduce((sum, { active }) => sum + each - active, 0)
-    while (line.length > room && usable.length + dialing < most) {
+    while (queue.length > room && usable.length + dialing < most) {
       dialing += 1
       room += each
       dial(connected)
@@ -160,11 +160,11 @@ export function createHttp2Connections(
     if (isDestroyed) socket?.destroy()
     else if (socket) adopt(socket)
     else if (dialing === 0 && ![...open].some(({ isRetired }) => !isRetired))
-      for (const { request } of [...line]) {
-        leaveLine(request)
+      for (const { request } of [...queue]) {
+        dequeue(request)
         request.fail(error!)
       }
-    serveLine()
+    serveQueue()
   }
 
   function adopt(socket: Socket): void {
@@ -181,7 +181,7 @@ export function createHttp2Connections(
     session.on('remoteSettings', ({ maxConcurrentStreams = HTTP2_STREAMS }: Settings) => {
       connection.mostStreams = Math.min(maxConcurrentStreams, HTTP2_STREAMS)
       usualStreams = connection.mostStreams
-      serveLine()
+      serveQueue()
     })
     session.on('goaway', (_code, lastStreamId) => {
       connection.isRetired = true
@@ -193,7 +193,7 @@ export function createHttp2Connections(
       connection.isRetired = true
       clearTimeout(connection.idle)
       open.delete(connection)
-      serveLine()
+      serveQueue()
     })
     idleFrom(connection)
   }
@@ -210,7 +210,7 @@ export function createHttp2Connections(
     const answered = () => {
       clearTimeout(timer)
       silent.isSilent = false
-      serveLine()
+      serveQueue()
     }
     session.ping((error) => error === null && answered())
   }
@@ -224,21 +224,21 @@ export function createHttp2Connections(
       request.fail(new Http2Error('STREAM_RESET', 'the upstream did not look at the request'))
     } else if (hasTakenOthers) {
       enqueue(request, { isNext: true })
-      process.nextTick(serveLine)
+      process.nextTick(serveQueue)
     } else {
       const pauseMs = REFUSED_PAUSE_MS * 2 ** (request.refusals - 1)
       const timer = setTimeout(() => {
         pauses.delete(request)
         enqueue(request, { isNext: true })
-        serveLine()
+        serveQueue()
       }, pauseMs)
       pauses.set(request, timer)
     }
   }
-  const requestDeps = { onUnseen: sendAgain, onLeaveQueue: leaveLine, onSilence: probe }
+  const requestDeps = { onUnseen: sendAgain, onLeaveQueue: dequeue, onSilence: probe }
 
   function endIfDone(): void {
-    if (line.length > 0 || pauses.size > 0) return
+    if (queue.length > 0 || pauses.size > 0) return
     for (const connection of open) if (connection.active > 0) return
     for (const { session } of open) session.destroy()
     closed?.()
@@ -256,8 +256,8 @@ export function createHttp2Connections(
     isDestroyed = true
     isClosing = true
     const error = new Http2Error('CLOSED', 'the connections were closed')
-    for (const request of [...line.map((waiting) => waiting.request), ...pauses.keys()]) {
-      leaveLine(request)
+    for (const request of [...queue.map((waiting) => waiting.request), ...pauses.keys()]) {
+      dequeue(request)
       request.fail(error)
     }
     for (const { session } of open) session.destroy(error)
@@ -274,7 +274,7 @@ export function createHttp2Connections(
         return
       }
       enqueue(request)
-      serveLine()
+      serveQueue()
     },
     isConnecting: () => isFirst,
     isOpen: () => !isClosing,

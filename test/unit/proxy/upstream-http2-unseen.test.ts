@@ -171,3 +171,19 @@ test('an answer that has begun is final, whatever its stream is reset with', asy
   assert.doesNotMatch((await client.closed).text, /\r\n0\r\n\r\n$/)
   assert.equal(upstream.requests.length, 1)
 })
+
+test('a connection whose upstream vanished without a word takes no more requests', async (t) => {
+  const sockets = new Set<FramedRequest['socket']>()
+  const upstream = await framedUpstream(t, (request) => {
+    sockets.add(request.socket)
+    if (sockets.size === 1 && upstream.requests.length > 1) request.socket.pause()
+    else answer(request)
+  })
+  const timeout = { connectMs: 1_000, responseMs: 200, idleMs: 1_000 }
+  const proxy = await proxyTo(t, { upstream: upstream.origin, http2: true, timeout })
+  await rawClient(t, proxy.port, GET).closed
+  assert.match((await rawClient(t, proxy.port, GET).closed).text, /upstream_timeout$/)
+  for (let n = 0; n < 3; n++)
+    assert.match((await rawClient(t, proxy.port, GET).closed).text, /^HTTP\/1\.1 200 /)
+  assert.equal(sockets.size, 2)
+})
