@@ -1,6 +1,7 @@
 import type { Metrics } from './admin/metrics.ts'
 import { heapShare } from './async/expiring-map.ts'
 import type { Config } from './config/config.ts'
+import { describeError } from './errors.ts'
 import type { Logger } from './log.ts'
 import type { OfflineConsentMemory } from './oidc/offline-consent.ts'
 import { createProvider } from './oidc/provider.ts'
@@ -8,6 +9,7 @@ import type { ProviderGates } from './oidc/provider-gates.ts'
 import { reusesRefreshTokens } from './oidc/refresh-token-reuse.ts'
 import type { LiveConnections } from './proxy/live-connections.ts'
 import { type BffSession, sessionHash } from './session/bff-session.ts'
+import { createFollowClaims } from './session/follow-claims.ts'
 import { createMissingSessions, type MissingSessions } from './session/missing-session.ts'
 import { createSessions } from './session/session.ts'
 import { createBelievedCache } from './session/session-cache.ts'
@@ -70,7 +72,7 @@ export function composeRooms(config: Config, ground: Ground): Rooms {
     ...{ config, log, gates, offlineConsent, observe: metrics.provider },
     ...clocks,
   })
-  const { sessions, missing } = composeSessions(config, {
+  const { sessions, missing, followClaims } = composeSessions(config, {
     ...{ store, sealing, copy: copies.sessions, log },
     ...clocks,
   })
@@ -84,6 +86,11 @@ export function composeRooms(config: Config, ground: Ground): Rooms {
     clientTokenShelf: openClientTokenShelf(config, { store, sealing, now }),
     reusesRefreshTokens: reusesRefreshTokens(config.provider),
     underWay: ground.refreshes,
+    followClaims: (holder, claimsAfter) =>
+      // The token is good all the same; the next refresh brings them again.
+      followClaims(holder, claimsAfter).catch((error) =>
+        log.warn({ err: describeError(error) }, 'the claims of a refreshed ID token could not be stored'),
+      ),
     providerTimeoutMs: config.provider.timeoutMs,
     now,
     monotonicNow,
@@ -150,6 +157,7 @@ function composeSessions(
   const { sealing, log, now, monotonicNow, copy } = deps
   const { name: cookieName, ...attributes } = config.cookie
   const signingSecrets = cookieSigningSecrets(config.keys)
+  const seal = (id: string, text: string) => sealing.seal({ id, kind: 'session' }, text)
   const open = (id: string, sealed: string) => sealing.open({ id, kind: 'session' }, sealed)
   const missing = createMissingSessions({
     ...{ cookieName, signingSecrets, records: deps.store.sessions, open, monotonicNow },
@@ -157,7 +165,7 @@ function composeSessions(
   const storeOf = (slide: boolean) =>
     createSessionStore({
       records: deps.store.sessions,
-      seal: (id, text) => sealing.seal({ id, kind: 'session' }, text),
+      seal,
       open,
       expired: missing.noteExpired,
       hash: sessionHash,
@@ -176,5 +184,6 @@ function composeSessions(
     now,
     monotonicNow,
   })
-  return { sessions, missing }
+  const followClaims = createFollowClaims({ records: deps.store.sessions, seal, open })
+  return { sessions, missing, followClaims }
 }

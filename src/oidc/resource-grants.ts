@@ -9,8 +9,9 @@ import type { FailedGrant } from './grant-types.ts'
 import { IdTokenError } from './id-token-rules.ts'
 import { mayHaveSpent, problemOf, refusalOf, signInAgain } from './provider-errors.ts'
 import { createRecentRenewals } from './recent-renewals.ts'
+import { claimsAfterRefresh, type UserClaims } from './refreshed-claims.ts'
 import type { RelyingParty } from './relying-party.ts'
-import { apiScopes, grantedScopes } from './scopes.ts'
+import { apiScopes, grantedScopes, scopeList } from './scopes.ts'
 import { stepUpFingerprint } from './step-up.ts'
 import type { TokenAnswer } from './token-answer.ts'
 import { judgeToken, type TokenFault } from './token-purpose.ts'
@@ -53,9 +54,10 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
   async function refreshGrant(request: RefreshRequest) {
     const resource = resourceNamed(request.resource)
     const claims = claimsRequest(clientCapabilities, request.claims)
+    const parameters = dialect.refreshGrant(resource, request.signIn)
     const grant = await relyingParty.refreshGrant(
       request.refreshToken,
-      [...dialect.refreshGrant(resource, request.signIn), ...claimsParameter(claims)],
+      [...parameters, ...claimsParameter(claims)],
       {
         keep: request.keep,
         ignoredIdToken(cause) {
@@ -74,13 +76,17 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     }
     note({ resource: resource.name, outcome: 'renewed' })
     renewals.add(resource.name, request.session)
-    const { accessToken, obtainedAt, expiresAt } = grant
+    const { accessToken, obtainedAt, expiresAt, claims: refreshed } = grant
+    const asked = scopeList(parameters.find(([name]) => name === 'scope')?.[1])
     return {
       kind: 'renewed' as const,
       accessToken,
       obtainedAt,
       expiresAt,
       subject: grant.claims?.sub ?? grant.unverifiedSubject,
+      ...(refreshed && {
+        claimsAfter: (before: UserClaims) => claimsAfterRefresh(before, refreshed, asked),
+      }),
     }
   }
 

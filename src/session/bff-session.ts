@@ -4,10 +4,10 @@ import type { SessionHash } from '../store/port.ts'
 /** The browser's opaque 256-bit session id: it opens the session's records, so it is never logged or stored. */
 export type SessionId = string & { readonly __brand: 'SessionId' }
 
-/** Claims of the ID token that signed the user in (OpenID Connect Core §2). */
+/** Claims of the ID token that signed the user in, or of a refreshed one since (OpenID Connect Core §2, §12.2). */
 export type UserClaims = { readonly sub: string; readonly [claim: string]: unknown }
 
-/** A signed-in user's session, as the rest of the program sees it. Immutable: written at login only. */
+/** A signed-in user's session, as the rest of the program sees it. Its claims follow refreshes (follow-claims.ts); the rest is written at login only. */
 export type BffSession = {
   readonly id: SessionId
   readonly hash: SessionHash

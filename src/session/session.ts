@@ -68,7 +68,7 @@ export type Sessions = {
 
 type WithSession = IncomingMessage & { session?: Session & SessionContents; sessionID?: string }
 
-/** The door to express-session: cookie policy, new id at sign-in; the record is written at sign-in and never again. */
+/** The door to express-session: cookie policy, new id at sign-in; express-session writes the record at sign-in and never again. */
 export function createSessions(deps: SessionsDeps): Sessions {
   const { copy, config, now } = deps
   const load = sessionLoader(deps, deps.store)

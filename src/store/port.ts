@@ -12,8 +12,11 @@ export type SessionRecords = {
   read(hash: SessionHash, options: { slide: boolean }): Promise<FoundSession | undefined>
   /** Creates a record with the idle timeout as its life, and the absolute one as its longest; false, and nothing written, if that hash exists already. */
   create(hash: SessionHash, value: string): Promise<boolean>
-  /** Replaces an existing record; false, and nothing written, if it has ended: a write never revives a session. */
-  replace(hash: SessionHash, value: string): Promise<boolean>
+  /**
+   * Replaces an existing record; false, and nothing written, if it has ended: a write never revives a session. With
+   * `before`, only while the record is that one, and its life stays as long as it is; else the idle timeout starts again.
+   */
+  replace(hash: SessionHash, value: string, only?: { readonly before: string }): Promise<boolean>
   /**
    * Ends the session: record, tokens and refresh lock go in one step, and every replica is told.
    * Returns the sealed tokens it took, so that the caller can revoke them; exactly one of two racing callers gets them.

@@ -29,6 +29,8 @@ export type RefreshGrantOutcome =
       readonly expiresAt: number
       /** `sub` of a verified new ID token, if one came: must be the user who signed in (OpenID Connect Core §12.2). */
       readonly subject?: string
+      /** What the claims of the session become by that ID token; undefined when it changes nothing. */
+      readonly claimsAfter?: (before: TokenHolder['claims']) => TokenHolder['claims'] | undefined
     }
   /** The refresh token is of no use any more: the session ends. */
   | { readonly kind: 'dead'; readonly reason: string }

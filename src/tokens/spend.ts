@@ -21,6 +21,11 @@ export type SpendDeps = {
   readonly refreshGrant: RefreshGrant
   /** Throws `reauthentication_required` for a resource that the sign-in did not ask for. */
   readonly requireAsked?: (resource: string, signIn: SessionGrant) => void
+  /** Changes the claims of a session, everywhere, as a refreshed ID token says. Never rejects. */
+  readonly followClaims?: (
+    holder: TokenHolder,
+    claimsAfter: (before: TokenHolder['claims']) => TokenHolder['claims'] | undefined,
+  ) => Promise<void>
   /** Ends a session whose grant is dead, everywhere. */
   readonly endSession: (holder: TokenHolder, reason: string) => Promise<void>
   /** Revokes a refresh token that arrived after its session had ended. Never rejects. */
@@ -191,5 +196,6 @@ async function actOn(
     ...(forcedAt === undefined ? {} : { forcedAt }),
   }
   await record.keepAccessToken(resource, token)
+  if (outcome.claimsAfter) await deps.followClaims?.(holder, outcome.claimsAfter)
   return token
 }

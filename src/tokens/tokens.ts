@@ -47,6 +47,8 @@ export type TokensDeps = {
     /** Never rejects. */
     readonly revoke: (refreshToken: string) => Promise<void>
   }
+  /** Changes the claims of a session, everywhere, as a refreshed ID token says. Never rejects. */
+  readonly followClaims?: SpendDeps['followClaims']
   /** How the token of each resource is got; a name that is not here is asked for with the refresh token. */
   readonly resources: Readonly<Record<string, Pick<ResourceConfig, 'grant' | 'subject'>>>
   /** Names of resources that a reload took away: their tokens are deleted. */
@@ -169,6 +171,7 @@ function createUserRenewal(
     ...{ records: store.tokens, sealer, takeTurn, now, monotonicNow, waiting, observe: observe.refresh },
     refreshGrant: provider.refreshGrant,
     requireAsked: provider.requireAsked,
+    followClaims: deps.followClaims,
     reuse: createReuse(deps.reusesRefreshTokens),
     longestSpendMs: lockTtlMs,
     underWay,

@@ -16,6 +16,7 @@ const server = redisForThisFile()
 for (const contestant of [memoryContestant, redisContestant(server)]) {
   suite(`the ${contestant.name} store`, { skip: contestant.skip }, () => {
     sessionRules(contestant)
+    changingRules(contestant)
     endingRules(contestant)
     loginRules(contestant)
     invalidationRules(contestant)
@@ -108,6 +109,27 @@ function sessionRules({ open }: Contestant): void {
     assert.equal(found?.value, 'changed')
     assert.ok(found.expiresInMs > 59_400)
     assert.equal((await store.tokens.read(hash))?.refreshToken, 'sealed-rt-1')
+  })
+}
+
+function changingRules({ open }: Contestant): void {
+  test('a change is based on the record that was read: it is refused for another and for none, tells every copy, and gives no life', async (t) => {
+    const { store, elapse } = await open(t, { idleTimeoutMs: 60_000 })
+    const hash = await signedIn(store)
+    const told: unknown[] = []
+    t.after(store.invalidations.onInvalidate((changed) => void told.push(changed)))
+    await elapse(600)
+    assert.equal(await store.sessions.replace(hash, 'mine', { before: 'another' }), false)
+    assert.equal((await store.sessions.read(hash, { slide: false }))?.value, 'sealed')
+    assert.equal(await store.sessions.replace(hash, 'mine', { before: 'sealed' }), true)
+    const found = await store.sessions.read(hash, { slide: false })
+    assert.equal(found?.value, 'mine')
+    assert.ok(found.expiresInMs <= 59_400)
+    assert.equal((await store.tokens.read(hash))?.refreshToken, 'sealed-rt-1')
+    assert.ok(told.includes(hash))
+    await store.sessions.end(hash)
+    assert.equal(await store.sessions.replace(hash, 'revived', { before: 'mine' }), false)
+    assert.equal(await store.sessions.read(hash, { slide: false }), undefined)
   })
 }
 

@@ -86,10 +86,11 @@ function sessionRecords({ sessions, locks, listeners, times }: Rooms): SessionRe
       sessions.set(hash, created, lifeMs(created))
       return true
     },
-    async replace(hash, value) {
+    async replace(hash, value, only) {
       const session = sessions.get(hash)
-      if (!session) return false
-      sessions.set(hash, { ...session, value }, lifeMs(session))
+      if (!session || (only && session.value !== only.before)) return false
+      if (only) sessions.update(hash, { ...session, value })
+      else sessions.set(hash, { ...session, value }, lifeMs(session))
       listeners.tell(hash)
       return true
     },

@@ -118,7 +118,13 @@ function sessionRecords({ redis, keys, idleTimeoutMs, absoluteTimeoutMs, listene
         (await redis.run('createSession', both, [value, idleTimeoutMs(), absoluteTimeoutMs?.() ?? 0])) === 1
       )
     },
-    async replace(hash, value) {
+    async replace(hash, value, only) {
+      if (only) {
+        const change = [keys.channel, hash, only.before, value]
+        const changed = await redis.run('changeSession', [keys.session(hash)], change)
+        if (changed === 1) listeners.tell(hash)
+        return changed === 1
+      }
       const all = [keys.session(hash), keys.tokens(hash), keys.life(hash)]
       const replaced = await redis.run('replaceSession', all, [keys.channel, hash, value, idleTimeoutMs()])
       if (replaced === 1) listeners.tell(hash)

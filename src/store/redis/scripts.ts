@@ -50,6 +50,15 @@ redis.call('PEXPIRE', KEYS[2], ttl)
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return 1`,
   },
+  /** KEYS session; ARGV channel, hash, record before, record. 1, or 0 when it has ended or is another. */
+  changeSession: {
+    numberOfKeys: 1,
+    lua: `
+if redis.call('GET', KEYS[1]) ~= ARGV[3] then return 0 end
+redis.call('SET', KEYS[1], ARGV[4], 'XX', 'KEEPTTL')
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+return 1`,
+  },
   /** KEYS session tokens refresh-lock life; ARGV channel, hash. The token fields it took. */
   endSession: {
     numberOfKeys: 4,

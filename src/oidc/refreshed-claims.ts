@@ -1,0 +1,53 @@
+import type { GrantedTokens } from './grant-types.ts'
+
+/** Claims of a verified ID token. */
+export type UserClaims = NonNullable<GrantedTokens['claims']>
+
+/**
+ * Claims that serve the protocol: JWT (RFC 7519 §4.1), ID token (OpenID Connect Core §2, §3.3.2.11, Back-Channel Logout
+ * §2.1), Keycloak's `typ`, and what Entra ID puts into every token. They tell an application nothing of the user.
+ */
+const PROTOCOL_CLAIMS: ReadonlySet<string> = new Set([
+  ...['iss', 'sub', 'aud', 'exp', 'nbf', 'iat', 'jti', 'nonce', 'azp', 'at_hash', 'c_hash', 's_hash'],
+  ...['auth_time', 'acr', 'amr', 'sid', 'typ', 'session_state', 'ver', 'tid', 'uti', 'aio', 'rh', 'rat'],
+])
+
+/** They tell of the sign-in, which a refresh does not repeat. */
+const SIGN_IN_CLAIMS = ['acr', 'amr', 'auth_time', 'sid']
+
+/** OpenID Connect Core §5.4: what each scope asks for, and what Entra ID adds for `profile`. */
+const SCOPE_CLAIMS: Readonly<Record<string, readonly string[]>> = {
+  profile: [
+    ...['name', 'family_name', 'given_name', 'middle_name', 'nickname', 'preferred_username', 'profile'],
+    ...['picture', 'website', 'gender', 'birthdate', 'zoneinfo', 'locale', 'updated_at', 'oid', 'upn'],
+  ],
+  email: ['email', 'email_verified'],
+  address: ['address'],
+  phone: ['phone_number', 'phone_number_verified'],
+}
+
+/**
+ * The claims of a session after a refresh brought an ID token (OpenID Connect Core §12.2); undefined when it changes
+ * nothing. One with protocol claims alone says nothing of the user. One with others replaces all, so that a last role that
+ * was taken away goes although providers leave out an empty list; but what tells of the sign-in stays, and what the refresh
+ * did not ask for: with `scope=orders openid` there is no name, and nobody has lost his.
+ *
+ * @param asked the scopes of the refresh; undefined when it asked for all of the sign-in's (RFC 6749 §6).
+ */
+export function claimsAfterRefresh(
+  before: UserClaims,
+  refreshed: UserClaims,
+  asked: readonly string[] | undefined,
+): UserClaims | undefined {
+  if (refreshed.sub !== before.sub) return undefined
+  if (Object.keys(refreshed).every((name) => PROTOCOL_CLAIMS.has(name))) return undefined
+  // A replica that stood still must not bring back what was true before.
+  if (Number(refreshed.iat) < Number(before.iat)) return undefined
+  const notAsked = Object.entries(SCOPE_CLAIMS)
+    .filter(([scope]) => asked !== undefined && !asked.includes(scope))
+    .flatMap(([, claims]) => claims)
+  const kept = Object.entries(before).filter(
+    ([name]) => SIGN_IN_CLAIMS.includes(name) || (notAsked.includes(name) && !Object.hasOwn(refreshed, name)),
+  )
+  return { ...refreshed, ...Object.fromEntries(kept) }
+}
