@@ -12,7 +12,7 @@ import { startRecordingProxy } from '../kit/recording-proxy.ts'
 import { startScriptedPages } from './chromium-pages.ts'
 import { has, run, startProgram } from './program.ts'
 import { APP, CLIENT_ID, PERSON, type ProviderKind, type RealProvider } from './provider.ts'
-import { assertRefused, assertServed, assertSignedOut, ROWS, signedIn } from './rows.ts'
+import { assertRefused, assertServed, assertSignedOut, ROWS, signedIn, withWrongSecret } from './rows.ts'
 
 const INSTALL_MS = 10 * 60_000
 const START_MS = 60_000
@@ -42,6 +42,15 @@ export const glewlwyd: ProviderKind = {
     'two resources': { reason: FOR_BOTH, check: ROWS['two resources'] },
     'silent renewal': { reason: FOR_BOTH, check: ROWS['silent renewal'] },
     '20 parallel calls': { reason: FOR_BOTH, check: ROWS['20 parallel calls'] },
+    'wrong secret': {
+      reason:
+        'an empty 400 at a refresh does not say so: 503, or 401 while others are renewed; a sign-in tells (502)',
+      check: (scene) =>
+        withWrongSecret(scene, (answer) => {
+          const told = `${answer.status} ${answer.json().code}`
+          assert.match(told, /^(?:503 provider_unavailable|401 reauthentication_required)$/)
+        }),
+    },
     cancelled: {
       reason: 'its pages have no way to refuse that leads back: the user leaves them, and nothing has begun',
       async check(scene) {
@@ -247,13 +256,24 @@ async function setUp(admin: Caller, issuer: string, keys: readonly object[]): Pr
       ...{ name, display_name: name, description: name, password_required: false, scheme: {} },
     })
   await makeUser(admin)
+  await knowPostLogoutUris(admin)
   await admin('POST', '/client', {
     ...{ client_id: CLIENT_ID, name: 'Shop', confidential: true, enabled: true },
     ...{ password: SECRET, client_secret: SECRET, redirect_uri: [`${APP}/bff/callback`] },
     ...{ authorization_type: ['code', 'refresh_token'], token_endpoint_auth_method: AUTH_METHODS },
-    ...{ post_logout_redirect_uri: `${APP}/bff/logged-out`, scope: [] },
+    ...{ post_logout_redirect_uris: [`${APP}/bff/logged-out`], scope: [] },
   })
   await admin('POST', '/mod/plugin', plugin(issuer, keys))
+}
+
+/** A new database's clients have no property of the name that the OpenID Connect plugin looks for. */
+async function knowPostLogoutUris(admin: Caller): Promise<void> {
+  const clients = (await admin('GET', '/mod/client/database')) as { parameters: { 'data-format': object } }
+  Object.assign(clients.parameters['data-format'], {
+    post_logout_redirect_uris: { multiple: true, read: true, write: true },
+  })
+  await admin('PUT', '/mod/client/database', clients)
+  await admin('PUT', '/mod/client/database/reset')
 }
 
 async function makeUser(admin: Caller): Promise<void> {
@@ -282,6 +302,8 @@ function pluginParameters(issuer: string, keys: readonly object[]) {
     ...{ 'pkce-allowed': true, 'pkce-method-plain-allowed': false },
     ...{ 'name-claim': 'mandatory', 'email-claim': 'mandatory', 'scope-claim': 'no' },
     ...{ 'session-cookie-name': 'GLEWLWYD2_OIDC_SID', 'session-cookie-expiration': 86_400 },
+    // Its page for a sign-out asks for the clients that hear of it through the browser.
+    'front-channel-logout-allowed': true,
     ...{ 'session-management-allowed': true, 'introspection-revocation-allowed': true },
     ...{ 'introspection-revocation-allow-target-client': true, 'oauth-as-iss-id': true },
   }
