@@ -7,7 +7,7 @@ import { APP, CLIENT_ID, PERSON, type ProviderKind, type RealProvider, throughFo
 const VERSION = '26.7.3'
 const ARTIFACT = `org.keycloak:keycloak-quarkus-dist:${VERSION}:zip`
 const DOWNLOAD_MS = 20 * 60_000
-const START_MS = 180_000
+const START_MS = 300_000
 const TOKEN_SECONDS = 10
 const SECRET = 'keycloak-client-secret-0123456789'
 
