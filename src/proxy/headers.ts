@@ -201,7 +201,9 @@ function addReviewed(
 /** Removes the fields that `Connection` names; they were meant for this hop only. Returns their names. */
 function removeNamed(fields: string[], connection: string): ReadonlySet<string> {
   if (connection === '' || connection === ',keep-alive' || connection === ',close') return NONE
-  const named = new Set(connection.split(',').map((option) => foldFieldName(option.trim())))
+  // Blanks and tabs alone are no part of an option (RFC 9110 §5.6.3); `trim` would take more, such as U+00A0.
+  const options = connection.split(',').map((option) => option.replace(/^[ \t]+|[ \t]+$/g, ''))
+  const named = new Set(options.map(foldFieldName))
   let kept = 0
   for (let i = 0; i < fields.length; i += 2) {
     if (named.has(foldFieldName(fields[i]!))) continue

@@ -320,6 +320,13 @@ describe('to the upstream', () => {
     )
   })
 
+  test('only blanks and tabs around an option of Connection are no part of its name', () => {
+    const named = (option: string) =>
+      valuesOf(toUpstream(['Connection', `close,${option}`, 'X-Trace', '7']), 'x-trace')
+    assert.deepEqual([' x-trace', '\tx-trace \t'].map(named), [[], []])
+    assert.deepEqual(['\xa0x-trace', 'x-trace\x85'].map(named), [['7'], ['7']])
+  })
+
   test('what Connection names is removed from the client and never from us', () => {
     const raw = [
       'X-Secret',
