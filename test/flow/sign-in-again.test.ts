@@ -72,7 +72,7 @@ describe('the session before', () => {
       assert.equal(provider.revoked.length, 3)
     })
 
-    test(`does not become the new one, and one session is left when four tabs finish at once (sameSite: ${sameSite})`, async (t) => {
+    test(`costs nobody the new one: four tabs that finish at once leave the browser signed in (sameSite: ${sameSite})`, async (t) => {
       for (let round = 0; round < 5; round += 1) {
         const { browser, begin, cloakroom } = await setUp(t, { sameSite })
         const tabs = []
