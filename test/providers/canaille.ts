@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import type { Landing } from '../kit/browser.ts'
 import { freePort } from '../kit/ports.ts'
 import { type RecordingProxy, startRecordingProxy } from '../kit/recording-proxy.ts'
-import { cacheFolder, has, type Program, run, startProgram, unlessThere } from './program.ts'
+import { cacheFolder, has, type Program, run, startProgram, unlessThere, whyNot } from './program.ts'
 import { APP, CLIENT_ID, PERSON, type ProviderKind, type RealProvider, throughForms } from './provider.ts'
 import { assertServed, ROWS, signedIn } from './rows.ts'
 
@@ -27,7 +27,7 @@ export const canaille: ProviderKind = {
   title: `Canaille ${VERSION}`,
   section: 'Canaille',
   missing: async () =>
-    (await has('python3', '-m', 'venv', '--help')) ? undefined : 'needs python3 with venv',
+    (await has('python3', '-m', 'venv', '--help')) ? whyNot(installed) : 'needs python3 with venv',
   start,
   limits: {
     'two resources': { reason: FOR_BOTH, check: ROWS['two resources'] },

@@ -10,7 +10,7 @@ import { skipWithoutChromium } from '../kit/chromium.ts'
 import { freePort } from '../kit/ports.ts'
 import { startRecordingProxy } from '../kit/recording-proxy.ts'
 import { startScriptedPages } from './chromium-pages.ts'
-import { has, run, startProgram } from './program.ts'
+import { has, run, startProgram, whyNot } from './program.ts'
 import { APP, CLIENT_ID, PERSON, type ProviderKind, type RealProvider } from './provider.ts'
 import { assertRefused, assertServed, assertSignedOut, ROWS, signedIn, withWrongSecret } from './rows.ts'
 
@@ -35,7 +35,7 @@ export const glewlwyd: ProviderKind = {
     if (skipWithoutChromium) return 'needs Chromium for its pages'
     if (await has('glewlwyd', '--version')) return undefined
     const canInstall = process.getuid?.() === 0 && (await has('apt-get', '--version'))
-    return canInstall ? undefined : 'needs the Debian package glewlwyd'
+    return canInstall ? whyNot(install) : 'needs the Debian package glewlwyd'
   },
   start,
   limits: {
@@ -83,7 +83,6 @@ export const glewlwyd: ProviderKind = {
 }
 
 async function start(): Promise<RealProvider> {
-  await install()
   const proxy = await startRecordingProxy()
   const port = await freePort()
   const folder = await mkdtemp(join(tmpdir(), 'cloakroom-glewlwyd-'))
@@ -157,7 +156,6 @@ async function signIn(page: Page, withheld: ReadonlySet<string>): Promise<void> 
 }
 
 async function install(): Promise<void> {
-  if (await has('glewlwyd', '--version')) return
   // RUNLEVEL 1 keeps the package from starting a server of its own.
   const env = { DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' }
   await run('apt-get', ['update', '-q'], { timeoutMs: INSTALL_MS, env })

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { freePort } from '../kit/ports.ts'
 import { startRecordingProxy } from '../kit/recording-proxy.ts'
-import { cacheFolder, has, run, startProgram, unlessThere } from './program.ts'
+import { cacheFolder, has, run, startProgram, unlessThere, whyNot } from './program.ts'
 import { APP, CLIENT_ID, PERSON, type ProviderKind, type RealProvider, throughForms } from './provider.ts'
 
 const VERSION = '26.7.3'
@@ -18,7 +18,7 @@ export const keycloak: ProviderKind = {
   section: 'Keycloak',
   async missing() {
     if (!(await has('java', '-version'))) return 'needs a JDK, 17 or later'
-    return (await has('mvn', '-version')) ? undefined : 'needs mvn to fetch it from Maven Central'
+    return (await has('mvn', '-version')) ? whyNot(installed) : 'needs mvn to fetch it from Maven Central'
   },
   start,
   limits: {},

@@ -146,6 +146,14 @@ export async function unlessThere(path: string, make: () => Promise<unknown>): P
   return path
 }
 
+/** Why something cannot be installed, or undefined once it is there. */
+export function whyNot(install: () => Promise<unknown>): Promise<string | undefined> {
+  return install().then(
+    () => undefined,
+    (error: unknown) => (error instanceof Error ? error.message : String(error)),
+  )
+}
+
 /** A test runner's own variables would change what the program does. */
 function withoutRunner(): Record<string, string | undefined> {
   const { NODE_TEST_CONTEXT: _context, NODE_OPTIONS: _options, ...rest } = process.env

@@ -104,7 +104,7 @@ export type ProviderKind = {
   readonly title: string
   /** Heading of its section in `config/README.md`. */
   readonly section: string
-  /** Why it cannot be had on this machine, or undefined. */
+  /** Installs it if it is not there, and says why it cannot be had on this machine. */
   missing(): Promise<string | undefined>
   start(): Promise<RealProvider>
   readonly limits: Readonly<Partial<Record<RowId, Limited>>>

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { freePort } from '../kit/ports.ts'
 import { startRecordingProxy } from '../kit/recording-proxy.ts'
-import { cacheFolder, has, type Program, run, startProgram, unlessThere } from './program.ts'
+import { cacheFolder, has, type Program, run, startProgram, unlessThere, whyNot } from './program.ts'
 import { APP, CLIENT_ID, PERSON, type ProviderKind, type RealProvider, throughForms } from './provider.ts'
 import {
   assertRefused,
@@ -25,12 +25,15 @@ const TOKEN_SECONDS = 8
 
 const FOREIGN_SCOPES = 'its example server grants no scope but custom_scope: the second API is refused'
 
-/** The example server of the Go library, from the Go module proxy. It keeps everything in memory. */
+/**
+ * The example server of the Go library, from the Go module proxy. It keeps everything in memory, and listens on every
+ * address of the machine for as long as it runs: it has no setting for that.
+ */
 export const zitadel: ProviderKind = {
   id: 'zitadel',
   title: `zitadel/oidc ${VERSION}, example server`,
   section: 'zitadel/oidc',
-  missing: async () => ((await has('go', 'version')) ? undefined : 'needs go to build it'),
+  missing: async () => ((await has('go', 'version')) ? whyNot(installed) : 'needs go to build it'),
   start,
   limits: {
     'two resources': {
