@@ -1,4 +1,6 @@
+import { createExpiringMap } from '../async/expiring-map.ts'
 import type { SessionHash, SpendMark } from '../store/port.ts'
+import { clockWaiting } from './waiting.ts'
 
 /** Whether a refresh token is offered again that may have been spent already (RFC 9700 §4.14.2). */
 export type Reuse = {
@@ -13,7 +15,9 @@ export type Reuse = {
   outlive(hash: SessionHash, mark: SpendMark): void
 }
 
+/** Who is forgotten waits once more. */
 const MAX_HELD = 10_000
+const HELD_MS = 3_600_000
 
 const ROTATES = 'rotates:'
 
@@ -28,7 +32,8 @@ const ROTATES = 'rotates:'
  */
 export function createReuse(setting: boolean | 'auto'): Reuse {
   let rotates: boolean | undefined
-  const outlived = new Map<SessionHash, SpendMark>()
+  const { elapsedMs: monotonicNow } = clockWaiting
+  const outlived = createExpiringMap<SessionHash, SpendMark>({ monotonicNow, max: MAX_HELD })
   return {
     allows(mark) {
       if (setting !== 'auto') return setting
@@ -40,14 +45,6 @@ export function createReuse(setting: boolean | 'auto'): Reuse {
       rotates = rotates === true || hasRotated
     },
     isOutlived: (hash, mark) => outlived.get(hash) === mark,
-    outlive(hash, mark) {
-      outlived.delete(hash)
-      outlived.set(hash, mark)
-      // Oldest first, as a Map keeps them. Who is forgotten here waits once more.
-      for (const oldest of outlived.keys()) {
-        if (outlived.size <= MAX_HELD) break
-        outlived.delete(oldest)
-      }
-    },
+    outlive: (hash, mark) => outlived.set(hash, mark, HELD_MS),
   }
 }
