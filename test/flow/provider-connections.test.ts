@@ -49,7 +49,7 @@ async function secureProvider(t: TestContext, document: ConfigData = {}) {
   return { identity, seen, proxy, start }
 }
 
-const login = (cloakroom: RunningCloakroom) => cloakroom.browser().fetch('/bff/login')
+const login = (cloakroom: RunningCloakroom) => cloakroom.browser().open('/bff/login')
 const warnings = ({ logs }: RunningCloakroom) =>
   logs.map((line) => JSON.parse(line)).filter(({ level }) => level === 'warn')
 
@@ -266,7 +266,7 @@ describe('plain http', () => {
     const refused = await setup.start()
     assert.equal((await login(refused)).status, 502)
     const allowed = await setup.start({ provider: { ...settings.provider, insecureHosts: ['id.internal'] } })
-    assert.equal((await allowed.browser().fetch('/bff/login')).status, 302)
+    assert.equal((await allowed.browser().open('/bff/login')).status, 302)
     assert.ok(await callbackOf({ browser: allowed.browser() }))
   })
 })
