@@ -5,6 +5,7 @@ import type { Browser } from '../kit/browser.ts'
 import { startCloakroom } from '../kit/cloakroom.ts'
 import type { ConfigData } from '../kit/cloakroom-config.ts'
 import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
+import { startRedisAddress } from '../kit/redis-address.ts'
 import { startTwoReplicas } from '../kit/replica.ts'
 import { startRotatingProvider } from '../kit/rotating-provider.ts'
 import { steadyNow, steadyTest as test } from '../kit/steady.ts'
@@ -273,6 +274,31 @@ describe('an event stream on another replica', { skip: skipWithoutRedis(), concu
     const since = steadyNow()
     stream(t, res, EVENTS)
     assert.equal((await answer.head).statusCode, 200)
+    await assertEndsWithin(answer, since)
+  })
+
+  test('is ended by a sign-out here after a failover that left the old primary running', async (t) => {
+    const [old, next] = await Promise.all([startRedis(), startRedis()])
+    for (const redis of [old, next]) t.after(() => redis.stop())
+    await old.cli('CONFIG', 'SET', 'repl-diskless-sync-delay', '0')
+    await next.cli('REPLICAOF', '127.0.0.1', String(old.port))
+    const address = await startRedisAddress(old.port)
+    t.after(() => address.close())
+    const { upstream, config } = await liveConfig(t, { store: { type: 'redis', url: address.url } })
+    const [a, b] = await startTwoReplicas(t, config)
+    const browser = await signedInAt(t, a.listenUrl)
+    const answer = ask(t, browser, b.listenUrl, { path: '/live/failover' })
+    await openStream(t, upstream, answer, '/live/failover')
+    const sessions = () => next.cli('--raw', 'KEYS', 'cloakroom:*:tokens')
+    await eventually('the session is at both', async () => (await sessions()).length === 1)
+
+    await next.cli('REPLICAOF', 'NO', 'ONE')
+    address.leadTo(next.port)
+    await old.cli('REPLICAOF', '127.0.0.1', '1')
+    // Nobody asks for anything; each replica finds out by itself.
+    const heard = async () => (await next.cli('--raw', 'PUBSUB', 'NUMSUB', 'cloakroom:invalidate'))[1]
+    await eventually('both listen at the new primary', async () => (await heard()) === '2')
+    const since = await signOut(browser, a.listenUrl)
     await assertEndsWithin(answer, since)
   })
 
