@@ -48,8 +48,9 @@ export type Page = {
 export function sendPage(res: Response, { html, submitsTo }: Page): void {
   let policy = `${res.getHeader('content-security-policy') ?? "default-src 'none'"};style-src ${STYLE_SOURCE}`
   if (submitsTo !== undefined) {
-    // Chromium holds the redirects that follow to the same list, and the last of them leads back here.
-    const actions = `form-action ${submitsTo} 'self'`
+    // Chromium holds the redirects that follow to the same list: a provider may pass the sign-out on to others, such as
+    // the one that it had the user from, and the last of them leads back here.
+    const actions = `form-action ${submitsTo} https: 'self'`
     policy = `${policy.replace(/;?\s*form-action [^;]*/, '')};${actions};script-src ${SUBMIT_SOURCE}`
   }
   res.setHeader('content-security-policy', policy)

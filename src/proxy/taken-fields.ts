@@ -68,7 +68,10 @@ const IDENTITY: readonly Family[] = [
   },
   { source: 'Apache APISIX openid-connect', names: ['x-userinfo', 'x-id-token'] },
   { source: 'WSO2', names: ['x-jwt-assertion'] },
-  { source: 'Istio RequestAuthentication (outputPayloadToHeader)', names: ['x-jwt-payload'] },
+  {
+    source: 'Istio RequestAuthentication (outputPayloadToHeader, outputClaimToHeaders)',
+    names: ['x-jwt-payload', 'x-jwt-claim*'],
+  },
   { source: 'Red Hat Hybrid Cloud Console, 3scale', names: ['x-rh-identity'] },
   {
     source: 'Sandstorm, Replit, Snowflake container services',
@@ -103,6 +106,10 @@ const CLIENT_CERTIFICATE: readonly Family[] = [
   { source: 'Oracle WebLogic', names: ['wl-proxy-*'] },
   { source: 'IBM WebSphere plug-in ($WSCC, $WSRU, $WSRA …)', names: ['$ws*'] },
   { source: 'Linkerd', names: ['l5d-client-id'] },
+  {
+    source: 'Puppet Server and its nginx recipes',
+    names: ['x-client-verify', 'x-client-dn', 'x-client-s-dn'],
+  },
 ]
 
 /** Where the request comes from, and which URL the browser asked for. */
@@ -129,6 +136,13 @@ const ADDRESS: readonly Family[] = [
   { source: 'frameworks that read the scheme', names: ['front-end-https', 'x-url-scheme', 'x-scheme'] },
   { source: 'host overrides of Symfony, Plesk and others', names: ['x-host', 'x-http-host-override'] },
   { source: 'URL overrides of IIS and Symfony, auth_request', names: ['x-original-*', 'x-rewrite-url'] },
+  // They move the line between mount point and path: `Script-Name: /public` makes `/admin` of `/public/admin`.
+  {
+    source: 'gunicorn (forwarder_headers), WSGI and FastCGI recipes',
+    names: ['script-name', 'path-info', 'x-script-name'],
+  },
+  { source: 'Rack::Sendfile (CVE-2025-61780)', names: ['x-sendfile-type', 'x-accel-mapping'] },
+  { source: 'Next.js middleware (CVE-2025-29927)', names: ['x-middleware-subrequest*'] },
   // The route allowed one method, and the upstream would serve another.
   {
     source: 'method overrides',

@@ -141,7 +141,7 @@ describe('an ID token that is too long for a URL', () => {
     assert.equal(page.headers['clear-site-data'], '"cache"')
     assert.match(
       String(page.headers['content-security-policy']),
-      /;form-action http:\/\/127\.0\.0\.1:\d+ 'self'/,
+      /;form-action http:\/\/127\.0\.0\.1:\d+ https: 'self'/,
     )
     const left = await browser.submit(page)
     assert.deepEqual([left.status, left.url.pathname], [200, '/bye'])

@@ -178,7 +178,9 @@ describe('to the upstream', () => {
     ],
     ...['l5d-client-id', 'X-RH-Identity', 'X-JWT-Payload', 'X-Sandstorm-User-Id', 'X-Replit-User-Name'],
     ...['Sf-Context-Current-User', 'Cf-Client-Cert-Der-Base64', 'X-TLS-Client-Cert', 'TLS-Client-Subject'],
-    ...['X-Auth-Name', 'Forwarded-For', 'X-True-Client-IP'],
+    ...['X-Auth-Name', 'Forwarded-For', 'X-True-Client-IP', 'SCRIPT_NAME', 'PATH_INFO', 'X-Script-Name'],
+    ...['X-Client-Verify', 'X-Client-DN', 'X-Jwt-Claim-Sub', 'X-Sendfile-Type', 'X-Accel-Mapping'],
+    ...['X-Middleware-Subrequest', 'X-Middleware-Subrequest-Id'],
   ]
   test("no identity or address header of the field's proxies crosses, in any spelling", () => {
     const plain = toUpstream(['Accept', '*/*'])
