@@ -175,5 +175,5 @@ test('what only a restart changes is named, and the rest of the file is in use',
   assert.deepEqual(outcome, { needRestart: ['listen'] })
   const browser = cloakroom.browser({ basePath: '/auth' })
   assert.equal(cloakroom.publicUrl, APP)
-  assert.equal((await browser.fetch('/auth/login')).status, 302)
+  assert.equal((await browser.open('/auth/login')).status, 302)
 })

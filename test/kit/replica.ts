@@ -157,7 +157,8 @@ async function untilReady(replica: Replica, timeoutMs: number): Promise<void> {
   )
 }
 
-function isReady({ adminUrl }: Replica): Promise<boolean> {
+/** Whether `/readyz` of an admin listener says 200. */
+export function isReady({ adminUrl }: Pick<Replica, 'adminUrl'>): Promise<boolean> {
   // Whoever else holds that port may accept and never answer.
   return fetch(`${adminUrl}/readyz`, { signal: AbortSignal.timeout(1_000) }).then(
     async (answer) => {
