@@ -17,7 +17,7 @@ const CONCURRENCY = 2
 const FAULTS_TO_OPEN = 5
 const PEOPLE = 6
 /** Renewed from the half of it, used until a tenth is left. */
-const LIFE_SECONDS = 6
+const LIFE_SECONDS = 10
 const UNAVAILABLE = [503, 'provider_unavailable']
 
 /** What goes wrong with a refresh: what is answered, or where the token endpoint is said to be. */

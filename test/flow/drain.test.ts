@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { startBusyClients } from '../kit/busy-clients.ts'
 import { startCloakroom } from '../kit/cloakroom.ts'
 import { startRotatingProvider } from '../kit/rotating-provider.ts'
+import { steadyTest as test } from '../kit/steady.ts'
 import { startUpstream } from '../kit/upstream.ts'
 
 const ORDERS = 'https://orders.test'
