@@ -85,7 +85,8 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
       expiresAt,
       subject: grant.claims?.sub ?? grant.unverifiedSubject,
       ...(refreshed && {
-        claimsAfter: (before: UserClaims) => claimsAfterRefresh(before, refreshed, asked),
+        claimsAfter: (before: UserClaims) =>
+          claimsAfterRefresh(before, refreshed, asked, request.signIn?.scopes),
       }),
     }
   }
