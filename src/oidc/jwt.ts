@@ -1,6 +1,7 @@
 import { createPrivateKey } from 'node:crypto'
 import { compactVerify, decodeJwt, decodeProtectedHeader, importJWK, importPKCS8, type JWK } from 'jose'
 import type { ResourceConfig } from '../config/config.ts'
+import { scopeList } from './scopes.ts'
 
 /**
  * Whether an access token may be sent to `resource`: false only for a JWT whose `aud` does not name the resource's
@@ -12,8 +13,16 @@ import type { ResourceConfig } from '../config/config.ts'
 export function isForAudience(accessToken: string, { audience }: ResourceConfig): boolean {
   if (audience === undefined) return true
   const aud = audiences(accessToken)
-  return aud === undefined || aud.includes(audience)
+  return aud === undefined || hasAudience(aud, audience)
 }
+
+/** Whether an audience is among those of a token. Entra ID calls an API `api://ID` in v1 tokens and `ID` in v2 tokens. */
+export function hasAudience(aud: readonly string[], audience: string): boolean {
+  const [, id] = APPLICATION.exec(audience) ?? []
+  return aud.includes(audience) || (id !== undefined && (aud.includes(id) || aud.includes(`api://${id}`)))
+}
+
+const APPLICATION = /^(?:api:\/\/)?([\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12})$/i
 
 /** The `aud` of a JWT, its signature not looked at; undefined for an opaque token. */
 export function audiences(accessToken: string): readonly string[] | undefined {
@@ -33,7 +42,7 @@ export function scopesInToken(accessToken: string): readonly string[] | undefine
   try {
     const { scope, scp } = decodeJwt(accessToken)
     const claims = [scope, scp].flat().filter((one) => typeof one === 'string')
-    return claims.length === 0 ? undefined : claims.flatMap((one) => one.split(/\s+/).filter(Boolean))
+    return claims.length === 0 ? undefined : claims.flatMap((one) => scopeList(one) ?? [])
   } catch {
     return undefined
   }

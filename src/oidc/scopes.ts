@@ -11,6 +11,19 @@ const MICROSOFT_GRAPH: ReadonlySet<string> = new Set([
   'https://microsoftgraph.chinacloudapi.cn',
 ])
 
+const GRAPH_ID = /^00000003-0000-0000-c000-000000000000$/
+
+/** Whether an audience is Microsoft Graph, whose tokens Entra ID gives where nothing else is asked for that it knows. */
+export function isMicrosoftGraph(audience: string): boolean {
+  return GRAPH_ID.test(audience) || MICROSOFT_GRAPH.has(audience.replace(/\/$/, '').toLowerCase())
+}
+
+/** Whether all scopes of a resource name an API, and none of them Microsoft Graph. */
+export function isOtherThanGraph({ scopes }: Pick<ResourceConfig, 'scopes'>): boolean {
+  const apis = apiScopes(scopes).map((scope) => partsOf(scope).api)
+  return apis.length > 0 && apis.every((api) => api !== undefined && !MICROSOFT_GRAPH.has(api))
+}
+
 /** Whose scopes are compared. */
 export type ScopedResource = Pick<ResourceConfig, 'name' | 'scopes'>
 
@@ -21,7 +34,25 @@ export function apiScopes(scopes: readonly string[]): string[] {
 
 /** The single scopes of a `scope` member (RFC 6749 §3.3); undefined when there is none. */
 export function scopeList(value: unknown): readonly string[] | undefined {
-  return typeof value === 'string' ? value.split(/\s+/).filter(Boolean) : undefined
+  if (typeof value !== 'string') return undefined
+  return value
+    .split(/\s+/)
+    .filter(Boolean)
+    .flatMap((scope) => spellings(scope))
+}
+
+/** LinkedIn and others part them with commas, and examples of Entra ID's are percent-encoded; a scope may hold both. */
+function spellings(scope: string): string[] {
+  if (/%3a|%2f/i.test(scope)) return [scope, decoded(scope)]
+  return scope.includes(',') ? [scope, ...scope.split(',').filter(Boolean)] : [scope]
+}
+
+function decoded(scope: string): string {
+  try {
+    return decodeURIComponent(scope)
+  } catch {
+    return scope
+  }
 }
 
 /**
@@ -66,9 +97,10 @@ export function grantedScopes(
 }
 
 const UNLIKE = 0
-const BARE = 1
-const SAME = 2
-const EXACT = 3
+const ANY = 1
+const BARE = 2
+const SAME = 3
+const EXACT = 4
 
 /**
  * How much an answered scope is the one that was asked for. RFC 6749 §3.3 compares letter by letter; Entra ID answers
@@ -81,7 +113,10 @@ function likeness(asked: string, answered: string): number {
   const isWanted = wanted.name === given.name || (wanted.name === '.default' && wanted.api !== undefined)
   if (!isWanted) return UNLIKE
   if (wanted.api === given.api) return SAME
-  if (given.api === undefined) return BARE
+  // Such a name is Graph's, if that was asked for it, rather than one of whoever asked for all.
+  if (given.api === undefined) {
+    return wanted.name === given.name && MICROSOFT_GRAPH.has(wanted.api ?? '') ? BARE : ANY
+  }
   return wanted.api === undefined && MICROSOFT_GRAPH.has(given.api) ? BARE : UNLIKE
 }
 
@@ -96,5 +131,6 @@ function partsOf(scope: string): { readonly api: string | undefined; readonly na
     .slice(0, Math.max(0, slash))
     .replace(/\/+$/, '')
     .replace(/^api:\/\//, '')
+    .replace(GRAPH_ID, 'https://graph.microsoft.com')
   return api === '' ? { api: undefined, name: text } : { api, name: text.slice(slash + 1) }
 }

@@ -1,7 +1,7 @@
 import type { ResourceConfig } from '../config/config.ts'
 import type { GrantedTokens } from './grant-types.ts'
-import { audiences, isForAudience, scopesInToken } from './jwt.ts'
-import { apiScopes, judgeScopes, ownersOf, scopeList } from './scopes.ts'
+import { audiences, hasAudience, isForAudience, scopesInToken } from './jwt.ts'
+import { apiScopes, isMicrosoftGraph, isOtherThanGraph, judgeScopes, ownersOf, scopeList } from './scopes.ts'
 
 /** Why an access token must not be sent to its resource; what was asked for and what came are for the log. */
 export type TokenFault = {
@@ -23,13 +23,21 @@ export function judgeToken(
   resource: ResourceConfig,
   resources: Readonly<Record<string, ResourceConfig>>,
 ): TokenFault | undefined {
-  const scopeFault = judgeByScope(grant, resource, Object.values(resources))
-  if (scopeFault) return scopeFault
+  const all = Object.values(resources)
   const { resource: named } = grant
-  if (named !== undefined && resource.resource !== undefined && named !== resource.resource)
+  // Azure AD v1 and AD FS name the resource that was asked for; its scopes are their own affair, and were not.
+  const isNamed = named !== undefined && named === resource.resource
+  const scopeFault = isNamed ? undefined : judgeByScope(grant, resource, all)
+  if (scopeFault) return scopeFault
+  if (named !== undefined && resource.resource !== undefined && !isNamed)
     return fault('wrong_audience', resource.resource, named)
-  if (isForAudience(grant.accessToken, resource)) return undefined
-  return fault('wrong_audience', resource.audience ?? '', audiences(grant.accessToken)?.join(' ') ?? '')
+  const isForOther =
+    resource.audience === undefined && !isProvenAudience(grant.accessToken, resource)
+      ? isOthersAudience(grant, resource, all)
+      : !isForAudience(grant.accessToken, resource)
+  if (!isForOther) return undefined
+  const expected = resource.audience ?? resource.resource ?? resource.scopes.join(' ')
+  return fault('wrong_audience', expected, audiences(grant.accessToken)?.join(' ') ?? '')
 }
 
 function judgeByScope(
@@ -37,12 +45,14 @@ function judgeByScope(
   resource: ResourceConfig,
   resources: readonly ResourceConfig[],
 ): TokenFault | undefined {
-  const verdict = judgeScopes(scopeList(scope), resource, resources)
+  const answered = scopeList(scope)
+  const verdict = judgeScopes(answered, resource, resources)
   const carried = scopesInToken(accessToken)
   if (verdict === 'granted') {
     // A token may use names of its own for the same scopes; those of another resource are no such names.
     const isForeign = judgeScopes(carried, resource, resources) === 'foreign'
-    if (!isForeign || isProvenAudience(accessToken, resource)) return undefined
+    const isOwnName = answered !== undefined && carried !== undefined && areLike(carried, resource)
+    if (!isForeign || isOwnName || isProvenAudience(accessToken, resource)) return undefined
     return fault('scope_not_granted', resource.scopes.join(' '), carried?.join(' ') ?? '')
   }
   const isUnscoped = apiScopes(resource.scopes).length === 0
@@ -51,9 +61,30 @@ function judgeByScope(
   return fault('scope_not_granted', resource.scopes.join(' '), scope ?? '')
 }
 
+/**
+ * Whether the `aud` of a JWT is another resource's, for one whose own is not known. Two resources may be of one API, of
+ * which only one has it written down: a scope that is named in so many words says more.
+ */
+function isOthersAudience(
+  { accessToken, scope }: Pick<GrantedTokens, 'accessToken' | 'scope'>,
+  resource: ResourceConfig,
+  resources: readonly ResourceConfig[],
+): boolean {
+  const aud = audiences(accessToken) ?? []
+  if (aud.length > 0 && aud.every(isMicrosoftGraph) && isOtherThanGraph(resource)) return true
+  const told = [...(scopeList(scope) ?? []), ...(scopesInToken(accessToken) ?? [])]
+  if (areLike(told, resource)) return false
+  return resources.some((other) => isProvenAudience(accessToken, other))
+}
+
+/** Whether one of these scopes may be one of the resource's, whoever else has it. */
+function areLike(scopes: readonly string[], resource: ResourceConfig): boolean {
+  return apiScopes(scopes).some((scope) => ownersOf(scope, [resource]).length > 0)
+}
+
 function isProvenAudience(accessToken: string, { audience, resource }: ResourceConfig): boolean {
   const expected = audience ?? resource
-  return expected !== undefined && audiences(accessToken)?.includes(expected) === true
+  return expected !== undefined && hasAudience(audiences(accessToken) ?? [], expected)
 }
 
 function fault(outcome: TokenFault['outcome'], expected: string, actual: string): TokenFault {
@@ -72,8 +103,7 @@ export function resourcesOfCode(
   asked: readonly string[] | undefined,
   inUse: readonly ResourceConfig[],
 ): readonly ResourceConfig[] {
-  const aud = audiences(grant.accessToken) ?? []
-  const byAudience = inUse.filter(({ audience }) => audience !== undefined && aud.includes(audience))
+  const byAudience = inUse.filter((resource) => isProvenAudience(grant.accessToken, resource))
   const scopes = asked === undefined ? [] : apiScopes(scopeList(grant.scope) ?? asked)
   const byScope = scopes.flatMap((scope) => ownersOf(scope, inUse))
   return [...new Set([...byScope, ...byAudience])]

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { grantedScopes, judgeScopes, ownersOf } from '../../../src/oidc/scopes.ts'
+import { grantedScopes, judgeScopes, ownersOf, scopeList } from '../../../src/oidc/scopes.ts'
 
 const GRAPH = 'https://graph.microsoft.com'
+const GRAPH_ID = '00000003-0000-0000-c000-000000000000'
 
 /** Asked for, answered, verdict; another resource has the scopes `billing` and `api://billing/read`. */
 const LINES: readonly [asked: string, answered: string | undefined, verdict: string][] = [
@@ -43,6 +44,12 @@ const LINES: readonly [asked: string, answered: string | undefined, verdict: str
   [`${GRAPH}/User.Read`, 'openid User.Read', 'granted'],
   [`${GRAPH}/.default`, 'User.Read profile openid email', 'granted'],
   ['User.Read', 'https://evil.example/User.Read', 'missing'],
+  [`${GRAPH_ID}/.default`, `${GRAPH}/User.Read openid`, 'granted'],
+  ['orders', 'openid,orders', 'granted'],
+  ['orders', 'openid,billing', 'foreign'],
+  [`${GRAPH}/User.Read`, 'https%3A%2F%2Fgraph.microsoft.com%2FUser.Read', 'granted'],
+  ['orders,new', 'orders,new', 'granted'],
+  ['100%/%2F', '100%/%2F', 'granted'],
   ['', 'billing', 'foreign'],
   ['', 'openid', 'granted'],
   ['', 'shipping', 'granted'],
@@ -53,7 +60,7 @@ for (const [asked, answered, verdict] of LINES) {
   test(`asked for ${asked || 'no scope'} and answered ${answered ?? 'without scope'}: ${verdict}`, () => {
     const orders = { name: 'orders', scopes: asked.split(' ').filter(Boolean) }
     const billing = { name: 'billing', scopes: ['billing', 'api://billing/read'] }
-    assert.equal(judgeScopes(answered?.split(' ').filter(Boolean), orders, [billing, orders]), verdict)
+    assert.equal(judgeScopes(scopeList(answered), orders, [billing, orders]), verdict)
   })
 }
 

@@ -140,3 +140,73 @@ test('no consent of a user cures a token of the client, or one that was exchange
     ],
   )
 })
+
+const MICROSOFT_GRAPH_ID = '00000003-0000-0000-c000-000000000000'
+const shop: ResourceConfig = { name: 'shop', scopes: ['api://shop/.default'], grant: 'refresh_token' }
+const mail: ResourceConfig = {
+  ...{ name: 'mail', scopes: ['https://graph.microsoft.com/User.Read'], grant: 'refresh_token' },
+}
+
+test("a token of Microsoft Graph is sent to no other API, whether its answer's bare names or its audience tell", () => {
+  const verdict = (resource: ResourceConfig, scope: string, claims?: object) =>
+    judgeToken({ accessToken: claims ? jwt(claims) : 'opaque', resource: undefined, scope }, resource, {
+      shop,
+      mail,
+    })?.outcome ?? 'sent'
+  assert.equal(verdict(shop, 'User.Read openid profile'), 'scope_not_granted')
+  assert.equal(
+    verdict(shop, 'Mail.Read openid', { aud: MICROSOFT_GRAPH_ID, scp: 'Mail.Read' }),
+    'wrong_audience',
+  )
+  assert.equal(verdict(shop, 'Mail.Read', { aud: 'https://graph.microsoft.com/' }), 'wrong_audience')
+  assert.equal(verdict(mail, 'User.Read', { aud: MICROSOFT_GRAPH_ID, scp: 'User.Read' }), 'sent')
+  const aud = '6731de76-14a6-49ae-97bc-6eba6914391e'
+  assert.equal(verdict(shop, 'api://shop/User.Read openid', { aud, scp: 'User.Read' }), 'sent')
+  assert.equal(verdict(shop, 'access_as_user', { aud, scp: 'access_as_user' }), 'sent')
+})
+
+test('a JWT for the audience of another resource is not sent where nothing else tells, and is where its scope does', () => {
+  const one: ResourceConfig = { name: 'one', scopes: [], resource: 'https://one', grant: 'refresh_token' }
+  const other: ResourceConfig = { ...one, name: 'other', resource: 'https://other' }
+  const verdict = (resource: ResourceConfig, aud: string | string[], scope?: string) =>
+    judgeToken({ accessToken: jwt({ aud }), resource: undefined, scope }, resource, {
+      one,
+      other,
+      orders,
+      billing,
+    })?.outcome ?? 'sent'
+  assert.equal(verdict(one, 'https://other'), 'wrong_audience')
+  assert.equal(verdict(one, ['https://other', 'https://one']), 'sent')
+  assert.equal(verdict(one, 'https://elsewhere'), 'sent')
+  assert.equal(verdict(billing, 'api://orders'), 'wrong_audience')
+  assert.equal(verdict(billing, 'api://orders', 'openid billing'), 'sent')
+  const code = { accessToken: jwt({ aud: ['https://one', 'https://other'] }), scope: undefined }
+  assert.deepEqual(resourcesOfCode(code, undefined, [one, other]), [one, other])
+})
+
+test('an answer that names the resource asked for is not judged by scopes that were not asked for', () => {
+  const one: ResourceConfig = {
+    ...{ name: 'one', scopes: ['Orders.Read'], resource: 'https://one', grant: 'refresh_token' },
+  }
+  const other = { ...one, name: 'other', scopes: ['user_impersonation'], resource: 'https://other' } as const
+  const verdict = (resource: string, aud: string) =>
+    judgeToken({ accessToken: jwt({ aud }), resource, scope: 'user_impersonation' }, one, { one, other })
+      ?.outcome
+  assert.equal(verdict('https://one', 'https://one'), undefined)
+  assert.equal(verdict('https://other', 'https://one'), 'scope_not_granted')
+  assert.equal(verdict('https://one', 'https://other'), 'wrong_audience')
+})
+
+test('api://ID and ID are one application of Entra ID, whichever its token and the configuration say', () => {
+  const id = '6731de76-14a6-49ae-97bc-6eba6914391e'
+  const verdict = (audience: string, aud: string) =>
+    judgeToken(
+      { accessToken: jwt({ aud }), resource: undefined, scope: undefined },
+      { ...orders, audience },
+      {},
+    )?.outcome ?? 'sent'
+  assert.equal(verdict(`api://${id}`, id), 'sent')
+  assert.equal(verdict(id, `api://${id}`), 'sent')
+  assert.equal(verdict(`api://${id}`, `api://${id}/orders`), 'wrong_audience')
+  assert.equal(verdict('api://orders', 'orders'), 'wrong_audience')
+})
