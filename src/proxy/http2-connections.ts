@@ -174,7 +174,8 @@ export function createHttp2Connections(
       settings: { enablePush: false },
     })
     const connection: Connection = {
-      ...{ session, isUsed: false, lastStreamId: undefined, openedAt: performance.now(), active: 0 },
+      ...{ session, isUsed: false, lastStreamId: undefined, goAwayCode: undefined },
+      ...{ openedAt: performance.now(), active: 0 },
       ...{ mostStreams: undefined, isRetired: false, isSilent: false, idle: undefined },
     }
     open.add(connection)
@@ -183,8 +184,9 @@ export function createHttp2Connections(
       usualStreams = connection.mostStreams
       serveQueue()
     })
-    session.on('goaway', (_code, lastStreamId) => {
+    session.on('goaway', (code, lastStreamId) => {
       connection.isRetired = true
+      connection.goAwayCode = code
       connection.lastStreamId = lastStreamId
     })
     // Each stream is told by itself.
@@ -216,13 +218,12 @@ export function createHttp2Connections(
   }
 
   /** RFC 9113 §6.8, §8.7: it may be sent again, whatever its method, and as often as the upstream took others instead. */
-  function sendAgain(request: Http2Request, { lastStreamId = 0 }: Http2Connection): void {
+  function sendAgain(request: Http2Request, isBehindOthers: boolean): void {
     const isLate = performance.now() >= deadlines.get(request)!
-    const hasTakenOthers = lastStreamId > 0
-    if (!hasTakenOthers) request.refusals += 1
+    if (!isBehindOthers) request.refusals += 1
     if (isDestroyed || isLate || request.refusals > MOST_REFUSALS) {
       request.fail(new Http2Error('STREAM_RESET', 'the upstream did not look at the request'))
-    } else if (hasTakenOthers) {
+    } else if (isBehindOthers) {
       enqueue(request, { isNext: true })
       process.nextTick(serveQueue)
     } else {

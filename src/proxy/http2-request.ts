@@ -32,12 +32,17 @@ export type Http2Connection = {
   isUsed: boolean
   /** The last stream that the upstream says it looked at (RFC 9113 §6.8); undefined while it has not gone away. */
   lastStreamId: number | undefined
+  /** The error code that it went away with. */
+  goAwayCode: number | undefined
 }
 
 /** What a request asks of the connections. */
 export type Http2RequestDeps = {
-  /** Told when the upstream provably did not look at the request, and the request can be sent again. */
-  readonly onUnseen: (request: Http2Request, connection: Http2Connection) => void
+  /**
+   * Told when the upstream provably did not look at the request, and the request can be sent again. `isBehindOthers`: it
+   * went away after requests that it took, so that this one's turn comes nearer.
+   */
+  readonly onUnseen: (request: Http2Request, isBehindOthers: boolean) => void
   /** A request that waits for a connection is given up. */
   readonly onLeaveQueue: (request: Http2Request) => void
   /** There was no answer in time: the connection may be dead. */
@@ -140,7 +145,11 @@ export class Http2Request implements UpstreamControl {
   }
 
   #onEnd(): void {
-    if (!this.#isAnswered || !this.#isWhole) {
+    if (!this.#isAnswered) {
+      this.#onFailure(this.#stream!)
+      return
+    }
+    if (!this.#isWhole) {
       this.abort(new Http2Error('STREAM_RESET', 'the upstream reset its answer'))
       return
     }
@@ -158,7 +167,7 @@ export class Http2Request implements UpstreamControl {
     if (!this.#isAnswered && this.#isUnseen(stream, connection)) {
       this.#detach()
       if (this.#body === undefined || this.#body.canReplay()) {
-        this.#deps.onUnseen(this, connection)
+        this.#deps.onUnseen(this, isBehindOthers(stream, connection))
         return
       }
     }
@@ -167,9 +176,11 @@ export class Http2Request implements UpstreamControl {
     this.fail(new Http2Error(code, `the upstream ended the ${isLost ? 'connection' : 'stream'}`, { cause }))
   }
 
-  #isUnseen(stream: ClientHttp2Stream, { lastStreamId }: Http2Connection): boolean {
-    if (stream.rstCode === NGHTTP2_REFUSED_STREAM || this.#isUnsent || stream.id === undefined) return true
-    return lastStreamId !== undefined && stream.id > lastStreamId
+  #isUnseen(stream: ClientHttp2Stream, connection: Http2Connection): boolean {
+    // Node gives every stream of a connection the code that it went away with.
+    const isRefused =
+      stream.rstCode === NGHTTP2_REFUSED_STREAM && connection.goAwayCode !== NGHTTP2_REFUSED_STREAM
+    return isRefused || this.#isUnsent || stream.id === undefined || isAboveLast(stream, connection)
   }
 
   /** Ends it without an answer. */
@@ -207,6 +218,21 @@ export class Http2Request implements UpstreamControl {
     this.#detach()
     tell()
   }
+}
+
+/** RFC 9113 §6.8: the largest number announces a goodbye, and says nothing of what was taken. */
+const ANY_STREAM = 2 ** 31 - 1
+
+/** A stream that was never opened has no number. */
+function isBehindOthers(
+  { id = ANY_STREAM }: ClientHttp2Stream,
+  { lastStreamId = 0 }: Http2Connection,
+): boolean {
+  return lastStreamId > 0 && id > lastStreamId
+}
+
+function isAboveLast({ id = 0 }: ClientHttp2Stream, { lastStreamId }: Http2Connection): boolean {
+  return lastStreamId !== undefined && id > lastStreamId
 }
 
 /** What the client may see of a stream that is not wanted any more: no end of a body that has none. */

@@ -119,6 +119,48 @@ test('of a connection that goes away with an error, what was looked at is not se
   assert.equal(seen.length, 4)
 })
 
+test('a POST that may have been looked at is not sent again, whatever error the connection goes away with', async (t) => {
+  for (const code of [REFUSED, 0xb]) {
+    const upstream = await framedUpstream(t, (request) => {
+      // All streams, and so this one: what it comes to is not known.
+      request.socket.write(goAway(0x7fff_ffff, code))
+    })
+    const proxy = await proxyTo(t, { upstream: upstream.origin, http2: true })
+    for (const shape of ['a POST with a length', 'a POST in chunks'])
+      assert.match((await rawClient(t, proxy.port, SHAPES[shape]!).closed).text, /upstream_unreachable$/)
+    assert.equal(upstream.requests.length, 2, `error ${code}`)
+  }
+})
+
+test('an upstream that says goodbye in two steps and refuses what comes between is not dialled for ever', async (t) => {
+  const upstream = await framedUpstream(t, ({ socket, stream }) =>
+    socket.write(Buffer.concat([goAway(0x7fff_ffff, 0), reset(stream, REFUSED), goAway(stream, 0)])),
+  )
+  const proxy = await proxyTo(t, { upstream: upstream.origin, http2: true })
+  assert.match((await rawClient(t, proxy.port, GET).closed).text, /upstream_unreachable$/)
+  assert.equal(upstream.requests.length, 6)
+})
+
+test('a GET whose connection ends, however it does, is sent again on another one', async (t) => {
+  const ends: ((request: FramedRequest) => void)[] = [
+    ({ socket }) => socket.destroy(),
+    ({ socket }) => socket.resetAndDestroy(),
+    // DATA of no stream: RFC 9113 §6.1 has the connection end at once.
+    ({ socket }) => socket.write(data(0, 'x')),
+    ({ socket }) => socket.write(goAway(0x7fff_ffff, 2)),
+  ]
+  for (const end of ends) {
+    const upstream = await framedUpstream(t, (request) => {
+      if (upstream.requests.length === 2) end(request)
+      else answer(request)
+    })
+    const proxy = await proxyTo(t, { upstream: upstream.origin, http2: true })
+    for (let n = 0; n < 2; n++)
+      assert.match((await rawClient(t, proxy.port, GET).closed).text, /^HTTP\/1\.1 200 /, String(end))
+    assert.equal(upstream.requests.length, 3)
+  }
+})
+
 test('a body of which more was sent than is held is not sent again, one that had hardly begun is', async (t) => {
   const size = 300_000
   const bytes = `POST / HTTP/1.1\r\n${LAST}Content-Length: ${size}\r\n\r\n${'x'.repeat(size)}`
