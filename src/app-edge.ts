@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 import { IncomingMessage, ServerResponse } from 'node:http'
 import type { Rooms } from './app-rooms.ts'
 import { createThrottledWarning } from './async/log-throttle.ts'
@@ -11,6 +11,7 @@ import {
   createTrustedPeers,
 } from './http/client-address.ts'
 import { createCors } from './http/cors.ts'
+import { createEarlierCookie } from './http/earlier-cookie.ts'
 import { createEdge } from './http/edge.ts'
 import { createEndEarlier, createFinishSignIn } from './http/finish-sign-in.ts'
 import { createFront } from './http/front.ts'
@@ -26,7 +27,13 @@ import { createRequestLog, type RequestLog } from './http/request-log.ts'
 import { createSameOriginGuard, isTopLevelNavigation, type RequireSameOrigin } from './http/same-origin.ts'
 import type { EndSessionRequest } from './oidc/end-session.ts'
 import { createHandles } from './oidc/handles.ts'
-import { type BeginSignIn, createBeginSignIn, createLoginAttempts, LOGIN_LIFETIME_MS } from './oidc/login.ts'
+import {
+  type BeginSignIn,
+  createBeginSignIn,
+  createLoginAttempts,
+  type EarlierSession,
+  LOGIN_LIFETIME_MS,
+} from './oidc/login.ts'
 import { parseReturnUrl } from './oidc/return-url.ts'
 import { createStepUps, STEP_UP_LIFETIME_MS } from './oidc/step-up.ts'
 import { ownCookieNames } from './proxy/cookies.ts'
@@ -36,7 +43,7 @@ import { compileRoutes, type MatchRoute } from './proxy/route-table.ts'
 import { endWithSessions, watchSession } from './proxy/session-watch.ts'
 import { createTunnel } from './proxy/tunnel.ts'
 import { createUpstreams } from './proxy/upstream.ts'
-import type { BffSession } from './session/bff-session.ts'
+import { type BffSession, sessionHash } from './session/bff-session.ts'
 import { createPseudonyms } from './tokens/sealed.ts'
 
 /** Everything on the public listener: Cloakroom's own endpoints, the proxy, and the tunnels. */
@@ -265,6 +272,7 @@ function composeBffRoutes(
     sessions,
     loginAttempts,
     loginCookies: createLoginCookies(cookie, LOGIN_LIFETIME_MS),
+    earlierCookie: composeEarlierCookie(rooms),
     beginSignIn,
     finishSignIn: composeFinishSignIn(rooms, beginSignIn),
     endEarlier: createEndEarlier({
@@ -293,6 +301,25 @@ function composeBffRoutes(
       })
     },
     now,
+  })
+}
+
+/** Sealed under a secret of its own, as what goes into the store is: the value alone opens nothing. */
+function composeEarlierCookie({ config, sealing }: Rooms) {
+  return createEarlierCookie({
+    cookie: config.session.cookie,
+    basePath: config.basePath,
+    seal({ id, sub, sid }) {
+      const secret = randomBytes(16).toString('base64url')
+      return `${secret}.${sealing.seal({ id: `before ${secret}`, kind: 'login' }, JSON.stringify({ id, sub, sid }))}`
+    },
+    open(value) {
+      const [secret = ''] = value.split('.', 1)
+      const text = sealing.open({ id: `before ${secret}`, kind: 'login' }, value.slice(secret.length + 1))
+      if (text === undefined) return undefined
+      const session = JSON.parse(text) as Omit<EarlierSession, 'hash'>
+      return { ...session, hash: sessionHash(session.id) }
+    },
   })
 }
 

@@ -5,11 +5,10 @@ import type { BeginSignIn } from '../oidc/login.ts'
 import type { AskedStepUp } from '../oidc/step-up.ts'
 import { type CallbackDeps, createCallback, earlierSession } from './callback.ts'
 import type { LoginUrlFor } from './login-url.ts'
-import { arrivalPage, sendPage } from './pages.ts'
 import type { RateLimits } from './rate-limit.ts'
 import { requireNavigation } from './same-origin.ts'
 import { createSignOut, type SignOutDeps } from './sign-out.ts'
-import { createMayLackCookie, type MayLackCookie } from './strict-cookie.ts'
+import { createMayLackCookie } from './strict-cookie.ts'
 import { userAnswer } from './user-answer.ts'
 
 /** What a login URL may choose; everything else in its query is ignored. */
@@ -55,7 +54,6 @@ export function createBffRoutes(deps: BffRoutesDeps): Router {
     requireNavigation(req)
     next()
   })
-  router.get('/login', bringCookieAlong(mayLackCookie, requireReturnUrl))
   for (const [endpoint, limitRate] of Object.entries(deps.rateLimits)) router.all(`/${endpoint}`, limitRate)
 
   router.get('/login', createLogin(deps, requireReturnUrl))
@@ -78,19 +76,6 @@ export function createBffRoutes(deps: BffRoutesDeps): Router {
 
   for (const [path, allow] of Object.entries(METHODS)) router.all(path, onlyBy(allow))
   return router
-}
-
-/** Once: the page's own request is told apart by what it adds, whatever a browser says of its site. */
-function bringCookieAlong(
-  mayLackCookie: MayLackCookie,
-  requireReturnUrl: (value: unknown) => string,
-): RequestHandler {
-  return function comeFromOurOwnSite(req, res, next) {
-    if (req.query.step === 'same-site' || !mayLackCookie(req)) return next()
-    requireReturnUrl(req.query.returnUrl)
-    const { originalUrl: url } = req
-    sendPage(res, arrivalPage(`${url}${url.includes('?') ? '&' : '?'}step=same-site`))
-  }
 }
 
 /** Begins a sign-in: 302 to the authorization endpoint, with a cookie for this attempt. */

@@ -10,6 +10,7 @@ import {
 import { hasLoginError, withLoginError, withoutLoginError } from '../oidc/return-url.ts'
 import type { BffSession } from '../session/bff-session.ts'
 import { clearBrowserCache } from './browser-cache.ts'
+import type { EarlierCookie } from './earlier-cookie.ts'
 import type { LoginCookies } from './login-cookies.ts'
 import { arrivalPage, landingPage, onwardPage, type Page, sendPage } from './pages.ts'
 import type { MayLackCookie } from './strict-cookie.ts'
@@ -29,13 +30,14 @@ export type CallbackDeps = {
   readonly sameSite: 'strict' | 'lax'
   readonly loginAttempts: LoginAttempts
   readonly loginCookies: LoginCookies
+  readonly earlierCookie: EarlierCookie
   readonly finishSignIn: FinishSignIn
-  /** Ends the sessions that this one replaces, and revokes their grants. Never rejects. */
+  /** Ends the sessions that this one replaces, and revokes their grants; whether any was alive. Never rejects. */
   readonly endEarlier: (
     earlier: readonly EarlierSession[],
     session: BffSession,
     asked: LoginAttempt['asked'],
-  ) => Promise<void>
+  ) => Promise<boolean>
   /** Whether the request brings a session cookie, whatever it is worth. */
   readonly hasSessionCookie: (req: Request) => boolean
   readonly mayLackCookie: MayLackCookie
@@ -108,7 +110,9 @@ async function finish(
   loginCookies.clear(res, id)
   if (!attempt) return goOn(await finishedUrl(req, state, deps), landingPage)
   deps.noteReturnUrl(req, attempt.returnUrl)
-  const seen = { current, hasCookie: deps.hasSessionCookie(req), others: loginCookies.others(req, id) }
+  const before = deps.earlierCookie.read(req)
+  const hasCookie = deps.hasSessionCookie(req) || before.length > 0
+  const seen = { current, before, hasCookie, others: loginCookies.others(req, id) }
   let finished: Awaited<ReturnType<FinishSignIn>>
   try {
     finished = await deps.finishSignIn(req, res, { attempt, query })
@@ -140,6 +144,8 @@ async function repeat(
 /** What a browser had before this sign-in, by its cookies. */
 type Seen = {
   readonly current: BffSession | undefined
+  /** What its companion cookie names, dead or alive. */
+  readonly before: readonly EarlierSession[]
   readonly hasCookie: boolean
   /** The secrets of its other attempts under way. */
   readonly others: readonly string[]
@@ -147,23 +153,26 @@ type Seen = {
 
 /**
  * Ends what this browser was signed in with before. Under SameSite=Strict the redirect from the provider brings no session
- * cookie: the attempt knows the session that it began beside, and sign-ins that ended meanwhile have left word with it.
+ * cookie, but its companion names the session; and the attempt knows the one that it began beside, and of sign-ins that
+ * ended meanwhile.
  */
 async function replaceEarlier(
   res: Response,
   made: Seen & { attempt: LoginAttempt; secret: string; session: BffSession },
-  { loginAttempts, endEarlier }: CallbackDeps,
+  { loginAttempts, endEarlier, earlierCookie }: CallbackDeps,
 ): Promise<void> {
-  const { attempt, current, session } = made
+  const { attempt, before, current, session } = made
   // First look, then leave word: of two that finish at once, at most one then ends the other's.
   const told = await loginAttempts.takeEarlier(made.secret)
   await loginAttempts.leaveEarlier(made.others, earlierSession(session))
-  const known = [attempt.earlier, told, current && earlierSession(current)].filter((one) => one !== undefined)
+  const found = [...before, attempt.earlier, told, current && earlierSession(current)]
+  const known = found.filter((one) => one !== undefined)
   const earlier = [...new Map(known.map((one) => [one.hash, one])).values()]
+  earlierCookie.set(res, earlierSession(session))
+  const wasAlive = await endEarlier(earlier, session, attempt.asked)
   // What the browser has kept is another user's, or may be.
-  const isUnknown = earlier.length === 0 && (made.hasCookie || attempt.hadCookie === true)
+  const isUnknown = !wasAlive && (made.hasCookie || attempt.hadCookie === true)
   if (isUnknown || earlier.some(({ sub }) => sub !== session.claims.sub)) clearBrowserCache(res)
-  await endEarlier(earlier, session, attempt.asked)
 }
 
 /** What a later sign-in in the same browser must know of a session to end it. */

@@ -70,12 +70,15 @@ export type EndEarlierDeps = {
 /** The new session stands whether or not an old one could be reached: that ends by itself at its timeout. */
 export function createEndEarlier({ end, endAndRevoke, observe }: EndEarlierDeps): CallbackDeps['endEarlier'] {
   return async function endEarlier(earlier, session, asked) {
+    let wasAlive = false
     for (const one of earlier) {
       const ended = await (mayShareGrant(one, session, asked) ? end(one) : endAndRevoke(one)).catch(
         () => false,
       )
       if (ended) observe('replaced')
+      wasAlive ||= ended
     }
+    return wasAlive
   }
 }
 

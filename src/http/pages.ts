@@ -58,8 +58,8 @@ export function sendPage(res: Response, { html, submitsTo }: Page): void {
 }
 
 /**
- * The page under SameSite=Strict before a sign-in is finished: a request of our own site brings the cookie of the session
- * before, which a redirect that began at the provider does not.
+ * The page under SameSite=Strict where a sign-in had finished already: a request of our own site brings the cookie of its
+ * session, which one that began elsewhere does not.
  */
 export function arrivalPage(url: string): Page {
   return navigatingPage({ title: 'Signing in', text: 'Signing you in.', url, more: '' })

@@ -49,10 +49,25 @@ describe('the session before', () => {
       assert.equal(new Set(provider.revoked).size, 4)
       assert.equal((await browser.fetch('/bff/user')).status, 200)
       assert.equal((await browser.fetch('/api/orders')).status, 200)
-      assert.deepEqual(
-        browser.cookies.map(({ name }) => name),
-        ['cloakroom'],
-      )
+      const { cookies } = browser
+      assert.deepEqual(cookies.map(({ name, path }) => [name, path]).sort(), [
+        ['cloakroom', '/'],
+        ...(sameSite === 'lax' ? [] : [['cloakroom-before', '/bff']]),
+      ])
+    })
+
+    test(`ends in a browser that says nothing of where a navigation began (sameSite: ${sameSite})`, async (t) => {
+      const { cloakroom, provider, fromElsewhere } = await setUp(t, { sameSite })
+      const browser = cloakroom.browser({ fetchMetadata: false })
+      await browser.signIn()
+      for (let again = 0; again < 4; again += 1) {
+        const before = browser.clone()
+        const landing = await fromElsewhere(browser, `/page?${again}`)
+        assert.deepEqual([landing.status, landing.url.search], [200, `?${again}`])
+        assert.equal((await before.fetch('/bff/user')).status, 401)
+      }
+      assert.equal(new Set(provider.revoked).size, 4)
+      assert.equal((await browser.fetch('/bff/user')).status, 200)
     })
 
     test(`is the one of another tab, which began before or after this sign-in (sameSite: ${sameSite})`, async (t) => {
@@ -95,6 +110,35 @@ describe('the session before', () => {
     assert.equal((await browser.fetch('/bff/user')).status, 200)
     assert.equal((await browser.fetch('/api/orders')).status, 200)
     assert.equal(provider.revoked.length, 0)
+  })
+
+  test('ends whatever the link says that began it, and the link leads to the provider at once', async (t) => {
+    const { browser, cloakroom, provider } = await setUp(t)
+    await browser.signIn()
+    const url = `${cloakroom.publicUrl}/bff/login?returnUrl=/x&step=same-site`
+    const landing = await browser.navigate(url, { from: ELSEWHERE })
+    assert.deepEqual([landing.status, landing.exchanges[0]?.status], [200, 302])
+    assert.equal(provider.revoked.length, 1)
+  })
+
+  test('is named by a cookie that signs nobody in, and that one made up or of another key names nothing', async (t) => {
+    const { browser, cloakroom, provider, fromElsewhere } = await setUp(t)
+    await browser.signIn()
+    const named = browser.cookies.find(({ name }) => name === 'cloakroom-before')!
+    assert.deepEqual([named.sameSite, named.httpOnly, named.expiresAt], ['lax', true, undefined])
+    for (const name of ['cloakroom', 'cloakroom-before']) {
+      const thief = cloakroom.browser()
+      thief.jar.store(new URL(cloakroom.publicUrl), [`${name}=${named.value}; Path=/`])
+      assert.equal((await thief.fetch('/bff/user')).status, 401)
+    }
+    const other = cloakroom.browser()
+    const tag = 'of-login-'
+    for (const value of ['', tag, `${tag}.`, `${tag}x.1.y.z`, `${named.value}x`, named.value.slice(3)]) {
+      other.jar.store(new URL(cloakroom.publicUrl), [`cloakroom-before=${value}; Path=/`])
+      assert.equal((await fromElsewhere(other)).status, 200, value)
+    }
+    assert.equal((await browser.fetch('/bff/user')).status, 200)
+    assert.equal(provider.revoked.length, 5, 'of its own alone')
   })
 
   test("is not revoked where that would take the new one with it: the same session of the provider's", async (t) => {
