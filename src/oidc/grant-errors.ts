@@ -116,12 +116,12 @@ function isDeadToken(body: GrantFault['body'], codes: readonly number[]): boolea
 
 /**
  * Whether a refusal whose words leave it open may be one session's matter: an error that `reactionTo` takes for a fault
- * of the configuration, and a 400 (RFC 6749 §5.2) with no word at all, as Glewlwyd has it for every refresh that it
- * refuses.
+ * of the configuration, and a 400 (RFC 6749 §5.2) with no word at all: without a body, as Glewlwyd has it for every
+ * refresh that it refuses, or in JSON of a shape of its own.
  */
 export function isUnexplained(fault: GrantFault & { readonly isHtml?: boolean }): boolean {
   const error = text(fault.body?.error)
-  if (fault.status === 400 && fault.body === undefined) return fault.isHtml !== true
+  if (fault.status === 400 && error === undefined) return fault.isHtml !== true
   if (error === undefined || reactionTo(fault) !== 'configuration') return false
   return !CONFIGURATION_ERRORS.has(error) && error !== 'invalid_grant'
 }

@@ -45,9 +45,17 @@ function scene() {
     const told = { status, body, retryAfterSeconds: undefined, isHtml: false }
     answer = { error: problemOf(reactionTo(told), told), answer: told, wasSent: true }
   }
-  /** As Glewlwyd refuses a refresh token that has ended, or the page of a gateway. */
-  const refuseWithoutJson = ({ isHtml }: { isHtml: boolean }) => {
-    const told = { status: 400, body: undefined, retryAfterSeconds: undefined, isHtml }
+  /** As Glewlwyd refuses a refresh token that has ended, or the page of a gateway, or JSON without an error. */
+  const refuseWithoutJson = ({
+    isHtml,
+    body,
+    status = 400,
+  }: {
+    isHtml: boolean
+    body?: object
+    status?: number
+  }) => {
+    const told = { status, body: body as Record<string, unknown>, retryAfterSeconds: undefined, isHtml }
     answer = { error: problemOf(reactionTo(told), told), answer: told, wasSent: true }
   }
   const refresh = (session: string) =>
@@ -96,6 +104,14 @@ test("a 400 without a word is this session's matter while others are renewed; a 
   assert.equal(await verdict('bob'), 'provider_unavailable undefined')
   refuseWithoutJson({ isHtml: false })
   assert.equal(await verdict('bob'), 'reauthentication_required interaction_required')
+  refuseWithoutJson({
+    isHtml: false,
+    body: { errorCode: 'E0000011', errorSummary: 'Invalid token provided' },
+  })
+  assert.equal(await verdict('bob'), 'reauthentication_required interaction_required')
+  refuseWithoutJson({ isHtml: false, body: {}, status: 403 })
+  assert.equal(await verdict('bob'), 'provider_unavailable undefined', 'a firewall has this for everybody')
+  refuseWithoutJson({ isHtml: false })
   clock.at += 5 * MINUTE_MS
   assert.equal(await verdict('bob'), 'provider_unavailable undefined')
   assert.deepEqual(alarms, [])
