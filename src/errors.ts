@@ -98,12 +98,33 @@ export function describeError(error: unknown): ErrorSummary {
   if (!(error instanceof Error)) return { name: 'unknown', message: typeof error }
   const code = codeOf(error)
   const cause = error.cause instanceof Error ? (codeOf(error.cause) ?? error.cause.name) : undefined
+  const reason = code?.startsWith(OAUTH) ? reasonBelow(error) : undefined
+  const message = reason === undefined ? error.message : `${error.message}: ${reason}`
   return {
     name: error.name,
-    message: error.message.replace(/[\r\n]+/g, ' ').slice(0, 300),
+    message: message.replace(/[\r\n]+/g, ' ').slice(0, 300),
     ...(code ? { code } : {}),
     ...(cause ? { cause } : {}),
   }
+}
+
+/** How the codes of openid-client begin. */
+const OAUTH = 'OAUTH_'
+const DEPTH = 5
+
+/**
+ * What openid-client found wrong, which its own messages leave to their causes: the rule that was broken, in words of the
+ * library's own, without a value; or the status of an answer that was not looked at. Undefined where there is no more.
+ */
+export function reasonBelow(error: unknown): string | undefined {
+  let reason: string | undefined
+  for (let at = error, depth = 0; at instanceof Error && depth < DEPTH; depth += 1) {
+    const { cause } = at
+    if (cause instanceof Response) return `status ${cause.status}`
+    if (cause instanceof Error && codeOf(cause)?.startsWith(OAUTH)) reason = cause.message
+    at = cause
+  }
+  return reason
 }
 
 function codeOf(error: Error): string | undefined {

@@ -1,4 +1,4 @@
-import type { LoggedFacts } from '../errors.ts'
+import { type LoggedFacts, reasonBelow } from '../errors.ts'
 import type { GrantedTokens } from './grant-types.ts'
 import { unverifiedKeyId } from './jwt.ts'
 
@@ -55,7 +55,7 @@ export function idTokenError(error: unknown, idToken: unknown): IdTokenError {
 
 /** What openid-client tells of a failed check, two causes below its own error. */
 function judgement(error: unknown): Pick<IdTokenError, 'message' | 'facts'> {
-  const message = error instanceof Error ? error.message : 'the ID token is not sound'
+  const message = reasonBelow(error) ?? (error instanceof Error ? error.message : 'the ID token is not sound')
   for (let at = error, depth = 0; depth < 4; depth += 1) {
     const { claim, claims, now, tolerance, cause } = (at ?? {}) as Record<string, unknown>
     if (typeof claim === 'string') {

@@ -14,6 +14,8 @@ export type ProviderRefusal = {
   readonly correlationId?: string
   readonly traceId?: string
   readonly timestamp?: string
+  /** HTTP status of the answer. */
+  readonly status?: number | undefined
 }
 
 const MOST_CODES = 10
@@ -23,7 +25,7 @@ const MOST_CODES = 10
  * or a redirect. Codes and ids that stand in the description alone are read from there; the rest of it stays unread.
  */
 export function refusalOf(
-  answer: { readonly body: Record<string, unknown> | undefined } | undefined,
+  answer: { readonly body: Record<string, unknown> | undefined; readonly status?: number } | undefined,
 ): ProviderRefusal {
   const body = answer?.body ?? {}
   // Codes are short; a token that some server put in the place of one is not.
@@ -40,6 +42,7 @@ export function refusalOf(
     correlationId: word(body.correlation_id) ?? described.correlationId,
     traceId: word(body.trace_id) ?? described.traceId,
     timestamp: timestampIn(body.timestamp) ?? described.timestamp,
+    status: answer?.status,
   }
 }
 

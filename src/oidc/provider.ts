@@ -173,8 +173,9 @@ export function createProvider({
       if (stepUp?.acrValues !== undefined) extra.set('acr_values', stepUp.acrValues)
       if (stepUp?.maxAge !== undefined) extra.set('max_age', String(stepUp.maxAge))
       const request = [...dialect.authorizationRequest(loginResource(stepUp)), ...extra]
-      // What somebody has put into his own login URL is no fault of the configuration.
-      return noted('par', relyingParty.authorizationUrl(checks, request), !hasWishes)
+      // What somebody has put into his own login URL, or an API into its challenge, is no fault of the configuration.
+      const isOwnRequest = !hasWishes && stepUp === undefined
+      return noted('par', relyingParty.authorizationUrl(checks, request), isOwnRequest)
     },
 
     async codeGrant(callback: URL, checks: AuthorizationChecks, stepUp?: StepUp): Promise<GrantedTokens> {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
-import type { ConfigData } from '../kit/cloakroom-config.ts'
+import { type ConfigData, sessionKey } from '../kit/cloakroom-config.ts'
 import { sendJson } from '../kit/local-server.ts'
 import type { RotatingOptions } from '../kit/rotating-provider.ts'
 import { callbackOf, instead, setUp } from './sign-in-kit.ts'
@@ -94,6 +94,24 @@ describe('an error in the redirect is told once by request id, counted, and sets
     assert.deepEqual([seen.status, seen.warnings.length], [400, 1])
     assert.deepEqual([seen.warnings[0].oauthError, seen.warnings[0].traceId], ['invalid_scope', TOLD.traceId])
     assert.deepEqual(await setup.faults(), [])
+  })
+
+  test('a response that breaks a rule is told with the rule', async (t) => {
+    const setup = await start(t)
+    const changes: [why: RegExp, change: (callback: URL) => void][] = [
+      [/unexpected "iss"/, (callback) => callback.searchParams.set('iss', 'https://other.test')],
+      [
+        /"code" parameter must be provided only once/,
+        (callback) => callback.searchParams.append('code', 'x'),
+      ],
+    ]
+    for (const [why, change] of changes) {
+      const callback = await callbackOf(setup)
+      change(callback)
+      const seen = await setup.deliver(callback)
+      assert.deepEqual([seen.status, seen.warnings.length], [400, 1])
+      assert.match(seen.warnings[0].err.message, why)
+    }
   })
 
   test('it is what it is while the token endpoint is left alone', async (t) => {
@@ -214,6 +232,22 @@ describe('a fault of the configuration is 502, has a line for each sign-in, and 
     assert.deepEqual(await setup.faults(), [])
   })
 
+  test('nor does one that is refused for what an API asked of one user', async (t) => {
+    const session = { store: { type: 'memory' }, keys: [sessionKey()] }
+    const { provider, api, browser, ...setup } = await start(t, { config: { session } })
+    await browser.signIn()
+    provider.control.metadata = { pushed_authorization_request_endpoint: `${provider.origin}/par` }
+    await setup.cloakroom.reload({ provider: { ...setup.settings.provider, par: 'required' }, session })
+    const challenge = 'Bearer error="insufficient_user_authentication", acr_values="unknown"'
+    Object.assign(api.answer, { status: 401, headers: { 'www-authenticate': challenge } })
+    const { login_url } = (await browser.fetch('/api/orders')).json()
+    assert.match(login_url, /challenge=/)
+    provider.control.intercept = instead('/par', (res) => sendJson(res, 400, { error: 'invalid_request' }))
+    const seen = await setup.deliver(new URL(login_url, 'http://x'))
+    assert.deepEqual([seen.status, seen.warnings.length], [502, 1])
+    assert.deepEqual(await setup.faults(), [])
+  })
+
   for (const [name, document] of [
     ['is not there', undefined],
     ['is another issuer’s', { issuer: 'https://other.test' }],
@@ -231,6 +265,7 @@ describe('a fault of the configuration is 502, has a line for each sign-in, and 
       const seen = await setup.deliver(new URL('http://x/bff/login'))
       assert.deepEqual([seen.status, seen.code, seen.warnings.length], [502, 'provider_rejected', 1])
       assert.equal(seen.warnings[0].step, 'discovery')
+      assert.match(seen.warnings[0].err.message, document ? /issuer does not match/ : /status 404/)
       assert.deepEqual(await setup.faults(), [
         'cloakroom_provider_config_fault{resource="(discovery)",error="discovery"} 1',
       ])
@@ -283,6 +318,7 @@ describe('what passes is 503 with Retry-After, has a line, and raises no alarm',
         )
         const seen = await setup.deliver(response)
         assert.deepEqual([seen.status, seen.code, seen.warnings.length], [503, 'provider_unavailable', 1])
+        assert.equal(seen.warnings[0].status, status)
         assert.equal(seen.answer.headers['retry-after'], '17')
         assert.deepEqual(await setup.faults(), [])
         delete provider.control.intercept
@@ -317,6 +353,22 @@ describe('an ID token that fails a check is told with claim, offset and key', ()
         `cloakroom_sign_in_failures_total{step="id_token",error="${claim}"} 1`,
       ])
     })
+
+  test('or with the rule that it breaks', async (t) => {
+    const { provider, ...setup } = await start(t)
+    const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+    const forgeries: [why: RegExp, forge: NonNullable<typeof provider.control.forgeIdToken>][] = [
+      [/"sub" \(subject\) claim missing/, (claims) => provider.signer.sign({ ...claims, sub: undefined })],
+      [/unexpected JWT "alg"/, async (claims) => `${part({ alg: 'none' })}.${part(claims)}.`],
+      [/failed to parse JWT Header/, async () => 'not.a.jwt'],
+    ]
+    for (const [why, forge] of forgeries) {
+      provider.control.forgeIdToken = forge
+      const seen = await setup.deliver(await callbackOf(setup))
+      assert.deepEqual([seen.status, seen.warnings.length, seen.warnings[0].step], [400, 1, 'id_token'])
+      assert.match(seen.warnings[0].err.message, why)
+    }
+  })
 
   test('of a refresh, too, whose access token is used all the same', async (t) => {
     const { provider, advance, browser, cloakroom } = await start(t)
