@@ -98,7 +98,15 @@ async function createProvider(
     jwks: { keys },
     cookies: { keys: cookieKeys },
     rotateRefreshToken: true,
-    ttl: { AccessToken: TOKEN_SECONDS },
+    // The others are its own; named, it does not remark on them.
+    ttl: {
+      AccessToken: TOKEN_SECONDS,
+      Interaction: 3600,
+      Session: 1_209_600,
+      Grant: 1_209_600,
+      IdToken: 3600,
+      RefreshToken: 1_209_600,
+    },
     features: {
       revocation: { enabled: true },
       resourceIndicators: {
