@@ -12,7 +12,8 @@ export function createMayLackCookie(
   hasSessionCookie: (req: Request) => boolean,
 ): MayLackCookie {
   return function mayLackCookie(req) {
-    const isCrossSite = req.headers['sec-fetch-site'] === 'cross-site'
+    // Browsers before Fetch Metadata do not say where a navigation began.
+    const isCrossSite = /^(?:cross-site)?$/.test(String(req.headers['sec-fetch-site'] ?? ''))
     const isForPages = req.headers.accept?.includes('text/html') === true
     return sameSite === 'strict' && isCrossSite && isForPages && !hasSessionCookie(req)
   }

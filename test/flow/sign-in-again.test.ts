@@ -229,6 +229,19 @@ describe('a callback that was good already', () => {
     })
   }
 
+  test('goes on in a browser, too, that says nothing of where a navigation began', async (t) => {
+    const { cloakroom, provider } = await setUp(t)
+    const browser = cloakroom.browser({ fetchMetadata: false })
+    const landing = await browser.signIn({ returnUrl: '/deep?x=1' })
+    const callback = landing.exchanges.find(({ url }) => url.pathname === '/bff/callback')!.url.href
+    for (const from of [undefined, cloakroom.publicUrl, provider.origin]) {
+      const again = await browser.navigate(callback, from === undefined ? {} : { from })
+      assert.deepEqual([again.status, again.url.pathname + again.url.search], [200, '/deep?x=1'])
+    }
+    await browser.fetch('/bff/logout', { method: 'POST' })
+    assert.equal((await browser.navigate(callback, { from: provider.origin })).status, 400)
+  })
+
   test('leads nobody else anywhere', async (t) => {
     const { browser, cloakroom, provider } = await setUp(t)
     const landing = await browser.signIn({ returnUrl: '/dangerous' })
