@@ -86,6 +86,11 @@ function createLogin(deps: BffRoutesDeps, requireReturnUrl: (value: unknown) => 
     const { challenge } = req.query
     const asked = challenge === undefined ? undefined : await deps.stepUps.look(challenge)
     if (challenge !== undefined && !asked) throw stepUpExpired(deps.loginUrlFor(returnUrl))
+    if (req.method === 'HEAD') {
+      // Looking begins nothing, as with a link that is checked or shown in advance.
+      res.status(302).end()
+      return
+    }
     const current = await deps.sessions.find(req, res)
     const { url, ticket } = await deps.beginSignIn({
       ...{ returnUrl, asked, ...loginWishes(req) },

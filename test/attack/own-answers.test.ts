@@ -58,6 +58,18 @@ test('every method that an own endpoint does not have is 405 with Allow', async 
   }
 })
 
+test('HEAD looks at the sign-in and begins none: no cookie, nothing stored, no step-up used up', async (t) => {
+  const { browser } = await setUp(t)
+  const looked = await browser.open('/bff/login?returnUrl=/x', { method: 'HEAD' })
+  assert.deepEqual(
+    [looked.status, looked.headers['set-cookie'], looked.headers.location],
+    [302, undefined, undefined],
+  )
+  assertProtected(looked, 'HEAD')
+  assert.equal((await browser.open('/bff/login?returnUrl=//x', { method: 'HEAD' })).status, 400)
+  assert.equal((await browser.open('/bff/login?challenge=spent', { method: 'HEAD' })).status, 400)
+})
+
 test('what is no endpoint below the base path never reaches an upstream', async (t) => {
   const { browser, api } = await setUp(t)
   for (const path of [
