@@ -332,6 +332,7 @@ function composeFinishSignIn(
     allowedTenants: config.provider.allowedTenants,
     sessions,
     codeGrant: provider.codeGrant,
+    noteFailed: provider.noteFailed,
     keepTokens: (session, granted, stepUp) =>
       tokens.keepFirst(session, granted, provider.resourceOf(granted, session, stepUp)),
     async repeatForRefreshToken(attempt, granted) {

@@ -18,6 +18,8 @@ export type FinishSignInDeps = {
     attempt: { state: string; nonce: string; codeVerifier: string },
     stepUp: StepUp | undefined,
   ) => Promise<GrantedTokens>
+  /** Told of an attempt that the provider, or a check of its answer, ended. */
+  readonly noteFailed?: (attempt: LoginAttempt, error: unknown) => void
   /** Begins it again, with consent, if that may bring the refresh token that is missing. */
   readonly repeatForRefreshToken: (
     attempt: LoginAttempt,
@@ -38,7 +40,11 @@ export type FinishSignInDeps = {
 export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
   return async function finishSignIn(req, res, { attempt, query }) {
     const { asked, indicators, scopes } = attempt
-    const granted = await deps.codeGrant(new URL(deps.redirectUri + query), attempt, asked?.stepUp)
+    const callback = new URL(deps.redirectUri + query)
+    const granted = await deps.codeGrant(callback, attempt, asked?.stepUp).catch((error) => {
+      deps.noteFailed?.(attempt, error)
+      throw error
+    })
     const { claims, idToken } = granted
     if (!claims || !idToken) throw new BffError('invalid_callback', 'the provider sent no ID token')
     requireTenant(claims.tid, deps.allowedTenants)

@@ -25,6 +25,8 @@ export type OfflineConsent = {
   promptFor(prompt: string | undefined, attempt: Pick<ConsentAttempt, 'isRepeated'>): string | undefined
   /** Told whether a finished sign-in brought a refresh token; whether it is to be repeated with prompt=consent. */
   isToBeRepeated(attempt: ConsentAttempt, hasRefreshToken: boolean): boolean
+  /** Told of a sign-in that the provider refused at its authorization endpoint. */
+  refused(attempt: ConsentAttempt): void
 }
 
 const ATTEMPTS_IN_VAIN = 3
@@ -33,7 +35,7 @@ const VAIN_FOR_MS = 3_600_000
 /**
  * A provider is free to leave `offline_access` out without prompt=consent (OpenID Connect Core §11), and to want none. With
  * `auto` that is learned from what it does: one repetition shows it. Where repetitions do not help, because the client may
- * have no refresh tokens, or because users decline, they stop for an hour: nobody is to sign in twice for nothing.
+ * have no refresh tokens, because users decline, or because the provider refuses the prompt, they stop for an hour: nobody is to sign in twice for nothing.
  *
  * @param memory shared by all configurations. @param monotonicNow ms.
  */
@@ -63,6 +65,8 @@ export function createOfflineConsent(
   }
 
   return {
+    // One that knows no prompt=consent would let nobody in, though it did so without.
+    refused: (attempt) => learn(attempt, false),
     promptFor: (prompt, { isRepeated }) => (isRepeated || isAskedAtOnce() ? withConsent(prompt) : prompt),
     isToBeRepeated(attempt, hasRefreshToken) {
       learn(attempt, hasRefreshToken)

@@ -161,6 +161,13 @@ export function createProvider({
       return false
     },
 
+    /** Told of a sign-in that failed. */
+    noteFailed(attempt: LoginAttempt, error: unknown): void {
+      if (!(error instanceof BffError) || error.logged?.step !== 'authorization') return
+      const isRefusal = error.logged.oauthError !== undefined && error.code !== 'provider_unavailable'
+      if (isRefusal) offlineConsent.refused(attempt)
+    },
+
     async authorizationUrl(
       checks: AuthorizationChecks,
       { prompt, loginHint, hasWishes, stepUp }: Wishes,

@@ -95,3 +95,19 @@ test('an outcome that somebody else made up is none: another state, issuer or br
   assert.equal(forged.status, 400)
   assert.equal(provider.tokenRequests().length, 0)
 })
+
+test('a provider that sends no refresh token and knows no prompt=consent lets people in after three who were refused', async (t) => {
+  const { provider, cloakroom, browser } = await setUp(t)
+  const { control } = provider
+  control.editAnswer = (answer, leg) => {
+    if (leg === 'code') delete answer.refresh_token
+    control.authorizationError = { error: 'invalid_request' }
+  }
+  const statuses: number[] = []
+  for (let sign = 0; sign < 4; sign += 1) {
+    delete control.authorizationError
+    statuses.push((await browser.navigate(`${cloakroom.publicUrl}/bff/login`)).status)
+  }
+  assert.deepEqual(statuses, [502, 502, 502, 200])
+  assert.equal((await browser.fetch('/bff/user')).status, 200)
+})

@@ -40,6 +40,17 @@ test('auto: a repetition that does not help is not repeated, and after three in 
   assert.equal(isToBeRepeated({}, false), true)
 })
 
+test('auto: a provider that refuses the repetitions is signed in to without them after three', () => {
+  const { promptFor, isToBeRepeated, refused } = consent()
+  for (let attempt = 0; attempt < 3; attempt += 1) {
+    assert.equal(isToBeRepeated({}, false), true)
+    refused({ isRepeated: true, prompt: 'consent' })
+    refused({})
+  }
+  assert.equal(isToBeRepeated({}, false), false)
+  assert.equal(promptFor(undefined, {}), undefined)
+})
+
 test('auto: one user who declines does not take it from the others', () => {
   const { promptFor, isToBeRepeated } = consent()
   isToBeRepeated({ isRepeated: true }, true)
