@@ -28,7 +28,7 @@ const APPLICATION = /^(?:api:\/\/)?([\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12})$/i
 export function audiences(accessToken: string): readonly string[] | undefined {
   try {
     const { aud } = decodeJwt(accessToken)
-    return aud === undefined ? [] : [aud].flat()
+    return [aud].flat().filter((one): one is string => typeof one === 'string')
   } catch {
     return undefined
   }

@@ -210,3 +210,14 @@ test('api://ID and ID are one application of Entra ID, whichever its token and t
   assert.equal(verdict(`api://${id}`, `api://${id}/orders`), 'wrong_audience')
   assert.equal(verdict('api://orders', 'orders'), 'wrong_audience')
 })
+
+test('an aud that is no text names nobody', () => {
+  for (const aud of [7, null, {}, [7], [{}, null], []]) {
+    assert.equal(
+      judged({ ...shop, audience: 'api://shop' }, jwt({ aud })),
+      'wrong_audience',
+      JSON.stringify(aud),
+    )
+    assert.equal(judged(shop, jwt({ aud })), 'sent', JSON.stringify(aud))
+  }
+})
