@@ -17,7 +17,9 @@ export async function serveCommand(args: string[], io: CommandIo): Promise<numbe
   const file = configFile(args, io)
   if (file === undefined) return 1
   surviveOutputErrors()
-  const log = createLogger({ level: io.env.LOG_LEVEL ?? 'info' })
+  const level = logLevel(io)
+  if (level === undefined) return EXIT_BAD_CONFIG
+  const log = createLogger({ level })
   const seen: SeenFiles = new Map()
   const config = readConfig({ file, io, log, seen })
   if (!config) return EXIT_BAD_CONFIG
@@ -35,6 +37,20 @@ Runs the proxy until SIGTERM or SIGINT. SIGHUP, or a change of the file or of a 
 
   --config FILE    default: $CLOAKROOM_CONFIG, else config/cloakroom.yaml
 `
+
+/** Those of pino; the log itself uses `info`, `warn` and `error`. */
+const LEVELS = new Set(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
+
+/** Undefined, and told, when it is none. An empty one is what a chart or a compose file makes of a value not given. */
+function logLevel({ env, stderr }: CommandIo): string | undefined {
+  const written = env.LOG_LEVEL?.trim() || 'info'
+  const level = written.toLowerCase()
+  if (LEVELS.has(level)) return level
+  stderr.write(
+    `environment variable LOG_LEVEL must be info, warn or error (got ${JSON.stringify(written)})\n`,
+  )
+  return undefined
+}
 
 function configFile(args: string[], io: CommandIo): string | undefined {
   try {
@@ -65,15 +81,23 @@ function readConfig({ file, io, log, seen }: Start): Config | undefined {
 async function run(config: Config, start: Start): Promise<number> {
   const { file, log } = start
   endOnUnexpected(log)
+  // From now on: the first process of a container, which one often is, never sees a signal that nobody waits for.
+  const stopped = untilStopped()
   const tooMany = openFilesWarning(config.limits.connections, mostOpenFiles())
   if (tooMany !== undefined) log.warn({ config: file, path: 'limits.connections' }, tooMany)
   const hangUp = catchHangUp()
   const cloakroom = await build(config, { log })
+  const early = await Promise.race([stopped, undefined])
+  if (early !== undefined) {
+    await cloakroom.close()
+    log.info({ signal: early }, 'stopped before it listened')
+    return 0
+  }
   const { publicPort, adminPort } = await cloakroom.listen()
   const facts = { config: file, url: config.publicUrl, count: config.routes.length }
   log.info(facts, `listening on ${publicPort}, admin on ${adminPort}`)
   const stopReloading = startReloading({ ...start, cloakroom, hangUp })
-  const signal = await untilStopped()
+  const signal = await stopped
   stopReloading()
   log.info({ signal }, 'draining')
   await cloakroom.close()

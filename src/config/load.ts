@@ -22,6 +22,7 @@ import { ConfigError, type ConfigProblem, type FieldPath, fieldName } from './pr
 import { createReport, type FieldPlace, type Position, type Report } from './report.ts'
 import { required } from './rule.ts'
 import { readFields } from './schema.ts'
+import { hiddenCharacter } from './secret-rules.ts'
 import { createSecretReader, reasonOf } from './secret-source.ts'
 import { yamlMessage } from './yaml-messages.ts'
 
@@ -76,13 +77,26 @@ export function loadConfig({ text, file, env, readFile = readTextFile }: ConfigS
   }
   for (const { path, message, half } of issues) {
     const field = report.root.at(...path)
-    field.problem(field.written() === undefined ? required(message) : message, half)
+    const empty = emptyVariable(field.written(), valueAt(raw, path))
+    field.problem(empty ?? (field.written() === undefined ? required(message) : message), half)
   }
   crossCheck(draft, secrets, report.root)
   const proxy = readOutgoingProxy(env, report.root)
   report.throwIfAny()
   if (fields === undefined) throw new ConfigError([report.locate([], 'cannot be read')])
   return { config: assembleConfig(fields, proxy), warnings: report.warnings(), problemAt: report.locate }
+}
+
+/** What a text that is a variable and nothing else cannot say by itself: it is shown as it is written. */
+function emptyVariable(written: unknown, value: unknown): string | undefined {
+  const [, name] = value === '' ? (/^\$\{(\w+)\}$/.exec(String(written)) ?? []) : []
+  return name === undefined ? undefined : `environment variable ${name} is empty`
+}
+
+function valueAt(raw: unknown, path: FieldPath): unknown {
+  let value = raw
+  for (const step of path) value = (value as Record<string | number, unknown> | undefined)?.[step]
+  return value
 }
 
 function readConfigText(file: string, readFile: ReadTextFile): string {
@@ -176,6 +190,8 @@ function readNode({ node, path, key }: Spot, reading: Reading): unknown {
   if (typeof plain !== 'string') return plain
   const { value, problem } = interpolate(plain, env)
   if (problem !== undefined) field.problem(problem)
+  const hidden = hiddenCharacter(value)
+  if (hidden !== undefined) field.warn(hidden)
   return value
 }
 

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
 import { suite, type TestContext, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Secret } from '../../src/config/secret.ts'
@@ -63,6 +65,16 @@ suite('setting up a connection to Redis', { skip: skipWithoutRedis() }, () => {
     await server().cli(...accessRule('another'))
     const whole = /^WRONGPASS invalid username-password pair or user is disabled\.$/
     await assertAway(t, { url: server().url, ...asCloakroom() }, whole)
+  })
+
+  test('an address that takes connections and ends them is a store that is away, and the log says so', async (t) => {
+    const address = createServer((socket) => socket.destroy()).listen(0, '127.0.0.1')
+    t.after(() => address.close())
+    await once(address, 'listening')
+    const { port } = address.address() as AddressInfo
+    const { lines } = await open(t, { url: `redis://127.0.0.1:${port}` })
+    await eventually(() => lines.some((line) => line.includes('command connection is down')))
+    for (const line of lines) assert.ok(JSON.parse(line).err?.message, line)
   })
 
   test('with the access rule of the README another database than 0 is used, after a reconnect too', async (t) => {

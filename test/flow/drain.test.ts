@@ -1,11 +1,18 @@
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 import { startBusyClients } from '../kit/busy-clients.ts'
 import { startCloakroom } from '../kit/cloakroom.ts'
+import { writeReplicaConfig } from '../kit/replica.ts'
 import { startRotatingProvider } from '../kit/rotating-provider.ts'
 import { steadyTest as test } from '../kit/steady.ts'
 import { startUpstream } from '../kit/upstream.ts'
 
+const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
 const ORDERS = 'https://orders.test'
 
 test('no request of busy users is lost to a shutdown, on routes and on our own endpoints', async (t) => {
@@ -35,4 +42,35 @@ test('no request of busy users is lost to a shutdown, on routes and on our own e
   const [onRoute, onOwn] = await Promise.all(crowds.map((crowd) => crowd.gone()))
   assert.deepEqual([onRoute!.failures, onOwn!.failures], [{}, {}])
   assert.ok(onRoute!.answered > 50 && onOwn!.answered > 50)
+})
+
+test('a signal that comes before it listens is not lost: it ends with exit code 0', async (t) => {
+  // A Redis that says nothing holds the start up for 2 s.
+  const redis = createServer((socket) => {
+    socket.on('error', () => {})
+    child.kill('SIGTERM')
+  }).listen(0, '127.0.0.1')
+  t.after(() => redis.close())
+  await once(redis, 'listening')
+  const { port } = redis.address() as AddressInfo
+  const config = await writeReplicaConfig({
+    provider: {
+      issuer: 'http://127.0.0.1:9',
+      clientId: 'cloakroom',
+      clientAuth: { method: 'none' },
+      resourceDialect: 'scope',
+    },
+    session: {
+      store: { type: 'redis', url: `redis://127.0.0.1:${port}` },
+      keys: [randomBytes(32).toString('base64url')],
+    },
+    resources: {},
+    routes: [{ path: '/', upstream: 'http://127.0.0.1:9', auth: 'anonymous' }],
+  })
+  t.after(() => config.remove())
+  const { NODE_TEST_CONTEXT: _, ...inherited } = process.env
+  const env = { ...inherited, PUBLIC_PORT: '0', ADMIN_PORT: '0' }
+  const child = spawn(process.execPath, [MAIN, 'serve', '--config', config.file], { env, stdio: 'ignore' })
+  t.after(() => child.kill('SIGKILL'))
+  assert.deepEqual(await once(child, 'exit'), [0, null])
 })

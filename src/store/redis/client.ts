@@ -209,7 +209,11 @@ function watchOutages(redis: Redis, { log, name }: ConnectionDeps): Outage {
     ready.resolve()
     log.info({ outcome: 'up' }, `redis ${name} connection is up`)
   })
-  redis.on('close', noteLoss)
+  redis.on('close', () => {
+    // An address that takes connections and ends them says nothing else: a load balancer without a server behind it, say.
+    cause ??= connectionClosed()
+    noteLoss()
+  })
   redis.on('reconnecting', () => {
     const text = cause?.message ?? ''
     if (told.has(text)) return
@@ -295,6 +299,7 @@ function mayRepeat(label: string, { name, message }: RedisError): boolean {
 }
 
 const timedOut = () => Object.assign(new Error('Command timed out'), { code: 'ETIMEDOUT' })
+const connectionClosed = () => Object.assign(new Error('the connection was closed'), { code: 'ENOTCONN' })
 const notConnected = () => Object.assign(new Error('not connected'), { code: 'ENOTCONN' })
 
 /** What is shorter is in many words. */

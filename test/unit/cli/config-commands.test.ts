@@ -7,6 +7,7 @@ import { checkCommand } from '../../../src/cli/check.ts'
 import type { Command } from '../../../src/cli/io.ts'
 import { keygenCommand } from '../../../src/cli/keygen.ts'
 import { schemaCommand } from '../../../src/cli/schema.ts'
+import { serveCommand } from '../../../src/cli/serve.ts'
 import { BASE, changed, ENV } from '../config/base-config.ts'
 
 async function run(command: Command, args: string[], env: Record<string, string> = {}) {
@@ -200,6 +201,23 @@ describe('cloakroom schema', () => {
     assert.equal(schema.additionalProperties, false)
     for (const [name, property] of Object.entries<{ description?: string }>(schema.properties)) {
       assert.ok(property.description, name)
+    }
+  })
+})
+
+describe('LOG_LEVEL', () => {
+  test('that is none is told with its cure before anything begins', async () => {
+    for (const level of ['verbose', 'warning', 'toString']) {
+      const { code, err } = await run(serveCommand, ['--config', 'none.yaml'], { LOG_LEVEL: level })
+      assert.equal(code, 78)
+      assert.equal(err, `environment variable LOG_LEVEL must be info, warn or error (got "${level}")\n`)
+    }
+  })
+
+  test('may be empty, in capitals, and with a line break at its end', async () => {
+    for (const level of ['', ' ', 'WARN', 'error\n']) {
+      const { err } = await run(serveCommand, ['--config', 'none.yaml'], { LOG_LEVEL: level })
+      assert.match(err, /^none\.yaml:1:1 {2}cannot read this config file/)
     }
   })
 })

@@ -118,6 +118,17 @@ describe('the environment', () => {
     assert.match(wrong!.message, /names no variable/)
   })
 
+  test('is named when it is empty, where an empty text will not do', () => {
+    for (const [before, path] of [
+      ['https://id.example.com', 'provider.issuer'],
+      ['http://orders:8080', 'routes[0].upstream'],
+    ] as const) {
+      const [problem, ...more] = problemsOf(changed(before, reference('A')), { env: { ...ENV, A: '' } })
+      assert.deepEqual(more, [])
+      assert.deepEqual([problem?.path, problem?.message], [path, 'environment variable A is empty'])
+    }
+  })
+
   test('is not shown in a report: the text stands there as it is written', () => {
     const env = { ...ENV, UPSTREAM: 'hunter2' }
     const [problem] = problemsOf(changed('http://orders:8080', reference('UPSTREAM')), { env })
@@ -374,4 +385,20 @@ describe('a key for private_key_jwt', () => {
     assert.equal(problem?.path, 'provider.clientAuth.algorithm')
     assert.equal(problem?.message, 'must fit the key (got "RS256"), e.g. ES384')
   })
+})
+
+test('a text with an invisible character is told, wherever it stands and wherever it comes from', () => {
+  const told = (text: string, env = {}) =>
+    load(text, { env: { ...ENV, ...env } }).warnings.map(({ path, message }) => `${path}: ${message}`)
+  assert.deepEqual(told(changed('clientId: spa', 'clientId: spa\u200b')), [
+    'provider.clientId: must not hold the invisible character U+200B, which was copied along with it; type or copy it again',
+  ])
+  assert.match(
+    told(changed('clientId: spa', `clientId: $\{A}`), { A: 'a\u2060b' })[0]!,
+    /^provider\.clientId: .*U\+2060/,
+  )
+  assert.match(
+    told(changed('http://orders:8080', 'http://ord\u00aders:8080'))[0]!,
+    /^routes\[0\]\.upstream: .*U\+00AD/,
+  )
 })
