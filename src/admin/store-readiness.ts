@@ -38,7 +38,8 @@ export function createStoreReadiness({ tryOut, log }: StoreReadinessDeps): Store
       problem = reasonOf(error)
       if (problem !== told) {
         const err = describeError(error instanceof Error && error.cause ? error.cause : error)
-        log.error(
+        // Not an error yet: a replica that starts while the store is away becomes ready by itself.
+        log.warn(
           { outcome: 'down', reason: (error as Error).message, err },
           'not ready: the store has not worked yet',
         )
