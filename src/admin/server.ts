@@ -82,7 +82,11 @@ function createHostCheck({ hosts, machineName = hostname() }: AdminDeps) {
   function isOwn(host: string, port: string | undefined): boolean {
     const address = host.startsWith('[') ? host.slice(1, -1) : host
     if (isIP(address) !== 0 || /^(?:.+\.)?localhost$/.test(host) || ownNames.has(host)) return true
-    return hosts().some((known) => known === host || known === `${host}:${port ?? '80'}`)
+    return hosts().some((known) => {
+      // A full name may be written with its dot at the end, as in the Host.
+      const name = known.replace(/\.(?=$|:)/, '')
+      return name === host || name === `${host}:${port ?? '80'}`
+    })
   }
 
   return function refusalOf(req: IncomingMessage): BffError | undefined {

@@ -9,7 +9,10 @@ import { problemAnswer } from '../../../src/http/problem.ts'
 import type { LogFields } from '../../../src/log.ts'
 
 describe('the admin listener, asked by the name in Host', () => {
-  const hosts = ['metrics.example.com', 'console.example.com:8443', 'plain.example.com:80']
+  const hosts = [
+    ...['metrics.example.com', 'console.example.com:8443', 'plain.example.com:80'],
+    ...['cloakroom.shop.svc.cluster.local.', 'dotted.example.com.:9090'],
+  ]
   const warned: LogFields[] = []
   const create = (machineName?: string) =>
     createAdminServer({
@@ -73,6 +76,11 @@ describe('the admin listener, asked by the name in Host', () => {
       ['plain.example.com:80', 200],
       ['plain.example.com:9090', 421],
       ['www.metrics.example.com', 421],
+      ['cloakroom.shop.svc.cluster.local.:9090', 200],
+      ['cloakroom.shop.svc.cluster.local', 200],
+      ['dotted.example.com:9090', 200],
+      ['dotted.example.com.:9090', 200],
+      ['dotted.example.com', 421],
     ]
     for (const [host, status] of rows) assert.equal(statusOf(await get(host)), status, host)
   })
