@@ -50,7 +50,7 @@ describe('readiness', { skip: skipWithoutRedis(), concurrency: true }, () => {
     assert.match(before.body.reasons?.store ?? '', /WRONGPASS invalid username-password pair/)
     const told = cloakroom.logs.map((line) => JSON.parse(line)).filter(({ msg }) => /^not ready/.test(msg))
     assert.equal(told.length, 1)
-    assert.equal(told[0].level, 'error')
+    assert.equal(told[0].level, 'warn')
     assert.match(told[0].err.message, /WRONGPASS/)
     assert.doesNotMatch(before.text + cloakroom.logs.join(''), new RegExp(PASSWORD))
 
