@@ -57,6 +57,11 @@ export type Spending = {
 
 /** So long whoever began a spend gets to bring the answer in, once its lock has passed to us. */
 const OPEN_SPEND_GRACE_MS = 2_000
+/**
+ * The same where the token will not be offered after it. The owner may have offered nothing, and be on its way back to a
+ * store that was away, to take back its mark: a user would be sent to sign in for nothing.
+ */
+const LAST_GRACE_MS = 5_000
 const LOOK_EVERY_MS = 50
 /** So often somebody may be first before the caller is told to come back. */
 const BEGINNINGS = 10
@@ -115,7 +120,8 @@ async function afterOpenSpend(
     if (!record.spend?.startsWith('open:') || reuse.isOutlived(hash, record.spend)) return record
     // Each owner's time begins when its mark is first seen: our own slowness is not held against it.
     if (open?.mark !== record.spend) {
-      open = { mark: record.spend, until: waiting.elapsedMs() + OPEN_SPEND_GRACE_MS }
+      const graceMs = reuse.allows(record.spend) ? OPEN_SPEND_GRACE_MS : LAST_GRACE_MS
+      open = { mark: record.spend, until: waiting.elapsedMs() + graceMs }
     }
     if (waiting.elapsedMs() >= open.until) {
       // A mark that stays, because its token is not offered again, is waited for once. It is not written over: its owner

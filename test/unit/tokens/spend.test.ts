@@ -302,7 +302,8 @@ test('a mark that stays is waited for once, not by every request again', async (
     waiting: { elapsedMs: () => ms, pause },
   })
   await assert.rejects(async () => strict.tokenFor(holder, 'orders'), code('reauthentication_required'))
-  assert.ok(pausesMs >= 2_000, `${pausesMs} ms`)
+  // Longer than where the token would then be offered: its owner may be on its way back to a store that was away.
+  assert.ok(pausesMs >= 5_000, `${pausesMs} ms`)
   pausesMs = 0
   for (const resource of ['billing', 'stock', 'users']) {
     await assert.rejects(async () => strict.tokenFor(holder, resource), code('reauthentication_required'))
@@ -311,7 +312,7 @@ test('a mark that stays is waited for once, not by every request again', async (
   const next = (await store.tokens.read(holder.hash))!.version
   await store.tokens.write(holder.hash, { expectedVersion: next, spend: 'open:another-replica' })
   await assert.rejects(async () => strict.tokenFor(holder, 'parcels'), code('reauthentication_required'))
-  assert.ok(pausesMs >= 2_000, 'another mark has its own time')
+  assert.ok(pausesMs >= 5_000, 'another mark has its own time')
 })
 
 test('a rotated token is written however long the store takes no writes, at the end of the process too', async (t) => {
