@@ -10,7 +10,7 @@ import { audienceOf, startFleet } from './fleet-kit.ts'
 const RESOURCES = ['orders', 'billing']
 const TIMEOUT_MS = 1_000
 const PEOPLE = 6
-/** A lock of 4 s, 2 s for whoever held it to come back, and a slow machine. */
+/** A lock of 4 s, 5 s for whoever held it to come back, and a slow machine. */
 const TAKEN_OVER = { withinMs: 25_000, everyMs: 100 }
 
 describe('a process that refreshes', { skip: skipWithoutRedis(), concurrency: 2 }, () => {
