@@ -129,6 +129,14 @@ function explainDoubt(evidence: Evidence, stored: ReadonlySet<string>, visitor: 
   const near = (moment: number) => moment >= mark.at - WRITE_MS && moment <= mark.at + 1_000 + WRITE_MS
   if (lives.some(({ killedAt }) => killedAt !== undefined && near(killedAt)))
     return known('replica killed between mark and request')
+  // What a replica sent to a frozen Redis is served when that goes on, whether the replica still lives or not.
+  const isServedLate = outages.some(
+    ({ from, to }) =>
+      mark.at >= from - WRITE_MS &&
+      mark.at <= to + 1_000 + WRITE_MS &&
+      lives.some(({ killedAt = 0 }) => killedAt >= from - WRITE_MS && killedAt <= to + WRITE_MS),
+  )
+  if (isServedLate) return known('replica killed with its mark on the way to a store that was away')
   if (outages.some(({ from, to }) => near(from) || near(to)))
     return defect('marked in a store outage, never offered')
   return defect('marked and never offered')
