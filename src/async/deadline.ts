@@ -1,5 +1,5 @@
 const STEP_MS = 50
-/** A step counts as this much at most: whoever is much later stood still. */
+/** A step counts as this much at most: after a longer one this process stood still. */
 const COUNTED_MS = 100
 
 /** Bounds waits; see `createDeadline`. */

@@ -132,7 +132,7 @@ function parseYaml(text: string, file: string): { document: Document.Parsed; pos
     prettyErrors: false,
     // Found by us, which names the field and the other line.
     uniqueKeys: false,
-    // Silence would hide a second document, and nobody would miss what is in it.
+    // The parser is silent about a second document otherwise, and its content would be ignored.
     logLevel: 'error',
   })
   const positionOf: PositionOf = (offset) => {

@@ -61,7 +61,7 @@ export function hiddenCharacter(value: string): string | undefined {
 // Of 32 random bytes about 30 differ; that fewer than 12 do happens once in 10^14 keys.
 const FEWEST_DIFFERENT_BYTES = 12
 
-/** How a key that nobody drew at random gives itself away; undefined for one that may be random. */
+/** The pattern of a key that was not drawn at random; undefined for one that may be random. */
 function patternOf(bytes: Buffer): string | undefined {
   const different = new Set(bytes).size
   if (different === 1) return bytes[0] === 0 ? 'is all zeros' : 'is one byte again and again'

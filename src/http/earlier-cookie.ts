@@ -5,7 +5,7 @@ import type { EarlierSession } from '../oidc/login.ts'
 /**
  * A Lax companion of a Strict session cookie: the way back from the provider is a cross-site navigation, which brings no
  * Strict cookie, and still the sign-in must end the session that this browser has. It names that session to us, sealed,
- * and is no key to it: nobody is signed in by it.
+ * and is no key to it: it signs no one in.
  */
 export type EarlierCookie = {
   set(res: Response, session: EarlierSession): void

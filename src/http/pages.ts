@@ -74,7 +74,7 @@ export function landingPage(returnUrl: string): Page {
   return navigatingPage({ title: 'Signed in', text: 'You are signed in.', url: returnUrl, more })
 }
 
-/** The way on when nobody was signed in, and nothing has failed either. */
+/** The page that goes on when the provider could not sign the user in without asking, which is no failure. */
 export function onwardPage(returnUrl: string): Page {
   return navigatingPage({ title: 'One moment', text: 'One moment.', url: returnUrl, more: '' })
 }

@@ -141,7 +141,7 @@ export async function isVerifiedBy(key: JsonWebKey, jws: string, alg: string): P
   }
 }
 
-/** The public members alone: of a set that holds private ones too, nobody else has a use. */
+/** The public members of a key alone: a set may hold private ones, which are not needed here. */
 function imported(key: JsonWebKey, alg: string): ReturnType<typeof importJWK> {
   const ofKey = importedKeys.get(key) ?? new Map()
   importedKeys.set(key, ofKey)

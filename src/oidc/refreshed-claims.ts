@@ -32,7 +32,7 @@ const SCOPE_CLAIMS: Readonly<Record<string, readonly string[]>> = {
  * The claims of a session after a refresh brought an ID token (OpenID Connect Core §12.2); undefined when it changes
  * nothing. One with protocol claims alone says nothing of the user. One with others replaces all, so that a last role that
  * was taken away goes although providers leave out an empty list; but what tells of the sign-in stays, and what the refresh
- * did not ask for: with `scope=orders openid` there is no name, and nobody has lost his.
+ * did not ask for: with `scope=orders openid` the token has no name, although the user still has one.
  *
  * @param asked the scopes of the refresh; undefined when it asked for all of the sign-in's (RFC 6749 §6).
  * @param askedBefore the scopes of the sign-in. Many a scope of a provider's own has a claim of its name, as `groups` has.

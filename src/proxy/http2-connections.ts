@@ -143,7 +143,7 @@ export function createHttp2Connections(
   function dialAsNeeded(): void {
     if (isDestroyed) return
     const usable = [...open].filter(({ isRetired, isSilent }) => !isRetired && !isSilent)
-    // An upstream that takes nobody now would take nobody on another connection.
+    // An upstream that refuses requests now would refuse them on another connection, too.
     if (usable.some(({ mostStreams }) => mostStreams === 0)) return
     const each = Math.max(1, usualStreams)
     const toCome = usable.filter(({ mostStreams }) => mostStreams === undefined)

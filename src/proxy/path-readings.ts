@@ -1,4 +1,4 @@
-/** Decodings of one path that are looked at; nobody encodes more often and means something. */
+/** Decodings of one path that are looked at; a path that is encoded more often is refused. */
 const MOST_DECODINGS = 5
 
 /**

@@ -82,7 +82,7 @@ function createCopies<V extends {}>({ max, maxBytes, believeMs, monotonicNow }: 
   const copies = createExpiringMap<string, Copy<V>>({
     ...{ monotonicNow, max },
     bytes: { max: maxBytes, of: ({ value }, key) => INDEX_BYTES + heapBytes(value) + heapBytes(key) },
-    // What nobody asks for any more goes soon after it is no longer believed.
+    // A copy that is no longer asked for is removed soon after it is no longer believed.
     sweepMs: Math.max(1_000, believeMs),
     removed(key, { hash }) {
       const keys = keysOf.get(hash)
