@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { findImportCycles } from './kit/import-cycles.ts'
-import { parseSource, readSources, type SourceFile, type SourceImport } from './kit/source-files.ts'
+import { findImportCycles } from './kit/house/import-cycles.ts'
+import { parseSource, readSources, type SourceFile, type SourceImport } from './kit/house/source-files.ts'
 
 /**
  * Who may import whom. A room is a folder of src/ or a single file there. `values` may be imported in any way,
@@ -66,7 +66,7 @@ const ROOMS: Record<string, { values: string[]; types: string[] }> = {
 
 /** One vendor, one door: the only file, or the only folder with one such file, that may import a package. */
 const DOORS: Record<string, string | readonly string[]> = {
-  cockatiel: 'src/oidc/provider-gate.ts',
+  cockatiel: 'src/oidc/token-endpoint/limiter.ts',
   'connect-redis': 'src/store/',
   'express-session': 'src/session/',
   'http-proxy-middleware': 'src/proxy/',
@@ -79,7 +79,7 @@ const DOORS: Record<string, string | readonly string[]> = {
   pino: 'src/log.ts',
   'rate-limiter-flexible': 'src/store/',
   // Two doors, because requests to upstreams and calls to the provider have nothing in common but the library.
-  undici: ['src/proxy/', 'src/oidc/provider-connections.ts'],
+  undici: ['src/proxy/', 'src/oidc/token-endpoint/provider-connections.ts'],
   yaml: 'src/config/',
   zod: 'src/config/',
 }
@@ -166,8 +166,8 @@ describe('architecture', () => {
     ])
   })
 
-  test('the clock is read in app.ts only', () => {
-    const others = sources.filter(({ path }) => path !== 'src/app.ts' && !isDemo(path))
+  test('the clock is read in app/build.ts only', () => {
+    const others = sources.filter(({ path }) => path !== 'src/app/build.ts' && !isDemo(path))
     fail('take a `now` parameter', eachLine(others, /\bDate\.now\b|\bnew Date\(\s*\)/))
   })
 
@@ -233,11 +233,10 @@ describe('the architecture test itself', () => {
   })
 })
 
-/** `src/http/edge.ts` → `http`, `src/app.ts` → `app`; the composition root may be several files, `src/app-….ts`. */
+/** `src/http/edge.ts` → `http`, `src/log.ts` → `log`. */
 function roomOf(path: string): string {
-  const [, room = '', ...inside] = path.split('/')
-  if (inside.length > 0) return room
-  return /^app(-[\w-]+)?\.ts$/.test(room) ? 'app' : room.replace(/\.ts$/, '')
+  const [, room = ''] = path.split('/')
+  return room.replace(/\.ts$/, '')
 }
 
 function isDemo(path: string): boolean {

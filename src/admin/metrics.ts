@@ -1,7 +1,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
-import type { GrantObserver, GrantOutcome } from '../oidc/config-faults.ts'
-import type { GateObserver } from '../oidc/provider-gate.ts'
-import type { SignInObserver } from '../oidc/provider-gates.ts'
+import type { GrantObserver, GrantOutcome } from '../oidc/grants/config-faults.ts'
+import type { GateObserver } from '../oidc/token-endpoint/limiter.ts'
+import type { SignInObserver } from '../oidc/token-endpoint/limiters.ts'
 
 /** What the program counts and times; labels are route ids, resource names and closed lists, never a path or a user. */
 export type Metrics = {

@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util'
 import type { Config } from '../config/config.ts'
-import { ConfigError, formatProblem } from '../config/problem.ts'
+import { ConfigError, formatProblem } from '../config/report/problem.ts'
 import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config-file.ts'
 import type { CommandIo } from './io.ts'
 import { usageError } from './usage.ts'

@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import { parseArgs } from 'node:util'
-import { build } from '../app.ts'
+import { build } from '../app/build.ts'
 import { loadConfig } from '../config/load.ts'
 import { startDemoBackends } from '../demo/demo-backends.ts'
 import { demoConfigText } from '../demo/demo-config.ts'
-import type { TokenRequest } from '../demo/identity-provider-options.ts'
+import type { TokenRequest } from '../demo/provider/identity-provider-options.ts'
 import { createLogger, type Logger } from '../log.ts'
 import type { CommandIo } from './io.ts'
 

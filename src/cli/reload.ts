@@ -1,4 +1,4 @@
-import type { Cloakroom } from '../app.ts'
+import type { Cloakroom } from '../app/build.ts'
 import { ConfigError } from '../config/load.ts'
 import { readerThatNotes, type SeenFiles, watchFiles } from '../config/watch.ts'
 import { describeError } from '../errors.ts'

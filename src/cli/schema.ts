@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util'
-import { configJsonSchema } from '../config/schema.ts'
+import { configJsonSchema } from '../config/schema/schema.ts'
 import type { CommandIo } from './io.ts'
 import { usageError } from './usage.ts'
 

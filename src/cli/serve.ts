@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util'
-import { build } from '../app.ts'
+import { build } from '../app/build.ts'
 import type { Config } from '../config/config.ts'
 import { ConfigError } from '../config/load.ts'
 import { readerThatNotes, type SeenFiles } from '../config/watch.ts'

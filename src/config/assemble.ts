@@ -1,3 +1,4 @@
+import { impliedExchange, impliedScopes, impliedSignInScopes } from './checks/provider-checks.ts'
 import type {
   ClientAuthConfig,
   Config,
@@ -11,13 +12,12 @@ import type {
   StoreConfig,
   TlsConfig,
 } from './config.ts'
-import { HEADER_NAME } from './http-rules.ts'
-import { isMicrosoft } from './oauth-rules.ts'
-import { impliedExchange, impliedScopes, impliedSignInScopes } from './provider-checks.ts'
-import type { FileConfig } from './schema.ts'
-import { Secret } from './secret.ts'
-import { algorithmsOf } from './secret-rules.ts'
-import { sessionKeyBytes } from './session-key.ts'
+import { HEADER_NAME } from './rules/http-rules.ts'
+import { isMicrosoft } from './rules/oauth-rules.ts'
+import { algorithmsOf } from './rules/secret-rules.ts'
+import type { FileConfig } from './schema/schema.ts'
+import { Secret } from './secrets/secret.ts'
+import { sessionKeyBytes } from './secrets/session-key.ts'
 
 type FileRoute = FileConfig['routes'][number]
 type FileTls = NonNullable<FileRoute['tls']>

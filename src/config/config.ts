@@ -1,4 +1,4 @@
-import type { Secret } from './secret.ts'
+import type { Secret } from './secrets/secret.ts'
 
 /** A socket to listen on. Port 0 lets the system choose. */
 export type ListenAddress = { readonly host: string; readonly port: number }

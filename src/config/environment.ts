@@ -1,4 +1,4 @@
-import { isQuoted } from './secret-rules.ts'
+import { isQuoted } from './rules/secret-rules.ts'
 
 /** The environment as the process got it. */
 export type Environment = Readonly<Record<string, string | undefined>>

@@ -13,20 +13,20 @@ import {
   type YAMLMap,
 } from 'yaml'
 import { assembleConfig } from './assemble.ts'
+import { crossCheck } from './checks/cross-checks.ts'
+import { checkNotBuilt } from './checks/not-built.ts'
 import type { Config } from './config.ts'
-import { crossCheck } from './cross-checks.ts'
 import { type Environment, interpolate } from './environment.ts'
-import { checkNotBuilt } from './not-built.ts'
 import { readOutgoingProxy } from './outgoing-proxy.ts'
-import { ConfigError, type ConfigProblem, type FieldPath, fieldName } from './problem.ts'
-import { createReport, type FieldPlace, type Position, type Report } from './report.ts'
-import { required } from './rule.ts'
-import { readFields } from './schema.ts'
-import { hiddenCharacter } from './secret-rules.ts'
-import { createSecretReader, reasonOf } from './secret-source.ts'
-import { yamlMessage } from './yaml-messages.ts'
+import { ConfigError, type ConfigProblem, type FieldPath, fieldName } from './report/problem.ts'
+import { createReport, type FieldPlace, type Position, type Report } from './report/report.ts'
+import { yamlMessage } from './report/yaml-messages.ts'
+import { required } from './rules/rule.ts'
+import { hiddenCharacter } from './rules/secret-rules.ts'
+import { readFields } from './schema/schema.ts'
+import { createSecretReader, reasonOf } from './secrets/secret-source.ts'
 
-export { ConfigError, type ConfigProblem } from './problem.ts'
+export { ConfigError, type ConfigProblem } from './report/problem.ts'
 
 /** Gives a file's text. @throws the system's error. */
 type ReadTextFile = (path: string) => string

@@ -1,7 +1,7 @@
 import type { OutgoingProxy } from './config.ts'
 import type { Environment } from './environment.ts'
-import type { Field } from './report.ts'
-import { Secret } from './secret.ts'
+import type { Field } from './report/report.ts'
+import { Secret } from './secrets/secret.ts'
 
 /**
  * The proxies that calls to the provider go through, from `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`. In lower case they

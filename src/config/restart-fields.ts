@@ -1,5 +1,5 @@
 import type { Config } from './config.ts'
-import { Secret } from './secret.ts'
+import { Secret } from './secrets/secret.ts'
 
 /** What only a restart changes: sockets that are bound, the store that is open, limits that the server was made with. */
 const RESTART_FIELDS = ['listen', 'admin.listen', 'session.store', 'limits'] as const

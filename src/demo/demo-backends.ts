@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto'
 import { createDemoApi } from './demo-api.ts'
 import { billingContent, ordersContent } from './demo-content.ts'
-import { createIdentityProvider } from './identity-provider.ts'
-import type { ProtectedResource, TokenRequest } from './identity-provider-options.ts'
 import { type LoopbackServer, listenOnLoopback } from './loopback-server.ts'
+import { createIdentityProvider } from './provider/identity-provider.ts'
+import type { ProtectedResource, TokenRequest } from './provider/identity-provider-options.ts'
 import { createSpaServer } from './spa-server.ts'
 
 /** Resource indicator and audience of the two APIs: names, not addresses. */

@@ -9,8 +9,8 @@ import express, {
 import { BffError, describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { createCauseLog, createSignInLog, type ObserveSignInFailure } from './cause-log.ts'
-import type { LoginUrlFor } from './login-url.ts'
-import { failedSignInPage, sendPage } from './pages.ts'
+import type { LoginUrlFor } from './endpoints/login-url.ts'
+import { failedSignInPage, sendPage } from './endpoints/pages.ts'
 import { problemAnswer } from './problem.ts'
 import type { RequestLog } from './request-log.ts'
 

@@ -1,6 +1,6 @@
 import type { RequestHandler } from 'express'
 import { BffError } from '../errors.ts'
-import { type ClientAddress, clientNetwork } from './client-address.ts'
+import { type ClientAddress, clientNetwork } from './server/client-address.ts'
 
 /** Those of our endpoints that cost something before anybody has signed in. */
 export type LimitedEndpoint = 'login' | 'callback' | 'logout'

@@ -2,11 +2,11 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { AccessTokenSource, FindSession } from './access-token-source.ts'
-import { headerRulesByRoute, requestHeaders, type Site } from './headers.ts'
-import type { OnRejectedToken } from './rejected-token.ts'
+import { headerRulesByRoute, requestHeaders, type Site } from './headers/headers.ts'
 import type { MatchRoute } from './route-table.ts'
 import { inTime } from './token-wait.ts'
-import type { Send } from './upstream.ts'
+import type { OnRejectedToken } from './upstream/rejected-token.ts'
+import type { Send } from './upstream/upstream.ts'
 
 /** What is noted about a request for its log line, and the id its upstream is told. */
 export type ForwardedFacts = {

@@ -1,8 +1,8 @@
 import { BffError } from '../errors.ts'
 import type { SessionHash, TokenRecords } from '../store/port.ts'
-import { createRejections } from './rejection.ts'
-import type { Renew } from './renewal.ts'
-import type { OpenedTokens, StoredAccessToken, TokenHolder, TokenSealer } from './token-record.ts'
+import type { OpenedTokens, StoredAccessToken, TokenHolder, TokenSealer } from './record/token-record.ts'
+import type { Renew } from './refresh/renewal.ts'
+import { createRejections } from './rejected-token.ts'
 
 /** The in-process copy of opened token records, by session. */
 export type TokensCopy = {

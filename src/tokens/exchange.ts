@@ -1,13 +1,13 @@
 import { BffError } from '../errors.ts'
 import type { TokenRecords } from '../store/port.ts'
 import { createRecentRefusals } from './recent-refusals.ts'
-import type { Renew, Wish } from './renewal.ts'
 import {
   type StoredAccessToken,
   storedAccessToken,
   type TokenHolder,
   type TokenSealer,
-} from './token-record.ts'
+} from './record/token-record.ts'
+import type { Renew, Wish } from './refresh/renewal.ts'
 
 /** What the tokens room asks of the provider: one access token in exchange for another (RFC 8693). */
 export type TokenExchangeGrant = (request: {

@@ -1,7 +1,7 @@
 import { heapBytes } from '../async/expiring-map.ts'
 import { BffError, type ErrorCode } from '../errors.ts'
 import { createLastMinute, isWithinMinute } from './last-minute.ts'
-import type { StoredAccessToken } from './token-record.ts'
+import type { StoredAccessToken } from './record/token-record.ts'
 
 /** A wish for a token in place of one that an upstream has rejected. */
 export type ForcedWish = {

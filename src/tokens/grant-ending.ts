@@ -1,6 +1,6 @@
+import type { Waiting } from '../async/clock.ts'
 import type { SealedTokens, SessionHash } from '../store/port.ts'
-import type { TokenOwner, TokenSealer } from './token-record.ts'
-import type { Waiting } from './waiting.ts'
+import type { TokenOwner, TokenSealer } from './record/token-record.ts'
 
 export type GrantEndingDeps = {
   /** Ends the session in the store, everywhere, and takes its tokens. */

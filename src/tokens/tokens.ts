@@ -1,20 +1,15 @@
+import { clockWaiting, type Waiting } from '../async/clock.ts'
+import type { UnderWay } from '../async/in-flight.ts'
 import type { ResourceConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { SessionHash, Store } from '../store/port.ts'
 import { createAccessTokens, type TokensCopy } from './access-tokens.ts'
-import type { ClientTokenShelf } from './client-token-shelf.ts'
-import type { ClientTokenTurnDeps } from './client-token-turn.ts'
-import { createClientTokens } from './client-tokens.ts'
+import type { ClientTokenShelf } from './client/client-token-shelf.ts'
+import type { ClientTokenTurnDeps } from './client/client-token-turn.ts'
+import { createClientTokens } from './client/client-tokens.ts'
 import { createExchange, type TokenExchangeGrant } from './exchange.ts'
 import { createGrantEnding } from './grant-ending.ts'
-import type { RefreshGrant } from './refresh-grant.ts'
-import { createRefreshTurns, type RefreshTurnsDeps } from './refresh-turn.ts'
-import type { Rejection, RejectionReaction } from './rejection.ts'
-import { createRenewal, type RenewalDeps } from './renewal.ts'
-import { forgettingRetired } from './retired-resources.ts'
-import { createReuse } from './reuse.ts'
-import type { Sealing } from './sealed.ts'
-import type { SpendDeps } from './spend.ts'
+import type { Sealing } from './record/sealing.ts'
 import {
   createTokenSealer,
   type StoredAccessToken,
@@ -22,9 +17,14 @@ import {
   type TokenHolder,
   type TokenOwner,
   type TokenSealer,
-} from './token-record.ts'
-import type { UnderWay } from './under-way.ts'
-import { clockWaiting, type Waiting } from './waiting.ts'
+} from './record/token-record.ts'
+import type { RefreshGrant } from './refresh/refresh-grant.ts'
+import { createRefreshTurns, type RefreshTurnsDeps } from './refresh/refresh-turn.ts'
+import { createRenewal, type RenewalDeps } from './refresh/renewal.ts'
+import { createReuse } from './refresh/reuse.ts'
+import type { SpendDeps } from './refresh/spend.ts'
+import type { Rejection, RejectionReaction } from './rejected-token.ts'
+import { forgettingRetired } from './retired-resources.ts'
 
 /** What a code grant gave, as far as it is kept. Times in epoch ms. */
 export type FirstGrant = {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import { sessionKey } from '../kit/cloakroom-config.ts'
-import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
-import { ORDERS, setUp } from './sign-in-kit.ts'
+import { ORDERS, setUp } from '../kit/attack/sign-in-kit.ts'
+import { sessionKey } from '../kit/config/cloakroom-config.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
 
 const OTHER = 'https://other.test'
 

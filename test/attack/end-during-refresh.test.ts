@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { request } from 'node:http'
 import { type TestContext, test } from 'node:test'
-import { eventually, untilAfter } from '../flow/deadline.ts'
-import { skipWithoutRedis } from '../kit/redis.ts'
-import { startFleet } from './fleet-kit.ts'
+import { startFleet } from '../kit/attack/fleet-kit.ts'
+import { eventually, untilAfter } from '../kit/shops/deadline.ts'
+import { skipWithoutRedis } from '../kit/store/redis.ts'
 
 const skip = skipWithoutRedis()
 const TOKEN_SECONDS = 8

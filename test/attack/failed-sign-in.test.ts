@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { ConfigData } from '../kit/cloakroom-config.ts'
-import { sessionKey } from '../kit/cloakroom-config.ts'
-import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
+import { callbackOf, setUp } from '../kit/attack/sign-in-kit.ts'
+import type { ConfigData } from '../kit/config/cloakroom-config.ts'
+import { sessionKey } from '../kit/config/cloakroom-config.ts'
 import { isReady } from '../kit/replica.ts'
 import { steadyNow } from '../kit/steady.ts'
-import { callbackOf, setUp } from './sign-in-kit.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
 
 const isSessionCookie = ({ name }: { name: string }) => !name.includes('-login-')
 const sessionCookies = (setCookie: string[] | undefined) =>

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import type { ConfigData } from '../kit/cloakroom-config.ts'
+import { setUp as setUpSignIn } from '../kit/attack/sign-in-kit.ts'
+import type { ConfigData } from '../kit/config/cloakroom-config.ts'
 import { problemIn, talkRaw } from '../kit/raw-http.ts'
-import { startUpstream } from '../kit/upstream.ts'
-import { setUp as setUpSignIn } from './sign-in-kit.ts'
+import { startUpstream } from '../kit/upstream/upstream.ts'
 
 const APP = 'https://app.test'
 const HOST = 'Host: app.test\r\n'

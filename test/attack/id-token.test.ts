@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { createPublicKey } from 'node:crypto'
 import { describe, type TestContext, test } from 'node:test'
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
-import type { RotatingProvider } from '../kit/rotating-provider.ts'
-import { unsignedJwt } from '../kit/signing.ts'
-import { callbackOf, setUp } from './sign-in-kit.ts'
+import { callbackOf, setUp } from '../kit/attack/sign-in-kit.ts'
+import type { RotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { unsignedJwt } from '../kit/provider/signing.ts'
 
 type Claims = Record<string, unknown>
 type Forge = (claims: Claims, provider: RotatingProvider) => string | undefined | Promise<string | undefined>

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { connect } from 'node:net'
 import { describe, test } from 'node:test'
-import type { FetchAnswer } from '../kit/browser.ts'
-import { setUp } from './sign-in-kit.ts'
+import { setUp } from '../kit/attack/sign-in-kit.ts'
+import type { FetchAnswer } from '../kit/browsers/browser.ts'
 
 /** Sends bytes and gives everything that comes back until the server ends, or `quietMs` after the last byte. */
 function exchangeRaw(url: string, text: string, quietMs = 300): Promise<string> {

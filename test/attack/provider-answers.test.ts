@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import type { ServerResponse } from 'node:http'
 import { describe, test } from 'node:test'
+import { callbackOf, instead, setUp } from '../kit/attack/sign-in-kit.ts'
 import { sendJson, startLocalServer } from '../kit/local-server.ts'
-import type { RotatingControl } from '../kit/rotating-provider.ts'
+import type { RotatingControl } from '../kit/provider/rotating-provider.ts'
 import { steadyNow } from '../kit/steady.ts'
-import { callbackOf, instead, setUp } from './sign-in-kit.ts'
 
 const TOKEN = '/token'
 const DISCOVERY = '/.well-known/openid-configuration'

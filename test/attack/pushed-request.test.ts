@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import type { ServerResponse } from 'node:http'
 import { describe, type TestContext, test } from 'node:test'
+import { instead, setUp } from '../kit/attack/sign-in-kit.ts'
 import { sendJson } from '../kit/local-server.ts'
-import { instead, setUp } from './sign-in-kit.ts'
 
 describe('a pushed authorization request (RFC 9126)', () => {
   async function pushing(t: TestContext, answer: (res: ServerResponse, origin: string) => void) {

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext } from 'node:test'
-import { sessionKey } from '../kit/cloakroom-config.ts'
+import { ORDERS, setUp } from '../kit/attack/sign-in-kit.ts'
+import { sessionKey } from '../kit/config/cloakroom-config.ts'
 import { sendJson } from '../kit/local-server.ts'
-import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
 import { steadyNow, steadyTest as test } from '../kit/steady.ts'
-import { ORDERS, setUp } from './sign-in-kit.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
 
 async function setUpClientResource(t: TestContext) {
   const resources = { orders: { resource: ORDERS, audience: ORDERS, grant: 'client_credentials' } }

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
-import { eventually } from '../flow/deadline.ts'
-import { APP, BILLING, movableClock, ORDERS, startApis, verdict } from '../flow/shop.ts'
 import { startCloakroom } from '../kit/cloakroom.ts'
-import { sessionKey } from '../kit/cloakroom-config.ts'
-import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { jwtClaims } from '../kit/signing.ts'
-import { bearerToken, startUpstream } from '../kit/upstream.ts'
+import { sessionKey } from '../kit/config/cloakroom-config.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { jwtClaims } from '../kit/provider/signing.ts'
+import { eventually } from '../kit/shops/deadline.ts'
+import { APP, BILLING, movableClock, ORDERS, startApis, verdict } from '../kit/shops/shop.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
+import { bearerToken, startUpstream } from '../kit/upstream/upstream.ts'
 
 /** Signed in, with a token for both resources, and a provider that takes its time. */
 async function setUp(t: TestContext) {

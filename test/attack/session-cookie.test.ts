@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { request } from 'node:http'
 import { describe, test } from 'node:test'
-import { sessionKey } from '../kit/cloakroom-config.ts'
-import { setUp } from './sign-in-kit.ts'
+import { setUp } from '../kit/attack/sign-in-kit.ts'
+import { sessionKey } from '../kit/config/cloakroom-config.ts'
 
 const NAME = 'cloakroom'
 

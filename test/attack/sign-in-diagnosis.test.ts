@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
-import { type ConfigData, sessionKey } from '../kit/cloakroom-config.ts'
+import { callbackOf, instead, setUp } from '../kit/attack/sign-in-kit.ts'
+import { type ConfigData, sessionKey } from '../kit/config/cloakroom-config.ts'
 import { sendJson } from '../kit/local-server.ts'
-import type { RotatingOptions } from '../kit/rotating-provider.ts'
-import { callbackOf, instead, setUp } from './sign-in-kit.ts'
+import type { RotatingOptions } from '../kit/provider/rotating-provider.ts'
 
 /** As seed 001 has it: Azure AD's refusal, whose text repeats what its members say, and names a person. */
 const REFUSAL = {

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { sessionKey } from '../kit/cloakroom-config.ts'
-import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
+import { setUp } from '../kit/attack/sign-in-kit.ts'
+import { sessionKey } from '../kit/config/cloakroom-config.ts'
 import { steadyNow } from '../kit/steady.ts'
-import { setUp } from './sign-in-kit.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
 
 const quick = async (work: Promise<unknown>, ms: number) => {
   const startedAt = steadyNow()

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import type { ServerResponse } from 'node:http'
 import { describe, type TestContext, test } from 'node:test'
-import type { ConfigData } from '../kit/cloakroom-config.ts'
+import { callbackOf, instead, setUp } from '../kit/attack/sign-in-kit.ts'
+import type { ConfigData } from '../kit/config/cloakroom-config.ts'
 import { type RecordedRequest, sendJson } from '../kit/local-server.ts'
-import { callbackOf, instead, setUp } from './sign-in-kit.ts'
 
 /** Alice is signed in, and her access token runs out; strangers bring codes that they made up. */
 async function withStrangers(t: TestContext, config: ConfigData = {}) {

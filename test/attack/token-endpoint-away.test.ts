@@ -4,13 +4,13 @@ import { type AddressInfo, createServer as createTcpServer, type Server, type So
 import { type TestContext, test } from 'node:test'
 import { loadConfig } from '../../src/config/load.ts'
 import { createProvider } from '../../src/oidc/provider.ts'
-import { createProviderGates } from '../../src/oidc/provider-gates.ts'
+import { createProviderGates } from '../../src/oidc/token-endpoint/limiters.ts'
+import { ORDERS } from '../kit/attack/sign-in-kit.ts'
 import { captureLog } from '../kit/cloakroom.ts'
-import { configWith } from '../kit/cloakroom-config.ts'
+import { configWith } from '../kit/config/cloakroom-config.ts'
 import { sendHtml, startLocalServer } from '../kit/local-server.ts'
 import { freePort } from '../kit/ports.ts'
 import { selfSigned } from '../kit/self-signed.ts'
-import { ORDERS } from './sign-in-kit.ts'
 
 type UrlOf = (t: TestContext) => Promise<string>
 

@@ -1,8 +1,8 @@
-import { createBrowser } from '../kit/browser.ts'
-import { startRedis } from '../kit/redis.ts'
+import { createBrowser } from '../kit/browsers/browser.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { jwtClaims } from '../kit/provider/signing.ts'
 import { startReplica, writeReplicaConfig } from '../kit/replica.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { jwtClaims } from '../kit/signing.ts'
+import { startRedis } from '../kit/store/redis.ts'
 import { startServer } from './child.ts'
 
 /** A proxy to be measured. */

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { setUp } from '../attack/sign-in-kit.ts'
-import { launchChromium, skipWithoutChromium } from '../kit/chromium.ts'
-import { call } from './https-site.ts'
+import { setUp } from '../kit/attack/sign-in-kit.ts'
+import { launchChromium, skipWithoutChromium } from '../kit/browsers/chromium.ts'
+import { call } from '../kit/browsers/https-site.ts'
 
 /** What an API may say that lets a browser keep its answer. */
 const KEPT: Record<string, Record<string, string>> = {

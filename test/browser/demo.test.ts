@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { after, before, describe, it } from 'node:test'
 import type { Browser, BrowserContext, Page } from 'playwright-core'
 import { type Demo, startDemo } from '../../src/cli/demo.ts'
-import type { TokenRequest } from '../../src/demo/identity-provider-options.ts'
+import type { TokenRequest } from '../../src/demo/provider/identity-provider-options.ts'
 import { createLogger } from '../../src/log.ts'
-import { launchChromium, skipWithoutChromium } from '../kit/chromium.ts'
+import { launchChromium, skipWithoutChromium } from '../kit/browsers/chromium.ts'
 import { freePort } from '../kit/ports.ts'
 
 /** Short enough to see tokens renewed within a test. */

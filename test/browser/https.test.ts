@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it, type TestContext } from 'node:test'
 import type { BrowserContext, Page } from 'playwright-core'
-import { skipWithoutChromium } from '../kit/chromium.ts'
+import { skipWithoutChromium } from '../kit/browsers/chromium.ts'
 import {
   ACCESS_TOKEN_SECONDS,
   APP,
@@ -12,8 +12,8 @@ import {
   type Site,
   signedIn,
   startSite,
-} from './https-site.ts'
-import { attempts, SET_BY_SCRIPT, submitForms } from './page-scripts.ts'
+} from '../kit/browsers/https-site.ts'
+import { attempts, SET_BY_SCRIPT, submitForms } from '../kit/browsers/page-scripts.ts'
 
 describe('Cloakroom on https in a browser', { skip: skipWithoutChromium, timeout: 300_000 }, () => {
   let site: Site

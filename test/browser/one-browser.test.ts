@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it, type TestContext } from 'node:test'
 import type { BrowserContext, Page } from 'playwright-core'
-import { skipWithoutChromium } from '../kit/chromium.ts'
-import { APP, COOKIE, call, heldCookie, type Site, signedIn, startSite } from './https-site.ts'
+import { skipWithoutChromium } from '../kit/browsers/chromium.ts'
+import { APP, COOKIE, call, heldCookie, type Site, signedIn, startSite } from '../kit/browsers/https-site.ts'
 
 const KEPT = ['/api/orders/fresh', '/api/orders/aged']
 

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import type { TestRedis } from '../kit/redis.ts'
+import type { TestRedis } from '../kit/store/redis.ts'
 import type { Asked } from './asking.ts'
 import type { Crowd } from './crowd.ts'
 import type { Fleet } from './fleet.ts'

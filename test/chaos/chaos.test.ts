@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomInt } from 'node:crypto'
 import { test } from 'node:test'
-import { skipWithoutRedis } from '../kit/redis.ts'
+import { skipWithoutRedis } from '../kit/store/redis.ts'
 import { failuresOf, tableOf } from './report.ts'
 import { runChaos } from './run.ts'
 

@@ -1,7 +1,7 @@
 import { createLocalJWKSet, jwtVerify } from 'jose'
 import { sendJson, startLocalServer } from '../kit/local-server.ts'
-import type { RotatingProvider } from '../kit/rotating-provider.ts'
-import { bearerToken } from '../kit/upstream.ts'
+import type { RotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { bearerToken } from '../kit/upstream/upstream.ts'
 
 /** Header in which the user agent says who it is; Cloakroom passes it on like any other. */
 export const ASKED_BY = 'x-asked-by'

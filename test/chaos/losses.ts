@@ -1,4 +1,4 @@
-import type { Sealing } from '../../src/tokens/sealed.ts'
+import type { Sealing } from '../../src/tokens/record/sealing.ts'
 import type { WrittenCommand } from './append-only-file.ts'
 import type { StoreOutage } from './disturbances.ts'
 import type { Member } from './fleet.ts'

@@ -1,7 +1,7 @@
 import { type SessionId, sessionHash } from '../../src/session/bff-session.ts'
 import { readSessionCookie, sessionIdOf } from '../../src/session/session-cookie.ts'
 import type { SessionHash } from '../../src/store/port.ts'
-import { createBrowser } from '../kit/browser.ts'
+import { createBrowser } from '../kit/browsers/browser.ts'
 
 /** One signed-in session. Its user signs in once, so that a token says which session it belongs to. */
 export type Visitor = {

@@ -7,8 +7,8 @@ import { runInNewContext } from 'node:vm'
 import { BffError } from '../../src/errors.ts'
 import type { CountRequest, Store } from '../../src/store/port.ts'
 import { countInProcess, countOverReplicas } from '../../src/store/rate-limits.ts'
-import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
 import { steadyNow, steadyTest as test } from '../kit/steady.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
 import {
   eventually,
   memoryContestant,
@@ -16,7 +16,7 @@ import {
   redisContestant,
   redisForThisFile,
   silentLog,
-} from './store-contestants.ts'
+} from '../kit/store/store-contestants.ts'
 
 const server = redisForThisFile()
 const MINUTE = 60_000

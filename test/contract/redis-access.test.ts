@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { Secret } from '../../src/config/secret.ts'
+import { Secret } from '../../src/config/secrets/secret.ts'
 import { createRedisStore } from '../../src/store/redis/redis-store.ts'
-import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
-import { accessRule } from './access-rule.ts'
-import { eventually, signedIn, silentLog } from './store-contestants.ts'
+import { accessRule } from '../kit/store/access-rule.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
+import { eventually, signedIn, silentLog } from '../kit/store/store-contestants.ts'
 
 test('the access rule of the README is enough for all that is done with Redis', {
   skip: skipWithoutRedis(),

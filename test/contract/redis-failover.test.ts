@@ -2,10 +2,10 @@ import assert from 'node:assert/strict'
 import { suite, type TestContext } from 'node:test'
 import type { SessionHash, Store } from '../../src/store/port.ts'
 import { captureLog } from '../kit/cloakroom.ts'
-import { skipWithoutRedis, startRedis, type TestRedis } from '../kit/redis.ts'
-import { startRedisAddress } from '../kit/redis-address.ts'
 import { steadyTest as test } from '../kit/steady.ts'
-import { eventually, openRedisStore, signedIn } from './store-contestants.ts'
+import { skipWithoutRedis, startRedis, type TestRedis } from '../kit/store/redis.ts'
+import { startRedisAddress } from '../kit/store/redis-address.ts'
+import { eventually, openRedisStore, signedIn } from '../kit/store/store-contestants.ts'
 
 const AT_ONCE = { args: ['--repl-diskless-sync-delay', '0'] }
 

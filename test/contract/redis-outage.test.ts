@@ -2,14 +2,14 @@ import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { inspect } from 'node:util'
-import { Secret } from '../../src/config/secret.ts'
+import { Secret } from '../../src/config/secrets/secret.ts'
 import { BffError } from '../../src/errors.ts'
 import { createBelievedCache } from '../../src/session/session-cache.ts'
 import type { Store } from '../../src/store/port.ts'
 import { createRedisStore } from '../../src/store/redis/redis-store.ts'
-import { skipWithoutRedis, startRedis, type TestRedis } from '../kit/redis.ts'
 import { steadyNow } from '../kit/steady.ts'
-import { eventually, openRedisStore, signedIn, silentLog, someHash } from './store-contestants.ts'
+import { skipWithoutRedis, startRedis, type TestRedis } from '../kit/store/redis.ts'
+import { eventually, openRedisStore, signedIn, silentLog, someHash } from '../kit/store/store-contestants.ts'
 
 /** Every method of the port, with texts that must not come out of an error. */
 const EVERY_METHOD: Record<string, (store: Store) => Promise<unknown>> = {

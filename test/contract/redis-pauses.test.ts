@@ -1,6 +1,6 @@
 import { test } from 'node:test'
-import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
-import { eventually, openRedisStore } from './store-contestants.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
+import { eventually, openRedisStore } from '../kit/store/store-contestants.ts'
 
 /** As a garbage collection, a throttled container or a paused machine does. */
 function standStill(ms: number): void {

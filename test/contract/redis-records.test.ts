@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { suite, test } from 'node:test'
 import type { SessionHash } from '../../src/store/port.ts'
-import { skipWithoutRedis } from '../kit/redis.ts'
 import { steadyNow } from '../kit/steady.ts'
-import { openRedisStore, redisForThisFile, signedIn, someHash } from './store-contestants.ts'
+import { skipWithoutRedis } from '../kit/store/redis.ts'
+import { openRedisStore, redisForThisFile, signedIn, someHash } from '../kit/store/store-contestants.ts'
 
 suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
   const server = redisForThisFile()

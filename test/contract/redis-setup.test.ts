@@ -3,14 +3,20 @@ import { once } from 'node:events'
 import { type AddressInfo, createServer } from 'node:net'
 import { suite, type TestContext, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { Secret } from '../../src/config/secret.ts'
+import { Secret } from '../../src/config/secrets/secret.ts'
 import type { BffError } from '../../src/errors.ts'
 import type { Store } from '../../src/store/port.ts'
 import { createRedisStore, type RedisStoreConfig } from '../../src/store/redis/redis-store.ts'
 import { captureLog } from '../kit/cloakroom.ts'
-import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
-import { accessRule } from './access-rule.ts'
-import { eventually, openRedisStore, redisForThisFile, signedIn, someHash } from './store-contestants.ts'
+import { accessRule } from '../kit/store/access-rule.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
+import {
+  eventually,
+  openRedisStore,
+  redisForThisFile,
+  signedIn,
+  someHash,
+} from '../kit/store/store-contestants.ts'
 
 const PASSWORD = 'geheim'
 

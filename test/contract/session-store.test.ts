@@ -4,7 +4,12 @@ import { BffError } from '../../src/errors.ts'
 import { sessionHash } from '../../src/session/bff-session.ts'
 import type { SessionRecords } from '../../src/store/port.ts'
 import { createSessionStore, type SessionStoreDeps } from '../../src/store/session-store.ts'
-import { type Contestant, memoryContestant, redisContestant, redisForThisFile } from './store-contestants.ts'
+import {
+  type Contestant,
+  memoryContestant,
+  redisContestant,
+  redisForThisFile,
+} from '../kit/store/store-contestants.ts'
 
 const server = redisForThisFile()
 

@@ -9,7 +9,7 @@ import {
   redisForThisFile,
   signedIn,
   someHash,
-} from './store-contestants.ts'
+} from '../kit/store/store-contestants.ts'
 
 const server = redisForThisFile()
 

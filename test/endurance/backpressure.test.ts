@@ -3,11 +3,22 @@ import { once } from 'node:events'
 import { type IncomingMessage, request } from 'node:http'
 import { describe, type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
+import { type Measured, startMeasured } from '../kit/endurance/kit.ts'
+import {
+  checkPattern,
+  type PatternCheck,
+  type ReadingPace,
+  writePattern,
+} from '../kit/endurance/patterned-body.ts'
+import {
+  bytesInKernel,
+  inMb,
+  memoryOf,
+  NOT_MEASURABLE,
+  watchMemory,
+} from '../kit/endurance/process-readings.ts'
+import { openHttpUpstream } from '../kit/endurance/raw-http.ts'
 import { steadyTest as test } from '../kit/steady.ts'
-import { type Measured, startMeasured } from './kit.ts'
-import { checkPattern, type PatternCheck, type ReadingPace, writePattern } from './patterned-body.ts'
-import { bytesInKernel, inMb, memoryOf, NOT_MEASURABLE, watchMemory } from './process-readings.ts'
-import { openHttpUpstream } from './raw-http.ts'
 
 const BYTES = 200_000_000
 /** At most 35 MB a second: far slower than what sends. */

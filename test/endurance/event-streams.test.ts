@@ -3,12 +3,12 @@ import { type IncomingMessage, request, type ServerResponse } from 'node:http'
 import { describe, type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { constants, createGunzip, createGzip } from 'node:zlib'
-import { eventually } from '../flow/deadline.ts'
+import { listen } from '../kit/endurance/event-listener.ts'
+import { type Measured, startMeasured } from '../kit/endurance/kit.ts'
+import { NOT_MEASURABLE } from '../kit/endurance/process-readings.ts'
+import { inParallel, openHttpUpstream, untilClosed } from '../kit/endurance/raw-http.ts'
+import { eventually } from '../kit/shops/deadline.ts'
 import { steadyNow, steadyTest as test } from '../kit/steady.ts'
-import { listen } from './event-listener.ts'
-import { type Measured, startMeasured } from './kit.ts'
-import { NOT_MEASURABLE } from './process-readings.ts'
-import { inParallel, openHttpUpstream, untilClosed } from './raw-http.ts'
 
 const IDLE_MS = 1_000
 const STREAMS = 300

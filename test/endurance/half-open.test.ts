@@ -1,11 +1,23 @@
 import assert from 'node:assert/strict'
 import { createServer, type Socket } from 'node:net'
 import { describe, type TestContext } from 'node:test'
-import { eventually } from '../flow/deadline.ts'
+import { assertBackAt, type Measured, startMeasured } from '../kit/endurance/kit.ts'
+import {
+  bytesInKernel,
+  connectionsTo,
+  inMb,
+  NOT_MEASURABLE,
+  openFiles,
+} from '../kit/endurance/process-readings.ts'
+import {
+  openHttpUpstream,
+  openSocket,
+  openUpstream,
+  requestHead,
+  untilClosed,
+} from '../kit/endurance/raw-http.ts'
+import { eventually } from '../kit/shops/deadline.ts'
 import { steadyTest as test } from '../kit/steady.ts'
-import { assertBackAt, type Measured, startMeasured } from './kit.ts'
-import { bytesInKernel, connectionsTo, inMb, NOT_MEASURABLE, openFiles } from './process-readings.ts'
-import { openHttpUpstream, openSocket, openUpstream, requestHead, untilClosed } from './raw-http.ts'
 
 /** Every timeout that is concerned. */
 const TIMEOUT_MS = 2_000

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { skipWithoutRedis } from '../kit/redis.ts'
-import { sendCrowd } from './many-users.ts'
-import { inMb, NOT_MEASURABLE } from './process-readings.ts'
+import { sendCrowd } from '../kit/endurance/many-users.ts'
+import { inMb, NOT_MEASURABLE } from '../kit/endurance/process-readings.ts'
+import { skipWithoutRedis } from '../kit/store/redis.ts'
 
 const MB = 1_000_000
 

@@ -4,11 +4,11 @@ import { createServer } from 'node:net'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { seededRandom } from '../chaos/seeded-random.ts'
-import { answerSteadily, clientResets } from './client-resets.ts'
-import { assertBackAt, type Measured, startMeasured } from './kit.ts'
-import { NOT_MEASURABLE } from './process-readings.ts'
-import { openHttpUpstream, openUpstream } from './raw-http.ts'
-import { dieAsAsked, upstreamResets } from './upstream-resets.ts'
+import { answerSteadily, clientResets } from '../kit/endurance/client-resets.ts'
+import { assertBackAt, type Measured, startMeasured } from '../kit/endurance/kit.ts'
+import { NOT_MEASURABLE } from '../kit/endurance/process-readings.ts'
+import { openHttpUpstream, openUpstream } from '../kit/endurance/raw-http.ts'
+import { dieAsAsked, upstreamResets } from '../kit/endurance/upstream-resets.ts'
 
 const RESETS = 5_000
 

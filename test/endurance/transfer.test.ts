@@ -3,9 +3,14 @@ import { once } from 'node:events'
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { type TestContext, test } from 'node:test'
-import { type Measured, startMeasured } from './kit.ts'
-import { checkPattern, type PatternCheck, type ReadingPace, writePattern } from './patterned-body.ts'
-import { inMb, memoryOf, NOT_MEASURABLE, watchMemory } from './process-readings.ts'
+import { type Measured, startMeasured } from '../kit/endurance/kit.ts'
+import {
+  checkPattern,
+  type PatternCheck,
+  type ReadingPace,
+  writePattern,
+} from '../kit/endurance/patterned-body.ts'
+import { inMb, memoryOf, NOT_MEASURABLE, watchMemory } from '../kit/endurance/process-readings.ts'
 
 const GIB = 1_073_741_824
 const MOST_GROWTH = 40_000_000

@@ -4,11 +4,18 @@ import { createServer, type Socket } from 'node:net'
 import { test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { seededRandom } from '../chaos/seeded-random.ts'
-import { eventually } from '../flow/deadline.ts'
+import { type Measured, startMeasured } from '../kit/endurance/kit.ts'
+import { NOT_MEASURABLE } from '../kit/endurance/process-readings.ts'
+import {
+  createTally,
+  inParallel,
+  openSocket,
+  openUpstream,
+  requestHead,
+  untilClosed,
+} from '../kit/endurance/raw-http.ts'
+import { eventually } from '../kit/shops/deadline.ts'
 import { steadyNow } from '../kit/steady.ts'
-import { type Measured, startMeasured } from './kit.ts'
-import { NOT_MEASURABLE } from './process-readings.ts'
-import { createTally, inParallel, openSocket, openUpstream, requestHead, untilClosed } from './raw-http.ts'
 
 const TIMES = 1_000
 const AT_ONCE = 16

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { movableClock, type Scope, startShop, verdict } from './shop.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { movableClock, type Scope, startShop, verdict } from '../kit/shops/shop.ts'
 
 const LIFE_MS = 400_000
 

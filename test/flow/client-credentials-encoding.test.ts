@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { generateKeyPairSync } from 'node:crypto'
 import { describe, type TestContext, test } from 'node:test'
-import { setUp } from '../attack/sign-in-kit.ts'
-import type { ConfigData } from '../kit/cloakroom-config.ts'
+import { setUp } from '../kit/attack/sign-in-kit.ts'
+import type { ConfigData } from '../kit/config/cloakroom-config.ts'
 import { type RecordedRequest, sendJson } from '../kit/local-server.ts'
 
 const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })

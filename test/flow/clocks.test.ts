@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
-import { sessionKey } from '../kit/cloakroom-config.ts'
-import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { BILLING, ORDERS, type ShopParts, startShop, verdict } from './shop.ts'
+import { sessionKey } from '../kit/config/cloakroom-config.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { BILLING, ORDERS, type ShopParts, startShop, verdict } from '../kit/shops/shop.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
 
 const MINUTE_MS = 60_000
 const HOUR_MS = 60 * MINUTE_MS

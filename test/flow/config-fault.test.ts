@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { sendJson } from '../kit/local-server.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { eventually } from './deadline.ts'
-import { movableClock, ORDERS, startShop, verdict } from './shop.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { eventually } from '../kit/shops/deadline.ts'
+import { movableClock, ORDERS, startShop, verdict } from '../kit/shops/shop.ts'
 
 const PEOPLE = 20
 const LIFE_MS = 300_000

@@ -3,8 +3,8 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { type TestContext, test } from 'node:test'
 import { startCloakroom } from '../kit/cloakroom.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { startChatUpstream } from './websocket-shop.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { startChatUpstream } from '../kit/shops/websocket-shop.ts'
 
 /** A Cloakroom behind a load balancer at 127.0.0.3, which anybody may also reach by himself. */
 async function setUp(t: TestContext) {

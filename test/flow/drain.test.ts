@@ -7,10 +7,10 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { startBusyClients } from '../kit/busy-clients.ts'
 import { startCloakroom } from '../kit/cloakroom.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
 import { writeReplicaConfig } from '../kit/replica.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
 import { steadyTest as test } from '../kit/steady.ts'
-import { startUpstream } from '../kit/upstream.ts'
+import { startUpstream } from '../kit/upstream/upstream.ts'
 
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
 const ORDERS = 'https://orders.test'

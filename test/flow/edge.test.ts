@@ -5,8 +5,8 @@ import { type TestContext, test } from 'node:test'
 import { WebSocket, WebSocketServer } from 'ws'
 import { startCloakroom } from '../kit/cloakroom.ts'
 import { freePort } from '../kit/ports.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { startUpstream } from '../kit/upstream.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { startUpstream } from '../kit/upstream/upstream.ts'
 
 const PARTNER = 'https://partner.test'
 

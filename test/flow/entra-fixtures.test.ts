@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import { CAE_CHALLENGE, CAE_CLAIMS } from '../kit/azure-fixtures.ts'
+import { CAE_CHALLENGE, CAE_CLAIMS } from '../kit/azure/azure-fixtures.ts'
 import {
   type AzureScene,
   LIFE_SECONDS,
@@ -8,17 +8,17 @@ import {
   newestRefreshToken,
   refreshCalls,
   signedInAtAzure,
-} from './azure-shop.ts'
-import { DEAD, OURS, REFUSALS, recordedAs, type Version } from './entra-refusals.ts'
-import { testSeeds } from './entra-seeds.ts'
+} from '../kit/azure/azure-shop.ts'
+import { DEAD, OURS, REFUSALS, recordedAs, type Version } from '../kit/azure/entra-refusals.ts'
+import { testSeeds } from '../kit/azure/entra-seeds.ts'
 import {
   assertLogIsWhole,
   assertNothingReachesBrowser,
   assertSessionEnded,
   assertSessionLives,
   assertTold,
-} from './entra-verdicts.ts'
-import { verdict } from './shop.ts'
+} from '../kit/azure/entra-verdicts.ts'
+import { verdict } from '../kit/shops/shop.ts'
 
 const VERSIONS = ['v1', 'v2'] as const
 const LETTERS = [...'abcdefghijklmno']

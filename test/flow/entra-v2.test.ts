@@ -1,8 +1,14 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { testRefusals } from './azure-refusals.ts'
-import { LIFE_SECONDS, lastForm, newestRefreshToken, refreshCalls, signedInAtAzure } from './azure-shop.ts'
-import { APP, verdict } from './shop.ts'
+import { testRefusals } from '../kit/azure/azure-refusals.ts'
+import {
+  LIFE_SECONDS,
+  lastForm,
+  newestRefreshToken,
+  refreshCalls,
+  signedInAtAzure,
+} from '../kit/azure/azure-shop.ts'
+import { APP, verdict } from '../kit/shops/shop.ts'
 
 const ORDERS_SCOPE = 'api://orders/.default'
 const BILLING_SCOPE = 'https://billing.contoso.com/read https://billing.contoso.com/pay'

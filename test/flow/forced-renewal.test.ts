@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { bearerToken } from '../kit/upstream.ts'
-import { movableClock, ORDERS, startShop, verdict } from './shop.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { movableClock, ORDERS, startShop, verdict } from '../kit/shops/shop.ts'
+import { bearerToken } from '../kit/upstream/upstream.ts'
 
 const REJECTED = { status: 401, headers: { 'www-authenticate': 'Bearer error="invalid_token"' } }
 const AWAY = [503, 'provider_unavailable']

@@ -5,9 +5,9 @@ import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
 import { type Replica, startReplica, writeReplicaConfig } from '../kit/replica.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { eventually } from './deadline.ts'
+import { eventually } from '../kit/shops/deadline.ts'
 
 async function startWith(t: TestContext, output: { stdout: number; stderr?: number }) {
   const provider = await startRotatingProvider()

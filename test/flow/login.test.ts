@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { startCloakroom } from '../kit/cloakroom.ts'
-import type { ConfigData } from '../kit/cloakroom-config.ts'
-import { sessionKey } from '../kit/cloakroom-config.ts'
-import { type RotatingOptions, startRotatingProvider } from '../kit/rotating-provider.ts'
-import { startUpstream } from '../kit/upstream.ts'
+import type { ConfigData } from '../kit/config/cloakroom-config.ts'
+import { sessionKey } from '../kit/config/cloakroom-config.ts'
+import { type RotatingOptions, startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { startUpstream } from '../kit/upstream/upstream.ts'
 
 const RESOURCES = { orders: { resource: 'https://orders.test', audience: 'https://orders.test' } }
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { startCloakroom } from '../kit/cloakroom.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { startUpstream } from '../kit/upstream.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { startUpstream } from '../kit/upstream/upstream.ts'
 
 /** One whose `/x` leads to that upstream without a session. */
 async function startWith(t: TestContext, upstream: string | ((port: number) => string)) {

@@ -1,15 +1,19 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { createIdentityProvider } from '../../src/demo/identity-provider.ts'
-import type { TokenRequest } from '../../src/demo/identity-provider-options.ts'
 import { listenOnLoopback } from '../../src/demo/loopback-server.ts'
-import type { Browser, Exchange } from '../kit/browser.ts'
-import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
-import { jwtClaims } from '../kit/signing.ts'
-import { bearerToken, type Upstream } from '../kit/upstream.ts'
-import { untilAfter } from './deadline.ts'
-import { CLIENT_ID, type ClientAuthentication, clientAuthentications } from './oidc-client-auth.ts'
-import { APP, BILLING, ORDERS, type Scope, startShop, verdict } from './shop.ts'
+import { createIdentityProvider } from '../../src/demo/provider/identity-provider.ts'
+import type { TokenRequest } from '../../src/demo/provider/identity-provider-options.ts'
+import type { Browser, Exchange } from '../kit/browsers/browser.ts'
+import {
+  CLIENT_ID,
+  type ClientAuthentication,
+  clientAuthentications,
+} from '../kit/provider/oidc-client-auth.ts'
+import { jwtClaims } from '../kit/provider/signing.ts'
+import { untilAfter } from '../kit/shops/deadline.ts'
+import { APP, BILLING, ORDERS, type Scope, startShop, verdict } from '../kit/shops/shop.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
+import { bearerToken, type Upstream } from '../kit/upstream/upstream.ts'
 
 const COOKIE = '__Host-Http-cloakroom'
 const TOKEN_SECONDS = 3

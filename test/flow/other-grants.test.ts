@@ -1,14 +1,12 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { startEntraV2 } from '../kit/azure-ad.ts'
-import type { Browser } from '../kit/browser.ts'
+import { startEntraV2 } from '../kit/azure/azure-ad.ts'
+import type { Browser } from '../kit/browsers/browser.ts'
 import { startCloakroom } from '../kit/cloakroom.ts'
-import { sessionKey } from '../kit/cloakroom-config.ts'
+import { sessionKey } from '../kit/config/cloakroom-config.ts'
 import { field, sendJson } from '../kit/local-server.ts'
-import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
-import { type RotatingProvider, startRotatingProvider } from '../kit/rotating-provider.ts'
+import { type RotatingProvider, startRotatingProvider } from '../kit/provider/rotating-provider.ts'
 import { assertNoSecrets } from '../kit/secrets.ts'
-import { bearerToken } from '../kit/upstream.ts'
 import {
   APP,
   BILLING,
@@ -19,7 +17,9 @@ import {
   startApis,
   startShop,
   verdict,
-} from './shop.ts'
+} from '../kit/shops/shop.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
+import { bearerToken } from '../kit/upstream/upstream.ts'
 
 const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange'
 const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token'

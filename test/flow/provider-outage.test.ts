@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import { createIdentityProvider } from '../../src/demo/identity-provider.ts'
 import { listenOnLoopback } from '../../src/demo/loopback-server.ts'
-import type { FetchAnswer } from '../kit/browser.ts'
+import { createIdentityProvider } from '../../src/demo/provider/identity-provider.ts'
+import type { FetchAnswer } from '../kit/browsers/browser.ts'
 import { freePort } from '../kit/ports.ts'
-import { eventually } from './deadline.ts'
-import { APP, BILLING, movableClock, ORDERS, startShop, verdict } from './shop.ts'
+import { eventually } from '../kit/shops/deadline.ts'
+import { APP, BILLING, movableClock, ORDERS, startShop, verdict } from '../kit/shops/shop.ts'
 
 const LIFE_SECONDS = 300
 const BOTH = [

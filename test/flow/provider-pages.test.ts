@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { sendHtml } from '../kit/local-server.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { movableClock, ORDERS, startShop, verdict } from './shop.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { movableClock, ORDERS, startShop, verdict } from '../kit/shops/shop.ts'
 
 const LIFE_MS = 300_000
 const CONCURRENCY = 8

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
-import type { FetchAnswer } from '../kit/browser.ts'
+import type { FetchAnswer } from '../kit/browsers/browser.ts'
 import { field, sendJson } from '../kit/local-server.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { BILLING, movableClock, ORDERS, startShop, verdict } from './shop.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { BILLING, movableClock, ORDERS, startShop, verdict } from '../kit/shops/shop.ts'
 
 const LIFE_SECONDS = 300
 

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
 import { startCloakroom } from '../kit/cloakroom.ts'
-import type { ConfigData } from '../kit/cloakroom-config.ts'
-import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
-import { eventually } from './deadline.ts'
+import type { ConfigData } from '../kit/config/cloakroom-config.ts'
+import { eventually } from '../kit/shops/deadline.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
 
 const PASSWORD = 'a-very-secret-password'
 

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext } from 'node:test'
-import type { Browser, FetchAnswer } from '../kit/browser.ts'
-import { skipWithoutRedis, startRedis, type TestRedis } from '../kit/redis.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
+import type { Browser, FetchAnswer } from '../kit/browsers/browser.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { eventually } from '../kit/shops/deadline.ts'
+import { BILLING, movableClock, ORDERS, startShop, verdict } from '../kit/shops/shop.ts'
 import { steadyNow, steadyTest as test } from '../kit/steady.ts'
-import { eventually } from './deadline.ts'
-import { BILLING, movableClock, ORDERS, startShop, verdict } from './shop.ts'
+import { skipWithoutRedis, startRedis, type TestRedis } from '../kit/store/redis.ts'
 
 /** What is written survives a crash, as in a production setup. */
 const DURABLE = ['--appendonly', 'yes', '--appendfsync', 'always']

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict'
 import { request } from 'node:http'
 import { describe, type TestContext, test } from 'node:test'
-import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { jwtClaims } from '../kit/signing.ts'
-import { bearerToken } from '../kit/upstream.ts'
-import { eventually } from './deadline.ts'
-import { APP, BILLING, movableClock, ORDERS, startShop, verdict } from './shop.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { jwtClaims } from '../kit/provider/signing.ts'
+import { eventually } from '../kit/shops/deadline.ts'
+import { APP, BILLING, movableClock, ORDERS, startShop, verdict } from '../kit/shops/shop.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
+import { bearerToken } from '../kit/upstream/upstream.ts'
 
 describe('a refresh under way', { skip: skipWithoutRedis() }, () => {
   for (const idTokenOnRefresh of [false, true])

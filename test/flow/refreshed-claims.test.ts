@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { startCloakroom } from '../kit/cloakroom.ts'
-import { sessionKey } from '../kit/cloakroom-config.ts'
-import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { movableClock, type Scope, startApis } from './shop.ts'
+import { sessionKey } from '../kit/config/cloakroom-config.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { movableClock, type Scope, startApis } from '../kit/shops/shop.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
 
 const LIFE_MS = 400_000
 

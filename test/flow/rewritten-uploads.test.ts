@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import type { IncomingMessage } from 'node:http'
 import { test } from 'node:test'
 import { startCloakroom } from '../kit/cloakroom.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { startUpstream } from '../kit/upstream.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { startUpstream } from '../kit/upstream/upstream.ts'
 
 const APP = 'https://app.example.test'
 

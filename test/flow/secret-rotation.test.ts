@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { field, type RecordedRequest, sendJson } from '../kit/local-server.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { movableClock, ORDERS, startShop, verdict } from './shop.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { movableClock, ORDERS, startShop, verdict } from '../kit/shops/shop.ts'
 
 const LIFE_MS = 300_000
 const SECOND = 'second-client-secret'

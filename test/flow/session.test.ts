@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { startCloakroom } from '../kit/cloakroom.ts'
-import { type ConfigData, sessionKey } from '../kit/cloakroom-config.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { startUpstream } from '../kit/upstream.ts'
+import { type ConfigData, sessionKey } from '../kit/config/cloakroom-config.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { startUpstream } from '../kit/upstream/upstream.ts'
 
 const KEY = sessionKey()
 

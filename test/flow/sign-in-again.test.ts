@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
-import { setUp as setUpSignIn } from '../attack/sign-in-kit.ts'
-import type { Browser, Landing } from '../kit/browser.ts'
-import { type ConfigData, sessionKey } from '../kit/cloakroom-config.ts'
-import { skipWithoutRedis, startRedis } from '../kit/redis.ts'
+import { setUp as setUpSignIn } from '../kit/attack/sign-in-kit.ts'
+import type { Browser, Landing } from '../kit/browsers/browser.ts'
+import { type ConfigData, sessionKey } from '../kit/config/cloakroom-config.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
 
 const ELSEWHERE = 'https://elsewhere.test'
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
-import { setUp as setUpSignIn } from '../attack/sign-in-kit.ts'
-import type { Browser } from '../kit/browser.ts'
-import { type ConfigData, sessionKey } from '../kit/cloakroom-config.ts'
+import { setUp as setUpSignIn } from '../kit/attack/sign-in-kit.ts'
+import type { Browser } from '../kit/browsers/browser.ts'
+import { type ConfigData, sessionKey } from '../kit/config/cloakroom-config.ts'
 
 const ELSEWHERE = 'https://elsewhere.test'
 

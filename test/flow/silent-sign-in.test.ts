@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import { setUp as setUpSignIn } from '../attack/sign-in-kit.ts'
-import { sessionKey } from '../kit/cloakroom-config.ts'
+import { setUp as setUpSignIn } from '../kit/attack/sign-in-kit.ts'
+import { sessionKey } from '../kit/config/cloakroom-config.ts'
 
 async function setUp(t: TestContext, sameSite = 'strict') {
   const session = { store: { type: 'memory' }, keys: [sessionKey()], cookie: { sameSite } }

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import type { Browser } from '../kit/browser.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
+import type { Browser } from '../kit/browsers/browser.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { eventually } from '../kit/shops/deadline.ts'
+import { movableClock, ORDERS, startShop, verdict } from '../kit/shops/shop.ts'
 import { steadyNow } from '../kit/steady.ts'
-import { eventually } from './deadline.ts'
-import { movableClock, ORDERS, startShop, verdict } from './shop.ts'
 
 const LIFE_MS = 300_000
 const CONCURRENCY = 8

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import { lastForm, signedInAtAzure } from './azure-shop.ts'
+import { lastForm, signedInAtAzure } from '../kit/azure/azure-shop.ts'
 
 const CHALLENGE = '{"access_token":{"nbf":{"essential":true,"value":"1635527790"}}}'
 const POLICY_CLAIMS = '{"access_token":{"polids":{"essential":true,"Values":["c1"]}}}'

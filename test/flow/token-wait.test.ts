@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import type { FetchAnswer } from '../kit/browser.ts'
+import type { FetchAnswer } from '../kit/browsers/browser.ts'
 import { startCloakroom } from '../kit/cloakroom.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
-import { BILLING, movableClock, ORDERS, startApis, verdict } from './shop.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { BILLING, movableClock, ORDERS, startApis, verdict } from '../kit/shops/shop.ts'
 
 const LIFE_MS = 300_000
 const AWAY = [503, 'provider_unavailable']

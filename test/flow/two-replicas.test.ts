@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
-import { skipWithoutRedis } from '../kit/redis.ts'
+import { measureLogout, playRound, startReplicas } from '../kit/shops/replicas.ts'
 import { steadyTest as test } from '../kit/steady.ts'
-import { measureLogout, playRound, startReplicas } from './replicas.ts'
+import { skipWithoutRedis } from '../kit/store/redis.ts'
 
 test('200 requests to two replicas at expiry: one refresh per resource; a logout on one is seen by the other within 100 ms', {
   skip: skipWithoutRedis(),

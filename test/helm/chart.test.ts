@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { parse } from 'yaml'
-import { exampleValues, helmMissing, type Manifest, renderChart } from './chart.ts'
+import { exampleValues, helmMissing, type Manifest, renderChart } from '../kit/chart.ts'
 
 describe('the rendered chart', { skip: helmMissing }, () => {
   const { objects, error } = helmMissing

@@ -5,7 +5,7 @@ import { describe, test } from 'node:test'
 import { parse, stringify } from 'yaml'
 import { runRouteTests } from '../../src/cli/route-tests.ts'
 import { loadConfig } from '../../src/config/load.ts'
-import { chartFile, type Manifest, mergeValues } from './chart.ts'
+import { chartFile, type Manifest, mergeValues } from '../kit/chart.ts'
 
 const values = chartFile('values.yaml')
 const schema = chartFile('values.schema.json')

@@ -1,9 +1,9 @@
-import { build, type Cloakroom } from '../../src/app.ts'
+import { build, type Cloakroom } from '../../src/app/build.ts'
 import type { Config } from '../../src/config/config.ts'
 import { loadConfig } from '../../src/config/load.ts'
 import { createLogger, type Logger } from '../../src/log.ts'
-import { type Browser, type BrowserOptions, createBrowser } from './browser.ts'
-import { type ConfigData, configWith } from './cloakroom-config.ts'
+import { type Browser, type BrowserOptions, createBrowser } from './browsers/browser.ts'
+import { type ConfigData, configWith } from './config/cloakroom-config.ts'
 import { freePort } from './ports.ts'
 
 /** What a config of a test may be: a whole YAML text, or members to change in a complete default. */

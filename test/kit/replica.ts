@@ -6,7 +6,7 @@ import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { type ConfigData, configWith } from './cloakroom-config.ts'
+import { type ConfigData, configWith } from './config/cloakroom-config.ts'
 import { freePort } from './ports.ts'
 
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url))

@@ -1,7 +1,7 @@
 import { sessionHash } from '../../src/session/bff-session.ts'
 import { createMemoryStore } from '../../src/store/memory/memory-store.ts'
 import type { SealedTokens, Store, TokenRecords } from '../../src/store/port.ts'
-import type { TokenHolder } from '../../src/tokens/token-record.ts'
+import type { TokenHolder } from '../../src/tokens/record/token-record.ts'
 import { type Clock, epochOf } from './clock.ts'
 import type { Configuration } from './configuration.ts'
 import { createProviderModel, type ProviderModel } from './provider-model.ts'

@@ -1,6 +1,6 @@
 import type { Page, Browser as RealBrowser } from 'playwright-core'
-import type { Browser, Landing } from '../kit/browser.ts'
-import { launchChromium } from '../kit/chromium.ts'
+import type { Browser, Landing } from '../kit/browsers/browser.ts'
+import { launchChromium } from '../kit/browsers/chromium.ts'
 import { APP } from './provider.ts'
 
 /** Goes through pages that need scripts, and hands the browser over at both ends. */

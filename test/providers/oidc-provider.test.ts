@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { before, describe, test } from 'node:test'
-import { skipWithoutRedis } from '../kit/redis.ts'
+import { skipWithoutRedis } from '../kit/store/redis.ts'
 import { oidcProvider } from './oidc-provider.ts'
 import { ROW_IDS } from './provider.ts'
 import { type ProviderResult, runProvider } from './suite.ts'

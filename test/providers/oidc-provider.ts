@@ -2,7 +2,7 @@ import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Configuration, JWK, Provider } from 'oidc-provider'
-import type { Browser, Landing } from '../kit/browser.ts'
+import type { Browser, Landing } from '../kit/browsers/browser.ts'
 import { startRecordingProxy } from '../kit/recording-proxy.ts'
 import { APP, CLIENT_ID, type ProviderKind, type RealProvider, throughForms } from './provider.ts'
 

@@ -1,8 +1,8 @@
-import type { Browser, Landing } from '../kit/browser.ts'
-import type { FormValues } from '../kit/html-forms.ts'
+import type { Browser, Landing } from '../kit/browsers/browser.ts'
+import type { FormValues } from '../kit/browsers/html-forms.ts'
 import type { TokenExchange } from '../kit/recording-proxy.ts'
 import type { Replica } from '../kit/replica.ts'
-import type { Upstream } from '../kit/upstream.ts'
+import type { Upstream } from '../kit/upstream/upstream.ts'
 
 /** The origin browsers see, as every documented config has it. Nothing listens there: the scripted browser knows better. */
 export const APP = 'https://app.example.com'

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
-import type { Browser, FetchAnswer, Landing } from '../kit/browser.ts'
+import type { Browser, FetchAnswer, Landing } from '../kit/browsers/browser.ts'
+import { jwtClaims } from '../kit/provider/signing.ts'
 import { type TokenExchange, tokensOf } from '../kit/recording-proxy.ts'
 import { assertNoSecrets } from '../kit/secrets.ts'
-import { jwtClaims } from '../kit/signing.ts'
-import { bearerToken } from '../kit/upstream.ts'
+import { bearerToken } from '../kit/upstream/upstream.ts'
 import {
   APP,
   type Api,

@@ -1,4 +1,4 @@
-import type { Browser } from '../kit/browser.ts'
+import type { Browser } from '../kit/browsers/browser.ts'
 import { type ProviderKind, ROW_IDS, type RowId, type Scene } from './provider.ts'
 import { assertInvariants, outcomeOf, ROWS } from './rows.ts'
 import { startScene } from './scene.ts'

@@ -1,6 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { startCloakroom } from '../kit/cloakroom.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
 import { COOKIE, type FuzzCase } from './fuzz.ts'
 import { readStrictly, type StrictReading } from './fuzz-reader.ts'
 import { HOST } from './hostile-bytes.ts'

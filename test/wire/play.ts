@@ -1,7 +1,7 @@
 import type { TestContext } from 'node:test'
 import { compileRoutes } from '../../src/proxy/route-table.ts'
 import { startCloakroom } from '../kit/cloakroom.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
 import { HOST, type HostileRequest } from './hostile-bytes.ts'
 import { exchangeBytes } from './raw-client.ts'
 import { type Sighting, startWitnesses, type Understood, type Witness } from './witnesses.ts'

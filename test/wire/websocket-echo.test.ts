@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { type TestContext, test } from 'node:test'
 import { WebSocket } from 'ws'
 import { seededRandom } from '../chaos/seeded-random.ts'
-import { startChatUpstream } from '../flow/websocket-shop.ts'
+import { startChatUpstream } from '../kit/shops/websocket-shop.ts'
 import {
   pythonVisit,
   rawExchange,

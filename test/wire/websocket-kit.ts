@@ -6,7 +6,7 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { startCloakroom } from '../kit/cloakroom.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
 
 type Scope = { after(cleanUp: () => unknown): void }
 

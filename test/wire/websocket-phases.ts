@@ -1,7 +1,7 @@
 import { createServer, type Socket } from 'node:net'
 import type { TestContext } from 'node:test'
-import { type Measured, startMeasured } from '../endurance/kit.ts'
-import { openUpstream, requestHead } from '../endurance/raw-http.ts'
+import { type Measured, startMeasured } from '../kit/endurance/kit.ts'
+import { openUpstream, requestHead } from '../kit/endurance/raw-http.ts'
 
 const HANDSHAKE = {
   connection: 'Upgrade',

@@ -3,10 +3,10 @@ import { connect, type Socket } from 'node:net'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type SeededRandom, seededRandom } from '../chaos/seeded-random.ts'
-import type { Inside, Measured } from '../endurance/kit.ts'
-import { inMb, NOT_MEASURABLE, openFiles } from '../endurance/process-readings.ts'
-import { createTally, inParallel, openSocket, untilClosed } from '../endurance/raw-http.ts'
-import { eventually } from '../flow/deadline.ts'
+import type { Inside, Measured } from '../kit/endurance/kit.ts'
+import { inMb, NOT_MEASURABLE, openFiles } from '../kit/endurance/process-readings.ts'
+import { createTally, inParallel, openSocket, untilClosed } from '../kit/endurance/raw-http.ts'
+import { eventually } from '../kit/shops/deadline.ts'
 import {
   BIG_MASKED_FRAME,
   handshakeOf,

@@ -1,9 +1,9 @@
 import { once } from 'node:events'
 import { type AddressInfo, createServer } from 'node:net'
-import type { Browser } from '../kit/browser.ts'
+import type { Browser } from '../kit/browsers/browser.ts'
 import { type RunningCloakroom, startCloakroom } from '../kit/cloakroom.ts'
-import type { ConfigData } from '../kit/cloakroom-config.ts'
-import { startRotatingProvider } from '../kit/rotating-provider.ts'
+import type { ConfigData } from '../kit/config/cloakroom-config.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
 import { type RecordingUpstream, startRecordingUpstream } from './recording-upstream.ts'
 
 /** The origin browsers see; another than where it listens, so that nothing depends on the latter. */

@@ -8,7 +8,7 @@ import type { Command } from '../../../src/cli/io.ts'
 import { keygenCommand } from '../../../src/cli/keygen.ts'
 import { schemaCommand } from '../../../src/cli/schema.ts'
 import { serveCommand } from '../../../src/cli/serve.ts'
-import { BASE, changed, ENV } from '../config/base-config.ts'
+import { BASE, changed, ENV } from '../../kit/config/base-config.ts'
 
 async function run(command: Command, args: string[], env: Record<string, string> = {}) {
   let out = ''

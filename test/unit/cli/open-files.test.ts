@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { mostOpenFiles, openFilesWarning } from '../../../src/cli/open-files.ts'
-import { BASE, ENV } from '../config/base-config.ts'
+import { BASE, ENV } from '../../kit/config/base-config.ts'
 
 describe('limits.connections above ulimit -n', () => {
   test('is told with what is needed, what there is, and both cures', () => {

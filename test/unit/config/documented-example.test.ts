@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { runRouteTests } from '../../../src/cli/route-tests.ts'
-import { load, SESSION_KEY, SESSION_KEY_2 } from './base-config.ts'
+import { load, SESSION_KEY, SESSION_KEY_2 } from '../../kit/config/base-config.ts'
 
 /** The file of the public contract, word for word: what every version must accept. */
 const DOCUMENTED = `publicUrl: https://app.example.com      # the origin browsers see. http only for a loopback host

@@ -1,4 +1,4 @@
-import { describeMutations } from './mutations.ts'
+import { describeMutations } from '../../kit/config/mutations.ts'
 
 const PUBLIC_URL = 'publicUrl: https://app.example.com'
 const STORE = 'type: redis\n    url: rediss://redis:6379\n    keyPrefix: cloakroom'

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { changed, load } from './base-config.ts'
-import { describeMutations } from './mutations.ts'
+import { changed, load } from '../../kit/config/base-config.ts'
+import { describeMutations } from '../../kit/config/mutations.ts'
 
 const ORDERS = 'orders: { scopes: [api://orders/.default], audience: api://orders }'
 const BILLING = 'billing: { scopes: [api://billing/.default] }'

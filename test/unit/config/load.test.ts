@@ -4,7 +4,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { ConfigError, loadConfigFile } from '../../../src/config/load.ts'
-import { BASE, changed, ENV, load, problemsOf, SESSION_KEY, SESSION_KEY_BYTES } from './base-config.ts'
+import {
+  BASE,
+  changed,
+  ENV,
+  load,
+  problemsOf,
+  SESSION_KEY,
+  SESSION_KEY_BYTES,
+} from '../../kit/config/base-config.ts'
 
 describe('a config file becomes a Config', () => {
   test('with units, keys and paths in the form the program uses', () => {

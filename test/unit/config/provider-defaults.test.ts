@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { changed, load } from './base-config.ts'
+import { changed, load } from '../../kit/config/base-config.ts'
 
 function provider(issuer: string, more = '') {
   const text = changed('issuer: https://id.example.com\n', `issuer: ${issuer}\n${more}`)

@@ -1,4 +1,4 @@
-import { describeMutations } from './mutations.ts'
+import { describeMutations } from '../../kit/config/mutations.ts'
 
 const ISSUER = 'issuer: https://id.example.com'
 const SECRET = 'secret: { env: CLIENT_SECRET }'

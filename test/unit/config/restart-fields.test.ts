@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { loadConfig } from '../../../src/config/load.ts'
 import { withoutRestartFields } from '../../../src/config/restart-fields.ts'
-import { configWith, sessionKey } from '../../kit/cloakroom-config.ts'
+import { configWith, sessionKey } from '../../kit/config/cloakroom-config.ts'
 
 const KEY = sessionKey()
 

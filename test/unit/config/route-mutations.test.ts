@@ -1,4 +1,4 @@
-import { describeMutations } from './mutations.ts'
+import { describeMutations } from '../../kit/config/mutations.ts'
 
 const ORDERS_PATH = 'path: /api/orders\n'
 const UPSTREAM = 'upstream: http://orders:8080'

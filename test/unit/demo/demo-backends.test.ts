@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { describe, it, type TestContext } from 'node:test'
 import { BILLING_RESOURCE, ORDERS_RESOURCE, startDemoBackends } from '../../../src/demo/demo-backends.ts'
 import { listenOnLoopback } from '../../../src/demo/loopback-server.ts'
-import { createScriptedBrowser } from './scripted-browser.ts'
+import { createScriptedBrowser } from '../../kit/browsers/scripted-browser.ts'
 
 const APP = 'http://localhost:1'
 const CALLBACK = `${APP}/bff/callback`

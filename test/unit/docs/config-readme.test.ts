@@ -4,8 +4,16 @@ import { describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { runRouteTests } from '../../../src/cli/route-tests.ts'
 import type { Config } from '../../../src/config/config.ts'
-import { createDialect, type Parameters } from '../../../src/oidc/dialects.ts'
-import { anchorOf, blocksOf, codeIn, fileText, loadWithSecrets, ROOT, tableRows } from './readme-parts.ts'
+import { createDialect, type Parameters } from '../../../src/oidc/grants/dialects.ts'
+import {
+  anchorOf,
+  blocksOf,
+  codeIn,
+  fileText,
+  loadWithSecrets,
+  ROOT,
+  tableRows,
+} from '../../kit/house/readme-parts.ts'
 
 const PAGE = fileText('config/README.md')
 const CHAPTER = PAGE.split(/^## /m).find((part) => part.startsWith('Your provider\n')) ?? ''

@@ -6,7 +6,7 @@ import { Script } from 'node:vm'
 import { parse } from 'yaml'
 import { createMetrics } from '../../../src/admin/metrics.ts'
 import { runRouteTests } from '../../../src/cli/route-tests.ts'
-import { configJsonSchema } from '../../../src/config/schema.ts'
+import { configJsonSchema } from '../../../src/config/schema/schema.ts'
 import type { ErrorCode } from '../../../src/errors.ts'
 import { statusOf } from '../../../src/http/problem.ts'
 import {
@@ -19,7 +19,7 @@ import {
   ROOT,
   schemaFields,
   tableRows,
-} from './readme-parts.ts'
+} from '../../kit/house/readme-parts.ts'
 
 type Data = Record<string, unknown>
 

@@ -3,7 +3,7 @@ import { createServer } from 'node:http'
 import { type TestContext, test } from 'node:test'
 import express from 'express'
 import { createCors } from '../../../src/http/cors.ts'
-import { listenOn } from '../../../src/http/listener.ts'
+import { listenOn } from '../../../src/http/server/public-server.ts'
 
 const PARTNER = 'https://partner.test'
 

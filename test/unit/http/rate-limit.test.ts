@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import express from 'express'
 import { BffError } from '../../../src/errors.ts'
-import { clientNetwork } from '../../../src/http/client-address.ts'
 import { createRateLimits } from '../../../src/http/rate-limit.ts'
+import { clientNetwork } from '../../../src/http/server/client-address.ts'
 
 describe('who counts as one client', () => {
   const sameClient: [what: string, ...addresses: string[]][] = [

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import { createBrowser } from '../../kit/browser.ts'
-import { createCookieJar } from '../../kit/cookie-jar.ts'
+import { createBrowser } from '../../kit/browsers/browser.ts'
+import { createCookieJar } from '../../kit/browsers/cookie-jar.ts'
 import { field, type LocalServer, sendHtml, sendJson, startLocalServer } from '../../kit/local-server.ts'
-import { type RotatingProvider, startRotatingProvider } from '../../kit/rotating-provider.ts'
+import { type RotatingProvider, startRotatingProvider } from '../../kit/provider/rotating-provider.ts'
 
 describe('scripted browser', () => {
   let provider: RotatingProvider

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import { type ScriptedAzure, startEntraV2 } from '../../kit/azure-ad.ts'
-import { createBrowser } from '../../kit/browser.ts'
+import { type ScriptedAzure, startEntraV2 } from '../../kit/azure/azure-ad.ts'
+import { createBrowser } from '../../kit/browsers/browser.ts'
 import { startCloakroom } from '../../kit/cloakroom.ts'
 import { startReplica, writeReplicaConfig } from '../../kit/replica.ts'
 import { assertNoSecrets } from '../../kit/secrets.ts'
-import { startUpstream, type Upstream } from '../../kit/upstream.ts'
+import { startUpstream, type Upstream } from '../../kit/upstream/upstream.ts'
 
 describe('Cloakroom under test', () => {
   let entra: ScriptedAzure

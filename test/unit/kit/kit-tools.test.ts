@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { fillFirstForm, metaRefresh } from '../../kit/html-forms.ts'
+import { fillFirstForm, metaRefresh } from '../../kit/browsers/html-forms.ts'
+import { createSigner } from '../../kit/provider/signing.ts'
 import { assertNoSecrets, findSecrets } from '../../kit/secrets.ts'
-import { createSigner } from '../../kit/signing.ts'
-import { startUpstream } from '../../kit/upstream.ts'
+import { startUpstream } from '../../kit/upstream/upstream.ts'
 
 test('a secret is found as it is, percent-encoded, in base64 and by a part of a JWT', () => {
   const secret = '0.ARoAv4j5cvGG/r0+GRqy180BHbR8'

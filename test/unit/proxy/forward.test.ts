@@ -6,10 +6,10 @@ import type { RouteConfig } from '../../../src/config/config.ts'
 import { BffError } from '../../../src/errors.ts'
 import { createForward, type ForwardDeps, type ForwardedFacts } from '../../../src/proxy/forward.ts'
 import { compileRoutes } from '../../../src/proxy/route-table.ts'
-import type { OutboundRequest } from '../../../src/proxy/upstream.ts'
+import type { OutboundRequest } from '../../../src/proxy/upstream/upstream.ts'
 import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
-import { routeWith } from './routes.ts'
-import { site } from './sockets.ts'
+import { routeWith } from '../../kit/upstream/routes.ts'
+import { site } from '../../kit/upstream/sockets.ts'
 
 const SESSION = { hash: sessionHash('s'), claims: { sub: 'u1' } } as unknown as BffSession
 

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import type { RouteConfig } from '../../../src/config/config.ts'
 import { BffError } from '../../../src/errors.ts'
 import { compileRoutes } from '../../../src/proxy/route-table.ts'
-import { routeWith } from './routes.ts'
+import { routeWith } from '../../kit/upstream/routes.ts'
 
 const match = compileRoutes([
   routeWith({ path: '/' }),

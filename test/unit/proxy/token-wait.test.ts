@@ -8,10 +8,18 @@ import { createForward } from '../../../src/proxy/forward.ts'
 import { compileRoutes } from '../../../src/proxy/route-table.ts'
 import { inTime } from '../../../src/proxy/token-wait.ts'
 import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
-import { pending, proxyWithToken, RESEND, refuse, request, settle, upstreamOf } from './rejected-token-kit.ts'
-import { routeWith } from './routes.ts'
-import { rawClient, site } from './sockets.ts'
-import { handshake, tunnelTo } from './tunnel-kit.ts'
+import {
+  pending,
+  proxyWithToken,
+  RESEND,
+  refuse,
+  request,
+  settle,
+  upstreamOf,
+} from '../../kit/upstream/rejected-token-kit.ts'
+import { routeWith } from '../../kit/upstream/routes.ts'
+import { rawClient, site } from '../../kit/upstream/sockets.ts'
+import { handshake, tunnelTo } from '../../kit/upstream/tunnel-kit.ts'
 
 const SESSION = { hash: sessionHash('s'), claims: {} } as unknown as BffSession
 const TOKEN = { value: 'at-1', expiresAt: 0 }

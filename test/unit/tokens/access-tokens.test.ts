@@ -6,9 +6,9 @@ import { sessionHash } from '../../../src/session/bff-session.ts'
 import { createBelievedCache } from '../../../src/session/session-cache.ts'
 import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
 import type { TokensCopy } from '../../../src/tokens/access-tokens.ts'
-import type { RefreshGrantOutcome, RefreshGrantRequest } from '../../../src/tokens/refresh-grant.ts'
-import { createSealing } from '../../../src/tokens/sealed.ts'
-import type { OpenedTokens } from '../../../src/tokens/token-record.ts'
+import { createSealing } from '../../../src/tokens/record/sealing.ts'
+import type { OpenedTokens } from '../../../src/tokens/record/token-record.ts'
+import type { RefreshGrantOutcome, RefreshGrantRequest } from '../../../src/tokens/refresh/refresh-grant.ts'
 import { createTokens } from '../../../src/tokens/tokens.ts'
 
 type Provider = (request: RefreshGrantRequest) => Promise<RefreshGrantOutcome>

@@ -5,8 +5,8 @@ import { BffError } from '../../../src/errors.ts'
 import { sessionHash } from '../../../src/session/bff-session.ts'
 import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
 import { createExchange, type TokenExchangeGrant } from '../../../src/tokens/exchange.ts'
-import { createSealing } from '../../../src/tokens/sealed.ts'
-import { createTokenSealer } from '../../../src/tokens/token-record.ts'
+import { createSealing } from '../../../src/tokens/record/sealing.ts'
+import { createTokenSealer } from '../../../src/tokens/record/token-record.ts'
 
 const HOUR_MS = 3_600_000
 

@@ -4,8 +4,8 @@ import { BffError } from '../../../src/errors.ts'
 import { sessionHash } from '../../../src/session/bff-session.ts'
 import type { SealedTokens } from '../../../src/store/port.ts'
 import { createAccessTokens } from '../../../src/tokens/access-tokens.ts'
-import type { Renew, Wish } from '../../../src/tokens/renewal.ts'
-import type { StoredAccessToken } from '../../../src/tokens/token-record.ts'
+import type { StoredAccessToken } from '../../../src/tokens/record/token-record.ts'
+import type { Renew, Wish } from '../../../src/tokens/refresh/renewal.ts'
 
 const HOUR_MS = 3_600_000
 const HOLDER = { id: 'id', hash: sessionHash('id'), claims: { sub: 'ada' } }

@@ -1,0 +1,221 @@
+import { didYouMean } from '../report/nearest-name.ts'
+import type { Field } from '../report/report.ts'
+import { insecureProviderUrl } from '../rules/addresses.ts'
+import { RESOURCE_NAME } from '../rules/http-rules.ts'
+import { isEntra, isOwnParameter, isQualifiedScope, isResourceIndicator } from '../rules/oauth-rules.ts'
+import { complaint } from '../rules/rule.ts'
+import { algorithmsOf } from '../rules/secret-rules.ts'
+import type { Draft } from '../schema/schema.ts'
+import { Secret } from '../secrets/secret.ts'
+import { checkTls } from './tls-check.ts'
+
+type DraftProvider = NonNullable<Draft['provider']>
+type DraftResource = NonNullable<NonNullable<Draft['resources']>[string]>
+
+/** What about `provider:` only its fields together can tell. */
+export function checkProvider({ provider }: Draft, field: Field): void {
+  checkLoginScopes(provider ?? {}, field)
+  checkClientAuth(provider?.clientAuth, field.at('clientAuth'))
+  for (const name of Object.keys(provider?.authorizationParams ?? {})) {
+    if (!isOwnParameter(name)) continue
+    field.at('authorizationParams', name).problem(`must not be set: Cloakroom sets ${name} itself`, 'key')
+  }
+  checkTls(field.at('tls'), true)
+  checkTransport(provider, field)
+}
+
+/** Plain http is for this machine, and for hosts that are named. */
+function checkTransport(provider: Draft['provider'], field: Field): void {
+  const { insecureHosts } = provider ?? {}
+  if (insecureHosts === undefined) return
+  const hosts = insecureHosts.filter((host) => host !== undefined)
+  const urls: [url: string | undefined, at: Field][] = [
+    [provider?.issuer, field.at('issuer')],
+    ...Object.entries(provider?.endpoints ?? {}).map(([name, url]): [string | undefined, Field] => [
+      url,
+      field.at('endpoints', name),
+    ]),
+  ]
+  for (const [url, at] of urls) {
+    const why = url === undefined ? undefined : insecureProviderUrl(url, hosts)
+    if (why !== undefined) at.problem(why)
+  }
+  insecureHosts.forEach((host, index) => {
+    if (host === undefined) return
+    field
+      .at('insecureHosts', index)
+      .warn(
+        'allows plain http: whoever is on the way reads the client secret, codes and tokens; only for a network that encrypts by itself',
+      )
+  })
+}
+
+/** Whether each resource says what the provider's dialect needs (contract section 3). */
+export function checkResources({ provider = {}, resources, routes }: Draft, field: Field): void {
+  for (const [name, resource] of Object.entries(resources ?? {})) {
+    const own = field.at(name)
+    if (RESOURCE_NAME.parse(name) === undefined) {
+      own.problem(`${RESOURCE_NAME.must}, e.g. ${RESOURCE_NAME.example}`, 'key')
+    }
+    if (resource === undefined) continue
+    if (provider.resourceDialect === 'scope') checkScopes(resource, provider, own.at('scopes'))
+    else if (provider.resourceDialect !== undefined) {
+      checkIdentifier(resource, provider.resourceDialect, own.at('resource'))
+    }
+    checkGrant(resource, provider, own.at('grant'))
+    checkExchange(resource, resources, own)
+    const isSubject = Object.values(resources ?? {}).some((other) => other?.subject === name)
+    if (!isSubject && routes?.every((route) => route !== undefined && route.resource !== name)) {
+      own.warn('is not used: no route names it', 'key')
+    }
+  }
+}
+
+/** The scopes of a client credentials grant on Entra ID, which knows one only: everything that was granted to the client. */
+export function impliedScopes(resource: { grant?: string; resource?: string }, issuer: string): string[] {
+  if (resource.grant !== 'client_credentials' || resource.resource === undefined || !isEntra(issuer))
+    return []
+  return [`${resource.resource}/.default`]
+}
+
+/** How a token is exchanged unless the operator says: Entra ID does not know RFC 8693. */
+export function impliedExchange(issuer: string): 'rfc8693' | 'on_behalf_of' {
+  return isEntra(issuer) ? 'on_behalf_of' : 'rfc8693'
+}
+
+/**
+ * Whose scopes a sign-in asks for unless the operator says. Everywhere but at Entra ID a refresh may narrow what the
+ * sign-in asked for, and never widen it (RFC 6749 §6). With a `resource` or an `audience` the sign-in names one API only.
+ */
+export function impliedSignInScopes({
+  issuer,
+  resourceDialect,
+}: {
+  readonly issuer: string
+  readonly resourceDialect: string
+}): 'all' | 'first' {
+  const namesOne = resourceDialect === 'resource' || resourceDialect === 'audience'
+  return namesOne || isEntra(issuer) ? 'first' : 'all'
+}
+
+function checkGrant(resource: DraftResource, { clientAuth, issuer }: DraftProvider, field: Field): void {
+  if (clientAuth?.method !== 'none') return
+  const why = 'needs a client that can prove itself: provider.clientAuth.method is none'
+  if (resource.grant === 'client_credentials') field.problem(complaint(why, 'refresh_token'))
+  if (resource.grant !== 'token_exchange' || issuer === undefined) return
+  const exchange = resource.exchange ?? impliedExchange(issuer)
+  if (exchange !== 'on_behalf_of') return
+  const cure = 'set that to client_secret_post or private_key_jwt'
+  field.problem(`with "exchange: on_behalf_of" ${why}; ${cure}`)
+}
+
+/** One step only: what is exchanged comes from the refresh token, so there is no circle and no chain. */
+function checkExchange(
+  { grant, subject, exchange }: DraftResource,
+  resources: Draft['resources'],
+  field: Field,
+): void {
+  const own = field.at('subject')
+  if (grant !== 'token_exchange') {
+    const why = 'is for "grant: token_exchange" only; remove it, or set that grant'
+    if (grant !== undefined && subject !== undefined) own.problem(why)
+    if (grant !== undefined && exchange !== undefined) field.at('exchange').problem(why)
+    return
+  }
+  if (own.written() === undefined) {
+    own.problem('is required: the name of the resource whose access token is exchanged, e.g. orders')
+  }
+  if (subject === undefined || resources === undefined) return
+  if (!Object.hasOwn(resources, subject)) {
+    const known = Object.keys(resources)
+    own.problem(
+      `there is no resource "${subject}"${didYouMean(subject, known) || `; there are ${known.join(', ')}`}`,
+    )
+  } else if ((resources[subject]?.grant ?? 'refresh_token') !== 'refresh_token') {
+    own.problem(complaint('must name a resource with "grant: refresh_token"'))
+  }
+}
+
+function checkLoginScopes(
+  { scopes, issuer = '', resourceDialect, authorizationParams }: DraftProvider,
+  provider: Field,
+): void {
+  const field = provider.at('scopes')
+  if (scopes === undefined || scopes.includes(undefined)) return
+  if (!scopes.includes('openid')) {
+    field.problem(
+      'must include openid, or the provider sends no ID token, e.g. [openid, profile, offline_access]',
+    )
+    return
+  }
+  const isAsked = scopes.includes('offline_access')
+  const habit = offlineHabitOf(issuer)
+  if (habit === 'refused' && isAsked) {
+    field.warn(
+      'has offline_access, which this provider refuses (invalid_scope); leave it out, e.g. [openid, profile, email]',
+    )
+    // Azure AD v1 and AD FS have no scope for it.
+  } else if (habit === undefined && !isAsked && resourceDialect !== 'resource') {
+    field.warn(
+      'lacks offline_access: most providers then send no refresh token, and no access token can be renewed',
+    )
+  }
+  if (isGoogle(issuer) && authorizationParams?.access_type !== 'offline') {
+    const cure = '{ access_type: offline, prompt: consent }'
+    provider
+      .at('authorizationParams')
+      .warn(`lacks access_type: Google sends a refresh token with ${cure} only`)
+  }
+}
+
+/** Providers whose refresh tokens need no `offline_access`; some refuse a sign-in that asks for it. */
+function offlineHabitOf(issuer: string): 'refused' | 'not needed' | undefined {
+  const { hostname, pathname } = URL.canParse(issuer) ? new URL(issuer) : { hostname: '', pathname: '' }
+  if (isGoogle(issuer) || /^cognito-idp\.[a-z0-9-]+\.amazonaws\.com$/.test(hostname)) return 'refused'
+  // Keycloak refreshes within its own session; PingOne has it as a setting of the application.
+  const isKeycloak = /\/realms\/[^/]+$/.test(pathname)
+  return isKeycloak || /^auth\.pingone\.[a-z.]+$/.test(hostname) ? 'not needed' : undefined
+}
+
+function isGoogle(issuer: string): boolean {
+  return /^https:\/\/accounts\.google\.com\/?$/.test(issuer)
+}
+
+function checkClientAuth(clientAuth: DraftProvider['clientAuth'], field: Field): void {
+  if (clientAuth?.method === 'none') field.warn('makes this a public client: only for tests')
+  if (clientAuth?.method !== 'private_key_jwt' || !(clientAuth.key instanceof Secret)) return
+  const possible = algorithmsOf(clientAuth.key.reveal())
+  const { algorithm } = clientAuth
+  if (possible.length === 0) {
+    field.at('key').problem('must be an RSA key, an EC key on P-256, P-384 or P-521, or an Ed25519 key')
+  } else if (algorithm !== undefined && !possible.includes(algorithm)) {
+    field.at('algorithm').problem(complaint('must fit the key', possible.join(' or ')))
+  }
+}
+
+function checkScopes(resource: DraftResource, { issuer = '' }: DraftProvider, field: Field): void {
+  const { scopes } = resource
+  if (scopes?.length === 0 && impliedScopes(resource, issuer).length === 0) {
+    field.problem(
+      'is required: with provider.resourceDialect "scope" the scopes name the resource, e.g. [api://orders/.default]',
+    )
+  }
+  scopes?.forEach((scope, index) => {
+    if (scope === undefined || !isEntra(issuer) || isQualifiedScope(scope)) return
+    const cure = `write e.g. api://orders/${scope}`
+    field
+      .at(index)
+      .warn(`"${scope}" names no API, so Entra ID takes it for one of Microsoft Graph's; ${cure}`)
+  })
+}
+
+function checkIdentifier({ resource }: DraftResource, dialect: string, field: Field): void {
+  if (field.written() === undefined) {
+    const why = `with provider.resourceDialect "${dialect}" it names the resource`
+    field.problem(`is required: ${why}, e.g. https://billing.example.com`)
+  } else if (dialect === 'resource-indicator' && resource !== undefined && !isResourceIndicator(resource)) {
+    field.problem(
+      complaint('must be an absolute URI without a fragment (RFC 8707)', 'https://billing.example.com'),
+    )
+  }
+}

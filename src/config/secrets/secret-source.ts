@@ -1,0 +1,105 @@
+import { resolve } from 'node:path'
+import type { SecretCheck } from '../rules/secret-rules.ts'
+import { Secret } from './secret.ts'
+
+/** How the operator writes a secret. */
+export type SecretSource = string | { readonly env: string } | { readonly file: string }
+
+/** What a secret is read from. */
+export type SecretSurroundings = {
+  readonly env: Readonly<Record<string, string | undefined>>
+  /** Relative secret files start here. */
+  readonly folder: string
+  readonly readFile: (path: string) => string
+}
+
+/** Opens secrets, and remembers which of them stood in the config file itself. */
+export type SecretReader = {
+  /** The secret, or what keeps it from being read or used; never with the value in it. */
+  open(source: SecretSource, check: SecretCheck): Secret | { readonly problem: string }
+  isInline(secret: unknown): boolean
+}
+
+/** Reads secrets from the environment, from files and from the config file's own text. */
+export function createSecretReader({ env, folder, readFile }: SecretSurroundings): SecretReader {
+  const inline = new WeakSet<Secret>()
+  return {
+    open(source, check) {
+      if (typeof source === 'string') {
+        if (source.trim() === '')
+          return { problem: 'must not be empty; write { env: NAME } or { file: PATH }' }
+        const secret = checked(source, check)
+        if (secret instanceof Secret) inline.add(secret)
+        return secret
+      }
+      return 'env' in source
+        ? fromEnvironment(env, source.env, check)
+        : fromFile(resolve(folder, source.file), readFile, check)
+    },
+    isInline: (secret) => secret instanceof Secret && inline.has(secret),
+  }
+}
+
+function fromEnvironment(
+  env: SecretSurroundings['env'],
+  name: string,
+  check: SecretCheck,
+): Secret | { problem: string } {
+  const value = withoutFinalNewline(env[name] ?? '')
+  if (value.trim() !== '') return checked(value, check)
+  const state = env[name] === undefined ? 'is not set' : 'is empty'
+  return { problem: `environment variable ${name} ${state}` }
+}
+
+/**
+ * Reads the file at once, and again at every use, so that a rotated secret is picked up without a restart.
+ * While the file is missing, empty (a mount being swapped) or holds what the check refuses, the last good value stays.
+ */
+function fromFile(
+  path: string,
+  readFile: (path: string) => string,
+  check: SecretCheck,
+): Secret | { problem: string } {
+  let lastRead: string
+  try {
+    lastRead = withoutFinalNewline(readFile(path))
+  } catch (error) {
+    return { problem: `cannot read the file ${path} (${reasonOf(error)})` }
+  }
+  if (lastRead.trim() === '') return { problem: `the file ${path} is empty` }
+  const first = checked(lastRead, check)
+  if (!(first instanceof Secret)) return first
+  let lastGood = lastRead
+  return new Secret(() => {
+    try {
+      const text = withoutFinalNewline(readFile(path))
+      // Checked once for each content: the check of a private key is dear.
+      if (text !== lastRead && text.trim() !== '' && check(text) === undefined) lastGood = text
+      lastRead = text
+    } catch {
+      // Missing for now: what was read last still opens what it opened before.
+    }
+    return lastGood
+  })
+}
+
+function checked(value: string, check: SecretCheck): Secret | { problem: string } {
+  const problem = check(value)
+  return problem === undefined ? new Secret(value) : { problem }
+}
+
+function withoutFinalNewline(text: string): string {
+  return text.replace(/(?:\r?\n)+$/, '')
+}
+
+/** What an operator can act on of a file system error; its message would repeat the path. */
+export function reasonOf(error: unknown): string {
+  const code = (error as NodeJS.ErrnoException | undefined)?.code ?? 'unreadable'
+  const words: Readonly<Record<string, string>> = {
+    ENOENT: 'there is no such file',
+    EACCES: 'permission denied',
+    EISDIR: 'it is a folder',
+    ENOTDIR: 'a part of the path is not a folder',
+  }
+  return Object.hasOwn(words, code) ? words[code]! : code
+}

@@ -1,0 +1,114 @@
+import { BffError, type StepUp } from '../../errors.ts'
+import { scopeList } from '../../oidc/grants/scopes.ts'
+import type { BegunSignIn, EarlierSession, LoginAttempt } from '../../oidc/sign-in/attempts.ts'
+import { type AskedStepUp, stepUpFingerprint } from '../../oidc/sign-in/step-up.ts'
+import type { GrantedTokens } from '../../oidc/token-endpoint/grant-types.ts'
+import type { BffSession } from '../../session/bff-session.ts'
+import type { Sessions } from '../../session/session.ts'
+import type { CallbackDeps, FinishSignIn } from './callback.ts'
+
+export type FinishSignInDeps = {
+  /** `B/callback` as the provider knows it; never built from request headers (RFC 9700 §2.1). */
+  readonly redirectUri: string
+  /** Entra `tid` allow-list; empty = not checked. */
+  readonly allowedTenants: readonly string[]
+  readonly sessions: Sessions
+  readonly codeGrant: (
+    callback: URL,
+    attempt: { state: string; nonce: string; codeVerifier: string },
+    stepUp: StepUp | undefined,
+  ) => Promise<GrantedTokens>
+  /** Told of an attempt that the provider, or a check of its answer, ended. */
+  readonly noteFailed?: (attempt: LoginAttempt, error: unknown) => void
+  /** Begins it again, with consent, if that may bring the refresh token that is missing. */
+  readonly repeatForRefreshToken: (
+    attempt: LoginAttempt,
+    granted: GrantedTokens,
+  ) => Promise<BegunSignIn | undefined>
+  /** Keeps the tokens of a new session, unopened here. */
+  readonly keepTokens: (
+    session: BffSession,
+    granted: GrantedTokens,
+    stepUp: StepUp | undefined,
+  ) => Promise<void>
+  /** Takes back a session whose tokens could not be kept. */
+  readonly discard: (session: BffSession) => Promise<void>
+  readonly observe: (outcome: 'started') => void
+}
+
+/** Completes a sign-in: code, ID token, tenant, new session id, tokens. */
+export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
+  return async function finishSignIn(req, res, { attempt, query }) {
+    const { asked, indicators, scopes } = attempt
+    const callback = new URL(deps.redirectUri + query)
+    const granted = await deps.codeGrant(callback, attempt, asked?.stepUp).catch((error) => {
+      deps.noteFailed?.(attempt, error)
+      throw error
+    })
+    const { claims, idToken } = granted
+    if (!claims || !idToken) throw new BffError('invalid_callback', 'the provider sent no ID token')
+    requireTenant(claims.tid, deps.allowedTenants)
+    if (asked) requireStepUp(claims, asked)
+    const repetition = await deps.repeatForRefreshToken(attempt, granted)
+    if (repetition) return { repetition }
+    const steppedUp = asked && [stepUpFingerprint(asked.stepUp)]
+    const user = { claims, idToken, steppedUp, indicators, scopes, granted: scopeList(granted.scope) }
+    const session = await deps.sessions.signIn(req, res, user)
+    try {
+      await deps.keepTokens(session, granted, asked?.stepUp)
+    } catch (error) {
+      deps.sessions.withdraw(req)
+      await deps.discard(session).catch(() => undefined)
+      throw error
+    }
+    deps.observe('started')
+    return { session }
+  }
+}
+
+/** What ends sessions that a new one replaces; both resolve with false when there was none any more. */
+export type EndEarlierDeps = {
+  readonly end: (session: EarlierSession) => Promise<boolean>
+  readonly endAndRevoke: (session: EarlierSession) => Promise<boolean>
+  readonly observe: (outcome: 'replaced') => void
+}
+
+/** The new session stands whether or not an old one could be reached: that ends by itself at its timeout. */
+export function createEndEarlier({ end, endAndRevoke, observe }: EndEarlierDeps): CallbackDeps['endEarlier'] {
+  return async function endEarlier(earlier, session, asked) {
+    let wasAlive = false
+    for (const one of earlier) {
+      const ended = await (mayShareGrant(one, session, asked) ? end(one) : endAndRevoke(one)).catch(
+        () => false,
+      )
+      if (ended) observe('replaced')
+      wasAlive ||= ended
+    }
+    return wasAlive
+  }
+}
+
+/**
+ * Some providers keep one grant for all sign-ins of one of their own sessions: revoking the refresh token before would
+ * take the new one with it (RFC 7009 §2.1). A `sid` tells; without one, a step-up of the same user is such a sign-in.
+ */
+function mayShareGrant(earlier: EarlierSession, { claims }: BffSession, asked: unknown): boolean {
+  if (earlier.sub !== claims.sub) return false
+  const areNamed = earlier.sid !== undefined && claims.sid !== undefined
+  return areNamed ? earlier.sid === claims.sid : asked !== undefined
+}
+
+/** RFC 9470 §5: a sign-in for one user's session must not come back as another's, nor weaker than it was asked for. */
+function requireStepUp(claims: { sub: string; acr?: unknown }, { stepUp, sub }: AskedStepUp): void {
+  const refused = (reason: string) =>
+    new BffError('invalid_callback', 'the sign-in is not the one that was asked for', { details: { reason } })
+  if (claims.sub !== sub) throw refused('other_user')
+  const wanted = stepUp.acrValues?.split(' ')
+  // Providers need not tell the `acr`; one that tells another than asked for has not done it.
+  if (wanted && typeof claims.acr === 'string' && !wanted.includes(claims.acr)) throw refused('acr')
+}
+
+function requireTenant(tenant: unknown, allowed: readonly string[]): void {
+  if (allowed.length === 0 || (typeof tenant === 'string' && allowed.includes(tenant))) return
+  throw new BffError('access_denied', 'this tenant may not sign in here', { details: { reason: 'tenant' } })
+}

@@ -1,0 +1,183 @@
+import { createHash, randomBytes } from 'node:crypto'
+import type { StepUp } from '../../errors.ts'
+import type { LoginRecords, SessionHash } from '../../store/port.ts'
+import type { SignInGrant } from '../grants/dialects.ts'
+
+/** One sign-in under way: what its authorization response is checked against, and where it goes on afterwards. */
+export type LoginAttempt = {
+  readonly state: string
+  readonly nonce: string
+  readonly codeVerifier: string
+  readonly returnUrl: string
+  /** What an API or the provider wanted of this sign-in, and who must come back from it. */
+  readonly asked?: { readonly stepUp: StepUp; readonly sub: string }
+  /** RFC 8707 indicators of the resources that it asks for; absent where a grant is not limited to some. */
+  readonly indicators?: readonly string[]
+  /** The scopes that it asks for. */
+  readonly scopes?: readonly string[]
+  /** The `prompt` of its authorization request. */
+  readonly prompt?: string
+  readonly loginHint?: string
+  /** It repeats, with prompt=consent, one that brought no refresh token. */
+  readonly isRepeated?: boolean
+  /** The session that this browser had when it began; it ends when the new one begins. */
+  readonly earlier?: EarlierSession
+  /** There was a session cookie when it began, whatever it was worth. */
+  readonly hadCookie?: boolean
+  /** Began with a page that needed a session, which may be a download: it leaves the tab on the page before. */
+  readonly beganAtRoute?: boolean
+}
+
+/** A session that a sign-in in the same browser is to end. */
+export type EarlierSession = {
+  readonly id: string
+  readonly hash: SessionHash
+  readonly sub: string
+  /** The provider's name for its own session. */
+  readonly sid?: string
+}
+
+/** A session as its cookie opens it. */
+type OwnSession = { readonly id: string }
+
+/** What the browser keeps of an attempt: `id` names its cookie, `secret` is the cookie's value. */
+export type LoginTicket = { readonly id: string; readonly secret: string }
+
+/** A login may take this long: the user may have to find a second factor. */
+export const LOGIN_LIFETIME_MS = 15 * 60_000
+
+export type LoginAttemptsDeps = {
+  readonly records: LoginRecords
+  readonly seal: (secret: string, plaintext: string) => string
+  readonly open: (secret: string, sealed: string) => string | undefined
+}
+
+/** Attempts are bound to the browser by their own cookie, to the response by `state`, and consumed once. */
+export type LoginAttempts = {
+  /** Starts one: fresh state, nonce and PKCE verifier (RFC 7636 §4.1, 256 bits each). */
+  start(
+    goal: Omit<LoginAttempt, 'state' | 'nonce' | 'codeVerifier'>,
+  ): Promise<{ attempt: LoginAttempt; ticket: LoginTicket }>
+  /** The attempt that `state` and the browser's secret belong to; taking it deletes it. */
+  take(state: string, secret: string): Promise<LoginAttempt | undefined>
+
+  /** Leaves word of a session with other attempts of its browser, given by their secrets. Never rejects. */
+  leaveEarlier(secrets: readonly string[], session: EarlierSession): Promise<void>
+  /** The session that began in this browser while the attempt was under way. Never rejects. */
+  takeEarlier(secret: string): Promise<EarlierSession | undefined>
+
+  /** Notes that the response with this `state` has made a session; false when that could not be kept. Never rejects. */
+  keepFinished(state: string, session: OwnSession, returnUrl: string): Promise<boolean>
+  /** Whether a response with this `state` has made a session, whosever. */
+  isFinished(state: string): Promise<boolean>
+  /** Where a response led that has made a session: its own page for that very session, the start page for another. */
+  finished(state: string, session: OwnSession): Promise<{ readonly returnUrl: string } | undefined>
+}
+
+/** Keeps attempts in the store, sealed under the secret that only the browser's cookie holds. */
+export function createLoginAttempts(deps: LoginAttemptsDeps): LoginAttempts {
+  const { records, seal, open } = deps
+  const put = (key: string, secret: string, value: unknown) =>
+    records.put(hashed(key), seal(secret, JSON.stringify(value)), LOGIN_LIFETIME_MS)
+  function opened<T>(secret: string, sealed: string | undefined): T | undefined {
+    const text = sealed === undefined ? undefined : open(secret, sealed)
+    return text === undefined ? undefined : (JSON.parse(text) as T)
+  }
+
+  return {
+    async start(goal) {
+      const attempt = { ...goal, state: random(), nonce: random(), codeVerifier: random() }
+      const ticket = { id: loginTicketId(attempt.state), secret: random() }
+      await put(ticket.secret, ticket.secret, attempt)
+      return { attempt, ticket }
+    },
+    async take(state, secret) {
+      const attempt = opened<LoginAttempt>(secret, await records.take(hashed(secret)))
+      return attempt?.state === state ? attempt : undefined
+    },
+
+    async leaveEarlier(secrets, session) {
+      const left = secrets.filter(isRandom).map((secret) => put(`earlier ${secret}`, secret, session))
+      await Promise.allSettled(left)
+    },
+    takeEarlier: (secret) =>
+      records.take(hashed(`earlier ${secret}`)).then(
+        (sealed) => opened<EarlierSession>(secret, sealed),
+        () => undefined,
+      ),
+
+    keepFinished: (state, { id }, returnUrl) =>
+      put(`finished ${state}`, id, { returnUrl }).then(
+        () => true,
+        () => false,
+      ),
+    async isFinished(state) {
+      return isRandom(state) && (await records.read(hashed(`finished ${state}`))) !== undefined
+    },
+    async finished(state, { id }) {
+      const sealed = isRandom(state) ? await records.read(hashed(`finished ${state}`)) : undefined
+      if (sealed === undefined) return undefined
+      // Only where the response was: a link from elsewhere must not choose a page for a session of our own.
+      return opened<{ returnUrl: string }>(id, sealed) ?? { returnUrl: '/' }
+    },
+  }
+}
+
+/** What a sign-in is for; the rest of its attempt is made here or follows from the configuration. */
+export type SignInGoal = Pick<
+  LoginAttempt,
+  'returnUrl' | 'earlier' | 'hadCookie' | 'beganAtRoute' | 'asked' | 'prompt' | 'loginHint' | 'isRepeated'
+>
+
+/** Begins one: the attempt is stored, and the browser is to go to `url` with the cookie of `ticket`. */
+export type BeginSignIn = (goal: SignInGoal) => Promise<BegunSignIn>
+export type BegunSignIn = { readonly url: URL; readonly ticket: LoginTicket }
+
+export type BeginSignInDeps = {
+  readonly attempts: Pick<LoginAttempts, 'start'>
+  readonly provider: {
+    signInGrant(stepUp: StepUp | undefined): SignInGrant
+    promptFor(goal: SignInGoal): string | undefined
+    authorizationUrl(
+      attempt: LoginAttempt,
+      wishes: {
+        prompt?: string | undefined
+        loginHint?: string | undefined
+        hasWishes: boolean
+        stepUp?: StepUp | undefined
+      },
+    ): Promise<URL>
+  }
+}
+
+/** Makes the one way to the authorization endpoint, for sign-ins and for the repetition of one. */
+export function createBeginSignIn({ attempts, provider }: BeginSignInDeps): BeginSignIn {
+  return async function beginSignIn(goal) {
+    const stepUp = goal.asked?.stepUp
+    const prompt = provider.promptFor(goal)
+    const wanted = { ...goal, ...provider.signInGrant(stepUp), ...(prompt === undefined ? {} : { prompt }) }
+    const { attempt, ticket } = await attempts.start(wanted)
+    const { loginHint } = goal
+    const hasWishes = goal.prompt !== undefined || loginHint !== undefined
+    const url = await provider.authorizationUrl(attempt, { prompt, loginHint, hasWishes, stepUp })
+    return { url, ticket }
+  }
+}
+
+/** Names the cookie of the attempt with this `state`, so that several tabs may sign in at once. */
+export function loginTicketId(state: string): string {
+  return hashed(state).slice(0, 16)
+}
+
+function random(): string {
+  return randomBytes(32).toString('base64url')
+}
+
+/** Whether it could be one of ours; a look at the store is not free. */
+function isRandom(text: string): boolean {
+  return /^[\w-]{43}$/.test(text)
+}
+
+function hashed(text: string): string {
+  return createHash('sha256').update(text).digest('base64url')
+}

@@ -1,0 +1,87 @@
+import { createHash } from 'node:crypto'
+import { createExpiringMap } from '../../async/expiring-map.ts'
+import { BffError, type StepUp } from '../../errors.ts'
+import type { Handles } from './handles.ts'
+
+/** Who must come back from a sign-in that a step-up asked for, and what it must bring. */
+export type AskedStepUp = { readonly stepUp: StepUp; readonly sub: string }
+
+/** The session that is asked to step up. */
+export type SteppingSession = {
+  readonly hash: string
+  readonly claims: { readonly sub: string }
+  /** Fingerprints of the step-ups that its sign-in was for. */
+  readonly steppedUp?: readonly string[]
+}
+
+export type StepUpsDeps = {
+  readonly handles: Handles<AskedStepUp>
+  /** The path of `B/login`. */
+  readonly loginPath: string
+  readonly monotonicNow: () => number
+}
+
+/** Milliseconds that the handle of a step-up is good for. */
+export const STEP_UP_LIFETIME_MS = 15 * 60_000
+const SHARED_MS = 10_000
+const MAX_RECENT = 10_000
+
+/** Step-ups on their way through the browser as an opaque handle: what is asked for stays on our side. */
+export function createStepUps({ handles, loginPath, monotonicNow }: StepUpsDeps) {
+  /** Refusals come in crowds: for a few seconds, those of one session for one step-up share a handle. */
+  const recent = createExpiringMap<string, Promise<string>>({ monotonicNow, max: MAX_RECENT })
+  const keyOf = createExpiringMap<string, string>({ monotonicNow, max: MAX_RECENT })
+
+  function urlFor(asked: AskedStepUp, session: SteppingSession): Promise<string> {
+    const key = session.hash + stepUpFingerprint(asked.stepUp)
+    const found = recent.get(key)
+    if (found) return found
+    const url = handles.keep(asked).then((handle) => {
+      keyOf.set(handle, key, SHARED_MS)
+      return `${loginPath}?challenge=${handle}`
+    })
+    recent.set(key, url, SHARED_MS)
+    // One that could not be stored leads nowhere.
+    url.catch(() => recent.delete(key))
+    return url
+  }
+
+  return {
+    /**
+     * The same refusal with a `login_url` that carries its step-up; `access_denied` when this session's sign-in was
+     * for the very same one and did not help, so that nobody is sent round in circles.
+     */
+    async withLoginUrl(error: unknown, session: SteppingSession): Promise<unknown> {
+      if (!(error instanceof BffError) || !error.stepUp) return error
+      const { stepUp } = error
+      if (session.steppedUp?.includes(stepUpFingerprint(stepUp))) {
+        return new BffError('access_denied', 'signing in again did not bring what the API asks for', {
+          details: { reason: 'step_up_did_not_help' },
+        })
+      }
+      return new BffError(error.code, error.message, {
+        details: { ...error.details, login_url: await urlFor({ stepUp, sub: session.claims.sub }, session) },
+        retryAfterSeconds: error.retryAfterSeconds,
+      })
+    },
+
+    /** What the `challenge` of a login URL stands for; undefined when unknown, spent or too old. */
+    look: handles.look,
+    /** The same, and the challenge is spent: the next refusal gets a new one. */
+    take(challenge: unknown): Promise<AskedStepUp | undefined> {
+      const key = typeof challenge === 'string' ? keyOf.get(challenge) : undefined
+      if (key !== undefined) recent.delete(key)
+      return handles.take(challenge)
+    },
+  }
+}
+
+/** Names one step-up, for the record of those that were tried. */
+export function stepUpFingerprint({ resource, claims, acrValues, maxAge, consent, lacks }: StepUp): string {
+  const more = consent === undefined && lacks === undefined ? [] : [consent, lacks]
+  return hashed(JSON.stringify([resource, claims, acrValues, maxAge, ...more])).slice(0, 22)
+}
+
+function hashed(text: string): string {
+  return createHash('sha256').update(`step-up ${text}`).digest('base64url')
+}

@@ -1,0 +1,163 @@
+import { createPrivateKey } from 'node:crypto'
+import { compactVerify, decodeJwt, decodeProtectedHeader, importJWK, importPKCS8, type JWK } from 'jose'
+import type { ResourceConfig } from '../../config/config.ts'
+import { scopeList } from '../grants/scopes.ts'
+
+/**
+ * Whether an access token may be sent to `resource`: false only for a JWT whose `aud` does not name the resource's
+ * configured audience. An opaque token, or a resource without `audience`, cannot be judged and passes.
+ *
+ * The signature is the resource server's business (RFC 9068 §4): this check guards against a provider that answers
+ * for another resource, as Entra does when scopes are mixed.
+ */
+export function isForAudience(accessToken: string, { audience }: ResourceConfig): boolean {
+  if (audience === undefined) return true
+  const aud = audiences(accessToken)
+  return aud === undefined || hasAudience(aud, audience)
+}
+
+/** Whether an audience is among those of a token. Entra ID calls an API `api://ID` in v1 tokens and `ID` in v2 tokens. */
+export function hasAudience(aud: readonly string[], audience: string): boolean {
+  const [, id] = APPLICATION.exec(audience) ?? []
+  return aud.includes(audience) || (id !== undefined && (aud.includes(id) || aud.includes(`api://${id}`)))
+}
+
+const APPLICATION = /^(?:api:\/\/)?([\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12})$/i
+
+/** The `aud` of a JWT, its signature not looked at; undefined for an opaque token. */
+export function audiences(accessToken: string): readonly string[] | undefined {
+  try {
+    const { aud } = decodeJwt(accessToken)
+    return [aud].flat().filter((one): one is string => typeof one === 'string')
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * The scopes that a JWT access token carries, its signature not looked at: `scope` (RFC 9068 §2.2.3), or `scp`, as Entra ID
+ * and Okta call it. Undefined where it tells none.
+ */
+export function scopesInToken(accessToken: string): readonly string[] | undefined {
+  try {
+    const { scope, scp } = decodeJwt(accessToken)
+    const claims = [scope, scp].flat().filter((one) => typeof one === 'string')
+    return claims.length === 0 ? undefined : claims.flatMap((one) => scopeList(one) ?? [])
+  } catch {
+    return undefined
+  }
+}
+
+/** `iat` and `exp` of a JWT in epoch seconds, its signature not looked at; none for an opaque token. */
+export function timesOf(accessToken: string): {
+  readonly iat?: number | undefined
+  readonly exp?: number | undefined
+} {
+  try {
+    const { iat, exp } = decodeJwt(accessToken)
+    const number = (value: unknown) =>
+      typeof value === 'number' && Number.isFinite(value) ? value : undefined
+    return { iat: number(iat), exp: number(exp) }
+  } catch {
+    return {}
+  }
+}
+
+/** The `sub` that a JWT claims, its signature not looked at: good for a comparison, and for nothing else. */
+export function unverifiedSubject(jwt: unknown): string | undefined {
+  try {
+    return decodeJwt(String(jwt)).sub
+  } catch {
+    return undefined
+  }
+}
+
+/** The signing key in a PEM (PKCS#8, PKCS#1 or SEC1). Throws when the PEM or the algorithm does not fit. */
+export function privateKeyFromPem(pem: string, algorithm: string): Promise<CryptoKey> {
+  const pkcs8 = createPrivateKey(pem).export({ type: 'pkcs8', format: 'pem' }).toString()
+  return importPKCS8(pkcs8, algorithm)
+}
+
+/** One member of a key set as it was sent, which may be anything. */
+export type JsonWebKey = Readonly<Record<string, unknown>>
+
+/** What of a JWS header tells which keys fit. */
+export type SignatureHeader = { readonly alg: string; readonly kid?: string }
+
+/** The kind of key of each algorithm (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864 §2): signatures only, never a MAC or none. */
+const KEYS_OF: Readonly<Record<string, Readonly<{ kty: string; crv?: string }>>> = {
+  ...Object.fromEntries(
+    ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'].map((alg) => [alg, { kty: 'RSA' }]),
+  ),
+  ES256: { kty: 'EC', crv: 'P-256' },
+  ES384: { kty: 'EC', crv: 'P-384' },
+  ES512: { kty: 'EC', crv: 'P-521' },
+  EdDSA: { kty: 'OKP', crv: 'Ed25519' },
+  Ed25519: { kty: 'OKP', crv: 'Ed25519' },
+}
+
+/** The header of a JWS. Throws a plain Error for one that is signed in a way that nothing here verifies. */
+export function signatureHeaderOf(jws: string): SignatureHeader {
+  const { alg, kid } = decodeProtectedHeader(jws)
+  if (alg === undefined || !Object.hasOwn(KEYS_OF, alg)) {
+    throw new Error('the ID token is not signed with an asymmetric algorithm that is known here')
+  }
+  return typeof kid === 'string' ? { alg, kid } : { alg }
+}
+
+/**
+ * Every key of a set that may have made a signature, that with its very `kid` first. A set may hold the same key twice,
+ * several under one `kid`, some for encryption, and some without `kid`, `use` or `alg`, all of which are optional
+ * (RFC 7517 §4); a `kid` is a hint (RFC 7515 §4.1.4).
+ */
+export function keysThatFit(keys: readonly JsonWebKey[], { alg, kid }: SignatureHeader): JsonWebKey[] {
+  const { kty, crv } = KEYS_OF[alg]!
+  const fitting = keys.filter(
+    (key) =>
+      key.kty === kty &&
+      (crv === undefined || key.crv === crv) &&
+      (kid === undefined || typeof key.kid !== 'string' || key.kid === kid) &&
+      (typeof key.alg !== 'string' || isSameAlgorithm(key.alg, alg)) &&
+      (typeof key.use !== 'string' || key.use === 'sig') &&
+      (!Array.isArray(key.key_ops) || key.key_ops.includes('verify')),
+  )
+  return fitting.toSorted((a, b) => Number(b.kid === kid) - Number(a.kid === kid))
+}
+
+/** RFC 9864 §2.2: `EdDSA` on this curve is what is now called `Ed25519`. */
+function isSameAlgorithm(a: string, b: string): boolean {
+  return a === b || (['EdDSA', 'Ed25519'].includes(a) && ['EdDSA', 'Ed25519'].includes(b))
+}
+
+const importedKeys = new WeakMap<JsonWebKey, Map<string, ReturnType<typeof importJWK>>>()
+
+/** Whether this public key verifies the signature of `jws`; false too for a key that cannot be used. */
+export async function isVerifiedBy(key: JsonWebKey, jws: string, alg: string): Promise<boolean> {
+  try {
+    await compactVerify(jws, await imported(key, alg), { algorithms: [alg] })
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** The public members of a key alone: a set may hold private ones, which are not needed here. */
+function imported(key: JsonWebKey, alg: string): ReturnType<typeof importJWK> {
+  const ofKey = importedKeys.get(key) ?? new Map()
+  importedKeys.set(key, ofKey)
+  if (!ofKey.has(alg)) {
+    const { kty, crv, n, e, x, y } = key
+    ofKey.set(alg, importJWK({ kty, crv, n, e, x, y } as JWK, alg))
+  }
+  return ofKey.get(alg)
+}
+
+/** The `kid` that a JWT claims, if it may be logged; nothing about it is verified. */
+export function unverifiedKeyId(jwt: unknown): string | undefined {
+  try {
+    const { kid } = decodeProtectedHeader(String(jwt))
+    return typeof kid === 'string' && /^[\w.:+/=-]{1,128}$/.test(kid) ? kid : undefined
+  } catch {
+    return undefined
+  }
+}

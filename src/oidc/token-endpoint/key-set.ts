@@ -1,0 +1,165 @@
+import { BffError } from '../../errors.ts'
+import { isVerifiedBy, type JsonWebKey, keysThatFit, signatureHeaderOf } from './jwt.ts'
+import { unavailable } from './provider-errors.ts'
+
+/** The provider's signing keys (OpenID Connect Core §10.1). */
+export type ProviderKeys = {
+  /**
+   * Throws unless one of the keys at `jwksUri` verifies the signature of this JWS: a plain Error that names the rule, or
+   * provider_unavailable or provider_rejected when the keys cannot be read.
+   */
+  requireSigned(jws: string, jwksUri: string | undefined): Promise<void>
+}
+
+export type ProviderKeysDeps = {
+  /** Asks for a key set; rejects with a TypeError when no answer comes. */
+  readonly read: (jwksUri: string) => Promise<Response>
+  readonly monotonicNow: () => number
+}
+
+type KeySet = {
+  readonly keys: readonly JsonWebKey[]
+  readonly readAt: number
+  /** Whether the wait for the next read was decided: by the first token that this set was tried for. */
+  isWeighed: boolean
+}
+
+/** A key that the provider has taken out of its set is not trusted for longer than this, unless the set cannot be read. */
+const FRESH_MS = 300_000
+/** And then not for longer than this. */
+const STALE_MS = 3_600_000
+/** Rests after a read that did not help, and after one that failed. */
+const USELESS = { minMs: 10_000, maxMs: 60_000 }
+const FAILED = { minMs: 2_000, maxMs: 30_000 }
+
+/** Makes the keys of one provider, read when they are first needed. */
+export function createProviderKeys(deps: ProviderKeysDeps): ProviderKeys {
+  let known: ReturnType<typeof createKeySource> | undefined
+
+  return {
+    async requireSigned(jws, jwksUri) {
+      if (!jwksUri) throw unusable('the authorization server names no jwks_uri')
+      if (known?.jwksUri !== jwksUri) known = createKeySource(jwksUri, deps)
+      const source = known
+      const header = signatureHeaderOf(jws)
+      const set = await source.current()
+      if (await source.verifies(set, jws, header)) return
+      const newer = await source.newerThan(set)
+      if (newer && (await source.verifies(newer, jws, header))) return
+      if (newer) source.weigh(newer, false)
+      throw new Error('no key of the provider verifies the signature of the ID token')
+    },
+  }
+}
+
+/**
+ * One key set. It is read again at once for a token that no key of it verifies, because the provider may have a new key,
+ * even one under an old kid. A read that did not help begins a rest, 10 s doubling to 60 s, and one that did ends it: what
+ * is signed with keys that nobody knows can so make us ask that often and no more. A set that cannot be read is asked for
+ * again after 2 s, doubling to 30 s.
+ */
+function createKeySource(jwksUri: string, { read, monotonicNow }: ProviderKeysDeps) {
+  let set: KeySet | undefined
+  let pending: Promise<KeySet> | undefined
+  let failure: unknown
+  let restMs = 0
+  let restUntil = Number.NEGATIVE_INFINITY
+
+  function rest({ minMs, maxMs }: typeof FAILED): void {
+    restMs = Math.min(maxMs, Math.max(minMs, restMs * 2))
+    restUntil = monotonicNow() + restMs
+  }
+
+  async function readNow(): Promise<KeySet> {
+    try {
+      set = { keys: await keysOf(read(jwksUri)), readAt: monotonicNow(), isWeighed: false }
+      failure = undefined
+      return set
+    } catch (error) {
+      failure = error
+      rest(FAILED)
+      throw error
+    } finally {
+      pending = undefined
+    }
+  }
+
+  /** The set as a new read gives it; everybody who asks meanwhile shares that. */
+  function reread(): Promise<KeySet> {
+    pending ??= readNow()
+    return pending
+  }
+
+  /** The first token that a set was read for tells whether the read helped. */
+  function weigh(tried: KeySet, hasHelped: boolean): void {
+    if (tried.isWeighed) return
+    tried.isWeighed = true
+    if (!hasHelped) {
+      rest(USELESS)
+      return
+    }
+    restMs = 0
+    restUntil = Number.NEGATIVE_INFINITY
+  }
+
+  return {
+    jwksUri,
+    weigh,
+
+    async current(): Promise<KeySet> {
+      const age = set ? monotonicNow() - set.readAt : Number.POSITIVE_INFINITY
+      if (set && age < FRESH_MS && age >= 0) return set
+      const isResting = monotonicNow() < restUntil
+      if (set && age < STALE_MS) return isResting ? set : reread().catch(() => set!)
+      if (isResting && failure) throw failure
+      return reread()
+    },
+
+    async verifies(
+      tried: KeySet,
+      jws: string,
+      header: ReturnType<typeof signatureHeaderOf>,
+    ): Promise<boolean> {
+      for (const key of keysThatFit(tried.keys, header)) {
+        if (!(await isVerifiedBy(key, jws, header.alg))) continue
+        weigh(tried, true)
+        return true
+      }
+      return false
+    },
+
+    /** What a read after `tried` gave; undefined when there was none, and it is too early for one. */
+    async newerThan(tried: KeySet): Promise<KeySet | undefined> {
+      if (set && set !== tried) return set
+      // It was read just now, for this very token.
+      if (!tried.isWeighed) return void weigh(tried, false)
+      if (monotonicNow() < restUntil) {
+        if (failure) throw failure
+        return undefined
+      }
+      return reread()
+    },
+  }
+}
+
+/** The keys of an answer (RFC 7517 §5): members that are none are passed over, as §5 asks for keys that are not understood. */
+async function keysOf(read: Promise<Response>): Promise<readonly JsonWebKey[]> {
+  const answer = await read.catch((error) => {
+    throw unavailable(error)
+  })
+  const { status } = answer
+  if (status !== 200) {
+    const isPassing = status >= 500 || status === 429 || status === 408
+    if (isPassing) throw unavailable(new Error(`the key set was answered with status ${status}`))
+    throw unusable(`the key set of the authorization server was answered with status ${status}`)
+  }
+  const set: unknown = await answer.json().catch(() => undefined)
+  const keys = typeof set === 'object' && set !== null && 'keys' in set ? set.keys : undefined
+  // A page of some gateway, for example.
+  if (!Array.isArray(keys)) throw unavailable(new Error('the key set was answered without keys'))
+  return keys.filter((key) => typeof key === 'object' && key !== null)
+}
+
+function unusable(message: string): BffError {
+  return new BffError('provider_rejected', message, { logged: { step: 'keys' } })
+}

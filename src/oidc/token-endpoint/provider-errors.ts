@@ -1,0 +1,279 @@
+import { BffError, type LoggedFacts, withLogged } from '../../errors.ts'
+import { askedToWaitSeconds, type GrantReaction, reactionTo, wordForUser } from './grant-errors.ts'
+import type { FailedGrant } from './grant-types.ts'
+import { IdTokenError } from './id-token-rules.ts'
+import type { Finding } from './limiter.ts'
+import type { TokenAnswer } from './token-answer.ts'
+
+/** What of a provider's refusal is safe and useful for an operator's log; the description may hold names and mails. */
+export type ProviderRefusal = {
+  readonly oauthError?: string
+  readonly suberror?: string
+  /** Microsoft's: `AADSTS50001` as `50001`, `AADB2C90118` and `MSIS9605` as they are. */
+  readonly errorCodes?: string
+  readonly correlationId?: string
+  readonly traceId?: string
+  readonly timestamp?: string
+  /** HTTP status of the answer. */
+  readonly status?: number | undefined
+}
+
+const MOST_CODES = 10
+
+/**
+ * Picks the loggable members of an OAuth error (RFC 6749 §4.1.2.1, §5.2, and Microsoft's additions), from a token answer
+ * or a redirect. Codes and ids that stand in the description alone are read from there; the rest of it stays unread.
+ */
+export function refusalOf(
+  answer: { readonly body: Record<string, unknown> | undefined; readonly status?: number } | undefined,
+): ProviderRefusal {
+  const body = answer?.body ?? {}
+  // Codes are short; a token that some server put in the place of one is not.
+  const word = (value: unknown) =>
+    typeof value === 'string' && /^[\w.:-]{1,48}$/.test(value) ? value : undefined
+  const codes = Array.isArray(body.error_codes)
+    ? body.error_codes.filter((code) => typeof code === 'number').slice(0, MOST_CODES)
+    : []
+  const described = describedIn(body.error_description)
+  return {
+    oauthError: word(body.error),
+    suberror: word(body.suberror),
+    errorCodes: codes.join(',') || described.errorCodes,
+    correlationId: word(body.correlation_id) ?? described.correlationId,
+    traceId: word(body.trace_id) ?? described.traceId,
+    timestamp: timestampIn(body.timestamp) ?? described.timestamp,
+    status: answer?.status,
+  }
+}
+
+/** What Microsoft writes into the text, which in a redirect is all there is. */
+function describedIn(description: unknown): Omit<ProviderRefusal, 'oauthError' | 'suberror'> {
+  if (typeof description !== 'string') return {}
+  const text = description.slice(0, 4_000)
+  const codes = text.match(/\b(?:AADSTS|AADB2C|MSIS)\d{3,9}\b/g) ?? []
+  const names = new Set(codes.map((code) => code.replace('AADSTS', '')))
+  return {
+    errorCodes: [...names].slice(0, MOST_CODES).join(',') || undefined,
+    correlationId: /\bCorrelation ID:\s*([\da-f-]{36})\b/i.exec(text)?.[1],
+    traceId: /\bTrace ID:\s*([\da-f-]{36})\b/i.exec(text)?.[1],
+    timestamp: timestampIn(/\bTimestamp:\s*([\d-]{10}[ T][\d:.]{8,16}Z?)/i.exec(text)?.[1]),
+  }
+}
+
+function timestampIn(value: unknown): string | undefined {
+  const isOne = typeof value === 'string' && /^\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d{1,7})?Z?$/.test(value)
+  return isOne ? value : undefined
+}
+
+/** The problem a caller sees for one reaction; `dead_grant` has none of its own, because it ends the session. */
+export function problemOf(reaction: GrantReaction, answer: TokenAnswer | undefined): BffError {
+  const details = { reason: refusalOf(answer).oauthError ?? reaction }
+  switch (reaction) {
+    case 'dead_grant':
+      return new BffError('session_required', 'the authorization server ended the grant', { details })
+    case 'step_up':
+      return signInAgain(answer && wordForUser(answer))
+    case 'consent':
+      return signInAgain('consent_required')
+    case 'user_must_act':
+      return new BffError('access_denied', 'the authorization server refuses this user', { details })
+    case 'configuration':
+    case 'route_configuration':
+      return new BffError('provider_rejected', 'the authorization server rejected the request', { details })
+    case 'retry_later':
+    case 'loop':
+      return unavailable(undefined, answer?.retryAfterSeconds ?? (reaction === 'loop' ? 300 : undefined))
+  }
+}
+
+/** `reauthentication_required`: the user may cure it at the provider. */
+export function signInAgain(reason = 'interaction_required'): BffError {
+  return new BffError(
+    'reauthentication_required',
+    'the authorization server wants the user to sign in again',
+    { details: { reason } },
+  )
+}
+
+/** `provider_unavailable`: no usable answer came in time. */
+export function unavailable(cause: unknown, retryAfterSeconds?: number): BffError {
+  return new BffError('provider_unavailable', 'the authorization server does not answer', {
+    cause,
+    // A date that has passed by our clock, or a 0, must not become a request per caller.
+    retryAfterSeconds: Math.max(1, retryAfterSeconds ?? 2),
+  })
+}
+
+/** True for errors that say nothing about the request: timeouts, refused or reset connections, failed name look-ups. */
+export function isNetworkError(error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  const { code } = error as Error & { code?: unknown }
+  if (code === 'OAUTH_TIMEOUT' || code === 'OAUTH_ABORT') return true
+  // `fetch` reports every network failure as a TypeError without a code of its own; the cause has it.
+  return error instanceof TypeError && code === undefined
+}
+
+/** Turns a failed call to the provider into our problem: by its answer if there was one, else by the kind of failure. */
+export function failedCall(error: unknown, answer: TokenAnswer | undefined, now = 0): BffError {
+  if (error instanceof BffError) return error
+  if (answer && answer.status !== 200) return problemOf(reactionTo(answer), answer)
+  // A page in place of a token answer, whatever its status, is some gateway's or error screen's: it says nothing of us.
+  if (answer && answer.body === undefined) return unavailable(error)
+  if (isNetworkError(error) || isServerFault(error, answer))
+    return unavailable(error, askedSeconds(error, now))
+  return new BffError('provider_rejected', 'the authorization server gave an unusable answer', {
+    cause: error,
+  })
+}
+
+/**
+ * What a failed token request says about the provider itself. A refusal of one user or request is a sign of life, and so
+ * is a token answer that fails a later check; only 429 among the 4xx says that the provider has enough of all of us.
+ * A page with status 200 may be one user's: providers show blocked users one, and one user must not close the way for all.
+ */
+export function findingOf(error: unknown, answer: TokenAnswer | undefined): Finding {
+  if (!answer) return { kind: isNetworkError(error) ? 'fault' : 'nothing' }
+  const { status, body, retryAfterSeconds } = answer
+  if (status === 200 && body === undefined) return { kind: 'page' }
+  const isRefusal = status === 200 || (status >= 400 && status < 500 && status !== 429)
+  if (isRefusal || (status !== 200 && reactionTo(answer) === 'loop')) return { kind: 'refused' }
+  return { kind: 'fault', retryAfterSeconds }
+}
+
+/** Another answer than the token endpoint's, such as discovery, keys or PAR: a 5xx, a 429 or an HTML page is a passing fault. */
+function isServerFault(error: unknown, answer: TokenAnswer | undefined): boolean {
+  const { code, status, cause } = error as { code?: unknown; status?: unknown; cause?: { status?: unknown } }
+  // With a token answer at hand it is its ID token that does not parse.
+  if (code === 'OAUTH_PARSE_ERROR') return answer === undefined
+  if (code === 'OAUTH_RESPONSE_IS_NOT_JSON' || status === 429) return true
+  const answered = Number(cause?.status ?? 0)
+  return code === 'OAUTH_RESPONSE_IS_NOT_CONFORM' && (answered >= 500 || answered === 429 || answered === 408)
+}
+
+/**
+ * Whether the provider may have acted on a request that failed so, as far as a refresh token is concerned: an answer may
+ * have been lost after it was sent, and some providers rotate before they look at the resource.
+ */
+export function mayHaveSpent({ answer, wasSent }: Pick<FailedGrant, 'answer' | 'wasSent'>): boolean {
+  if (!answer) return wasSent
+  // A success that cannot be read has rotated the token, and what it says is lost. A page is no such success: a token
+  // endpoint answers in JSON (RFC 6749 §5.1), an error screen or a gateway in maintenance does not.
+  if (answer.status === 200) return answer.body === undefined && !answer.isHtml
+  // A gateway that lost or outwaited the server behind it knows nothing of what that one did.
+  if (answer.status === 502 || answer.status === 504) return answer.body?.error === undefined
+  return REFUSED_RESOURCE.has(answer.body?.error) && !isMicrosoft(answer)
+}
+
+/** RFC 8707 §2.2, and what providers with a `resource` of their own say. Some have rotated before they say so. */
+const REFUSED_RESOURCE = new Set<unknown>(['invalid_target', 'invalid_resource'])
+
+/** Entra ID numbers its refusals; it leaves a refresh token as good as it was, whatever it refuses. */
+function isMicrosoft({ body }: TokenAnswer): boolean {
+  return Array.isArray(body?.error_codes)
+}
+
+/** Where a sign-in failed, for log and metrics. `authorization`: in the response that the browser brought. */
+export type SignInStep = 'discovery' | 'par' | 'authorization' | 'code' | 'keys' | 'id_token'
+
+/** What the log says of a failed sign-in, on top of its problem. */
+export function signInFacts(error: unknown, step: SignInStep, answer?: TokenAnswer): LoggedFacts {
+  const isIdToken = error instanceof IdTokenError
+  return { step: isIdToken ? 'id_token' : step, ...refusalOf(answer), ...(isIdToken ? error.facts : {}) }
+}
+
+/** Turns a failed code grant into our problem: a bad authorization response or ID token is the browser's to repeat. */
+export function failedSignIn(error: unknown, answer: TokenAnswer | undefined): BffError {
+  const refused = authorizationError(error)
+  if (refused) return refused
+  const problem = isUnexplained401(answer) ? unknownClient(error) : forSignIn(failedCall(error, answer))
+  const isBadResponse = problem.code === 'provider_rejected' && (!answer || answer.status === 200)
+  const isOurs = error instanceof BffError || !(isBadResponse || problem.code === 'session_required')
+  const seen = isOurs
+    ? problem
+    : new BffError('invalid_callback', 'the sign-in could not be completed', { cause: error })
+  const step = isBadResponse && !answer ? 'authorization' : 'code'
+  return withLogged(seen, { ...signInFacts(error, step, answer), ...seen.logged })
+}
+
+/** Whoever is just signing in is not asked to sign in again: the provider does not let this user in. */
+function forSignIn(problem: BffError): BffError {
+  const { code, message, details } = problem
+  return code === 'reauthentication_required' ? new BffError('access_denied', message, { details }) : problem
+}
+
+/** RFC 6749 §5.2 has this status for one thing only, and some providers leave out the body that says so. */
+function isUnexplained401(answer: TokenAnswer | undefined): boolean {
+  return answer?.status === 401 && answer.body?.error === undefined
+}
+
+function unknownClient(cause: unknown): BffError {
+  return new BffError('provider_rejected', 'the authorization server does not accept us as the client', {
+    ...{ cause, details: { reason: 'invalid_client' }, logged: { oauthError: 'invalid_client' } },
+  })
+}
+
+const PASSING_AUTHORIZATION_ERRORS = new Set(['server_error', 'temporarily_unavailable'])
+/** The user must do something, and did not: OpenID Connect Core §3.1.2.6. */
+const INTERACTION_ERRORS = new Set([
+  ...['login_required', 'interaction_required', 'consent_required', 'account_selection_required'],
+])
+
+/**
+ * The problem for an error in the authorization response (RFC 6749 §4.1.2.1); undefined for any other failure. Whoever
+ * has a sign-in under way can write one into his own response, so it is told, and nothing else follows from it.
+ */
+function authorizationError(error: unknown): BffError | undefined {
+  const { code, cause, ...told } = (error ?? {}) as Record<string, unknown>
+  if (code !== 'OAUTH_AUTHORIZATION_RESPONSE_ERROR') return undefined
+  const parameters = cause instanceof URLSearchParams ? Object.fromEntries(cause) : told
+  // §4.1.2: a response has a code or an error. One with both is no provider's.
+  if ('code' in parameters) return undefined
+  const refusal = refusalOf({ body: parameters })
+  const reason = refusal.oauthError ?? 'error'
+  const options = { details: { reason }, logged: { step: 'authorization', ...refusal } }
+  if (PASSING_AUTHORIZATION_ERRORS.has(reason)) {
+    return new BffError('provider_unavailable', 'the authorization server cannot sign in just now', {
+      ...options,
+      retryAfterSeconds: 5,
+    })
+  }
+  const message = 'the authorization server refused the sign-in'
+  if (reason === 'access_denied') return new BffError('access_denied', message, options)
+  if (INTERACTION_ERRORS.has(reason)) return new BffError('invalid_callback', message, options)
+  return new BffError('provider_rejected', message, options)
+}
+
+/** Turns a refused or failed pushed authorization request (RFC 9126 §2.3) into our problem. */
+export function failedPush(error: unknown, answer: TokenAnswer | undefined): BffError {
+  const problem = pushProblem(error, answer)
+  return withLogged(problem, { ...signInFacts(error, 'par', answer), ...problem.logged })
+}
+
+function pushProblem(error: unknown, answer: TokenAnswer | undefined): BffError {
+  if (error instanceof BffError || !answer) return failedCall(error, answer)
+  const { status, body, retryAfterSeconds } = answer
+  const isPassing = status >= 500 || status === 429 || status === 408
+  if (isPassing || PASSING_AUTHORIZATION_ERRORS.has(String(body?.error))) {
+    return unavailable(error, retryAfterSeconds)
+  }
+  if (isUnexplained401(answer)) return unknownClient(error)
+  const reason = refusalOf(answer).oauthError
+  return new BffError(
+    'provider_rejected',
+    'the authorization server refused the pushed authorization request',
+    {
+      ...(reason === undefined ? { cause: error } : { details: { reason } }),
+    },
+  )
+}
+
+/** Turns a failed discovery into our problem: what a later attempt may cure is unavailable, the rest is configuration. */
+export function failedDiscovery(error: unknown, now: number): BffError {
+  return withLogged(failedCall(error, undefined, now), { step: 'discovery' })
+}
+
+/** The provider's Retry-After in an answer that openid-client took for none. */
+function askedSeconds(error: unknown, now: number): number | undefined {
+  const { cause } = (error ?? {}) as { cause?: unknown }
+  return cause instanceof Response ? askedToWaitSeconds(cause.headers, now) : undefined
+}

@@ -1,0 +1,289 @@
+import { type Settings, connect as startSession } from 'node:http2'
+import type { Socket } from 'node:net'
+import type { Readable } from 'node:stream'
+import type { RouteConfig } from '../../../config/config.ts'
+import { noConnectionInTime } from '../admission.ts'
+import type { Exchange } from '../exchange.ts'
+import { type Http2Connection, Http2Error, Http2Request, http2RequestHead } from './request.ts'
+
+/** Dials, TLS and ALPN included; calls back once. */
+export type Dial = (callback: (error: Error | null, socket: Socket | null) => void) => void
+
+export type Http2ConnectionsDeps = {
+  readonly dial: Dial
+  /** How long a connection takes new requests, in ms. */
+  readonly ttlMs: number
+}
+
+/** Connections over HTTP/2 to one upstream. */
+export type Http2Connections = {
+  start(exchange: Exchange, body: Readable | Buffer | null): void
+  /** True while a connection gets its first request. */
+  isConnecting(): boolean
+  isOpen(): boolean
+  /** Resolves when every request has ended. */
+  close(): Promise<void>
+  destroy(): Promise<void>
+}
+
+/** Requests at the same time on one connection, if the upstream allows as many. */
+export const HTTP2_STREAMS = 100
+/** A connection without requests ends after so long, as undici's do. */
+const IDLE_MS = 4_000
+/** How long a connection may take to answer a ping, after one of its requests got no answer. */
+const PING_MS = 5_000
+/** How often a request is sent again after a refusal that took no request along; the first pause, which doubles. */
+const MOST_REFUSALS = 5
+const REFUSED_PAUSE_MS = 10
+
+type Connection = Http2Connection & {
+  readonly openedAt: number
+  /** Streams that are not closed yet. */
+  active: number
+  /** Undefined before the upstream has said it: a single stream is tried until then. */
+  mostStreams: number | undefined
+  /** It takes no more requests. */
+  isRetired: boolean
+  isSilent: boolean
+  idle: NodeJS.Timeout | undefined
+}
+type Waiting = { readonly request: Http2Request; readonly timer: NodeJS.Timeout }
+
+/** Makes them, none of them open. */
+export function createHttp2Connections(
+  { upstream, connections: most = Number.POSITIVE_INFINITY, timeout }: RouteConfig,
+  { dial, ttlMs }: Http2ConnectionsDeps,
+): Http2Connections {
+  const origin = new URL(upstream)
+  const open = new Set<Connection>()
+  const queue: Waiting[] = []
+  const deadlines = new WeakMap<Http2Request, number>()
+  const pauses = new Map<Http2Request, NodeJS.Timeout>()
+  let dialing = 0
+  /** What the last connection allowed. */
+  let usualStreams = HTTP2_STREAMS
+  let isFirst = false
+  let isClosing = false
+  let isDestroyed = false
+  let closed: (() => void) | undefined
+
+  function enqueue(request: Http2Request, { isNext = false } = {}): void {
+    const waitMs = Math.max(1, deadlines.get(request)! - performance.now())
+    const timer = setTimeout(() => {
+      dequeue(request)
+      request.fail(noConnectionInTime())
+    }, waitMs)
+    // Whoever was refused waits longest already.
+    if (isNext) queue.unshift({ request, timer })
+    else queue.push({ request, timer })
+  }
+
+  function dequeue(request: Http2Request): void {
+    clearTimeout(pauses.get(request))
+    pauses.delete(request)
+    const at = queue.findIndex((waiting) => waiting.request === request)
+    if (at === -1) return
+    clearTimeout(queue[at]!.timer)
+    queue.splice(at, 1)
+  }
+
+  function serveQueue(): void {
+    while (queue.length > 0) {
+      const connection = withRoom()
+      if (!connection) break
+      const { request, timer } = queue.shift()!
+      clearTimeout(timer)
+      send(request, connection)
+    }
+    dialAsNeeded()
+    if (isClosing) endIfDone()
+  }
+
+  function withRoom(): Connection | undefined {
+    for (const connection of open) {
+      if (performance.now() - connection.openedAt >= ttlMs) retire(connection)
+      if (roomOf(connection) > 0) return connection
+    }
+    return undefined
+  }
+
+  function send(request: Http2Request, connection: Connection): void {
+    const { outbound, req } = request.exchange
+    const about = { method: req.method!, path: outbound.target, origin }
+    clearTimeout(connection.idle)
+    isFirst = !connection.isUsed
+    const stream = request.sendOn(connection, http2RequestHead(outbound.headers, about))
+    isFirst = false
+    if (!stream) {
+      idleFrom(connection)
+      return
+    }
+    connection.isUsed = true
+    connection.active += 1
+    stream.once('close', () => {
+      connection.active -= 1
+      idleFrom(connection)
+      serveQueue()
+    })
+  }
+
+  function idleFrom(connection: Connection): void {
+    if (connection.active > 0) return
+    if (connection.isRetired) connection.session.close()
+    else connection.idle = setTimeout(() => retire(connection), IDLE_MS).unref()
+  }
+
+  function retire(connection: Connection): void {
+    connection.isRetired = true
+    clearTimeout(connection.idle)
+    connection.session.close()
+  }
+
+  /** As many as those who wait need, if all take as many as the last one. */
+  function dialAsNeeded(): void {
+    if (isDestroyed) return
+    const usable = [...open].filter(({ isRetired, isSilent }) => !isRetired && !isSilent)
+    // An upstream that refuses requests now would refuse them on another connection, too.
+    if (usable.some(({ mostStreams }) => mostStreams === 0)) return
+    const each = Math.max(1, usualStreams)
+    const toCome = usable.filter(({ mostStreams }) => mostStreams === undefined)
+    let room = dialing * each + toCome.reduce((sum, { active }) => sum + each - active, 0)
+    while (queue.length > room && usable.length + dialing < most) {
+      dialing += 1
+      room += each
+      dial(connected)
+    }
+  }
+
+  function connected(error: Error | null, socket: Socket | null): void {
+    dialing -= 1
+    if (isDestroyed) socket?.destroy()
+    else if (socket) adopt(socket)
+    else if (dialing === 0 && ![...open].some(({ isRetired }) => !isRetired))
+      for (const { request } of [...queue]) {
+        dequeue(request)
+        request.fail(error!)
+      }
+    serveQueue()
+  }
+
+  function adopt(socket: Socket): void {
+    const session = startSession(upstream, {
+      createConnection: () => socket,
+      peerMaxConcurrentStreams: HTTP2_STREAMS,
+      settings: { enablePush: false },
+    })
+    const connection: Connection = {
+      ...{ session, isUsed: false, lastStreamId: undefined, goAwayCode: undefined },
+      ...{ openedAt: performance.now(), active: 0 },
+      ...{ mostStreams: undefined, isRetired: false, isSilent: false, idle: undefined },
+    }
+    open.add(connection)
+    session.on('remoteSettings', ({ maxConcurrentStreams = HTTP2_STREAMS }: Settings) => {
+      connection.mostStreams = Math.min(maxConcurrentStreams, HTTP2_STREAMS)
+      usualStreams = connection.mostStreams
+      serveQueue()
+    })
+    session.on('goaway', (code, lastStreamId) => {
+      connection.isRetired = true
+      connection.goAwayCode = code
+      connection.lastStreamId = lastStreamId
+    })
+    // Each stream is told by itself.
+    session.on('error', () => undefined)
+    session.on('close', () => {
+      connection.isRetired = true
+      clearTimeout(connection.idle)
+      open.delete(connection)
+      serveQueue()
+    })
+    idleFrom(connection)
+  }
+
+  /** Of a peer that vanished nothing would be heard for as long as the system tries to reach it. */
+  function probe(connection: Http2Connection): void {
+    const silent = connection as Connection
+    const { session } = silent
+    if (silent.isSilent || session.closed) return
+    silent.isSilent = true
+    const end = () => session.destroy(new Http2Error('CONNECTION_LOST', 'the upstream answers no ping'))
+    const timer = setTimeout(end, PING_MS)
+    session.once('close', () => clearTimeout(timer))
+    const answered = () => {
+      clearTimeout(timer)
+      silent.isSilent = false
+      serveQueue()
+    }
+    session.ping((error) => error === null && answered())
+  }
+
+  /** RFC 9113 §6.8, §8.7: it may be sent again, whatever its method, and as often as the upstream took others instead. */
+  function sendAgain(request: Http2Request, isBehindOthers: boolean): void {
+    const isLate = performance.now() >= deadlines.get(request)!
+    if (!isBehindOthers) request.refusals += 1
+    if (isDestroyed || isLate || request.refusals > MOST_REFUSALS) {
+      request.fail(new Http2Error('STREAM_RESET', 'the upstream did not look at the request'))
+    } else if (isBehindOthers) {
+      enqueue(request, { isNext: true })
+      process.nextTick(serveQueue)
+    } else {
+      const pauseMs = REFUSED_PAUSE_MS * 2 ** (request.refusals - 1)
+      const timer = setTimeout(() => {
+        pauses.delete(request)
+        enqueue(request, { isNext: true })
+        serveQueue()
+      }, pauseMs)
+      pauses.set(request, timer)
+    }
+  }
+  const requestDeps = { onUnseen: sendAgain, onLeaveQueue: dequeue, onSilence: probe }
+
+  function endIfDone(): void {
+    if (queue.length > 0 || pauses.size > 0) return
+    for (const connection of open) if (connection.active > 0) return
+    for (const { session } of open) session.destroy()
+    closed?.()
+  }
+
+  function close(): Promise<void> {
+    isClosing = true
+    return new Promise((resolve) => {
+      closed = resolve
+      endIfDone()
+    })
+  }
+
+  async function destroy(): Promise<void> {
+    isDestroyed = true
+    isClosing = true
+    const error = new Http2Error('CLOSED', 'the connections were closed')
+    for (const request of [...queue.map((waiting) => waiting.request), ...pauses.keys()]) {
+      dequeue(request)
+      request.fail(error)
+    }
+    for (const { session } of open) session.destroy(error)
+    closed?.()
+  }
+
+  return {
+    start(exchange, body) {
+      const request = new Http2Request(exchange, body, requestDeps)
+      const { responseMs } = exchange.outbound.route.timeout
+      deadlines.set(request, performance.now() + timeout.connectMs + responseMs)
+      if (isDestroyed) {
+        request.fail(new Http2Error('CLOSED', 'the connections were closed'))
+        return
+      }
+      enqueue(request)
+      serveQueue()
+    },
+    isConnecting: () => isFirst,
+    isOpen: () => !isClosing,
+    close,
+    destroy,
+  }
+}
+
+function roomOf({ isRetired, isSilent, active, mostStreams = 1 }: Connection): number {
+  return isRetired || isSilent ? 0 : mostStreams - active
+}

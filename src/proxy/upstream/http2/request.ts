@@ -1,0 +1,304 @@
+import {
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  constants,
+  type IncomingHttpHeaders,
+} from 'node:http2'
+import type { Readable } from 'node:stream'
+import type { ParsedHeaders, UpstreamControl } from '../dispatch.ts'
+import type { Exchange } from '../exchange.ts'
+import { defectOf } from '../response-writer.ts'
+import { createReplayableBody, type ReplayableBody } from './body.ts'
+
+/** What went wrong over HTTP/2, by `code`. */
+export class Http2Error extends Error {
+  readonly code:
+    | 'HEADERS_TIMEOUT'
+    | 'BODY_TIMEOUT'
+    | 'CONNECTION_LOST'
+    | 'STREAM_RESET'
+    | 'GIVEN_UP'
+    | 'CLOSED'
+  constructor(code: Http2Error['code'], message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.code = code
+  }
+}
+
+/** A connection as its requests see it. */
+export type Http2Connection = {
+  readonly session: ClientHttp2Session
+  /** A request has been on it before. */
+  isUsed: boolean
+  /** The last stream that the upstream says it looked at (RFC 9113 §6.8); undefined while it has not gone away. */
+  lastStreamId: number | undefined
+  /** The error code that it went away with. */
+  goAwayCode: number | undefined
+}
+
+/** What a request asks of the connections. */
+export type Http2RequestDeps = {
+  /**
+   * Told when the upstream provably did not look at the request, and the request can be sent again. `isBehindOthers`: it
+   * went away after requests that it took, so that this one's turn comes nearer.
+   */
+  readonly onUnseen: (request: Http2Request, isBehindOthers: boolean) => void
+  /** A request that waits for a connection is given up. */
+  readonly onLeaveQueue: (request: Http2Request) => void
+  /** There was no answer in time: the connection may be dead. */
+  readonly onSilence: (connection: Http2Connection) => void
+}
+
+const { NGHTTP2_REFUSED_STREAM, NGHTTP2_CANCEL } = constants
+/** RFC 9113 §6.2. */
+const HEADERS_FRAME = 1
+
+/**
+ * One request of an exchange over HTTP/2: on one stream after the other, until an upstream has looked at it. What it
+ * tells the exchange is what undici tells it over HTTP/1.1, and it ends it exactly once.
+ */
+export class Http2Request implements UpstreamControl {
+  readonly exchange: Exchange
+  /** How often it was refused by a connection that took nothing at all. */
+  refusals = 0
+  rawHeaders: Buffer[] | undefined
+  readonly #deps: Http2RequestDeps
+  readonly #body: ReplayableBody | undefined
+  #stream: ClientHttp2Stream | undefined
+  #connection: Http2Connection | undefined
+  /** HEADERS were never sent (RFC 9113 §6.8: none after a GOAWAY). */
+  #isUnsent = false
+  #isAnswered = false
+  #isOver = false
+  /** Whether the body ended before its stream did; undefined until it ends. */
+  #isWhole: boolean | undefined
+  /** Tells of an answer that can have no body. */
+  #begin: (() => void) | undefined
+
+  constructor(exchange: Exchange, body: Readable | Buffer | null, deps: Http2RequestDeps) {
+    this.exchange = exchange
+    this.#deps = deps
+    this.#body = body === null ? undefined : createReplayableBody(body)
+  }
+
+  /** Opens a stream for it. */
+  sendOn(connection: Http2Connection, headers: Record<string, string>): ClientHttp2Stream | undefined {
+    const { exchange } = this
+    try {
+      exchange.onRequestStart(this)
+      this.#stream = connection.session.request(headers, { endStream: this.#body === undefined })
+    } catch (error) {
+      this.#end(() => exchange.onResponseError(this, error as Error))
+      return undefined
+    }
+    this.#connection = connection
+    this.#isUnsent = false
+    this.#isWhole = undefined
+    this.#follow(this.#stream)
+    this.#body?.sendTo(this.#stream)
+    return this.#stream
+  }
+
+  #follow(stream: ClientHttp2Stream): void {
+    noteEnd(stream, (isWhole) => {
+      this.#isWhole ??= isWhole
+    })
+    const isCurrent = () => this.#stream === stream && !this.#isOver
+    const { responseMs } = this.exchange.outbound.route.timeout
+    stream.setTimeout(responseMs)
+    stream.on('timeout', () => isCurrent() && this.#onTimeout())
+    stream.on('headers', (headers) => isCurrent() && this.#onInterim(headers))
+    stream.on('response', (headers) => isCurrent() && this.#onResponse(stream, headers))
+    stream.on('data', (chunk: Buffer) => isCurrent() && this.exchange.onResponseData(this, chunk))
+    stream.on('end', () => isCurrent() && this.#onEnd())
+    stream.on('frameError', (type) => {
+      if (type === HEADERS_FRAME) this.#isUnsent = true
+    })
+    stream.on('error', (error) => isCurrent() && this.#onFailure(stream, error))
+    stream.on('close', () => isCurrent() && this.#onFailure(stream))
+  }
+
+  #onTimeout(): void {
+    const code = this.#isAnswered ? 'BODY_TIMEOUT' : 'HEADERS_TIMEOUT'
+    const connection = this.#connection!
+    this.abort(new Http2Error(code, 'the upstream did not answer in time'))
+    this.#deps.onSilence(connection)
+  }
+
+  #onInterim(headers: IncomingHttpHeaders & { ':status'?: string | number }): void {
+    this.exchange.onResponseStarted()
+    this.exchange.onResponseStart(this, Number(headers[':status']), {})
+  }
+
+  #onResponse(stream: ClientHttp2Stream, headers: IncomingHttpHeaders & { ':status'?: number }): void {
+    const { exchange } = this
+    const { ':status': status = 0, ...fields } = headers
+    this.#isAnswered = true
+    this.rawHeaders = fieldsAsBytes(fields)
+    exchange.onResponseStarted()
+    stream.setTimeout(exchange.outbound.route.timeout.idleMs)
+    const begin = () => exchange.onResponseStart(this, status, fields as ParsedHeaders)
+    // The client hears of such an answer at its end only, and until then it may turn out to have a body after all.
+    const isBodiless = status === 204 || status === 304 || (status >= 200 && exchange.req.method === 'HEAD')
+    if (isBodiless && defectOf(status, fields as ParsedHeaders) === undefined) this.#begin = begin
+    else begin()
+  }
+
+  #onEnd(): void {
+    if (!this.#isAnswered) {
+      this.#onFailure(this.#stream!)
+      return
+    }
+    if (!this.#isWhole) {
+      this.abort(new Http2Error('STREAM_RESET', 'the upstream reset its answer'))
+      return
+    }
+    try {
+      this.#begin?.()
+    } catch (error) {
+      this.abort(error as Error)
+      return
+    }
+    this.#end(() => this.exchange.onResponseEnd(this))
+  }
+
+  #onFailure(stream: ClientHttp2Stream, cause?: Error): void {
+    const connection = this.#connection!
+    if (!this.#isAnswered && this.#isUnseen(stream, connection)) {
+      this.#detach()
+      if (this.#body === undefined || this.#body.canReplay()) {
+        this.#deps.onUnseen(this, isBehindOthers(stream, connection))
+        return
+      }
+    }
+    const isLost = connection.session.destroyed
+    const code = isLost ? 'CONNECTION_LOST' : 'STREAM_RESET'
+    this.fail(new Http2Error(code, `the upstream ended the ${isLost ? 'connection' : 'stream'}`, { cause }))
+  }
+
+  #isUnseen(stream: ClientHttp2Stream, connection: Http2Connection): boolean {
+    // Node gives every stream of a connection the code that it went away with.
+    const isRefused =
+      stream.rstCode === NGHTTP2_REFUSED_STREAM && connection.goAwayCode !== NGHTTP2_REFUSED_STREAM
+    return isRefused || this.#isUnsent || stream.id === undefined || isAboveLast(stream, connection)
+  }
+
+  /** Ends it without an answer. */
+  fail(error: Error): void {
+    this.#end(() => this.exchange.onResponseError(this.#connection ? this : undefined, error))
+  }
+
+  abort(reason: Error): void {
+    if (this.#isOver) return
+    if (!this.#stream) this.#deps.onLeaveQueue(this)
+    this.fail(reason)
+  }
+
+  pause(): void {
+    this.#stream?.pause()
+    // While the client takes nothing the upstream cannot send.
+    this.#stream?.setTimeout(0)
+  }
+
+  resume(): void {
+    this.#stream?.setTimeout(this.exchange.outbound.route.timeout.idleMs)
+    this.#stream?.resume()
+  }
+
+  #detach(): void {
+    const stream = this.#stream
+    this.#stream = undefined
+    this.#body?.stop()
+    if (stream) giveUp(stream)
+  }
+
+  #end(tell: () => void): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    this.#detach()
+    tell()
+  }
+}
+
+/** RFC 9113 §6.8: the largest number announces a goodbye, and says nothing of what was taken. */
+const ANY_STREAM = 2 ** 31 - 1
+
+/** A stream that was never opened has no number. */
+function isBehindOthers(
+  { id = ANY_STREAM }: ClientHttp2Stream,
+  { lastStreamId = 0 }: Http2Connection,
+): boolean {
+  return lastStreamId > 0 && id > lastStreamId
+}
+
+function isAboveLast({ id = 0 }: ClientHttp2Stream, { lastStreamId }: Http2Connection): boolean {
+  return lastStreamId !== undefined && id > lastStreamId
+}
+
+/** What the client may see of a stream that is not wanted any more: no end of a body that has none. */
+function giveUp(stream: ClientHttp2Stream): void {
+  stream.setTimeout(0)
+  stream.resume()
+  if (stream.destroyed || (stream.closed && stream.writableFinished)) return
+  if (stream.writableFinished && stream.readableEnded) return
+  // A mere close would end the request's body before it says that it is not whole; and of one that is gone with bytes
+  // still to send nghttp2 asks for them for ever.
+  if (stream.writableEnded && !stream.closed) stream.close(NGHTTP2_CANCEL)
+  else stream.destroy(new Http2Error('GIVEN_UP', 'the request was given up'))
+}
+
+/**
+ * FRAGILE, to be looked at with each new Node: a stream that the upstream resets with NO_ERROR ends for its reader like
+ * one that ended well, and no event or property tells them apart. Node calls `push(null)` at either end; at the reset
+ * the stream is `closed` by then.
+ */
+function noteEnd(stream: ClientHttp2Stream, ended: (isWhole: boolean) => void): void {
+  const { push } = stream
+  stream.push = (chunk: unknown, encoding?: BufferEncoding) => {
+    if (chunk === null) ended(!stream.closed)
+    return push.call(stream, chunk, encoding)
+  }
+}
+
+/** Names and values as HTTP/1.1 has them; node:http2 gives Latin-1 text. */
+function fieldsAsBytes(parsed: IncomingHttpHeaders): Buffer[] {
+  const fields: Buffer[] = []
+  for (const [name, value] of Object.entries(parsed)) {
+    for (const one of Array.isArray(value) ? value : [String(value)])
+      fields.push(Buffer.from(name, 'latin1'), Buffer.from(one, 'latin1'))
+  }
+  return fields
+}
+
+/** Fields that RFC 9113 §8.2.2 forbids; `te` may say `trailers`, which do not cross here. */
+const FORBIDDEN = new Set([
+  ...['connection', 'keep-alive', 'proxy-connection', 'transfer-encoding', 'upgrade', 'te', 'http2-settings'],
+])
+
+/**
+ * The head of a request as node:http2 takes it: lower-case names (RFC 9113 §8.2.1), one value each. It takes two values
+ * of a field that may come once for a defect of ours.
+ */
+export function http2RequestHead(
+  fields: readonly string[],
+  { method, path, origin }: { method: string; path: string; origin: URL },
+): Record<string, string> {
+  const head: Record<string, string> = Object.create(null)
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i]!.toLowerCase()
+    const value = fields[i + 1]!
+    if (FORBIDDEN.has(name) || name.startsWith(':')) continue
+    const before = head[name]
+    // RFC 9113 §8.2.3.
+    const separator = name === 'cookie' ? '; ' : ', '
+    head[name] = before === undefined ? value : before + separator + value
+  }
+  const { host = origin.host, ...others } = head
+  const pseudo = {
+    ':method': method,
+    ':scheme': origin.protocol.slice(0, -1),
+    ':authority': host,
+    ':path': path,
+  }
+  return Object.assign(Object.create(null), pseudo, others)
+}

@@ -1,0 +1,195 @@
+import { type ServerResponse, STATUS_CODES } from 'node:http'
+import { addVary } from '../headers/vary.ts'
+import type { ParsedHeaders, UpstreamControl } from './dispatch.ts'
+
+/** The head of a response as the client gets it. */
+export type ResponseHead = {
+  readonly status: number
+  readonly reason: string | undefined
+  /** Flat list of names and values. */
+  readonly fields: string[]
+  /** As the upstream gave them. */
+  readonly parsed: ParsedHeaders
+}
+
+/** Adds the fields that earlier middleware set and that join the upstream's own instead of giving way to them. */
+export function keepOurs(res: ServerResponse, fields: string[]): void {
+  for (const one of listOf(res.getHeader('set-cookie'))) fields.push('set-cookie', one)
+  const vary = listOf(res.getHeader('vary')).flatMap((value) => value.split(/, */))
+  if (vary.length > 0) addVary(fields, vary)
+}
+
+function listOf(value: number | string | string[] | undefined): string[] {
+  if (value === undefined) return []
+  return Array.isArray(value) ? value : [String(value)]
+}
+
+/** Interim (1xx) responses to one request; more is a flood. */
+export const MOST_INTERIM = 20
+
+/** What makes the head of a final response one that cannot be passed on; undefined when nothing does. */
+export function defectOf(status: number, parsed: ParsedHeaders): string | undefined {
+  if (status > 599) return 'status code out of range'
+  // Of any other coding the body would lose its name, or keep the marks of its chunks (RFC 9112 §6.1).
+  const coding = parsed['transfer-encoding']
+  const isDecoded = coding === undefined || (typeof coding === 'string' && coding.toLowerCase() === 'chunked')
+  return isDecoded ? undefined : 'unsupported transfer coding'
+}
+
+/** A response on its way to the client. A class, because thousands live at once and share their methods. */
+export class ClientResponse {
+  isStarted = false
+  isEnded = false
+  /** It may go on for ever: its length is not known, or it is an event stream. */
+  isEndless = false
+  isEventStream = false
+  /** Its type says that it has no end of its own, so that nobody waits for one. */
+  isUnending = false
+  readonly #res: ServerResponse
+  readonly #idleMs: number
+  readonly #passed: (bytes: number) => void
+  #bytesWritten = false
+  /** Bytes still to come; NaN when their number is not known. */
+  #remaining = Number.NaN
+  #stalled: NodeJS.Timeout | undefined
+
+  /**
+   * `idleMs`: the client's connection is cut when it takes nothing for so long; 0 = never. `passed` is told of each piece
+   * of the body, and its bytes.
+   */
+  constructor(res: ServerResponse, idleMs: number, passed: (bytes: number) => void) {
+    this.#res = res
+    this.#idleMs = idleMs
+    this.#passed = passed
+  }
+
+  begin({ status, reason, fields, parsed }: ResponseHead): void {
+    if (status === 204) withoutLength(fields)
+    keepDisposition(fields)
+    this.#res.writeHead(status, isSayable(reason) ? reason : (STATUS_CODES[status] ?? ''), fields)
+    this.isStarted = true
+    this.#remaining = Number(parsed['content-length'] ?? Number.NaN)
+    this.isEventStream = isEventStream(parsed)
+    this.isUnending = isUnending(parsed)
+    this.isEndless = this.isEventStream || Number.isNaN(this.#remaining)
+    process.nextTick(flushHead, this)
+  }
+
+  write(chunk: Buffer, control: UpstreamControl): void {
+    const isFirst = !this.#bytesWritten
+    this.#bytesWritten = true
+    this.#passed(chunk.length)
+    this.#remaining -= chunk.length
+    if (this.#remaining === 0) this.end(chunk, isFirst)
+    else if (!this.#res.write(chunk)) this.#waitForClient(control)
+  }
+
+  end(lastChunk?: Buffer, isWhole = false): void {
+    this.isEnded = true
+    // As text, a small body leaves in one write with the header; Latin-1 keeps every byte.
+    if (lastChunk && isWhole && lastChunk.length <= ONE_WRITE)
+      this.#res.end(lastChunk.toString('latin1'), 'latin1')
+    else this.#res.end(lastChunk)
+  }
+
+  /** Sends the head before the body when the body lets us wait: an event stream begins with silence. */
+  flush(): void {
+    // flushHeaders would write UTF-8, and so change what is not ASCII.
+    if (!this.#bytesWritten && !this.isEnded && !this.#res.destroyed) this.#res.write('', 'latin1')
+  }
+
+  /** A clean end would make half a body look whole (RFC 9112 §8), so the client's connection is cut. */
+  cut(): void {
+    const { req, socket } = this.#res
+    // HTTP/1.0 has no chunks: there, the end of the connection is the end of the body.
+    if (req.httpVersion === '1.0') socket?.resetAndDestroy()
+    this.#res.destroy()
+  }
+
+  /** Leaves off in the middle. An event stream may end anywhere; of anything else, a part must not look whole. */
+  stop(): void {
+    const mayEnd = this.isEventStream && Number.isNaN(this.#remaining)
+    // A client that takes nothing would not see the end either.
+    if (mayEnd && !this.#res.writableNeedDrain) this.end()
+    else this.cut()
+  }
+
+  /** The client's connection is gone. */
+  forget(): void {
+    clearTimeout(this.#stalled)
+  }
+
+  /** Backpressure, for as long as the client takes at least something now and then. */
+  #waitForClient(control: UpstreamControl): void {
+    control.pause()
+    if (this.#idleMs > 0) this.#stalled = setTimeout(() => this.#reset(), this.#idleMs)
+    this.#res.once('drain', () => {
+      clearTimeout(this.#stalled)
+      // A drain may come while another response is being parsed, and the pool's parser cannot be entered twice.
+      process.nextTick(resume, control)
+    })
+  }
+
+  /** A mere end would leave megabytes to the kernel, for as long as the client keeps its window shut. */
+  #reset(): void {
+    this.#res.socket?.resetAndDestroy()
+    this.#res.destroy()
+  }
+}
+
+/** Whether a response is a stream of server-sent events, which has no end of its own. */
+function isEventStream(parsed: ParsedHeaders): boolean {
+  return EVENT_STREAM.test(String(parsed['content-type']))
+}
+
+/** Whether a response is of a type that goes on until somebody ends it: events, or one picture after the other. */
+export function isUnending(parsed: ParsedHeaders): boolean {
+  return UNENDING.test(String(parsed['content-type']))
+}
+
+/** RFC 9110 §8.3.1: the letter case of a type says nothing. */
+const EVENT_STREAM = /^text\/event-stream/i
+const UNENDING = /^(?:text\/event-stream|multipart\/x-mixed-replace)/i
+
+/** RFC 9110 §8.6: with 204 there is no length to speak of, and a client may wait for what it announces. */
+export function withoutLength(fields: string[]): string[] {
+  for (let i = fields.length - 2; i >= 0; i -= 2) {
+    if (fields[i]!.toLowerCase() === 'content-length') fields.splice(i, 2)
+  }
+  return fields
+}
+
+/**
+ * Once node:http has seen a length, it reads a Content-Disposition as UTF-8 and writes it as Latin-1, which makes other
+ * bytes of it or fails. So the length goes last: the order of fields of different names says nothing (RFC 9110 §5.3).
+ */
+function keepDisposition(fields: string[]): void {
+  let hasBytes = false
+  for (let i = 0; i < fields.length; i += 2) {
+    const isDisposition = fields[i]!.length === 19 && fields[i]!.toLowerCase() === 'content-disposition'
+    if (isDisposition && PAST_ASCII.test(fields[i + 1]!)) hasBytes = true
+  }
+  if (!hasBytes) return
+  const at = fields.findIndex((text, i) => i % 2 === 0 && text.toLowerCase() === 'content-length')
+  if (at !== -1) fields.push(...fields.splice(at, 2))
+}
+
+const PAST_ASCII = /[\x80-\xff]/
+
+/** Bytes of a body worth copying to save a write. */
+const ONE_WRITE = 16_384
+
+/** Whether a reason phrase can be passed on: HTTP/2 has none, and undici has read what is not ASCII as UTF-8. */
+export function isSayable(reason: string | undefined): reason is string {
+  return reason !== undefined && PRINTABLE.test(reason)
+}
+
+const PRINTABLE = /^[\x20-\x7e]+$/
+
+function resume(control: UpstreamControl): void {
+  control.resume()
+}
+
+function flushHead(response: ClientResponse): void {
+  response.flush()
+}

@@ -1,0 +1,112 @@
+import { createHash } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
+import { BffError } from '../../errors.ts'
+
+/** What the client offered in its handshake; the upstream may choose nothing else. */
+export type Offer = {
+  /** `Sec-WebSocket-Key`. */
+  readonly key: string
+  readonly protocols: readonly string[]
+  /** Names without their parameters. */
+  readonly extensions: readonly string[]
+}
+
+/**
+ * What the client offers. Throws `bad_request` unless the request is a WebSocket opening handshake (RFC 6455 §4.2.1):
+ * h2c and others never tunnel. On a route with a token of ours it must not bring one of its own.
+ */
+export function requireHandshake(req: IncomingMessage, { sendsToken }: { sendsToken: boolean }): Offer {
+  const { method, httpVersion, headers } = req
+  const key = headers['sec-websocket-key'] ?? ''
+  const isHandshake =
+    method === 'GET' &&
+    httpVersion === '1.1' &&
+    headers.upgrade?.trim().toLowerCase() === 'websocket' &&
+    /^[A-Za-z0-9+/]{22}==$/.test(key)
+  if (!isHandshake) throw refused('not a WebSocket handshake')
+  if (headers['sec-websocket-version'] !== '13')
+    throw refused('only version 13 of the WebSocket protocol is served')
+  const hasBody = headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) !== 0
+  if (hasBody) throw refused('a WebSocket handshake has no body')
+  // RFC 9110 §7.6.1: we would have to leave out what it names, and ask the upstream for something else than was asked.
+  if (listOf(headers.connection).some((option) => lettersOf(option).startsWith('secwebsocket')))
+    throw refused('Connection names a field of the handshake')
+  const protocols = listOf(headers['sec-websocket-protocol'])
+  if (sendsToken && (protocols.some(carriesToken) || hasTokenQuery(req.url ?? '')))
+    throw refused('this route takes no token from the client: Cloakroom sends its own')
+  return { key, protocols, extensions: extensionNames(headers['sec-websocket-extensions']) }
+}
+
+/**
+ * Whether a 101 answers this handshake (RFC 6455 §4.1): with another key's answer it may be another user's from a
+ * cache, and a protocol or extension that was not offered fails in the browser.
+ */
+export function isAccepted({ key, protocols, extensions }: Offer, { headers }: IncomingMessage): boolean {
+  const accept = createHash('sha1').update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest('base64')
+  const protocol = headers['sec-websocket-protocol']
+  return (
+    headers.upgrade?.toLowerCase() === 'websocket' &&
+    headers['sec-websocket-accept'] === accept &&
+    (protocol === undefined || protocols.includes(protocol)) &&
+    extensionNames(headers['sec-websocket-extensions']).every((name) => extensions.includes(name))
+  )
+}
+
+/** The letters of a handshake's fields, and the one spelling that says it. */
+const SPELLINGS = new Map(
+  [
+    'connection',
+    'upgrade',
+    'sec-websocket-key',
+    'sec-websocket-version',
+    'sec-websocket-protocol',
+    'sec-websocket-extensions',
+    'sec-websocket-accept',
+  ].map((name) => [lettersOf(name), name]),
+)
+
+/**
+ * Flat list of fields without those that only look like a handshake's: a server that takes `Sec_WebSocket_Protocol` or
+ * `Up_grade` for the real one would agree to something that nobody has looked at.
+ */
+export function withoutTwins(fields: readonly string[]): string[] {
+  const kept: string[] = []
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i]!.toLowerCase()
+    const spelling = SPELLINGS.get(lettersOf(name))
+    if (spelling === undefined || spelling === name) kept.push(fields[i]!, fields[i + 1]!)
+  }
+  return kept
+}
+
+function lettersOf(name: string): string {
+  return name.toLowerCase().replaceAll(/[^a-z0-9]/g, '')
+}
+
+/** Ways in use to bring a token where a browser cannot set `Authorization`: as a name, or as the token itself. */
+function carriesToken(protocol: string): boolean {
+  return /^(?:bearer|access[_-]?token|authorization)(?![a-z0-9-])|\bbearer\.authorization\b|^ey[\w-]+\.[\w-]+\./i.test(
+    protocol,
+  )
+}
+
+/** RFC 6750 §2.3. */
+function hasTokenQuery(url: string): boolean {
+  const query = url.indexOf('?')
+  if (query === -1) return false
+  const names = [...new URLSearchParams(url.slice(query + 1)).keys()]
+  return names.some((name) => name.toLowerCase() === 'access_token')
+}
+
+function extensionNames(field: string | undefined): string[] {
+  return listOf(field).map((extension) => extension.split(';')[0]!.trim().toLowerCase())
+}
+
+function listOf(field: string | undefined): string[] {
+  return (field ?? '').split(',').flatMap((item) => item.trim() || [])
+}
+
+function refused(why: string): BffError {
+  // RFC 6455 §4.4: names the version that is served.
+  return new BffError('bad_request', why, { headers: { 'sec-websocket-version': '13' } })
+}

@@ -1,0 +1,164 @@
+import type { IncomingMessage } from 'node:http'
+import type { LookupFunction, Socket } from 'node:net'
+import type { RouteConfig } from '../../config/config.ts'
+import { BffError } from '../../errors.ts'
+import type { BffSession } from '../../session/bff-session.ts'
+import type { AccessTokenSource } from '../access-token-source.ts'
+import { headerRulesByRoute, requestHeaders, type Site } from '../headers/headers.ts'
+import type { MatchRoute, RouteMatch } from '../route-table.ts'
+import { createLiveConnections, type LiveConnections } from '../session-end/live-connections.ts'
+import { watchSession } from '../session-end/session-watch.ts'
+import { inTime } from '../token-wait.ts'
+import { createUpgradeDoor, type Handshake, type UpgradingClient } from './dial.ts'
+import { requireHandshake, withoutTwins } from './handshake.ts'
+
+export type TunnelDeps = {
+  /** Throws path_rejected, method_not_allowed. */
+  readonly match: MatchRoute
+  readonly findSession: (req: IncomingMessage) => BffSession | undefined | Promise<BffSession | undefined>
+  /** The same without counting as activity, to see at its `expiresAt` whether a session was used meanwhile. */
+  readonly peekSession?: (req: IncomingMessage) => Promise<BffSession | undefined>
+  /** Epoch ms. */
+  readonly now?: () => number
+  readonly accessToken: AccessTokenSource
+  readonly clientAddress: (req: IncomingMessage) => string
+  readonly requestId: (req: IncomingMessage) => string
+  /** Answers with the problem, and ends the connection: no second request is ever read from it. Returns the status. */
+  readonly refuse: (socket: Socket, error: unknown, headers: Readonly<Record<string, string>>) => number
+  readonly site: Site
+  /** How names of upstreams are resolved; as the system does unless given. */
+  readonly lookup?: LookupFunction
+  /** Origins beside the public one whose scripts may open a WebSocket. */
+  readonly allowedOrigins: readonly string[]
+  /** Most tunnels at the same time; no limits unless given. */
+  readonly limits?: { readonly webSocketsPerSession: number; readonly webSocketsPerClient: number }
+  /** Whom the tunnels without a session are counted for; all as one unless given. */
+  readonly clientOf?: (req: IncomingMessage) => string
+  /** Where open tunnels are noted; a register of its own unless given. */
+  readonly live?: LiveConnections
+  /** Told of each upgrade that we refuse, beside `observe`. */
+  readonly refused?: (req: IncomingMessage, error: unknown) => void
+  /** Told once for each upgrade: 101, or the status of the refusal, ours or the upstream's. */
+  readonly observe?: (route: string, status: number) => void
+}
+
+/** WebSocket upgrades. */
+export type Tunnel = {
+  /** Listener for a server's `upgrade` event; never rejects. */
+  upgrade(req: IncomingMessage, socket: Socket, head: Buffer): Promise<void>
+  /** Whether any tunnel of the session is open. */
+  hasSession(session: BffSession['hash']): boolean
+  /** Every session that has a tunnel. */
+  sessions(): BffSession['hash'][]
+  /** Closes the tunnels of a session that ended, with 1008. */
+  endSession(session: BffSession['hash']): void
+  /** Closes every tunnel with 1001 and refuses new ones. */
+  closeAll(): void
+  /** How many are open or being opened. */
+  count(): number
+}
+
+/** Makes the upgrade listener: the same checks as for a request, with `Origin` in place of the CSRF header. */
+export function createTunnel(deps: TunnelDeps): Tunnel {
+  const trustedOrigins = new Set([deps.site.publicUrl, ...deps.allowedOrigins])
+  const rulesOf = headerRulesByRoute(deps.site)
+  const { live = createLiveConnections() } = deps
+  const openDoor = createUpgradeDoor(deps.lookup)
+  let isClosing = false
+
+  /** Undefined when the client has left meanwhile. */
+  async function planHandshake(
+    { route, target }: RouteMatch,
+    req: IncomingMessage,
+    client: Socket,
+  ): Promise<Handshake | undefined> {
+    const offer = requireHandshake(req, { sendsToken: route.resource !== undefined })
+    if (!route.websocket) throw new BffError('bad_request', 'this route serves no WebSocket')
+    if (!trustedOrigins.has(req.headers.origin ?? ''))
+      throw new BffError('origin_forbidden', 'Origin is not allowed')
+    const session = await requireSession(deps, route, req)
+    let token = session && route.resource ? deps.accessToken(session, route.resource) : undefined
+    if (token instanceof Promise) token = await inTime(token, { timeoutMs: route.timeout.responseMs, client })
+    if (client.destroyed) return undefined
+    const rules = rulesOf(route)
+    const fields = requestHeaders(rules, req.rawHeaders, {
+      clientAddress: deps.clientAddress(req),
+      requestId: deps.requestId(req),
+      accessToken: token?.value,
+      claims: session?.claims,
+    })
+    return { route, target, headers: withoutTwins(fields), rules, session, offer }
+  }
+
+  /** On the register before it is looked at again: an end of the session in between is heard of by one or the other. */
+  function open(req: IncomingMessage, handshake: Handshake, client: UpgradingClient): void {
+    const { session } = handshake
+    if (isClosing) throw new BffError('upstream_unreachable', 'shutting down')
+    const anonymousClient = session ? undefined : (deps.clientOf?.(req) ?? '')
+    requireRoom(session, anonymousClient)
+    const end = openDoor(handshake, client)
+    const forget = live.add(session?.hash, end, anonymousClient)
+    const unwatch = session && watch(deps, req, () => end('session_over'))
+    client.socket.once('close', () => {
+      forget()
+      unwatch?.()
+    })
+  }
+
+  function requireRoom(session: BffSession | undefined, anonymousClient = ''): void {
+    if (!deps.limits) return
+    const { webSocketsPerSession, webSocketsPerClient } = deps.limits
+    if (session && live.countOf(session.hash) >= webSocketsPerSession)
+      throw new BffError('rate_limited', 'this session has too many WebSockets open')
+    if (!session && live.countOfClient(anonymousClient) >= webSocketsPerClient)
+      throw new BffError('rate_limited', 'too many WebSockets without a session are open from this address')
+  }
+
+  async function upgrade(req: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
+    // First of all: a reset during the look-ups below would otherwise end the process.
+    socket.on('error', () => socket.destroy())
+    let matched: RouteMatch | undefined
+    const observe = (status: number) => deps.observe?.(matched?.route.id ?? 'none', status)
+    function refuse(error: unknown): void {
+      deps.refused?.(req, error)
+      const variesByCookie = matched !== undefined && matched.route.auth !== 'anonymous'
+      observe(deps.refuse(socket, error, variesByCookie ? { vary: 'Cookie' } : {}))
+    }
+    try {
+      matched = deps.match(req.method!, req.url!)
+      if (!matched) throw new BffError('route_not_found', 'no route matches this path')
+      const handshake = await planHandshake(matched, req, socket)
+      if (handshake) open(req, handshake, { socket, head, refuse, observe })
+    } catch (error) {
+      refuse(error)
+    }
+  }
+
+  function closeAll(): void {
+    isClosing = true
+    live.endAll()
+  }
+  const { hasSession, sessions, endSession, count } = live
+  return { upgrade, hasSession, sessions, endSession, closeAll, count }
+}
+
+async function requireSession(
+  { findSession }: TunnelDeps,
+  route: RouteConfig,
+  req: IncomingMessage,
+): Promise<BffSession | undefined> {
+  if (route.auth === 'anonymous') return undefined
+  const session = await findSession(req)
+  if (!session && route.auth === 'required') {
+    throw new BffError('session_required', 'this route needs a signed-in session')
+  }
+  return session
+}
+
+function watch(
+  { peekSession, now }: TunnelDeps,
+  req: IncomingMessage,
+  end: () => void,
+): (() => void) | undefined {
+  return peekSession && now && watchSession({ peek: () => peekSession(req), now, end })
+}

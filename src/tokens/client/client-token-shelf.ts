@@ -1,0 +1,52 @@
+import { createHash, createHmac } from 'node:crypto'
+import type { ClientTokenRecords } from '../../store/port.ts'
+import { createDefinitions, type Grants } from '../record/bound-sealing.ts'
+import type { Sealing } from '../record/sealing.ts'
+import { packToken, type StoredAccessToken, unpackToken } from '../record/token-record.ts'
+
+/** The client's own tokens as all replicas share them; one for each resource. Rejects with `store_unavailable`. */
+export type ClientTokenShelf = {
+  read(resource: string): Promise<StoredAccessToken | undefined>
+  /** Puts it there until it expires. */
+  write(resource: string, token: StoredAccessToken): Promise<void>
+  /** Takes the lock of whoever gets the next one; false if somebody holds it. */
+  lock(resource: string, owner: string, ttlMs: number): Promise<boolean>
+  unlock(resource: string, owner: string): Promise<void>
+}
+
+export type ClientTokenShelfDeps = {
+  readonly records: ClientTokenRecords
+  readonly sealing: Sealing
+  /** The secret or private key, as text, that proves the client to the provider; read at each use. */
+  readonly credential: () => string
+  readonly grants: Grants
+  readonly now: () => number
+}
+
+/**
+ * Keeps the client's tokens sealed under an id derived from the client's credential, as a session's are under the id in
+ * its cookie: neither the store nor the session keys alone open them.
+ */
+export function createClientTokenShelf(deps: ClientTokenShelfDeps): ClientTokenShelf {
+  const { records, sealing, credential, now } = deps
+  const definitionOf = createDefinitions(deps.grants)
+  // By the whole definition: an older and a newer configuration in one cluster do not overwrite each other's tokens.
+  const keyOf = (resource: string) => createHash('sha256').update(definitionOf(resource)).digest('base64url')
+  const purpose = (name: string) => {
+    const id = createHmac('sha256', credential()).update(name).digest('base64url')
+    return { id, kind: 'client_token', name } as const
+  }
+  return {
+    async read(resource) {
+      const sealed = await records.read(keyOf(resource))
+      const text = sealed === undefined ? undefined : sealing.open(purpose(resource), sealed)
+      return text === undefined ? undefined : unpackToken(text)
+    },
+    async write(resource, token) {
+      const sealed = sealing.seal(purpose(resource), packToken(token))
+      await records.write(keyOf(resource), sealed, Math.max(1, Math.ceil(token.expiresAt - now())))
+    },
+    lock: (resource, owner, ttlMs) => records.lock(keyOf(resource), owner, ttlMs),
+    unlock: (resource, owner) => records.unlock(keyOf(resource), owner),
+  }
+}

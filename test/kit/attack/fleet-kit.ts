@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict'
+import { createBrowser } from '../browsers/browser.ts'
+import type { ConfigData } from '../config/cloakroom-config.ts'
+import { field } from '../local-server.ts'
+import { type RotatingOptions, startRotatingProvider } from '../provider/rotating-provider.ts'
+import { type Replica, startReplica, writeReplicaConfig } from '../replica.ts'
+import { eventually } from '../shops/deadline.ts'
+import { startRedis, type TestRedis } from '../store/redis.ts'
+import { bearerToken, startUpstream, type Upstream } from '../upstream/upstream.ts'
+import type { Scope } from './sign-in-kit.ts'
+
+const APP = 'https://app.example.test'
+
+/** The resources of a fleet's APIs: `/api/NAME` needs a token for `https://NAME.test`. */
+export const audienceOf = (name: string) => `https://${name}.test`
+
+/** What a fleet is made of. */
+export type FleetParts = {
+  readonly replicas: number
+  /** Names of the resources, each with a route of its own; the first is the one of the sign-in. */
+  readonly resources: readonly string[]
+  /** More of the `provider:` section. */
+  readonly provider?: ConfigData
+  /** More of the `routes:`, for all APIs. */
+  readonly route?: ConfigData
+  /** In place of `resources:`. */
+  readonly definitions?: ConfigData
+  /** How the scripted provider is set up. */
+  readonly scripted?: RotatingOptions
+  /** Of the processes. */
+  readonly env?: Record<string, string>
+}
+
+/** So many Cloakroom processes on one Redis, in front of one API per resource, and a browser that can sign in. */
+export async function startFleet(t: Scope, parts: FleetParts) {
+  const { replicas, resources } = parts
+  const provider = await startRotatingProvider(parts.scripted)
+  t.after(() => provider.close())
+  const redis = await startRedis()
+  t.after(() => redis.stop())
+  const api = await startUpstream()
+  t.after(() => api.close())
+  const config = {
+    publicUrl: APP,
+    provider: { ...provider.settings, ...parts.provider },
+    session: { store: { type: 'redis', url: redis.url } },
+    resources: parts.definitions ?? indicators(resources),
+    routes: routesTo(api.url, resources, parts.route),
+  }
+  const shared = await writeReplicaConfig(config)
+  t.after(() => shared.remove())
+  const start = async () => {
+    const replica = await startReplica({ configFile: shared.file, ...(parts.env ? { env: parts.env } : {}) })
+    t.after(() => replica.stop('SIGKILL'))
+    return replica
+  }
+  const fleet = await Promise.all(Array.from({ length: replicas }, start))
+  const someone = (at = 0) => {
+    const browser = createBrowser({ origin: APP, connect: { [APP]: fleet[at]!.listenUrl } })
+    t.after(() => browser.close())
+    return browser
+  }
+  return {
+    ...{ provider, redis, api, fleet, browser: someone(), config, someone },
+    ...readingsOf({ redis, api, fleet }),
+    /** The request for a resource's token that is not the code's. */
+    isRefresh: (form: [string, string][]) => field(form, 'grant_type') === 'refresh_token',
+    /** Signs somebody in at one of the processes, with a browser of their own. */
+    async person(user: string, at = 0) {
+      provider.control.user = user
+      const browser = someone(at)
+      await browser.signIn()
+      return browser
+    },
+    /** Changes members of the file, and tells all processes. Resolves when it is in use. */
+    async reload(changes: ConfigData) {
+      const read = (outcome: string) => Promise.all(fleet.map((one) => reloadsOf(one, outcome)))
+      const [before, refusedBefore] = [await read('applied'), await read('refused')]
+      // The keys of the first file stay, or nobody would be signed in any more.
+      const { session: _, ...others } = config
+      await shared.rewrite({ ...others, ...changes })
+      for (const replica of fleet) replica.signal('SIGHUP')
+      await eventually('the new file is in use', async () => {
+        assert.deepEqual(await read('refused'), refusedBefore)
+        return (await read('applied')).every((count, index) => count > before[index]!)
+      })
+    },
+  }
+}
+
+/** The routes to APIs at one place, and to the page. */
+export function routesTo(upstream: string, resources: readonly string[], more: ConfigData = {}) {
+  return [
+    ...resources.map((name) => ({ path: `/api/${name}`, id: name, upstream, resource: name, ...more })),
+    { path: '/', id: 'spa', upstream, auth: 'anonymous' },
+  ]
+}
+
+/** Resources by RFC 8707 indicator. */
+export function indicators(names: readonly string[]): ConfigData {
+  return Object.fromEntries(
+    names.map((name) => [name, { resource: audienceOf(name), audience: audienceOf(name) }]),
+  )
+}
+
+async function metricsOf({ adminUrl }: Replica): Promise<string[]> {
+  const text = await fetch(`${adminUrl}/metrics`).then(
+    (answer) => answer.text(),
+    () => '',
+  )
+  return text.split('\n')
+}
+
+const sumOf = (lines: readonly string[], start: string) =>
+  lines
+    .filter((line) => line.startsWith(start))
+    .reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0)
+
+const reloadsOf = async (replica: Replica, outcome: string) =>
+  sumOf(await metricsOf(replica), `cloakroom_config_reloads_total{outcome="${outcome}"}`)
+
+/** What can be seen of a fleet from outside. */
+function readingsOf({ redis, api, fleet }: { redis: TestRedis; api: Upstream; fleet: readonly Replica[] }) {
+  return {
+    /** The distinct access tokens that the API was sent on this path. */
+    tokensSent: (path: string) => [
+      ...new Set(
+        api.requests.filter((request) => request.path === path).map((request) => bearerToken(request)),
+      ),
+    ],
+    /** A field of the session's token record, as it is in Redis; of the only session unless told. */
+    async recordField(name: string, keyOf = 'cloakroom:{*}:tokens') {
+      const [key = ''] = await redis.cli('KEYS', keyOf)
+      return (await redis.cli('HGET', key, name))[0]
+    },
+    /** A counter's sum over the processes that still run. */
+    async counted(start: string): Promise<number> {
+      return sumOf((await Promise.all(fleet.map(metricsOf))).flat(), start)
+    },
+    /** How many log lines each process has that hold this text. */
+    logged: (text: string) => fleet.map(({ stdout }) => stdout.filter((line) => line.includes(text)).length),
+  }
+}

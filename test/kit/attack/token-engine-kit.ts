@@ -1,0 +1,99 @@
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { clockWaiting } from '../../../src/async/clock.ts'
+import { BffError } from '../../../src/errors.ts'
+import { sessionHash } from '../../../src/session/bff-session.ts'
+import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
+import type { Sealing } from '../../../src/tokens/record/sealing.ts'
+import { createTokenSealer } from '../../../src/tokens/record/token-record.ts'
+import type { RefreshGrant } from '../../../src/tokens/refresh/refresh-grant.ts'
+import { createRefreshTurns } from '../../../src/tokens/refresh/refresh-turn.ts'
+import { createRenewal } from '../../../src/tokens/refresh/renewal.ts'
+import { createReuse } from '../../../src/tokens/refresh/reuse.ts'
+import { createRejections } from '../../../src/tokens/rejected-token.ts'
+import type { Scope } from './sign-in-kit.ts'
+
+/** A provider that renews every token at once. */
+export const renews: RefreshGrant = async ({ refreshToken, resource, keep }) => {
+  await keep(refreshToken)
+  // A refresh token of these tests is the name of its session.
+  const times = { obtainedAt: Date.now(), expiresAt: Date.now() + 3_600_000 }
+  return { kind: 'renewed', accessToken: `${refreshToken} ${resource}`, ...times }
+}
+
+/** A provider that refuses everything. */
+export const refuses: RefreshGrant = async () => ({
+  kind: 'refused',
+  error: new BffError('provider_rejected', 'no'),
+  isMaybeSpent: false,
+})
+
+/** Keeps what it is given as it is: this is about numbers. */
+export const PLAIN: Sealing = { seal: (_, text) => text, open: (_, text) => text }
+
+/** The token engine over the memory store, with the machine's clock. */
+export function setUpEngine(t: Scope, refreshGrant: RefreshGrant, sealing: Sealing) {
+  const store = createMemoryStore({ idleTimeoutMs: () => 3_600_000, monotonicNow: Date.now })
+  t.after(() => store.close())
+  const sealer = createTokenSealer(sealing)
+  const common = { records: store.tokens, now: Date.now, monotonicNow: Date.now, waiting: clockWaiting }
+  const renew = createRenewal({
+    ...{ ...common, sealer, refreshGrant, reuse: createReuse(true), longestSpendMs: 10_000 },
+    takeTurn: createRefreshTurns({
+      ...{ ...common, lockTtlMs: 60_000, waitMs: 60_000 },
+      admit: (work) => work(),
+      observe() {},
+    }),
+    revoke: async () => undefined,
+    endSession: async () => assert.fail('no session ends'),
+    observe() {},
+  })
+  const stored = async (holder: Holder) => {
+    const record = await store.tokens.read(holder.hash)
+    return sealer.openTokens(holder, record!).accessTokens
+  }
+  const { reactTo: onRejected } = createRejections({
+    renew,
+    stored: async (holder, resource) => (await stored(holder)).get(resource),
+    ...{ now: Date.now, monotonicNow: Date.now },
+  })
+  async function signedIn() {
+    const id = randomBytes(16).toString('hex')
+    const holder = { id, hash: sessionHash(id), claims: { sub: 'ada' } }
+    await store.sessions.create(holder.hash, 'sealed')
+    const refreshToken = sealer.sealRefreshToken(holder, holder.hash)
+    await store.tokens.create(holder.hash, { refreshToken, accessTokens: {} })
+    return holder
+  }
+  return { store, renew, onRejected, stored, signedIn }
+}
+
+type Holder = { readonly id: string; readonly hash: ReturnType<typeof sessionHash> }
+type AnyMap = Map<unknown, unknown>
+
+/** Runs `make`, and notes every Map that lives on from it. */
+export function counted<T>(make: () => T): { maps: AnyMap[]; engine: T } {
+  const maps: AnyMap[] = []
+  const { Map: Plain } = globalThis
+  globalThis.Map = class<K, V> extends Plain<K, V> {
+    constructor(entries?: Iterable<readonly [K, V]> | null) {
+      super(entries)
+      maps.push(this as AnyMap)
+    }
+  } as typeof Plain
+  try {
+    return { engine: make(), maps }
+  } finally {
+    globalThis.Map = Plain
+  }
+}
+
+/** How many entries each map holds. */
+export function sizesOf(maps: readonly AnyMap[]): number[] {
+  return maps.map(({ size }) => size)
+}
+
+/** What runs after an answer, such as giving a turn back, has run. */
+export async function idle(): Promise<void> {
+  for (let turn = 0; turn < 20; turn += 1) await new Promise(setImmediate)
+}

@@ -1,0 +1,159 @@
+import { createHash, randomUUID } from 'node:crypto'
+import type { ServerResponse } from 'node:http'
+import { escapeHtml, field, fields, type RecordedRequest, sendHtml } from '../local-server.ts'
+
+/** What one successful authorization request granted; the code stands for it. */
+export type AuthorizedGrant = {
+  readonly id: string
+  readonly clientId: string
+  readonly redirectUri: string
+  readonly user: string
+  /** The provider's session, the `sid` of ID and logout tokens. */
+  readonly sid: string
+  readonly scopes: readonly string[]
+  readonly resources: readonly string[]
+  readonly audience: string | undefined
+  readonly nonce: string | undefined
+  readonly codeChallenge: string | undefined
+  readonly claims: string | undefined
+  readonly prompt: string | undefined
+}
+
+/** Error parameters for the authorization response (RFC 6749 §4.1.2.1). */
+export type AuthorizationError = { readonly error: string; readonly error_description?: string }
+
+/** How a scripted authorization endpoint behaves; functions are asked at each request, so tests can switch at runtime. */
+export type AuthorizationEndpointOptions = {
+  readonly clientId: string
+  /** Show a sign-in form instead of redirecting at once. */
+  readonly interactive: () => boolean
+  /** Who is signed in when no form is shown. */
+  readonly user: () => string
+  readonly issueCode: (grant: AuthorizedGrant) => string
+  /** Refuses a request before anybody signs in. */
+  readonly refuse?: (query: [string, string][]) => AuthorizationError | undefined
+  /** Further response parameters such as `iss` or `session_state`. */
+  readonly extra?: (grant: AuthorizedGrant) => Record<string, string>
+  /** What stands at the very end of the redirect; Entra leaves an empty fragment. */
+  readonly suffix?: string
+  /** Told about requests that no conforming client sends. */
+  readonly violation: (text: string) => void
+}
+
+/** An authorization endpoint for GET (the request) and POST (our own sign-in form). */
+export function createAuthorizationEndpoint(options: AuthorizationEndpointOptions) {
+  return function authorize(request: RecordedRequest, res: ServerResponse) {
+    const isForm = request.method === 'POST'
+    const params = isForm ? request.form : request.query
+    const redirectUri = field(params, 'redirect_uri')
+    const fault = requestFault(params, options.clientId)
+    if (fault || !redirectUri) {
+      options.violation(`authorization request: ${fault}`)
+      return sendHtml(res, 400, `<h1>Bad authorization request</h1><p>${escapeHtml(String(fault))}</p>`)
+    }
+    const refused = options.refuse?.(params)
+    if (refused) return respond(res, params, { ...refused }, options.suffix)
+    const interactive = options.interactive()
+    if (interactive && field(params, 'prompt') === 'none')
+      return respond(res, params, { error: 'login_required' }, options.suffix)
+    if (interactive && !isForm) return sendHtml(res, 200, signInForm(request))
+    if (isForm && field(params, 'action') === 'cancel')
+      return respond(res, params, { error: 'access_denied' }, options.suffix)
+    const user = (isForm && field(params, 'username')) || options.user()
+    const grant = grantOf(params, user)
+    respond(res, params, { code: options.issueCode(grant), ...options.extra?.(grant) }, options.suffix)
+  }
+}
+
+function requestFault(params: [string, string][], clientId: string): string | undefined {
+  if (field(params, 'client_id') !== clientId) return 'unknown client_id'
+  if (!field(params, 'redirect_uri')) return 'no redirect_uri'
+  if (field(params, 'response_type') !== 'code') return 'response_type is not code'
+  if (!field(params, 'state')) return 'no state'
+  if (!field(params, 'code_challenge')) return 'no code_challenge'
+  if (field(params, 'code_challenge_method') !== 'S256') return 'code_challenge_method is not S256'
+  const names = params.map(([name]) => name).filter((name) => name !== 'resource')
+  const repeated = names.find((name, index) => names.indexOf(name) !== index)
+  return repeated ? `parameter sent twice: ${repeated}` : undefined
+}
+
+function signInForm(request: RecordedRequest): string {
+  const hidden = request.query.map(
+    ([name, value]) => `<input type="hidden" name="${escapeHtml(name)}" value="${escapeHtml(value)}">`,
+  )
+  return `<form method="post" action="${escapeHtml(request.path)}">${hidden.join('')}
+    <input type="text" name="username" value=""><input type="password" name="password" value="">
+    <button type="submit" name="action" value="login">Sign in</button></form>`
+}
+
+function grantOf(params: [string, string][], user: string): AuthorizedGrant {
+  return {
+    id: randomUUID(),
+    clientId: field(params, 'client_id') ?? '',
+    redirectUri: field(params, 'redirect_uri') ?? '',
+    user,
+    sid: randomUUID(),
+    scopes: (field(params, 'scope') ?? '').split(' ').filter(Boolean),
+    resources: fields(params, 'resource'),
+    audience: field(params, 'audience'),
+    nonce: field(params, 'nonce'),
+    codeChallenge: field(params, 'code_challenge'),
+    claims: field(params, 'claims'),
+    prompt: field(params, 'prompt'),
+  }
+}
+
+/** Sends the authorization response in the asked response mode: query or form_post. */
+function respond(
+  res: ServerResponse,
+  params: [string, string][],
+  answer: Record<string, string>,
+  suffix = '',
+) {
+  const redirectUri = field(params, 'redirect_uri') ?? ''
+  const state = field(params, 'state')
+  const all = { ...answer, ...(state === undefined ? {} : { state }) }
+  if (field(params, 'response_mode') === 'form_post') return sendFormPost(res, redirectUri, all)
+  const location = new URL(redirectUri)
+  for (const [name, value] of Object.entries(all)) location.searchParams.set(name, value)
+  res.writeHead(302, { location: location.href + suffix, 'cache-control': 'no-store' })
+  res.end()
+}
+
+function sendFormPost(res: ServerResponse, action: string, answer: Record<string, string>): void {
+  const inputs = Object.entries(answer).map(
+    ([name, value]) => `<input type="hidden" name="${escapeHtml(name)}" value="${escapeHtml(value)}">`,
+  )
+  sendHtml(
+    res,
+    200,
+    `<form method="POST" action="${escapeHtml(action)}">${inputs.join('')}</form><script>document.forms[0].submit()</script>`,
+  )
+}
+
+/** Why a code is refused. */
+export type CodeRefusal = 'unknown' | 'spent' | 'redirect-uri' | 'pkce'
+
+/** Authorization codes: each stands for a grant and is redeemed once. */
+export function createCodes() {
+  const grants = new Map<string, AuthorizedGrant>()
+  const spent = new Set<string>()
+  return {
+    issue(code: string, grant: AuthorizedGrant): string {
+      grants.set(code, grant)
+      return code
+    },
+    /** Spends the code and checks redirect_uri and PKCE (RFC 7636 §4.6). */
+    redeem(form: [string, string][]): AuthorizedGrant | CodeRefusal {
+      const code = field(form, 'code') ?? ''
+      const grant = grants.get(code)
+      if (!grant) return spent.has(code) ? 'spent' : 'unknown'
+      grants.delete(code)
+      spent.add(code)
+      if (field(form, 'redirect_uri') !== grant.redirectUri) return 'redirect-uri'
+      const verifier = field(form, 'code_verifier') ?? ''
+      const challenge = createHash('sha256').update(verifier).digest('base64url')
+      return challenge === grant.codeChallenge ? grant : 'pkce'
+    },
+  }
+}

@@ -1,0 +1,103 @@
+import assert from 'node:assert/strict'
+import type { TestContext } from 'node:test'
+import { BffError } from '../../../src/errors.ts'
+import {
+  type BreakerState,
+  createProviderGate,
+  type ProviderGate,
+} from '../../../src/oidc/token-endpoint/limiter.ts'
+import { findingOf } from '../../../src/oidc/token-endpoint/provider-errors.ts'
+import type { TokenAnswer } from '../../../src/oidc/token-endpoint/token-answer.ts'
+
+/** Longest wait for a place, in ms. */
+export const WAIT_MS = 5_000
+/** What `fetch` says of a provider that is away. */
+export const NETWORK_ERROR = new TypeError('fetch failed')
+
+/** A gate whose clock and timers stand still until the test moves them. */
+export function setUp(t: TestContext, { concurrency = 32, waitMs = WAIT_MS } = {}) {
+  t.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: 1_800_000_000_000 })
+  const seen = {
+    mostInFlight: 0,
+    longestQueue: 0,
+    queue: 0,
+    inFlight: 0,
+    states: [] as BreakerState[],
+    calls: [] as string[],
+  }
+  const gate = createProviderGate({
+    concurrency,
+    waitMs,
+    now: () => Date.now(),
+    observe: {
+      inFlight(calls) {
+        seen.inFlight = calls
+        seen.mostInFlight = Math.max(seen.mostInFlight, calls)
+      },
+      queue(waiting) {
+        seen.queue = waiting
+        seen.longestQueue = Math.max(seen.longestQueue, waiting)
+      },
+      breaker: (state) => void seen.states.push(state),
+      call: (grant, outcome) => void seen.calls.push(`${grant} ${outcome}`),
+    },
+  })
+  const tick = async (ms: number) => {
+    t.mock.timers.tick(ms)
+    await settle()
+  }
+  return { gate, seen, tick }
+}
+
+/** Lets everything run that waits for no timer. */
+export async function settle(): Promise<void> {
+  for (let turn = 0; turn < 3; turn += 1) await new Promise((resolve) => setImmediate(resolve))
+}
+
+type Script = () => Promise<unknown>
+/** Makes a call whose failure, if it fails, came with `answer`. */
+export const ask = (gate: ProviderGate, script: Script, answer?: Partial<TokenAnswer>) =>
+  gate.call('refresh_token', script, (error) =>
+    findingOf(
+      error,
+      answer && { status: 400, body: undefined, retryAfterSeconds: undefined, isHtml: false, ...answer },
+    ),
+  )
+/** A provider that is well. */
+export const good = async () => 'token'
+/** A provider that is away. */
+export const bad = async () => {
+  throw NETWORK_ERROR
+}
+
+/** A call that ends when the test says so. */
+export function held() {
+  const { promise, resolve, reject } = Promise.withResolvers<unknown>()
+  let isSent = false
+  const script = () => {
+    isSent = true
+    return promise
+  }
+  return { script, resolve, reject, isSent: () => isSent }
+}
+
+/** How a call was refused. */
+export async function refusal(
+  call: Promise<unknown>,
+): Promise<{ code: string; retryAfter: number | undefined }> {
+  const error = await call.then(
+    () => assert.fail('was not refused'),
+    (reason: unknown) => reason,
+  )
+  assert.ok(error instanceof BffError, String(error))
+  // What a refusal has for its cause would look like a request that was sent.
+  assert.equal(error.cause, undefined)
+  return { code: error.code, retryAfter: error.retryAfterSeconds }
+}
+
+/** So many calls in a row that fail. */
+export async function fail(gate: ProviderGate, times: number, answer?: Partial<TokenAnswer>): Promise<void> {
+  for (let time = 0; time < times; time += 1) {
+    await assert.rejects(ask(gate, bad, answer), (error) => error === NETWORK_ERROR)
+  }
+}

@@ -1,0 +1,119 @@
+import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { freePort } from '../ports.ts'
+
+/** A real redis-server of one test. */
+export type TestRedis = {
+  readonly url: string
+  readonly port: number
+  /** Of the process that runs now. */
+  readonly pid: number
+  /** Freezes it: connections stay open, nothing answers. */
+  pause(): void
+  resume(): void
+  /** Ends it at once, as a crash does. */
+  kill(): Promise<void>
+  /** Starts it again on the same port, empty; kills it first if it runs. */
+  restart(): Promise<void>
+  /** Ends it and removes its folder. */
+  stop(): Promise<void>
+  /** One command through redis-cli; gives the lines of the answer. */
+  cli(...args: string[]): Promise<string[]>
+}
+
+/** What a test may ask of its redis-server. */
+export type TestRedisOptions = {
+  /** `requirepass`, and what `cli` authenticates with. */
+  readonly password?: string
+  /** More lines of redis.conf as command-line arguments, e.g. `['--maxmemory', '2mb']`. */
+  readonly args?: readonly string[]
+}
+
+/** Whether redis-server is on this machine. */
+export function redisAvailable(): boolean {
+  return spawnSync('redis-server', ['--version'], { stdio: 'ignore' }).status === 0
+}
+
+/** For a test's `skip` option: why it cannot run here, or false. */
+export function skipWithoutRedis(): string | false {
+  return redisAvailable() ? false : 'NOT RUN: redis-server is not installed on this machine'
+}
+
+/** Starts a redis-server on a free port, with nothing kept on disk. Throws when it does not come up within 30 s. */
+export async function startRedis(options: TestRedisOptions = {}): Promise<TestRedis> {
+  const folder = await mkdtemp(join(tmpdir(), 'cloakroom-redis-'))
+  const port = await freePort()
+  let server = await launch(port, folder, options)
+  const killWithUs = () => server.kill('SIGKILL')
+  process.once('exit', killWithUs)
+
+  async function kill(): Promise<void> {
+    if (server.exitCode !== null || server.signalCode !== null) return
+    const gone = new Promise((resolve) => server.once('exit', resolve))
+    server.kill('SIGKILL')
+    await gone
+  }
+
+  return {
+    url: `redis://127.0.0.1:${port}`,
+    port,
+    get pid() {
+      return server.pid!
+    },
+    pause: () => void server.kill('SIGSTOP'),
+    resume: () => void server.kill('SIGCONT'),
+    kill,
+    async restart() {
+      await kill()
+      server = await launch(port, folder, options)
+    },
+    async stop() {
+      process.removeListener('exit', killWithUs)
+      await kill()
+      await rm(folder, { recursive: true, force: true })
+    },
+    async cli(...args) {
+      const auth = options.password ? ['--no-auth-warning', '-a', options.password] : []
+      const { stdout } = await promisify(execFile)('redis-cli', ['-p', String(port), ...auth, ...args])
+      return stdout.split('\n').filter((line) => line !== '')
+    },
+  }
+}
+
+function launch(
+  port: number,
+  folder: string,
+  { password, args = [] }: TestRedisOptions,
+): Promise<ChildProcess> {
+  const server = spawn(
+    'redis-server',
+    [
+      ...['--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'no'],
+      ...(password ? ['--requirepass', password] : []),
+      ...args,
+    ],
+    { stdio: ['ignore', 'pipe', 'ignore'] },
+  )
+  return new Promise((resolve, reject) => {
+    const tooLate = setTimeout(() => {
+      server.kill('SIGKILL')
+      reject(new Error('redis-server did not come up within 30 s'))
+    }, 30_000)
+    let output = ''
+    server.stdout.on('data', (chunk) => {
+      output += chunk
+      if (!/ready to accept connections/i.test(output)) return
+      clearTimeout(tooLate)
+      output = ''
+      resolve(server)
+    })
+    server.once('error', reject)
+    server.once('exit', (code) => {
+      clearTimeout(tooLate)
+      reject(new Error(`redis-server ended with ${code}: ${output.slice(-300)}`))
+    })
+  })
+}

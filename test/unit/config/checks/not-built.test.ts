@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { changed, load, problemsOf } from '../../../kit/config/base-config.ts'
+import { describeMutations } from '../../../kit/config/mutations.ts'
+
+const ISSUER = 'issuer: https://id.example.com'
+
+describeMutations('what the contract has and this version does not', [
+  [
+    ISSUER,
+    `${ISSUER}\n  responseMode: form_post`,
+    'provider.responseMode',
+    /not supported by this version yet; only "query" is/,
+  ],
+  [
+    ISSUER,
+    `${ISSUER}\n  dpop: provider`,
+    'provider.dpop',
+    /not supported by this version yet; only "off" is/,
+  ],
+  [ISSUER, `${ISSUER}\n  dpop: end-to-end`, 'provider.dpop', /not supported by this version yet/],
+  [
+    'client_secret_post',
+    'certificate',
+    'provider.clientAuth.method',
+    /"certificate" is not supported by this version yet/,
+  ],
+  [
+    'client_secret_post',
+    'workload_identity',
+    'provider.clientAuth.method',
+    /not supported by this version yet/,
+  ],
+  [
+    'url: rediss://redis:6379',
+    'cluster: [a:1, b:2]',
+    'session.store.cluster',
+    /not supported by this version yet/,
+  ],
+])
+
+test('sentinels are refused with one problem for each of their keys', () => {
+  const text = changed('url: rediss://redis:6379', 'sentinels: [a:1]\n    masterName: m')
+  assert.deepEqual(
+    problemsOf(text).map(({ path }) => path),
+    ['session.store.sentinels', 'session.store.masterName'],
+  )
+})
+
+test('what is built of the same keys is accepted', () => {
+  const issuer = 'issuer: https://id.example.com'
+  const text = changed(issuer, `${issuer}\n  dpop: off\n  responseMode: query\n  clientCapabilities: [cp1]`)
+  assert.deepEqual(load(text).warnings, [])
+})

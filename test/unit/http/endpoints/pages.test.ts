@@ -1,0 +1,86 @@
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { test } from 'node:test'
+import type { Response } from 'express'
+import {
+  endSessionPage,
+  failedSignInPage,
+  landingPage,
+  PAGE_STYLE,
+  type Page,
+  sendPage,
+} from '../../../../src/http/endpoints/pages.ts'
+
+const failed = { title: 'Access denied', code: 'access_denied', requestId: 'r-1', retryUrl: '/bff/login' }
+
+/** What would have been sent. */
+function sent(page: Page, own = "default-src 'none'") {
+  const headers: Record<string, string> = { 'content-security-policy': own }
+  const res = {
+    getHeader: (name: string) => headers[name],
+    setHeader: (name: string, value: string) => {
+      headers[name] = value
+    },
+    type: () => res,
+    send: (body: string) => {
+      headers.body = body
+    },
+  }
+  sendPage(res as unknown as Response, page)
+  return { policy: headers['content-security-policy'] ?? '', body: headers.body ?? '' }
+}
+
+test('a page is allowed the one style it has, by hash, and nothing else', () => {
+  for (const page of [landingPage('/home'), failedSignInPage(failed)]) {
+    const { policy, body } = sent(page)
+    const [, style = ''] = /<style>(.*)<\/style>/s.exec(body) ?? []
+    assert.equal(style, PAGE_STYLE)
+    const hash = createHash('sha256').update(style).digest('base64')
+    assert.equal(policy, `default-src 'none';style-src 'sha256-${hash}'`)
+    assert.doesNotMatch(body, /<script|style=|src=|@import|url\((?!\/)/)
+  }
+})
+
+test('what came with the request is text on the page, never markup', () => {
+  const evil = `"><script>alert('1')</script>&`
+  const escaped = '&quot;&gt;&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;'
+  const { html: page } = failedSignInPage({
+    ...{ title: evil, code: evil, requestId: evil },
+    ...{ retryUrl: evil, retryLabel: evil },
+  })
+  assert.equal(page.split(escaped).length, 6)
+  assert.ok(!page.includes('<script'))
+  const { html: landing } = landingPage(evil)
+  assert.ok(landing.includes(`content="0;url=${escaped}"`) && !landing.includes('<script'))
+})
+
+test('the page that signs out at the provider may run its one script and post to the provider, which may pass it on, and nothing else', () => {
+  const evil = `"><script>alert('1')</script>`
+  const form = {
+    action: 'https://id.example.com/logout?p=1',
+    fields: [
+      ['id_token_hint', 'eyJ.x.y'],
+      ['state', evil],
+    ],
+  } as const
+  const { policy, body } = sent(
+    endSessionPage(form),
+    "default-src 'none';base-uri 'none';form-action 'none';frame-ancestors 'none'",
+  )
+  const scripts = [...body.matchAll(/<script>(.*?)<\/script>/gs)].map(([, script = '']) => script)
+  assert.equal(scripts.length, 1)
+  const hash = createHash('sha256')
+    .update(scripts[0] ?? '')
+    .digest('base64')
+  const directives = policy.split(';')
+  assert.ok(directives.includes(`script-src 'sha256-${hash}'`), policy)
+  assert.deepEqual(
+    directives.filter((directive) => directive.startsWith('form-action')),
+    ["form-action https://id.example.com https: 'self'"],
+  )
+  for (const kept of ["default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"])
+    assert.ok(directives.includes(kept), policy)
+  assert.match(body, /<form method="post" action="https:\/\/id\.example\.com\/logout\?p=1">/)
+  assert.match(body, /<input type="hidden" name="id_token_hint" value="eyJ\.x\.y">/)
+  assert.match(body, /<button/, 'for browsers without scripts')
+})

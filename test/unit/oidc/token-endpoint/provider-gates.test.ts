@@ -1,0 +1,91 @@
+import assert from 'node:assert/strict'
+import { type TestContext, test } from 'node:test'
+import {
+  createProviderGates,
+  type GateSettings,
+  type HeldGate,
+} from '../../../../src/oidc/token-endpoint/limiters.ts'
+import { captureLog } from '../../../kit/cloakroom.ts'
+import { bad, held, settle } from '../../../kit/provider/limiter-kit.ts'
+
+const SETTINGS: GateSettings = { issuer: 'https://op.test', concurrency: 2, timeoutMs: 5_000 }
+
+function setUp(t: TestContext) {
+  t.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: 1_800_000_000_000 })
+  const seen = { inFlight: 0, queue: 0, breaker: 'closed', calls: 0 }
+  const { log, lines } = captureLog()
+  const gates = createProviderGates({
+    log,
+    now: () => Date.now(),
+    observe: {
+      inFlight: (inFlight) => void Object.assign(seen, { inFlight }),
+      queue: (queue) => void Object.assign(seen, { queue }),
+      breaker: (breaker) => void Object.assign(seen, { breaker }),
+      call() {
+        seen.calls += 1
+      },
+    },
+  })
+  return { gates, seen, lines }
+}
+
+const ask = (gate: HeldGate, script: () => Promise<unknown>) =>
+  gate.call('refresh_token', script, () => ({ kind: 'fault' }))
+const fail = async (gate: HeldGate, times: number) => {
+  for (let time = 0; time < times; time += 1) await ask(gate, bad).catch(() => undefined)
+}
+
+test('a reload that leaves the limits as they are keeps the gate: who is in flight counts, and open stays open', async (t) => {
+  const { gates, seen } = setUp(t)
+  const before = gates.gateFor(SETTINGS)
+  const calls = [held(), held()]
+  const inFlight = calls.map(({ script }) => ask(before, script))
+  const after = gates.gateFor({ ...SETTINGS })
+  after.takeOver()
+  const next = held()
+  const waiting = ask(after, next.script)
+  await settle()
+  assert.deepEqual([next.isSent(), seen.inFlight, seen.queue], [false, 2, 1])
+  for (const { resolve } of [...calls, next]) resolve('token')
+  await Promise.all([...inFlight, waiting])
+  await fail(after, 5)
+  const third = gates.gateFor({ ...SETTINGS })
+  third.takeOver()
+  assert.equal(seen.breaker, 'open')
+  await assert.rejects(
+    ask(third, async () => assert.fail()),
+    { code: 'provider_unavailable' },
+  )
+})
+
+for (const [what, change] of [
+  ['limit', { concurrency: 3 }],
+  ['time limit', { timeoutMs: 1_000 }],
+  ['provider', { issuer: 'https://other.test' }],
+  ['token endpoint', { endpoints: { token: 'https://op.test/token' } }],
+] as const)
+  test(`another ${what} is another gate; the metrics tell of it, and of what comes late to the one before no more`, async (t) => {
+    const { gates, seen, lines } = setUp(t)
+    const before = gates.gateFor(SETTINGS)
+    await fail(before, 5)
+    assert.equal(seen.breaker, 'open')
+    const after = gates.gateFor({ ...SETTINGS, ...change })
+    assert.equal(seen.breaker, 'open', 'it is not in use yet')
+    assert.notEqual(after, before)
+    after.takeOver()
+    assert.equal(seen.breaker, 'closed')
+    assert.equal(gates.gateFor({ ...SETTINGS, ...change }), after)
+    const linesBefore = lines.length
+    t.mock.timers.tick(2_000)
+    await fail(before, 1)
+    assert.deepEqual([seen.breaker, seen.inFlight, lines.length], ['closed', 0, linesBefore])
+    assert.equal(seen.calls, 6, 'it was asked all the same')
+  })
+
+test('a gate whose configuration was refused after all leaves no trace', async (t) => {
+  const { gates, seen } = setUp(t)
+  const before = gates.gateFor(SETTINGS)
+  await fail(gates.gateFor({ ...SETTINGS, concurrency: 7 }), 5)
+  assert.equal(seen.breaker, 'closed')
+  assert.equal(gates.gateFor(SETTINGS), before)
+})

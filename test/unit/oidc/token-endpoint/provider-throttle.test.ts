@@ -1,0 +1,102 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  ask,
+  good,
+  held,
+  NETWORK_ERROR,
+  refusal,
+  settle,
+  setUp,
+  WAIT_MS,
+} from '../../../kit/provider/limiter-kit.ts'
+
+test('10,000 callers at once: never more than 32 in flight, in order of arrival, and everybody is answered', async (t) => {
+  const { gate, seen } = setUp(t)
+  const order: number[] = []
+  const answers = Array.from({ length: 10_000 }, (_, caller) =>
+    ask(gate, async () => {
+      order.push(caller)
+      await new Promise((resolve) => setImmediate(resolve))
+      return caller
+    }),
+  )
+  assert.equal(seen.queue, 10_000 - 32)
+  assert.deepEqual(await Promise.all(answers), [...answers.keys()])
+  assert.deepEqual(order, [...answers.keys()])
+  assert.deepEqual([seen.mostInFlight, seen.inFlight, seen.queue], [32, 0, 0])
+})
+
+test('nobody who comes later overtakes the queue, not even between one call and the next', async (t) => {
+  const { gate } = setUp(t, { concurrency: 1 })
+  const order: string[] = []
+  const note = (name: string) => () => ask(gate, async () => void order.push(name))
+  const first = held()
+  const running = ask(gate, first.script).then(note('late'))
+  const waiting = [note('second')(), note('third')()]
+  first.resolve('done')
+  await Promise.all([running, ...waiting])
+  assert.deepEqual(order, ['second', 'third', 'late'])
+})
+
+test('while the provider hangs, whoever waits is refused on time, and the places come back', async (t) => {
+  const { gate, seen, tick } = setUp(t)
+  const calls = Array.from({ length: 32 }, held)
+  const hanging = calls.map(({ script }) => ask(gate, script))
+  const waiting = Array.from({ length: 10_000 }, () => refusal(ask(gate, good)))
+  await tick(2_000)
+  const later = refusal(ask(gate, good))
+  await tick(WAIT_MS - 2_001)
+  assert.equal(seen.queue, 10_001)
+  await tick(1)
+  assert.equal(seen.queue, 1)
+  for (const { code, retryAfter } of await Promise.all(waiting))
+    assert.deepEqual([code, retryAfter], ['provider_unavailable', 5])
+  await tick(2_000)
+  assert.equal((await later).code, 'provider_unavailable')
+  for (const { resolve } of calls) resolve('late but there')
+  await Promise.all(hanging)
+  assert.equal(await ask(gate, good), 'token')
+  assert.deepEqual([seen.inFlight, seen.mostInFlight], [0, 32])
+})
+
+test('calls that time out open the breaker, and then nobody is left waiting', async (t) => {
+  const { gate, seen, tick } = setUp(t)
+  const calls = Array.from({ length: 32 }, held)
+  const hanging = calls.map(({ script }) => ask(gate, script).catch((error) => error))
+  const waiting = Array.from({ length: 1_000 }, () => refusal(ask(gate, good)))
+  await tick(1_000)
+  for (const { reject } of calls) reject(NETWORK_ERROR)
+  await Promise.all(hanging)
+  for (const { retryAfter } of await Promise.all(waiting)) assert.equal(retryAfter, 2)
+  assert.deepEqual([seen.queue, seen.states], [0, ['open']])
+})
+
+test('a queue that is full refuses at once', async (t) => {
+  const { gate, seen, tick } = setUp(t, { concurrency: 1 })
+  const hanging = held()
+  const running = ask(gate, hanging.script)
+  const waiting = Array.from({ length: 50_000 }, () => ask(gate, good).catch((error) => error))
+  assert.equal((await refusal(ask(gate, good))).code, 'provider_unavailable')
+  assert.equal(seen.longestQueue, 50_000)
+  hanging.resolve('token')
+  await running
+  await tick(0)
+  assert.ok((await Promise.all(waiting)).every((answer) => answer === 'token'))
+})
+
+test('work that was admitted waits only once, and holds its place until it ends', async (t) => {
+  const { gate, seen } = setUp(t, { concurrency: 1 })
+  const order: string[] = []
+  const lock = held()
+  const work = gate.admit(async () => {
+    await lock.script()
+    order.push(String(await ask(gate, async () => 'first')))
+  })
+  const next = ask(gate, async () => order.push('second'))
+  await settle()
+  assert.deepEqual([seen.inFlight, seen.queue, order], [0, 1, []])
+  lock.resolve(undefined)
+  await Promise.all([work, next])
+  assert.deepEqual(order, ['first', 'second'])
+})
