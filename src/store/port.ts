@@ -25,31 +25,31 @@ export type SessionRecords = {
 }
 
 /**
- * `open:OWNER`: the owner may still bring the provider's answer, or have died; the owner is part of the mark, so that two
- * who begin at once are told apart. `lost`: no answer will come. `burnt`: the provider refused the resource, and may have
- * used the token up all the same.
+ * What the last refresh attempt left in the record. `open:OWNER`: it is in flight, or its owner has died; the owner is part
+ * of the mark, so that two that begin at once are told apart. `lost`: no answer will come. `burnt`: the provider refused
+ * the resource, and may have used the refresh token up all the same. tokens/refresh/attempt.ts writes and reads them.
  */
-export type SpendMark = `open:${string}` | 'lost' | 'burnt'
+export type AttemptMark = `open:${string}` | 'lost' | 'burnt'
 
 /** The token record of one session as stored: everything sealed but the version. */
 export type SealedTokens = {
   /** Grows by one with every write; a writer names the version it read, so a late write is refused (fencing). */
   readonly version: number
-  /** A spend of the refresh token that has begun and not ended: the token may be spent already. */
-  readonly spend?: SpendMark
+  /** Left by a refresh attempt whose outcome is not known: the refresh token may be used up. */
+  readonly attempt?: AttemptMark
   readonly refreshToken: string | undefined
   /** By resource name. */
   readonly accessTokens: Readonly<Record<string, string>>
 }
 
-/** One change to a token record. It is refused when the record has another version: somebody else wrote, or began a spend. */
+/** One change to a token record. It is refused when the record has another version: another replica wrote, or began a refresh attempt. */
 export type TokenWrite = {
   /** Version the change is based on. */
   readonly expectedVersion: number
   readonly refreshToken?: string
   readonly accessToken?: { readonly resource: string; readonly sealed: string }
-  /** What becomes of the mark that a spend is open; unchanged unless given. */
-  readonly spend?: SpendMark | 'ended'
+  /** What becomes of the mark of the refresh attempt; unchanged unless given. `ended` removes it. */
+  readonly attempt?: AttemptMark | 'ended'
 }
 
 /** `written`: stored, version is now expectedVersion + 1. `superseded`: the version is not ours any more. `gone`: the session ended. */
@@ -62,7 +62,7 @@ export type TokenRecords = {
   create(hash: SessionHash, tokens: Omit<SealedTokens, 'version'>): Promise<boolean>
   write(hash: SessionHash, change: TokenWrite): Promise<TokenWriteOutcome>
   /**
-   * Stores an access token that no refresh token was spent for. The version stays, so that a spend under way is not
+   * Stores an access token that took no refresh token. The version stays, so that a refresh attempt in flight is not
    * fenced off; false, and nothing written, if the session has ended.
    */
   keep(

@@ -26,7 +26,7 @@ async function trySession({ sessions, tokens }: Store): Promise<void> {
     await sessions.read(hash, { slide: false })
     await tokens.create(hash, { refreshToken: 'trial', accessTokens: {} })
     await tokens.lock(hash, 'trial', LEFT_MS)
-    await tokens.write(hash, { expectedVersion: 1, accessToken, spend: 'ended' })
+    await tokens.write(hash, { expectedVersion: 1, accessToken, attempt: 'ended' })
     await tokens.keep(hash, accessToken)
     await tokens.read(hash)
     await tokens.forget(hash, [accessToken.resource])

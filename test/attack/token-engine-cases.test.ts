@@ -16,7 +16,7 @@ import { fileURLToPath } from 'node:url'
  * G4: attack/token-engine-crash.test.ts: G4: is killed after the answer of a provider that takes refresh tokens again
  * G4: attack/token-engine-crash.test.ts: G4: gives up on a slow provider before its lock ends
  * G4: attack/token-engine-crash.test.ts: G4: stands still until its lock has ended
- * G4: unit/tokens/spend.test.ts: a late write of a superseded spend is refused
+ * G4: unit/tokens/refresh/spend.test.ts: a late write of a superseded spend is refused
  * G4: attack/fleet-crash.test.ts: G4: a provider of 0.75, 3.75 and 10 times the timeout
  * G4: attack/fleet-crash.test.ts: G4: what was given up is not offered again
  * G4: attack/fleet-crash.test.ts: G4: a process is killed, before the provider rotated and after
@@ -28,9 +28,9 @@ import { fileURLToPath } from 'node:url'
  * G6: flow/redis-outage.test.ts: a crash while the provider rotates
  * G6: attack/fleet-spending.test.ts: G6: full after the provider rotated
  * G6: attack/fleet-spending.test.ts: G6: writes stand still after the provider rotated
- * G7: unit/oidc/token-answer.test.ts: a lifetime is read from
- * G7: unit/oidc/token-answer.test.ts: members that providers leave empty are as if absent
- * G7: flow/azure-refusals.ts: an answer without refresh_token and expires_in is as good as any
+ * G7: unit/oidc/token-endpoint/token-answer.test.ts: a lifetime is read from
+ * G7: unit/oidc/token-endpoint/token-answer.test.ts: members that providers leave empty are as if absent
+ * G7: kit/azure/azure-refusals.ts: an answer without refresh_token and expires_in is as good as any
  * G7: attack/fleet-answers.test.ts: G7: an answer that ${name} is good for all of them
  * G7: attack/fleet-answers.test.ts: G7: an answer that has no refresh_token leaves all of them
  * G8: attack/id-token.test.ts: of another sub ends the session and the grant
@@ -39,22 +39,22 @@ import { fileURLToPath } from 'node:url'
  * G8: attack/fleet-answers.test.ts: G8: an ID token that somebody else signed
  * G9: attack/token-engine-answers.test.ts: G9: ${name} is
  * G9: attack/token-engine-answers.test.ts: G9: content is opaque is sent
- * G9: flow/azure-refusals.ts: an answer for another resource is never sent anywhere
+ * G9: kit/azure/azure-refusals.ts: an answer for another resource is never sent anywhere
  * G9: attack/fleet-answers.test.ts: G9: a token that ${name} is
  * G10: flow/reactions.test.ts: ${name}: the rest of the session stays
- * G10: flow/azure-refusals.ts: ${name} wanted for one resource
+ * G10: kit/azure/azure-refusals.ts: ${name} wanted for one resource
  * G10: flow/step-up.test.ts: an API whose policy wants more is cured by the sign-in
  * G10: attack/fleet-answers.test.ts: G10: ${name} concerns one route of them all
  * G10: attack/fleet-answers.test.ts: G10: whoever signs in for the claims
  * G10: attack/fleet-spending.test.ts: R-063: living tokens are used on, the burnt one is offered by none
  * G10: attack/fleet-spending.test.ts: R-063: a living token in its last half is used to its end
  * G11: attack/token-engine-fleet.test.ts: G11: a grant that is over ends the session once
- * G11: flow/azure-refusals.ts: a dead refresh token (${outcome}): the session ends once
+ * G11: kit/azure/azure-refusals.ts: a dead refresh token (${outcome}): the session ends once
  * G12: flow/config-fault.test.ts: our client secret expires under 20 sessions
- * G12: flow/azure-refusals.ts: our client secret refused with 401 (${outcome})
+ * G12: kit/azure/azure-refusals.ts: our client secret refused with 401 (${outcome})
  * G12: attack/fleet-answers.test.ts: G12: ${error}: 502 from each of them, every session kept
  * G13: attack/token-endpoint-away.test.ts: G13: a token endpoint that ${name} is away for a while
- * G13: flow/azure-refusals.ts: the provider passes (${outcome})
+ * G13: kit/azure/azure-refusals.ts: the provider passes (${outcome})
  * G13: flow/stampede.test.ts: a provider that answers 503 to a stampede
  * G13: flow/stampede.test.ts: a provider that is slower than all of them can wait
  * G13: flow/provider-outage.test.ts: the provider away: living tokens are used on
@@ -77,9 +77,9 @@ import { fileURLToPath } from 'node:url'
  * G17: flow/refresh-races.test.ts: shares nothing between people
  * G17: attack/fleet-sessions.test.ts: G17: two sessions of one user, and another user
  * G18: attack/token-engine-memory.test.ts: G18: resources and sessions whose names look alike
- * G18: unit/tokens/sealed.test.ts: names that look alike when joined stay apart
+ * G18: unit/tokens/record/sealed.test.ts: names that look alike when joined stay apart
  * G18: attack/fleet-sessions.test.ts: G18: resources whose names look alike when joined
- * G19: unit/oidc/dialects.test.ts: the ${line.dialect} dialect names resources exactly
+ * G19: unit/oidc/grants/dialects.test.ts: the ${line.dialect} dialect names resources exactly
  * G19: flow/azure-v1.test.ts: one sign-in, one refresh token, a token for each resource
  * G19: flow/entra-v2.test.ts: one sign-in, one refresh token, a token for each resource
  * G19: attack/fleet-dialects.test.ts: G19: ${name}: one resource by its own parameter

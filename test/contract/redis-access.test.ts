@@ -22,10 +22,10 @@ test('the access rule of the README is enough for all that is done with Redis', 
   const hash = await signedIn(store)
   for (const slide of [true, false]) assert.ok(await store.sessions.read(hash, { slide }))
   assert.equal(await store.sessions.replace(hash, 'sealed'), true)
-  const spend = 'open:me' as const
-  assert.equal(await store.tokens.write(hash, { expectedVersion: 1, spend }), 'written')
+  const attempt = 'open:me' as const
+  assert.equal(await store.tokens.write(hash, { expectedVersion: 1, attempt }), 'written')
   const accessToken = { resource: 'orders', sealed: 'sealed-at-2' }
-  const renewal = { expectedVersion: 2, refreshToken: 'sealed-rt-2', accessToken, spend: 'ended' } as const
+  const renewal = { expectedVersion: 2, refreshToken: 'sealed-rt-2', accessToken, attempt: 'ended' } as const
   assert.equal(await store.tokens.write(hash, renewal), 'written')
   assert.equal(await store.tokens.keep(hash, accessToken), true)
   await store.tokens.forget(hash, ['orders'])

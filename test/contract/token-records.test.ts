@@ -64,18 +64,19 @@ function tokenRules({ open }: Contestant): void {
     assert.deepEqual(await store.tokens.read(hash), { version: 1, ...FIRST_TOKENS })
   })
 
-  test('of two who begin a spend at once one is told so, and the other cannot write any more', async (t) => {
+  test('of two who begin a refresh attempt at once one is told so, and the other cannot write any more', async (t) => {
     const { store } = await open(t)
     const hash = await signedIn(store)
-    const begin = (owner: string) => store.tokens.write(hash, { expectedVersion: 1, spend: `open:${owner}` })
+    const begin = (owner: string) =>
+      store.tokens.write(hash, { expectedVersion: 1, attempt: `open:${owner}` })
     assert.deepEqual(await Promise.all([begin('a'), begin('b')]), ['written', 'superseded'])
     assert.equal(await begin('a'), 'written', 'the same again, because its answer was lost')
-    assert.equal((await store.tokens.read(hash))?.spend, 'open:a')
+    assert.equal((await store.tokens.read(hash))?.attempt, 'open:a')
     await store.tokens.write(hash, { expectedVersion: 2, refreshToken: 'rotated' })
-    assert.equal((await store.tokens.read(hash))?.spend, 'open:a')
-    await store.tokens.write(hash, { expectedVersion: 3, spend: 'lost' })
-    assert.equal((await store.tokens.read(hash))?.spend, 'lost')
-    await store.tokens.write(hash, { expectedVersion: 4, spend: 'ended' })
+    assert.equal((await store.tokens.read(hash))?.attempt, 'open:a')
+    await store.tokens.write(hash, { expectedVersion: 3, attempt: 'lost' })
+    assert.equal((await store.tokens.read(hash))?.attempt, 'lost')
+    await store.tokens.write(hash, { expectedVersion: 4, attempt: 'ended' })
     assert.deepEqual(await store.tokens.read(hash), { ...FIRST_TOKENS, version: 5, refreshToken: 'rotated' })
   })
 
@@ -88,14 +89,14 @@ function tokenRules({ open }: Contestant): void {
     assert.equal((await store.tokens.read(hash))?.refreshToken, 'one')
   })
 
-  test('a token that costs no refresh token is kept beside an open spend without fencing it off', async (t) => {
+  test('a token that costs no refresh token is kept beside a refresh attempt in flight without fencing it off', async (t) => {
     const { store } = await open(t)
     const hash = await signedIn(store)
-    await store.tokens.write(hash, { expectedVersion: 1, spend: 'open:me' })
+    await store.tokens.write(hash, { expectedVersion: 1, attempt: 'open:me' })
     assert.equal(await store.tokens.keep(hash, { resource: 'ledger', sealed: 'sealed-x' }), true)
     assert.equal(await store.tokens.write(hash, { expectedVersion: 2, refreshToken: 'rotated' }), 'written')
     assert.deepEqual(await store.tokens.read(hash), {
-      ...{ version: 3, spend: 'open:me', refreshToken: 'rotated' },
+      ...{ version: 3, attempt: 'open:me', refreshToken: 'rotated' },
       accessTokens: { ...FIRST_TOKENS.accessTokens, ledger: 'sealed-x' },
     })
     await store.sessions.end(hash)

@@ -96,11 +96,11 @@ async function crash({ world, schedule, faultsLeft }: Run, actor: string): Promi
   faultsLeft.crash -= 1
   world.crashed.add(actor)
   for (const step of schedule.pending) if (step.thread.actor === actor) schedule.pending.delete(step)
-  world.isTokenLost = world.record?.refreshToken !== world.provider.current() && isSpender(world, actor)
+  world.isTokenLost = world.record?.refreshToken !== world.provider.current() && isLastUser(world, actor)
   return describeRecord(world, world.record)
 }
 
 /** Whether the provider's last answer went to this replica. */
-function isSpender({ spends }: World, actor: string): boolean {
-  return [...spends.values()].at(-1)?.by.actor === actor
+function isLastUser({ uses }: World, actor: string): boolean {
+  return [...uses.values()].at(-1)?.by.actor === actor
 }

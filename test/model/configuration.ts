@@ -27,7 +27,7 @@ export type Configuration = {
   readonly faults?: Partial<Record<FaultKind, number>>
   /** Somebody signs the user out, at any point. */
   readonly hasSignOut?: boolean
-  /** The operator said that a refresh token which may be spent must not be offered again. */
+  /** The operator said that a refresh token which may be used up must not be offered again. */
   readonly isStrict?: boolean
   readonly mutation?: Mutation
 }

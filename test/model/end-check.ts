@@ -53,7 +53,7 @@ function isRecordSafe({ world, configuration }: Run): boolean {
   return !world.isTokenLost && !configuration.hasSignOut && !configuration.isStrict && !pause && !lostAnswer
 }
 
-/** No lost write: the store ends with the provider's newest refresh token, and with nobody's spend open. */
+/** No lost write: the store ends with the provider's newest refresh token, and with no refresh attempt in flight. */
 function flawsOfRecord({ world }: Run): string[] {
   const { provider, record } = world
   const flaws: string[] = []
@@ -61,7 +61,7 @@ function flawsOfRecord({ world }: Run): string[] {
   if (record?.refreshToken !== provider.current())
     flaws.push(`the store holds ${describeRecord(world, record)}, the provider takes ${provider.current()}`)
   const begun = lastBegun(world)
-  if (record?.spend && (!begun || !world.crashed.has(begun.actor)))
+  if (record?.attempt && (!begun || !world.crashed.has(begun.actor)))
     flaws.push(`a mark stays: ${describeRecord(world, record)}`)
   return flaws
 }

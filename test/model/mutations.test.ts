@@ -26,29 +26,29 @@ async function shortestFailure(t: TestContext, broken: Omit<Configuration, 'wish
 const EXPIRY = { expiry: 1 }
 
 describe('the exploration finds what each part of the protocol is there for', () => {
-  test('without the version two replicas begin, and the refresh token is spent twice', async (t) => {
+  test('without the version two replicas begin, and the refresh token is used twice', async (t) => {
     const flaws = await shortestFailure(t, { faults: EXPIRY, mutation: ignoredVersion })
-    assert.match(flaws, /rt-1 is spent by A.orders and again by B.billing/)
+    assert.match(flaws, /rt-1 is used by A.orders and again by B.billing/)
   })
 
   test('without its owner in the mark the second of two beginnings looks like the first one repeated', async (t) => {
     const flaws = await shortestFailure(t, { faults: EXPIRY, mutation: anonymousMark })
-    assert.match(flaws, /rt-1 is spent by A.orders and again by B.billing/)
+    assert.match(flaws, /rt-1 is used by A.orders and again by B.billing/)
   })
 
-  test('without a look at the mark a token is spent whose answer is on its way', async (t) => {
+  test('without a look at the mark a token is used whose answer is on its way', async (t) => {
     const flaws = await shortestFailure(t, { faults: EXPIRY, mutation: ignoredMark })
-    assert.match(flaws, /rt-1 is spent by A.orders and again by B.billing/)
+    assert.match(flaws, /rt-1 is used by A.orders and again by B.billing/)
   })
 
   test('with the rotated token stored last, the old one is offered in between', async (t) => {
     const flaws = await shortestFailure(t, { faults: EXPIRY, mutation: rotatedTokenLast })
-    assert.match(flaws, /rt-1 is spent by A.orders and again by B.billing/)
+    assert.match(flaws, /rt-1 is used by A.orders and again by B.billing/)
   })
 
   test('with the rotated token stored last, a crash in between goes unmarked', async (t) => {
     const broken = { faults: { crash: 1 }, isStrict: true, mutation: rotatedTokenLast }
-    assert.match(await shortestFailure(t, broken), /rt-1 is spent by A.orders and again by B.billing/)
+    assert.match(await shortestFailure(t, broken), /rt-1 is used by A.orders and again by B.billing/)
   })
 
   test('without a second look under the lock a caller is refused for nothing', async (t) => {
@@ -63,7 +63,10 @@ describe('the exploration finds what each part of the protocol is there for', ()
 
   test('without a fence around its writes a replica that comes late writes over its successor', async (t) => {
     const broken = { faults: { expiry: 1, pause: 1 }, mutation: unfencedWrites }
-    assert.match(await shortestFailure(t, broken), /changes the record although .* has begun a spend since/)
+    assert.match(
+      await shortestFailure(t, broken),
+      /changes the record although .* has begun an attempt since/,
+    )
   })
 })
 

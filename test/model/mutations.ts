@@ -17,7 +17,7 @@ export const unfencedWrites: Mutation = {
   store: (tokens) => ({
     ...tokens,
     async write(hash, change) {
-      if (change.spend?.startsWith('open:')) return tokens.write(hash, change)
+      if (change.attempt?.startsWith('open:')) return tokens.write(hash, change)
       const expectedVersion = (await tokens.read(hash))?.version ?? change.expectedVersion
       return tokens.write(hash, { ...change, expectedVersion })
     },
@@ -29,7 +29,7 @@ export const anonymousMark: Mutation = {
   store: (tokens) => ({
     ...tokens,
     write: (hash, change) =>
-      tokens.write(hash, change.spend?.startsWith('open:') ? { ...change, spend: 'open:' } : change),
+      tokens.write(hash, change.attempt?.startsWith('open:') ? { ...change, attempt: 'open:' } : change),
   }),
 }
 
@@ -49,14 +49,14 @@ export const noLock: Mutation = {
   store: (tokens) => ({ ...tokens, lock: async () => true }),
 }
 
-/** Whoever has the lock does not look whether a spend is open. */
+/** Whoever has the lock does not look whether a refresh attempt is in flight. */
 export const ignoredMark: Mutation = {
   replica: (records) => ({
     ...records,
     async read(hash) {
       const record = await records.read(hash)
       if (!record) return undefined
-      const { spend: _, ...others } = record
+      const { attempt: _, ...others } = record
       return others
     },
   }),

@@ -5,7 +5,7 @@ export type ProviderAnswer =
 
 /** An authorization server that rotates at every use and ends the grant when a rotated token comes again (RFC 9700 §4.14.2). */
 export type ProviderModel = {
-  /** The one refresh token it would accept; spent ones are `rt-1` … up to it. */
+  /** The one refresh token it would accept; used ones are `rt-1` … up to it. */
   current(): string
   isDead(): boolean
   /** How often a rotated refresh token came again. */

@@ -3,7 +3,7 @@ import { describe, test } from 'node:test'
 import { explore } from './explore.ts'
 import { SMALL_SYSTEMS } from './systems.ts'
 
-describe('in every interleaving no refresh token is spent twice, no write is lost and every caller is answered', () => {
+describe('in every interleaving no refresh token is used twice, no write is lost and every caller is answered', () => {
   for (const system of SMALL_SYSTEMS) {
     test(system.name, async (t) => {
       const { counterExample, states, runs } = await explore(system)

@@ -28,11 +28,11 @@ export function fingerprint(run: Run, renamings: readonly Renaming[]): string {
 }
 
 function describeWorld({ world, faultsLeft }: Run): string {
-  const { clock, lock, provider, spends, crashed } = world
+  const { clock, lock, provider, uses, crashed } = world
   const parts: unknown[] = [describeRecord(world, world.record), Object.values(faultsLeft), clock.leaps]
   if (lock) parts.push('locked by', world.owners.get(lock.owner), lock.atLeap)
   parts.push(provider.current(), provider.isDead(), provider.reuses())
-  for (const [token, { by, isLost }] of spends) parts.push(token, nameOf(by), isLost)
+  for (const [token, { by, isLost }] of uses) parts.push(token, nameOf(by), isLost)
   const begun = [...world.begun].map(([thread, pauses]) => [nameOf(thread), pauses])
   parts.push(clock.pauses > 0 ? begun : begun.at(-1))
   parts.push([...crashed], world.isTokenLost)

@@ -117,7 +117,7 @@ export function scheduledGrant(world: World, { ask, thread }: Schedule): Refresh
       label: '',
       effect(fault) {
         if (fault !== 'lostAnswer') return answer
-        world.spends.get(refreshToken)!.isLost = true
+        world.uses.get(refreshToken)!.isLost = true
         return undefined
       },
       tell: describeAnswer,
@@ -160,8 +160,8 @@ function describeAnswer(answer: ProviderAnswer | undefined): string {
 }
 
 function describeWrite(world: World, change: TokenWrite): string {
-  const { expectedVersion, refreshToken, accessToken, spend } = change
+  const { expectedVersion, refreshToken, accessToken, attempt } = change
   const token = accessToken && JSON.parse(accessToken.sealed)[0]
-  const parts = [refreshToken, token, spend && markOf(world, spend)].filter(Boolean)
+  const parts = [refreshToken, token, attempt && markOf(world, attempt)].filter(Boolean)
   return `${parts.join(' ')} over v${expectedVersion}`
 }

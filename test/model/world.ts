@@ -7,21 +7,21 @@ import type { Configuration } from './configuration.ts'
 import { createProviderModel, type ProviderModel } from './provider-model.ts'
 import type { Thread } from './schedule.ts'
 
-/** One spend of a refresh token, as the provider saw it. */
-export type Spend = { readonly by: Thread; isLost: boolean }
+/** One use of a refresh token, as the provider saw it. */
+export type TokenUse = { readonly by: Thread; isLost: boolean }
 
 /** All that the replicas share, and what an observer of everything knows beside it. */
 export type World = {
   readonly clock: Clock
-  /** Whether a refresh token that may be spent is never offered again. */
+  /** Whether a refresh token that may be used up is never offered again. */
   readonly isStrict: boolean
   readonly holder: TokenHolder
   readonly store: Store
   readonly tokens: TokenRecords
   readonly provider: ProviderModel
-  /** The last spend of each refresh token. */
-  readonly spends: Map<string, Spend>
-  /** Who has begun a spend, in that order, and how many pauses there had been. */
+  /** The last use of each refresh token. */
+  readonly uses: Map<string, TokenUse>
+  /** Who has begun a refresh attempt, in that order, and how many pauses there had been. */
   readonly begun: Map<Thread, number>
   /** Names of lock owners, by their random ids. */
   readonly owners: Map<string, string>
@@ -55,7 +55,7 @@ export async function createWorld({ mutation, isStrict, wishes }: Configuration)
     store,
     tokens: mutation?.store?.(store.tokens) ?? store.tokens,
     provider: createProviderModel(),
-    spends: new Map(),
+    uses: new Map(),
     begun: new Map(),
     owners: new Map(),
     crashed: new Set(),
@@ -97,15 +97,15 @@ export async function expireLock(world: World): Promise<void> {
 /** The record in words, with the random parts named. */
 export function describeRecord(world: World, record: SealedTokens | undefined): string {
   if (!record) return 'gone'
-  const { version, refreshToken, accessTokens, spend } = record
+  const { version, refreshToken, accessTokens, attempt } = record
   const held = Object.values(accessTokens).map((sealed): string => JSON.parse(sealed)[0])
   // By age, because a renaming must not change the order.
   const age = (token: string) => Number(token.split('#')[1])
   held.sort((a, b) => age(a) - age(b))
-  return [`v${version}`, refreshToken, ...held, ...(spend ? [markOf(world, spend)] : [])].join(' ')
+  return [`v${version}`, refreshToken, ...held, ...(attempt ? [markOf(world, attempt)] : [])].join(' ')
 }
 
-/** A spend mark with its owner named. */
+/** An attempt mark with its owner named. */
 export function markOf(world: World, mark: string): string {
   const [kind, owner] = mark.split(':')
   return owner === undefined ? mark : `${kind}:${world.owners.get(owner) ?? owner}`

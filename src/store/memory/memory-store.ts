@@ -175,27 +175,27 @@ function clientTokenRecords(
 
 /** A write that is repeated word for word, because its answer was lost, is no conflict. */
 function isDone(
-  { expectedVersion, refreshToken, accessToken, spend }: TokenWrite,
+  { expectedVersion, refreshToken, accessToken, attempt }: TokenWrite,
   tokens: SealedTokens | undefined,
 ): boolean {
-  if (tokens?.version !== expectedVersion + 1 || (!refreshToken && !accessToken && !spend)) return false
+  if (tokens?.version !== expectedVersion + 1 || (!refreshToken && !accessToken && !attempt)) return false
   if (refreshToken && refreshToken !== tokens.refreshToken) return false
-  if (spend && (tokens.spend ?? 'ended') !== spend) return false
+  if (attempt && (tokens.attempt ?? 'ended') !== attempt) return false
   return !accessToken || tokens.accessTokens[accessToken.resource] === accessToken.sealed
 }
 
 function changed(
-  { spend: before, ...tokens }: SealedTokens,
-  { refreshToken, accessToken, spend }: TokenWrite,
+  { attempt: before, ...tokens }: SealedTokens,
+  { refreshToken, accessToken, attempt }: TokenWrite,
 ): SealedTokens {
-  const mark = spend ?? before
+  const mark = attempt ?? before
   return {
     version: tokens.version + 1,
     refreshToken: refreshToken ?? tokens.refreshToken,
     accessTokens: accessToken
       ? { ...tokens.accessTokens, [accessToken.resource]: accessToken.sealed }
       : tokens.accessTokens,
-    ...(mark && mark !== 'ended' ? { spend: mark } : {}),
+    ...(mark && mark !== 'ended' ? { attempt: mark } : {}),
   }
 }
 

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Logger } from '../../log.ts'
 import { createInvalidationListeners, type InvalidationListeners } from '../invalidation-listeners.ts'
 import type {
+  AttemptMark,
   ClientTokenRecords,
   FoundSession,
   LoginRecords,
@@ -9,7 +10,6 @@ import type {
   SealedTokens,
   SessionHash,
   SessionRecords,
-  SpendMark,
   Store,
   StoreTimes,
   TokenRecords,
@@ -221,12 +221,14 @@ function sharedCount({ redis, keys }: Rooms, kind: string): CountShared {
 }
 
 const ACCESS = 'at:'
+/** The field of the mark that a refresh attempt leaves. */
+const ATTEMPT = 'spend'
 
-function changedFields({ refreshToken, accessToken, spend }: TokenWrite): string[] {
+function changedFields({ refreshToken, accessToken, attempt }: TokenWrite): string[] {
   return [
     ...refreshField(refreshToken),
     ...(accessToken ? accessField(accessToken) : []),
-    ...(spend ? ['spend', spend === 'ended' ? '' : spend] : []),
+    ...(attempt ? [ATTEMPT, attempt === 'ended' ? '' : attempt] : []),
   ]
 }
 
@@ -247,7 +249,7 @@ function sealedTokens(flat: readonly string[]): SealedTokens | undefined {
   return {
     version: Number(fields.get('v')),
     refreshToken: fields.get('rt'),
-    ...(fields.has('spend') ? { spend: fields.get('spend') as SpendMark } : {}),
+    ...(fields.has(ATTEMPT) ? { attempt: fields.get(ATTEMPT) as AttemptMark } : {}),
     accessTokens: Object.fromEntries(
       accessTokens.map(([field, sealed]) => [field.slice(ACCESS.length), sealed]),
     ),

@@ -74,13 +74,13 @@ export function createRecordWriter(
    */
   async function takeBack(mark: () => Promise<TokenWriteOutcome>): Promise<void> {
     if ((await persistently(deps, mark)) !== 'written') return
-    const change = { expectedVersion: version + 1, spend: 'ended' } as const
+    const change = { expectedVersion: version + 1, attempt: 'ended' } as const
     await persistently(deps, () => deps.records.write(holder.hash, change))
   }
 
   return {
     async begin(owner) {
-      const change = { expectedVersion: version, spend: `open:${owner}` } as const
+      const change = { expectedVersion: version, attempt: `open:${owner}` } as const
       const mark = () => deps.records.write(holder.hash, change)
       const outcome = await mark().catch((error) => {
         const undone = takeBack(mark)
@@ -96,13 +96,13 @@ export function createRecordWriter(
       rotatedTo = refreshToken
       const sealed = deps.sealer.sealRefreshToken(holder, refreshToken)
       // In one write, so that a replica that dies from here on leaves no doubt behind.
-      return enqueue({ refreshToken: sealed, spend: 'ended' })
+      return enqueue({ refreshToken: sealed, attempt: 'ended' })
     },
     keepAccessToken(resource, token) {
       const sealed = deps.sealer.sealAccessToken(holder, resource, token)
-      return enqueue({ accessToken: { resource, sealed }, spend: 'ended' })
+      return enqueue({ accessToken: { resource, sealed }, attempt: 'ended' })
     },
-    end: (mark) => enqueue({ spend: mark }),
+    end: (mark) => enqueue({ attempt: mark }),
   }
 }
 

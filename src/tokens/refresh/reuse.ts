@@ -1,18 +1,18 @@
 import { clockWaiting } from '../../async/clock.ts'
 import { createExpiringMap } from '../../async/expiring-map.ts'
-import type { SessionHash, SpendMark } from '../../store/port.ts'
+import type { AttemptMark, SessionHash } from '../../store/port.ts'
 
 /** Whether a refresh token is offered again that may have been spent already (RFC 9700 §4.14.2). */
 export type Reuse = {
   /** Whether a refresh token with this mark may be offered. */
-  allows(mark: SpendMark): boolean
+  allows(mark: AttemptMark): boolean
   /** The owner's name in a mark; it tells other replicas whether this one has seen the provider rotate. */
   signed(owner: string): string
   /** Told of every refresh that worked: whether it brought another refresh token. */
   learn(hasRotated: boolean): void
   /** Whether the owner of this session's open spend has had its time to come back with an answer. */
-  isOutlived(hash: SessionHash, mark: SpendMark): boolean
-  outlive(hash: SessionHash, mark: SpendMark): void
+  isOutlived(hash: SessionHash, mark: AttemptMark): boolean
+  outlive(hash: SessionHash, mark: AttemptMark): void
 }
 
 /** Who is forgotten waits once more. */
@@ -33,7 +33,7 @@ const ROTATES = 'rotates:'
 export function createReuse(setting: boolean | 'auto'): Reuse {
   let rotates: boolean | undefined
   const { elapsedMs: monotonicNow } = clockWaiting
-  const outlived = createExpiringMap<SessionHash, SpendMark>({ monotonicNow, max: MAX_HELD })
+  const outlived = createExpiringMap<SessionHash, AttemptMark>({ monotonicNow, max: MAX_HELD })
   return {
     allows(mark) {
       if (setting !== 'auto') return setting

@@ -117,16 +117,16 @@ async function afterOpenSpend(
   for (;;) {
     const record = await records.read(hash)
     if (!record) throw new BffError('session_required', 'the session ended while its token was renewed')
-    if (!record.spend?.startsWith('open:') || reuse.isOutlived(hash, record.spend)) return record
+    if (!record.attempt?.startsWith('open:') || reuse.isOutlived(hash, record.attempt)) return record
     // Each owner's time begins when its mark is first seen: our own slowness is not held against it.
-    if (open?.mark !== record.spend) {
-      const graceMs = reuse.allows(record.spend) ? OPEN_SPEND_GRACE_MS : LAST_GRACE_MS
-      open = { mark: record.spend, until: waiting.elapsedMs() + graceMs }
+    if (open?.mark !== record.attempt) {
+      const graceMs = reuse.allows(record.attempt) ? OPEN_SPEND_GRACE_MS : LAST_GRACE_MS
+      open = { mark: record.attempt, until: waiting.elapsedMs() + graceMs }
     }
     if (waiting.elapsedMs() >= open.until) {
       // A mark that stays, because its token is not offered again, is waited for once. It is not written over: its owner
       // could still come back with the next token.
-      if (!reuse.allows(record.spend)) reuse.outlive(hash, record.spend)
+      if (!reuse.allows(record.attempt)) reuse.outlive(hash, record.attempt)
       return record
     }
     await waiting.pause(LOOK_EVERY_MS)
@@ -148,7 +148,7 @@ function noRefreshToken(hadToken: boolean): BffError {
 }
 
 function requireRefreshToken(deps: SpendDeps, { holder, resource }: Spending, record: SealedTokens): string {
-  if (record.spend && !deps.reuse.allows(record.spend)) {
+  if (record.attempt && !deps.reuse.allows(record.attempt)) {
     deps.observe(resource, 'uncertain')
     throw new BffError('reauthentication_required', 'the refresh token may have been used already', {
       details: { reason: 'refresh_token_uncertain' },

@@ -38,7 +38,7 @@ async function setUp(t: TestContext) {
     const tokens = {
       ...store.tokens,
       async write(hash: typeof holder.hash, change: TokenWrite) {
-        const isBegin = change.spend?.startsWith('open:')
+        const isBegin = change.attempt?.startsWith('open:')
         if (!isBegin) luck.write?.()
         const outcome = await store.tokens.write(hash, change)
         if (isBegin) luck.afterBegin?.()
@@ -89,9 +89,9 @@ test('the token is marked before it is offered, and the mark goes in the same wr
   const { store, holder, replica } = await setUp(t)
   const marks: (string | undefined)[] = []
   const tokens = replica(async (request) => {
-    marks.push((await store.tokens.read(holder.hash))?.spend)
+    marks.push((await store.tokens.read(holder.hash))?.attempt)
     const outcome = await rotatesTo('rt-2')(request)
-    marks.push((await store.tokens.read(holder.hash))?.spend)
+    marks.push((await store.tokens.read(holder.hash))?.attempt)
     return outcome
   })
   await tokens.tokenFor(holder, 'orders')
@@ -110,8 +110,8 @@ test('whoever finds an open spend waits for its answer instead of spending the t
   })
   const first = (async () => slow.tokenFor(holder, 'orders'))()
   await asked.promise
-  const { spend = '' } = (await store.tokens.read(holder.hash)) ?? {}
-  await store.tokens.unlock(holder.hash, spend.slice('open:'.length)) // its lock has run out
+  const { attempt = '' } = (await store.tokens.read(holder.hash)) ?? {}
+  await store.tokens.unlock(holder.hash, attempt.slice('open:'.length)) // its lock has run out
   const other = replica(async () => assert.fail('the old token was offered'))
   const second = (async () => other.tokenFor(holder, 'orders'))()
   while (await store.tokens.lock(holder.hash, 'probe', 1))
@@ -130,15 +130,16 @@ test('a mark whose write was not answered is taken back: nothing was offered und
     },
   })
   await assert.rejects((async () => unlucky.tokenFor(holder, 'orders'))(), code('store_unavailable'))
-  assert.match((await store.tokens.read(holder.hash))?.spend ?? '', /^open:/)
-  while ((await store.tokens.read(holder.hash))?.spend) await new Promise((resolve) => setTimeout(resolve, 5))
+  assert.match((await store.tokens.read(holder.hash))?.attempt ?? '', /^open:/)
+  while ((await store.tokens.read(holder.hash))?.attempt)
+    await new Promise((resolve) => setTimeout(resolve, 5))
   const cautious = replica(rotatesTo('rt-2'), { reuses: false })
   assert.equal((await cautious.tokenFor(holder, 'orders')).value, 'orders by rt-2')
 })
 
 test('an open spend whose owner never comes back counts as lost after a while', async (t) => {
   const { store, holder, replica } = await setUp(t)
-  await store.tokens.write(holder.hash, { expectedVersion: 1, spend: 'open:dead-replica' })
+  await store.tokens.write(holder.hash, { expectedVersion: 1, attempt: 'open:dead-replica' })
   const token = await replica(rotatesTo('rt-2')).tokenFor(holder, 'orders')
   assert.equal(token.value, 'orders by rt-2')
 })
@@ -163,7 +164,7 @@ const refusing: RefreshGrant = async () => {
 test('with auto a token that a refused resource may have burnt is not offered to a provider that nothing is known of', async (t) => {
   const { store, holder, replica } = await setUp(t)
   await assert.rejects(async () => replica(refusing).tokenFor(holder, 'billing'), code('provider_rejected'))
-  assert.equal((await store.tokens.read(holder.hash))?.spend, 'burnt')
+  assert.equal((await store.tokens.read(holder.hash))?.attempt, 'burnt')
   const other = replica(async () => assert.fail('it was offered'), { reuses: 'auto' })
   await assert.rejects(async () => other.tokenFor(holder, 'orders'), code('reauthentication_required'))
 })
@@ -209,7 +210,7 @@ test('with auto a token whose answer was lost is offered once more, when it is n
 
 test('with auto the token of a replica that died is offered to a provider that nobody has seen rotate', async (t) => {
   const { store, holder, replica } = await setUp(t)
-  await store.tokens.write(holder.hash, { expectedVersion: 1, spend: 'open:dead-replica' })
+  await store.tokens.write(holder.hash, { expectedVersion: 1, attempt: 'open:dead-replica' })
   const token = await replica(rotatesTo('rt-2'), { reuses: 'auto' }).tokenFor(holder, 'orders')
   assert.equal(token.value, 'orders by rt-2')
 })
@@ -227,15 +228,15 @@ test('with auto the token of a replica that may stand still is not offered to a 
   )
   await seasoned.tokenFor(holder, 'orders')
   const { version } = (await store.tokens.read(holder.hash))!
-  await store.tokens.write(holder.hash, { expectedVersion: version, spend: 'open:still-replica' })
+  await store.tokens.write(holder.hash, { expectedVersion: version, attempt: 'open:still-replica' })
   await assert.rejects(async () => seasoned.tokenFor(holder, 'billing'), code('reauthentication_required'))
   // The one that stands still has seen it, and this one has not.
-  await store.tokens.write(holder.hash, { expectedVersion: version + 1, spend: 'open:rotates:still' })
+  await store.tokens.write(holder.hash, { expectedVersion: version + 1, attempt: 'open:rotates:still' })
   const fresh = replica(async () => assert.fail('it was offered'), { reuses: 'auto', waiting })
   await assert.rejects(async () => fresh.tokenFor(holder, 'billing'), code('reauthentication_required'))
   assert.deepEqual(offered, ['rt-1'])
   // It runs again, and stores what it had: everything goes on.
-  await store.tokens.write(holder.hash, { expectedVersion: version + 2, spend: 'ended' })
+  await store.tokens.write(holder.hash, { expectedVersion: version + 2, attempt: 'ended' })
   const other = replica(rotatesTo('rt-3'), { reuses: 'auto', waiting })
   assert.equal((await other.tokenFor(holder, 'billing')).value, 'billing by rt-3')
 })
@@ -245,7 +246,7 @@ test('a replica that has seen the provider rotate says so in its marks', async (
   const marks: (string | undefined)[] = []
   const rotating = replica(
     async (request) => {
-      marks.push((await store.tokens.read(holder.hash))?.spend)
+      marks.push((await store.tokens.read(holder.hash))?.attempt)
       return rotatesTo(`rt-${marks.length + 1}`)(request)
     },
     { reuses: 'auto' },
@@ -268,7 +269,7 @@ test('an answer that was lost while this process stood still has burnt the token
     { reuses: 'auto', waiting },
   )
   await assert.rejects(async () => still.tokenFor(holder, 'orders'), code('provider_unavailable'))
-  assert.equal((await store.tokens.read(holder.hash))?.spend, 'burnt')
+  assert.equal((await store.tokens.read(holder.hash))?.attempt, 'burnt')
 })
 
 /** Time that passes when somebody waits, and when it is told to. */
@@ -289,7 +290,7 @@ function passingTime() {
 
 test('a mark that stays is waited for once, not by every request again', async (t) => {
   const { store, holder, replica } = await setUp(t)
-  await store.tokens.write(holder.hash, { expectedVersion: 1, spend: 'open:dead-replica' })
+  await store.tokens.write(holder.hash, { expectedVersion: 1, attempt: 'open:dead-replica' })
   let pausesMs = 0
   let ms = 0
   const pause = async (pauseMs: number, signal?: AbortSignal) => {
@@ -310,7 +311,7 @@ test('a mark that stays is waited for once, not by every request again', async (
   }
   assert.equal(pausesMs, 0)
   const next = (await store.tokens.read(holder.hash))!.version
-  await store.tokens.write(holder.hash, { expectedVersion: next, spend: 'open:another-replica' })
+  await store.tokens.write(holder.hash, { expectedVersion: next, attempt: 'open:another-replica' })
   await assert.rejects(async () => strict.tokenFor(holder, 'parcels'), code('reauthentication_required'))
   assert.ok(pausesMs >= 5_000, 'another mark has its own time')
 })
@@ -337,10 +338,10 @@ test('a rotated token is written however long the store takes no writes, at the 
   })
   await tokens.tokenFor(holder, 'orders')
   while (ms < 24 * 3_600_000) await new Promise(setImmediate)
-  assert.match((await store.tokens.read(holder.hash))?.spend ?? '', /^open:/)
+  assert.match((await store.tokens.read(holder.hash))?.attempt ?? '', /^open:/)
   failing = false
   assert.equal(await underWay.end(10_000), 0)
-  assert.equal((await store.tokens.read(holder.hash))?.spend, undefined)
+  assert.equal((await store.tokens.read(holder.hash))?.attempt, undefined)
 
   await assert.rejects(async () => tokens.tokenFor(holder, 'billing'), code('provider_unavailable'))
 })
@@ -369,7 +370,7 @@ test('while the process ends no spend begins: its answer might come too late to 
   await assert.rejects(second, code('provider_unavailable'))
   assert.equal(await ended, 0)
   assert.deepEqual(resources, ['orders'])
-  assert.equal((await store.tokens.read(holder.hash))?.spend, undefined)
+  assert.equal((await store.tokens.read(holder.hash))?.attempt, undefined)
 })
 
 test('the end of the process waits for a mark to be taken back', async (t) => {
@@ -384,7 +385,7 @@ test('the end of the process waits for a mark to be taken back', async (t) => {
   })
   await assert.rejects(async () => unlucky.tokenFor(holder, 'orders'), code('store_unavailable'))
   assert.equal(await underWay.end(10_000), 0)
-  assert.equal((await store.tokens.read(holder.hash))?.spend, undefined)
+  assert.equal((await store.tokens.read(holder.hash))?.attempt, undefined)
 })
 
 test('a request that never reached the provider leaves the token as it was', async (t) => {
@@ -392,7 +393,7 @@ test('a request that never reached the provider leaves the token as it was', asy
   const error = new BffError('provider_unavailable', 'refused')
   const down = replica(async () => ({ kind: 'unavailable', error, isMaybeSpent: false }))
   await assert.rejects(async () => down.tokenFor(holder, 'orders'), code('provider_unavailable'))
-  assert.equal((await store.tokens.read(holder.hash))?.spend, undefined)
+  assert.equal((await store.tokens.read(holder.hash))?.attempt, undefined)
 })
 
 test('while the store takes no writes the new token is used from memory, and the rotated one is kept and stored later', async (t) => {
@@ -411,9 +412,9 @@ test('while the store takes no writes the new token is used from memory, and the
   )
   assert.equal((await tokens.tokenFor(holder, 'orders')).value, 'orders by rt-2')
   assert.equal((await tokens.tokenFor(holder, 'orders')).value, 'orders by rt-2')
-  assert.match((await store.tokens.read(holder.hash))?.spend ?? '', /^open:/)
+  assert.match((await store.tokens.read(holder.hash))?.attempt ?? '', /^open:/)
   failing = false
-  while ((await store.tokens.read(holder.hash))?.spend) await new Promise(setImmediate)
+  while ((await store.tokens.read(holder.hash))?.attempt) await new Promise(setImmediate)
   assert.equal(calls, 1)
   const other = replica(async ({ refreshToken, ...request }) => {
     assert.equal(refreshToken, 'rt-2')
@@ -435,7 +436,7 @@ test('a late write of a superseded spend is refused', async (t) => {
   await asked.promise
   // Its lock ended, and another replica took over.
   const version = (await store.tokens.read(holder.hash))?.version ?? 0
-  await store.tokens.write(holder.hash, { expectedVersion: version, spend: 'open:other' })
+  await store.tokens.write(holder.hash, { expectedVersion: version, attempt: 'open:other' })
   answer.resolve()
   await assert.rejects(late, code('provider_unavailable'))
   assert.equal((await store.tokens.read(holder.hash))?.version, version + 1)
