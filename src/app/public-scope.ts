@@ -32,8 +32,8 @@ import {
   LOGIN_LIFETIME_MS,
 } from '../oidc/sign-in/attempts.ts'
 import type { EndSessionRequest } from '../oidc/sign-in/end-session.ts'
-import { createHandles } from '../oidc/sign-in/handles.ts'
 import { parseReturnUrl } from '../oidc/sign-in/return-url.ts'
+import { createSingleUseReferences } from '../oidc/sign-in/single-use-references.ts'
 import { createStepUps, STEP_UP_LIFETIME_MS } from '../oidc/sign-in/step-up.ts'
 import { createForward } from '../proxy/forward.ts'
 import { ownCookieNames } from '../proxy/headers/cookies.ts'
@@ -80,7 +80,10 @@ export function composePublic(rooms: Rooms) {
   })
   const { monotonicNow } = rooms
   const stepUps = createStepUps({
-    handles: createHandles(sealedLogins(rooms), { kind: 'step-up', lifetimeMs: STEP_UP_LIFETIME_MS }),
+    references: createSingleUseReferences(sealedLogins(rooms), {
+      kind: 'step-up',
+      lifetimeMs: STEP_UP_LIFETIME_MS,
+    }),
     loginPath: `${basePath}/login`,
     monotonicNow,
   })
@@ -241,9 +244,9 @@ function pageLoginUrl(loginUrl: string, { session }: Rooms['config']): string {
   return session.cookie.sameSite === 'lax' && loginUrl.includes('?') ? `${loginUrl}&landing=page` : loginUrl
 }
 
-/** What goes through the browser as a handle, for as long as a sign-in may take. */
-function handlesFor<T>(rooms: Rooms, kind: string) {
-  return createHandles<T>(sealedLogins(rooms), { kind, lifetimeMs: LOGIN_LIFETIME_MS })
+/** Values that the browser carries as a reference, for as long as a sign-in may take. */
+function referencesFor<T>(rooms: Rooms, kind: string) {
+  return createSingleUseReferences<T>(sealedLogins(rooms), { kind, lifetimeMs: LOGIN_LIFETIME_MS })
 }
 
 function composeBffRoutes(
@@ -263,7 +266,7 @@ function composeBffRoutes(
   const { cookie } = config.session
   const loginAttempts = createLoginAttempts(sealedLogins(rooms))
   const beginSignIn = createBeginSignIn({ attempts: loginAttempts, provider })
-  const loggedOutReturns = handlesFor<string>(rooms, 'logged-out')
+  const loggedOutReturns = referencesFor<string>(rooms, 'logged-out')
   return createBffRoutes({
     ...given,
     basePath: config.basePath,
@@ -285,7 +288,7 @@ function composeBffRoutes(
       factsOf(req).returnUrl = returnUrl
     },
     loggedOutReturns,
-    endSessionForms: handlesFor<EndSessionRequest['form']>(rooms, 'end-session'),
+    endSessionForms: referencesFor<EndSessionRequest['form']>(rooms, 'end-session'),
     async endSession(session, returnUrl) {
       await tokens.end(session, 'logout')
       return provider.endSession(session.idToken, () =>

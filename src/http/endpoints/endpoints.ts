@@ -1,7 +1,7 @@
 import { type Request, type RequestHandler, Router } from 'express'
 import { BffError } from '../../errors.ts'
 import type { BeginSignIn } from '../../oidc/sign-in/attempts.ts'
-import type { Handles } from '../../oidc/sign-in/handles.ts'
+import type { SingleUseReferences } from '../../oidc/sign-in/single-use-references.ts'
 import type { AskedStepUp } from '../../oidc/sign-in/step-up.ts'
 import type { RateLimits } from '../rate-limit.ts'
 import { requireNavigation } from '../same-origin.ts'
@@ -22,7 +22,7 @@ export type BffRoutesDeps = Omit<CallbackDeps, 'hasSessionCookie' | 'mayLackCook
     readonly rateLimits: RateLimits
     readonly beginSignIn: BeginSignIn
     /** What the `challenge` of a login URL stands for, if it is known. */
-    readonly stepUps: Pick<Handles<AskedStepUp>, 'look' | 'take'>
+    readonly stepUps: Pick<SingleUseReferences<AskedStepUp>, 'look' | 'take'>
     readonly parseReturnUrl: (value: unknown) => string | undefined
     readonly loginUrlFor: LoginUrlFor
     readonly now: () => number

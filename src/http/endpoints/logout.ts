@@ -2,7 +2,7 @@ import { timingSafeEqual } from 'node:crypto'
 import type { Request, RequestHandler, Response } from 'express'
 import { BffError } from '../../errors.ts'
 import type { EndSessionRequest } from '../../oidc/sign-in/end-session.ts'
-import type { Handles } from '../../oidc/sign-in/handles.ts'
+import type { SingleUseReferences } from '../../oidc/sign-in/single-use-references.ts'
 import type { BffSession } from '../../session/bff-session.ts'
 import type { Sessions } from '../../session/session.ts'
 import { isSpeculative, type RequireSameOrigin } from '../same-origin.ts'
@@ -20,9 +20,9 @@ export type SignOutDeps = {
   readonly requireReturnUrl: (value: unknown) => string
   readonly requireSameOrigin: RequireSameOrigin
   /** What is too long for a URL, on its way through a script to the page that posts it. */
-  readonly endSessionForms: Handles<EndSessionRequest['form']>
+  readonly endSessionForms: SingleUseReferences<EndSessionRequest['form']>
   /** Where the provider's way back leads. */
-  readonly loggedOutReturns: Handles<string>
+  readonly loggedOutReturns: SingleUseReferences<string>
 }
 
 /** The endpoints of a sign-out. */
@@ -76,8 +76,8 @@ export function createSignOut(deps: SignOutDeps): SignOut {
   /** The session is over, whatever becomes of the way on. */
   async function urlFor({ isTooLong, form, urlWithoutHint, url }: EndSessionRequest): Promise<string> {
     if (!isTooLong) return url
-    const handle = await deps.endSessionForms.keep(form).catch(() => undefined)
-    return handle === undefined ? urlWithoutHint : `${deps.basePath}/end-session?handle=${handle}`
+    const reference = await deps.endSessionForms.keep(form).catch(() => undefined)
+    return reference === undefined ? urlWithoutHint : `${deps.basePath}/end-session?handle=${reference}`
   }
 }
 

@@ -1,8 +1,8 @@
 import { type BffError, describeError } from '../../errors.ts'
 import type { LogFields, Logger } from '../../log.ts'
 import { createReminders } from '../reminders.ts'
-import type { GrantReaction } from '../token-endpoint/grant-errors.ts'
 import type { ProviderRefusal } from '../token-endpoint/provider-errors.ts'
+import type { GrantReaction } from '../token-endpoint/reactions.ts'
 
 /** How a request for a resource's token ended, as a label: a reaction, or what a success was worth. */
 export type GrantOutcome =

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { createExpiringMap } from '../../async/expiring-map.ts'
 import { BffError, type StepUp } from '../../errors.ts'
-import type { Handles } from './handles.ts'
+import type { SingleUseReferences } from './single-use-references.ts'
 
 /** Who must come back from a sign-in that a step-up asked for, and what it must bring. */
 export type AskedStepUp = { readonly stepUp: StepUp; readonly sub: string }
@@ -15,20 +15,20 @@ export type SteppingSession = {
 }
 
 export type StepUpsDeps = {
-  readonly handles: Handles<AskedStepUp>
+  readonly references: SingleUseReferences<AskedStepUp>
   /** The path of `B/login`. */
   readonly loginPath: string
   readonly monotonicNow: () => number
 }
 
-/** Milliseconds that the handle of a step-up is good for. */
+/** Lifetime of the reference to a step-up, in ms. */
 export const STEP_UP_LIFETIME_MS = 15 * 60_000
 const SHARED_MS = 10_000
 const MAX_RECENT = 10_000
 
-/** Step-ups on their way through the browser as an opaque handle: what is asked for stays on our side. */
-export function createStepUps({ handles, loginPath, monotonicNow }: StepUpsDeps) {
-  /** Refusals come in crowds: for a few seconds, those of one session for one step-up share a handle. */
+/** Step-ups that the browser carries as an opaque reference: what is asked for stays in the store. */
+export function createStepUps({ references, loginPath, monotonicNow }: StepUpsDeps) {
+  /** Refusals come in crowds: for a few seconds, those of one session for one step-up share a reference. */
   const recent = createExpiringMap<string, Promise<string>>({ monotonicNow, max: MAX_RECENT })
   const keyOf = createExpiringMap<string, string>({ monotonicNow, max: MAX_RECENT })
 
@@ -36,9 +36,9 @@ export function createStepUps({ handles, loginPath, monotonicNow }: StepUpsDeps)
     const key = session.hash + stepUpFingerprint(asked.stepUp)
     const found = recent.get(key)
     if (found) return found
-    const url = handles.keep(asked).then((handle) => {
-      keyOf.set(handle, key, SHARED_MS)
-      return `${loginPath}?challenge=${handle}`
+    const url = references.keep(asked).then((reference) => {
+      keyOf.set(reference, key, SHARED_MS)
+      return `${loginPath}?challenge=${reference}`
     })
     recent.set(key, url, SHARED_MS)
     // One that could not be stored leads nowhere.
@@ -66,12 +66,12 @@ export function createStepUps({ handles, loginPath, monotonicNow }: StepUpsDeps)
     },
 
     /** What the `challenge` of a login URL stands for; undefined when unknown, spent or too old. */
-    look: handles.look,
+    look: references.look,
     /** The same, and the challenge is spent: the next refusal gets a new one. */
     take(challenge: unknown): Promise<AskedStepUp | undefined> {
       const key = typeof challenge === 'string' ? keyOf.get(challenge) : undefined
       if (key !== undefined) recent.delete(key)
-      return handles.take(challenge)
+      return references.take(challenge)
     },
   }
 }

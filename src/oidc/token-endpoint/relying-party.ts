@@ -17,7 +17,7 @@ import {
 } from './provider-errors.ts'
 import { createRefreshedSource } from './refreshed-source.ts'
 import type { ProviderFetch, TokenAnswer } from './token-answer.ts'
-import { createTokenCall } from './token-call.ts'
+import { createTokenCall } from './token-requests.ts'
 
 /** One OpenID Provider as seen by its Relying Party: each call is one request of OpenID Connect or OAuth 2.0. */
 export type RelyingParty = {

@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { askedToWaitSeconds } from './grant-errors.ts'
 import { timesOf } from './jwt.ts'
+import { askedToWaitSeconds } from './reactions.ts'
 import { createSendWatch } from './send-watch.ts'
 
 /** A token endpoint's answer before any library judged it. */

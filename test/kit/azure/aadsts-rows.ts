@@ -1,4 +1,4 @@
-import type { GrantReaction } from '../../../src/oidc/token-endpoint/grant-errors.ts'
+import type { GrantReaction } from '../../../src/oidc/token-endpoint/reactions.ts'
 
 /** How a code is sent: its error, and its suberror and status where they are not absent and 400. */
 export type SentAs = readonly [error: string, suberror?: string | undefined, status?: number]

@@ -1,4 +1,4 @@
-import type { GrantFault, GrantReaction } from '../../../src/oidc/token-endpoint/grant-errors.ts'
+import type { GrantFault, GrantReaction } from '../../../src/oidc/token-endpoint/reactions.ts'
 
 /** One row of a table: what is said, and what must follow. */
 export type ReactionRow = readonly [said: string, fault: GrantFault, means: GrantReaction]

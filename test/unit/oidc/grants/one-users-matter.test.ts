@@ -6,8 +6,8 @@ import { createConfigFaults, type GrantOutcome } from '../../../../src/oidc/gran
 import { createDialect } from '../../../../src/oidc/grants/dialects.ts'
 import { createResourceGrants } from '../../../../src/oidc/grants/resource-grants.ts'
 import { createTokenExchange } from '../../../../src/oidc/grants/token-exchange.ts'
-import { reactionTo } from '../../../../src/oidc/token-endpoint/grant-errors.ts'
 import { problemOf } from '../../../../src/oidc/token-endpoint/provider-errors.ts'
+import { reactionTo } from '../../../../src/oidc/token-endpoint/reactions.ts'
 
 const MINUTE_MS = 60_000
 const orders: ResourceConfig = { name: 'orders', scopes: ['orders'], grant: 'refresh_token' }

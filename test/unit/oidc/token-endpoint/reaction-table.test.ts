@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import { failedCall, failedSignIn } from '../../../../src/oidc/token-endpoint/provider-errors.ts'
 import {
   type GrantFault,
   type GrantReaction,
   reactionTo,
   reactionToClient,
   reactionToExchange,
-} from '../../../../src/oidc/token-endpoint/grant-errors.ts'
-import { failedCall, failedSignIn } from '../../../../src/oidc/token-endpoint/provider-errors.ts'
+} from '../../../../src/oidc/token-endpoint/reactions.ts'
 import { AADSTS } from '../../../kit/azure/aadsts-rows.ts'
 import { MODEL, type ReactionRow } from '../../../kit/azure/reaction-rows.ts'
 

@@ -5,7 +5,7 @@ import {
   reactionTo,
   reactionToExchange,
   retryAfterSeconds,
-} from '../../../../src/oidc/token-endpoint/grant-errors.ts'
+} from '../../../../src/oidc/token-endpoint/reactions.ts'
 
 const CLAIMS = '{"access_token":{"polids":{"essential":true,"Values":["x"]}}}'
 const LINES: readonly [string, number | undefined, Record<string, unknown> | undefined, GrantReaction][] = [

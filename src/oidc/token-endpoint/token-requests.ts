@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { BffError } from '../../errors.ts'
 import type { GrantedTokens } from './grant-types.ts'
-import { idTokenError, requireSoundClaims } from './id-token-rules.ts'
+import { idTokenError, requireSoundClaims } from './id-token.ts'
 import { unverifiedSubject } from './jwt.ts'
 import type { GrantName, ProviderGate } from './limiter.ts'
 import { findingOf } from './provider-errors.ts'
