@@ -4,10 +4,9 @@ import type { ResourceConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { SessionHash, Store } from '../store/port.ts'
 import { createAccessTokens, type TokensCopy } from './access-tokens.ts'
-import type { ClientTokenShelf } from './client/client-token-shelf.ts'
 import type { ClientTokenTurnDeps } from './client/client-token-turn.ts'
 import { createClientTokens } from './client/client-tokens.ts'
-import { createExchange, type TokenExchangeGrant } from './exchange.ts'
+import type { ClientTokenShelf } from './client/shared-client-tokens.ts'
 import { createGrantEnding } from './grant-ending.ts'
 import type { Sealing } from './record/sealing.ts'
 import {
@@ -18,13 +17,14 @@ import {
   type TokenOwner,
   type TokenSealer,
 } from './record/token-record.ts'
+import type { SpendDeps } from './refresh/refresh.ts'
 import type { RefreshGrant } from './refresh/refresh-grant.ts'
-import { createRefreshTurns, type RefreshTurnsDeps } from './refresh/refresh-turn.ts'
+import { createRefreshTurns, type RefreshTurnsDeps } from './refresh/refresh-lock.ts'
 import { createRenewal, type RenewalDeps } from './refresh/renewal.ts'
 import { createReuse } from './refresh/reuse.ts'
-import type { SpendDeps } from './refresh/spend.ts'
 import type { Rejection, RejectionReaction } from './rejected-token.ts'
 import { forgettingRetired } from './retired-resources.ts'
+import { createExchange, type TokenExchangeGrant } from './token-exchange.ts'
 
 /** What a code grant gave, as far as it is kept. Times in epoch ms. */
 export type FirstGrant = {

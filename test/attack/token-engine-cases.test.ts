@@ -16,7 +16,7 @@ import { fileURLToPath } from 'node:url'
  * G4: attack/token-engine-crash.test.ts: G4: is killed after the answer of a provider that takes refresh tokens again
  * G4: attack/token-engine-crash.test.ts: G4: gives up on a slow provider before its lock ends
  * G4: attack/token-engine-crash.test.ts: G4: stands still until its lock has ended
- * G4: unit/tokens/refresh/spend.test.ts: a late write of a superseded spend is refused
+ * G4: unit/tokens/refresh/refresh.test.ts: a late write of a superseded spend is refused
  * G4: attack/fleet-crash.test.ts: G4: a provider of 0.75, 3.75 and 10 times the timeout
  * G4: attack/fleet-crash.test.ts: G4: what was given up is not offered again
  * G4: attack/fleet-crash.test.ts: G4: a process is killed, before the provider rotated and after
@@ -77,7 +77,7 @@ import { fileURLToPath } from 'node:url'
  * G17: flow/refresh-races.test.ts: shares nothing between people
  * G17: attack/fleet-sessions.test.ts: G17: two sessions of one user, and another user
  * G18: attack/token-engine-memory.test.ts: G18: resources and sessions whose names look alike
- * G18: unit/tokens/record/sealed.test.ts: names that look alike when joined stay apart
+ * G18: unit/tokens/record/sealing.test.ts: names that look alike when joined stay apart
  * G18: attack/fleet-sessions.test.ts: G18: resources whose names look alike when joined
  * G19: unit/oidc/grants/dialects.test.ts: the ${line.dialect} dialect names resources exactly
  * G19: flow/azure-v1.test.ts: one sign-in, one refresh token, a token for each resource

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Waiting } from '../../async/clock.ts'
 import { BffError } from '../../errors.ts'
 import { type StoredAccessToken, storedAccessToken } from '../record/token-record.ts'
-import type { ClientTokenShelf } from './client-token-shelf.ts'
+import type { ClientTokenShelf } from './shared-client-tokens.ts'
 
 export type ClientTokenTurnDeps = {
   /** RFC 6749 §4.4; times in epoch ms. Rejects with provider_rejected or provider_unavailable. */

@@ -2,8 +2,8 @@ import { BffError } from '../../errors.ts'
 import type { SealedTokens } from '../../store/port.ts'
 import { createRecentRefusals } from '../recent-refusals.ts'
 import type { StoredAccessToken, TokenHolder } from '../record/token-record.ts'
-import type { TakeTurn } from './refresh-turn.ts'
-import { type SpendDeps, spendRefreshToken } from './spend.ts'
+import { type SpendDeps, spendRefreshToken } from './refresh.ts'
+import type { TakeTurn } from './refresh-lock.ts'
 
 export type RenewalDeps = SpendDeps & {
   readonly takeTurn: TakeTurn

@@ -6,8 +6,8 @@ import type { Config } from '../../../../src/config/config.ts'
 import { BffError } from '../../../../src/errors.ts'
 import { createMemoryStore } from '../../../../src/store/memory/memory-store.ts'
 import type { ClientTokenRecords } from '../../../../src/store/port.ts'
-import { createClientTokenShelf } from '../../../../src/tokens/client/client-token-shelf.ts'
 import { createClientTokens } from '../../../../src/tokens/client/client-tokens.ts'
+import { createClientTokenShelf } from '../../../../src/tokens/client/shared-client-tokens.ts'
 import { createSealing } from '../../../../src/tokens/record/sealing.ts'
 
 const HOUR_MS = 3_600_000

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { clockWaiting } from '../../../../src/async/clock.ts'
 import { BffError } from '../../../../src/errors.ts'
 import { sessionHash } from '../../../../src/session/bff-session.ts'
-import { createRefreshTurns, type TurnOutcome } from '../../../../src/tokens/refresh/refresh-turn.ts'
+import { createRefreshTurns, type TurnOutcome } from '../../../../src/tokens/refresh/refresh-lock.ts'
 
 const hash = sessionHash('a session')
 

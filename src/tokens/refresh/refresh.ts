@@ -8,7 +8,7 @@ import {
   type TokenHolder,
   type TokenSealer,
 } from '../record/token-record.ts'
-import { createRecordWriter, type RecordWriter, superseded } from './record-writer.ts'
+import { createRecordWriter, type RecordWriter, superseded } from './attempt.ts'
 import type { RefreshGrant, RefreshGrantOutcome, SessionGrant } from './refresh-grant.ts'
 import type { Reuse } from './reuse.ts'
 

@@ -4,9 +4,9 @@ import { type TestContext, test } from 'node:test'
 import { BffError } from '../../../src/errors.ts'
 import { sessionHash } from '../../../src/session/bff-session.ts'
 import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
-import { createExchange, type TokenExchangeGrant } from '../../../src/tokens/exchange.ts'
 import { createSealing } from '../../../src/tokens/record/sealing.ts'
 import { createTokenSealer } from '../../../src/tokens/record/token-record.ts'
+import { createExchange, type TokenExchangeGrant } from '../../../src/tokens/token-exchange.ts'
 
 const HOUR_MS = 3_600_000
 
