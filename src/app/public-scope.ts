@@ -37,7 +37,8 @@ import { createSingleUseReferences } from '../oidc/sign-in/single-use-references
 import { createStepUps, STEP_UP_LIFETIME_MS } from '../oidc/sign-in/step-up.ts'
 import { createForward } from '../proxy/forward.ts'
 import { ownCookieNames } from '../proxy/headers/cookies.ts'
-import { takenFromRequests } from '../proxy/headers/headers.ts'
+import { compileRequestHeaders } from '../proxy/headers/request.ts'
+import { compileResponseHeaders } from '../proxy/headers/response.ts'
 import { compileRoutes, type MatchRoute } from '../proxy/route-table.ts'
 import { endWithSessions, watchSession } from '../proxy/session-end/session-watch.ts'
 import { createUpstreams } from '../proxy/upstream/upstream.ts'
@@ -71,7 +72,10 @@ export function composePublic(rooms: Rooms) {
     ownHeaders,
     observe: (method, status) => metrics.request('none', method, status, 0),
   })
+  const site = { publicUrl, isOwnCookie: ownCookieNames(config.session.cookie.name) }
+  const responseHeaders = compileResponseHeaders(config.routes, site)
   const upstreams = createUpstreams(config.routes, {
+    responseHeaders,
     now: () => performance.now(),
     observeBreaker: tellOfBreakers(rooms),
     // A body has the time of a head before its pace is looked at.
@@ -95,11 +99,7 @@ export function composePublic(rooms: Rooms) {
     match,
     accessToken: withStepUps(stepUps, tokens.tokenFor),
     clientAddress,
-    site: {
-      publicUrl,
-      isOwnCookie: ownCookieNames(config.session.cookie.name),
-      taken: takenFromRequests(config.routes),
-    },
+    requestHeaders: compileRequestHeaders(config.routes, site),
   }
   const forward = createForward({
     ...passage,
@@ -123,7 +123,7 @@ export function composePublic(rooms: Rooms) {
     peekSession: (req) => sessions.peek(req, new ServerResponse(req)),
     now: rooms.now,
     requestId: () => randomUUID(),
-    allowedOrigins,
+    ...{ publicUrl, allowedOrigins, responseHeaders },
     limits: config.limits,
     clientOf: (req) => clientNetwork(clientAddress(req)),
     live: rooms.tunnels,

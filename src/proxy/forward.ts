@@ -1,10 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
-import type { AccessTokenSource, FindSession } from './access-token-source.ts'
-import { headerRulesByRoute, requestHeaders, type Site } from './headers/headers.ts'
+import type { BffSession } from '../session/bff-session.ts'
+import { type AccessTokenSource, inTime } from './access-token.ts'
+import type { RequestHeaders } from './headers/request.ts'
 import type { MatchRoute } from './route-table.ts'
-import { inTime } from './token-wait.ts'
 import type { OnRejectedToken } from './upstream/rejected-token.ts'
 import type { Send } from './upstream/upstream.ts'
 
@@ -24,7 +24,11 @@ export type ForwardDeps = {
   readonly match: MatchRoute
   /** Throws csrf_required, origin_forbidden. */
   readonly requireSameOrigin: (req: IncomingMessage, route: RouteConfig) => void
-  readonly findSession: FindSession<IncomingMessage, ServerResponse>
+  /** The signed-in session of a request; rejects with store_unavailable. */
+  readonly findSession: (
+    req: IncomingMessage,
+    res: ServerResponse,
+  ) => BffSession | undefined | Promise<BffSession | undefined>
   readonly accessToken: AccessTokenSource
   readonly send: Send
   /** Told when an upstream refuses a token of ours; without it such a 401 is passed on as any other. */
@@ -38,7 +42,7 @@ export type ForwardDeps = {
   readonly loginUrl: (req: IncomingMessage) => string
   /** Headers of Cloakroom's own answers. */
   readonly ownHeaders?: Readonly<Record<string, string>>
-  readonly site: Site
+  readonly requestHeaders: RequestHeaders
 }
 
 /** Forwards a request to its upstream; resolves with false when no route matches, with true when it was answered. */
@@ -46,8 +50,6 @@ export type Forward = (req: IncomingMessage, res: ServerResponse) => Promise<boo
 
 /** The hot path. A step that knows its answer already gives it without a promise, so nothing is awaited then. */
 export function createForward(deps: ForwardDeps): Forward {
-  const rulesOf = headerRulesByRoute(deps.site)
-
   return async function forward(req, res) {
     const matched = deps.match(req.method!, req.url!)
     if (!matched) return false
@@ -69,8 +71,7 @@ export function createForward(deps: ForwardDeps): Forward {
     }
     if (token) facts.resource = route.resource
 
-    const rules = rulesOf(route)
-    const headers = requestHeaders(rules, req.rawHeaders, {
+    const headers = deps.requestHeaders(route, req.rawHeaders, {
       clientAddress: deps.clientAddress(req),
       requestId: facts.id,
       accessToken: token?.value,
@@ -80,7 +81,6 @@ export function createForward(deps: ForwardDeps): Forward {
       route,
       target,
       headers,
-      rules,
       session,
       accessToken: token,
       onRejectedToken: deps.onRejectedToken,

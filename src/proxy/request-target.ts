@@ -8,7 +8,7 @@ const SEMICOLON = 0x3b
 const ENCODED_SLASH = /%2f/i
 const EVERY_ENCODED_SLASH = /%2f/gi
 
-/** What may stand raw in a path: 1 as it is, 2 looked at more closely; 0 is refused. */
+/** By character code: 0 is refused in a path, 1 may stand there, 2 makes `canonicalPath` look at the path. */
 const PATH_CHARACTERS = pathCharacters()
 /** RFC 3986 §2.3: percent-encoding these changes nothing, so they are compared and forwarded decoded. */
 const UNRESERVED = /^[A-Za-z0-9\-._~]$/
@@ -51,10 +51,10 @@ export function canonicalTarget(target: string): CanonicalTarget {
   return { path, query, hasEncodedSlash: suspicious && ENCODED_SLASH.test(path) }
 }
 
-/** Called for the few paths that hold a percent sign, an empty segment or a segment that begins with a dot. */
+/** For paths with a percent sign, an empty segment, or a segment that begins with a dot. */
 function canonicalPath(raw: string): string {
   const path = raw.includes('%') ? decodeUnreserved(raw) : raw
-  // A second decoding must not find what the first did not: %252e%252e, %252f, %253b, %255c, %2500.
+  // A second decoding must not find a delimiter that the first did not: %252e%252e, %252f, %253b, %255c, %2500.
   if (/%25(?:25)*(?:2[ef]|3b|5c|[01][0-9a-f]|7f)/i.test(path)) throw rejected('a doubly encoded delimiter')
   // An upstream may read an encoded slash as a slash.
   const read = path.replaceAll(EVERY_ENCODED_SLASH, '/')
@@ -143,7 +143,7 @@ function pathCharacters(): Uint8Array {
   return kinds
 }
 
-/** The message names the rule and never repeats the path, which may hold anything. */
+/** A refusal; its message names the rule and never repeats the path, which may hold anything. */
 export function rejected(rule: string): BffError {
   return new BffError('path_rejected', `request target refused: ${rule}`)
 }

@@ -1,9 +1,9 @@
 import type { RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
-import { canonicalTarget, rejected } from './request-target.ts'
-import { compileDisguises } from './stricter-routes.ts'
+import { type CanonicalTarget, canonicalTarget, rejected } from './request-target.ts'
+import { compileDisguises, type IsDisguised } from './stricter-routes.ts'
 
-/** The route a request belongs to and what its upstream is asked for. */
+/** The route of a request and the target for its upstream. */
 export type RouteMatch = {
   readonly route: RouteConfig
   /** Origin-form path and query for the upstream, the prefix already rewritten. */
@@ -18,16 +18,15 @@ const ENCODED_SLASH = 'an encoded slash, where no route passes it'
 const DISGUISED = 'another spelling of a path that asks for more at the same upstream'
 
 /**
- * Compiles the routes into a lookup: the longest path wins, at segment boundaries, case-sensitive. What is at or below
- * `basePath`, in whichever spelling, has no route: it is Cloakroom's own. A path that the upstream may take for that of a
+ * Compiles the routes into a lookup: the longest path wins, at segment boundaries, case-sensitive. A path at or below
+ * `basePath`, in any spelling, is Cloakroom's own and has no route. A path that the upstream may take for that of a
  * stricter route is refused.
  */
 export function compileRoutes(routes: readonly RouteConfig[], basePath?: string): MatchRoute {
   const isOwn = basePath === undefined ? () => false : compileOwnPaths(basePath)
   const byPath = groupByPath(routes)
-  const isDisguised = compileDisguises(routes)
   const root = byPath.get('/')
-  // One look-up for each distinct length, longest first: cost does not grow with the number of segments or routes.
+  // One look-up for each distinct length, longest first: the cost does not grow with segments or routes.
   const lengths = [...new Set([...byPath.keys()].filter((path) => path !== '/').map((path) => path.length))]
   lengths.sort((a, b) => b - a)
 
@@ -42,7 +41,8 @@ export function compileRoutes(routes: readonly RouteConfig[], basePath?: string)
 
   return function match(method, target) {
     if (method === 'CONNECT' || method === 'TRACE') throw methodNotAllowed(EVERY_METHOD)
-    const { path, query, hasEncodedSlash } = canonicalTarget(target)
+    const canonical = canonicalTarget(target)
+    const { path, hasEncodedSlash } = canonical
     const found = findPath(path)
     if (!found || isOwn(path)) {
       if (hasEncodedSlash) throw rejected(ENCODED_SLASH)
@@ -51,12 +51,12 @@ export function compileRoutes(routes: readonly RouteConfig[], basePath?: string)
     const compiled = found.byMethod.get(method) ?? found.anyMethod
     if (hasEncodedSlash && compiled?.route.encodedSlashes !== 'pass') throw rejected(ENCODED_SLASH)
     if (!compiled) throw methodNotAllowed(found.allow, found.variesByCookie)
-    if (isDisguised(compiled.route, method, path)) throw rejected(DISGUISED)
-    return { route: compiled.route, target: upstreamTarget(compiled, path, query, target) }
+    if (compiled.isDisguised?.(method, path)) throw rejected(DISGUISED)
+    return { route: compiled.route, target: upstreamTarget(compiled, canonical, target) }
   }
 }
 
-/** Compares with every escape decoded: an upstream would decode `/%62ff` and `/caf%c3%a9`, whatever the base path is. */
+/** Compares with every escape decoded, because an upstream would decode `/%62ff` and `/caf%c3%a9` too. */
 function compileOwnPaths(basePath: string): (path: string) => boolean {
   const own = decoded(basePath)
   const below = `${own}/`
@@ -76,6 +76,8 @@ type CompiledRoute = {
   /** Length of the path that `prefix` replaces; 0 when the path is kept. */
   readonly replaced: number
   readonly prefix: string
+  /** Absent where no route of the upstream is stricter. */
+  readonly isDisguised: IsDisguised | undefined
 }
 
 type RoutesOfPath = {
@@ -83,7 +85,7 @@ type RoutesOfPath = {
   anyMethod?: CompiledRoute
   /** Value of the `Allow` header (RFC 9110 §10.2.1). */
   allow: string
-  /** Some route of the path looks for a session. */
+  /** Some route of this path looks for a session. */
   variesByCookie: boolean
 }
 
@@ -91,6 +93,7 @@ const EVERY_METHOD = 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS'
 
 function groupByPath(routes: readonly RouteConfig[]): Map<string, RoutesOfPath> {
   const byPath = new Map<string, RoutesOfPath>()
+  const disguises = compileDisguises(routes)
   for (const route of routes) {
     const group: RoutesOfPath = byPath.get(route.path) ?? {
       byMethod: new Map(),
@@ -98,7 +101,7 @@ function groupByPath(routes: readonly RouteConfig[]): Map<string, RoutesOfPath> 
       variesByCookie: false,
     }
     byPath.set(route.path, group)
-    const compiled = compileRoute(route)
+    const compiled = compileRoute(route, disguises.get(route))
     if (!route.methods) group.anyMethod = compiled
     for (const method of route.methods ?? []) group.byMethod.set(method, compiled)
     if (route.auth !== 'anonymous') group.variesByCookie = true
@@ -107,17 +110,17 @@ function groupByPath(routes: readonly RouteConfig[]): Map<string, RoutesOfPath> 
   return byPath
 }
 
-function compileRoute(route: RouteConfig): CompiledRoute {
-  if (route.rewrite === undefined) return { route, replaced: 0, prefix: '' }
-  const replaced = route.path === '/' ? 0 : route.path.length
-  return { route, replaced, prefix: route.rewrite.replace(/\/+$/, '') }
+function compileRoute(route: RouteConfig, isDisguised: IsDisguised | undefined): CompiledRoute {
+  const { path, rewrite } = route
+  if (rewrite === undefined) return { route, replaced: 0, prefix: '', isDisguised }
+  const replaced = path === '/' ? 0 : path.length
+  return { route, replaced, prefix: rewrite.replace(/\/+$/, ''), isDisguised }
 }
 
 /** Concatenates on a checked path and never resolves: resolution lets `//host` choose the upstream. */
 function upstreamTarget(
   { route, replaced, prefix }: CompiledRoute,
-  path: string,
-  query: string,
+  { path, query }: CanonicalTarget,
   raw: string,
 ): string {
   if (route.rewrite === undefined) return raw.length === path.length + query.length ? raw : path + query

@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { foldFieldName } from '../../src/proxy/headers/field-names.ts'
+import { foldFieldName } from '../../src/proxy/headers/dropped.ts'
 import { skipWithout, startApache, startNginx } from './foreign-servers.ts'
 
 /** Where clean-up is registered: a test's own context. */

@@ -1,7 +1,10 @@
 import type { RouteConfig } from '../../config/config.ts'
 
-/** Says of what an upstream calls its own how browsers see it; what is not its own is returned as it is. */
-export type WayBack = {
+/**
+ * Rewrites references of an upstream to its own paths into those that browsers see, as Apache's `ProxyPassReverse` does;
+ * every other reference is returned as it is.
+ */
+export type ReverseMapping = {
   /** A `Location`: always absolute where it changes. */
   location(reference: string): string
   /** Any other URI reference (RFC 3986 §4.1). */
@@ -15,14 +18,14 @@ export type WayBack = {
 }
 
 /**
- * Compiles the way back of a route. The upstream's origin becomes `publicUrl`. On a route with `rewrite`, `<rewrite>/x`
- * becomes `<path>/x`, and so does `<path><rewrite>/x`, which an upstream makes that honours `X-Forwarded-Prefix`; what is
- * under the route already stays.
+ * Compiles the reverse mapping of a route. The upstream's origin becomes `publicUrl`. On a route with `rewrite`,
+ * `<rewrite>/x` becomes `<path>/x`. So does `<path><rewrite>/x`, which an upstream writes that honours
+ * `X-Forwarded-Prefix`. A path that is under the route already stays.
  */
-export function compileWayBack(route: RouteConfig, publicUrl: string): WayBack {
+export function compileReverseMapping(route: RouteConfig, publicUrl: string): ReverseMapping {
   const isRewritten = route.rewrite !== undefined
   const ofUpstream = spellingsOfOrigin(new URL(route.upstream), isRewritten)
-  // What an upstream builds from X-Forwarded-Host, with whatever scheme it believes.
+  // An upstream may build these from X-Forwarded-Host, with either scheme.
   const ofSite = isRewritten ? spellingsOfOrigin(new URL(publicUrl), true) : []
   const mapPath = compilePaths(route)
 
@@ -64,7 +67,7 @@ export function compileWayBack(route: RouteConfig, publicUrl: string): WayBack {
   }
 }
 
-/** An anchor, a target, or any other quoted string, in which an angle bracket means nothing. */
+/** An anchor, a target, or another quoted string: an angle bracket in one begins no target. */
 const LINK_PARTS = /(;\s*anchor\s*=\s*")([^"\\]*)"|<([^>]*)>|"(?:[^"\\]|\\.)*"/gi
 
 const REFRESH = /^([\s\d.]*[;,\s]\s*(?:url\s*=\s*)?)(["']?)(.*)$/is
@@ -77,13 +80,13 @@ function compilePaths({ rewrite, path }: RouteConfig): (text: string) => string 
   return function mapPath(text) {
     if (startsWithPath(text, route + own)) return route + text.slice(route.length + own.length)
     if (!startsWithPath(text, own)) return text
-    // Of `/api` and `/api/v2` the longer one says more about what is meant.
+    // Of `/api` and `/api/v2` the longer one decides, because it is more specific.
     const isUnderRoute = own.length <= route.length && startsWithPath(text, route)
     return isUnderRoute ? text : route + text.slice(own.length)
   }
 }
 
-/** Whether `text` begins with a canonical path, and a URL component, not a longer name, follows it. */
+/** Whether `text` begins with a canonical path and goes on with another URL component, not with a longer name. */
 function startsWithPath(text: string, path: string): boolean {
   const start = text.slice(0, path.length)
   // RFC 3986 §6.2.2.1: the digits of an escape have no case.
@@ -91,7 +94,7 @@ function startsWithPath(text: string, path: string): boolean {
   return isSame && (text.length === path.length || '/?#'.includes(text.charAt(path.length)))
 }
 
-/** What follows one of these origins in a URI; undefined when it is at another. */
+/** The rest of a URI after one of these origins; undefined when it has another origin. */
 function afterOrigin(value: string, origins: readonly string[]): string | undefined {
   for (const origin of origins) {
     if (value.slice(0, origin.length).toLowerCase() !== origin) continue
@@ -102,7 +105,7 @@ function afterOrigin(value: string, origins: readonly string[]): string | undefi
   return undefined
 }
 
-/** In lower case; of both schemes, where TLS may have ended in front of who writes it. */
+/** In lower case; with both schemes where TLS may have ended in front of the upstream. */
 function spellingsOfOrigin({ protocol, host, hostname, port }: URL, ofBothSchemes: boolean): string[] {
   const schemes = ofBothSchemes ? ['http:', 'https:'] : [protocol]
   return schemes.flatMap((scheme) => {

@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { BodyPace } from '../../async/body-pace.ts'
 import type { BffError } from '../../errors.ts'
+import type { ResponseHeaders } from '../headers/response.ts'
 import type { EventStreams } from '../session-end/event-streams.ts'
 import type { SessionStreams } from '../session-end/session-streams.ts'
 import type { Gate } from './admission.ts'
@@ -43,6 +44,7 @@ export type Dispatch = {
   /** Told of each piece of a body, either way, and its bytes. */
   readonly bodyPassed: (bytes: number) => void
   readonly bodyPace: BodyPace
+  readonly responseHeaders: ResponseHeaders
   /** Whether the connection ended without a byte of response. */
   isConnectionLost(error: Error): boolean
   /** What the upstream is to blame for when there was no answer; losing a connection that was used is nobody's fault. */

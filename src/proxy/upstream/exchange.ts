@@ -1,8 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { BffError } from '../../errors.ts'
-import type { AccessToken } from '../access-token-source.ts'
-import { replaceAccessToken, responseHeaders } from '../headers/headers.ts'
+import type { AccessToken } from '../access-token.ts'
+import { replaceAccessToken } from '../headers/request.ts'
 import { asksForEventStream } from '../session-end/event-streams.ts'
 import type { BreakerPass } from './breaker.ts'
 import type { Dispatch, ExchangeParts, ParsedHeaders, UpstreamControl } from './dispatch.ts'
@@ -122,8 +122,9 @@ export class Exchange {
     }
     if (status === 401 && !this.#isTokenQuestioned && this.#holdRejection(control, parsed, reason)) return
     this.#copy = undefined
-    const { rules, session } = this.outbound
-    const fields = responseHeaders(rules, control.rawHeaders as Buffer[], session !== undefined)
+    const { route, session } = this.outbound
+    const raw = control.rawHeaders as Buffer[]
+    const fields = this.#pool.responseHeaders(route, raw, session !== undefined)
     keepOurs(this.res, fields)
     this.#closeUnlessRead()
     this.response.begin({ status, reason, fields, parsed })

@@ -14,7 +14,10 @@ import { createHttp2Connections, type Dial, HTTP2_STREAMS } from './http2/connec
 import { refusingLinkLocal, serverNameOf } from './lookup.ts'
 import { createPlaces } from './places.ts'
 
-export type UpstreamPoolDeps = Pick<Dispatch, 'streams' | 'eventStreams' | 'bodyPassed' | 'bodyPace'> & {
+export type UpstreamPoolDeps = Pick<
+  Dispatch,
+  'streams' | 'eventStreams' | 'bodyPassed' | 'bodyPace' | 'responseHeaders'
+> & {
   /** Any clock in ms. */
   readonly now: () => number
   /** Told at the beginning and the end of being left alone. */
@@ -54,6 +57,7 @@ export function createUpstreamPool(route: RouteConfig, deps: UpstreamPoolDeps): 
     eventStreams: deps.eventStreams,
     bodyPassed: deps.bodyPassed,
     bodyPace: deps.bodyPace,
+    responseHeaders: deps.responseHeaders,
     isBreaking,
     failure,
     isConnectionLost,

@@ -1,5 +1,5 @@
 import { type ServerResponse, STATUS_CODES } from 'node:http'
-import { addVary } from '../headers/vary.ts'
+import { addVary } from '../headers/response.ts'
 import type { ParsedHeaders, UpstreamControl } from './dispatch.ts'
 
 /** The head of a response as the client gets it. */

@@ -1,8 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RouteConfig } from '../../config/config.ts'
 import type { BffSession } from '../../session/bff-session.ts'
-import type { AccessToken } from '../access-token-source.ts'
-import type { HeaderRules } from '../headers/headers.ts'
+import type { AccessToken } from '../access-token.ts'
+import type { ResponseHeaders } from '../headers/response.ts'
 import { createEventStreams } from '../session-end/event-streams.ts'
 import { createLiveConnections } from '../session-end/live-connections.ts'
 import { createSessionStreams, type WatchRequest } from '../session-end/session-streams.ts'
@@ -18,8 +18,6 @@ export type OutboundRequest = {
   readonly target: string
   /** Flat list of names and values, without `Host` and framing. */
   readonly headers: string[]
-  /** For the way back. */
-  readonly rules: HeaderRules
   /** The signed-in session it belongs to. */
   readonly session: BffSession | undefined
   /** Ours among the headers, for the route's resource. */
@@ -59,6 +57,7 @@ export type UpstreamsDeps = Pick<UpstreamPoolDeps, 'now' | 'bodyPace' | 'lookup'
   readonly observeBreaker: (upstream: string, isOpen: boolean) => void
   /** Asked for each answer that may outlive its session. */
   readonly watch: WatchRequest
+  readonly responseHeaders: ResponseHeaders
 }
 
 /** Opens one connection pool for each distinct upstream, limits and TLS identity among the routes. */

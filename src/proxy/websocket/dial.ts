@@ -11,7 +11,7 @@ import { createProxyMiddleware } from 'http-proxy-middleware'
 import type { RouteConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import type { BffSession } from '../../session/bff-session.ts'
-import type { HeaderRules } from '../headers/headers.ts'
+import type { ResponseHeaders } from '../headers/response.ts'
 import type { EndReason } from '../session-end/live-connections.ts'
 import { refusingLinkLocal, serverNameOf } from '../upstream/lookup.ts'
 import { defectOf, isUnending, MOST_INTERIM } from '../upstream/response-writer.ts'
@@ -25,7 +25,7 @@ export type Handshake = {
   readonly target: string
   /** Flat list, without `Connection` and `Upgrade`, and without `Host` unless it is the public one. */
   readonly headers: readonly string[]
-  readonly rules: HeaderRules
+  readonly responseHeaders: ResponseHeaders
   readonly session: BffSession | undefined
   readonly offer: Offer
 }
@@ -147,7 +147,7 @@ function accept(
   client.socket.removeAllListeners('error').on('error', () => upstream.end())
   upstream.setNoDelay(true)
   if (head.length > 0) upstream.unshift(head)
-  writeSwitch(response, client.socket, handshake.rules)
+  writeSwitch(response, client.socket, handshake)
   upstream.pipe(client.socket).pipe(upstream)
   attempt.close = pairSockets(client.socket, upstream, handshake.route.timeout.idleMs)
 }
@@ -178,7 +178,7 @@ function relay(attempt: Attempt, response: IncomingMessage): void {
   client.observe(status)
   attempt.isUnending = isUnending(response.headers)
   attempt.breakOff = relayRefusal(response, client.socket, {
-    rules: handshake.rules,
+    ...handshake,
     isAuthenticated: handshake.session !== undefined,
     idleMs: handshake.route.timeout.idleMs,
   })

@@ -3,12 +3,12 @@ import type { LookupFunction, Socket } from 'node:net'
 import type { RouteConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import type { BffSession } from '../../session/bff-session.ts'
-import type { AccessTokenSource } from '../access-token-source.ts'
-import { headerRulesByRoute, requestHeaders, type Site } from '../headers/headers.ts'
+import { type AccessTokenSource, inTime } from '../access-token.ts'
+import type { RequestHeaders } from '../headers/request.ts'
+import type { ResponseHeaders } from '../headers/response.ts'
 import type { MatchRoute, RouteMatch } from '../route-table.ts'
 import { createLiveConnections, type LiveConnections } from '../session-end/live-connections.ts'
 import { watchSession } from '../session-end/session-watch.ts'
-import { inTime } from '../token-wait.ts'
 import { createUpgradeDoor, type Handshake, type UpgradingClient } from './dial.ts'
 import { requireHandshake, withoutTwins } from './handshake.ts'
 
@@ -25,7 +25,9 @@ export type TunnelDeps = {
   readonly requestId: (req: IncomingMessage) => string
   /** Answers with the problem, and ends the connection: no second request is ever read from it. Returns the status. */
   readonly refuse: (socket: Socket, error: unknown, headers: Readonly<Record<string, string>>) => number
-  readonly site: Site
+  readonly requestHeaders: RequestHeaders
+  readonly responseHeaders: ResponseHeaders
+  readonly publicUrl: string
   /** How names of upstreams are resolved; as the system does unless given. */
   readonly lookup?: LookupFunction
   /** Origins beside the public one whose scripts may open a WebSocket. */
@@ -60,8 +62,7 @@ export type Tunnel = {
 
 /** Makes the upgrade listener: the same checks as for a request, with `Origin` in place of the CSRF header. */
 export function createTunnel(deps: TunnelDeps): Tunnel {
-  const trustedOrigins = new Set([deps.site.publicUrl, ...deps.allowedOrigins])
-  const rulesOf = headerRulesByRoute(deps.site)
+  const trustedOrigins = new Set([deps.publicUrl, ...deps.allowedOrigins])
   const { live = createLiveConnections() } = deps
   const openDoor = createUpgradeDoor(deps.lookup)
   let isClosing = false
@@ -80,14 +81,20 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     let token = session && route.resource ? deps.accessToken(session, route.resource) : undefined
     if (token instanceof Promise) token = await inTime(token, { timeoutMs: route.timeout.responseMs, client })
     if (client.destroyed) return undefined
-    const rules = rulesOf(route)
-    const fields = requestHeaders(rules, req.rawHeaders, {
+    const fields = deps.requestHeaders(route, req.rawHeaders, {
       clientAddress: deps.clientAddress(req),
       requestId: deps.requestId(req),
       accessToken: token?.value,
       claims: session?.claims,
     })
-    return { route, target, headers: withoutTwins(fields), rules, session, offer }
+    return {
+      route,
+      target,
+      headers: withoutTwins(fields),
+      responseHeaders: deps.responseHeaders,
+      session,
+      offer,
+    }
   }
 
   /** On the register before it is looked at again: an end of the session in between is heard of by one or the other. */

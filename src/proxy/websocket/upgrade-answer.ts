@@ -1,17 +1,23 @@
 import { type IncomingMessage, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
-import { type HeaderRules, responseHeaders } from '../headers/headers.ts'
+import type { RouteConfig } from '../../config/config.ts'
+import type { ResponseHeaders } from '../headers/response.ts'
 import { isSayable, withoutLength } from '../upstream/response-writer.ts'
 
 /** Writes the 101 that opens a tunnel, with the upstream's other fields. */
-export function writeSwitch(response: IncomingMessage, client: Socket, rules: HeaderRules): void {
-  const fields = responseHeaders(rules, rawBytes(response), false)
+export function writeSwitch(
+  response: IncomingMessage,
+  client: Socket,
+  { route, responseHeaders }: Pick<RelayRules, 'route' | 'responseHeaders'>,
+): void {
+  const fields = responseHeaders(route, rawBytes(response), false)
   writeHead(client, 101, [...fields, 'Connection', 'Upgrade', 'Upgrade', 'websocket'])
 }
 
 /** What the relay of a refusal goes by. */
 export type RelayRules = {
-  readonly rules: HeaderRules
+  readonly route: RouteConfig
+  readonly responseHeaders: ResponseHeaders
   readonly isAuthenticated: boolean
   /** Longest pause. */
   readonly idleMs: number
@@ -25,10 +31,10 @@ export type RelayRules = {
 export function relayRefusal(
   response: IncomingMessage,
   client: Socket,
-  { rules, isAuthenticated, idleMs }: RelayRules,
+  { route, responseHeaders, isAuthenticated, idleMs }: RelayRules,
 ): () => void {
   const status = response.statusCode!
-  const fields = responseHeaders(rules, rawBytes(response), isAuthenticated)
+  const fields = responseHeaders(route, rawBytes(response), isAuthenticated)
   fields.push('connection', 'close')
   const breakOff = () => void client.resetAndDestroy()
   response.once('error', breakOff)

@@ -10,7 +10,8 @@ import type { TestContext } from 'node:test'
 import type { RouteConfig } from '../../../src/config/config.ts'
 import { BffError } from '../../../src/errors.ts'
 import { ownCookieNames } from '../../../src/proxy/headers/cookies.ts'
-import { compileHeaderRules, requestHeaders, takenFromRequests } from '../../../src/proxy/headers/headers.ts'
+import { compileRequestHeaders } from '../../../src/proxy/headers/request.ts'
+import { compileResponseHeaders } from '../../../src/proxy/headers/response.ts'
 import {
   createUpstreams,
   type OutboundRequest,
@@ -23,7 +24,6 @@ import { routeWith } from './routes.ts'
 export const site = {
   publicUrl: 'http://app.test',
   isOwnCookie: ownCookieNames('cloakroom'),
-  taken: takenFromRequests([]),
 }
 
 /** Every request of `proxyTo` belongs to this session. */
@@ -74,7 +74,7 @@ export type SentToken = Pick<OutboundRequest, 'accessToken' | 'onRejectedToken'>
   readonly fields?: Readonly<Record<string, string>>
 }
 
-const IDLE_DEPS: UpstreamsDeps = {
+const IDLE_DEPS: Omit<UpstreamsDeps, 'responseHeaders'> = {
   now: () => performance.now(),
   observeBreaker: () => undefined,
   watch: () => () => undefined,
@@ -89,9 +89,13 @@ export async function proxyTo(
   deps: Partial<UpstreamsDeps> = {},
 ): Promise<Proxy> {
   const route = routeWith({ path: '/', ...parts })
-  const upstreams = createUpstreams([route], { ...IDLE_DEPS, ...deps })
+  const upstreams = createUpstreams([route], {
+    ...IDLE_DEPS,
+    responseHeaders: compileResponseHeaders([route], site),
+    ...deps,
+  })
   t.after(() => upstreams.destroy())
-  const rules = compileHeaderRules(route, site)
+  const requestHeaders = compileRequestHeaders([route], site)
   const outcomes: string[] = []
   const waiting: ((outcome: string) => void)[] = []
   function settle(outcome: string): void {
@@ -100,12 +104,12 @@ export async function proxyTo(
   }
   function serve(req: IncomingMessage, res: ServerResponse): void {
     for (const [name, value] of Object.entries(fields)) res.setHeader(name, value)
-    const headers = requestHeaders(rules, req.rawHeaders, {
+    const headers = requestHeaders(route, req.rawHeaders, {
       clientAddress: '127.0.0.1',
       requestId: 'r-1',
       accessToken: sent.accessToken?.value,
     })
-    upstreams.send(req, res, { route, target: req.url!, headers, rules, session: SESSION, ...sent }).then(
+    upstreams.send(req, res, { route, target: req.url!, headers, session: SESSION, ...sent }).then(
       () => settle('sent'),
       (error) => {
         const code = error instanceof BffError ? error.code : String(error)

@@ -5,6 +5,8 @@ import { WebSocket, WebSocketServer } from 'ws'
 import type { RouteConfig } from '../../../src/config/config.ts'
 import { BffError } from '../../../src/errors.ts'
 import { endWithAnswer } from '../../../src/http/server/raw-answer.ts'
+import { compileRequestHeaders } from '../../../src/proxy/headers/request.ts'
+import { compileResponseHeaders } from '../../../src/proxy/headers/response.ts'
 import { compileRoutes } from '../../../src/proxy/route-table.ts'
 import { createTunnel, type Tunnel, type TunnelDeps } from '../../../src/proxy/websocket/tunnel.ts'
 import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
@@ -30,11 +32,14 @@ export async function tunnelTo(
   { route, ...deps }: Partial<TunnelDeps> & { route?: Partial<RouteConfig> } = {},
 ): Promise<Listening> {
   const statuses: number[] = []
+  const routes = [
+    routeWith({ path: '/ws', upstream, websocket: true, resource: 'orders', rewrite: '/v1', ...route }),
+    routeWith({ path: '/api', upstream }),
+  ]
   const tunnel = createTunnel({
-    match: compileRoutes([
-      routeWith({ path: '/ws', upstream, websocket: true, resource: 'orders', rewrite: '/v1', ...route }),
-      routeWith({ path: '/api', upstream }),
-    ]),
+    match: compileRoutes(routes),
+    requestHeaders: compileRequestHeaders(routes, site),
+    responseHeaders: compileResponseHeaders(routes, site),
     findSession: async (req) => (req.headers.cookie?.includes('cloakroom=1') ? SESSION : undefined),
     accessToken: async (_, resource) => ({ value: `token-for-${resource}`, expiresAt: 0 }),
     clientAddress: () => '127.0.0.1',
@@ -45,7 +50,7 @@ export async function tunnelTo(
       endWithAnswer(socket, { status: 400, headers, body })
       return 400
     },
-    site,
+    publicUrl: site.publicUrl,
     allowedOrigins: ['http://friend.test'],
     observe: (_, status) => statuses.push(status),
     ...deps,

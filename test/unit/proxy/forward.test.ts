@@ -5,6 +5,7 @@ import { test } from 'node:test'
 import type { RouteConfig } from '../../../src/config/config.ts'
 import { BffError } from '../../../src/errors.ts'
 import { createForward, type ForwardDeps, type ForwardedFacts } from '../../../src/proxy/forward.ts'
+import { compileRequestHeaders } from '../../../src/proxy/headers/request.ts'
 import { compileRoutes } from '../../../src/proxy/route-table.ts'
 import type { OutboundRequest } from '../../../src/proxy/upstream/upstream.ts'
 import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
@@ -33,8 +34,10 @@ async function run({
       Object.assign(answered, { status, headers }),
     end: () => {},
   }) as unknown as ServerResponse
+  const routes = [routeWith({ path: '/api', resource: 'orders', id: 'orders', ...route })]
   const forward = createForward({
-    match: compileRoutes([routeWith({ path: '/api', resource: 'orders', id: 'orders', ...route })]),
+    match: compileRoutes(routes),
+    requestHeaders: compileRequestHeaders(routes, site),
     requireSameOrigin: () => steps.push('origin'),
     findSession: () => {
       steps.push('session')
@@ -52,7 +55,6 @@ async function run({
     factsOf: () => facts,
     isTopLevelNavigation: ({ headers }) => headers['sec-fetch-mode'] === 'navigate',
     loginUrl: ({ url }) => `/bff/login?returnUrl=${encodeURIComponent(url!)}`,
-    site,
     ...deps,
   })
   const req = {

@@ -2,12 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { RouteConfig } from '../../../../src/config/config.ts'
 import { ownCookieNames } from '../../../../src/proxy/headers/cookies.ts'
-import {
-  compileHeaderRules,
-  type OurRequestFields,
-  requestHeaders,
-  takenFromRequests,
-} from '../../../../src/proxy/headers/headers.ts'
+import { compileRequestHeaders, type OurRequestFields } from '../../../../src/proxy/headers/request.ts'
 import { routeWith } from '../../../kit/upstream/routes.ts'
 
 const site = {
@@ -15,15 +10,11 @@ const site = {
   isOwnCookie: ownCookieNames('__Host-Http-cloakroom'),
 }
 
-function rulesFor(parts: Partial<RouteConfig> = {}) {
-  const route = routeWith({ path: '/api', ...parts })
-  return compileHeaderRules(route, { ...site, taken: takenFromRequests([route]) })
-}
-
 const OURS: OurRequestFields = { clientAddress: '203.0.113.7', requestId: 'r-1' }
 
 function toUpstream(raw: string[], ours: Partial<OurRequestFields> = {}, parts: Partial<RouteConfig> = {}) {
-  return requestHeaders(rulesFor(parts), raw, { ...OURS, ...ours })
+  const route = routeWith({ path: '/api', ...parts })
+  return compileRequestHeaders([route], site)(route, raw, { ...OURS, ...ours })
 }
 
 /** All values of a field, whatever the spelling of its name. */
@@ -258,7 +249,7 @@ describe('to the upstream', () => {
     const api = routeWith({ path: '/api', headers: [{ name: 'x-tier', value: '{claims.tier}' }] })
     const other = routeWith({ path: '/ws', headers: [{ name: 'X-Odd~Name', value: 'yes' }] })
     const open = routeWith({ path: '/api/public', auth: 'anonymous' })
-    const taken = takenFromRequests([api, open, other])
+    const requestHeaders = compileRequestHeaders([api, open, other], site)
     const names = [
       'X-Tier',
       'x_tier',
@@ -271,7 +262,7 @@ describe('to the upstream', () => {
     ]
     const raw = names.flatMap((name) => [name, 'evil'])
     for (const route of [api, open, other]) {
-      const fields = requestHeaders(compileHeaderRules(route, { ...site, taken }), raw, OURS)
+      const fields = requestHeaders(route, raw, OURS)
       assert.doesNotMatch(fields.join(), /evil/, route.path)
     }
   })

@@ -2,13 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { RouteConfig } from '../../../../src/config/config.ts'
 import { ownCookieNames } from '../../../../src/proxy/headers/cookies.ts'
-import {
-  compileHeaderRules,
-  type OurRequestFields,
-  requestHeaders,
-  responseHeaders,
-  takenFromRequests,
-} from '../../../../src/proxy/headers/headers.ts'
+import { compileResponseHeaders } from '../../../../src/proxy/headers/response.ts'
 import { routeWith } from '../../../kit/upstream/routes.ts'
 
 const site = {
@@ -16,23 +10,10 @@ const site = {
   isOwnCookie: ownCookieNames('__Host-Http-cloakroom'),
 }
 
-function rulesFor(parts: Partial<RouteConfig> = {}) {
-  const route = routeWith({ path: '/api', auth: 'anonymous', ...parts })
-  return compileHeaderRules(route, { ...site, taken: takenFromRequests([route]) })
-}
-
-const OURS: OurRequestFields = { clientAddress: '203.0.113.7', requestId: 'r-1' }
-
-function _toUpstream(raw: string[], ours: Partial<OurRequestFields> = {}, parts: Partial<RouteConfig> = {}) {
-  return requestHeaders(rulesFor(parts), raw, { ...OURS, ...ours })
-}
-
 function toClient(raw: string[], parts: Partial<RouteConfig> = {}, isAuthenticated = false) {
-  return responseHeaders(
-    rulesFor(parts),
-    raw.map((text) => Buffer.from(text, 'latin1')),
-    isAuthenticated,
-  )
+  const route = routeWith({ path: '/api', auth: 'anonymous', ...parts })
+  const bytes = raw.map((text) => Buffer.from(text, 'latin1'))
+  return compileResponseHeaders([route], site)(route, bytes, isAuthenticated)
 }
 
 /** All values of a field, whatever the spelling of its name. */

@@ -1,6 +1,21 @@
 import { BffError } from '../errors.ts'
+import type { BffSession } from '../session/bff-session.ts'
 
-/** Whoever waits: a response, or the socket of an upgrade. */
+/** An access token for one session and one resource. */
+export type AccessToken = {
+  /** What goes after `Bearer `. */
+  readonly value: string
+  /** Epoch ms. */
+  readonly expiresAt: number
+}
+
+/**
+ * The access token of a session for a resource, without a promise when it is in memory. Rejects with session_required,
+ * reauthentication_required, provider_rejected, provider_unavailable or store_unavailable.
+ */
+export type AccessTokenSource = (session: BffSession, resource: string) => AccessToken | Promise<AccessToken>
+
+/** The client of a request: its response, or the socket of an upgrade. */
 export type WaitingClient = {
   readonly destroyed: boolean
   once(event: 'close', listener: () => void): unknown
@@ -8,9 +23,9 @@ export type WaitingClient = {
 }
 
 /**
- * Waits for what the tokens room is asked for as long as its client does; resolves with undefined when that has left.
- * Rejects as `answer` does, and with `provider_unavailable` after `timeoutMs`. What is asked for goes on in any case: a
- * refresh that was begun serves the session's next request.
+ * Waits for an answer of the tokens for as long as the client does; resolves with undefined when the client has left.
+ * Rejects as `answer` does, and with `provider_unavailable` after `timeoutMs`. The work behind `answer` goes on in any
+ * case: a refresh that was begun serves the session's next request.
  */
 export function inTime<T>(
   answer: Promise<T>,

@@ -3,10 +3,10 @@ import { EventEmitter } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { test } from 'node:test'
 import { BffError } from '../../../src/errors.ts'
-import type { AccessToken } from '../../../src/proxy/access-token-source.ts'
+import { type AccessToken, inTime } from '../../../src/proxy/access-token.ts'
 import { createForward } from '../../../src/proxy/forward.ts'
+import { compileRequestHeaders } from '../../../src/proxy/headers/request.ts'
 import { compileRoutes } from '../../../src/proxy/route-table.ts'
-import { inTime } from '../../../src/proxy/token-wait.ts'
 import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
 import {
   pending,
@@ -44,8 +44,10 @@ function pendingToken() {
 /** One request through the hot path; `sent` are the tokens that went out. */
 function forwarding(accessToken: () => AccessToken | Promise<AccessToken>, client = new EventEmitter()) {
   const sent: (string | undefined)[] = []
+  const routes = [routeWith({ path: '/', resource: 'orders', timeout })]
   const forward = createForward({
-    match: compileRoutes([routeWith({ path: '/', resource: 'orders', timeout })]),
+    match: compileRoutes(routes),
+    requestHeaders: compileRequestHeaders(routes, site),
     requireSameOrigin: () => undefined,
     findSession: () => SESSION,
     accessToken,
@@ -54,7 +56,6 @@ function forwarding(accessToken: () => AccessToken | Promise<AccessToken>, clien
     factsOf: () => ({ id: 'r-1' }),
     isTopLevelNavigation: () => false,
     loginUrl: () => '/bff/login',
-    site,
   })
   const req = { method: 'GET', url: '/', headers: {}, rawHeaders: [] } as unknown as IncomingMessage
   return { sent, client, answered: forward(req, client as unknown as ServerResponse) }

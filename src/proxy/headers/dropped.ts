@@ -1,14 +1,12 @@
-import { SHARED_CACHE_FIELDS } from './cache-control.ts'
-import { type FieldNames, fieldNames } from './field-names.ts'
+import type { RouteConfig } from '../../config/config.ts'
 
 /** RFC 9110 §7.6.1 and the older names of the same kind; message framing is made anew for each connection. */
 const HOP_BY_HOP = ['connection', 'keep-alive', 'proxy-*', 'te', 'trailer', 'transfer-encoding', 'upgrade']
 
-/** What is per connection, or Cloakroom's own to say or to read. */
+/** Fields that belong to one connection, or that only Cloakroom writes or reads. */
 const OURS = [
   ...HOP_BY_HOP,
-  // No header of HTTP; but CGI makes of it the variable that names the proxy for requests of the program's own
-  // (CVE-2016-5385).
+  // CGI turns this field into HTTP_PROXY, which a program's own requests then go through (CVE-2016-5385).
   'proxy',
   'host',
   'content-length',
@@ -150,26 +148,138 @@ const ADDRESS: readonly Family[] = [
   },
 ]
 
-/** Client fields that never cross: they are per connection, ours to say, or something an upstream would believe. */
-export const TAKEN_FROM_REQUESTS: readonly string[] = [
-  ...OURS,
-  ...[...IDENTITY, ...CLIENT_CERTIFICATE, ...ADDRESS].flatMap(({ names }) => names),
+/** Fields that some shared caches obey instead of `Cache-Control`: RFC 9213 and its forerunners, nginx. */
+const SHARED_CACHE_FIELDS = [
+  'cdn-cache-control',
+  'cloudflare-cdn-cache-control',
+  'surrogate-control',
+  'edge-control',
+  'x-accel-expires',
 ]
 
-/** Upstream fields that never cross, and those looked at one by one. */
-export const TAKEN_FROM_RESPONSES: FieldNames = fieldNames([
-  ...HOP_BY_HOP,
-  'access-control-*',
-  'clear-site-data',
-  'strict-transport-security',
-  'alt-svc',
-  'cloakroom-error',
-  'set-cookie',
-  'location',
-  'content-location',
-  'link',
-  'refresh',
-  'www-authenticate',
-  'cache-control',
-  ...SHARED_CACHE_FIELDS,
-])
+/** Whether only shared caches read a field, by its folded name. */
+export function isForSharedCaches(folded: string): boolean {
+  return SHARED_CACHE_FIELDS.includes(folded)
+}
+
+/**
+ * Client fields that never cross, and those that `request.ts` looks at one by one. They include every field that any
+ * route adds: an upstream that believes such a field on one path believes it on all.
+ */
+export function droppedFromRequests(routes: readonly Pick<RouteConfig, 'headers'>[]): FieldNames {
+  const families = [...IDENTITY, ...CLIENT_CERTIFICATE, ...ADDRESS].flatMap(({ names }) => names)
+  const added = routes.flatMap(({ headers }) => headers.map(({ name }) => name))
+  return fieldNames([...OURS, ...families, ...added])
+}
+
+/** Upstream fields that never cross, and those that `response.ts` looks at one by one. */
+export function droppedFromResponses(): FieldNames {
+  return fieldNames([
+    ...HOP_BY_HOP,
+    'access-control-*',
+    'clear-site-data',
+    'strict-transport-security',
+    'alt-svc',
+    'cloakroom-error',
+    'set-cookie',
+    'location',
+    'content-location',
+    'link',
+    'refresh',
+    'www-authenticate',
+    'cache-control',
+    ...SHARED_CACHE_FIELDS,
+  ])
+}
+
+/** A set of HTTP field names, in every spelling that some server takes for the same name. */
+export type FieldNames = {
+  /** The name in its folded spelling if it is in the set, otherwise undefined. */
+  find(name: string): string | undefined
+}
+
+/**
+ * Compiles names, and prefixes of three characters or more written with a trailing `*`. Most names are not in the set,
+ * and those are told apart by first letter and length, or first and third letter, without allocating. Every sign counts
+ * as a hyphen: CGI-like servers make one variable of `X-Forwarded-For` and `X_Forwarded.For`, which would overrule ours.
+ */
+function fieldNames(names: Iterable<string>): FieldNames {
+  const exact = new Set<string>()
+  const prefixes = new Map<string, string[]>()
+  for (const name of names) {
+    if (name.endsWith('*')) addPrefix(prefixes, foldFieldName(name.slice(0, -1)))
+    else exact.add(foldFieldName(name))
+  }
+  const byLength = new Uint32Array(MAX_LENGTH + 1)
+  for (const name of exact) byLength[Math.min(name.length, MAX_LENGTH)]! |= bitAt(name, 0)
+  // 128 entries, so that any character code of ASCII finds one.
+  const byThird = new Uint32Array(128)
+  for (let code = 0; code < 128; code++) {
+    for (const start of prefixes.keys()) {
+      if (LETTER_BITS[code] === bitAt(start, 2)) byThird[code]! |= bitAt(start, 0)
+    }
+  }
+
+  function find(name: string): string | undefined {
+    const first = LETTER_BITS[name.charCodeAt(0) & 0x7f]!
+    const mayBeExact = (byLength[Math.min(name.length, MAX_LENGTH)]! & first) !== 0
+    const mayBegin = name.length > 2 && (byThird[name.charCodeAt(2) & 0x7f]! & first) !== 0
+    if (!mayBeExact && !mayBegin) return undefined
+    const folded = foldFieldName(name)
+    if (mayBeExact && exact.has(folded)) return folded
+    if (!mayBegin) return undefined
+    const begins = prefixes.get(folded.slice(0, 3))?.some((prefix) => folded.startsWith(prefix))
+    return begins ? folded : undefined
+  }
+  return { find }
+}
+
+function addPrefix(prefixes: Map<string, string[]>, prefix: string): void {
+  if (prefix.length < 3) throw new Error(`the prefix ${prefix} is too short`)
+  const start = prefix.slice(0, 3)
+  prefixes.set(start, [...(prefixes.get(start) ?? []), prefix])
+}
+
+/** The one spelling under which field names are compared: lower case, a hyphen for every sign. */
+export function foldFieldName(name: string): string {
+  const lower = name.toLowerCase()
+  return SIGN.test(lower) ? lower.replaceAll(EVERY_SIGN, '-') : lower
+}
+
+/**
+ * Removes the fields that `Connection` names, because they were meant for this hop only (RFC 9110 §7.6.1). Returns their
+ * folded names. `connection` is the field's value, each of several after a comma.
+ */
+export function removeNamed(fields: string[], connection: string): ReadonlySet<string> {
+  if (connection === '' || connection === ',keep-alive' || connection === ',close') return NONE
+  // Blanks and tabs alone are no part of an option (RFC 9110 §5.6.3); `trim` would take more, such as U+00A0.
+  const options = connection.split(',').map((option) => option.replace(/^[ \t]+|[ \t]+$/g, ''))
+  const named = new Set(options.map(foldFieldName))
+  let kept = 0
+  for (let i = 0; i < fields.length; i += 2) {
+    if (named.has(foldFieldName(fields[i]!))) continue
+    fields[kept] = fields[i]!
+    fields[kept + 1] = fields[i + 1]!
+    kept += 2
+  }
+  fields.length = kept
+  return named
+}
+
+const NONE: ReadonlySet<string> = new Set()
+
+const SIGN = /[^a-z0-9-]/
+const EVERY_SIGN = /[^a-z0-9]/g
+
+/** Lengths from here on share one entry of the table. */
+const MAX_LENGTH = 63
+
+/** One bit for the first letter of a name in either case, and one for all signs. Digits share theirs with letters. */
+const LETTER_BITS = Uint32Array.from({ length: 128 }, (_, code) => {
+  const letter = String.fromCharCode(code)
+  return /[a-z0-9]/i.test(letter) ? 1 << (code & 31) : 1
+})
+
+function bitAt(folded: string, index: number): number {
+  return LETTER_BITS[folded.charCodeAt(index)]!
+}
