@@ -166,8 +166,8 @@ describe('architecture', () => {
     ])
   })
 
-  test('the clock is read in app/build.ts only', () => {
-    const others = sources.filter(({ path }) => path !== 'src/app/build.ts' && !isDemo(path))
+  test('the clock is read in app/process-scope.ts only', () => {
+    const others = sources.filter(({ path }) => path !== 'src/app/process-scope.ts' && !isDemo(path))
     fail('take a `now` parameter', eachLine(others, /\bDate\.now\b|\bnew Date\(\s*\)/))
   })
 

@@ -1,24 +1,14 @@
-import { readFileSync } from 'node:fs'
-import { createMetrics, type Metrics } from '../admin/metrics.ts'
 import { createAdminServer, type Readiness } from '../admin/server.ts'
 import { createStoreReadiness, reasonOf, type StoreReadiness } from '../admin/store-readiness.ts'
-import { createUnderWay } from '../async/in-flight.ts'
 import type { Config } from '../config/config.ts'
 import { withoutRestartFields } from '../config/restart-fields.ts'
-import { describeError } from '../errors.ts'
 import { problemAnswer } from '../http/problem.ts'
 import { createServerObjects } from '../http/server/express-objects.ts'
 import { createListeners } from '../http/server/listeners.ts'
 import { createPublicServer } from '../http/server/public-server.ts'
-import { createLogger, droppedLogLines, type Logger } from '../log.ts'
-import { createProviderGates } from '../oidc/token-endpoint/limiters.ts'
-import { createLiveConnections } from '../proxy/session-end/live-connections.ts'
-import { createMemoryStore } from '../store/memory/memory-store.ts'
-import type { Store, StoreTimes } from '../store/port.ts'
-import { createRedisStore } from '../store/redis/redis-store.ts'
-import { composeRooms, type Ground, type Rooms } from './config-scope.ts'
+import { type ConfigScope, createConfigScope } from './config-scope.ts'
 import { createGenerations } from './generations.ts'
-import { composePublic } from './public-scope.ts'
+import { openProcessScope, type ProcessDeps, type ProcessScope } from './process-scope.ts'
 
 /** A composed Cloakroom: two listeners, not yet open. */
 export type Cloakroom = {
@@ -35,50 +25,39 @@ export type Cloakroom = {
 }
 
 /** What a test may put in place of the real thing. Times in ms. */
-export type BuildDeps = {
-  readonly log?: Logger
-  /** Epoch ms. */
-  readonly now?: () => number
-  /** That of `now` unless given: a test that moves one moves both. */
-  readonly monotonicNow?: () => number
+export type BuildDeps = ProcessDeps & {
   readonly drainMs?: number
   readonly idleGraceMs?: number
 }
 
 const DRAIN_MS = 25_000
-/** For so long the store keeps a session that is over, so that it is told apart from one that it never had. */
-const TOLD_APART_MS = 600_000
-/** Beside its call to the provider, what a refresh under way may take at the end: its writes, once the store is there. */
+/** At the end, a refresh in flight may take this long beside its call to the provider: for its writes to the store. */
 const STORING_MS = 3_000
 /** Whatever `provider.timeout` says: with the drain it must fit into the time that a pod has to end. */
 const MOST_FOR_CALL_MS = 10_000
 
-/** Composition root: with app-rooms and app-edge the only file that sees every room. */
+/** Composes a Cloakroom from a configuration: the process scope, a first configuration scope, and the two listeners. */
 export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloakroom> {
-  const ground = await prepareGround(config, deps)
-  const storeReadiness = createStoreReadiness({ tryOut: ground.store.tryOut, log: ground.log })
+  const scope = await openProcessScope(config, deps)
+  const { log, metrics, store } = scope
+  const storeReadiness = createStoreReadiness({ tryOut: store.tryOut, log })
   await storeReadiness.tried
-  const generations = createGenerations(generationOf(config, ground))
+  const generations = createGenerations(startConfigScope(config, scope))
   const { objects, adopt } = createServerObjects()
   adopt(generations.current().edge)
   let draining = false
   const listeners = createListeners({
     publicServer: createPublicServer({
-      objects,
-      limits: config.limits,
+      ...{ objects, limits: config.limits, log, observeRefused: metrics.connectionRefused },
       front: () => generations.current().front,
       request: generations.request,
       upgrade: generations.upgrade,
       isTrustedPeer: (peer) => generations.current().isTrustedPeer(peer),
-      observeRefused: ground.metrics.connectionRefused,
-      log: ground.log,
     }),
     adminServer: createAdminServer({
-      metrics: ground.metrics,
-      readiness: () => readinessOf(generations.current().rooms, { storeReadiness, draining }),
-      hosts: () => generations.current().rooms.config.admin.hosts,
-      problemAnswer,
-      log: ground.log,
+      ...{ metrics, problemAnswer, log },
+      readiness: () => readinessOf(generations.current(), { store, storeReadiness, draining }),
+      hosts: () => generations.current().config.admin.hosts,
     }),
     addresses: { public: config.listen, admin: config.admin.listen },
     drainMs: deps.drainMs ?? DRAIN_MS,
@@ -89,98 +68,48 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
     },
     async release() {
       storeReadiness.close()
-      const callMs = Math.min(ground.longestCallMs(), MOST_FOR_CALL_MS)
-      const unstored = await ground.refreshes.end(callMs + STORING_MS)
-      if (unstored > 0) ground.log.error({ count: unstored }, 'stopped before these refreshes were stored')
-      await Promise.all([generations.releaseAll(), ground.store.close()])
+      const callMs = Math.min(scope.longestCallMs(), MOST_FOR_CALL_MS)
+      const unstored = await scope.refreshes.end(callMs + STORING_MS)
+      if (unstored > 0) log.error({ count: unstored }, 'stopped before these refreshes were stored')
+      await Promise.all([generations.releaseAll(), store.close()])
     },
   })
 
   async function reload(read: () => Config): Promise<{ needRestart: readonly string[] }> {
-    const { rooms } = generations.current()
+    const current = generations.current()
     try {
-      const { config: next, needRestart } = withoutRestartFields(read(), rooms.config)
-      const generation = generationOf(next, ground)
-      // Endpoints known before the first request needs them; a provider that is away keeps no good file out.
-      await generation.rooms.provider.discovered()
-      ground.changeTo(next, rooms.config)
-      generation.rooms.provider.succeed(rooms.provider)
+      const { config: next, needRestart } = withoutRestartFields(read(), current.config)
+      const generation = startConfigScope(next, scope)
+      // Endpoints known before the first request needs them; a provider that is away does not refuse a good file.
+      await generation.provider.discovered()
+      scope.changeTo(next, current.config)
+      generation.provider.succeed(current.provider)
       adopt(generation.edge)
       generations.succeed(generation)
-      ground.metrics.reload('applied', needRestart)
+      metrics.reload('applied', needRestart)
       return { needRestart }
     } catch (error) {
-      ground.metrics.reload('refused')
+      metrics.reload('refused')
       throw error
     }
   }
   return { ...listeners, reload }
 }
 
-/** What outlives a configuration, and how it follows the change to the next one. */
-async function prepareGround(
-  config: Config,
-  deps: BuildDeps,
-): Promise<Ground & { changeTo(next: Config, before: Config): void; longestCallMs(): number }> {
-  const now = deps.now ?? Date.now
-  const monotonicNow = deps.monotonicNow ?? deps.now ?? (() => performance.now())
-  const log = deps.log ?? createLogger()
-  const retiredResources = new Set<string>()
-  let { idleTimeoutMs, absoluteTimeoutMs } = config.session
-  let { timeoutMs: longestCallMs } = config.provider
-  let isLive = () => false
-  const metrics = createMetrics({ version: version(), isStoreLive: () => isLive(), droppedLogLines })
-  const store = await openStore(config, {
-    ...{ log, metrics, monotonicNow },
-    idleTimeoutMs: () => idleTimeoutMs,
-    absoluteTimeoutMs: () => absoluteTimeoutMs + TOLD_APART_MS,
-  })
-  isLive = store.invalidations.isLive
-
-  function changeTo(next: Config, before: Config): void {
-    ;({ idleTimeoutMs, absoluteTimeoutMs } = next.session)
-    longestCallMs = Math.max(longestCallMs, next.provider.timeoutMs)
-    for (const name of Object.keys(before.resources)) retiredResources.add(name)
-    for (const name of Object.keys(next.resources)) retiredResources.delete(name)
-    metrics.forgetFaults()
-  }
-  const lasting = {
-    ...{ tunnels: createLiveConnections(), retiredResources, refreshes: createUnderWay() },
-    offlineConsent: new Map(),
-  }
-  const gates = createProviderGates({
-    ...{ log, now: monotonicNow, observe: metrics.provider, observeSignIn: metrics.signInGates },
-  })
-  return {
-    ...{ log, now, monotonicNow, metrics, store, gates },
-    ...lasting,
-    changeTo,
-    longestCallMs: () => longestCallMs,
-  }
-}
-
-function generationOf(config: Config, ground: Ground) {
-  const rooms = composeRooms(config, ground)
-  const { unsubscribe, ...publicParts } = composePublic(rooms)
-  // Not awaited: a provider that is away must not keep living sessions from being served.
-  rooms.provider.state()
-  async function release(): Promise<void> {
-    unsubscribe()
-    rooms.close()
-    await publicParts.upstreams
-      .close()
-      .catch((error) => ground.log.warn({ err: describeError(error) }, 'not closed cleanly'))
-  }
-  return { rooms, ...publicParts, release }
+function startConfigScope(config: Config, scope: ProcessScope): ConfigScope {
+  const generation = createConfigScope(config, scope)
+  // Begins discovery and does not wait for it: living sessions are served while the provider is away.
+  generation.provider.state()
+  return generation
 }
 
 /**
- * Ready means able to answer, if only that the store is away: one dependency must not take every replica out at once. But a
- * store that has not worked since the start is more than away, and this replica less than the ones before it.
+ * Ready means able to answer, if only that the store is away: one dependency must not take every replica out at once. A
+ * store that has not worked since the start is no outage but a fault of this replica, which then must get no users.
  */
 async function readinessOf(
-  { config, provider, store }: Rooms,
-  { storeReadiness, draining }: { storeReadiness: StoreReadiness; draining: boolean },
+  { config, provider }: ConfigScope,
+  { store, storeReadiness, draining }: Pick<ProcessScope, 'store'> & Standing,
 ): Promise<Readiness> {
   const neverWorked = storeReadiness.problem()
   const problem = neverWorked ?? (await store.ping().then(() => undefined, reasonOf))
@@ -193,19 +122,4 @@ async function readinessOf(
   return { ready, draining, dependencies, ...(problem === undefined ? {} : { reasons: { store: problem } }) }
 }
 
-function version(): string {
-  const manifest = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
-  return (JSON.parse(manifest) as { version: string }).version
-}
-
-async function openStore(
-  config: Config,
-  { log, metrics, ...times }: { log: Logger; metrics: Metrics } & StoreTimes,
-): Promise<Store> {
-  const { store } = config.session
-  if (store.type === 'redis') {
-    return createRedisStore(store, times, { log, observe: metrics.storeCommand })
-  }
-  log.warn({}, 'sessions are kept in memory: for one replica only, and lost when it ends')
-  return createMemoryStore(times)
-}
+type Standing = { readonly storeReadiness: StoreReadiness; readonly draining: boolean }

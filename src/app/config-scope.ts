@@ -1,99 +1,131 @@
-import type { Metrics } from '../admin/metrics.ts'
+import { randomUUID } from 'node:crypto'
+import { IncomingMessage, ServerResponse } from 'node:http'
 import { heapShare } from '../async/expiring-map.ts'
-import type { UnderWay } from '../async/in-flight.ts'
+import { createThrottledWarning } from '../async/log-throttle.ts'
 import type { Config } from '../config/config.ts'
-import { describeError } from '../errors.ts'
-import type { Logger } from '../log.ts'
+import { BffError, describeError } from '../errors.ts'
+import { createCors } from '../http/cors.ts'
+import { createEdge } from '../http/edge.ts'
+import { createBffRoutes } from '../http/endpoints/endpoints.ts'
+import { createEndEarlier, createFinishSignIn } from '../http/endpoints/finish-sign-in.ts'
+import { createLoginCookies } from '../http/endpoints/login-cookies.ts'
+import { createLoginUrls, pageLoginUrl } from '../http/endpoints/login-url.ts'
+import { createEarlierCookie } from '../http/endpoints/previous-session-cookie.ts'
+import { problemAnswer } from '../http/problem.ts'
+import { createRateLimits } from '../http/rate-limit.ts'
+import { createRequestLog } from '../http/request-log.ts'
+import { createSameOriginGuard, isTopLevelNavigation } from '../http/same-origin.ts'
+import { ownAnswerHeaders } from '../http/security-headers.ts'
+import { clientNetwork, createClientAddress, createTrustedPeers } from '../http/server/client-address.ts'
+import { createHostCheck } from '../http/server/host.ts'
+import { createMessageCheck } from '../http/server/message-checks.ts'
+import { endWithAnswer } from '../http/server/raw-answer.ts'
+import { createFront } from '../http/server/request-guard.ts'
 import { reusesRefreshTokens } from '../oidc/grants/refresh-token-reuse.ts'
 import { createProvider } from '../oidc/provider.ts'
-import type { OfflineConsentMemory } from '../oidc/sign-in/offline-consent.ts'
-import type { ProviderGates } from '../oidc/token-endpoint/limiters.ts'
-import type { LiveConnections } from '../proxy/session-end/live-connections.ts'
+import { createBeginSignIn, createLoginAttempts, LOGIN_LIFETIME_MS } from '../oidc/sign-in/attempts.ts'
+import type { EndSessionRequest } from '../oidc/sign-in/end-session.ts'
+import { parseReturnUrl } from '../oidc/sign-in/return-url.ts'
+import { createSingleUseReferences } from '../oidc/sign-in/single-use-references.ts'
+import { createStepUps, STEP_UP_LIFETIME_MS } from '../oidc/sign-in/step-up.ts'
+import { createForward } from '../proxy/forward.ts'
+import { ownCookieNames } from '../proxy/headers/cookies.ts'
+import { compileRequestHeaders } from '../proxy/headers/request.ts'
+import { compileResponseHeaders } from '../proxy/headers/response.ts'
+import { compileRoutes, isServed } from '../proxy/route-table.ts'
+import { endWithSessions, watchSession } from '../proxy/session-end/session-watch.ts'
+import { createUpstreams } from '../proxy/upstream/upstream.ts'
+import { createTunnel } from '../proxy/websocket/tunnel.ts'
 import { type BffSession, sessionHash } from '../session/bff-session.ts'
 import { createFollowClaims } from '../session/follow-claims.ts'
-import { createMissingSessions, type MissingSessions } from '../session/missing-session.ts'
+import { createMissingSessions } from '../session/missing-session.ts'
 import { createSessions } from '../session/session.ts'
 import { createBelievedCache } from '../session/session-cache.ts'
-import type { Store } from '../store/port.ts'
 import { createSessionStore } from '../store/session-store.ts'
-import { type ClientTokenShelf, createClientTokenShelf } from '../tokens/client/shared-client-tokens.ts'
+import { createClientTokenShelf } from '../tokens/client/shared-client-tokens.ts'
 import { bindToGrants } from '../tokens/record/bound-sealing.ts'
-import { cookieSigningSecrets, createSealing, type Sealing } from '../tokens/record/sealing.ts'
+import { cookieSigningSecrets, createPseudonyms, createSealing } from '../tokens/record/sealing.ts'
 import type { OpenedTokens } from '../tokens/record/token-record.ts'
 import { createTokens } from '../tokens/tokens.ts'
+import type { ProcessScope } from './process-scope.ts'
 
-/** What outlives a configuration. */
-export type Ground = {
-  readonly log: Logger
-  /** The time of day, epoch ms: for what is compared with other machines, and the ends of tokens and sessions. */
-  readonly now: () => number
-  /** Ms since some moment, which nobody can set: for whatever lasts so long from now on. */
-  readonly monotonicNow: () => number
-  readonly metrics: Metrics
-  readonly store: Store
-  /** The open WebSockets, under whatever configuration they began: a session has so many in all. */
-  readonly tunnels: LiveConnections
-  /** Names of resources that a reload took away. */
-  readonly retiredResources: ReadonlySet<string>
-  /** The refreshes that have begun, under whatever configuration. */
-  readonly refreshes: UnderWay
-  /** The throttle and breaker towards the provider, for as long as their settings stay the same. */
-  readonly gates: ProviderGates
-  /** What is known of providers and consent. */
-  readonly offlineConsent: OfflineConsentMemory
-}
+/** Everything that belongs to one configuration. */
+export type ConfigScope = ReturnType<typeof createConfigScope>
 
-/** What the rooms behind the public listener have to offer, under one configuration. */
-export type Rooms = Ground & {
-  readonly config: Config
-  readonly sealing: Sealing
-  readonly provider: ReturnType<typeof createProvider>
-  readonly sessions: ReturnType<typeof createSessions>
-  /** Why a request has no session. */
-  readonly missing: MissingSessions
-  readonly tokens: ReturnType<typeof createTokens>
-  /** Drops what is held in this process. */
-  close(): void
-}
-
-/** Longest time a copy of a session or token is believed without a look at the store. */
-const COPIES_BELIEVED_MS = 5_000
+/** Longest time that a copy of a session or token is used without a look at the store. */
+const COPIES_TRUSTED_MS = 5_000
 const COPIES_HELD = 20_000
 /** The part of the heap that the copies of one kind may take: of both kinds, with those of a configuration before, a third. */
 const COPIES_SHARE = 1 / 12
 
-/** Furnishes the rooms for one configuration. */
-export function composeRooms(config: Config, ground: Ground): Rooms {
-  const { log, metrics, now, monotonicNow, store, gates, offlineConsent } = ground
-  const sealing = bindToGrants(createSealing(config.session.keys), config)
-  const copies = openCopies(config, ground)
-  const clocks = { now, monotonicNow }
+/**
+ * Wires everything of one configuration, from the keys up to the public listener: each part is made of those above it.
+ * What lives as long as the process comes from `scope`.
+ */
+export function createConfigScope(config: Config, scope: ProcessScope) {
+  const { log, metrics, now, monotonicNow, store } = scope
+  const { publicUrl, basePath, allowedOrigins, limits, trustProxy } = config
+  const { cookie, keys, absoluteTimeoutMs, idleTimeoutMs } = config.session
+
+  // Sealing: what goes into the store opens with the session keys and the secret that the browser holds.
+  const sealing = bindToGrants(createSealing(keys), config)
+  const signingSecrets = cookieSigningSecrets(keys)
+  const sealSession = (id: string, text: string) => sealing.seal({ id, kind: 'session' }, text)
+  const openSession = (id: string, sealed: string) => sealing.open({ id, kind: 'session' }, sealed)
+  const sealLogin = (id: string, text: string) => sealing.seal({ id, kind: 'login' }, text)
+  const openLogin = (id: string, sealed: string) => sealing.open({ id, kind: 'login' }, sealed)
+  const logins = { records: store.logins, seal: sealLogin, open: openLogin }
+
+  // The authorization server.
   const provider = createProvider({
-    ...{ config, log, gates, offlineConsent, observe: metrics.provider },
-    ...clocks,
+    ...{ config, log, now, monotonicNow, observe: metrics.provider },
+    ...{ gates: scope.limiters, offlineConsent: scope.offlineConsent },
   })
-  const { sessions, missing, followClaims } = composeSessions(config, {
-    ...{ store, sealing, copy: copies.sessions, log },
-    ...clocks,
+
+  // Sessions. A short idle timeout must still be extended often enough, so copies are trusted for a part of it.
+  const copies = {
+    ...{ invalidations: store.invalidations, monotonicNow, max: COPIES_HELD },
+    ...{ believeMs: Math.min(COPIES_TRUSTED_MS, idleTimeoutMs / 10), maxBytes: heapShare(COPIES_SHARE) },
+  }
+  const sessionCopies = createBelievedCache<BffSession>({
+    ...copies,
+    lifeMs: ({ expiresAt }) => expiresAt - now(),
   })
+  const missingSessions = createMissingSessions({
+    ...{ cookieName: cookie.name, signingSecrets, records: store.sessions, open: openSession, monotonicNow },
+    observe: metrics.sessionMissing,
+  })
+  const sessionStore = (slide: boolean) =>
+    createSessionStore({
+      ...{ records: store.sessions, seal: sealSession, open: openSession, hash: sessionHash },
+      ...{ expired: missingSessions.noteExpired, slide, absoluteTimeoutMs, now },
+      cookie: () => ({ ...cookieAttributes(config), path: '/' }),
+    })
+  const sessions = createSessions({
+    ...{ config: config.session, signingSecrets, copy: sessionCopies, log, now, monotonicNow },
+    ...{ store: sessionStore(true), peekingStore: sessionStore(false) },
+  })
+  const followClaims = createFollowClaims({ records: store.sessions, seal: sealSession, open: openSession })
+
+  // Tokens.
+  const tokenCopies = createBelievedCache<OpenedTokens>(copies)
   const tokens = createTokens({
-    store,
-    sealing,
-    copy: copies.tokens,
-    provider,
+    ...{ store, sealing, provider, now, monotonicNow },
+    copy: {
+      peek: (hash) => tokenCopies.peek(hash),
+      load: (hash, read) => tokenCopies.load(hash, hash, read),
+    },
     resources: config.resources,
-    retiredResources: ground.retiredResources,
-    clientTokenShelf: openClientTokenShelf(config, { store, sealing, now }),
+    retiredResources: scope.retiredResources,
+    clientTokenShelf: createClientTokenShelf({ records: store.clientTokens, sealing, config, now }),
     reusesRefreshTokens: reusesRefreshTokens(config.provider),
-    underWay: ground.refreshes,
+    underWay: scope.refreshes,
     followClaims: (holder, claimsAfter) =>
       // The token is good all the same; the next refresh brings them again.
       followClaims(holder, claimsAfter).catch((error) =>
         log.warn({ err: describeError(error) }, 'the claims of a refreshed ID token could not be stored'),
       ),
     providerTimeoutMs: config.provider.timeoutMs,
-    now,
-    monotonicNow,
     observe: {
       refresh: (resource, outcome) =>
         outcome === 'no_refresh_token'
@@ -103,87 +135,169 @@ export function composeRooms(config: Config, ground: Ground): Rooms {
       sessionEnded: (_, reason) => metrics.session('ended', reason),
     },
   })
-  return { ...ground, config, sealing, provider, sessions, missing, tokens, close: copies.close }
-}
 
-/** The copies that make a proxied request cost no round trip; a short idle timeout must still be slid often enough. */
-function openCopies(config: Config, { store, now, monotonicNow }: Ground) {
-  const believeMs = Math.min(COPIES_BELIEVED_MS, config.session.idleTimeoutMs / 10)
-  const { invalidations } = store
-  const bounds = { max: COPIES_HELD, maxBytes: heapShare(COPIES_SHARE) }
-  const common = { invalidations, believeMs, ...bounds, monotonicNow }
-  const sessions = createBelievedCache<BffSession>({
-    ...common,
-    lifeMs: ({ expiresAt }) => expiresAt - now(),
+  // Who asks, and from where: what every request is looked at for.
+  const ownHeaders = ownAnswerHeaders(publicUrl)
+  const clientAddress = createClientAddress(trustProxy)
+  const isTrustedPeer = createTrustedPeers(trustProxy)
+  const requireSameOrigin = createSameOriginGuard({ publicUrl, allowedOrigins })
+  const requestLog = createRequestLog({
+    ...{ log, observe: metrics.request, nowMs: () => performance.now(), clientIp: clientAddress },
+    whyNoSession: missingSessions.reasonOf,
   })
-  const opened = createBelievedCache<OpenedTokens>(common)
-  return {
-    sessions,
-    tokens: {
-      peek: opened.peek as (hash: BffSession['hash']) => OpenedTokens | undefined,
-      load: (hash: BffSession['hash'], read: () => Promise<OpenedTokens | undefined>) =>
-        opened.load(hash, hash, read),
-    },
-    close() {
-      sessions.close()
-      opened.close()
-    },
+  const front = createFront({
+    check: createMessageCheck({ hosts: createHostCheck(config), isTrustedPeer, limits }),
+    ...{ requestLog, ownHeaders },
+    observe: (method, status) => metrics.request('none', method, status, 0),
+  })
+
+  // Routes, and where people may be sent back to: whatever path the proxy lets through.
+  const match = compileRoutes(config.routes, basePath)
+  const parseReturn = (value: unknown) =>
+    parseReturnUrl(value, { publicUrl, basePath, isServed: (target) => isServed(match, target) })
+  const loginUrlFor = createLoginUrls({
+    ...{ basePath, urlLength: limits.urlLength, parseReturnUrl: parseReturn },
+  })
+  const stepUps = createStepUps({
+    references: createSingleUseReferences(logins, { kind: 'step-up', lifetimeMs: STEP_UP_LIFETIME_MS }),
+    ...{ loginPath: `${basePath}/login`, monotonicNow },
+  })
+
+  // The proxy.
+  const site = { publicUrl, isOwnCookie: ownCookieNames(cookie.name) }
+  const responseHeaders = compileResponseHeaders(config.routes, site)
+  const common = {
+    ...{ match, clientAddress, requestHeaders: compileRequestHeaders(config.routes, site) },
+    accessToken: stepUps.curable(tokens.tokenFor),
   }
-}
-
-/** Undefined for a client without a lasting credential: nothing else could seal its tokens for all replicas alone. */
-function openClientTokenShelf(
-  config: Config,
-  { store, ...deps }: { store: Store; sealing: Sealing; now: () => number },
-): ClientTokenShelf | undefined {
-  const auth = config.provider.clientAuth
-  const secret = 'secret' in auth ? auth.secret : 'key' in auth ? auth.key : undefined
-  if (!secret) return undefined
-  const credential = () => secret.reveal()
-  return createClientTokenShelf({ ...deps, records: store.clientTokens, credential, grants: config })
-}
-
-function composeSessions(
-  { session: config }: Config,
-  deps: {
-    store: Store
-    sealing: Sealing
-    copy: ReturnType<typeof openCopies>['sessions']
-    log: Logger
-    now: () => number
-    monotonicNow: () => number
-  },
-) {
-  const { sealing, log, now, monotonicNow, copy } = deps
-  const { name: cookieName, ...attributes } = config.cookie
-  const signingSecrets = cookieSigningSecrets(config.keys)
-  const seal = (id: string, text: string) => sealing.seal({ id, kind: 'session' }, text)
-  const open = (id: string, sealed: string) => sealing.open({ id, kind: 'session' }, sealed)
-  const missing = createMissingSessions({
-    ...{ cookieName, signingSecrets, records: deps.store.sessions, open, monotonicNow },
+  const upstreams = createUpstreams(config.routes, {
+    responseHeaders,
+    now: () => performance.now(),
+    observeBreaker(upstream, isOpen) {
+      metrics.upstreamBreaker(upstream, isOpen)
+      if (isOpen) log.warn({ upstream }, 'the upstream does not answer and is left alone')
+      else log.info({ upstream }, 'the upstream answers again')
+    },
+    // A body has the time of a head before its pace is looked at.
+    bodyPace: { bytesPerSecond: limits.bodyRate, graceMs: limits.headerTimeoutMs },
+    watch: (req, end) => watchSession({ peek: () => sessions.peek(...lookAside(req)), now, end }),
   })
-  const storeOf = (slide: boolean) =>
-    createSessionStore({
-      records: deps.store.sessions,
-      seal,
-      open,
-      expired: missing.noteExpired,
-      hash: sessionHash,
-      cookie: () => ({ ...attributes, httpOnly: true, path: '/' }),
-      slide,
-      absoluteTimeoutMs: config.absoluteTimeoutMs,
-      now,
-    })
-  const sessions = createSessions({
-    config,
-    signingSecrets,
-    store: storeOf(true),
-    peekingStore: storeOf(false),
-    copy,
+  const forward = createForward({
+    ...common,
+    ...{ findSession: sessions.find, send: upstreams.send, requireSameOrigin, isTopLevelNavigation },
+    ...{ onRejectedToken: stepUps.curable(tokens.onRejected), factsOf: requestLog.factsOf, ownHeaders },
+    loginUrl: (req) => pageLoginUrl(loginUrlFor(req.url), cookie.sameSite),
+  })
+  const warnOfWebSockets = createThrottledWarning(
     log,
-    now,
-    monotonicNow,
+    'WebSockets refused: as many are open as limits.webSocketsPerSession or limits.webSocketsPerClient say',
+  )
+  const tunnel = createTunnel({
+    ...{
+      ...common,
+      publicUrl,
+      allowedOrigins,
+      responseHeaders,
+      now,
+      limits,
+      live: scope.tunnels,
+      requestId: () => randomUUID(),
+    },
+    // express-session takes an answer to put its cookie on; an upgrade has none, and needs none.
+    findSession: (req) => sessions.find(req, new ServerResponse(req)),
+    peekSession: (req) => sessions.peek(req, new ServerResponse(req)),
+    clientOf: (req) => clientNetwork(clientAddress(req)),
+    refuse(socket, error, headers) {
+      if (error instanceof BffError && error.code === 'rate_limited') warnOfWebSockets()
+      const answer = problemAnswer(error, { loginUrl: loginUrlFor() })
+      endWithAnswer(socket, { ...answer, headers: { ...ownHeaders, ...headers, ...answer.headers } })
+      return answer.status
+    },
+    refused(req, error) {
+      if (!(error instanceof BffError) || error.code !== 'session_required') return
+      const fields = { code: error.code, status: 401, clientIp: clientAddress(req) }
+      missingSessions
+        .reasonOf(req)
+        .then((reason) => log.info({ ...fields, reason }, 'a WebSocket was refused'))
+    },
+    observe: (route, status) => metrics.request(route, 'UPGRADE', status, 0),
   })
-  const followClaims = createFollowClaims({ records: deps.store.sessions, seal, open })
-  return { sessions, missing, followClaims }
+  const stopWatching = endWithSessions({
+    ...store.invalidations,
+    connections: [tunnel, upstreams],
+    exists: async (hash) => (await store.sessions.read(hash, { slide: false })) !== undefined,
+  })
+
+  // Our own endpoints.
+  const loginAttempts = createLoginAttempts(logins)
+  const beginSignIn = createBeginSignIn({ attempts: loginAttempts, provider })
+  const loggedOutReturns = createSingleUseReferences<string>(logins, {
+    ...{ kind: 'logged-out', lifetimeMs: LOGIN_LIFETIME_MS },
+  })
+  const bffRoutes = createBffRoutes({
+    ...{ basePath, sameSite: cookie.sameSite, sessions, requireSameOrigin, stepUps, now },
+    ...{ parseReturnUrl: parseReturn, loginUrlFor, loginAttempts, beginSignIn, loggedOutReturns },
+    loginCookies: createLoginCookies(cookie, LOGIN_LIFETIME_MS),
+    earlierCookie: createEarlierCookie({ cookie, basePath, seal: sealLogin, open: openLogin }),
+    rateLimits: createRateLimits({
+      ...{ limits: config.rateLimits, countRequests: store.countRequests, clientAddress },
+      ...{ nameOf: createPseudonyms(keys), refused: metrics.rateLimited },
+    }),
+    finishSignIn: createFinishSignIn({
+      ...{ sessions, redirectUri: provider.redirectUri, allowedTenants: config.provider.allowedTenants },
+      ...{ codeGrant: provider.codeGrant, noteFailed: provider.noteFailed },
+      ...{ isToBeRepeated: provider.isToBeRepeated, beginSignIn },
+      keepTokens: (session, granted, stepUp) =>
+        tokens.keepFirst(session, granted, provider.resourceOf(granted, session, stepUp)),
+      discard: (session) => tokens.end(session, 'discarded'),
+      observe: () => metrics.session('started', 'login'),
+    }),
+    endEarlier: createEndEarlier({
+      end: async ({ hash }) => (await store.sessions.end(hash)) !== undefined,
+      endAndRevoke: ({ id, hash }) => tokens.endReplaced({ id, hash }),
+      observe: () => metrics.session('ended', 'replaced'),
+    }),
+    sessionOf: (req) => sessions.peek(...lookAside(req)),
+    noteReturnUrl(req, returnUrl) {
+      requestLog.factsOf(req).returnUrl = returnUrl
+    },
+    endSessionForms: createSingleUseReferences<EndSessionRequest['form']>(logins, {
+      ...{ kind: 'end-session', lifetimeMs: LOGIN_LIFETIME_MS },
+    }),
+    async endSession(session, returnUrl) {
+      await tokens.end(session, 'logout')
+      return provider.endSession(session.idToken, () =>
+        loggedOutReturns.keep(returnUrl).catch(() => undefined),
+      )
+    },
+    clearSessionCookie: (res) =>
+      void res.clearCookie(cookie.name, { ...cookieAttributes(config), path: '/' }),
+  })
+
+  // The public listener's requests.
+  const edge = createEdge({
+    ...{ publicUrl, basePath, requestLog, bffRoutes, loginUrlFor, forward, ownHeaders, log, monotonicNow },
+    cors: createCors(allowedOrigins, ownHeaders),
+    observeSignInFailure: metrics.signInFailed,
+  })
+
+  async function release(): Promise<void> {
+    stopWatching()
+    sessionCopies.close()
+    tokenCopies.close()
+    await upstreams.close().catch((error) => log.warn({ err: describeError(error) }, 'not closed cleanly'))
+  }
+  return { config, provider, front, isTrustedPeer, edge, tunnel, upstreams, release }
+}
+
+function cookieAttributes({ session: { cookie } }: Config) {
+  return { httpOnly: true, secure: cookie.secure, sameSite: cookie.sameSite }
+}
+
+/** express-session notes on a request what it finds, and saves what is there when the answer ends: it gets another pair. */
+function lookAside({ socket, headers }: IncomingMessage): [IncomingMessage, ServerResponse] {
+  const req = new IncomingMessage(socket)
+  req.url = '/'
+  if (headers.cookie !== undefined) req.headers.cookie = headers.cookie
+  return [req, new ServerResponse(req)]
 }

@@ -1,4 +1,5 @@
 import type { RequestHandler } from 'express'
+import type { Config, RateLimit } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import { type ClientAddress, clientNetwork } from './server/client-address.ts'
 
@@ -13,7 +14,9 @@ export type RateLimits = Partial<Record<LimitedEndpoint, RequestHandler>>
 
 export type RateLimitsDeps = {
   /** Absent = no limit on that endpoint. */
-  readonly counts: Partial<Record<LimitedEndpoint, CountRequest>>
+  readonly limits: Config['rateLimits']
+  /** Makes the counter of one endpoint. */
+  readonly countRequests: (endpoint: string, limit: RateLimit) => CountRequest
   readonly clientAddress: ClientAddress
   /** What a client is called in the store, which must not know its address. */
   readonly nameOf: (client: string) => string
@@ -21,7 +24,13 @@ export type RateLimitsDeps = {
 }
 
 /** Makes handlers that answer a client with `rate_limited` when it asks more often than it may, before anything else is done for it. */
-export function createRateLimits({ counts, clientAddress, nameOf, refused }: RateLimitsDeps): RateLimits {
+export function createRateLimits({
+  limits,
+  countRequests,
+  clientAddress,
+  nameOf,
+  refused,
+}: RateLimitsDeps): RateLimits {
   const limit = (endpoint: LimitedEndpoint, count: CountRequest): RequestHandler =>
     async function limitRate(req, _res, next) {
       const waitMs = await count(nameOf(clientNetwork(clientAddress(req))))
@@ -31,6 +40,8 @@ export function createRateLimits({ counts, clientAddress, nameOf, refused }: Rat
         retryAfterSeconds: Math.ceil(waitMs / 1000),
       })
     }
-  const limited = Object.entries(counts) as [LimitedEndpoint, CountRequest][]
-  return Object.fromEntries(limited.map(([endpoint, count]) => [endpoint, limit(endpoint, count)]))
+  const limited = Object.entries(limits) as [LimitedEndpoint, RateLimit][]
+  return Object.fromEntries(
+    limited.map(([endpoint, most]) => [endpoint, limit(endpoint, countRequests(endpoint, most))]),
+  )
 }

@@ -132,3 +132,13 @@ function methodNotAllowed(allow: string, variesByCookie = false): BffError {
   const headers = { allow, ...(variesByCookie ? { vary: 'Cookie' } : {}) }
   return new BffError('method_not_allowed', 'the route does not allow this method', { headers })
 }
+
+/** Whether the proxy lets a target through, whatever comes of it then: only `path_rejected` refuses one for good. */
+export function isServed(match: MatchRoute, target: string): boolean {
+  try {
+    match('GET', target)
+    return true
+  } catch (error) {
+    return !(error instanceof BffError && error.code === 'path_rejected')
+  }
+}

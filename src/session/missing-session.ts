@@ -19,6 +19,8 @@ export type MissingSessionDeps = {
   /** Undefined when no session key opens it. */
   readonly open: (id: string, sealed: string) => string | undefined
   readonly monotonicNow: () => number
+  /** Told of each reason that was found. */
+  readonly observe?: (reason: MissingSession) => void
 }
 
 /** Remembers what expired, and finds out about the rest when it is asked. */
@@ -61,7 +63,11 @@ export function createMissingSessions(deps: MissingSessionDeps): MissingSessions
       const [oldest] = expired
       if (expired.size > EXPIRED_REMEMBERED && oldest !== undefined) expired.delete(oldest)
     },
-    reasonOf: (req) => reasonOf(req).catch(() => undefined),
+    async reasonOf(req) {
+      const reason = await reasonOf(req).catch(() => undefined)
+      if (reason) deps.observe?.(reason)
+      return reason
+    },
   }
 }
 

@@ -1,6 +1,6 @@
 import { BffError, type StepUp } from '../../errors.ts'
 import { scopeList } from '../../oidc/grants/scopes.ts'
-import type { BegunSignIn, EarlierSession, LoginAttempt } from '../../oidc/sign-in/attempts.ts'
+import type { BeginSignIn, BegunSignIn, EarlierSession, LoginAttempt } from '../../oidc/sign-in/attempts.ts'
 import { type AskedStepUp, stepUpFingerprint } from '../../oidc/sign-in/step-up.ts'
 import type { GrantedTokens } from '../../oidc/token-endpoint/grant-types.ts'
 import type { BffSession } from '../../session/bff-session.ts'
@@ -20,11 +20,9 @@ export type FinishSignInDeps = {
   ) => Promise<GrantedTokens>
   /** Told of an attempt that the provider, or a check of its answer, ended. */
   readonly noteFailed?: (attempt: LoginAttempt, error: unknown) => void
-  /** Begins it again, with consent, if that may bring the refresh token that is missing. */
-  readonly repeatForRefreshToken: (
-    attempt: LoginAttempt,
-    granted: GrantedTokens,
-  ) => Promise<BegunSignIn | undefined>
+  /** Whether beginning it again, with consent, may bring the refresh token that is missing. */
+  readonly isToBeRepeated: (attempt: LoginAttempt, granted: GrantedTokens) => boolean
+  readonly beginSignIn: BeginSignIn
   /** Keeps the tokens of a new session, unopened here. */
   readonly keepTokens: (
     session: BffSession,
@@ -49,8 +47,7 @@ export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
     if (!claims || !idToken) throw new BffError('invalid_callback', 'the provider sent no ID token')
     requireTenant(claims.tid, deps.allowedTenants)
     if (asked) requireStepUp(claims, asked)
-    const repetition = await deps.repeatForRefreshToken(attempt, granted)
-    if (repetition) return { repetition }
+    if (deps.isToBeRepeated(attempt, granted)) return { repetition: await repeat(deps, attempt) }
     const steppedUp = asked && [stepUpFingerprint(asked.stepUp)]
     const user = { claims, idToken, steppedUp, indicators, scopes, granted: scopeList(granted.scope) }
     const session = await deps.sessions.signIn(req, res, user)
@@ -64,6 +61,12 @@ export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
     deps.observe('started')
     return { session }
   }
+}
+
+/** The same sign-in once more, with consent. */
+function repeat({ beginSignIn }: FinishSignInDeps, attempt: LoginAttempt): Promise<BegunSignIn> {
+  const { returnUrl, earlier, hadCookie, beganAtRoute, asked, loginHint } = attempt
+  return beginSignIn({ returnUrl, earlier, hadCookie, beganAtRoute, asked, loginHint, isRepeated: true })
 }
 
 /** What ends sessions that a new one replaces; both resolve with false when there was none any more. */

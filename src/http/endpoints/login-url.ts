@@ -39,3 +39,11 @@ function* partsOf(returnUrl: string): Generator<[part: string, encode: (part: st
 function encodeSparingly(text: string): string {
   return text.replace(/[^\w.~!$'()*,/:;=?@-]/g, encodeURIComponent)
 }
+
+/**
+ * The login URL of a page or a download. A redirect leads a download away from the page that the tab shows, so the way
+ * back ends on a page of ours; with a Strict session cookie it does anyway.
+ */
+export function pageLoginUrl(loginUrl: string, sameSite: 'strict' | 'lax'): string {
+  return sameSite === 'lax' && loginUrl.includes('?') ? `${loginUrl}&landing=page` : loginUrl
+}

@@ -17,19 +17,23 @@ export type ClientTokenShelf = {
 export type ClientTokenShelfDeps = {
   readonly records: ClientTokenRecords
   readonly sealing: Sealing
-  /** The secret or private key, as text, that proves the client to the provider; read at each use. */
-  readonly credential: () => string
-  readonly grants: Grants
+  /** Its secret or private key, as text, proves the client to the provider; it is read at each use. */
+  readonly config: Grants
   readonly now: () => number
 }
 
 /**
  * Keeps the client's tokens sealed under an id derived from the client's credential, as a session's are under the id in
- * its cookie: neither the store nor the session keys alone open them.
+ * its cookie: neither the store nor the session keys alone open them. Undefined for a client without a lasting
+ * credential: nothing else could seal its tokens for all replicas alone.
  */
-export function createClientTokenShelf(deps: ClientTokenShelfDeps): ClientTokenShelf {
-  const { records, sealing, credential, now } = deps
-  const definitionOf = createDefinitions(deps.grants)
+export function createClientTokenShelf(deps: ClientTokenShelfDeps): ClientTokenShelf | undefined {
+  const { records, sealing, config, now } = deps
+  const { clientAuth } = config.provider
+  const secret = 'secret' in clientAuth ? clientAuth.secret : 'key' in clientAuth ? clientAuth.key : undefined
+  if (!secret) return undefined
+  const credential = () => secret.reveal()
+  const definitionOf = createDefinitions(config)
   // By the whole definition: an older and a newer configuration in one cluster do not overwrite each other's tokens.
   const keyOf = (resource: string) => createHash('sha256').update(definitionOf(resource)).digest('base64url')
   const purpose = (name: string) => {

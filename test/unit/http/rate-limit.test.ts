@@ -39,11 +39,10 @@ describe('the handler of a limited endpoint', () => {
   const named: string[] = []
   const wait = { ms: 0 }
   const { login, ...others } = createRateLimits({
-    counts: {
-      login: async (name) => {
-        named.push(name)
-        return wait.ms
-      },
+    limits: { login: { requests: 20, perMs: 60_000 } },
+    countRequests: () => async (name) => {
+      named.push(name)
+      return wait.ms
     },
     clientAddress: () => '2001:db8::7',
     nameOf: (client) => `name of ${client}`,

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { type TestContext, test } from 'node:test'
 import { clockWaiting } from '../../../../src/async/clock.ts'
 import type { Config } from '../../../../src/config/config.ts'
+import { Secret } from '../../../../src/config/secrets/secret.ts'
 import { BffError } from '../../../../src/errors.ts'
 import { createMemoryStore } from '../../../../src/store/memory/memory-store.ts'
 import type { ClientTokenRecords } from '../../../../src/store/port.ts'
@@ -38,10 +39,9 @@ function setUp(t: TestContext) {
     credential?: string
     records?: ClientTokenRecords
   } = {}) {
-    const shelf = createClientTokenShelf({
-      ...{ records, sealing, now, grants: GRANTS },
-      credential: () => credential,
-    })
+    const clientAuth = { method: 'client_secret_basic', secret: new Secret(() => credential) }
+    const config = { ...GRANTS, provider: { ...GRANTS.provider, clientAuth } } as unknown as typeof GRANTS
+    const shelf = createClientTokenShelf({ records, sealing, now, config })
     return createClientTokens({
       ...{ grant, shelf, now, monotonicNow: now, waiting: clockWaiting, lockTtlMs: 4_000 },
       admit: (work) => work(),

@@ -1,0 +1,98 @@
+import { readFileSync } from 'node:fs'
+import { createMetrics, type Metrics } from '../admin/metrics.ts'
+import { createUnderWay, type UnderWay } from '../async/in-flight.ts'
+import type { Config } from '../config/config.ts'
+import { createLogger, droppedLogLines, type Logger } from '../log.ts'
+import type { OfflineConsentMemory } from '../oidc/sign-in/offline-consent.ts'
+import { createProviderGates, type ProviderGates } from '../oidc/token-endpoint/limiters.ts'
+import { createLiveConnections, type LiveConnections } from '../proxy/session-end/live-connections.ts'
+import { createMemoryStore } from '../store/memory/memory-store.ts'
+import type { Store, StoreTimes } from '../store/port.ts'
+import { createRedisStore } from '../store/redis/redis-store.ts'
+
+/** What lives as long as the process, under whatever configuration. */
+export type ProcessScope = {
+  readonly log: Logger
+  /** The time of day, epoch ms: for what is compared with other machines, and the ends of tokens and sessions. */
+  readonly now: () => number
+  /** Ms since an arbitrary moment; never set back: for every duration. */
+  readonly monotonicNow: () => number
+  readonly metrics: Metrics
+  readonly store: Store
+  /** The open WebSockets: the limits of a session count them all, under whatever configuration they began. */
+  readonly tunnels: LiveConnections
+  /** Names of resources that a reload took away. */
+  readonly retiredResources: ReadonlySet<string>
+  /** The refreshes in flight. */
+  readonly refreshes: UnderWay
+  /** The limiters of calls to the provider, kept as long as their settings stay the same. */
+  readonly limiters: ProviderGates
+  /** What has been learned of providers and consent. */
+  readonly offlineConsent: OfflineConsentMemory
+  /** Follows the change from one configuration to the next. */
+  changeTo(next: Config, before: Config): void
+  /** Longest time that a provider call may take under any configuration so far, in ms. */
+  longestCallMs(): number
+}
+
+/** What a test may put in place of the real thing. */
+export type ProcessDeps = {
+  readonly log?: Logger
+  /** Epoch ms. */
+  readonly now?: () => number
+  /** That of `now` unless given: a test that moves one moves both. */
+  readonly monotonicNow?: () => number
+}
+
+/** For so long the store keeps a session that is over, so that it is told apart from one that it never had. */
+const TOLD_APART_MS = 600_000
+
+/** Opens the store and makes what else lives as long as the process. */
+export async function openProcessScope(config: Config, deps: ProcessDeps): Promise<ProcessScope> {
+  const now = deps.now ?? Date.now
+  const monotonicNow = deps.monotonicNow ?? deps.now ?? (() => performance.now())
+  const log = deps.log ?? createLogger()
+  const retiredResources = new Set<string>()
+  let { idleTimeoutMs, absoluteTimeoutMs } = config.session
+  let { timeoutMs: longestCallMs } = config.provider
+  let isLive = () => false
+  const metrics = createMetrics({ version: version(), isStoreLive: () => isLive(), droppedLogLines })
+  const store = await openStore(config, {
+    ...{ log, metrics, monotonicNow },
+    idleTimeoutMs: () => idleTimeoutMs,
+    absoluteTimeoutMs: () => absoluteTimeoutMs + TOLD_APART_MS,
+  })
+  isLive = store.invalidations.isLive
+  const limiters = createProviderGates({
+    ...{ log, now: monotonicNow, observe: metrics.provider, observeSignIn: metrics.signInGates },
+  })
+  return {
+    ...{ log, now, monotonicNow, metrics, store, limiters, retiredResources },
+    ...{ tunnels: createLiveConnections(), refreshes: createUnderWay(), offlineConsent: new Map() },
+    changeTo(next, before) {
+      ;({ idleTimeoutMs, absoluteTimeoutMs } = next.session)
+      longestCallMs = Math.max(longestCallMs, next.provider.timeoutMs)
+      for (const name of Object.keys(before.resources)) retiredResources.add(name)
+      for (const name of Object.keys(next.resources)) retiredResources.delete(name)
+      metrics.forgetFaults()
+    },
+    longestCallMs: () => longestCallMs,
+  }
+}
+
+function version(): string {
+  const manifest = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
+  return (JSON.parse(manifest) as { version: string }).version
+}
+
+async function openStore(
+  config: Config,
+  { log, metrics, ...times }: { log: Logger; metrics: Metrics } & StoreTimes,
+): Promise<Store> {
+  const { store } = config.session
+  if (store.type === 'redis') {
+    return createRedisStore(store, times, { log, observe: metrics.storeCommand })
+  }
+  log.warn({}, 'sessions are kept in memory: for one replica only, and lost when it ends')
+  return createMemoryStore(times)
+}
