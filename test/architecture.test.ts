@@ -90,11 +90,11 @@ const DOORS: Record<string, string | readonly string[]> = {
   'express-session': 'src/session/',
   'http-proxy-middleware': 'src/proxy/',
   'lru-cache': 'src/async/expiring-map.ts',
-  'openid-client': 'src/oidc/',
+  'openid-client': 'src/oidc/token-endpoint/openid-client.ts',
   'prom-client': 'src/admin/',
   helmet: 'src/http/',
   ioredis: 'src/store/redis/',
-  jose: 'src/oidc/',
+  jose: 'src/oidc/token-endpoint/jwt.ts',
   pino: 'src/log.ts',
   'rate-limiter-flexible': 'src/store/',
   // Two doors, because requests to upstreams and calls to the provider have nothing in common but the library.

@@ -12,11 +12,12 @@ import { createReminders } from './reminders.ts'
 import type { LoginAttempt, SignInGoal } from './sign-in/attempts.ts'
 import { type EndSessionRequest, endSessionRequest } from './sign-in/end-session.ts'
 import { createOfflineConsent, type OfflineConsentMemory, withConsent } from './sign-in/offline-consent.ts'
-import type { AuthorizationChecks, GrantedTokens } from './token-endpoint/grant-types.ts'
 import type { ProviderGates } from './token-endpoint/limiters.ts'
+import type { AuthorizationChecks } from './token-endpoint/openid-client.ts'
 import { createProviderConnections } from './token-endpoint/provider-connections.ts'
+import { createProviderFetch } from './token-endpoint/provider-fetch.ts'
 import { createRelyingParty } from './token-endpoint/relying-party.ts'
-import { createProviderFetch } from './token-endpoint/token-answer.ts'
+import type { GrantedTokens } from './token-endpoint/token-requests.ts'
 
 /** Longest wait for the provider's endpoints at sign-out, after revocation had its own time. */
 const END_SESSION_WAIT_MS = 1_000
@@ -59,13 +60,13 @@ export function createProvider({
   const inUse = resourcesInUse(config)
   const dialect = createDialect(config.provider, inUse)
   const providerFetch = createProviderFetch({ now, fetch: createProviderConnections(config.provider) })
-  const gate = gates.gateFor(config.provider)
+  const limiter = gates.gateFor(config.provider)
   const faults = createConfigFaults({ log, observe, monotonicNow })
   const relyingParty = createRelyingParty({
     provider: config.provider,
     redirectUri,
     providerFetch,
-    gate,
+    limiter,
     now,
     monotonicNow,
     discovered: (error) => faults.noteSignIn('discovery', error && { error }),
@@ -117,12 +118,12 @@ export function createProvider({
     ...createResourceGrants(grantDeps),
     tokenExchangeGrant: createTokenExchange(grantDeps),
     redirectUri,
-    admit: gate.admit,
+    admit: limiter.admit,
 
     /** From now on the metrics tell of this one, and of `before` no more, whatever answer still comes to it. */
     succeed(before: { retire(): void }): void {
       before.retire()
-      gate.takeOver()
+      limiter.takeOver()
     },
     retire: faults.retire,
 

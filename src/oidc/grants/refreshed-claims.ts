@@ -1,4 +1,4 @@
-import type { GrantedTokens } from '../token-endpoint/grant-types.ts'
+import type { GrantedTokens } from '../token-endpoint/token-requests.ts'
 
 /** Claims of a verified ID token. */
 export type UserClaims = NonNullable<GrantedTokens['claims']>

@@ -2,9 +2,14 @@ import type { ResourceConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import { stepUpFingerprint } from '../sign-in/step-up.ts'
-import type { FailedGrant } from '../token-endpoint/grant-types.ts'
 import { IdTokenError } from '../token-endpoint/id-token.ts'
-import { mayHaveSpent, problemOf, refusalOf, signInAgain } from '../token-endpoint/provider-errors.ts'
+import type { FailedGrant } from '../token-endpoint/provider-errors.ts'
+import {
+  mayHaveUsedRefreshToken,
+  problemOf,
+  refusalOf,
+  signInAgain,
+} from '../token-endpoint/provider-errors.ts'
 import { isUnexplained, reactionTo, reactionToClient } from '../token-endpoint/reactions.ts'
 import type { RelyingParty } from '../token-endpoint/relying-party.ts'
 import type { TokenAnswer } from '../token-endpoint/token-answer.ts'
@@ -110,7 +115,7 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
       return { kind: 'dead' as const, reason: fields.oauthError ?? 'invalid_grant' }
     }
     if (!isTold) log.warn(fields, 'a refresh was refused')
-    const isMaybeSpent = mayHaveSpent({ answer, wasSent })
+    const isMaybeSpent = mayHaveUsedRefreshToken({ answer, wasSent })
     return error.code === 'provider_unavailable'
       ? { kind: 'unavailable' as const, error, isMaybeSpent }
       : { kind: 'refused' as const, error, isMaybeSpent }

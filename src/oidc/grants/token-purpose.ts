@@ -1,6 +1,6 @@
 import type { ResourceConfig } from '../../config/config.ts'
-import type { GrantedTokens } from '../token-endpoint/grant-types.ts'
 import { audiences, hasAudience, isForAudience, scopesInToken } from '../token-endpoint/jwt.ts'
+import type { GrantedTokens } from '../token-endpoint/token-requests.ts'
 import { apiScopes, isMicrosoftGraph, isOtherThanGraph, judgeScopes, ownersOf, scopeList } from './scopes.ts'
 
 /** Why an access token must not be sent to its resource; what was asked for and what came are for the log. */

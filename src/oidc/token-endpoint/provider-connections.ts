@@ -2,7 +2,7 @@ import { BlockList, isIP } from 'node:net'
 import { Agent, type Dispatcher, fetch as fetchThrough, ProxyAgent } from 'undici'
 import type { OutgoingProxy, ProviderConfig } from '../../config/config.ts'
 import { describeError } from '../../errors.ts'
-import type { ProviderFetchDeps } from './token-answer.ts'
+import type { ProviderFetchDeps } from './provider-fetch.ts'
 
 type Fetch = NonNullable<ProviderFetchDeps['fetch']>
 

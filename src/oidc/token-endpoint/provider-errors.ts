@@ -1,9 +1,8 @@
 import { BffError, type LoggedFacts, withLogged } from '../../errors.ts'
-import type { FailedGrant } from './grant-types.ts'
 import { IdTokenError } from './id-token.ts'
 import type { Finding } from './limiter.ts'
-import { askedToWaitSeconds, type GrantReaction, reactionTo, wordForUser } from './reactions.ts'
-import type { TokenAnswer } from './token-answer.ts'
+import { type GrantReaction, reactionTo, wordForUser } from './reactions.ts'
+import { askedToWaitSeconds, type TokenAnswer } from './token-answer.ts'
 
 /** What of a provider's refusal is safe and useful for an operator's log; the description may hold names and mails. */
 export type ProviderRefusal = {
@@ -16,6 +15,14 @@ export type ProviderRefusal = {
   readonly timestamp?: string
   /** HTTP status of the answer. */
   readonly status?: number | undefined
+}
+
+/** A failed grant: our problem, and the answer that it came from, if there was one. */
+export type FailedGrant = {
+  readonly error: BffError
+  readonly answer: TokenAnswer | undefined
+  /** False when it is certain that not a byte of the token request was sent. */
+  readonly wasSent: boolean
 }
 
 const MOST_CODES = 10
@@ -126,6 +133,11 @@ export function failedCall(error: unknown, answer: TokenAnswer | undefined, now 
   })
 }
 
+/** A failed token request as its caller sees it. */
+export function failedGrant(error: unknown, answer: TokenAnswer | undefined, wasSent: boolean): FailedGrant {
+  return { error: failedCall(error, answer), answer, wasSent }
+}
+
 /**
  * What a failed token request says about the provider itself. A refusal of one user or request is a sign of life, and so
  * is a token answer that fails a later check; only 429 among the 4xx says that the provider has enough of all of us.
@@ -154,7 +166,10 @@ function isServerFault(error: unknown, answer: TokenAnswer | undefined): boolean
  * Whether the provider may have acted on a request that failed so, as far as a refresh token is concerned: an answer may
  * have been lost after it was sent, and some providers rotate before they look at the resource.
  */
-export function mayHaveSpent({ answer, wasSent }: Pick<FailedGrant, 'answer' | 'wasSent'>): boolean {
+export function mayHaveUsedRefreshToken({
+  answer,
+  wasSent,
+}: Pick<FailedGrant, 'answer' | 'wasSent'>): boolean {
   if (!answer) return wasSent
   // A success that cannot be read has rotated the token, and what it says is lost. A page is no such success: a token
   // endpoint answers in JSON (RFC 6749 §5.1), an error screen or a gateway in maintenance does not.

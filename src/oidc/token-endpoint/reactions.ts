@@ -1,10 +1,7 @@
-/** What a token endpoint said when it did not give a token. */
-export type GrantFault = {
-  /** Undefined: no answer came, or none that could be read. */
-  readonly status: number | undefined
-  /** The JSON body, or undefined when it was none. */
-  readonly body: Readonly<Record<string, unknown>> | undefined
-}
+import type { TokenAnswer } from './token-answer.ts'
+
+/** What a token endpoint said when it did not give a token. `status` undefined: no answer came, or none that could be read. */
+export type GrantFault = Pick<TokenAnswer, 'body'> & { readonly status: number | undefined }
 
 /**
  * What we do about it. `dead_grant`: end the session. `step_up`, `consent`: the user must sign in again for this
@@ -174,22 +171,6 @@ function reactionToInvalidGrant(suberror: string | undefined, codes: readonly nu
   if (codes.some((code) => STEP_UP_CODES.has(code))) return 'step_up'
   if (codes.some((code) => USER_CODES.has(code))) return 'user_must_act'
   return 'dead_grant'
-}
-
-/**
- * Seconds that an answer asks us to wait. A date in it is one by the clock that its own `Date` (RFC 9110 §6.6.1) was read
- * from; `now`, epoch ms, is for answers without one.
- */
-export function askedToWaitSeconds(headers: Headers, now: number): number | undefined {
-  const sentAt = Date.parse(headers.get('date') ?? '')
-  return retryAfterSeconds(headers.get('retry-after'), Number.isNaN(sentAt) ? now : sentAt)
-}
-
-/** Seconds of a Retry-After header (RFC 9110 §10.2.3: seconds or an HTTP date), at most an hour. */
-export function retryAfterSeconds(header: string | null, now: number): number | undefined {
-  if (!header) return undefined
-  const seconds = /^\d+$/.test(header.trim()) ? Number(header) : (Date.parse(header) - now) / 1000
-  return Number.isFinite(seconds) ? Math.min(3600, Math.max(0, Math.ceil(seconds))) : undefined
 }
 
 function text(value: unknown): string | undefined {

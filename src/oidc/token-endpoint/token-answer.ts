@@ -1,130 +1,62 @@
-import { AsyncLocalStorage } from 'node:async_hooks'
 import { timesOf } from './jwt.ts'
-import { askedToWaitSeconds } from './reactions.ts'
-import { createSendWatch } from './send-watch.ts'
 
-/** A token endpoint's answer before any library judged it. */
+/** A token endpoint's answer, read as providers really send it, before any library has judged it. */
 export type TokenAnswer = {
+  /** RFC 6749 §5.1 and §5.2: 200 for tokens, 400 for an error that came with a 2xx; else as it was sent. */
   readonly status: number
-  /** The JSON object of the body, normalised; undefined when it was none. */
+  /** The JSON object of the body, normalised; undefined when the body is none. */
   readonly body: Readonly<Record<string, unknown>> | undefined
   readonly retryAfterSeconds: number | undefined
-  /** Whether it says that it is a page for people. */
+  /** The answer says that it is a page for people. */
   readonly isHtml: boolean
 }
 
-/** Follows the token requests of one call. */
-export type TokenCallWatch = {
-  /** Sees a token answer before it is validated; what it returns is awaited first. */
-  readonly answer: (answer: TokenAnswer) => Promise<void> | void
-  /** Called once a request was sent, if only in part, or may have been; before its failure is known. */
-  readonly sent?: () => void
-  /** The answer is good without an access token: what is asked for is who the user is. */
-  readonly mayLackAccessToken?: boolean
-  /** The answer to every token request of this call, in the place of the provider: nothing is sent. */
-  readonly instead?: Readonly<Record<string, unknown>>
-}
+/** What of an HTTP response an answer is read from. */
+export type ReceivedAnswer = Pick<Response, 'status' | 'headers'> & { readonly text: string }
 
-type FetchOptions = {
-  method?: string
-  headers?: unknown
-  body?: unknown
-  redirect?: unknown
-  signal?: AbortSignal | null | undefined
-}
-type Fetch = (url: string, options: FetchOptions) => Promise<Response>
-/** An answer as it was read, whole. */
-type ReadAnswer = { readonly response: Response; readonly text: string }
-
-/** What the `fetch` for the provider is made of. */
-export type ProviderFetchDeps = {
-  /** Epoch ms. */
-  readonly now: () => number
-  /** Default: that of Node.js. */
-  readonly fetch?: Fetch | undefined
-}
-
-/** A `fetch` for the provider, and a way to look at the token answers of one call made through it. */
-export type ProviderFetch = {
-  readonly fetch: Fetch
-  /** Runs `call`; `watch` is told of the token requests within it. */
-  watching<T>(watch: TokenCallWatch, call: () => Promise<T>): Promise<T>
-}
-
-const MAX_BODY_BYTES = 1024 * 1024
-/** When a provider does not say how long a token lives (RFC 6749 §5.1 only recommends it). */
+/** RFC 6749 §5.1 only recommends `expires_in`. */
 const DEFAULT_LIFETIME_SECONDS = 300
 const MAX_LIFETIME_SECONDS = 30 * 24 * 3600
+const MAX_RETRY_AFTER_SECONDS = 3600
+
+/** Stands for an access token that was not sent, so that openid-client looks at the rest of the answer. */
+export const NO_ACCESS_TOKEN = 'cloakroom-no-access-token'
 
 /**
- * Reads token answers as providers really send them, so that a rotated refresh token is never lost because some other
- * member of the same answer is unusual.
+ * Reads a token answer with every member in the form that RFC 6749 §5.1 gives it, so that a rotated refresh token is never
+ * lost because another member of the same answer is unusual.
+ *
+ * @param now epoch ms. @param mayLackAccessToken the answer is good without an access token: a code answer tells who the user is.
  */
-export function createProviderFetch(deps: ProviderFetchDeps): ProviderFetch {
-  const watches = new AsyncLocalStorage<TokenCallWatch>()
-  const watchSend = createSendWatch()
-  const send: Fetch = deps.fetch ?? ((url, options) => fetch(url, options as RequestInit))
-  const read = async (url: string, options: FetchOptions): Promise<ReadAnswer> => {
-    const response = await send(url, { ...options, signal: afterReading(options.signal) })
-    return { response, text: await wholeText(response) }
-  }
+export function readTokenAnswer(
+  { status, headers, text }: ReceivedAnswer,
+  { now, mayLackAccessToken = false }: { now: number; mayLackAccessToken?: boolean | undefined },
+): TokenAnswer {
+  const sent = jsonObject(text)
+  const body = normalised(mayLackAccessToken ? withAccessToken(sent) : sent, now)
   return {
-    watching: (watch, call) => watches.run(watch, call),
-    async fetch(url, options) {
-      const watch = watches.getStore()
-      if (!watch || options.method !== 'POST') {
-        const { response, text } = await read(url, options)
-        return rebuilt(response, text)
-      }
-      if (watch.instead) return tokenAnswer(watch.instead)
-      const { response, text } = await watchSend(
-        () => read(url, options),
-        () => watch.sent?.(),
-      )
-      const sent = jsonObject(text)
-      const body = normalised(watch.mayLackAccessToken ? withAccessToken(sent) : sent, deps.now())
-      const status = statusFor(response.status, body)
-      await watch.answer({
-        status,
-        body,
-        retryAfterSeconds: askedToWaitSeconds(response.headers, deps.now()),
-        isHtml: isHtml(response),
-      })
-      const { headers } = response
-      return rebuilt({ status, headers }, JSON.stringify(body ?? {}), body && 'application/json')
-    },
+    status: statusFor(status, body),
+    body,
+    retryAfterSeconds: askedToWaitSeconds(headers, now),
+    isHtml: /^(?:text\/html|application\/xhtml\+xml)\b/i.test(headers.get('content-type') ?? ''),
   }
 }
 
-function tokenAnswer(body: Readonly<Record<string, unknown>>): Response {
-  return new Response(JSON.stringify(body), { headers: { 'content-type': 'application/json' } })
+/**
+ * Seconds that an answer asks us to wait. A date in it is one by the clock that its own `Date` (RFC 9110 §6.6.1) was read
+ * from; `now`, epoch ms, is for answers without one.
+ */
+export function askedToWaitSeconds(headers: Headers, now: number): number | undefined {
+  const sentAt = Date.parse(headers.get('date') ?? '')
+  return retryAfterSeconds(headers.get('retry-after'), Number.isNaN(sentAt) ? now : sentAt)
 }
 
-/** After a pause of this process its timers come first: an answer that has arrived meanwhile is read before giving up. */
-function afterReading(signal: AbortSignal | null | undefined): AbortSignal | undefined {
-  // One that is over already will not say so again.
-  if (!signal || signal.aborted) return signal ?? undefined
-  const patient = new AbortController()
-  const giveUp = () => patient.abort(signal.reason)
-  signal.addEventListener('abort', () => setImmediate(() => setImmediate(giveUp)), { once: true })
-  return patient.signal
-}
-
-function isHtml({ headers }: Response): boolean {
-  return /^(?:text\/html|application\/xhtml\+xml)\b/i.test(headers.get('content-type') ?? '')
-}
-
-/** The body, read here so that a library meets no endless one. Throws a TypeError, as `fetch` does for every failure. */
-async function wholeText(response: Response): Promise<string> {
-  const chunks: Uint8Array[] = []
-  let length = 0
-  for await (const chunk of response.body ?? []) {
-    length += chunk.length
-    // Leaving the loop cancels the body, and with it the connection.
-    if (length > MAX_BODY_BYTES) throw new TypeError('an answer of more than 1 MiB')
-    chunks.push(chunk)
-  }
-  return new TextDecoder().decode(Buffer.concat(chunks))
+/** Seconds of a Retry-After header (RFC 9110 §10.2.3: seconds or an HTTP date), at most an hour. @param now epoch ms. */
+export function retryAfterSeconds(header: string | null, now: number): number | undefined {
+  if (!header) return undefined
+  const seconds = /^\d+$/.test(header.trim()) ? Number(header) : (Date.parse(header) - now) / 1000
+  if (!Number.isFinite(seconds)) return undefined
+  return Math.min(MAX_RETRY_AFTER_SECONDS, Math.max(0, Math.ceil(seconds)))
 }
 
 function jsonObject(text: string): Record<string, unknown> | undefined {
@@ -138,7 +70,13 @@ function jsonObject(text: string): Record<string, unknown> | undefined {
   }
 }
 
-/** The same answer with every member in the form RFC 6749 §5.1 gives it. Only token answers are touched. */
+/** Azure AD B2C sends a code answer without an access token when no API's scope was asked for. */
+function withAccessToken(body: Record<string, unknown> | undefined): Record<string, unknown> | undefined {
+  const isLacking = typeof body?.id_token === 'string' && (body.access_token ?? '') === ''
+  return isLacking ? { ...body, access_token: NO_ACCESS_TOKEN, token_type: 'Bearer' } : body
+}
+
+/** The same answer with every member in the form of RFC 6749 §5.1; a body without an access token stays as it is. */
 function normalised(
   body: Record<string, unknown> | undefined,
   now: number,
@@ -161,7 +99,7 @@ function tokenType(value: unknown): string {
 
 /**
  * `expires_in` counts from now and is believed first; `expires_on` (Azure AD v1, epoch seconds) only without it. A JWT's
- * own end bounds them, because the API goes by that: a server may hand out one that it has had for a while.
+ * own end bounds them, because the API goes by that: a server may hand out a token that it has had for a while.
  */
 function lifetimeSeconds(body: Record<string, unknown>, now: number): number {
   const expiresIn = positiveNumber(body.expires_in)
@@ -172,7 +110,7 @@ function lifetimeSeconds(body: Record<string, unknown>, now: number): number {
   return Number.isFinite(seconds) ? Math.min(seconds, MAX_LIFETIME_SECONDS) : DEFAULT_LIFETIME_SECONDS
 }
 
-/** One that is over by our clock when it comes is told by a clock that is not ours: its whole life counts then. */
+/** A token that has expired by our clock when it comes was issued by another clock: its whole life counts then. */
 function ownLifetimeSeconds(accessToken: string, now: number): number | undefined {
   const { iat, exp } = timesOf(accessToken)
   if (exp === undefined) return undefined
@@ -194,25 +132,4 @@ function statusFor(status: number, body: Record<string, unknown> | undefined): n
   if (status < 200 || status > 299 || !body) return status
   if (typeof body.access_token === 'string' && body.access_token !== '') return 200
   return typeof body.error === 'string' && body.error !== '' ? 400 : status
-}
-
-/** Stands for an access token that was not sent, so that the rest of the answer is looked at. */
-export const NO_ACCESS_TOKEN = 'cloakroom-no-access-token'
-
-/** Azure AD B2C sends a code answer without an access token when no API's scope was asked for. */
-function withAccessToken(body: Record<string, unknown> | undefined): Record<string, unknown> | undefined {
-  const isLacking = typeof body?.id_token === 'string' && (body.access_token ?? '') === ''
-  return isLacking ? { ...body, access_token: NO_ACCESS_TOKEN, token_type: 'Bearer' } : body
-}
-
-function rebuilt(
-  { status, headers: received }: Pick<Response, 'status' | 'headers'>,
-  text: string,
-  contentType?: string,
-): Response {
-  const headers = new Headers(received)
-  for (const name of ['content-length', 'content-encoding', 'transfer-encoding']) headers.delete(name)
-  if (contentType !== undefined) headers.set('content-type', contentType)
-  // A null-body status (204, 304) must not carry even an empty text.
-  return new Response([101, 204, 205, 304].includes(status) ? null : text, { status, headers })
 }

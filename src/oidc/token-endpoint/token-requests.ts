@@ -1,154 +1,220 @@
 import { createHash } from 'node:crypto'
-import { BffError } from '../../errors.ts'
-import type { GrantedTokens } from './grant-types.ts'
+import type { ProviderConfig } from '../../config/config.ts'
+import { BffError, withLogged } from '../../errors.ts'
 import { idTokenError, requireSoundClaims } from './id-token.ts'
 import { unverifiedSubject } from './jwt.ts'
+import type { ProviderKeys } from './key-set.ts'
 import type { GrantName, ProviderGate } from './limiter.ts'
-import { findingOf } from './provider-errors.ts'
-import { NO_ACCESS_TOKEN, type ProviderFetch, type TokenAnswer, type TokenCallWatch } from './token-answer.ts'
+import {
+  type AuthorizationChecks,
+  clientCredential,
+  type DiscoveredClient,
+  type IdTokenClaims,
+  type Parameters,
+  type SoundAnswer,
+} from './openid-client.ts'
+import { type FailedGrant, failedGrant, failedSignIn, findingOf, refusalOf } from './provider-errors.ts'
+import type { ProviderFetch, TokenRequestHooks } from './provider-fetch.ts'
+import { NO_ACCESS_TOKEN, type TokenAnswer } from './token-answer.ts'
 
-export type TokenCallDeps<Configuration> = {
-  readonly configuration: () => Promise<Configuration>
-  readonly gate: Pick<ProviderGate, 'call'>
-  readonly providerFetch: Pick<ProviderFetch, 'watching'>
-  readonly clientId: string
-  readonly clockToleranceMs: number
-  /** Throws when no key of the provider has signed this ID token, which openid-client found sound otherwise. */
-  readonly requireSigned: (idToken: string, configuration: Configuration) => Promise<void>
-  /** What the client authenticates with, as it is now; never leaves this file. Undefined for a public client. */
-  readonly credential: () => string | undefined
+/** What a token endpoint gave. Times in epoch ms; `obtainedAt` is when the request was sent. */
+export type GrantedTokens = {
+  /** Empty where a code answer had none. */
+  readonly accessToken: string
+  readonly obtainedAt: number
+  readonly expiresAt: number
+  readonly refreshToken: string | undefined
+  readonly idToken: string | undefined
+  /** Claims of the verified ID token. */
+  readonly claims: IdTokenClaims | undefined
+  /** `sub` of an ID token that was left out because it failed its checks. */
+  readonly unverifiedSubject?: string | undefined
+  /** Azure AD v1 names the resource it answered for. */
+  readonly resource: string | undefined
+  /** The `scope` of the answer (RFC 6749 §5.1), blank-separated; undefined when it was as asked for. */
+  readonly scope?: string | undefined
+}
+
+/** What a refresh tells its caller on the way. */
+export type RefreshHooks = {
+  /** Stores a rotated refresh token; awaited before anything else in the answer is looked at. */
+  keep(refreshToken: string): Promise<void>
+  /** Told of an ID token that failed its checks and was left out. */
+  ignoredIdToken(error: unknown): void
+}
+
+/** The requests to the token endpoint; each is one grant. */
+export type TokenRequests = {
+  /** Checks the authorization response, redeems the code, verifies the ID token. Rejects with BffError only. */
+  codeGrant(callback: URL, checks: AuthorizationChecks, parameters: Parameters): Promise<GrantedTokens>
+  /** RFC 6749 §6. Never rejects. */
+  refreshGrant(
+    refreshToken: string,
+    parameters: Parameters,
+    hooks: RefreshHooks,
+  ): Promise<GrantedTokens | FailedGrant>
+  /** RFC 6749 §4.4. Never rejects. */
+  clientCredentialsGrant(parameters: Parameters): Promise<GrantedTokens | FailedGrant>
+  /** A grant by assertion or token, such as RFC 8693 or RFC 7523 §2.1. Never rejects. */
+  tokenExchangeGrant(grantType: string, parameters: Parameters): Promise<GrantedTokens | FailedGrant>
+}
+
+export type TokenRequestsDeps = {
+  readonly provider: Pick<ProviderConfig, 'clientId' | 'clientAuth' | 'clockToleranceMs'>
+  /** The client at the provider's endpoints. Rejects while these are unknown. */
+  readonly client: () => Promise<DiscoveredClient>
+  readonly keys: ProviderKeys
+  readonly limiter: Pick<ProviderGate, 'call'>
+  readonly providerFetch: Pick<ProviderFetch, 'withHooks'>
   /** Epoch ms. */
   readonly now: () => number
   readonly monotonicNow: () => number
 }
 
-/** What a caller makes of an answer. */
-export type TokenCallEnd<Failure> = {
+/** Makes the one way to the token endpoint. */
+export function createTokenRequests(deps: TokenRequestsDeps): TokenRequests {
+  return {
+    async codeGrant(callback, checks, parameters) {
+      requireCode(callback)
+      const send = (client: DiscoveredClient) => client.codeGrant(callback, checks, parameters)
+      const failed = (error: unknown, answer?: TokenAnswer): never => {
+        throw withRedirectError(failedSignIn(error, answer), callback.searchParams)
+      }
+      // Without a code there is nothing to ask the provider, whose circuit may be open just now.
+      if (!callback.searchParams.has('code')) await deps.client().then(send).catch(failed)
+      return tokenRequest(deps, { grant: 'authorization_code', send, failed, mayLackAccessToken: true })
+    },
+
+    refreshGrant: (refreshToken, parameters, { keep, ignoredIdToken }) =>
+      tokenRequest(deps, {
+        grant: 'refresh_token',
+        send: (client) => client.refreshGrant(refreshToken, parameters),
+        async received({ status, body }) {
+          const rotated = status === 200 ? body?.refresh_token : undefined
+          if (typeof rotated === 'string' && rotated !== refreshToken) await keep(rotated)
+        },
+        ...{ failed: failedGrant, holder: refreshToken, ignoredIdToken },
+      }),
+
+    clientCredentialsGrant: (parameters) =>
+      tokenRequest(deps, {
+        grant: 'client_credentials',
+        send: (client) => client.clientCredentialsGrant(parameters),
+        failed: failedGrant,
+      }),
+
+    tokenExchangeGrant: (grantType, parameters) =>
+      tokenRequest(deps, {
+        grant: 'token_exchange',
+        send: (client) => client.extensionGrant(grantType, parameters),
+        failed: failedGrant,
+      }),
+  }
+}
+
+/** One request to the token endpoint, and what its caller makes of the answer. */
+type TokenRequest<Failure> = {
+  readonly grant: GrantName
+  readonly send: (client: DiscoveredClient) => Promise<SoundAnswer>
   /** Sees the answer first; awaited before the answer is judged. */
-  readonly answer?: (answer: TokenAnswer) => Promise<void>
+  readonly received?: (answer: TokenAnswer) => Promise<void>
   /** Throws or returns what a failure is to the caller. `wasSent`: false when certainly not a byte of the request was. */
   readonly failed: (error: unknown, answer: TokenAnswer | undefined, wasSent: boolean) => Failure
   /**
    * Told why the ID token of an answer was left out, which is good without one: of its claims only the `sub` is given, as
-   * `unverifiedSubject`. Without this, an ID token that fails its checks fails the call.
+   * `unverifiedSubject`. Without this, an ID token that fails its checks fails the request.
    */
   readonly ignoredIdToken?: (error: unknown) => void
-  /** What only one session has, such as its refresh token; undefined for a call that is no session's. */
+  /** What only one session has, such as its refresh token; undefined for a request that is no session's. */
   readonly holder?: string
+  readonly mayLackAccessToken?: boolean
 }
 
-/** A checked token answer in the words of RFC 6749 §5.1. */
-type CheckedAnswer = {
-  readonly access_token: string
-  readonly expires_in?: number
-  readonly refresh_token?: string
-  readonly id_token?: string
-  claims(): GrantedTokens['claims']
-  readonly [member: string]: unknown
+/** How far one request has come. */
+type Progress = {
+  begun?: { readonly credential: string | undefined; readonly at: number }
+  wasSent: boolean
+  answer: TokenAnswer | undefined
+  /** Why what the answer brought could not be kept; openid-client would make an error of the answer's of it. */
+  unkept?: unknown
+}
+
+/** An answer that openid-client found sound, and why its ID token was left out of it, if it was. */
+type Received = {
+  readonly answer: SoundAnswer
+  readonly obtainedAt: number
+  readonly ignored?: { readonly idToken: unknown }
 }
 
 /** A second request after a refusal that took longer could outlive the lock under which the first was sent. */
 const QUICK_REFUSAL_MS = 500
 
-/**
- * Makes the one way to the token endpoint: through the gate, timed from when the request is really sent. A request that
- * is refused with `invalid_client`, while its secret or key was replaced, is sent once more with the new one: nothing
- * was spent by it, because the client is authenticated first (RFC 6749 §3.2.1).
- */
-export function createTokenCall<Configuration>(deps: TokenCallDeps<Configuration>) {
-  return async function tokenCall<Failure>(
-    grant: GrantName,
-    request: (configuration: Configuration) => Promise<CheckedAnswer>,
-    end: TokenCallEnd<Failure>,
-  ): Promise<GrantedTokens | Failure> {
-    const progress: Progress = { answer: undefined, wasSent: false }
-    const mayLackAccessToken = grant === 'authorization_code'
-    const watch = { ...watchOf(progress, end), mayLackAccessToken }
-    try {
-      const configuration = await deps.configuration()
-      const call = () => request(configuration)
-      const send = async () => {
-        const obtainedAt = deps.now()
-        // An answer that does not come must not be taken for the one before.
-        progress.answer = undefined
-        progress.wasSent = false
-        progress.begun = { credential: deps.credential(), at: deps.monotonicNow() }
-        try {
-          return { tokens: await deps.providerFetch.watching(watch, call), obtainedAt }
-        } catch (error) {
-          if (progress.unkept) throw progress.unkept
-          const { answer } = progress
-          return withoutIdToken(deps.providerFetch, end, { error, answer, obtainedAt, request: call })
-        }
-      }
-      const findingWithHolder = (error: unknown) => ({
-        ...findingOf(error, progress.answer),
-        holder: pseudonym(end.holder),
-      })
-      const ask = () => deps.gate.call(grant, send, findingWithHolder)
-      const answered = await ask().catch((error) => {
-        const { begun, answer } = progress
-        if (!begun || !isQuickRefusalOfClient(answer, deps.monotonicNow() - begun.at)) throw error
-        if (deps.credential() === begun.credential) throw error
-        return ask()
-      })
-      // The place at the token endpoint is free by now: reading keys may take long.
-      return await verified(deps, end, { ...answered, configuration })
-    } catch (error) {
-      return end.failed(error, progress.answer, progress.wasSent)
-    }
-  }
-}
-
-/** A token answer, and why its ID token was left out of it, if it was. */
-type Answered = {
-  readonly tokens: CheckedAnswer
-  readonly obtainedAt: number
-  readonly ignored?: { readonly idToken: unknown }
-}
-
-/** The tokens of an answer, with the claims of an ID token that passes what openid-client leaves to its caller. */
-async function verified<Configuration>(
-  deps: TokenCallDeps<Configuration>,
-  { ignoredIdToken }: Pick<TokenCallEnd<unknown>, 'ignoredIdToken'>,
-  { tokens, obtainedAt, ignored, configuration }: Answered & { configuration: Configuration },
-): Promise<GrantedTokens> {
-  const granted = grantedTokens(obtainedAt, tokens)
-  if (ignored) return { ...granted, claims: undefined, unverifiedSubject: unverifiedSubject(ignored.idToken) }
-  const claims = tokens.claims()
-  const { id_token: idToken } = tokens
-  if (!claims || idToken === undefined) return { ...granted, claims: undefined }
+/** One request to the token endpoint, from the client to the granted tokens. */
+async function tokenRequest<Failure>(
+  deps: TokenRequestsDeps,
+  request: TokenRequest<Failure>,
+): Promise<GrantedTokens | Failure> {
+  const progress: Progress = { answer: undefined, wasSent: false }
   try {
-    await deps.requireSigned(idToken, configuration)
-    return { ...granted, claims: requireSoundClaims(claims, { ...deps, now: deps.now() }) }
+    // 1. The client, as discovery found the endpoints.
+    const client = await deps.client()
+    // 2. A permit of the limiter, whose circuit breaker is told what the outcome says of the provider.
+    const attempt = () =>
+      deps.limiter.call(
+        request.grant,
+        () => sendRequest(deps, request, { client, progress }),
+        (error) => ({ ...findingOf(error, progress.answer), holder: pseudonym(request.holder) }),
+      )
+    // 3. The request itself, and a second one if it was refused for a secret or key that was replaced meanwhile.
+    const received = await attempt().catch((error) => {
+      if (!isRefusalOfReplacedCredential(deps, progress)) throw error
+      return attempt()
+    })
+    // 4. The ID token. The permit is free by now, because reading keys may take long.
+    return await processAnswer(deps, request, { client, ...received })
   } catch (error) {
-    const failure = error instanceof BffError ? error : idTokenError(error, idToken)
-    if (!ignoredIdToken) throw failure
-    ignoredIdToken(failure)
-    return {
-      ...granted,
-      idToken: undefined,
-      claims: undefined,
-      unverifiedSubject: unverifiedSubject(idToken),
-    }
+    // 5. Every failure, in the words of the caller.
+    return request.failed(error, progress.answer, progress.wasSent)
   }
 }
 
-/** How far one call has come. */
-type Progress = {
-  begun?: { readonly credential: string | undefined; readonly at: number }
-  wasSent: boolean
-  answer: TokenAnswer | undefined
-  /** Why what the answer brought could not be kept; the library would make an error of the answer's of it. */
-  unkept?: unknown
+/** The request half: sends it, notes how far it has come, and has openid-client judge the answer. */
+async function sendRequest<Failure>(
+  deps: TokenRequestsDeps,
+  request: TokenRequest<Failure>,
+  { client, progress }: { client: DiscoveredClient; progress: Progress },
+): Promise<Received> {
+  const obtainedAt = deps.now()
+  const begun = { credential: clientCredential(deps.provider.clientAuth), at: deps.monotonicNow() }
+  // An answer that does not come must not be taken for that of the first attempt.
+  Object.assign(progress, { begun, wasSent: false, answer: undefined } satisfies Progress)
+  const ask = () => request.send(client)
+  try {
+    return { answer: await deps.providerFetch.withHooks(hooksOf(request, progress), ask), obtainedAt }
+  } catch (error) {
+    if (progress.unkept) throw progress.unkept
+    const body = progress.answer?.status === 200 ? progress.answer.body : undefined
+    if (!body?.id_token) throw error
+    const failure = idTokenError(error, body.id_token)
+    if (!request.ignoredIdToken) throw failure
+    // Judges the same answer once more, from memory, as if the provider had left its ID token out.
+    const { id_token: idToken, ...instead } = body
+    const answer = await deps.providerFetch.withHooks({ answer() {}, instead }, ask)
+    request.ignoredIdToken(failure)
+    return { answer, obtainedAt, ignored: { idToken } }
+  }
 }
 
-function watchOf(progress: Progress, { answer }: Pick<TokenCallEnd<unknown>, 'answer'>): TokenCallWatch {
+function hooksOf<Failure>(
+  { received, mayLackAccessToken = false }: TokenRequest<Failure>,
+  progress: Progress,
+): TokenRequestHooks {
   return {
-    async answer(seen) {
-      progress.answer = seen
+    mayLackAccessToken,
+    async answer(answer) {
+      progress.answer = answer
       try {
-        await answer?.(seen)
+        await received?.(answer)
       } catch (error) {
         progress.unkept = error
         throw error
@@ -160,50 +226,69 @@ function watchOf(progress: Progress, { answer }: Pick<TokenCallEnd<unknown>, 'an
   }
 }
 
-/** Judges the same answer once more, from memory, as if the provider had left its ID token out. */
-async function withoutIdToken(
-  providerFetch: Pick<ProviderFetch, 'watching'>,
-  { ignoredIdToken }: Pick<TokenCallEnd<unknown>, 'ignoredIdToken'>,
-  {
-    error,
-    answer,
-    obtainedAt,
-    request,
-  }: {
-    error: unknown
-    answer: TokenAnswer | undefined
-    obtainedAt: number
-    request: () => Promise<CheckedAnswer>
-  },
-): Promise<Answered> {
-  const idToken = answer?.status === 200 ? answer.body?.id_token : undefined
-  if (!idToken) throw error
-  if (!ignoredIdToken || !answer?.body) throw idTokenError(error, idToken)
-  const { id_token: _, ...instead } = answer.body
-  const tokens = await providerFetch.watching({ answer() {}, instead }, request)
-  ignoredIdToken(idTokenError(error, idToken))
-  return { tokens, obtainedAt, ignored: { idToken } }
+/**
+ * Whether the client was refused while its secret or key was replaced. The refusal used nothing up, because the client is
+ * authenticated first (RFC 6749 §3.2.1).
+ */
+function isRefusalOfReplacedCredential(deps: TokenRequestsDeps, { begun, answer }: Progress): boolean {
+  const isRefusal = answer?.body?.error === 'invalid_client' && answer.status !== 200
+  if (!begun || !isRefusal || deps.monotonicNow() - begun.at >= QUICK_REFUSAL_MS) return false
+  return clientCredential(deps.provider.clientAuth) !== begun.credential
 }
 
-/** Tells holders apart; what they hold stays here. */
+/** The process half: the tokens of an answer, with the claims of an ID token that passes every check. */
+async function processAnswer<Failure>(
+  { provider, keys, now }: TokenRequestsDeps,
+  { ignoredIdToken }: TokenRequest<Failure>,
+  { client, answer, obtainedAt, ignored }: Received & { client: DiscoveredClient },
+): Promise<GrantedTokens> {
+  const granted = grantedTokens(obtainedAt, answer)
+  if (ignored) return { ...granted, claims: undefined, unverifiedSubject: unverifiedSubject(ignored.idToken) }
+  const claims = answer.claims()
+  const { id_token: idToken } = answer
+  if (!claims || idToken === undefined) return { ...granted, claims: undefined }
+  try {
+    await keys.requireSigned(idToken, client.metadata.jwksUri)
+    return { ...granted, claims: requireSoundClaims(claims, { ...provider, now: now() }) }
+  } catch (error) {
+    const failure = error instanceof BffError ? error : idTokenError(error, idToken)
+    if (!ignoredIdToken) throw failure
+    ignoredIdToken(failure)
+    const subject = unverifiedSubject(idToken)
+    return { ...granted, idToken: undefined, claims: undefined, unverifiedSubject: subject }
+  }
+}
+
+function grantedTokens(obtainedAt: number, answer: SoundAnswer): Omit<GrantedTokens, 'claims'> {
+  // The request offered no key to bind the token to, and nothing could prove that we have it (RFC 9449).
+  if (answer.token_type === 'dpop') throw new Error('the access token is bound to a key (DPoP)')
+  return {
+    accessToken: answer.access_token === NO_ACCESS_TOKEN ? '' : answer.access_token,
+    obtainedAt,
+    expiresAt: obtainedAt + (answer.expires_in ?? 0) * 1000,
+    refreshToken: answer.refresh_token,
+    idToken: answer.id_token,
+    resource: typeof answer.resource === 'string' ? answer.resource : undefined,
+    scope: typeof answer.scope === 'string' ? answer.scope : undefined,
+  }
+}
+
+/** Tells holders apart without what they hold. */
 function pseudonym(holder: string | undefined): string | undefined {
   return holder && createHash('sha256').update(holder).digest('base64url')
 }
 
-function isQuickRefusalOfClient(answer: TokenAnswer | undefined, tookMs: number): boolean {
-  return answer?.body?.error === 'invalid_client' && answer.status !== 200 && tookMs < QUICK_REFUSAL_MS
+/** RFC 6749 appendix A.11: printable ASCII. Anything else is made up, and providers fail at it in many ways. */
+function requireCode(callback: URL): void {
+  const codes = callback.searchParams.getAll('code')
+  if (codes.every((code) => /^[\x20-\x7e]*$/.test(code))) return
+  throw new BffError('invalid_callback', 'the code of the response holds what no code may', {
+    logged: { step: 'authorization' },
+  })
 }
 
-function grantedTokens(obtainedAt: number, tokens: CheckedAnswer): Omit<GrantedTokens, 'claims'> {
-  // We offered no key to bind it to, and could not prove that we have it.
-  if (tokens.token_type === 'dpop') throw new Error('the access token is bound to a key (DPoP)')
-  return {
-    accessToken: tokens.access_token === NO_ACCESS_TOKEN ? '' : tokens.access_token,
-    obtainedAt,
-    expiresAt: obtainedAt + (tokens.expires_in ?? 0) * 1000,
-    refreshToken: tokens.refresh_token,
-    idToken: tokens.id_token,
-    resource: typeof tokens.resource === 'string' ? tokens.resource : undefined,
-    scope: typeof tokens.scope === 'string' ? tokens.scope : undefined,
-  }
+/** A response that breaks a rule may all the same say what the provider had to say, such as an error without `iss`. */
+function withRedirectError(problem: BffError, parameters: URLSearchParams): BffError {
+  if (problem.logged?.step !== 'authorization' || !parameters.has('error')) return problem
+  return withLogged(problem, refusalOf({ body: Object.fromEntries(parameters) }))
 }

@@ -7,7 +7,7 @@ import { createDialect } from '../../../../src/oidc/grants/dialects.ts'
 import { createResourceGrants } from '../../../../src/oidc/grants/resource-grants.ts'
 import { createTokenExchange } from '../../../../src/oidc/grants/token-exchange.ts'
 import { judgeToken, resourcesOfCode } from '../../../../src/oidc/grants/token-purpose.ts'
-import type { GrantedTokens } from '../../../../src/oidc/token-endpoint/grant-types.ts'
+import type { GrantedTokens } from '../../../../src/oidc/token-endpoint/token-requests.ts'
 
 const orders: ResourceConfig = {
   name: 'orders',

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { test } from 'node:test'
 import { Worker } from 'node:worker_threads'
-import { createProviderFetch } from '../../../../src/oidc/token-endpoint/token-answer.ts'
+import { createProviderFetch } from '../../../../src/oidc/token-endpoint/provider-fetch.ts'
 
 /** A token endpoint that answers after 50 ms, while the thread of the test may stand still. */
 const TOKEN_ENDPOINT = `

@@ -4,8 +4,8 @@ import {
   type GrantReaction,
   reactionTo,
   reactionToExchange,
-  retryAfterSeconds,
 } from '../../../../src/oidc/token-endpoint/reactions.ts'
+import { retryAfterSeconds } from '../../../../src/oidc/token-endpoint/token-answer.ts'
 
 const CLAIMS = '{"access_token":{"polids":{"essential":true,"Values":["x"]}}}'
 const LINES: readonly [string, number | undefined, Record<string, unknown> | undefined, GrantReaction][] = [

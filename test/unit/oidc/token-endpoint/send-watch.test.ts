@@ -4,7 +4,7 @@ import { createServer as createHttpsServer } from 'node:https'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import { type TestContext, test } from 'node:test'
 import { setDefaultCACertificates } from 'node:tls'
-import { createSendWatch } from '../../../../src/oidc/token-endpoint/send-watch.ts'
+import { createSendWatch } from '../../../../src/oidc/token-endpoint/provider-fetch.ts'
 import { freePort } from '../../../kit/ports.ts'
 import { selfSigned } from '../../../kit/self-signed.ts'
 

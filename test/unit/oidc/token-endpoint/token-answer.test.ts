@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createProviderFetch, type TokenAnswer } from '../../../../src/oidc/token-endpoint/token-answer.ts'
+import { createProviderFetch } from '../../../../src/oidc/token-endpoint/provider-fetch.ts'
+import type { TokenAnswer } from '../../../../src/oidc/token-endpoint/token-answer.ts'
 
 const NOW = 1_800_000_000_000
 
@@ -8,7 +9,7 @@ async function seen(body: unknown, init: ResponseInit = {}) {
   const text = typeof body === 'string' ? body : JSON.stringify(body)
   const provider = createProviderFetch({ now: () => NOW, fetch: async () => new Response(text, init) })
   const answers: TokenAnswer[] = []
-  const response = await provider.watching({ answer: (answer) => void answers.push(answer) }, () =>
+  const response = await provider.withHooks({ answer: (answer) => void answers.push(answer) }, () =>
     provider.fetch('https://op/token', { method: 'POST' }),
   )
   return { answer: answers[0], response }
@@ -128,7 +129,7 @@ test('the observer is awaited before the answer is handed on', async () => {
     now: () => NOW,
     fetch: async () => Response.json({ access_token: 'a' }),
   })
-  await provider.watching(
+  await provider.withHooks(
     {
       async answer() {
         await new Promise((resolve) => setImmediate(resolve))

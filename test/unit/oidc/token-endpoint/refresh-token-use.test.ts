@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { mayHaveSpent } from '../../../../src/oidc/token-endpoint/provider-errors.ts'
+import { mayHaveUsedRefreshToken } from '../../../../src/oidc/token-endpoint/provider-errors.ts'
 
 const answered = (status: number, body?: Record<string, unknown>, isHtml = false) => ({
   answer: { status, body, retryAfterSeconds: undefined, isHtml },
   wasSent: true,
 })
 
-const LINES: [what: string, call: Parameters<typeof mayHaveSpent>[0], expected: boolean][] = [
+const LINES: [what: string, call: Parameters<typeof mayHaveUsedRefreshToken>[0], expected: boolean][] = [
   ['a success that cannot be read', answered(200), true],
   ['a page in the place of a success', answered(200, undefined, true), false],
   ['a success that calls itself a page', answered(200, { access_token: 'a' }, true), false],
@@ -36,7 +36,7 @@ const LINES: [what: string, call: Parameters<typeof mayHaveSpent>[0], expected: 
 ]
 
 for (const [what, call, expected] of LINES) {
-  test(`after ${what} the refresh token ${expected ? 'may be' : 'is not'} spent`, () => {
-    assert.equal(mayHaveSpent(call), expected)
+  test(`after ${what} the refresh token ${expected ? 'may be' : 'is not'} used up`, () => {
+    assert.equal(mayHaveUsedRefreshToken(call), expected)
   })
 }

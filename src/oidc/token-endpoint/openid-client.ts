@@ -1,0 +1,305 @@
+import * as oidc from 'openid-client'
+import type { ClientAuthConfig, ProviderConfig, ProviderEndpoints } from '../../config/config.ts'
+import { privateKeyFromPem } from './jwt.ts'
+import type { ProviderFetch } from './provider-fetch.ts'
+
+/** Form or query parameters in the order they are sent; a name may repeat (RFC 8707 `resource`). */
+export type Parameters = readonly (readonly [name: string, value: string])[]
+
+/** What an authorization request is bound to, and what its response is checked against. */
+export type AuthorizationChecks = {
+  readonly state: string
+  readonly nonce: string
+  readonly codeVerifier: string
+  /** Seconds since the user's authentication, if the request set a limit. */
+  readonly maxAge?: number
+}
+
+/** Claims of a verified ID token (OpenID Connect Core §2). */
+export type IdTokenClaims = { readonly sub: string; readonly [claim: string]: unknown }
+
+/** A token answer that openid-client found sound, in the words of RFC 6749 §5.1. */
+export type SoundAnswer = {
+  readonly access_token: string
+  readonly expires_in?: number
+  readonly refresh_token?: string
+  readonly id_token?: string
+  claims(): IdTokenClaims | undefined
+  readonly [member: string]: unknown
+}
+
+/** What discovery and the configuration say of the provider (OpenID Connect Discovery §3, RFC 8414 §2). */
+export type ProviderMetadata = {
+  readonly jwksUri: string | undefined
+  readonly endSessionEndpoint: string | undefined
+  readonly revocationEndpoint: string | undefined
+  /** RFC 9126 §5. */
+  readonly pushedRequestEndpoint: string | undefined
+}
+
+/** The client at one discovered provider: each method is one request, and rejects with what openid-client throws. */
+export type DiscoveredClient = {
+  readonly metadata: ProviderMetadata
+  authorizationUrl(parameters: Parameters): URL
+  /** RFC 9126. */
+  pushedAuthorizationUrl(parameters: Parameters): Promise<URL>
+  /** RFC 6749 §4.1.3, after the checks of the authorization response `callback`. */
+  codeGrant(callback: URL, checks: AuthorizationChecks, parameters: Parameters): Promise<SoundAnswer>
+  /** RFC 6749 §6. */
+  refreshGrant(refreshToken: string, parameters: Parameters): Promise<SoundAnswer>
+  /** RFC 6749 §4.4. */
+  clientCredentialsGrant(parameters: Parameters): Promise<SoundAnswer>
+  /** RFC 6749 §4.5. */
+  extensionGrant(grantType: string, parameters: Parameters): Promise<SoundAnswer>
+  /** RFC 7009. */
+  revoke(refreshToken: string): Promise<void>
+}
+
+export type DiscoveryDeps = {
+  readonly provider: ProviderConfig
+  readonly providerFetch: Pick<ProviderFetch, 'fetch'>
+}
+
+/** RFC 7636 §4.2, method S256. */
+export function codeChallengeOf(codeVerifier: string): Promise<string> {
+  return oidc.calculatePKCECodeChallenge(codeVerifier)
+}
+
+/**
+ * Discovers the provider, or takes it from the configuration where that names all endpoints. The only file that imports
+ * openid-client. Throws a plain Error for endpoints that must not be used, and what openid-client throws.
+ */
+export async function discoverClient(deps: DiscoveryDeps): Promise<DiscoveredClient> {
+  const { provider } = deps
+  const config = await discoveredConfiguration(deps)
+  const metadata = config.serverMetadata()
+  return {
+    metadata: {
+      jwksUri: metadata.jwks_uri,
+      endSessionEndpoint: metadata.end_session_endpoint,
+      revocationEndpoint: metadata.revocation_endpoint,
+      pushedRequestEndpoint: metadata.pushed_authorization_request_endpoint,
+    },
+    authorizationUrl: (parameters) => oidc.buildAuthorizationUrl(config, formOf(parameters)),
+    pushedAuthorizationUrl: (parameters) => oidc.buildAuthorizationUrlWithPAR(config, formOf(parameters)),
+    codeGrant: (callback, { state, nonce, codeVerifier, maxAge }, parameters) =>
+      oidc.authorizationCodeGrant(
+        config,
+        callback,
+        {
+          expectedState: state,
+          expectedNonce: nonce,
+          maxAge,
+          pkceCodeVerifier: codeVerifier,
+          idTokenExpected: true,
+        },
+        formOf(parameters),
+      ),
+    refreshGrant: (refreshToken, parameters) =>
+      oidc.refreshTokenGrant(config, refreshToken, formOf(parameters)),
+    clientCredentialsGrant: (parameters) => oidc.clientCredentialsGrant(config, formOf(parameters)),
+    extensionGrant: (grantType, parameters) =>
+      oidc.genericGrantRequest(config, grantType, formOf(parameters)),
+    revoke: (refreshToken) => revokeToken(provider, config, refreshToken),
+  }
+}
+
+function formOf(parameters: Parameters): URLSearchParams {
+  return new URLSearchParams(parameters.map(([name, value]) => [name, value]))
+}
+
+/** Algorithms that an ID token may be signed with when no discovery document says which. */
+const ACCEPTED_SIGNING_ALGORITHMS = [
+  ...['RS256', 'PS256', 'ES256', 'ES384', 'PS384', 'RS384', 'EdDSA', 'Ed25519'],
+]
+
+async function discoveredConfiguration({
+  provider,
+  providerFetch,
+}: DiscoveryDeps): Promise<oidc.Configuration> {
+  const { issuer, endpoints = {}, clientId, timeoutMs } = provider
+  const auth = clientAuthentication(provider.clientAuth)
+  const client = { [oidc.clockTolerance]: provider.clockToleranceMs / 1000 }
+  const customFetch = providerFetch.fetch as oidc.CustomFetch
+  const options = {
+    // The library allows plain http for all endpoints or for none; `requireNamedHosts` checks endpoint by endpoint.
+    execute: issuer.startsWith('http:') ? [oidc.allowInsecureRequests] : [],
+    timeout: timeoutMs / 1000,
+    [oidc.customFetch]: customFetch,
+  }
+  const isComplete = endpoints.authorization && endpoints.token && endpoints.jwks
+  const discovered = isComplete
+    ? { issuer, id_token_signing_alg_values_supported: ACCEPTED_SIGNING_ALGORITHMS }
+    : await oidc.discovery(new URL(issuer), clientId, client, auth, options)
+  const known = discovered instanceof oidc.Configuration ? discovered.serverMetadata() : discovered
+  const configured = endpointMetadata(endpoints)
+  const insecure = insecureEndpoints({ ...known, ...configured })
+  requireNamedHosts(insecure, { configured, provider })
+  // Without enableNonRepudiationChecks, whose choice of key fails for sets that RFC 7517 allows: key-set.ts verifies.
+  const config =
+    discovered instanceof oidc.Configuration && Object.keys(configured).length === 0
+      ? discovered
+      : new oidc.Configuration({ ...known, ...configured }, clientId, client, auth)
+  config.timeout = options.timeout
+  config[oidc.customFetch] = customFetch
+  if (insecure.length > 0) oidc.allowInsecureRequests(config)
+  return config
+}
+
+/** The configured endpoints under their names of RFC 8414 §2. */
+function endpointMetadata(endpoints: ProviderEndpoints): Record<string, string> {
+  const named = {
+    authorization_endpoint: endpoints.authorization,
+    token_endpoint: endpoints.token,
+    jwks_uri: endpoints.jwks,
+    revocation_endpoint: endpoints.revocation,
+    end_session_endpoint: endpoints.endSession,
+    userinfo_endpoint: endpoints.userinfo,
+  }
+  return Object.fromEntries(
+    Object.entries(named).filter((entry): entry is [string, string] => Boolean(entry[1])),
+  )
+}
+
+/** Endpoints that we, or the browser on our behalf, send secrets or codes to. */
+const ENDPOINTS = [
+  ...['authorization_endpoint', 'token_endpoint', 'jwks_uri', 'revocation_endpoint', 'end_session_endpoint'],
+  ...['userinfo_endpoint', 'pushed_authorization_request_endpoint'],
+]
+
+/** Those of them that are not https. */
+function insecureEndpoints(metadata: Readonly<Record<string, unknown>>): { name: string; url: URL }[] {
+  return ENDPOINTS.flatMap((name) => {
+    const value = metadata[name]
+    if (value === undefined) return []
+    const url = typeof value === 'string' && URL.canParse(value) ? new URL(value) : undefined
+    if (!url) throw new Error(`the discovery document has no URL for ${name}`)
+    return url.protocol === 'https:' ? [] : [{ name, url }]
+  })
+}
+
+/**
+ * A provider whose issuer is https names no endpoint in plain http, unless the host is in `provider.insecureHosts`; a
+ * provider on this machine may name others on it. Configured endpoints were checked with the configuration.
+ */
+function requireNamedHosts(
+  insecure: readonly { name: string; url: URL }[],
+  {
+    configured,
+    provider: { issuer, insecureHosts },
+  }: { configured: Readonly<Record<string, string>>; provider: ProviderConfig },
+): void {
+  for (const { name, url } of insecure) {
+    if (Object.hasOwn(configured, name)) continue
+    const isPlain = url.protocol === 'http:'
+    const { hostname, host, port } = url
+    if (isPlain && [hostname, `${hostname}:${port || '80'}`].some((one) => insecureHosts.includes(one)))
+      continue
+    if (isPlain && issuer.startsWith('http:') && isThisMachine(hostname)) continue
+    throw new Error(
+      `the discovery document names ${name} at ${url.origin}, which is not https: ` +
+        `correct it at the provider, or allow the host: provider.insecureHosts: [${host}]`,
+    )
+  }
+}
+
+/** RFC 6761 §6.3. */
+function isThisMachine(hostname: string): boolean {
+  return /^(?:(?:.+\.)?localhost|127(?:\.\d{1,3}){3}|\[::1\])$/.test(hostname)
+}
+
+/** The client's secret or key as it is now, never to be logged; undefined for a public client. */
+export function clientCredential(auth: ClientAuthConfig): string | undefined {
+  if (auth.method === 'none') return undefined
+  return auth.method === 'private_key_jwt' ? auth.key.reveal() : auth.secret.reveal()
+}
+
+/** Reveals secrets at each use, so that a rotated file takes effect without a restart. */
+function clientAuthentication(auth: ClientAuthConfig): oidc.ClientAuth {
+  switch (auth.method) {
+    case 'client_secret_basic':
+      return (...request) => basic(auth.secret.reveal())(...request)
+    case 'client_secret_post':
+      return (...request) => oidc.ClientSecretPost(auth.secret.reveal())(...request)
+    case 'private_key_jwt':
+      return async (...request) => {
+        const key = await privateKeyFromPem(auth.key.reveal(), auth.algorithm)
+        return oidc.PrivateKeyJwt({ key, kid: auth.keyId })(...request)
+      }
+    case 'none':
+      return oidc.None()
+  }
+}
+
+/**
+ * RFC 6749 §2.3.1: id and secret are encoded as application/x-www-form-urlencoded does (appendix B). openid-client encodes
+ * `-`, `.` and `_` too, which some providers do not decode.
+ */
+function basic(secret: string): oidc.ClientAuth {
+  return (_server, { client_id: clientId }, _body, headers) => {
+    const credentials = `${formEncoded(clientId)}:${formEncoded(secret)}`
+    headers.set('authorization', `Basic ${Buffer.from(credentials).toString('base64')}`)
+  }
+}
+
+function formEncoded(text: string): string {
+  return new URLSearchParams([['', text]]).toString().slice(1)
+}
+
+/**
+ * RFC 7009 §2.1. A revocation endpoint need not take what the token endpoint takes:
+ * `revocation_endpoint_auth_methods_supported` says what it does. After a refusal of the client the next way is tried.
+ */
+async function revokeToken(
+  provider: ProviderConfig,
+  config: oidc.Configuration,
+  refreshToken: string,
+): Promise<void> {
+  const metadata = config.serverMetadata()
+  const ways = revocationWays(provider, metadata.revocation_endpoint_auth_methods_supported)
+  for (const [index, { authenticate }] of ways.entries()) {
+    const by = new oidc.Configuration(metadata, provider.clientId, undefined, authenticate)
+    by.timeout = config.timeout
+    by[oidc.customFetch] = config[oidc.customFetch] as oidc.CustomFetch
+    if (metadata.revocation_endpoint?.startsWith('http:')) oidc.allowInsecureRequests(by)
+    try {
+      return await oidc.tokenRevocation(by, refreshToken, { token_type_hint: 'refresh_token' })
+    } catch (error) {
+      const { status, error: oauthError } = error as { status?: unknown; error?: unknown }
+      const isOfClient = status === 401 || oauthError === 'invalid_client'
+      if (!isOfClient || index === ways.length - 1) throw error
+    }
+  }
+}
+
+type AuthenticationWay = { readonly method: string; readonly authenticate: oidc.ClientAuth }
+
+/**
+ * How the client may authenticate at the revocation endpoint, best first. RFC 8414 §2: it takes Basic if its metadata
+ * does not say; where there is no metadata, what the token endpoint takes is the better guess.
+ */
+function revocationWays(
+  { clientAuth, endpoints = {} }: ProviderConfig,
+  named: readonly string[] | undefined,
+): AuthenticationWay[] {
+  const own = { method: clientAuth.method, authenticate: clientAuthentication(clientAuth) }
+  const secret = 'secret' in clientAuth ? clientAuth.secret : undefined
+  // Some servers insist on Basic from a client without a secret too, and take any text for it.
+  const reveal = () => secret?.reveal() ?? 'none'
+  const withSecret: AuthenticationWay[] = [
+    { method: 'client_secret_basic', authenticate: (...request) => basic(reveal())(...request) },
+    {
+      method: 'client_secret_post',
+      authenticate: (...request) => oidc.ClientSecretPost(reveal())(...request),
+    },
+    { method: 'client_secret_jwt', authenticate: (...request) => oidc.ClientSecretJwt(reveal())(...request) },
+  ]
+  const others = secret ? withSecret : withSecret.slice(0, clientAuth.method === 'none' ? 1 : 0)
+  const ways = [own, ...others.filter(({ method }) => method !== own.method)]
+  const byDefault = secret && !endpoints.revocation ? 'client_secret_basic' : own.method
+  const supported = named ?? [byDefault]
+  const isNamed = ({ method }: AuthenticationWay) => supported.includes(method)
+  const known = ways.filter(isNamed)
+  if (named) return known.length > 0 ? known : [own]
+  return [...known, ...ways.filter((way) => !isNamed(way) && way.method !== 'client_secret_jwt')]
+}
