@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto'
-import { IncomingMessage, ServerResponse } from 'node:http'
 import { heapShare } from '../async/expiring-map.ts'
 import { createThrottledWarning } from '../async/log-throttle.ts'
 import type { Config } from '../config/config.ts'
@@ -37,9 +36,8 @@ import { endWithSessions, watchSession } from '../proxy/session-end/session-watc
 import { createUpstreams } from '../proxy/upstream/upstream.ts'
 import { createTunnel } from '../proxy/websocket/tunnel.ts'
 import { type BffSession, sessionHash } from '../session/bff-session.ts'
-import { createFollowClaims } from '../session/follow-claims.ts'
 import { createMissingSessions } from '../session/missing-session.ts'
-import { createSessions } from '../session/session.ts'
+import { createFollowClaims, createSessions } from '../session/session.ts'
 import { createBelievedCache } from '../session/session-cache.ts'
 import { createSessionStore } from '../store/session-store.ts'
 import { createClientTokenShelf } from '../tokens/client/shared-client-tokens.ts'
@@ -65,7 +63,7 @@ const COPIES_SHARE = 1 / 12
 export function createConfigScope(config: Config, scope: ProcessScope) {
   const { log, metrics, now, monotonicNow, store } = scope
   const { publicUrl, basePath, allowedOrigins, limits, trustProxy } = config
-  const { cookie, keys, absoluteTimeoutMs, idleTimeoutMs } = config.session
+  const { cookie, keys, idleTimeoutMs } = config.session
 
   // Sealing: what goes into the store opens with the session keys and the secret that the browser holds.
   const sealing = bindToGrants(createSealing(keys), config)
@@ -95,15 +93,13 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     ...{ cookieName: cookie.name, signingSecrets, records: store.sessions, open: openSession, monotonicNow },
     observe: metrics.sessionMissing,
   })
-  const sessionStore = (slide: boolean) =>
-    createSessionStore({
-      ...{ records: store.sessions, seal: sealSession, open: openSession, hash: sessionHash },
-      ...{ expired: missingSessions.noteExpired, slide, absoluteTimeoutMs, now },
-      cookie: () => ({ ...cookieAttributes(config), path: '/' }),
-    })
   const sessions = createSessions({
-    ...{ config: config.session, signingSecrets, copy: sessionCopies, log, now, monotonicNow },
-    ...{ store: sessionStore(true), peekingStore: sessionStore(false) },
+    store: createSessionStore({
+      ...{ records: store.sessions, seal: sealSession, open: openSession, hash: sessionHash },
+      cookie: { ...cookieAttributes(config), path: '/' },
+    }),
+    ...{ records: store.sessions, config: config.session, signingSecrets, copy: sessionCopies },
+    ...{ expired: missingSessions.noteExpired, log, now, monotonicNow },
   })
   const followClaims = createFollowClaims({ records: store.sessions, seal: sealSession, open: openSession })
 
@@ -180,7 +176,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     },
     // A body has the time of a head before its pace is looked at.
     bodyPace: { bytesPerSecond: limits.bodyRate, graceMs: limits.headerTimeoutMs },
-    watch: (req, end) => watchSession({ peek: () => sessions.peek(...lookAside(req)), now, end }),
+    watch: (session, end) => watchSession({ timeLeft: () => sessions.timeLeft(session), end }),
   })
   const forward = createForward({
     ...common,
@@ -198,14 +194,12 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       publicUrl,
       allowedOrigins,
       responseHeaders,
-      now,
       limits,
       live: scope.tunnels,
       requestId: () => randomUUID(),
     },
-    // express-session takes an answer to put its cookie on; an upgrade has none, and needs none.
-    findSession: (req) => sessions.find(req, new ServerResponse(req)),
-    peekSession: (req) => sessions.peek(req, new ServerResponse(req)),
+    findSession: sessions.find,
+    timeLeft: sessions.timeLeft,
     clientOf: (req) => clientNetwork(clientAddress(req)),
     refuse(socket, error, headers) {
       if (error instanceof BffError && error.code === 'rate_limited') warnOfWebSockets()
@@ -225,7 +219,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const stopWatching = endWithSessions({
     ...store.invalidations,
     connections: [tunnel, upstreams],
-    exists: async (hash) => (await store.sessions.read(hash, { slide: false })) !== undefined,
+    exists: async (hash) => (await store.sessions.timeLeft(hash)) !== undefined,
   })
 
   // Our own endpoints.
@@ -257,7 +251,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       endAndRevoke: ({ id, hash }) => tokens.endReplaced({ id, hash }),
       observe: () => metrics.session('ended', 'replaced'),
     }),
-    sessionOf: (req) => sessions.peek(...lookAside(req)),
+    sessionOf: sessions.peek,
     noteReturnUrl(req, returnUrl) {
       requestLog.factsOf(req).returnUrl = returnUrl
     },
@@ -292,12 +286,4 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
 
 function cookieAttributes({ session: { cookie } }: Config) {
   return { httpOnly: true, secure: cookie.secure, sameSite: cookie.sameSite }
-}
-
-/** express-session notes on a request what it finds, and saves what is there when the answer ends: it gets another pair. */
-function lookAside({ socket, headers }: IncomingMessage): [IncomingMessage, ServerResponse] {
-  const req = new IncomingMessage(socket)
-  req.url = '/'
-  if (headers.cookie !== undefined) req.headers.cookie = headers.cookie
-  return [req, new ServerResponse(req)]
 }

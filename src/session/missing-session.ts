@@ -1,19 +1,18 @@
-import { createHmac, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import type { SessionHash, SessionRecords } from '../store/port.ts'
 import { sessionHash } from './bff-session.ts'
-import { readSessionCookie, sessionIdOf } from './session-cookie.ts'
+import { readSessionCookie, sessionIdOf, verifiedSessionId } from './session-cookie.ts'
 
 /**
- * Why a request has no session, for operators alone. `repeated`: two cookies of the name. `forged`: no key of ours has
- * signed the cookie. `expired`: its longest life is over. `unknown`: the store has no such session; it has ended, or was
- * idle for too long. `key_gone`: it is there, under a session key that is no longer configured.
+ * Why a request has no session, for operators alone. `repeated`: two cookies of the name. `forged`: none of our keys
+ * signed the cookie. `expired`: the absolute timeout is over. `unknown`: the store has no such session; it has ended, or
+ * was idle for too long. `key_gone`: the record is there, under a session key that is no longer configured.
  */
 export type MissingSession = 'absent' | 'repeated' | 'forged' | 'expired' | 'unknown' | 'key_gone'
 
 export type MissingSessionDeps = {
   readonly cookieName: string
-  /** Those that verify the cookie. */
+  /** Verify the cookie. */
   readonly signingSecrets: readonly string[]
   readonly records: Pick<SessionRecords, 'read'>
   /** Undefined when no session key opens it. */
@@ -23,22 +22,22 @@ export type MissingSessionDeps = {
   readonly observe?: (reason: MissingSession) => void
 }
 
-/** Remembers what expired, and finds out about the rest when it is asked. */
+/** Finds out why a request has no session. */
 export type MissingSessions = {
-  /** This session was found past its end by our clock, and is refused. */
+  /** Notes a session that was refused because it is past its end by our clock. */
   noteExpired(id: string): void
-  /** Undefined when the session is there after all, or the store does not say. Never rejects. */
+  /** Undefined when the session is there after all, or the store does not answer. Never rejects. */
   reasonOf(req: IncomingMessage): Promise<MissingSession | undefined>
 }
 
 const EXPIRED_REMEMBERED = 1_000
-/** A cookie that nobody signed costs a read of the store, which strangers may not cause as often as they like. */
-const LOOKS_PER_SECOND = 20
+/** A cookie without a valid signature costs a read of the store, which strangers may not cause as often as they like. */
+const READS_FOR_UNSIGNED_PER_SECOND = 20
 
-/** Makes it, with nothing remembered. */
+/** Makes the explanation for requests without a session; it remembers the last 1,000 sessions that expired. */
 export function createMissingSessions(deps: MissingSessionDeps): MissingSessions {
   const expired = new Set<SessionHash>()
-  const mayLook = createLimit(LOOKS_PER_SECOND, deps.monotonicNow)
+  const mayRead = createLimit(READS_FOR_UNSIGNED_PER_SECOND, deps.monotonicNow)
 
   async function reasonOf(req: IncomingMessage): Promise<MissingSession | undefined> {
     let isRepeated = false
@@ -47,14 +46,15 @@ export function createMissingSessions(deps: MissingSessionDeps): MissingSessions
     })
     if (value === undefined) return isRepeated ? 'repeated' : 'absent'
     const id = sessionIdOf(value)
-    const isSigned = isSignedBy(value, id, deps.signingSecrets)
-    if (!isSigned && !mayLook()) return 'forged'
-    const record = await deps.records.read(sessionHash(id), { slide: false })
-    if (!isSigned) return record && deps.open(id, record.value) === undefined ? 'key_gone' : 'forged'
-    const isExpired = expired.has(sessionHash(id))
-    if (!record) return isExpired ? 'expired' : 'unknown'
-    if (deps.open(id, record.value) === undefined) return 'key_gone'
-    return isExpired ? 'expired' : undefined
+    const isSigned = verifiedSessionId(value, deps.signingSecrets) !== undefined
+    if (!isSigned && !mayRead()) return 'forged'
+    const hash = sessionHash(id)
+    const sealed = await deps.records.read(hash)
+    const isUnopened = sealed !== undefined && deps.open(id, sealed) === undefined
+    if (!isSigned) return isUnopened ? 'key_gone' : 'forged'
+    if (isUnopened) return 'key_gone'
+    if (expired.has(hash)) return 'expired'
+    return sealed === undefined ? 'unknown' : undefined
   }
 
   return {
@@ -68,24 +68,6 @@ export function createMissingSessions(deps: MissingSessionDeps): MissingSessions
       if (reason) deps.observe?.(reason)
       return reason
     },
-  }
-}
-
-/** As express-session signs: `s:ID.` and the HMAC-SHA-256 of the id, base64 without padding. */
-function isSignedBy(value: string, id: string, secrets: readonly string[]): boolean {
-  const decoded = decodedValue(value)
-  const signature = Buffer.from(decoded.slice(decoded.lastIndexOf('.') + 1))
-  return secrets.some((secret) => {
-    const expected = createHmac('sha256', secret).update(id).digest('base64').replace(/=+$/, '')
-    return signature.length === expected.length && timingSafeEqual(signature, Buffer.from(expected))
-  })
-}
-
-function decodedValue(value: string): string {
-  try {
-    return decodeURIComponent(value)
-  } catch {
-    return value
   }
 }
 

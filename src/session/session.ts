@@ -5,17 +5,20 @@ import session, { type Session, type Store as SessionStore } from 'express-sessi
 import type { SessionConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { Logger } from '../log.ts'
-import type { SessionHash } from '../store/port.ts'
+import type { SessionHash, SessionRecords } from '../store/port.ts'
 import { type BffSession, type SessionId, sessionHash, type UserClaims } from './bff-session.ts'
-import { createRepeatedCookieWarning } from './repeated-cookie.ts'
-import { readSessionCookie, sessionIdOf } from './session-cookie.ts'
+import {
+  createRepeatedCookieWarning,
+  readSessionCookie,
+  sessionIdOf,
+  verifiedSessionId,
+} from './session-cookie.ts'
 
-/** What the session record holds beside express-session's own members. */
+/** What the session record holds, written once at sign-in; only its claims are changed afterwards (`createFollowClaims`). */
 export type SessionContents = {
   user?: SignedInUser & { readonly logoutHandle: string }
+  /** Epoch ms of the sign-in. */
   createdAt?: number
-  /** Epoch ms; set by the store at each read. */
-  expiresAt?: number
 }
 
 /** Who signed in. */
@@ -39,72 +42,100 @@ export type SessionCopy = {
 }
 
 export type SessionsDeps = {
-  /** Reading this one starts the idle timeout again. */
-  readonly store: SessionStore
-  /** Reading this one does not. */
-  readonly peekingStore: SessionStore
+  /** The store that express-session saves to. `get` resolves with null for a record that is not there or does not open. */
+  readonly store: SessionStore & { get(id: string): Promise<SessionContents | null> }
+  readonly records: Pick<SessionRecords, 'slide' | 'timeLeft'>
   readonly config: SessionConfig
   /** Sign the cookie; the first signs, all verify. */
   readonly signingSecrets: readonly string[]
   readonly copy: SessionCopy
+  /** Called with a session that is refused because it is past its end by our clock. */
+  readonly expired?: (id: string) => void
   readonly log: Logger
+  /** Epoch ms. */
   readonly now: () => number
   readonly monotonicNow: () => number
 }
 
-/** The browser's sessions. Every method rejects with `store_unavailable` when the store does not answer. */
+/** The browser's sessions. Every method that returns a promise rejects with `store_unavailable` when the store does not answer. */
 export type Sessions = {
-  /** The request's session, from the in-process copy when that may be believed; being asked counts as activity. */
-  find(req: IncomingMessage, res: ServerResponse): BffSession | undefined | Promise<BffSession | undefined>
-  /** The same, read from the store, without counting as activity. */
-  peek(req: IncomingMessage, res: ServerResponse): Promise<BffSession | undefined>
+  /** Returns the request's session, from the in-process copy while that may be trusted; counts as activity. */
+  find(req: IncomingMessage): BffSession | undefined | Promise<BffSession | undefined>
+  /** Returns the same, always from the store, and does not count as activity. */
+  peek(req: IncomingMessage): Promise<BffSession | undefined>
+  /** Returns the ms until a session ends if nothing more happens; undefined when it has ended. Does not count as activity. */
+  timeLeft(session: Pick<BffSession, 'hash' | 'createdAt'>): Promise<number | undefined>
   /** Begins a session under a new id, whatever cookie came with the request (ASVS 7.2.4), and sets the cookie. */
   signIn(req: IncomingMessage, res: ServerResponse, user: SignedInUser): Promise<BffSession>
-  /** The session that the request's cookie names, unverified: good for ending it. Asked before `signIn`. */
-  named(req: IncomingMessage): BffSession['hash'] | undefined
+  /** Returns the session that the request's cookie names, unverified: good for ending it. Ask before `signIn`. */
+  named(req: IncomingMessage): SessionHash | undefined
   /** Sends no cookie for the session that began with this request: the browser keeps the one it has. */
   withdraw(req: IncomingMessage): void
 }
 
 type WithSession = IncomingMessage & { session?: Session & SessionContents; sessionID?: string }
 
-/** The door to express-session: cookie policy, new id at sign-in; express-session writes the record at sign-in and never again. */
+/**
+ * Makes the sessions of one configuration. Reading takes the cookie and nothing else of a request, so that requests,
+ * upgrades and long answers all read in the same way; express-session begins sessions: id, record, signed cookie.
+ */
 export function createSessions(deps: SessionsDeps): Sessions {
-  const { copy, config, now } = deps
-  const load = sessionLoader(deps, deps.store)
-  const loadPeeking = sessionLoader(deps, deps.peekingStore)
+  const { store, records, copy, config, signingSecrets, now } = deps
   const repeatedCookie = createRepeatedCookieWarning(deps)
-
-  async function read(req: IncomingMessage, res: ServerResponse, loader: Loader) {
-    await loader(req, res)
-    const found = signedIn(req, now())
-    // The copies go by the id as it is written: a cookie that says the same in another spelling is none of ours.
-    return found?.id === sessionIdOf(cookieOf(req) ?? '') ? found : undefined
-  }
-
   const cookieOf = (req: IncomingMessage) =>
     readSessionCookie(req.headers.cookie, config.cookie.name, repeatedCookie)
+  const begin = createBegin(deps)
+
+  /** Epoch ms: the idle timeout by the store's clock, or the absolute one by ours, whichever is first. */
+  const endOf = (createdAt: number, leftMs: number) =>
+    Math.min(createdAt + config.absoluteTimeoutMs, now() + leftMs)
+
+  /** Reads the record, and either starts its idle timeout again or asks for what is left of it, in one round trip. */
+  async function read(id: SessionId, life: 'slide' | 'timeLeft'): Promise<BffSession | undefined> {
+    const hash = sessionHash(id)
+    const [contents, leftMs] = await Promise.all([store.get(id), records[life](hash)])
+    if (!contents || leftMs === undefined) return undefined
+    const { user, createdAt = Number.NaN } = contents
+    const expiresAt = endOf(createdAt, leftMs)
+    // NaN, for a record without a sign-in time, is never later than now. The record is not removed: our clock may be
+    // wrong, and other replicas share the record. The store ends it by its own clock.
+    if (!(now() < expiresAt)) {
+      deps.expired?.(id)
+      return undefined
+    }
+    return user && { id, hash, createdAt, expiresAt, ...user }
+  }
+
+  function find(req: IncomingMessage): BffSession | undefined | Promise<BffSession | undefined> {
+    const cookieValue = cookieOf(req)
+    if (cookieValue === undefined) return undefined
+    const known = copy.peek(cookieValue)
+    if (known && now() < known.expiresAt) return known
+    const id = verifiedSessionId(cookieValue, signingSecrets)
+    if (id === undefined) return undefined
+    // Our clock was set forward past an end that was computed before: the store knows what is left.
+    if (known) return read(id, 'slide')
+    return copy.load(cookieValue, sessionHash(id), () => read(id, 'slide'))
+  }
 
   return {
-    find(req, res) {
+    find,
+    async peek(req) {
       const cookieValue = cookieOf(req)
-      if (cookieValue === undefined) return undefined
-      const known = copy.peek(cookieValue)
-      // A clock that was set forward may be past an end that was reckoned before: the store knows what is left.
-      if (known) return now() < known.expiresAt ? known : read(req, res, load)
-      return copy.load(cookieValue, sessionHash(sessionIdOf(cookieValue)), () => read(req, res, load))
+      const id = cookieValue === undefined ? undefined : verifiedSessionId(cookieValue, signingSecrets)
+      return id === undefined ? undefined : read(id, 'timeLeft')
     },
-    async peek(req, res) {
-      if (cookieOf(req) === undefined) return undefined
-      // express-session would answer a second look at one request from the first.
-      delete (req as WithSession).session
-      return read(req, res, loadPeeking)
+    async timeLeft({ hash, createdAt }) {
+      const leftMs = await records.timeLeft(hash)
+      if (leftMs === undefined) return undefined
+      const untilEndMs = endOf(createdAt, leftMs) - now()
+      return untilEndMs > 0 ? untilEndMs : undefined
     },
     async signIn(req, res, user) {
       try {
-        return await begin(withoutCookies(req), res, user)
+        return await begin(req, res, user)
       } catch (error) {
-        delete (req as WithSession).session
+        withdraw(req)
         throw error
       }
     },
@@ -112,38 +143,17 @@ export function createSessions(deps: SessionsDeps): Sessions {
       const cookieValue = cookieOf(req)
       return cookieValue === undefined ? undefined : sessionHash(sessionIdOf(cookieValue))
     },
-    withdraw(req) {
-      delete (req as WithSession).session
-    },
-  }
-
-  async function begin(req: IncomingMessage, res: ServerResponse, user: SignedInUser): Promise<BffSession> {
-    await load(req, res)
-    const { session: begun } = req as WithSession
-    if (!begun) throw new BffError('store_unavailable', 'no session could be opened')
-    begun.user = { ...user, logoutHandle: randomBytes(16).toString('base64url') }
-    begun.createdAt = now()
-    begun.expiresAt = now() + Math.min(config.idleTimeoutMs, config.absoluteTimeoutMs)
-    await settled((done) => begun.save(done))
-    const session = signedIn(req, now())
-    if (!session) throw new BffError('store_unavailable', 'the session could not be kept')
-    return session
+    withdraw,
   }
 }
 
-/**
- * Nothing that the browser brought can become the new session, and the one it has stays until the new one is safe:
- * `regenerate` would end it first, and save the new one a second time when the answer ends.
- */
-function withoutCookies(req: IncomingMessage): IncomingMessage {
+/** express-session sets a cookie for the session that it finds on the request, when the response begins. */
+function withdraw(req: IncomingMessage): void {
   delete (req as WithSession).session
-  delete req.headers.cookie
-  return req
 }
 
-type Loader = (req: IncomingMessage, res: ServerResponse) => Promise<void>
-
-function sessionLoader({ config, signingSecrets }: SessionsDeps, store: SessionStore): Loader {
+/** Begins sessions with express-session: a random id, one save, and the signed cookie when the response begins. */
+function createBegin({ store, config, signingSecrets, now }: SessionsDeps): Sessions['signIn'] {
   const { name, sameSite, secure } = config.cookie
   const middleware: RequestHandler = session({
     store,
@@ -155,24 +165,59 @@ function sessionLoader({ config, signingSecrets }: SessionsDeps, store: SessionS
     rolling: false,
     cookie: { httpOnly: true, secure, sameSite, path: '/' },
   })
-  return (req, res) =>
-    settled((done) =>
-      middleware(req as Parameters<RequestHandler>[0], res as Parameters<RequestHandler>[1], done),
-    )
-}
+  type HandlerArgs = Parameters<RequestHandler>
 
-function signedIn(req: IncomingMessage, now: number): BffSession | undefined {
-  const { session: found, sessionID } = req as WithSession
-  // express-session leaves it undefined when its store says it is disconnected: that is no "signed out".
-  if (!found) throw new BffError('store_unavailable', 'the session store is disconnected')
-  const { user, createdAt, expiresAt } = found
-  if (!user || !sessionID || createdAt === undefined || expiresAt === undefined || expiresAt <= now)
-    return undefined
-  return { id: sessionID as SessionId, hash: sessionHash(sessionID), createdAt, expiresAt, ...user }
+  return async function begin(req, res, user) {
+    // No cookie of the request can become the new session. The session it has now stays until the new one is stored:
+    // `regenerate` would end it first, and save the new one a second time when the response ends.
+    withdraw(req)
+    delete req.headers.cookie
+    await settled((done) => middleware(req as HandlerArgs[0], res as HandlerArgs[1], done))
+    const { session: begun, sessionID } = req as WithSession
+    // express-session leaves it undefined while its store says that it is disconnected.
+    if (!begun || !sessionID) throw new BffError('store_unavailable', 'no session could be opened')
+    const signedIn = { ...user, logoutHandle: randomBytes(16).toString('base64url') }
+    const createdAt = now()
+    Object.assign(begun, { user: signedIn, createdAt } satisfies SessionContents)
+    await settled((done) => begun.save(done))
+    const expiresAt = createdAt + Math.min(config.idleTimeoutMs, config.absoluteTimeoutMs)
+    return { id: sessionID as SessionId, hash: sessionHash(sessionID), createdAt, expiresAt, ...signedIn }
+  }
 }
 
 function settled(call: (done: (error?: unknown) => void) => void): Promise<void> {
   return new Promise((resolve, reject) => {
     call((error) => (error ? reject(error) : resolve()))
   })
+}
+
+export type FollowClaimsDeps = {
+  readonly records: Pick<SessionRecords, 'read' | 'replace'>
+  readonly seal: (id: string, plaintext: string) => string
+  readonly open: (id: string, sealed: string) => string | undefined
+}
+
+const ATTEMPTS = 5
+
+/**
+ * Makes the way to change the claims of a session after its sign-in, on every replica. Each write is based on the record
+ * that was read and is refused if that has changed meanwhile; `change` is asked again then. It returns undefined when there
+ * is nothing to change. A session that has ended is not revived, and its life gets no longer. Rejects with `store_unavailable`.
+ */
+export function createFollowClaims({ records, seal, open }: FollowClaimsDeps) {
+  return async function followClaims(
+    { id, hash }: { readonly id: string; readonly hash: SessionHash },
+    change: (before: UserClaims) => UserClaims | undefined,
+  ): Promise<void> {
+    for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
+      const before = await records.read(hash)
+      const text = before === undefined ? undefined : open(id, before)
+      if (before === undefined || text === undefined) return
+      const record = JSON.parse(text) as { user?: { claims: UserClaims } }
+      const claims = record.user && change(record.user.claims)
+      if (!record.user || !claims || JSON.stringify(claims) === JSON.stringify(record.user.claims)) return
+      const after = seal(id, JSON.stringify({ ...record, user: { ...record.user, claims } }))
+      if (await records.replace(hash, { before, after })) return
+    }
+  }
 }

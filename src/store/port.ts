@@ -1,22 +1,25 @@
 /** base64url(SHA-256(session id)): names a session in the store and on the invalidation channel; opens nothing. */
 export type SessionHash = string & { readonly __brand: 'SessionHash' }
 
-/** A record found in the store, and how long it would live if nobody touched it again. */
-export type FoundSession = { readonly value: string; readonly expiresInMs: number }
-
 /**
- * Sealed session records. A creation that comes again word for word is the same one: its answer was lost on the way. Every
- * method rejects with BffError `store_unavailable` when the store does not answer in time. */
+ * Sealed session records. A creation that is repeated word for word counts as the same one, because its answer may have
+ * been lost. Commands that are called in the same tick share one round trip. Every method rejects with BffError
+ * `store_unavailable` when the store does not answer in time.
+ */
 export type SessionRecords = {
-  /** Reads one record. `slide` starts the idle timeout again, for the session's tokens too, but not beyond the absolute one. */
-  read(hash: SessionHash, options: { slide: boolean }): Promise<FoundSession | undefined>
-  /** Creates a record with the idle timeout as its life, and the absolute one as its longest; false, and nothing written, if that hash exists already. */
-  create(hash: SessionHash, value: string): Promise<boolean>
+  /** Returns the record and leaves its life as it is. */
+  read(hash: SessionHash): Promise<string | undefined>
   /**
-   * Replaces an existing record; false, and nothing written, if it has ended: a write never revives a session. With
-   * `before`, only while the record is that one, and its life stays as long as it is; else the idle timeout starts again.
+   * Starts the idle timeout again, for the session's tokens too, but never beyond the absolute timeout. Returns the ms
+   * that are left now; undefined when there is no such session.
    */
-  replace(hash: SessionHash, value: string, only?: { readonly before: string }): Promise<boolean>
+  slide(hash: SessionHash): Promise<number | undefined>
+  /** Returns the ms that are left and leaves them as they are; undefined when there is no such session. */
+  timeLeft(hash: SessionHash): Promise<number | undefined>
+  /** Creates a record that lives for the idle timeout, and at most for the absolute one; false, and nothing written, if that hash exists already. */
+  create(hash: SessionHash, value: string): Promise<boolean>
+  /** Replaces the record `before` and leaves its life as it is; false, and nothing written, if the record is another or has ended: a write never revives a session. */
+  replace(hash: SessionHash, change: { readonly before: string; readonly after: string }): Promise<boolean>
   /**
    * Ends the session: record, tokens and refresh lock go in one step, and every replica is told.
    * Returns the sealed tokens it took, so that the caller can revoke them; exactly one of two racing callers gets them.

@@ -22,8 +22,9 @@ async function trySession({ sessions, tokens }: Store): Promise<void> {
   const accessToken = { resource: 'trial', sealed: 'trial' }
   await sessions.create(hash, 'trial')
   try {
-    await sessions.read(hash, { slide: true })
-    await sessions.read(hash, { slide: false })
+    await sessions.read(hash)
+    await sessions.slide(hash)
+    await sessions.timeLeft(hash)
     await tokens.create(hash, { refreshToken: 'trial', accessTokens: {} })
     await tokens.lock(hash, 'trial', LEFT_MS)
     await tokens.write(hash, { expectedVersion: 1, accessToken, attempt: 'ended' })
@@ -31,7 +32,7 @@ async function trySession({ sessions, tokens }: Store): Promise<void> {
     await tokens.read(hash)
     await tokens.forget(hash, [accessToken.resource])
     await tokens.unlock(hash, 'trial')
-    await sessions.replace(hash, 'trial')
+    await sessions.replace(hash, { before: 'trial', after: 'trial' })
   } finally {
     await sessions.end(hash)
   }

@@ -20,8 +20,10 @@ test('the access rule of the README is enough for all that is done with Redis', 
 
   await store.ping()
   const hash = await signedIn(store)
-  for (const slide of [true, false]) assert.ok(await store.sessions.read(hash, { slide }))
-  assert.equal(await store.sessions.replace(hash, 'sealed'), true)
+  assert.ok(await store.sessions.read(hash))
+  assert.ok(await store.sessions.slide(hash))
+  assert.ok(await store.sessions.timeLeft(hash))
+  assert.equal(await store.sessions.replace(hash, { before: 'sealed', after: 'sealed' }), true)
   const attempt = 'open:me' as const
   assert.equal(await store.tokens.write(hash, { expectedVersion: 1, attempt }), 'written')
   const accessToken = { resource: 'orders', sealed: 'sealed-at-2' }

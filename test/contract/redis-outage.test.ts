@@ -14,10 +14,12 @@ import { eventually, openRedisStore, signedIn, silentLog, someHash } from '../ki
 /** Every method of the port, with texts that must not come out of an error. */
 const EVERY_METHOD: Record<string, (store: Store) => Promise<unknown>> = {
   ping: (store) => store.ping(),
-  'sessions.read': (store) => store.sessions.read(someHash(), { slide: true }),
-  'sessions.read untouched': (store) => store.sessions.read(someHash(), { slide: false }),
+  'sessions.read': (store) => store.sessions.read(someHash()),
+  'sessions.slide': (store) => store.sessions.slide(someHash()),
+  'sessions.timeLeft': (store) => store.sessions.timeLeft(someHash()),
   'sessions.create': (store) => store.sessions.create(someHash(), 'SEALED'),
-  'sessions.replace': (store) => store.sessions.replace(someHash(), 'SEALED'),
+  'sessions.replace': (store) =>
+    store.sessions.replace(someHash(), { before: 'SEALED', after: 'SEALED too' }),
   'sessions.end': (store) => store.sessions.end(someHash()),
   'tokens.read': (store) => store.tokens.read(someHash()),
   'tokens.create': (store) => store.tokens.create(someHash(), { refreshToken: 'SEALED', accessTokens: {} }),
@@ -187,7 +189,7 @@ suite('a Redis in trouble', { skip: skipWithoutRedis(), concurrency: true }, () 
     const hash = await signedIn(store)
     await redis.cli('CONFIG', 'SET', 'maxmemory', '1')
     await assertUnavailable(store, 1000, ['sessions.create', 'tokens.lock', 'logins.put'])
-    assert.equal((await store.sessions.read(hash, { slide: false }))?.value, 'sealed')
+    assert.equal(await store.sessions.read(hash), 'sealed')
     assert.equal((await store.tokens.read(hash))?.version, 1)
     await store.sessions.end(hash)
   })

@@ -52,9 +52,10 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
     await store.tokens.lock(hash, 'me', 60_000)
     await store.tokens.write(hash, { expectedVersion: 1, refreshToken: 'rt-2' })
     assert.ok((await ttl('tokens')) <= 20_000)
-    await store.sessions.read(hash, { slide: false })
+    await store.sessions.read(hash)
+    await store.sessions.timeLeft(hash)
     assert.ok((await ttl('session')) <= 20_000)
-    await store.sessions.read(hash, { slide: true })
+    await store.sessions.slide(hash)
     assert.ok((await ttl('session')) > 40_000)
     assert.ok((await ttl('tokens')) > 40_000)
   })
@@ -73,9 +74,9 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
   test('scripts work again after Redis has forgotten them', async (t) => {
     const store = await openRedisStore(t, server())
     const hash = await signedIn(store)
-    await store.sessions.read(hash, { slide: true })
+    await store.sessions.slide(hash)
     await server().cli('SCRIPT', 'FLUSH')
-    assert.equal((await store.sessions.read(hash, { slide: true }))?.value, 'sealed')
+    assert.equal(await store.sessions.slide(hash), 60_000)
   })
 
   test('another replica hears of every change and end within 100 ms', async (t) => {
@@ -89,7 +90,7 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
     await here.tokens.lock(hash, 'me', 60_000)
     for (const change of [
       () => here.tokens.write(hash, { expectedVersion: 1, refreshToken: 'rt-2' }),
-      () => here.sessions.replace(hash, 'changed'),
+      () => here.sessions.replace(hash, { before: 'sealed', after: 'changed' }),
       () => here.sessions.end(hash),
     ]) {
       const heard = Promise.withResolvers<SessionHash | undefined>()
@@ -108,10 +109,10 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
     const here = await openRedisStore(t, server(), { keyPrefix })
     const there = await openRedisStore(t, server(), { keyPrefix })
     const hash = await signedIn(here)
-    assert.equal((await there.sessions.read(hash, { slide: true }))?.value, 'sealed')
+    assert.equal(await there.sessions.read(hash), 'sealed')
     const [one, other] = await Promise.all([here.sessions.end(hash), there.sessions.end(hash)])
     assert.equal([one, other].filter(Boolean).length, 1)
-    assert.equal(await here.sessions.read(hash, { slide: true }), undefined)
+    assert.equal(await here.sessions.read(hash), undefined)
   })
 
   test('an end that finds only tokens still takes them', async (t) => {

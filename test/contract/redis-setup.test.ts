@@ -106,7 +106,7 @@ suite('a connection to Redis that is lost', { skip: skipWithoutRedis() }, () => 
       const hash = await signedIn(store)
       const killed = server().cli('CLIENT', 'KILL', 'TYPE', 'normal')
       for (let version = 1; version < 6; version += 1) {
-        assert.ok(await store.sessions.read(hash, { slide: true }))
+        assert.ok(await store.sessions.slide(hash))
         const accessToken = { resource: 'orders', sealed: `at-${version}` }
         assert.equal(await store.tokens.write(hash, { expectedVersion: version, accessToken }), 'written')
         await delay(2)

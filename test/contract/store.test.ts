@@ -27,12 +27,13 @@ function sessionRules({ open }: Contestant): void {
   test('a session that was created is read back with the whole idle timeout before it', async (t) => {
     const { store } = await open(t, { idleTimeoutMs: 60_000 })
     const hash = someHash()
-    assert.equal(await store.sessions.read(hash, { slide: true }), undefined)
-    assert.equal(await store.sessions.read(hash, { slide: false }), undefined)
+    assert.equal(await store.sessions.read(hash), undefined)
+    assert.equal(await store.sessions.slide(hash), undefined)
+    assert.equal(await store.sessions.timeLeft(hash), undefined)
     await store.sessions.create(hash, 'sealed ünïcode')
-    const found = await store.sessions.read(hash, { slide: false })
-    assert.equal(found?.value, 'sealed ünïcode')
-    assert.ok(found.expiresInMs > 59_000 && found.expiresInMs <= 60_000)
+    assert.equal(await store.sessions.read(hash), 'sealed ünïcode')
+    const leftMs = await store.sessions.timeLeft(hash)
+    assert.ok(leftMs && leftMs > 59_000 && leftMs <= 60_000)
   })
 
   test('a session is created once: a second creation writes nothing', async (t) => {
@@ -43,7 +44,7 @@ function sessionRules({ open }: Contestant): void {
       store.sessions.create(hash, 'two'),
     ])
     assert.deepEqual(created, [true, false])
-    assert.equal((await store.sessions.read(hash, { slide: false }))?.value, 'one')
+    assert.equal(await store.sessions.read(hash), 'one')
   })
 
   test('what is created or locked again word for word, because its answer was lost, is the same; anything else is not', async (t) => {
@@ -60,24 +61,26 @@ function sessionRules({ open }: Contestant): void {
     assert.equal(await store.tokens.create(hash, FIRST_TOKENS), false)
   })
 
-  test('reading with slide starts the idle timeout again, reading without does not', async (t) => {
+  test('sliding starts the idle timeout again; reading, and asking for the time left, do not', async (t) => {
     const { store, elapse } = await open(t, { idleTimeoutMs: 60_000 })
     const hash = await signedIn(store)
     await elapse(600)
-    const untouched = await store.sessions.read(hash, { slide: false })
-    assert.ok(untouched && untouched.expiresInMs <= 59_400)
-    const slid = await store.sessions.read(hash, { slide: true })
-    assert.deepEqual(slid, { value: 'sealed', expiresInMs: 60_000 })
-    const after = await store.sessions.read(hash, { slide: false })
-    assert.ok(after && after.expiresInMs > 59_400)
+    assert.equal(await store.sessions.read(hash), 'sealed')
+    const untouched = await store.sessions.timeLeft(hash)
+    assert.ok(untouched && untouched <= 59_400)
+    assert.equal(await store.sessions.slide(hash), 60_000)
+    assert.equal(await store.sessions.read(hash), 'sealed')
+    const after = await store.sessions.timeLeft(hash)
+    assert.ok(after && after > 59_400)
   })
 
   test('a session that idled for its timeout is gone, with its tokens, and cannot be written', async (t) => {
     const { store, elapse } = await open(t, { idleTimeoutMs: 300 })
     const hash = await signedIn(store)
     await elapse(300)
-    assert.equal(await store.sessions.read(hash, { slide: true }), undefined)
-    assert.equal(await store.sessions.replace(hash, 'again'), false)
+    assert.equal(await store.sessions.read(hash), undefined)
+    assert.equal(await store.sessions.slide(hash), undefined)
+    assert.equal(await store.sessions.replace(hash, { before: 'sealed', after: 'again' }), false)
     assert.equal(await store.tokens.read(hash), undefined)
     assert.equal(await store.tokens.create(hash, FIRST_TOKENS), false)
     await store.tokens.lock(hash, 'me', 60_000)
@@ -89,25 +92,27 @@ function sessionRules({ open }: Contestant): void {
     const { store, elapse } = await open(t, { idleTimeoutMs: 400, absoluteTimeoutMs: 700 })
     const hash = await signedIn(store)
     await elapse(300)
-    const slid = await store.sessions.read(hash, { slide: true })
-    assert.ok(slid && slid.expiresInMs > 300 && slid.expiresInMs <= 400)
-    assert.equal(await store.sessions.replace(hash, 'sealed'), true)
-    assert.ok(await store.sessions.read(hash, { slide: true }))
+    const slid = await store.sessions.slide(hash)
+    assert.ok(slid && slid > 300 && slid <= 400)
+    assert.equal(await store.sessions.replace(hash, { before: 'sealed', after: 'sealed' }), true)
+    assert.ok(await store.sessions.slide(hash))
     await elapse(400)
-    assert.equal(await store.sessions.read(hash, { slide: true }), undefined)
+    assert.equal(await store.sessions.slide(hash), undefined)
+    assert.equal(await store.sessions.read(hash), undefined)
     assert.equal(await store.tokens.read(hash), undefined)
     assert.equal(await store.sessions.create(hash, 'another'), true)
     assert.ok(await store.sessions.end(hash).then(() => true))
   })
 
-  test('replacing keeps the tokens and starts the idle timeout again', async (t) => {
+  test('a record that was replaced slides as before, and keeps its tokens', async (t) => {
     const { store, elapse } = await open(t, { idleTimeoutMs: 60_000 })
     const hash = await signedIn(store)
     await elapse(600)
-    assert.equal(await store.sessions.replace(hash, 'changed'), true)
-    const found = await store.sessions.read(hash, { slide: false })
-    assert.equal(found?.value, 'changed')
-    assert.ok(found.expiresInMs > 59_400)
+    assert.equal(await store.sessions.replace(hash, { before: 'sealed', after: 'changed' }), true)
+    assert.equal(await store.sessions.slide(hash), 60_000)
+    assert.equal(await store.sessions.read(hash), 'changed')
+    const leftMs = await store.sessions.timeLeft(hash)
+    assert.ok(leftMs && leftMs > 59_400)
     assert.equal((await store.tokens.read(hash))?.refreshToken, 'sealed-rt-1')
   })
 }
@@ -119,17 +124,17 @@ function changingRules({ open }: Contestant): void {
     const told: unknown[] = []
     t.after(store.invalidations.onInvalidate((changed) => void told.push(changed)))
     await elapse(600)
-    assert.equal(await store.sessions.replace(hash, 'mine', { before: 'another' }), false)
-    assert.equal((await store.sessions.read(hash, { slide: false }))?.value, 'sealed')
-    assert.equal(await store.sessions.replace(hash, 'mine', { before: 'sealed' }), true)
-    const found = await store.sessions.read(hash, { slide: false })
-    assert.equal(found?.value, 'mine')
-    assert.ok(found.expiresInMs <= 59_400)
+    assert.equal(await store.sessions.replace(hash, { before: 'another', after: 'mine' }), false)
+    assert.equal(await store.sessions.read(hash), 'sealed')
+    assert.equal(await store.sessions.replace(hash, { before: 'sealed', after: 'mine' }), true)
+    assert.equal(await store.sessions.read(hash), 'mine')
+    const leftMs = await store.sessions.timeLeft(hash)
+    assert.ok(leftMs && leftMs <= 59_400)
     assert.equal((await store.tokens.read(hash))?.refreshToken, 'sealed-rt-1')
     assert.ok(told.includes(hash))
     await store.sessions.end(hash)
-    assert.equal(await store.sessions.replace(hash, 'revived', { before: 'mine' }), false)
-    assert.equal(await store.sessions.read(hash, { slide: false }), undefined)
+    assert.equal(await store.sessions.replace(hash, { before: 'mine', after: 'revived' }), false)
+    assert.equal(await store.sessions.read(hash), undefined)
   })
 }
 
@@ -138,8 +143,9 @@ function endingRules({ open }: Contestant): void {
     const { store } = await open(t)
     const hash = await signedIn(store)
     await store.sessions.end(hash)
-    assert.equal(await store.sessions.replace(hash, 'revived'), false)
-    assert.equal(await store.sessions.read(hash, { slide: true }), undefined)
+    assert.equal(await store.sessions.replace(hash, { before: 'sealed', after: 'revived' }), false)
+    assert.equal(await store.sessions.slide(hash), undefined)
+    assert.equal(await store.sessions.read(hash), undefined)
   })
 
   test('ending takes session, tokens and lock in one step and gives the tokens to exactly one caller', async (t) => {
@@ -155,7 +161,7 @@ function endingRules({ open }: Contestant): void {
       taken.filter((tokens) => tokens !== undefined),
       [{ version: 1, ...FIRST_TOKENS }],
     )
-    assert.equal(await store.sessions.read(hash, { slide: false }), undefined)
+    assert.equal(await store.sessions.read(hash), undefined)
     assert.equal(await store.tokens.read(hash), undefined)
     assert.equal(await store.tokens.lock(hash, 'other', 1000), true)
   })
@@ -212,7 +218,7 @@ function invalidationRules({ open }: Contestant): void {
     assert.equal(store.invalidations.isLive(), true)
     for (const change of [
       () => store.tokens.write(hash, { expectedVersion: 1, refreshToken: 'rt-2' }),
-      () => store.sessions.replace(hash, 'changed'),
+      () => store.sessions.replace(hash, { before: 'sealed', after: 'changed' }),
       () => store.sessions.end(hash),
     ]) {
       told.length = 0

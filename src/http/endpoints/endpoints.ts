@@ -63,7 +63,7 @@ export function createBffRoutes(deps: BffRoutesDeps): Router {
   router.get('/user', async function user(req, res) {
     deps.requireSameOrigin(req, SCRIPT_ONLY)
     const slides = req.query.slide !== 'false'
-    const session = await (slides ? deps.sessions.find(req, res) : deps.sessions.peek(req, res))
+    const session = await (slides ? deps.sessions.find(req) : deps.sessions.peek(req))
     if (session) res.json(userAnswer(session, deps.basePath, deps.now()))
     else if (req.query.anonymous === '204') res.status(204).end()
     else throw new BffError('session_required', 'nobody is signed in')
@@ -91,7 +91,7 @@ function createLogin(deps: BffRoutesDeps, requireReturnUrl: (value: unknown) => 
       res.status(302).end()
       return
     }
-    const current = await deps.sessions.find(req, res)
+    const current = await deps.sessions.find(req)
     const { url, ticket } = await deps.beginSignIn({
       ...{ returnUrl, asked, ...loginWishes(req) },
       ...(current ? { earlier: earlierSession(current) } : {}),

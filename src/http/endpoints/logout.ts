@@ -32,7 +32,7 @@ export type SignOut = Readonly<Record<'byLink' | 'byScript' | 'endSession' | 'lo
 export function createSignOut(deps: SignOutDeps): SignOut {
   /** What the browser does next: undefined when there was no session to end. */
   async function signOut(req: Request, res: Response, returnUrl: string, handle?: unknown) {
-    const session = await deps.sessions.find(req, res)
+    const session = await deps.sessions.find(req)
     if (session && handle !== undefined && !isSame(handle, session.logoutHandle)) {
       throw new BffError('bad_request', 'the parameter sid is missing, or does not belong to this session')
     }

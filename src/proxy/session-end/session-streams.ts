@@ -1,10 +1,10 @@
-import type { IncomingMessage } from 'node:http'
 import { BffError } from '../../errors.ts'
+import type { BffSession } from '../../session/bff-session.ts'
 import type { Exchange } from '../upstream/exchange.ts'
 import type { LiveConnections } from './live-connections.ts'
 
-/** Calls `end` once when the request's session is over, also when it is already; returns what stops the watch. */
-export type WatchRequest = (req: IncomingMessage, end: () => void) => () => void
+/** Calls `end` once when the session is over, also when it is already; returns what stops the watch. */
+export type WatchSession = (session: BffSession, end: () => void) => () => void
 
 /** Sees to it that no answer without an end of its own outlives the session it was asked for. */
 export type SessionStreams = {
@@ -49,7 +49,7 @@ function createUnderWay<T extends Noted>() {
  * One look at all requests now and then, because most are over before it: a timer for each would be dear. A request
  * is on the register before its session is looked at: an end in between is heard of by one or the other.
  */
-export function createSessionStreams(live: LiveConnections, watch: WatchRequest): SessionStreams {
+export function createSessionStreams(live: LiveConnections, watch: WatchSession): SessionStreams {
   const underWay = createUnderWay<Exchange>()
   const unbind = new Map<Exchange, () => void>()
   let round = 0
@@ -80,9 +80,10 @@ export function createSessionStreams(live: LiveConnections, watch: WatchRequest)
   function bind(exchange: Exchange): void {
     if (unbind.has(exchange)) return
     underWay.remove(exchange)
+    const session = exchange.outbound.session!
     const end = () => endWithSession(exchange)
-    const forget = live.add(exchange.outbound.session!.hash, end)
-    const unwatch = watch(exchange.req, end)
+    const forget = live.add(session.hash, end)
+    const unwatch = watch(session, end)
     unbind.set(exchange, () => {
       forget()
       unwatch()

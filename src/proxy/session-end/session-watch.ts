@@ -2,11 +2,9 @@ import type { BffSession } from '../../session/bff-session.ts'
 import type { LiveConnections } from './live-connections.ts'
 
 export type SessionWatch = {
-  /** The session as it is now, without extending it; rejects when the store does not answer. */
-  readonly peek: () => Promise<BffSession | undefined>
-  /** Epoch ms. */
-  readonly now: () => number
-  /** Called once, when the session is over. */
+  /** Ms until the session ends if nothing more happens, without extending it; undefined when it has ended. Rejects when the store does not answer. */
+  readonly timeLeft: () => Promise<number | undefined>
+  /** Called once, when the session has ended. */
   readonly end: () => void
 }
 
@@ -19,24 +17,23 @@ const LONGEST_DELAY_MS = 2 ** 31 - 1
  * Ends something at the idle or absolute timeout of its session, which requests may move meanwhile; returns what stops
  * it. Looks at once, because a session can end while the answer that it lives is on its way.
  */
-export function watchSession({ peek, now, end }: SessionWatch): () => void {
+export function watchSession({ timeLeft, end }: SessionWatch): () => void {
   let timer: NodeJS.Timeout | undefined
   let isStopped = false
 
-  function lookAt(expiresAt: number): void {
-    const delay = Math.min(Math.max(expiresAt - now(), 0), LONGEST_DELAY_MS)
-    timer = setTimeout(look, delay).unref()
+  function lookAfter(ms: number): void {
+    timer = setTimeout(look, Math.min(ms, LONGEST_DELAY_MS)).unref()
   }
 
   function look(): void {
-    peek().then(
-      (found) => {
+    timeLeft().then(
+      (leftMs) => {
         if (isStopped) return
-        if (found && found.expiresAt > now()) lookAt(found.expiresAt)
+        if (leftMs !== undefined && leftMs > 0) lookAfter(leftMs)
         else end()
       },
       () => {
-        if (!isStopped) lookAt(now() + LOOK_AGAIN_MS)
+        if (!isStopped) lookAfter(LOOK_AGAIN_MS)
       },
     )
   }

@@ -5,7 +5,7 @@ import type { AccessToken } from '../access-token.ts'
 import type { ResponseHeaders } from '../headers/response.ts'
 import { createEventStreams } from '../session-end/event-streams.ts'
 import { createLiveConnections } from '../session-end/live-connections.ts'
-import { createSessionStreams, type WatchRequest } from '../session-end/session-streams.ts'
+import { createSessionStreams, type WatchSession } from '../session-end/session-streams.ts'
 import { createBufferCollector } from './buffer-collector.ts'
 import { Exchange } from './exchange.ts'
 import { createUpstreamPool, type UpstreamPool, type UpstreamPoolDeps } from './pool.ts'
@@ -56,7 +56,7 @@ export type UpstreamsDeps = Pick<UpstreamPoolDeps, 'now' | 'bodyPace' | 'lookup'
   /** Told when an upstream begins to be left alone, and when that ends. */
   readonly observeBreaker: (upstream: string, isOpen: boolean) => void
   /** Asked for each answer that may outlive its session. */
-  readonly watch: WatchRequest
+  readonly watch: WatchSession
   readonly responseHeaders: ResponseHeaders
 }
 

@@ -16,10 +16,8 @@ export type TunnelDeps = {
   /** Throws path_rejected, method_not_allowed. */
   readonly match: MatchRoute
   readonly findSession: (req: IncomingMessage) => BffSession | undefined | Promise<BffSession | undefined>
-  /** The same without counting as activity, to see at its `expiresAt` whether a session was used meanwhile. */
-  readonly peekSession?: (req: IncomingMessage) => Promise<BffSession | undefined>
-  /** Epoch ms. */
-  readonly now?: () => number
+  /** Ms until a session ends if nothing more happens, without counting as activity; undefined when it has ended. */
+  readonly timeLeft?: (session: BffSession) => Promise<number | undefined>
   readonly accessToken: AccessTokenSource
   readonly clientAddress: (req: IncomingMessage) => string
   readonly requestId: (req: IncomingMessage) => string
@@ -105,7 +103,7 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     requireRoom(session, anonymousClient)
     const end = openDoor(handshake, client)
     const forget = live.add(session?.hash, end, anonymousClient)
-    const unwatch = session && watch(deps, req, () => end('session_over'))
+    const unwatch = session && watch(deps, session, () => end('session_over'))
     client.socket.once('close', () => {
       forget()
       unwatch?.()
@@ -162,10 +160,6 @@ async function requireSession(
   return session
 }
 
-function watch(
-  { peekSession, now }: TunnelDeps,
-  req: IncomingMessage,
-  end: () => void,
-): (() => void) | undefined {
-  return peekSession && now && watchSession({ peek: () => peekSession(req), now, end })
+function watch({ timeLeft }: TunnelDeps, session: BffSession, end: () => void): (() => void) | undefined {
+  return timeLeft && watchSession({ timeLeft: () => timeLeft(session), end })
 }

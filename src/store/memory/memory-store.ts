@@ -72,11 +72,18 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
 function sessionRecords({ sessions, locks, listeners, times }: Rooms): SessionRecords {
   const lifeMs = ({ endsAt }: MemorySession) => Math.min(times.idleTimeoutMs(), endsAt - times.monotonicNow())
   return {
-    async read(hash, { slide }) {
+    async read(hash) {
+      return sessions.get(hash)?.value
+    },
+    async slide(hash) {
       const session = sessions.get(hash)
       if (!session) return undefined
-      if (slide) sessions.set(hash, session, lifeMs(session))
-      return { value: session.value, expiresInMs: sessions.expiresInMs(hash) }
+      sessions.set(hash, session, lifeMs(session))
+      return sessions.expiresInMs(hash)
+    },
+    async timeLeft(hash) {
+      const leftMs = sessions.expiresInMs(hash)
+      return leftMs > 0 ? leftMs : undefined
     },
     async create(hash, value) {
       const there = sessions.get(hash)
@@ -86,11 +93,10 @@ function sessionRecords({ sessions, locks, listeners, times }: Rooms): SessionRe
       sessions.set(hash, created, lifeMs(created))
       return true
     },
-    async replace(hash, value, only) {
+    async replace(hash, { before, after }) {
       const session = sessions.get(hash)
-      if (!session || (only && session.value !== only.before)) return false
-      if (only) sessions.update(hash, { ...session, value })
-      else sessions.set(hash, { ...session, value }, lifeMs(session))
+      if (session?.value !== before) return false
+      sessions.update(hash, { ...session, value: after })
       listeners.tell(hash)
       return true
     },

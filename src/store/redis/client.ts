@@ -237,8 +237,8 @@ function watchOutages(redis: Redis, { log, name }: ConnectionDeps): Outage {
  * count something, to one caller only.
  */
 const REPEATABLE: ReadonlySet<string> = new Set([
-  ...['readAndSlide', 'readUntouched', 'readTokens', 'readClientToken', 'ping', 'heartbeat'],
-  ...['createSession', 'replaceSession', 'createTokens', 'writeTokens', 'keepToken', 'forgetTokens'],
+  ...['readSession', 'slideSession', 'sessionTimeLeft', 'readTokens', 'readClientToken', 'ping', 'heartbeat'],
+  ...['createSession', 'createTokens', 'writeTokens', 'keepToken', 'forgetTokens'],
   ...['lock', 'unlock', 'writeClientToken', 'putLogin'],
 ])
 

@@ -4,7 +4,6 @@ import { createInvalidationListeners, type InvalidationListeners } from '../inva
 import type {
   AttemptMark,
   ClientTokenRecords,
-  FoundSession,
   LoginRecords,
   ObserveStore,
   SealedTokens,
@@ -103,14 +102,21 @@ function createKeys(prefix: string) {
   }
 }
 
+/** What PTTL answers for a key that is not there. */
+const NO_SUCH_KEY = -2
+
 function sessionRecords({ redis, keys, idleTimeoutMs, absoluteTimeoutMs, listeners }: Rooms): SessionRecords {
   return {
-    async read(hash, { slide }) {
-      if (slide) {
-        const all = [keys.session(hash), keys.tokens(hash), keys.life(hash)]
-        return foundSession(await redis.run('readAndSlide', all, [idleTimeoutMs()]))
-      }
-      return foundSession(await redis.run('readUntouched', [keys.session(hash)], []))
+    async read(hash) {
+      return ((await redis.call('readSession', 'GET', keys.session(hash))) as string | null) ?? undefined
+    },
+    async slide(hash) {
+      const all = [keys.session(hash), keys.tokens(hash), keys.life(hash)]
+      return ((await redis.run('slideSession', all, [idleTimeoutMs()])) as number | null) ?? undefined
+    },
+    async timeLeft(hash) {
+      const leftMs = (await redis.call('sessionTimeLeft', 'PTTL', keys.session(hash))) as number
+      return leftMs === NO_SUCH_KEY ? undefined : leftMs
     },
     async create(hash, value) {
       const both = [keys.session(hash), keys.life(hash)]
@@ -118,17 +124,11 @@ function sessionRecords({ redis, keys, idleTimeoutMs, absoluteTimeoutMs, listene
         (await redis.run('createSession', both, [value, idleTimeoutMs(), absoluteTimeoutMs?.() ?? 0])) === 1
       )
     },
-    async replace(hash, value, only) {
-      if (only) {
-        const change = [keys.channel, hash, only.before, value]
-        const changed = await redis.run('changeSession', [keys.session(hash)], change)
-        if (changed === 1) listeners.tell(hash)
-        return changed === 1
-      }
-      const all = [keys.session(hash), keys.tokens(hash), keys.life(hash)]
-      const replaced = await redis.run('replaceSession', all, [keys.channel, hash, value, idleTimeoutMs()])
-      if (replaced === 1) listeners.tell(hash)
-      return replaced === 1
+    async replace(hash, { before, after }) {
+      const change = [keys.channel, hash, before, after]
+      const replaced = (await redis.run('replaceSession', [keys.session(hash)], change)) === 1
+      if (replaced) listeners.tell(hash)
+      return replaced
     },
     async end(hash) {
       const all = [keys.session(hash), keys.tokens(hash), keys.lock(hash), keys.life(hash)]
@@ -137,12 +137,6 @@ function sessionRecords({ redis, keys, idleTimeoutMs, absoluteTimeoutMs, listene
       return sealedTokens(taken as string[])
     },
   }
-}
-
-function foundSession(reply: unknown): FoundSession | undefined {
-  if (reply === null) return undefined
-  const [value, expiresInMs] = reply as [string, number]
-  return { value, expiresInMs }
 }
 
 function tokenRecords({ redis, keys, listeners }: Rooms): TokenRecords {

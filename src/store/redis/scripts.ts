@@ -5,25 +5,16 @@
  * ARGV holds only sealed texts, names and numbers: tracing tools print it.
  */
 export const SCRIPTS = {
-  /** KEYS session tokens life; ARGV idle ms. Record and ms it has left now, or nil. */
-  readAndSlide: {
+  /** KEYS session tokens life; ARGV idle ms. The ms it has left now, or nil. */
+  slideSession: {
     numberOfKeys: 3,
     lua: `
-local value = redis.call('GET', KEYS[1])
-if not value then return nil end
 local left = redis.call('PTTL', KEYS[3])
 local ttl = tonumber(ARGV[1])
 if left > 0 then ttl = math.min(ttl, left) end
-redis.call('PEXPIRE', KEYS[1], ttl)
+if redis.call('PEXPIRE', KEYS[1], ttl) == 0 then return nil end
 redis.call('PEXPIRE', KEYS[2], ttl)
-return { value, ttl }`,
-  },
-  /** KEYS session. Record and ms it has left, or nil. */
-  readUntouched: {
-    numberOfKeys: 1,
-    lua: `
-local value = redis.call('GET', KEYS[1])
-return value and { value, redis.call('PTTL', KEYS[1]) }`,
+return ttl`,
   },
   /**
    * KEYS session life; ARGV record, idle ms, absolute ms or 0. 1, or 0 when there is another of that name. The second key
@@ -38,20 +29,8 @@ if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
 end
 return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0`,
   },
-  /** KEYS session tokens life; ARGV channel, hash, record, idle ms. 1, or 0 when the session has ended. */
-  replaceSession: {
-    numberOfKeys: 3,
-    lua: `
-local left = redis.call('PTTL', KEYS[3])
-local ttl = tonumber(ARGV[4])
-if left > 0 then ttl = math.min(ttl, left) end
-if not redis.call('SET', KEYS[1], ARGV[3], 'XX', 'PX', ttl) then return 0 end
-redis.call('PEXPIRE', KEYS[2], ttl)
-redis.call('PUBLISH', ARGV[1], ARGV[2])
-return 1`,
-  },
   /** KEYS session; ARGV channel, hash, record before, record. 1, or 0 when it has ended or is another. */
-  changeSession: {
+  replaceSession: {
     numberOfKeys: 1,
     lua: `
 if redis.call('GET', KEYS[1]) ~= ARGV[3] then return 0 end

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { sessionHash, type UserClaims } from '../../../src/session/bff-session.ts'
-import { createFollowClaims } from '../../../src/session/follow-claims.ts'
+import { createFollowClaims } from '../../../src/session/session.ts'
 import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
 
 const owner = { id: 'session-id', hash: sessionHash('session-id') }
@@ -13,8 +13,8 @@ async function setUp(t: { after(cleanUp: () => unknown): void }, record: object)
   t.after(() => store.close())
   await store.sessions.create(owner.hash, seal('', JSON.stringify(record)))
   const read = async () => {
-    const found = await store.sessions.read(owner.hash, { slide: false })
-    return found && JSON.parse(open('', found.value) ?? '{}')
+    const sealed = await store.sessions.read(owner.hash)
+    return sealed && JSON.parse(open('', sealed) ?? '{}')
   }
   return { store, read, followClaims: createFollowClaims({ records: store.sessions, seal, open }) }
 }
@@ -33,7 +33,8 @@ test('a change that meets another is thought over on what that left', async (t) 
   await followClaims(owner, (before) => {
     met.push(before)
     const other = { ...RECORD, user: { ...RECORD.user, claims: { sub: 'ada', roles: ['other'] } } }
-    if (met.length === 1) store.sessions.replace(owner.hash, seal('', JSON.stringify(other)))
+    const change = { before: seal('', JSON.stringify(RECORD)), after: seal('', JSON.stringify(other)) }
+    if (met.length === 1) store.sessions.replace(owner.hash, change)
     return { ...before, name: 'Ada' }
   })
   assert.deepEqual(

@@ -11,11 +11,11 @@ test('with more sessions than it may hold, the one used longest ago ends and is 
   const [first, second, third] = ['first', 'second', 'third'] as SessionHash[]
   await store.sessions.create(first!, 'sealed')
   await store.sessions.create(second!, 'sealed')
-  await store.sessions.read(first!, { slide: true })
+  await store.sessions.slide(first!)
   await store.sessions.create(third!, 'sealed')
   assert.deepEqual(told, [second])
-  assert.equal(await store.sessions.read(second!, { slide: true }), undefined)
-  assert.ok(await store.sessions.read(first!, { slide: true }))
+  assert.equal(await store.sessions.slide(second!), undefined)
+  assert.ok(await store.sessions.slide(first!))
 })
 
 test('login attempts are bounded as well', async (t) => {

@@ -198,7 +198,7 @@ test('a dead grant ends the session once, and every waiting caller is told to si
   const calls = Array.from({ length: 5 }, async () => tokens.tokenFor(holder, 'orders'))
   for (const { status } of await Promise.allSettled(calls)) assert.equal(status, 'rejected')
   await assert.rejects(async () => tokens.tokenFor(holder, 'orders'), code('session_required'))
-  assert.equal(await store.sessions.read(holder.hash, { slide: false }), undefined)
+  assert.equal(await store.sessions.read(holder.hash), undefined)
   assert.deepEqual(ended, ['invalid_grant'])
 })
 

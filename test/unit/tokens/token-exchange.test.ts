@@ -64,7 +64,7 @@ test('a refusal is remembered for a while and ends nothing', async (t) => {
   clock.now += 6_000
   await assert.rejects(renew(wish), error)
   assert.equal(calls.length, 2)
-  assert.ok(await store.sessions.read(wish.holder.hash, { slide: false }))
+  assert.ok(await store.sessions.read(wish.holder.hash))
 })
 
 test('a session that ends while its token is exchanged gets none', async (t) => {

@@ -174,16 +174,16 @@ describe('how a tunnel closes', { concurrency: true }, () => {
   })
 
   test('an end that came while the session was being read is seen by the look after it', async (t) => {
-    const peekSession: TunnelDeps['peekSession'] = async () => undefined
+    const timeLeft: TunnelDeps['timeLeft'] = async () => undefined
     const upstream = await rawUpstream(t, () => {})
-    const { port } = await tunnelTo(t, upstream.origin, { peekSession, now: () => 0 })
+    const { port } = await tunnelTo(t, upstream.origin, { timeLeft })
     assert.match((await rawClient(t, port, handshake()).closed).text, /session_required$/)
   })
 
   test('the timeout of the session closes with 1008', async (t) => {
     let clock = 0
-    const peekSession: TunnelDeps['peekSession'] = async () => ({ ...SESSION, expiresAt: 30 })
-    const { client } = await openTunnel(t, { peekSession, now: () => clock })
+    const timeLeft: TunnelDeps['timeLeft'] = async () => 30 - clock
+    const { client } = await openTunnel(t, { timeLeft })
     clock = 30
     assert.deepEqual(await closing(client), [1008, 'session ended'])
   })

@@ -145,12 +145,11 @@ test('a tunnel ends when its session runs out, and not while the session is used
   const upstream = await echoUpstream(t)
   let looks = 0
   const { port } = await tunnelTo(t, upstream.origin, {
-    now: () => 1_000,
     findSession: async () => ({ ...SESSION, expiresAt: 1_010 }),
-    peekSession: async () => {
+    timeLeft: async () => {
       looks++
-      if (looks === 1) return { ...SESSION, expiresAt: 1_020 }
-      if (looks === 2) return { ...SESSION, expiresAt: 1_030 }
+      if (looks === 1) return 20
+      if (looks === 2) return 30
       return undefined
     },
   })

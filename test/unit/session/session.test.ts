@@ -1,0 +1,232 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { suite, type TestContext, test } from 'node:test'
+import type { SessionConfig } from '../../../src/config/config.ts'
+import { BffError } from '../../../src/errors.ts'
+import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
+import { createSessions, type SessionsDeps } from '../../../src/session/session.ts'
+import { createSessionStore } from '../../../src/store/session-store.ts'
+import {
+  type Contestant,
+  memoryContestant,
+  redisContestant,
+  redisForThisFile,
+  silentLog,
+} from '../../kit/store/store-contestants.ts'
+
+const server = redisForThisFile()
+
+for (const contestant of [memoryContestant, redisContestant(server)]) {
+  suite(`sessions over the ${contestant.name} store`, { skip: contestant.skip }, () => {
+    sessionRules(contestant)
+  })
+}
+
+const IDLE_MS = 60_000
+const ABSOLUTE_MS = 600_000
+const SIGNED_IN_AT = 1_000_000
+const ALICE = { claims: { sub: 'alice' }, idToken: 'a.b.c', scopes: ['openid'] }
+
+/** Seals by turning the text round and naming the id: enough to see that nothing passes unsealed. */
+const seal = (id: string, text: string) => `${id}|${[...text].reverse().join('')}`
+const open = (id: string, sealed: string) =>
+  sealed.startsWith(`${id}|`) ? [...sealed.slice(id.length + 1)].reverse().join('') : undefined
+
+/** No copies, so that every look is one at the store. */
+const noCopy: SessionsDeps['copy'] = { peek: () => undefined, load: (_key, _hash, read) => read() }
+
+const requestWith = (cookie: string | undefined) => ({ headers: { cookie } }) as IncomingMessage
+
+async function setUp(t: TestContext, contestant: Contestant, options: Partial<SessionsDeps> = {}) {
+  const { store, elapse } = await contestant.open(t, { idleTimeoutMs: IDLE_MS })
+  const clock = { time: SIGNED_IN_AT }
+  const expired: string[] = []
+  const cookie = { path: '/', httpOnly: true, secure: false, sameSite: 'strict' } as const
+  const sessionsWith = (changed: Partial<SessionsDeps> = {}) =>
+    createSessions({
+      store: createSessionStore({ records: store.sessions, seal, open, hash: sessionHash, cookie }),
+      records: store.sessions,
+      config: {
+        ...{ idleTimeoutMs: IDLE_MS, absoluteTimeoutMs: ABSOLUTE_MS },
+        cookie: { name: 'sid', secure: false, sameSite: 'strict' },
+      } as SessionConfig,
+      signingSecrets: ['new', 'old'],
+      copy: noCopy,
+      expired: (id) => void expired.push(id),
+      log: silentLog,
+      now: () => clock.time,
+      monotonicNow: () => clock.time,
+      ...options,
+      ...changed,
+    })
+  const sessions = sessionsWith()
+  return { store, elapse, clock, expired, sessions, sessionsWith, signIn: signInOverHttp(t, sessions) }
+}
+
+/** Signs in with a real request and response; `cookie` is what a browser sends from then on. */
+function signInOverHttp(t: TestContext, sessions: ReturnType<typeof createSessions>) {
+  return async (
+    headers: Record<string, string> = {},
+    after: (req: IncomingMessage, res: ServerResponse) => void = () => {},
+  ) => {
+    let begun: BffSession | undefined
+    let failure: unknown
+    const site = createServer((req, res) => {
+      sessions
+        .signIn(req, res, ALICE)
+        .then(
+          (session) => {
+            begun = session
+            after(req, res)
+          },
+          (error) => {
+            failure = error
+          },
+        )
+        .finally(() => res.end('signed in'))
+    }).listen(0, '127.0.0.1')
+    t.after(() => site.close())
+    await once(site, 'listening')
+    const response = await fetch(`http://127.0.0.1:${(site.address() as AddressInfo).port}/`, { headers })
+    await response.text()
+    const setCookie = response.headers.getSetCookie()
+    return { session: begun, failure, setCookie, cookie: setCookie[0]?.split(';')[0] }
+  }
+}
+
+function sessionRules(contestant: Contestant): void {
+  test('a session is read back with its end, and its cookie is the one that the config says', async (t) => {
+    const { sessions, store, signIn } = await setUp(t, contestant)
+    const { session, cookie, setCookie } = await signIn()
+    assert.match(setCookie.join(), /^sid=s%3A[\w-]{43}\.[^;]+; Path=\/; HttpOnly; SameSite=Strict$/)
+    assert.ok(session)
+    assert.match(session.logoutHandle, /^[\w-]{22}$/)
+    assert.deepEqual(await sessions.find(requestWith(cookie)), session)
+    assert.deepEqual(session, {
+      ...{ id: session.id, hash: sessionHash(session.id), logoutHandle: session.logoutHandle },
+      ...ALICE,
+      createdAt: SIGNED_IN_AT,
+      expiresAt: SIGNED_IN_AT + IDLE_MS,
+    })
+    const sealed = (await store.sessions.read(session.hash)) ?? ''
+    assert.doesNotMatch(sealed, /alice|cookie|sameSite/)
+    assert.deepEqual(JSON.parse(open(session.id, sealed) ?? ''), {
+      user: { ...ALICE, logoutHandle: session.logoutHandle },
+      createdAt: SIGNED_IN_AT,
+    })
+  })
+
+  test('a look that is no activity leaves the idle timeout running, and finding starts it again', async (t) => {
+    const { sessions, elapse, signIn } = await setUp(t, contestant)
+    const { cookie, session } = await signIn()
+    await elapse(300)
+    const peeked = await sessions.peek(requestWith(cookie))
+    assert.ok(peeked && peeked.expiresAt <= SIGNED_IN_AT + IDLE_MS - 300)
+    const left = await sessions.timeLeft(session!)
+    assert.ok(left && left <= IDLE_MS - 300)
+    assert.equal((await sessions.find(requestWith(cookie)))?.expiresAt, SIGNED_IN_AT + IDLE_MS)
+    const after = await sessions.timeLeft(session!)
+    assert.ok(after && after > IDLE_MS - 300)
+  })
+
+  test('constant use does not carry a session beyond its absolute timeout, and who finds it over leaves it to the others', async (t) => {
+    const { sessions, store, clock, expired, signIn } = await setUp(t, contestant)
+    const { cookie, session } = await signIn()
+    const { id, hash } = session!
+    await store.tokens.create(hash, { refreshToken: 'sealed', accessTokens: {} })
+    clock.time += ABSOLUTE_MS - 1
+    assert.equal((await sessions.find(requestWith(cookie)))?.expiresAt, SIGNED_IN_AT + ABSOLUTE_MS)
+    assert.equal(await sessions.timeLeft(session!), 1)
+    assert.deepEqual(expired, [])
+    clock.time += 1
+    assert.equal(await sessions.find(requestWith(cookie)), undefined)
+    assert.equal(await sessions.peek(requestWith(cookie)), undefined)
+    assert.equal(await sessions.timeLeft(session!), undefined)
+    assert.deepEqual(expired, [id, id])
+    // It may be this clock that is wrong.
+    assert.ok(await store.sessions.read(hash))
+    assert.ok(await store.tokens.read(hash))
+    clock.time -= 1
+    assert.ok(await sessions.find(requestWith(cookie)))
+  })
+
+  test('a session without a login time counts as absent', async (t) => {
+    const { sessions, store, signIn } = await setUp(t, contestant)
+    const { cookie, session } = await signIn()
+    const { id, hash } = session!
+    const before = (await store.sessions.read(hash)) ?? ''
+    const { createdAt, ...contents } = JSON.parse(open(id, before) ?? '')
+    assert.equal(
+      await store.sessions.replace(hash, { before, after: seal(id, JSON.stringify(contents)) }),
+      true,
+    )
+    assert.equal(await sessions.find(requestWith(cookie)), undefined)
+    assert.equal(await sessions.timeLeft({ hash, createdAt: Number.NaN }), undefined)
+  })
+
+  test('a record that does not open counts as absent, and stays for the replica that has its key', async (t) => {
+    const { sessions, sessionsWith, store, signIn } = await setUp(t, contestant)
+    const { cookie, session } = await signIn()
+    const none = { ...{ records: store.sessions, seal, hash: sessionHash }, open: () => undefined }
+    const keyless = sessionsWith({ store: createSessionStore({ ...none, cookie: COOKIE }) })
+    assert.equal(await keyless.find(requestWith(cookie)), undefined)
+    assert.ok(await store.sessions.read(session!.hash))
+    assert.ok(await sessions.find(requestWith(cookie)))
+  })
+
+  test('a session that has ended is not found, whoever looks', async (t) => {
+    const { sessions, store, signIn } = await setUp(t, contestant)
+    const { cookie, session } = await signIn()
+    await store.sessions.end(session!.hash)
+    assert.equal(await sessions.find(requestWith(cookie)), undefined)
+    assert.equal(await sessions.peek(requestWith(cookie)), undefined)
+    assert.equal(await sessions.timeLeft(session!), undefined)
+  })
+
+  test('a clock that was set past the end of a copy asks the store, and the session goes on', async (t) => {
+    const copies = new Map<string, BffSession>()
+    const copy: SessionsDeps['copy'] = { peek: (key) => copies.get(key), load: (_key, _hash, read) => read() }
+    const { sessions, clock, signIn } = await setUp(t, contestant, { copy })
+    const { cookie, session } = await signIn()
+    copies.set(cookie!.slice('sid='.length), session!)
+    assert.equal(sessions.find(requestWith(cookie)), session)
+    clock.time += IDLE_MS
+    const found = await sessions.find(requestWith(cookie))
+    assert.equal(found?.expiresAt, clock.time + IDLE_MS)
+  })
+
+  test('a sign-in takes no cookie of the request, and a cookie that an older key signed still opens its session', async (t) => {
+    const { sessions, sessionsWith, signIn } = await setUp(t, contestant)
+    const planted = await signIn()
+    const second = await signIn({ cookie: planted.cookie! })
+    assert.notEqual(second.session?.id, planted.session?.id)
+    assert.notEqual(second.cookie, planted.cookie)
+    assert.ok(
+      await sessions.find(requestWith(planted.cookie)),
+      'it ends when the new one is safe, not before',
+    )
+    const rotated = sessionsWith({ signingSecrets: ['newest', 'new'] })
+    assert.equal((await rotated.find(requestWith(second.cookie)))?.id, second.session?.id)
+    const withoutKey = sessionsWith({ signingSecrets: ['newest'] })
+    assert.equal(withoutKey.find(requestWith(second.cookie)), undefined)
+    assert.equal(await withoutKey.peek(requestWith(second.cookie)), undefined)
+  })
+
+  test('a session that was withdrawn, or could not be saved, sends no cookie', async (t) => {
+    const { sessions, signIn } = await setUp(t, contestant)
+    assert.deepEqual((await signIn({}, (req) => sessions.withdraw(req))).setCookie, [])
+    const away = async () => {
+      throw new BffError('store_unavailable', 'away')
+    }
+    const records = { read: away, create: away, end: away }
+    const store = createSessionStore({ records, seal, open, hash: sessionHash, cookie: COOKIE })
+    const broken = await setUp(t, contestant, { store })
+    const { setCookie, failure } = await broken.signIn()
+    assert.deepEqual(setCookie, [])
+    assert.ok(failure instanceof BffError && failure.code === 'store_unavailable')
+  })
+}
+
+const COOKIE = { path: '/', httpOnly: true, secure: false, sameSite: 'strict' } as const
