@@ -85,7 +85,6 @@ const ROOMS: Record<string, { values: string[]; types: string[] }> = {
 
 /** One vendor, one door: the only file, or the only folder with one such file, that may import a package. */
 const DOORS: Record<string, string | readonly string[]> = {
-  cockatiel: 'src/oidc/token-endpoint/limiter.ts',
   'connect-redis': 'src/store/',
   'express-session': 'src/session/',
   'http-proxy-middleware': 'src/proxy/',
@@ -213,9 +212,9 @@ describe('architecture', () => {
     ])
   })
 
-  test('the clock is read in app/process-scope.ts only', () => {
-    const others = sources.filter(({ path }) => path !== 'src/app/process-scope.ts' && !isDemo(path))
-    fail('take a `now` parameter', eachLine(others, /\bDate\.now\b|\bnew Date\(\s*\)/))
+  test('the clock is read in async/clock.ts only', () => {
+    const others = sources.filter(({ path }) => path !== 'src/async/clock.ts' && !isDemo(path))
+    fail('take a clock as a parameter', eachLine(others, /\bDate\.now\b|\bnew Date\(\s*\)/))
   })
 
   test('the environment is read in cli, main and config only', () => {

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { createMetrics, type Metrics } from '../admin/metrics.ts'
+import { type Clock, systemClock } from '../async/clock.ts'
 import { createUnderWay, type UnderWay } from '../async/in-flight.ts'
 import type { Config } from '../config/config.ts'
 import { createLogger, droppedLogLines, type Logger } from '../log.ts'
@@ -13,10 +14,9 @@ import { createRedisStore } from '../store/redis/redis-store.ts'
 /** What lives as long as the process, under whatever configuration. */
 export type ProcessScope = {
   readonly log: Logger
-  /** The time of day, epoch ms: for what is compared with other machines, and the ends of tokens and sessions. */
-  readonly now: () => number
-  /** Ms since an arbitrary moment; never set back: for every duration. */
-  readonly monotonicNow: () => number
+  readonly clock: Clock
+  readonly now: Clock['now']
+  readonly monotonicNow: Clock['monotonicNow']
   readonly metrics: Metrics
   readonly store: Store
   /** The open WebSockets: the limits of a session count them all, under whatever configuration they began. */
@@ -38,6 +38,8 @@ export type ProcessScope = {
 /** What a test may put in place of the real thing. */
 export type ProcessDeps = {
   readonly log?: Logger
+  /** The machine's unless given, but for what is given beside it. */
+  readonly clock?: Clock
   /** Epoch ms. */
   readonly now?: () => number
   /** That of `now` unless given: a test that moves one moves both. */
@@ -49,8 +51,10 @@ const TOLD_APART_MS = 600_000
 
 /** Opens the store and makes what else lives as long as the process. */
 export async function openProcessScope(config: Config, deps: ProcessDeps): Promise<ProcessScope> {
-  const now = deps.now ?? Date.now
-  const monotonicNow = deps.monotonicNow ?? deps.now ?? (() => performance.now())
+  const machine = deps.clock ?? systemClock
+  const now = deps.now ?? machine.now
+  const monotonicNow = deps.monotonicNow ?? deps.now ?? machine.monotonicNow
+  const clock = { ...machine, now, monotonicNow }
   const log = deps.log ?? createLogger()
   const retiredResources = new Set<string>()
   let { idleTimeoutMs, absoluteTimeoutMs } = config.session
@@ -67,7 +71,7 @@ export async function openProcessScope(config: Config, deps: ProcessDeps): Promi
     ...{ log, now: monotonicNow, observe: metrics.provider, observeSignIn: metrics.signInGates },
   })
   return {
-    ...{ log, now, monotonicNow, metrics, store, limiters, retiredResources },
+    ...{ log, clock, now, monotonicNow, metrics, store, limiters, retiredResources },
     ...{ tunnels: createLiveConnections(), refreshes: createUnderWay(), offlineConsent: new Map() },
     changeTo(next, before) {
       ;({ idleTimeoutMs, absoluteTimeoutMs } = next.session)

@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
-import { ConsecutiveBreaker, circuitBreaker, handleWhenResult } from 'cockatiel'
+import { createCircuitBreaker } from '../../async/circuit-breaker.ts'
+import { createSemaphore } from '../../async/semaphore.ts'
 import { BffError } from '../../errors.ts'
-import { createFairQueue } from './fair-queue.ts'
 
 /** What is asked of the provider through a gate, as a label. */
 export type GrantName =
@@ -72,42 +72,40 @@ type Admission = { isOver: boolean; readonly isProbe: boolean }
 
 const MAX_WAITING = 50_000
 
-/** Makes the gate, open and empty. */
+/** Nothing is in flight, and the circuit is closed. */
 export function createProviderGate(deps: ProviderGateDeps): ProviderGate {
   const { concurrency, waitMs, now, observe, pauses = PAUSES } = deps
-  // cockatiel's bulkhead would let newcomers overtake its queue, and answer nobody before a place falls free.
-  const queue = createFairQueue({
-    places: concurrency,
+  const permits = createSemaphore<BffError>({
+    permits: concurrency,
     maxWaiting: MAX_WAITING,
-    waitMs,
+    refusal: () => crowded(waitMs),
     observe: observe.queue,
   })
   const circuit = createCircuit(now, pauses, (state) => {
     observe.breaker(state)
-    if (state === 'open') queue.refuseAll(leftAlone(circuit.pauseMs()))
+    if (state === 'open') permits.refuseAll(circuitOpen(circuit.openLeftMs()))
   })
   const admissions = new AsyncLocalStorage<Admission>()
-  let probe: Admission | undefined
   let inFlight = 0
-
-  function requireAdmittance(): void {
-    if (circuit.isOpen() && (probe || circuit.pauseMs() > 0)) throw leftAlone(circuit.pauseMs())
-  }
 
   async function admit<T>(work: () => Promise<T>): Promise<T> {
     if (admissions.getStore()?.isOver === false) return work()
-    requireAdmittance()
-    return queue.run(async () => {
-      requireAdmittance()
-      const admission: Admission = { isOver: false, isProbe: circuit.isOpen() }
-      if (admission.isProbe) probe = admission
-      try {
-        return await admissions.run(admission, work)
-      } finally {
-        admission.isOver = true
-        if (admission.isProbe) probe = undefined
-      }
-    })
+    if (!circuit.isPassable()) throw circuitOpen(circuit.openLeftMs())
+    return permits.run(() => admitted(work), waitMs)
+  }
+
+  /** Others may have opened the circuit while this one waited for its permit. */
+  async function admitted<T>(work: () => Promise<T>): Promise<T> {
+    const isProbe = circuit.isOpen()
+    const period = circuit.enter()
+    if (period === undefined) throw circuitOpen(circuit.openLeftMs())
+    const admission: Admission = { isOver: false, isProbe }
+    try {
+      return await admissions.run(admission, work)
+    } finally {
+      admission.isOver = true
+      circuit.ended(period)
+    }
   }
 
   async function send<T>(
@@ -117,10 +115,10 @@ export function createProviderGate(deps: ProviderGateDeps): ProviderGate {
   ): Promise<T> {
     const count = circuit.begin()
     const startedAt = now()
-    const end = async (finding: Finding) => {
+    const end = (finding: Finding) => {
       const outcome = finding.kind === 'page' ? 'fault' : finding.kind
       if (outcome !== 'nothing') observe.call(grant, outcome, (now() - startedAt) / 1000)
-      await count(finding)
+      count(finding)
     }
     observe.inFlight(++inFlight)
     const answer = request().finally(() => observe.inFlight(--inFlight))
@@ -135,75 +133,61 @@ export function createProviderGate(deps: ProviderGateDeps): ProviderGate {
     admit,
     call: (grant, request, findingOf) =>
       admit(async () => {
-        // Others have made it open since this one was admitted.
-        if (circuit.isOpen() && !admissions.getStore()?.isProbe) throw leftAlone(circuit.pauseMs())
+        // Others have opened it since this one was admitted.
+        if (circuit.isOpen() && !admissions.getStore()?.isProbe) throw circuitOpen(circuit.openLeftMs())
         return send(grant, request, findingOf)
       }),
   }
 }
 
 const FAULTS_TO_OPEN = 5
-const PAUSE_MIN_MS = 2_000
+const OPEN_MIN_MS = 2_000
 const PAUSES: GatePauses = { maxMs: 30_000, askedMaxMs: 300_000 }
 
 /**
  * Opens after 5 faults in a row, for 2 s, doubling to `maxMs` with each probe that fails, or for as long as the provider
- * asked, up to `askedMaxMs`. cockatiel counts and decides; the calls themselves are not run in it, because it would make
- * everybody wait for the probe, take a probe that was never sent for a good one, and count what is long out of date.
+ * asked, up to `askedMaxMs`. One probe goes at a time.
  */
-function createCircuit(now: () => number, most: GatePauses, onChange: (state: BreakerState) => void) {
-  let pauseEndsAt = 0
+function createCircuit(now: () => number, most: GatePauses, tell: (state: BreakerState) => void) {
   let askedUntil = 0
-  let isOpen = false
-  let changes = 0
   const weigh = createPageScale()
+  const breaker = createCircuitBreaker({
+    failures: FAULTS_TO_OPEN,
+    openMs: (times) => Math.max(Math.min(most.maxMs, OPEN_MIN_MS * 2 ** (times - 1)), askedUntil - now()),
+    now,
+    observe: (change) => tell(change === 'closed' ? 'closed' : 'open'),
+  })
 
-  const pauses = {
-    // It would measure by the system clock; the gate has asked ours before it lets a probe pass.
-    duration: Number.NEGATIVE_INFINITY,
-    next({ attempt }: { attempt: number }) {
-      const pauseMs = Math.min(most.maxMs, PAUSE_MIN_MS * 2 ** (attempt - 1))
-      pauseEndsAt = Math.max(now() + pauseMs, askedUntil)
-      return pauses
-    },
+  /** A page says nothing new, and was an answer all the same: the next probe waits its time. */
+  function saidNothing({ kind }: Finding): void {
+    if (!breaker.isOpen()) return
+    if (kind === 'page') breaker.stayOpen(OPEN_MIN_MS)
+    tell('open')
   }
-  const breaker = circuitBreaker(
-    handleWhenResult((verdict) => verdict === 'fault'),
-    { halfOpenAfter: pauses, breaker: new ConsecutiveBreaker(FAULTS_TO_OPEN) },
-  )
-  const change = (open: boolean) => {
-    isOpen = open
-    changes += 1
-    onChange(open ? 'open' : 'closed')
-  }
-  breaker.onBreak(() => change(true))
-  breaker.onReset(() => change(false))
 
   return {
-    isOpen: () => isOpen,
-    /** How long the provider is still left alone, in ms; not positive once a probe may go. */
-    pauseMs: () => pauseEndsAt - now(),
-
+    ...breaker,
     /** Notes the start of a call; what is returned takes how it went. */
-    begin(): (finding: Finding) => Promise<void> {
-      const before = changes
-      if (isOpen) onChange('half-open')
-      return async (finding) => {
-        // News from before the last change must neither open nor close it again.
-        if (before !== changes) return
+    begin(): (finding: Finding) => void {
+      const period = breaker.period()
+      if (breaker.isOpen()) tell('half-open')
+      return (finding) => {
+        // What began before the circuit last changed says nothing about the time after.
+        if (period !== breaker.period()) return
         const verdict = weigh(finding)
         if (verdict === 'nothing') {
-          if (!isOpen) return
-          // A page says nothing new, and was an answer all the same: the next one waits its turn.
-          if (finding.kind === 'page') pauseEndsAt = Math.max(pauseEndsAt, now() + PAUSE_MIN_MS)
-          onChange('open')
+          saidNothing(finding)
           return
         }
-        const asked = verdict === 'fault' ? (finding.retryAfterSeconds ?? 0) * 1000 : undefined
-        askedUntil = asked === undefined ? 0 : Math.max(askedUntil, now() + Math.min(most.askedMaxMs, asked))
-        await breaker.execute(() => verdict)
+        askedUntil = verdict === 'fault' ? Math.max(askedUntil, askedEnd(finding)) : 0
+        if (verdict === 'fault') breaker.failed(period)
+        else breaker.succeeded()
       }
     },
+  }
+
+  function askedEnd({ retryAfterSeconds = 0 }: Finding): number {
+    return now() + Math.min(most.askedMaxMs, retryAfterSeconds * 1000)
   }
 }
 
@@ -226,12 +210,16 @@ function createPageScale(): (finding: Finding) => CallOutcome | 'nothing' {
   }
 }
 
-function leftAlone(forMs: number): BffError {
+function circuitOpen(forMs: number): BffError {
   return new BffError(
     'provider_unavailable',
     'the authorization server fails and is left alone for a while',
-    {
-      retryAfterSeconds: Math.max(1, Math.ceil(forMs / 1000)),
-    },
+    { retryAfterSeconds: Math.max(1, Math.ceil(forMs / 1000)) },
   )
+}
+
+function crowded(waitMs: number): BffError {
+  return new BffError('provider_unavailable', 'too many requests wait for the authorization server', {
+    retryAfterSeconds: Math.max(1, Math.ceil(waitMs / 1000)),
+  })
 }

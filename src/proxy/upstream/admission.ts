@@ -1,71 +1,117 @@
+import { type CircuitPeriod, createCircuitBreaker } from '../../async/circuit-breaker.ts'
+import type { Clock } from '../../async/clock.ts'
+import { createSemaphore, type Semaphore } from '../../async/semaphore.ts'
 import { BffError } from '../../errors.ts'
-import type { Breaker, BreakerPass, NoAnswer } from './breaker.ts'
-import type { Places } from './places.ts'
 
-/** Who asks to be let through to an upstream. */
-export type Visitor = {
-  /** Their turn has come; they tell the gate when they leave. */
-  go(pass: BreakerPass): void
-  /** They are not let through. */
+/** `silence`: no connection, or no answer in time. `cut`: a connection was made, and ended without an answer. */
+export type NoAnswer = 'silence' | 'cut'
+
+/** A request that asks to be let through to an upstream. */
+export type WaitingRequest = {
+  /** It is let through; it calls `leave` with this when it is over. */
+  go(period: CircuitPeriod): void
+  /** It is not let through. */
   refuse(error: BffError): void
 }
 
-/** What stands before the connections to one upstream: its breaker, and the limit on what is under way. */
-export type Gate = {
+/** What stands before the connections to one upstream: its circuit breaker, and the limit on requests in flight. */
+export type Admission = {
   /**
-   * Lets a visitor go, now or when a place falls free within `waitMs`, or refuses them with `upstream_unreachable` or
-   * `upstream_timeout`. Returns what takes them out of the line, if they stand in it.
+   * Lets a request go, now or when a permit falls free within `waitMs`, or refuses it with `upstream_unreachable` or
+   * `upstream_timeout`. Returns what ends its waiting, if it waits.
    */
-  enter(visitor: Visitor, waitMs: number): (() => void) | undefined
-  /** A visitor that was let through is done. */
-  leave(pass: BreakerPass): void
-  /** The upstream answered. */
+  enter(request: WaitingRequest, waitMs: number): (() => void) | undefined
+  /** A request that was let through is over. */
+  leave(period: CircuitPeriod): void
+  /** The upstream answered, whatever it said. */
   answered(): void
   /** The upstream gave no answer. */
-  failed(pass: BreakerPass, noAnswer: NoAnswer): void
+  failed(period: CircuitPeriod, noAnswer: NoAnswer): void
+  /** Whether the upstream gets no request but a probe now and then. */
   isOpen(): boolean
 }
 
-/** Makes a gate; without places as many go through as come. */
-export function createGate(breaker: Breaker, places: Places | undefined): Gate {
-  function enter(visitor: Visitor, waitMs: number): (() => void) | undefined {
-    const pass = breaker.enter()
-    if (pass === undefined) visitor.refuse(leftAlone(breaker))
-    else if (!places || places.take()) visitor.go(pass)
-    else {
-      // The probe must not stand in a line while nobody else may try.
-      breaker.ended(pass)
-      return places.wait(
-        { enter: () => enterFromLine(visitor, places), giveUp: () => visitor.refuse(noConnectionInTime()) },
-        waitMs,
-      )
-    }
+export type AdmissionOptions = {
+  /** Requests in a row without an answer that open the circuit, 0 = never; and for how long it opens, in ms. */
+  readonly breaker: { readonly failures: number; readonly pauseMs: number }
+  /** Most requests in flight; no limit when undefined. */
+  readonly permits: number | undefined
+  /** Any clock in ms. */
+  readonly now: () => number
+  /** Told when the circuit opens and when it closes; a probe that fails is neither. */
+  readonly observe: (isOpen: boolean) => void
+  /** Waits for permits; the machine's unless given. */
+  readonly clock?: Pick<Clock, 'after'>
+}
+
+/**
+ * Stops asking an upstream that answers no request: one request in each open time finds out whether it is back. Clients
+ * choose what they ask for, so one endpoint that hangs or crashes must not speak for the others: only failures count that
+ * come when no other request was answered for as long as the circuit would stay open.
+ */
+export function createAdmission({ breaker, permits, now, observe, clock }: AdmissionOptions): Admission {
+  const circuit = createCircuitBreaker({
+    failures: breaker.failures,
+    openMs: () => breaker.pauseMs,
+    // A probe that hangs must not keep all others waiting for its end.
+    probeMs: breaker.pauseMs,
+    quietMs: breaker.pauseMs,
+    successOutdates: true,
+    now,
+    observe(change) {
+      if (change !== 'reopened') observe(change === 'opened')
+    },
+  })
+  const semaphore =
+    permits === undefined ? undefined : createSemaphore({ permits, refusal: noConnectionInTime, clock })
+
+  function enter(request: WaitingRequest, waitMs: number): (() => void) | undefined {
+    if (!circuit.isPassable()) request.refuse(circuitOpen())
+    // The probe must not stand in a line while no other may try: its part is taken with the permit.
+    else if (!semaphore || semaphore.tryAcquire()) request.go(circuit.enter()!)
+    else return waitFor(semaphore, request, waitMs)
     return undefined
   }
 
-  function enterFromLine(visitor: Visitor, held: Places): void {
-    // Others may have found out meanwhile that nobody answers.
-    const pass = breaker.enter()
-    if (pass !== undefined) {
-      visitor.go(pass)
+  function waitFor(held: Semaphore<BffError>, request: WaitingRequest, waitMs: number): () => void {
+    const refuse = (error: BffError) => request.refuse(error)
+    return held.wait({ enter: () => enterFromLine(held, request), refuse }, waitMs)
+  }
+
+  function enterFromLine(held: Semaphore<BffError>, request: WaitingRequest): void {
+    // Others may have found out meanwhile that the upstream does not answer.
+    const period = circuit.enter()
+    if (period !== undefined) {
+      request.go(period)
       return
     }
-    held.leave()
-    visitor.refuse(leftAlone(breaker))
+    held.release()
+    request.refuse(circuitOpen())
   }
 
-  function leave(pass: BreakerPass): void {
-    breaker.ended(pass)
-    places?.leave()
+  function circuitOpen(): BffError {
+    return new BffError(
+      'upstream_unreachable',
+      'the upstream does not answer and is left alone for a while',
+      {
+        retryAfterSeconds: Math.max(1, Math.ceil(circuit.openLeftMs() / 1000)),
+      },
+    )
   }
-  const { answered, failed, isOpen } = breaker
-  return { enter, leave, answered, failed, isOpen }
-}
 
-function leftAlone(breaker: Breaker): BffError {
-  return new BffError('upstream_unreachable', 'the upstream does not answer and is left alone for a while', {
-    retryAfterSeconds: Math.max(1, Math.ceil(breaker.pauseLeftMs() / 1000)),
-  })
+  return {
+    enter,
+    leave(period) {
+      circuit.ended(period)
+      semaphore?.release()
+    },
+    answered: circuit.succeeded,
+    failed(period, noAnswer) {
+      // Cutting is quick: a client that brings it about again and again could be the probe each time.
+      if (noAnswer === 'silence' || !circuit.isOpen()) circuit.failed(period)
+    },
+    isOpen: circuit.isOpen,
+  }
 }
 
 /** The refusal of a request that no connection took in time. */

@@ -5,8 +5,7 @@ import type { BffError } from '../../errors.ts'
 import type { ResponseHeaders } from '../headers/response.ts'
 import type { EventStreams } from '../session-end/event-streams.ts'
 import type { SessionStreams } from '../session-end/session-streams.ts'
-import type { Gate } from './admission.ts'
-import type { NoAnswer } from './breaker.ts'
+import type { Admission, NoAnswer } from './admission.ts'
 import type { Exchange } from './exchange.ts'
 import type { OutboundRequest } from './upstream.ts'
 
@@ -25,7 +24,7 @@ export type UpstreamControl = {
 /** What an exchange asks of the connection pool. */
 export type Dispatch = {
   /** Every exchange goes through it first, and leaves it last. */
-  readonly gate: Gate
+  readonly admission: Admission
   /** Sends the request and reports to the exchange's `on…` methods; a second try on a connection that is new. */
   start(exchange: Exchange, body: Readable | Buffer | null, isSecondTry: boolean): void
   /** Refuses an exchange that no connection starts in time, where they can make it wait. Returns what ends that. */

@@ -1,10 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
+import type { CircuitPeriod } from '../../async/circuit-breaker.ts'
 import type { BffError } from '../../errors.ts'
 import type { AccessToken } from '../access-token.ts'
 import { replaceAccessToken } from '../headers/request.ts'
 import { asksForEventStream } from '../session-end/event-streams.ts'
-import type { BreakerPass } from './breaker.ts'
 import type { Dispatch, ExchangeParts, ParsedHeaders, UpstreamControl } from './dispatch.ts'
 import { HeldResponse, settleRejection, tokenChallenge } from './rejected-token.ts'
 import { acceptedLength, type BodyCopy, openBody } from './request-body.ts'
@@ -28,7 +28,7 @@ export class Exchange {
   round = 0
   /** Bytes of the request's body; undefined when it is chunked. */
   #length: number | undefined
-  #pass: BreakerPass | undefined
+  #period: CircuitPeriod | undefined
   /** Ends the wait for a place, or for a connection. */
   #stopWaiting: (() => void) | undefined
   #control: UpstreamControl | undefined
@@ -71,12 +71,12 @@ export class Exchange {
     if (this.outbound.session) this.#pool.streams.begin(this)
     if (asksForEventStream(this.req)) this.#pool.eventStreams.add(this)
     if (this.#isOver) return
-    this.#stopWaiting = this.#pool.gate.enter(this, timeout.responseMs) ?? this.#stopWaiting
+    this.#stopWaiting = this.#pool.admission.enter(this, timeout.responseMs) ?? this.#stopWaiting
   }
 
-  /** The gate lets it through; its body is asked for only now, because it may have waited. */
-  go(pass: BreakerPass): void {
-    this.#pass = pass
+  /** It is let through; its body is asked for only now, because it may have waited. */
+  go(period: CircuitPeriod): void {
+    this.#period = period
     if (this.#length !== 0)
       ({ body: this.#body, copy: this.#copy } = openBody(this, this.#length, this.#pool))
     this.#send(this.#body)
@@ -114,7 +114,7 @@ export class Exchange {
       if (++this.#interimResponses > MOST_INTERIM) control.abort(new Error('too many interim responses'))
       return
     }
-    this.#pool.gate.answered()
+    this.#pool.admission.answered()
     const defect = defectOf(status, parsed)
     if (defect !== undefined) {
       control.abort(new Error(defect))
@@ -169,7 +169,7 @@ export class Exchange {
       const isNew = !this.#isReused && !this.#isAnswering
       const connection = this.#control === undefined ? 'none' : isNew ? 'new' : 'used'
       const noAnswer = this.#pool.noAnswer(error, connection)
-      if (noAnswer) this.#pool.gate.failed(this.#pass!, noAnswer)
+      if (noAnswer) this.#pool.admission.failed(this.#period!, noAnswer)
       this.refuse(this.#pool.failure(error))
     }
   }
@@ -259,8 +259,8 @@ export class Exchange {
 
   /** Makes room once no connection has anything more to do with the request. */
   #leave(): void {
-    if (this.#underWay > 0 || this.#pass === undefined) return
-    this.#pool.gate.leave(this.#pass)
-    this.#pass = undefined
+    if (this.#underWay > 0 || this.#period === undefined) return
+    this.#pool.admission.leave(this.#period)
+    this.#period = undefined
   }
 }

@@ -5,14 +5,12 @@ import type { TLSSocket } from 'node:tls'
 import { buildConnector, Client, type Dispatcher, Pool } from 'undici'
 import type { RouteConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
-import { createGate, noConnectionInTime } from './admission.ts'
-import { createBreaker, type NoAnswer } from './breaker.ts'
+import { createAdmission, type NoAnswer, noConnectionInTime } from './admission.ts'
 import { endOldConnections } from './connection-age.ts'
 import type { Dispatch } from './dispatch.ts'
 import type { Exchange } from './exchange.ts'
 import { createHttp2Connections, type Dial, HTTP2_STREAMS } from './http2/connections.ts'
 import { refusingLinkLocal, serverNameOf } from './lookup.ts'
-import { createPlaces } from './places.ts'
 
 export type UpstreamPoolDeps = Pick<
   Dispatch,
@@ -46,13 +44,10 @@ export function createUpstreamPool(route: RouteConfig, deps: UpstreamPoolDeps): 
   const { upstream, breaker, connections, http2 } = route
   const { now, observe, connectionTtlMs: ttlMs = CONNECTION_TTL_MS } = deps
   const limit = connections === undefined ? undefined : connections * (http2 ? HTTP2_STREAMS : 1)
-  const gate = createGate(
-    createBreaker({ ...breaker, now, observe }),
-    limit === undefined ? undefined : createPlaces(limit),
-  )
+  const admission = createAdmission({ breaker, permits: limit, now, observe })
   const { isBreaking, ...connect } = createConnect(route, deps.lookup)
   return {
-    gate,
+    admission,
     streams: deps.streams,
     eventStreams: deps.eventStreams,
     bodyPassed: deps.bodyPassed,

@@ -83,7 +83,7 @@ export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsD
     // Those that come after these speak for the upstream now.
     if (isClosing) return
     const isOpen = Array.from(poolOf).some(
-      ([route, { gate }]) => route.upstream === upstream && gate.isOpen(),
+      ([route, { admission }]) => route.upstream === upstream && admission.isOpen(),
     )
     deps.observeBreaker(upstream, isOpen)
   }

@@ -1,14 +1,40 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createBreaker } from '../../../../src/proxy/upstream/breaker.ts'
+import {
+  type CircuitBreakerOptions,
+  type CircuitChange,
+  createCircuitBreaker,
+} from '../../../src/async/circuit-breaker.ts'
 
-function breakerWith(failures: number, pauseMs = 1_000) {
+/** A breaker in front of something that may answer some requests and not others, such as an upstream. */
+function breakerWith(failures: number, openMs = 1_000) {
+  return breakerOf({
+    failures,
+    openMs: () => openMs,
+    probeMs: openMs,
+    quietMs: openMs,
+    successOutdates: true,
+  })
+}
+
+function breakerOf(options: Omit<CircuitBreakerOptions, 'now' | 'observe'>) {
   const clock = { ms: 0 }
+  const all: CircuitChange[] = []
   const changes: boolean[] = []
-  const observe = (isOpen: boolean) => void changes.push(isOpen)
-  const breaker = createBreaker({ failures, pauseMs, now: () => clock.ms, observe })
-  const fail = () => breaker.failed(breaker.enter()!, 'silence')
-  return { breaker, clock, changes, fail }
+  const breaker = createCircuitBreaker({
+    ...options,
+    now: () => clock.ms,
+    observe(change) {
+      all.push(change)
+      if (change !== 'reopened') changes.push(change === 'opened')
+    },
+  })
+  function fail(): void {
+    const period = breaker.enter()!
+    breaker.failed(period)
+    breaker.ended(period)
+  }
+  return { breaker, clock, changes, all, fail }
 }
 
 test('so many failures in a row open it', () => {
@@ -23,7 +49,7 @@ test('so many failures in a row open it', () => {
 test('an answer between them begins the count again', () => {
   const { breaker, fail } = breakerWith(2)
   fail()
-  breaker.answered()
+  breaker.succeeded()
   fail()
   assert.equal(breaker.isOpen(), false)
 })
@@ -31,9 +57,9 @@ test('an answer between them begins the count again', () => {
 test('failures of requests that began together open it once', () => {
   const { breaker, changes } = breakerWith(2)
   const passes = Array.from({ length: 10 }, () => breaker.enter()!)
-  for (const pass of passes) breaker.failed(pass, 'silence')
+  for (const pass of passes) breaker.failed(pass)
   assert.deepEqual(changes, [true])
-  assert.equal(breaker.pauseLeftMs(), 1_000)
+  assert.equal(breaker.openLeftMs(), 1_000)
 })
 
 test('after the pause exactly one probe goes', () => {
@@ -51,7 +77,7 @@ test('a probe that hangs holds nobody back longer than the pause', () => {
   fail()
   clock.ms = 1_000
   const hanging = breaker.enter()!
-  assert.equal(breaker.pauseLeftMs(), 1_000)
+  assert.equal(breaker.openLeftMs(), 1_000)
   clock.ms = 1_999
   assert.equal(breaker.enter(), undefined)
   clock.ms = 2_000
@@ -59,14 +85,14 @@ test('a probe that hangs holds nobody back longer than the pause', () => {
   assert.notEqual(second, undefined)
   assert.equal(breaker.enter(), undefined)
   clock.ms = 2_500
-  breaker.failed(hanging, 'silence')
+  breaker.failed(hanging)
   breaker.ended(hanging)
   assert.equal(
-    breaker.pauseLeftMs(),
+    breaker.openLeftMs(),
     500,
     'what becomes of the first says nothing while the second is on its way',
   )
-  breaker.answered()
+  breaker.succeeded()
   breaker.ended(second)
   assert.equal(breaker.isOpen(), false)
   assert.deepEqual(changes, [true, false])
@@ -77,7 +103,7 @@ test('a probe that fails begins the pause again, and is no opening', () => {
   fail()
   clock.ms = 1_000
   fail()
-  assert.equal(breaker.pauseLeftMs(), 1_000)
+  assert.equal(breaker.openLeftMs(), 1_000)
   assert.equal(breaker.enter(), undefined)
   assert.deepEqual(changes, [true])
 })
@@ -87,7 +113,7 @@ test('a probe that is answered closes it', () => {
   fail()
   clock.ms = 1_000
   breaker.enter()
-  breaker.answered()
+  breaker.succeeded()
   assert.equal(breaker.isOpen(), false)
   assert.deepEqual(changes, [true, false])
 })
@@ -106,9 +132,9 @@ test('the late answer of an old request closes it, and the probe says nothing af
   fail()
   clock.ms = 1_000
   const probe = breaker.enter()!
-  breaker.answered()
+  breaker.succeeded()
   breaker.ended(slow)
-  breaker.failed(probe, 'silence')
+  breaker.failed(probe)
   assert.equal(breaker.isOpen(), false)
 })
 
@@ -118,10 +144,10 @@ test('the late failure of an old request neither opens it again nor ends the pro
   fail()
   clock.ms = 1_000
   const probe = breaker.enter()!
-  breaker.failed(slow, 'silence')
+  breaker.failed(slow)
   breaker.ended(slow)
   assert.equal(breaker.enter(), undefined)
-  breaker.answered()
+  breaker.succeeded()
   breaker.ended(probe)
   assert.equal(breaker.isOpen(), false)
 })
@@ -135,16 +161,16 @@ test('with no failures to count it never opens', () => {
 test('whoever began before the last answer says nothing, however many fail together', () => {
   const { breaker, clock, changes } = breakerWith(20)
   const slow = Array.from({ length: 100 }, () => breaker.enter()!)
-  breaker.answered()
+  breaker.succeeded()
   clock.ms = 30_000
-  for (const pass of slow) breaker.failed(pass, 'silence')
+  for (const pass of slow) breaker.failed(pass)
   assert.deepEqual(changes, [])
 })
 
 test('a burst of failures between two answers says nothing; only after a pause without any they count', () => {
   const { breaker, clock, changes, fail } = breakerWith(3)
   for (clock.ms = 0; clock.ms < 5_000; clock.ms += 999) {
-    breaker.answered()
+    breaker.succeeded()
     for (let i = 0; i < 50; i++) fail()
   }
   assert.deepEqual(changes, [])
@@ -155,15 +181,76 @@ test('a burst of failures between two answers says nothing; only after a pause w
   assert.deepEqual(changes, [true])
 })
 
-test('connections that are cut open it, but a probe that is cut lets the next one go at once', () => {
-  const { breaker, clock, changes } = breakerWith(2)
-  for (const _ of [1, 2]) breaker.failed(breaker.enter()!, 'cut')
-  assert.equal(breaker.enter(), undefined)
+test('opens for longer each time that a probe fails, and begins anew after a success', () => {
+  const times: number[] = []
+  const { breaker, clock, all, fail } = breakerOf({
+    failures: 2,
+    openMs(opened) {
+      times.push(opened)
+      return 1_000 * opened
+    },
+  })
+  for (const _ of [1, 2]) fail()
+  for (const openMs of [1_000, 2_000]) {
+    assert.equal(breaker.openLeftMs(), openMs)
+    clock.ms += openMs
+    fail()
+  }
+  clock.ms += 3_000
+  breaker.enter()
+  breaker.succeeded()
+  for (const _ of [1, 2]) fail()
+  assert.deepEqual(times, [1, 2, 3, 1])
+  assert.deepEqual(all, ['opened', 'reopened', 'reopened', 'closed', 'opened'])
+})
+
+test('without a limit for probes the next one goes only when the one before has ended', () => {
+  const { breaker, clock, fail } = breakerOf({ failures: 1, openMs: () => 1_000 })
+  fail()
   clock.ms = 1_000
   const probe = breaker.enter()!
-  breaker.failed(probe, 'cut')
+  clock.ms = 1_000_000
+  assert.equal(breaker.isPassable(), false)
   assert.equal(breaker.enter(), undefined)
+  assert.equal(breaker.openLeftMs(), 0, 'nothing says when the probe ends')
   breaker.ended(probe)
+  assert.equal(breaker.isPassable(), true)
   assert.notEqual(breaker.enter(), undefined)
+})
+
+test('to be passable takes no probe’s part', () => {
+  const { breaker, clock, fail } = breakerOf({ failures: 1, openMs: () => 1_000 })
+  assert.equal(breaker.isPassable(), true)
+  fail()
+  assert.equal(breaker.isPassable(), false)
+  clock.ms = 1_000
+  for (const _ of [1, 2]) assert.equal(breaker.isPassable(), true)
+  assert.notEqual(breaker.enter(), undefined)
+})
+
+test('failures of requests that were sent before a success count, unless a success outdates them', () => {
+  const { breaker, changes } = breakerOf({ failures: 2, openMs: () => 1_000 })
+  const sent = Array.from({ length: 3 }, () => breaker.period())
+  breaker.failed(sent[0]!)
+  breaker.succeeded()
+  breaker.failed(sent[1]!)
+  assert.deepEqual(changes, [])
+  breaker.failed(sent[2]!)
   assert.deepEqual(changes, [true])
+})
+
+test('an open circuit can be kept so, never for less than it would be', () => {
+  const { breaker, clock, fail } = breakerOf({ failures: 1, openMs: () => 1_000 })
+  fail()
+  breaker.stayOpen(500)
+  assert.equal(breaker.openLeftMs(), 1_000)
+  clock.ms = 1_000
+  const probe = breaker.enter()!
+  breaker.stayOpen(2_000)
+  breaker.ended(probe)
+  assert.equal(breaker.openLeftMs(), 2_000)
+  clock.ms = 2_999
+  assert.equal(breaker.enter(), undefined)
+  clock.ms = 3_000
+  assert.notEqual(breaker.enter(), undefined)
 })

@@ -1,0 +1,57 @@
+/** Work in flight, as the work itself sees it. */
+export type Flight = {
+  /** Its result was forgotten meanwhile: the next caller does not share it. */
+  readonly isForgotten: boolean
+}
+
+/** Work that runs once at a time for each key: a caller that comes while it runs shares its result, or its failure. */
+export type SingleFlight<Value, Group = undefined> = {
+  /** Whether work for `key` runs now. */
+  has(key: string): boolean
+  /** The result of the work that runs for `key`, or else of `work`, which begins now. `group`: what `forget` forgets it by. */
+  share(
+    key: string,
+    work: (flight: Flight) => Promise<Value>,
+    ...group: Group extends undefined ? [] : [group: Group]
+  ): Promise<Value>
+  /** Leaves running work to those that share it already: of one group, or all. What comes from now on begins anew. */
+  forget(...group: Group extends undefined ? [] : [group?: Group]): void
+}
+
+type Running<Value> = { isForgotten: boolean; readonly group: unknown; result?: Promise<Value> }
+
+/** No work runs yet. */
+export function createSingleFlight<Value, Group = undefined>(): SingleFlight<Value, Group> {
+  const flights = new Map<string, Running<Value>>()
+  return {
+    has: (key) => flights.has(key),
+
+    share(key, work, ...[group]) {
+      const running = flights.get(key)?.result
+      if (running) return running
+      const flight: Running<Value> = { isForgotten: false, group }
+      const result = work(flight)
+      flight.result = result
+      flights.set(key, flight)
+      const over = () => {
+        if (flights.get(key) === flight) flights.delete(key)
+      }
+      result.then(over, over)
+      return result
+    },
+
+    forget(...[group]) {
+      for (const [key, flight] of flights) {
+        if (group !== undefined && flight.group !== group) continue
+        flight.isForgotten = true
+        flights.delete(key)
+      }
+    },
+  }
+}
+
+/** The same for work of one kind: what is returned runs `work`, or shares the run that is in flight. */
+export function singleFlight<Value>(work: () => Promise<Value>): () => Promise<Value> {
+  const flights = createSingleFlight<Value>()
+  return () => flights.share('', work)
+}
