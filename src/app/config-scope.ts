@@ -14,12 +14,11 @@ import { problemAnswer } from '../http/problem.ts'
 import { createRateLimits } from '../http/rate-limit.ts'
 import { createRequestLog } from '../http/request-log.ts'
 import { createSameOriginGuard, isTopLevelNavigation } from '../http/same-origin.ts'
-import { ownAnswerHeaders } from '../http/security-headers.ts'
+import { createSecurityHeaders } from '../http/security-headers.ts'
 import { clientNetwork, createClientAddress, createTrustedPeers } from '../http/server/client-address.ts'
 import { createHostCheck } from '../http/server/host.ts'
-import { createMessageCheck } from '../http/server/message-checks.ts'
 import { endWithAnswer } from '../http/server/raw-answer.ts'
-import { createFront } from '../http/server/request-guard.ts'
+import { createRequestGuard } from '../http/server/request-guard.ts'
 import { reusesRefreshTokens } from '../oidc/grants/refresh-token-reuse.ts'
 import { createProvider } from '../oidc/provider.ts'
 import { createBeginSignIn, createLoginAttempts, LOGIN_LIFETIME_MS } from '../oidc/sign-in/attempts.ts'
@@ -133,7 +132,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   })
 
   // Who asks, and from where: what every request is looked at for.
-  const ownHeaders = ownAnswerHeaders(publicUrl)
+  const securityHeaders = createSecurityHeaders(publicUrl)
   const clientAddress = createClientAddress(trustProxy)
   const isTrustedPeer = createTrustedPeers(trustProxy)
   const requireSameOrigin = createSameOriginGuard({ publicUrl, allowedOrigins })
@@ -141,9 +140,8 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     ...{ log, observe: metrics.request, nowMs: () => performance.now(), clientIp: clientAddress },
     whyNoSession: missingSessions.reasonOf,
   })
-  const front = createFront({
-    check: createMessageCheck({ hosts: createHostCheck(config), isTrustedPeer, limits }),
-    ...{ requestLog, ownHeaders },
+  const guard = createRequestGuard({
+    ...{ hosts: createHostCheck(config), isTrustedPeer, limits, requestLog, securityHeaders },
     observe: (method, status) => metrics.request('none', method, status, 0),
   })
 
@@ -181,7 +179,8 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const forward = createForward({
     ...common,
     ...{ findSession: sessions.find, send: upstreams.send, requireSameOrigin, isTopLevelNavigation },
-    ...{ onRejectedToken: stepUps.curable(tokens.onRejected), factsOf: requestLog.factsOf, ownHeaders },
+    ...{ onRejectedToken: stepUps.curable(tokens.onRejected), factsOf: requestLog.factsOf },
+    setSecurityHeaders: securityHeaders.set,
     loginUrl: (req) => pageLoginUrl(loginUrlFor(req.url), cookie.sameSite),
   })
   const warnOfWebSockets = createThrottledWarning(
@@ -204,7 +203,10 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     refuse(socket, error, headers) {
       if (error instanceof BffError && error.code === 'rate_limited') warnOfWebSockets()
       const answer = problemAnswer(error, { loginUrl: loginUrlFor() })
-      endWithAnswer(socket, { ...answer, headers: { ...ownHeaders, ...headers, ...answer.headers } })
+      endWithAnswer(socket, {
+        ...answer,
+        headers: { ...securityHeaders.fields, ...headers, ...answer.headers },
+      })
       return answer.status
     },
     refused(req, error) {
@@ -270,8 +272,9 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
 
   // The public listener's requests.
   const edge = createEdge({
-    ...{ publicUrl, basePath, requestLog, bffRoutes, loginUrlFor, forward, ownHeaders, log, monotonicNow },
-    cors: createCors(allowedOrigins, ownHeaders),
+    ...{ publicUrl, basePath, requestLog, bffRoutes, loginUrlFor, forward, log, monotonicNow },
+    securityHeaders,
+    cors: createCors(allowedOrigins, securityHeaders),
     observeSignInFailure: metrics.signInFailed,
   })
 
@@ -281,7 +284,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     tokenCopies.close()
     await upstreams.close().catch((error) => log.warn({ err: describeError(error) }, 'not closed cleanly'))
   }
-  return { config, provider, front, isTrustedPeer, edge, tunnel, upstreams, release }
+  return { config, provider, guard, isTrustedPeer, edge, tunnel, upstreams, release }
 }
 
 function cookieAttributes({ session: { cookie } }: Config) {

@@ -1,19 +1,19 @@
 import type { RequestHandler } from 'express'
 import { BffError } from '../errors.ts'
+import type { SecurityHeaders } from './security-headers.ts'
 
 const PREFLIGHT_LIFE_SECONDS = 600
 
 /**
- * CORS for the configured other origins only, answered by us and never by an upstream (Fetch §3.2): an exact echo of
- * the origin with credentials, and no session needed for a preflight. Where other origins are allowed, `Vary: Origin` is
- * on every answer: a cache must not give one that was made for no origin, and so permits none, to a script of theirs.
+ * CORS for the configured other origins only (Fetch §3.2). The answer comes from here, never from an upstream: an exact
+ * echo of the origin, with credentials. A preflight needs no session. Where other origins are allowed, every answer has
+ * `Vary: Origin`, because a cache must not give an answer that permits no origin to a script of an allowed one.
  */
 export function createCors(
   allowedOrigins: readonly string[],
-  ownHeaders: Readonly<Record<string, string>> = {},
+  { set: setSecurityHeaders }: Pick<SecurityHeaders, 'set'>,
 ): RequestHandler {
   const allowed = new Set(allowedOrigins)
-  const entries = Object.entries(ownHeaders)
   return function cors(req, res, next) {
     const { origin } = req.headers
     const requested = req.headers['access-control-request-method']
@@ -31,11 +31,10 @@ export function createCors(
       next()
       return
     }
-    for (const [name, value] of entries) res.setHeader(name, value)
+    setSecurityHeaders(req, res)
     res.setHeader('access-control-allow-methods', requested)
     res.setHeader('access-control-allow-headers', req.headers['access-control-request-headers'] ?? 'x-csrf')
     res.setHeader('access-control-max-age', String(PREFLIGHT_LIFE_SECONDS))
-    res.setHeader('cache-control', 'no-store')
     res.status(204).end()
   }
 }

@@ -8,11 +8,18 @@ import express, {
 } from 'express'
 import { BffError, describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
-import { createCauseLog, createSignInLog, type ObserveSignInFailure } from './cause-log.ts'
 import type { LoginUrlFor } from './endpoints/login-url.ts'
 import { failedSignInPage, sendPage } from './endpoints/pages.ts'
 import { problemAnswer } from './problem.ts'
-import type { RequestLog } from './request-log.ts'
+import {
+  createCauseLog,
+  createFailedSignInLog,
+  type ObserveSignInFailure,
+  type RequestFacts,
+  type RequestLog,
+} from './request-log.ts'
+import type { SecurityHeaders } from './security-headers.ts'
+import { hasBody } from './server/request-guard.ts'
 
 export type EdgeDeps = {
   readonly publicUrl: string
@@ -23,11 +30,10 @@ export type EdgeDeps = {
   readonly cors: RequestHandler
   /** Forwards a request to its upstream; false when no route matches. */
   readonly forward: (req: IncomingMessage, res: ServerResponse) => Promise<boolean>
-  /** Set on every answer of our own. */
-  readonly ownHeaders: Readonly<Record<string, string>>
+  readonly securityHeaders: SecurityHeaders
   readonly log: Logger
   readonly observeSignInFailure?: ObserveSignInFailure
-  /** Epoch ms. */
+  /** Milliseconds. */
   readonly monotonicNow: () => number
 }
 
@@ -39,7 +45,7 @@ const OWN_ENDPOINTS = new Set([
   ...['/login', '/callback', '/landing', '/user', '/logout', '/end-session', '/logged-out'],
 ])
 
-/** The public listener as an ordered list; the order is the security policy. */
+/** The Express app of the public listener as an ordered list; the order is the security policy. */
 export function createEdge(deps: EdgeDeps): Express {
   const app = express()
   app.disable('x-powered-by')
@@ -50,18 +56,23 @@ export function createEdge(deps: EdgeDeps): Express {
   const protocol = new URL(deps.publicUrl).protocol.slice(0, -1)
   Object.defineProperty(app.request, 'protocol', { get: () => protocol, configurable: true })
 
-  const protect = setHeaders(deps.ownHeaders)
   app.use(beginRequest(deps))
   app.use(deps.cors)
-  app.use(literally(deps.basePath), nameOwnRoute(deps), protect, deps.bffRoutes, notFound)
+  app.use(
+    literally(deps.basePath),
+    nameOwnRoute(deps),
+    deps.securityHeaders.middleware,
+    deps.bffRoutes,
+    notFound,
+  )
   app.use(forwardOrPass(deps))
   app.use(notFound)
-  app.use(answerProblem(deps, protect))
+  app.use(answerProblem(deps))
   app.use(lastResort(deps))
   return app
 }
 
-/** Express takes a path for a pattern, in which some characters of a plain one mean something. */
+/** Escapes the characters that have a meaning in a path pattern of Express. */
 function literally(path: string): string {
   return path.replaceAll(/[^\w/.~%-]/g, '\\$&')
 }
@@ -73,18 +84,10 @@ function beginRequest({ requestLog }: EdgeDeps): RequestHandler {
   }
 }
 
-/** One label for each of our endpoints, and one for all that are none: a label must not grow with what clients make up. */
+/** One label for each of our endpoints, and one for all other paths: clients must not add labels. */
 function nameOwnRoute({ requestLog }: EdgeDeps): RequestHandler {
   return function nameRoute(req, _res, next) {
     requestLog.factsOf(req).route = OWN_ENDPOINTS.has(req.path) ? `bff${req.path}` : 'bff'
-    next()
-  }
-}
-
-function setHeaders(fields: Readonly<Record<string, string>>): RequestHandler {
-  const entries = Object.entries(fields)
-  return function setOwnHeaders(_req, res, next) {
-    for (const [name, value] of entries) res.setHeader(name, value)
     next()
   }
 }
@@ -101,66 +104,70 @@ const notFound: RequestHandler = function routeNotFound() {
   throw new BffError('route_not_found', 'no route of the configuration matches this path')
 }
 
-/** The last step for everything thrown: one log line if it is our defect, one answer in any case. */
-function answerProblem(deps: EdgeDeps, protect: RequestHandler): ErrorRequestHandler {
-  const tellCause = createCauseLog(deps)
-  const tellSignIn = createSignInLog({
-    log: deps.log,
-    observe: deps.observeSignInFailure ?? (() => undefined),
-  })
+/** Answers everything that was thrown, and logs our own defects. */
+function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
+  const logProblem = createProblemLog(deps)
   return function answerWithProblem(error, req, res, _next) {
     const facts = deps.requestLog.factsOf(req)
     if (error instanceof BffError) facts.code = error.code
-    else deps.log.error({ requestId: facts.id, err: describeError(error) }, 'unexpected error')
-    if (error instanceof BffError && !res.headersSent) {
-      const { id: requestId, route = '' } = facts
-      if (SIGN_IN_ROUTES.has(route)) tellSignIn(error, { requestId, route })
-      else tellCause(error, requestId)
-    }
+    logProblem(error, { isAnswered: res.headersSent, facts })
     if (res.headersSent) {
-      // Half an answer must not look like a whole one.
+      // Half an answer must not look complete.
       res.destroy()
       return
     }
-    // A route's refusal is our own answer too.
-    protect(req, res, () => undefined)
+    // The refusal of a route is our own answer too.
+    deps.securityHeaders.set(req, res)
     const answer = problemAnswer(error, { requestId: facts.id, loginUrl: deps.loginUrlFor() })
-    // What is left of a request body is not read: the connection cannot serve another request.
+    // The rest of a request body is not read, so the connection cannot serve another request.
     if (!req.complete && hasBody(req)) res.setHeader('connection', 'close')
     res.status(answer.status)
-    // An answer that failed in the middle of its head has left a reason of its own.
+    // An answer that failed in the middle of its head has left another reason phrase.
     res.statusMessage = STATUS_CODES[answer.status] ?? ''
     if (facts.variesByCookie) res.appendHeader('vary', 'Cookie')
     for (const [name, value] of Object.entries(answer.headers)) {
-      // Beside what CORS has said already.
+      // CORS may have set a `Vary`.
       if (name === 'vary') res.appendHeader(name, value)
       else res.setHeader(name, value)
     }
-    if (wantsPage(req, deps.basePath)) {
-      const title = (JSON.parse(answer.body) as { title: string }).title
+    if (!wantsPage(req, deps.basePath)) res.end(answer.body)
+    else {
+      const { title } = JSON.parse(answer.body) as { title: string }
       const code = error instanceof BffError ? error.code : 'internal_error'
       sendPage(res, failedSignInPage({ title, code, requestId: facts.id, ...retryOf(error, req, deps) }))
-      return
     }
-    res.end(answer.body)
   }
 }
 
-/** For a fault in the answer itself: Express would show its stack to the browser, and all that it carries on the console. */
+/** Logs our own defects, failed sign-ins, and what caused the other problems. */
+function createProblemLog({ log, monotonicNow, observeSignInFailure }: EdgeDeps) {
+  const logCause = createCauseLog({ log, monotonicNow })
+  const logFailedSignIn = createFailedSignInLog({
+    log,
+    observe: observeSignInFailure ?? (() => undefined),
+  })
+  return function logProblem(
+    error: unknown,
+    { isAnswered, facts }: { isAnswered: boolean; facts: RequestFacts },
+  ): void {
+    const { id: requestId, route = '' } = facts
+    if (!(error instanceof BffError)) log.error({ requestId, err: describeError(error) }, 'unexpected error')
+    else if (isAnswered) return
+    else if (SIGN_IN_ROUTES.has(route)) logFailedSignIn(error, { requestId, route })
+    else logCause(error, requestId)
+  }
+}
+
+/** For a fault in the error handler itself: Express would show its stack to the browser, and everything on it on the console. */
 function lastResort({ log }: EdgeDeps): ErrorRequestHandler {
-  return function endWithoutWords(error, _req, res, _next) {
+  return function endWithoutBody(error, _req, res, _next) {
     log.error({ err: describeError(error) }, 'the answer to an error failed')
     if (res.headersSent) res.destroy()
     else res.status(500).end()
   }
 }
 
-/** RFC 9112 §6: either header says that a body follows; without one Node calls a request complete a moment late. */
-function hasBody({ headers }: IncomingMessage): boolean {
-  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
-}
-
-/** What a person can do about a failed sign-in without losing the way back to where it began. */
+/** Where the link of the failure page leads: the retry keeps the place where the sign-in began. */
 function retryOf(
   error: unknown,
   req: Request,
@@ -169,18 +176,18 @@ function retryOf(
   const { returnUrl } = requestLog.factsOf(req)
   const code = error instanceof BffError ? error.code : undefined
   if (code === 'bad_request' && returnUrl !== undefined) {
-    // A step-up is asked for anew by what needed it.
+    // The application asks for a new step-up.
     return { retryUrl: returnUrl, retryLabel: 'Back to the application' }
   }
   const isLogin = req.originalUrl.startsWith(`${basePath}/login?`)
   if (isLogin && code !== 'invalid_return_url') return { retryUrl: req.originalUrl }
   if (returnUrl !== undefined) return { retryUrl: loginUrlFor(returnUrl) }
-  // Nothing was used up: the response of the provider can be brought once more, by the URL that the page has.
+  // Nothing was used up: reloading this page presents the provider's response once more.
   const isUntouched = code === 'store_unavailable' || code === 'rate_limited'
   return { retryUrl: isUntouched && !isLogin ? '' : loginUrlFor() }
 }
 
-/** A person is looking only where a navigation ends at one of our own endpoints. */
+/** Only a navigation to one of these endpoints shows a page to a person. */
 function wantsPage({ originalUrl, headers }: Request, basePath: string): boolean {
   const path = originalUrl.split('?', 1)[0]
   const isNavigation = ['/login', '/callback', '/landing'].some((end) => path === basePath + end)

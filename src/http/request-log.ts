@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { type BffError, describeError, type ErrorCode } from '../errors.ts'
 import type { Logger } from '../log.ts'
+import { createReminders } from '../oidc/reminders.ts'
 
-/** What is known about a request when its line is written. Kept on the request, under a symbol of our own. */
+/** What is known about a request when its line is written. Kept on the request, under a symbol. */
 export type RequestFacts = {
   readonly id: string
   readonly startedAt: number
@@ -35,11 +37,11 @@ export type RequestLog = {
   factsOf(req: IncomingMessage): RequestFacts
 }
 
-/** A member that nobody else can name; it costs less than a WeakMap. */
+/** A member of the request costs less than a WeakMap. */
 const FACTS = Symbol('facts')
 type WithFacts = IncomingMessage & { [FACTS]?: RequestFacts }
 
-/** Makes the request log; path is logged without its query, which may hold a code or personal data. */
+/** Makes the request log. The path is logged without its query, which may hold a code or personal data. */
 export function createRequestLog(deps: RequestLogDeps): RequestLog {
   const { log, observe, nowMs, clientIp } = deps
 
@@ -70,7 +72,7 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
     begin(req, res) {
       const known: RequestFacts = { id: randomUUID(), startedAt: nowMs() }
       ;(req as WithFacts)[FACTS] = known
-      // 'close' comes once in every case: after the last byte, and when the client went away before it.
+      // 'close' comes exactly once: after the last byte, or when the client went away before it.
       res.once('close', () => end(req, res, known))
       return known
     },
@@ -79,8 +81,72 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
 }
 
 function pathOf(req: IncomingMessage): string {
-  // Express strips the mount path from `url`; what came over the wire is in `originalUrl`.
+  // Express strips the mount path from `url`; `originalUrl` is what came over the wire.
   const url = (req as IncomingMessage & { originalUrl?: string }).originalUrl ?? req.url ?? ''
   const end = url.search(/[?#]/)
   return (end === -1 ? url : url.slice(0, end)).slice(0, 512)
+}
+
+/** What goes wrong at the provider goes wrong for all users in the same way. */
+const SHARED: ReadonlySet<ErrorCode> = new Set(['provider_rejected', 'provider_unavailable'])
+
+/**
+ * Logs the cause of a problem, by request. A cause that all requests share is logged once, and then at most once a minute
+ * with their number since: the line of each request has its id and code anyway.
+ */
+export function createCauseLog({ log, monotonicNow }: { log: Logger; monotonicNow: () => number }) {
+  const throttle = createReminders(monotonicNow)
+
+  return function logCause(error: BffError, requestId: string): void {
+    if (!error.cause) return
+    const { code } = error
+    const err = describeError(error.cause)
+    // Names and codes are few. A message may hold anything, and is no key.
+    const count = SHARED.has(code) ? throttle.count(`${code} ${err.name} ${err.code} ${err.cause}`) : 1
+    if (count !== undefined) log.warn({ requestId, code, count, err }, error.message)
+  }
+}
+
+/** Told of each sign-in that failed: where, and why as a word of a closed list. */
+export type ObserveSignInFailure = (step: string, error: string) => void
+
+/** How a sign-in fails. What else its endpoints refuse, such as another method, is no sign-in. */
+const FAILURES: ReadonlySet<ErrorCode> = new Set([
+  ...(['invalid_callback', 'access_denied', 'session_required'] as const),
+  ...(['provider_rejected', 'provider_unavailable', 'store_unavailable'] as const),
+])
+
+/** What a metric's label may be: neither a provider nor a forged redirect must add others. */
+const WORDS: ReadonlySet<unknown> = new Set([
+  // RFC 6749 §4.1.2.1 and §5.2, OpenID Connect Core §3.1.2.6, RFC 8707 §2, RFC 9126 §2.3.
+  ...['invalid_request', 'invalid_client', 'invalid_grant', 'unauthorized_client', 'unsupported_grant_type'],
+  ...['invalid_scope', 'access_denied', 'unsupported_response_type', 'server_error'],
+  ...['temporarily_unavailable', 'login_required', 'interaction_required', 'consent_required'],
+  ...['account_selection_required', 'invalid_request_uri', 'invalid_request_object'],
+  ...['request_not_supported', 'request_uri_not_supported', 'registration_not_supported'],
+  ...['unmet_authentication_requirements', 'invalid_target', 'invalid_resource', 'invalid_redirect_uri'],
+  // Our own.
+  ...['tenant', 'other_user', 'acr', 'step_up_expired'],
+  // Claims of an ID token.
+  ...['iss', 'sub', 'aud', 'exp', 'iat', 'nbf', 'nonce', 'azp', 'auth_time', 'at_hash', 'c_hash'],
+])
+
+/**
+ * Logs each sign-in that failed under the request id that its page shows: the step, the reason, and what the provider
+ * said. None is throttled, because support looks for the line of one user.
+ */
+export function createFailedSignInLog({ log, observe }: { log: Logger; observe: ObserveSignInFailure }) {
+  return function logFailedSignIn(
+    error: BffError,
+    { requestId, route }: { requestId: string; route: string },
+  ) {
+    const { code, details, logged, cause } = error
+    if (!FAILURES.has(code) && details?.reason !== 'step_up_expired') return
+    const step = String(logged?.step ?? route.replace('bff/', ''))
+    const word = logged?.oauthError ?? logged?.claim ?? details?.reason
+    observe(step, WORDS.has(word) ? String(word) : word === undefined ? code : 'other')
+    const reason = details?.reason === undefined ? undefined : String(details.reason)
+    const err = cause === undefined ? undefined : describeError(cause)
+    log.warn({ requestId, code, reason, ...logged, step, err }, `a sign-in failed: ${error.message}`)
+  }
 }

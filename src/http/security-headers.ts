@@ -1,12 +1,18 @@
-import { IncomingMessage, ServerResponse } from 'node:http'
-import { Socket } from 'node:net'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { RequestHandler } from 'express'
 import helmet from 'helmet'
 
-/**
- * Headers of Cloakroom's own answers (ASVS 3.4): nothing is cached, framed, or loaded from elsewhere. They depend on
- * the configuration only, so helmet is asked once and not for every request.
- */
-export function ownAnswerHeaders(publicUrl: string): Readonly<Record<string, string>> {
+/** Headers of Cloakroom's own answers (ASVS 3.4): nothing is cached, framed, or loaded from elsewhere. */
+export type SecurityHeaders = {
+  readonly middleware: RequestHandler
+  /** The same outside a list of middleware. */
+  set(req: IncomingMessage, res: ServerResponse): void
+  /** The same as a list, for answers that are written to a raw socket. */
+  readonly fields: Readonly<Record<string, string>>
+}
+
+/** The only file that imports helmet. */
+export function createSecurityHeaders(publicUrl: string): SecurityHeaders {
   const protect = helmet({
     contentSecurityPolicy: {
       useDefaults: false,
@@ -20,11 +26,30 @@ export function ownAnswerHeaders(publicUrl: string): Readonly<Record<string, str
     strictTransportSecurity: publicUrl.startsWith('https:'),
     referrerPolicy: { policy: 'no-referrer' },
   })
-  const sample = new IncomingMessage(new Socket())
-  const answer = new ServerResponse(sample)
-  protect(sample, answer, (error) => {
-    if (error) throw error
-  })
-  const fields = Object.entries(answer.getHeaders()).map(([name, value]) => [name, String(value)])
-  return { ...Object.fromEntries(fields), 'cache-control': 'no-store' }
+
+  function set(req: IncomingMessage, res: ServerResponse): void {
+    res.setHeader('cache-control', 'no-store')
+    protect(req, res, (error) => {
+      if (error) throw error
+    })
+  }
+  return {
+    middleware: function securityHeaders(req, res, next) {
+      set(req, res)
+      next()
+    },
+    set,
+    fields: listOf(set),
+  }
+}
+
+/** No header depends on the request, so setting them once tells the list. */
+function listOf(set: SecurityHeaders['set']): Record<string, string> {
+  const headers = new Headers()
+  const recorder = {
+    setHeader: (name: string, value: string) => headers.set(name, value),
+    removeHeader: (name: string) => headers.delete(name),
+  }
+  set({} as IncomingMessage, recorder as unknown as ServerResponse)
+  return Object.fromEntries(headers)
 }

@@ -40,8 +40,8 @@ export type ForwardDeps = {
   readonly isTopLevelNavigation: (req: IncomingMessage) => boolean
   /** Where a person is sent to sign in and come back to this request's path. */
   readonly loginUrl: (req: IncomingMessage) => string
-  /** Headers of Cloakroom's own answers. */
-  readonly ownHeaders?: Readonly<Record<string, string>>
+  /** Sets the headers of Cloakroom's own answers. */
+  readonly setSecurityHeaders?: (req: IncomingMessage, res: ServerResponse) => void
   readonly requestHeaders: RequestHeaders
 }
 
@@ -99,10 +99,10 @@ function requireSignIn(
   if (route.csrf !== 'fetch-metadata' || !deps.isTopLevelNavigation(req)) {
     throw new BffError('session_required', 'this route needs a signed-in session')
   }
+  deps.setSecurityHeaders?.(req, res)
   // Beside what is set already, which writeHead would replace.
   res.appendHeader('vary', 'Cookie, sec-fetch-mode, sec-fetch-dest')
   res.writeHead(302, {
-    ...deps.ownHeaders,
     location: deps.loginUrl(req),
     'cache-control': 'no-store',
     'content-length': '0',

@@ -1,18 +1,18 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { createServer } from 'node:http'
-import { type TestContext, test } from 'node:test'
+import { test } from 'node:test'
 import { Router } from 'express'
+import request from 'supertest'
 import { BffError } from '../../src/errors.ts'
 import { createEdge } from '../../src/http/edge.ts'
 import { createRequestLog } from '../../src/http/request-log.ts'
-import { listenOn } from '../../src/http/server/public-server.ts'
+import { createSecurityHeaders } from '../../src/http/security-headers.ts'
 import { captureLog } from '../kit/cloakroom.ts'
 
 const SECRET = 'rt_a-token-that-an-error-carries'
 
 /** The public listener in front of a route that fails in this way. */
-async function failingWith(t: TestContext, error: unknown) {
+async function failingWith(error: unknown) {
   const { log, lines } = captureLog()
   const edge = createEdge({
     publicUrl: 'http://127.0.0.1',
@@ -27,41 +27,38 @@ async function failingWith(t: TestContext, error: unknown) {
     loginUrlFor: () => '/bff/login',
     cors: (_req, _res, next) => next(),
     forward: () => Promise.reject(error),
-    ownHeaders: {},
+    securityHeaders: createSecurityHeaders('http://127.0.0.1'),
     log,
     monotonicNow: Date.now,
   })
-  const server = createServer(edge)
-  const port = await listenOn(server, { host: '127.0.0.1', port: 0 })
-  t.after(() => server.close())
-  const answer = await fetch(`http://127.0.0.1:${port}/x`)
-  return { answer, text: await answer.text(), log: lines.join('\n') }
+  const answer = await request(edge).get('/x')
+  return { answer, text: answer.text, log: lines.join('\n') }
 }
 
-test('an error that nobody expected says nothing about itself, here or in the log', async (t) => {
+test('an error that nobody expected says nothing about itself, here or in the log', async () => {
   const error = Object.assign(new Error('first line\nsecond line'), {
     command: { name: 'set', args: [SECRET] },
     cause: Object.assign(new Error(SECRET), { body: { refresh_token: SECRET } }),
   })
-  const { answer, text, log } = await failingWith(t, error)
+  const { answer, text, log } = await failingWith(error)
   assert.equal(answer.status, 500)
-  assert.equal(answer.headers.get('content-type'), 'application/problem+json')
+  assert.equal(answer.headers['content-type'], 'application/problem+json')
   assert.deepEqual(Object.keys(JSON.parse(text)).sort(), ['request_id', 'status', 'title', 'type'])
   assert.ok(!log.includes(SECRET))
   assert.match(log, /first line second line/)
 })
 
-test('what is thrown and is no error is answered too', async (t) => {
+test('what is thrown and is no error is answered too', async () => {
   for (const thrown of [SECRET, { refresh_token: SECRET }, 42]) {
-    const { answer, text, log } = await failingWith(t, thrown)
+    const { answer, text, log } = await failingWith(thrown)
     assert.equal(answer.status, 500)
     assert.ok(!(text + log).includes(SECRET))
   }
 })
 
-test('not even a fault in the last step of all shows a stack', async (t) => {
+test('not even a fault in the last step of all shows a stack', async () => {
   const error = new BffError('bad_request', 'no good', { headers: { 'no header name': 'x' } })
-  const { answer, text } = await failingWith(t, error)
+  const { answer, text } = await failingWith(error)
   assert.equal(answer.status, 500)
   assert.equal(text, '')
 })

@@ -1,19 +1,19 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { Server as NetServer, type Socket } from 'node:net'
-import { lastAnsweredAt, pendingAnswers } from './pipelining.ts'
+import { connectionOf } from './pipelining.ts'
 
-/** Ends a server: resolves when it accepts nothing and no connection is open, `graceMs` after the call at the latest. */
-export type Drain = (graceMs: number) => Promise<void>
+/** Shuts a server down: resolves when it accepts nothing and no connection is open, `graceMs` after the call at the latest. */
+export type GracefulShutdown = (graceMs: number) => Promise<void>
 
-const LOOK_EVERY_MS = 50
+const CHECK_EVERY_MS = 50
 
 /**
- * Makes the drain of a server that handles upgrades itself; called before it listens. Whoever asks while it drains, or
- * waits for an answer, is told that the connection ends with it (RFC 9112 §9.6), so that no client sends another request
- * on one that is about to close. An idle connection is closed when it has idled for `idleGraceMs`, because a request may
- * be on its way; those that idle for longer already are closed at once. Running answers and tunnels go on meanwhile.
+ * Makes the graceful shutdown of a server that handles upgrades itself; called before it listens. From its begin on, every
+ * answer whose head is not sent yet says that the connection ends with it (RFC 9112 §9.6), so that no client sends another
+ * request on it. An idle connection is closed when it has idled for `idleGraceMs`, because a request may be on its way;
+ * those that have idled for longer already are closed at once. Running answers and tunnels go on meanwhile.
  */
-export function createDrain(server: Server, idleGraceMs: number): Drain {
+export function createGracefulShutdown(server: Server, idleGraceMs: number): GracefulShutdown {
   const open = new Set<Socket>()
   const tunnels = new WeakSet<Socket>()
   server.on('connection', (socket: Socket) => {
@@ -23,21 +23,21 @@ export function createDrain(server: Server, idleGraceMs: number): Drain {
   for (const event of ['upgrade', 'connect'])
     server.on(event, ({ socket }: IncomingMessage) => void tunnels.add(socket))
 
-  return function drain(graceMs) {
+  return function shutDown(graceMs) {
     if (!server.listening) return Promise.resolve()
     for (const event of ['request', 'checkContinue', 'checkExpectation'])
       server.prependListener(event, (_: IncomingMessage, res: ServerResponse) => makeLast(res))
     for (const socket of open) {
-      const newest = pendingAnswers(socket)?.newest
+      const newest = connectionOf(socket).pending.at(-1)
       // Not those before it: the client waits for every one.
       if (newest && !newest.headersSent) makeLast(newest)
     }
-    const looks = createLooks(performance.now(), idleGraceMs)
+    const idleness = createIdleness(performance.now(), idleGraceMs)
     const closeIdle = () => {
-      for (const socket of open) if (!tunnels.has(socket) && looks.hasIdled(socket)) socket.destroy()
+      for (const socket of open) if (!tunnels.has(socket) && idleness.isOver(socket)) socket.destroy()
     }
-    // Right after what has arrived was read: a request in the kernel's hands must not be cut off.
-    const tick = setInterval(() => setImmediate(closeIdle), LOOK_EVERY_MS)
+    // Right after what has arrived was read: a request that the kernel holds must not be cut off.
+    const tick = setInterval(() => setImmediate(closeIdle), CHECK_EVERY_MS)
     const deadline = setTimeout(() => {
       for (const socket of open) socket.destroy()
     }, graceMs)
@@ -52,7 +52,7 @@ function makeLast(res: ServerResponse): void {
   res.shouldKeepAlive = false
 }
 
-/** Not by the HTTP server's own `close`, which at once closes what idles; it only cleans up in the end. */
+/** The HTTP server's own `close` would close idle connections at once; it is called at the end, to clean up. */
 function stopListening(server: Server, begun: () => void): Promise<void> {
   return new Promise((resolve) => {
     NetServer.prototype.close.call(server, () => {
@@ -63,23 +63,23 @@ function stopListening(server: Server, begun: () => void): Promise<void> {
   })
 }
 
-/** Remembers what was heard on connections, to know for how long nothing was; times in ms. */
-function createLooks(begunAt: number, idleGraceMs: number) {
-  const heard = new WeakMap<Socket, { bytes: number; at: number }>()
+/** Remembers how much was received on each connection, to know for how long it has idled. Times in ms. */
+function createIdleness(begunAt: number, idleGraceMs: number) {
+  const received = new WeakMap<Socket, { bytes: number; at: number }>()
 
   return {
-    /** Never at the first look: half a head may have come since the last answer. */
-    hasIdled(socket: Socket): boolean {
-      if (pendingAnswers(socket)) return false
-      const answeredAt = lastAnsweredAt(socket)
+    /** Never at the first check: half a head may have come since the last answer. */
+    isOver(socket: Socket): boolean {
+      const { pending, lastAnsweredAt } = connectionOf(socket)
+      if (pending.length > 0) return false
       const { bytesRead: bytes } = socket
-      const before = heard.get(socket)
+      const before = received.get(socket)
       if (before?.bytes !== bytes) {
-        const at = before || answeredAt === undefined ? performance.now() : begunAt - idleGraceMs
-        heard.set(socket, { bytes, at })
+        const at = before || lastAnsweredAt === undefined ? performance.now() : begunAt - idleGraceMs
+        received.set(socket, { bytes, at })
         return false
       }
-      return performance.now() - Math.max(before.at, answeredAt ?? 0) >= idleGraceMs
+      return performance.now() - Math.max(before.at, lastAnsweredAt ?? 0) >= idleGraceMs
     },
   }
 }

@@ -1,6 +1,6 @@
 import type { Server } from 'node:http'
-import { createDrain } from './graceful-shutdown.ts'
-import { closeServer, listenOn } from './public-server.ts'
+import type { AddressInfo } from 'node:net'
+import { createGracefulShutdown } from './graceful-shutdown.ts'
 
 type Address = { readonly host: string; readonly port: number }
 
@@ -10,11 +10,11 @@ export type ListenersDeps = {
   readonly addresses: { readonly public: Address; readonly admin: Address }
   /** How long running requests may take at the end. Milliseconds. */
   readonly drainMs: number
-  /** How long a client's connection may idle while it is drained. Milliseconds. */
+  /** How long a client's connection may idle during the shutdown. Milliseconds. */
   readonly idleGraceMs?: number | undefined
-  /** Told first, so that readiness says no before a connection is refused. */
+  /** Called first, so that readiness says no before a connection is refused. */
   readonly onDrain: () => void
-  /** Closes what stands behind the listeners. */
+  /** Closes what the listeners use. */
   readonly release: () => Promise<void>
 }
 
@@ -22,14 +22,14 @@ export type ListenersDeps = {
 const IDLE_GRACE_MS = 1_000
 const ADMIN_GRACE_MS = 1_000
 
-/** Both listeners, opened and drained together; the admin one last, so that probes see the drain. */
+/** Opens both listeners and shuts them down gracefully; the admin one last, so that probes see the shutdown. */
 export function createListeners(deps: ListenersDeps) {
-  const drainPublic = createDrain(deps.publicServer, deps.idleGraceMs ?? IDLE_GRACE_MS)
+  const shutDownPublic = createGracefulShutdown(deps.publicServer, deps.idleGraceMs ?? IDLE_GRACE_MS)
   let closing: Promise<void> | undefined
 
   async function closeAll(): Promise<void> {
     deps.onDrain()
-    await drainPublic(deps.drainMs)
+    await shutDownPublic(deps.drainMs)
     await deps.release()
     await closeServer(deps.adminServer, ADMIN_GRACE_MS)
   }
@@ -50,4 +50,33 @@ export function createListeners(deps: ListenersDeps) {
       return closing
     },
   }
+}
+
+/** Opens a listening socket and resolves with its port; rejects with the system's error, e.g. EADDRINUSE. */
+export function listenOn(server: Server, { host, port }: Address): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(port, host, () => {
+      server.off('error', reject)
+      resolve((server.address() as AddressInfo).port)
+    })
+  })
+}
+
+/**
+ * Stops accepting, lets running requests finish for `graceMs`, then cuts the rest. Resolves when no connection is open.
+ * Idle connections are closed as they become idle, because Node itself would wait for them.
+ */
+function closeServer(server: Server, graceMs: number): Promise<void> {
+  if (!server.listening) return Promise.resolve()
+  return new Promise((resolve) => {
+    const tick = setInterval(() => server.closeIdleConnections(), 50)
+    const deadline = setTimeout(() => server.closeAllConnections(), graceMs)
+    server.close(() => {
+      clearInterval(tick)
+      clearTimeout(deadline)
+      resolve()
+    })
+    server.closeIdleConnections()
+  })
 }

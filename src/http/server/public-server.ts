@@ -5,99 +5,84 @@ import {
   type ServerOptions,
   type ServerResponse,
 } from 'node:http'
-import type { AddressInfo, Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { type BodyPace, watchPace } from '../../async/body-pace.ts'
 import { createThrottledWarning } from '../../async/log-throttle.ts'
 import type { ListenerLimits } from '../../config/config.ts'
 import type { Logger } from '../../log.ts'
 import { clientNetwork } from './client-address.ts'
-import { answerClientError } from './client-error.ts'
 import type { ServerObjects } from './express-objects.ts'
-import { hasBody } from './message-checks.ts'
-import { inTurn, pendingAnswers } from './pipelining.ts'
-import type { Front } from './request-guard.ts'
+import { connectionOf, oneAtATime } from './pipelining.ts'
+import { endWithAnswer } from './raw-answer.ts'
+import { hasBody, type RequestGuard } from './request-guard.ts'
 
-/** Opens a listening socket and resolves with its port; rejects with the system's error, e.g. EADDRINUSE. */
-export function listenOn(server: Server, { host, port }: { host: string; port: number }): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(port, host, () => {
-      server.off('error', reject)
-      resolve((server.address() as AddressInfo).port)
-    })
-  })
-}
-
-/**
- * Stops accepting, lets running requests finish for `graceMs`, then cuts what is left. Resolves when no connection is
- * open. Connections that idle in keep-alive are closed as they become idle: Node itself would wait for them.
- */
-export function closeServer(server: Server, graceMs: number): Promise<void> {
-  if (!server.listening) return Promise.resolve()
-  return new Promise((resolve) => {
-    const tick = setInterval(() => server.closeIdleConnections(), 50)
-    const deadline = setTimeout(() => server.closeAllConnections(), graceMs)
-    server.close(() => {
-      clearInterval(tick)
-      clearTimeout(deadline)
-      resolve()
-    })
-    server.closeIdleConnections()
-  })
-}
-
-/** What the public server does with each message, and how much of it it takes. */
+/** What the public server does with each message, and its limits. */
 export type PublicServerDeps = {
   readonly objects: ServerObjects
   readonly limits: ListenerLimits
-  /** What every message meets first, under the configuration in use. */
-  readonly front: () => Front
+  /** Checks every message first, under the configuration in use. */
+  readonly guard: () => RequestGuard
   readonly request: (req: IncomingMessage, res: ServerResponse) => void
   /** Owns the socket from its first line on. */
   readonly upgrade: (req: IncomingMessage, socket: Socket, head: Buffer) => void
-  /** Whether the other end is a proxy of our own, which brings many clients. */
+  /** Whether the peer is a trusted proxy, which brings many clients. */
   readonly isTrustedPeer: (peer: { readonly socket: Socket }) => boolean
   /** Told of each connection that is closed because too many are open, in all or of its client. */
   readonly observeRefused: (reason: 'limit' | 'client_limit') => void
   readonly log: Logger
 }
 
-/** The HTTP/1.1 server of the public listener: nothing is served that the front did not admit. */
+/** The HTTP/1.1 server of the public listener: nothing is served that the request guard did not admit. */
 export function createPublicServer(deps: PublicServerDeps): Server {
-  const { objects, limits, front, request, upgrade } = deps
+  const { objects, limits, guard, request, upgrade } = deps
   const server = createServer({ ...objects, ...serverOptions(limits) })
   server.maxConnections = limits.connections
-  // Node would leave out what is over a limit of its own, and nobody could tell; the front counts them.
+  // Node would silently drop fields over a limit of its own; the guard counts them.
   server.maxHeadersCount = 0
 
-  function serveNow(req: IncomingMessage, res: ServerResponse): void {
-    if (front().admit(req, res)) request(req, res)
-  }
-  // A body has the time of a head before its pace is looked at.
+  const serveInOrder = oneAtATime((req, res) => {
+    if (guard().admit(req, res)) request(req, res)
+  })
+  // The pace is checked once the time that a head may take has passed.
   const pace = { bytesPerSecond: limits.bodyRate, graceMs: limits.headerTimeoutMs }
   function serve(req: IncomingMessage, res: ServerResponse): void {
     if (hasBody(req)) res.once('prefinish', () => limitUnwantedBody(req, pace))
-    inTurn(req, res, serveNow)
+    serveInOrder(req, res)
   }
   server.on('request', serve)
-  // RFC 9110 §10.1.1: a body is asked for only after every check has passed, by whoever reads it.
+  // RFC 9110 §10.1.1: whoever reads the body sends the 100, after every check has passed.
   server.on('checkContinue', serve)
   server.on('checkExpectation', serve)
 
   function leaveHttp(req: IncomingMessage, stream: Duplex, head: Buffer): void {
     stream.on('error', () => stream.destroy())
-    // Behind a request that still waits for its answer, the next words on the wire would not be this one's.
-    if (pendingAnswers(req.socket) || req.socket.writableEnded) req.socket.destroy()
-    // Node types the socket as a Duplex, which it is only for an upgrade with a body: the front refuses that.
-    else if (front().admitUpgrade(req)) upgrade(req, stream as Socket, head)
+    // The client would read the 101 as the answer to an earlier request that still has none.
+    if (connectionOf(req.socket).pending.length > 0 || req.socket.writableEnded) req.socket.destroy()
+    // Node types the socket as a Duplex, which it is only for an upgrade with a body: the guard refuses that.
+    else if (guard().admitUpgrade(req)) upgrade(req, stream as Socket, head)
   }
   server.on('upgrade', leaveHttp)
   server.on('connect', leaveHttp)
-  server.on('clientError', (error, socket) => answerClientError(error, socket as Socket, front()))
+  server.on('clientError', (error, socket) => answerClientError(error, socket as Socket, guard()))
   server.setTimeout(limits.keepAliveMs, endStalled)
   limitConnections(server, deps)
   return server
+}
+
+function serverOptions({ headerSize, headerTimeoutMs, keepAliveMs }: ListenerLimits): ServerOptions {
+  return {
+    maxHeaderSize: headerSize,
+    headersTimeout: headerTimeoutMs,
+    // How soon after its time an incomplete head is noticed.
+    connectionsCheckingInterval: Math.min(5_000, Math.max(50, headerTimeoutMs / 4)),
+    keepAliveTimeout: keepAliveMs,
+    // Uploads may take long; an idle one is cut by its route's own timeout.
+    requestTimeout: 0,
+    joinDuplicateHeaders: false,
+    // The guard answers this with a problem.
+    requireHostHeader: false,
+  }
 }
 
 /**
@@ -118,7 +103,7 @@ function limitConnections(server: Server, deps: PublicServerDeps): void {
     warnOfLimit()
   })
   server.on('connection', (socket: Socket) => {
-    // The client may have left already, and has no address any more.
+    // A client that has left already has no address any more.
     if (socket.remoteAddress === undefined) return
     const client = clientNetwork(socket.remoteAddress)
     const open = (openOf.get(client) ?? 0) + 1
@@ -136,8 +121,8 @@ function limitConnections(server: Server, deps: PublicServerDeps): void {
 }
 
 /**
- * Ends the connection of a request that has its answer when the rest of its body comes too slowly: Node reads past it
- * to keep the connection, for as long as a byte comes now and then.
+ * Ends the connection of an answered request when the rest of its body comes too slowly. Node reads past that rest to
+ * keep the connection, for as long as a byte comes now and then.
  */
 function limitUnwantedBody(req: IncomingMessage, pace: BodyPace): void {
   const { socket } = req
@@ -154,27 +139,70 @@ function limitUnwantedBody(req: IncomingMessage, pace: BodyPace): void {
 }
 
 /**
- * Ends a connection on which nothing moved for so long, unless it waits for an answer, or for more of one: these have
- * their route's own times. A client that takes nothing of an answer that is whole on our side would stay for ever.
+ * Ends a connection on which nothing has moved for `keepAliveMs`. One that waits for an answer, or for more of it, is
+ * spared: the route's own timeouts apply. A client that reads nothing of a complete answer would otherwise stay for ever.
  */
 function endStalled(socket: Socket): void {
-  const pending = pendingAnswers(socket)
-  if (pending && !pending.current.writableEnded) return
+  const [current] = connectionOf(socket).pending
+  if (current && !current.writableEnded) return
   if (socket.writableLength > 0) socket.resetAndDestroy()
   else socket.destroy()
 }
 
-function serverOptions({ headerSize, headerTimeoutMs, keepAliveMs }: ListenerLimits): ServerOptions {
-  return {
-    maxHeaderSize: headerSize,
-    headersTimeout: headerTimeoutMs,
-    // How soon after its time a head that is not whole is noticed.
-    connectionsCheckingInterval: Math.min(5_000, Math.max(50, headerTimeoutMs / 4)),
-    keepAliveTimeout: keepAliveMs,
-    // Uploads may take long; an idle one is cut by its route's own timeout.
-    requestTimeout: 0,
-    joinDuplicateHeaders: false,
-    // The front answers this in our own words.
-    requireHostHeader: false,
+/** Errors of Node's parser that have a better status than 400. */
+const REFUSALS: Readonly<Record<string, { status: number; detail: string }>> = {
+  HPE_HEADER_OVERFLOW: { status: 431, detail: 'the head of the request is larger than this server takes' },
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: { status: 413, detail: 'too many chunk extensions' },
+  HPE_INVALID_VERSION: { status: 505, detail: 'only HTTP/1.1 and HTTP/1.0 are spoken here' },
+  ERR_HTTP_REQUEST_TIMEOUT: { status: 408, detail: 'the head of the request did not come in time' },
+}
+const NO_REQUEST = { status: 400, detail: 'this is no HTTP/1.1 request' }
+const URL_TOO_LONG = { status: 414, detail: 'the path and query are longer than this server takes' }
+
+/** An error of Node's HTTP parser, with the bytes it was looking at. */
+type ClientError = Error & { readonly code?: string; readonly rawPacket?: Buffer }
+
+/** Refuses with a problem what is no HTTP request, and ends its connection. */
+function answerClientError(error: ClientError, socket: Socket, guard: RequestGuard): void {
+  // The refusal is on its way, and what the client still sends is only read past.
+  if (socket.writableEnded && !socket.destroyed) return
+  if (!socket.writable || error.code === 'ECONNRESET') {
+    socket.destroy()
+    return
   }
+  const { pending, unread } = connectionOf(socket)
+  // The error is in the body of this request, which must not be served any more; else in what follows it.
+  const broken = pending.at(-1)?.req.complete === false ? pending.pop() : undefined
+  const last = pending.at(-1)
+  if (last) endAfter(last, socket)
+  // The client would take a refusal in the middle of an answer for a part of it.
+  else if (broken?.headersSent) socket.destroy()
+  // The error is in the body of a request that was answered already: one request has one answer.
+  else if (!broken && unread?.complete === false) socket.destroySoon()
+  else {
+    const { status, detail } = refusalFor(error)
+    // RFC 9110 §9.3.2: the answer to HEAD has no body.
+    endWithAnswer(socket, guard.refusalOf(status, detail), { withBody: broken?.req.method !== 'HEAD' })
+    // A request that broke off in its body is over for its upstream at once.
+    if (broken) socket.once('finish', () => socket.destroy())
+  }
+}
+
+/** The requests before the broken one are complete: they get their answers, and then the connection ends. */
+function endAfter(answer: ServerResponse, socket: Socket): void {
+  // The client ended its side in the middle of another head and reads no more.
+  if (socket.readableEnded) socket.end()
+  if (!answer.shouldKeepAlive) return
+  answer.shouldKeepAlive = false
+  answer.once('finish', () => socket.destroySoon())
+}
+
+function refusalFor(error: ClientError) {
+  return isOverlongTarget(error) ? URL_TOO_LONG : (REFUSALS[error.code ?? ''] ?? NO_REQUEST)
+}
+
+/** The parser counts the whole head. The target was too long if not even the first line fitted. */
+function isOverlongTarget({ code, rawPacket }: ClientError): boolean {
+  if (code !== 'HPE_HEADER_OVERFLOW' || !rawPacket || rawPacket.includes('\n')) return false
+  return /^[A-Z]+ \//.test(rawPacket.toString('latin1', 0, 24))
 }

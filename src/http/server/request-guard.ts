@@ -1,12 +1,14 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { BffError } from '../../errors.ts'
+import type { ListenerLimits } from '../../config/config.ts'
+import { BffError, type ErrorCode } from '../../errors.ts'
 import { type ProblemAnswer, problemAnswer } from '../problem.ts'
 import type { RequestLog } from '../request-log.ts'
-import { EVERY_METHOD, hasBody, type MessageCheck, originForm, type Refusal } from './message-checks.ts'
+import type { SecurityHeaders } from '../security-headers.ts'
+import type { HostCheck } from './host.ts'
 import { endWithAnswer } from './raw-answer.ts'
 
-/** What every message of the public listener meets first, whatever it is for. */
-export type Front = {
+/** Checks every message of the public listener before anything else sees it. */
+export type RequestGuard = {
   /** False when the request was answered here. */
   admit(req: IncomingMessage, res: ServerResponse): boolean
   /** False when the upgrade or CONNECT was answered here; its connection then ends. */
@@ -15,66 +17,91 @@ export type Front = {
   refusalOf(status: number, detail: string): ProblemAnswer
 }
 
-export type FrontDeps = {
-  readonly check: MessageCheck
+export type RequestGuardDeps = {
+  readonly hosts: HostCheck
+  /** Whether the peer is a trusted proxy, whose X-Forwarded-Host counts. */
+  readonly isTrustedPeer: (req: IncomingMessage) => boolean
+  readonly limits: Pick<ListenerLimits, 'headerCount' | 'urlLength'>
   readonly requestLog: RequestLog
-  /** Set on every answer of our own. */
-  readonly ownHeaders: Readonly<Record<string, string>>
+  readonly securityHeaders: SecurityHeaders
   /** Told of each refusal that has no request of its own to be counted with. */
   readonly observe: (method: string, status: number) => void
 }
 
-const NO_PLAIN_GET: Refusal = {
-  code: 'bad_request',
-  status: 400,
-  detail: 'an upgrade is asked for with GET and without a body',
-}
-const MAX_FORWARDS: Refusal = {
-  code: 'bad_request',
-  status: 400,
-  detail: 'Max-Forwards must be a number',
+/** Why a message is refused, and its most specific status. The connection ends with the answer. */
+type Refusal = {
+  readonly code: ErrorCode
+  readonly status: number
+  readonly detail: string
+  readonly headers?: Readonly<Record<string, string>>
 }
 
-/** Makes the front: refused messages are answered and their connections closed, the rest is brought into one form. */
-export function createFront({ check, requestLog, ownHeaders, observe }: FrontDeps): Front {
-  function problemOf(refusal: Refusal, requestId?: string): ProblemAnswer {
-    const { code, status, detail, headers } = refusal
-    const error = new BffError(code, detail, headers ? { headers } : {})
-    const answer = problemAnswer(error, requestId === undefined ? { status } : { status, requestId })
-    return { ...answer, headers: { ...ownHeaders, ...answer.headers } }
-  }
+/** Every method that some resource here may have. */
+const EVERY_METHOD = 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS'
+
+const bad = (status: number, detail: string): Refusal => ({ code: 'bad_request', status, detail })
+const TOO_MANY_FIELDS = bad(431, 'the request has more header fields than this server takes')
+const URL_TOO_LONG = bad(414, 'the path and query are longer than this server takes')
+const VERSION = bad(505, 'only HTTP/1.1 and HTTP/1.0 are spoken here')
+const HOST = bad(400, 'exactly one valid Host is needed')
+const CODING = bad(400, 'Transfer-Encoding must be "chunked", once, and only in HTTP/1.1')
+const UNKNOWN_CODING = bad(501, 'the only transfer coding known here is "chunked"')
+const LENGTH = bad(400, 'Content-Length must be one number without leading zeros')
+const BOTH_FRAMINGS = bad(400, 'Content-Length and Transfer-Encoding exclude each other')
+const UNDERSCORE = bad(400, 'a name of message framing is written with an underscore')
+const EXPECTATION = bad(417, 'the only expectation known here is "100-continue"')
+const NO_PLAIN_GET = bad(400, 'an upgrade is asked for with GET and without a body')
+const MAX_FORWARDS = bad(400, 'Max-Forwards must be a number')
+const METHOD: Refusal = {
+  code: 'method_not_allowed',
+  status: 405,
+  detail: 'CONNECT and TRACE are not served',
+  headers: { allow: EVERY_METHOD },
+}
+const TARGET: Refusal = {
+  code: 'path_rejected',
+  status: 400,
+  detail: 'request target refused: only a path, or a URL of this site that agrees with Host, is served',
+}
+
+/** Makes the guard: it answers refused messages and closes their connections, and normalizes the others. */
+export function createRequestGuard(deps: RequestGuardDeps): RequestGuard {
+  const { requestLog, securityHeaders, observe } = deps
+  const check = createMessageCheck(deps)
 
   function refuse(req: IncomingMessage, res: ServerResponse, refusal: Refusal): false {
     const facts = requestLog.begin(req, res)
     facts.code = refusal.code
     const { status, headers, body } = problemOf(refusal, facts.id)
+    securityHeaders.set(req, res)
     res.writeHead(status, { ...headers, 'content-length': Buffer.byteLength(body), connection: 'close' })
     res.end(body)
     return false
   }
 
-  /** RFC 9110 §7.6.2: this is as far as the request may go. */
+  /** RFC 9110 §7.6.2: the request must not be forwarded any further. */
   function answerAsLast(req: IncomingMessage, res: ServerResponse): false {
     requestLog.begin(req, res)
-    res.writeHead(204, { ...ownHeaders, allow: EVERY_METHOD })
-    res.end()
+    securityHeaders.set(req, res)
+    res.writeHead(204, { allow: EVERY_METHOD }).end()
     return false
+  }
+
+  /** For a connection without a response object. */
+  function rawProblemOf(refusal: Refusal): ProblemAnswer {
+    const answer = problemOf(refusal)
+    return { ...answer, headers: { ...securityHeaders.fields, ...answer.headers } }
   }
 
   return {
     admit(req, res) {
       const refusal = check(req)
-      // A refused URL too, so that no host of a client's making is written to the log.
+      // A refused URL too, so that the log never names a host that the client made up.
       req.url = originForm(req.url!)
       if (refusal) return refuse(req, res, refusal)
-      // RFC 9110 §10.1.1: to HTTP/1.0 nothing is promised before the answer.
-      if (req.httpVersionMinor === 0) {
-        delete req.headers.expect
-        // RFC 9112 §9.3: `close` counts more than the `keep-alive` beside it; Node's parser has it the other way round.
-        if (/(?:^|,)\s*close\s*(?:,|$)/i.test(req.headers.connection ?? '')) res.shouldKeepAlive = false
-      }
+      if (req.httpVersionMinor === 0) normalizeHttp10(req, res)
       if (req.headers['max-forwards'] === undefined) return true
-      // Of every other method it says nothing (RFC 9110 §7.6.2), and some servers refuse it there.
+      // RFC 9110 §7.6.2: the field means nothing with other methods, and some servers refuse it there.
       if (req.method !== 'OPTIONS') return withoutMaxForwards(req.rawHeaders)
       const hops = String(req.headers['max-forwards'])
       if (!/^\d{1,9}$/.test(hops)) return refuse(req, res, MAX_FORWARDS)
@@ -88,15 +115,146 @@ export function createFront({ check, requestLog, ownHeaders, observe }: FrontDep
       req.url = originForm(req.url!)
       if (!refusal) return withoutMaxForwards(req.rawHeaders)
       observe('UPGRADE', refusal.status)
-      endWithAnswer(req.socket, problemOf(refusal), { withBody: req.method !== 'HEAD' })
+      endWithAnswer(req.socket, rawProblemOf(refusal), { withBody: req.method !== 'HEAD' })
       return false
     },
 
     refusalOf(status, detail) {
       observe('INVALID', status)
-      return problemOf({ code: 'bad_request', status, detail })
+      return rawProblemOf(bad(status, detail))
     },
   }
+}
+
+function problemOf({ code, status, detail, headers }: Refusal, requestId?: string): ProblemAnswer {
+  const error = new BffError(code, detail, headers ? { headers } : {})
+  return problemAnswer(error, requestId === undefined ? { status } : { status, requestId })
+}
+
+/**
+ * Refuses what Node's parser lets through although two servers could read it differently: RFC 9112 §3.2 (target and
+ * Host), §6.1 (framing), RFC 9110 §10.1.1 (Expect), and our own limits. Changes nothing.
+ */
+function createMessageCheck({ hosts, isTrustedPeer, limits }: RequestGuardDeps) {
+  const maxRawHeaders = limits.headerCount * 2
+  const misdirected: Refusal = {
+    code: 'misdirected_request',
+    status: 421,
+    detail: `this server answers for the host ${hosts.expected}`,
+  }
+
+  function isOwnUrl(target: string, host: string, req: IncomingMessage): boolean {
+    const { scheme = '', authority = '' } = ABSOLUTE_FORM.exec(target)?.groups ?? {}
+    const isServed = hosts.judge(authority, req.socket.remoteAddress) === 'served'
+    return isServed && hosts.isSameOrigin(scheme.toLowerCase(), authority, host)
+  }
+
+  function checkHost(req: IncomingMessage, host: string, forwarded: string | undefined) {
+    const verdict = hosts.judge(host, req.socket.remoteAddress)
+    if (verdict === 'invalid') return HOST
+    // X-Forwarded-Host counts only from a trusted proxy, where it is the host that the browser asked for.
+    const asked = forwarded === undefined || !isTrustedPeer(req) ? verdict : hosts.judge(forwarded, undefined)
+    return asked === 'served' ? undefined : misdirected
+  }
+
+  return function checkMessage(req: IncomingMessage): Refusal | undefined {
+    const { rawHeaders } = req
+    const target = req.url!
+    if (rawHeaders.length > maxRawHeaders) return TOO_MANY_FIELDS
+    if (target.length > limits.urlLength) return URL_TOO_LONG
+    if (req.httpVersionMajor !== 1) return VERSION
+    const fields = readFields(rawHeaders)
+    if (fields === undefined) return UNDERSCORE
+    const refusal = checkFraming(req, fields)
+    if (refusal) return refusal
+    if (req.method === 'TRACE' || req.method === 'CONNECT') return METHOD
+    if (fields.host === undefined) return HOST
+    if (target.charCodeAt(0) !== SLASH && !isOwnUrl(target, fields.host, req)) return TARGET
+    if (target.includes('#')) return TARGET
+    return checkHost(req, fields.host, fields['x-forwarded-host'])
+  }
+}
+
+/** The few fields that decide what a message is. Repeated ones are joined by a comma (RFC 9110 §5.3). */
+type Fields = Partial<Record<Watched, string>>
+type Watched = 'host' | 'expect' | 'content-length' | 'x-forwarded-host' | 'transfer-encoding'
+
+/** Indexed by the length of the name, so that most fields are skipped without comparing letters. */
+const WATCHED: readonly (Watched | undefined)[] = Array.from({ length: 18 }, (_, length) =>
+  (['host', 'expect', 'content-length', 'x-forwarded-host', 'transfer-encoding'] as const).find(
+    (name) => name.length === length,
+  ),
+)
+
+/** Undefined when a framing field is spelled with an underscore, which CGI-like servers take for the field itself. */
+function readFields(raw: readonly string[]): Fields | undefined {
+  const fields: Fields = {}
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = raw[i]!
+    const watched = name.length < 18 ? WATCHED[name.length] : undefined
+    if (watched === undefined || (name.charCodeAt(0) | 0x20) !== watched.charCodeAt(0)) continue
+    if (name !== watched && name.toLowerCase() !== watched) {
+      if (isUnderscoreTwin(name, watched)) return undefined
+      continue
+    }
+    const before = fields[watched]
+    fields[watched] = before === undefined ? raw[i + 1]! : `${before},${raw[i + 1]!}`
+  }
+  return fields
+}
+
+function isUnderscoreTwin(name: string, watched: Watched): boolean {
+  const isFraming = watched === 'content-length' || watched === 'transfer-encoding'
+  return isFraming && name.includes('_') && name.toLowerCase().replaceAll('_', '-') === watched
+}
+
+function checkFraming(req: IncomingMessage, fields: Fields): Refusal | undefined {
+  const coding = fields['transfer-encoding']
+  const length = fields['content-length']
+  if (coding !== undefined) {
+    if (length !== undefined) return BOTH_FRAMINGS
+    if (req.httpVersionMinor === 0) return CODING
+    const refusal = coding === 'chunked' ? undefined : codingRefusal(coding.toLowerCase())
+    if (refusal) return refusal
+  }
+  // Fifteen digits are a petabyte, and every such number is exact.
+  if (length !== undefined && !/^(?:0|[1-9]\d{0,14})$/.test(length)) return LENGTH
+  // RFC 9110 §10.1.1: HTTP/1.0 has no expectations.
+  const isUnmet = fields.expect !== undefined && fields.expect.toLowerCase() !== '100-continue'
+  return isUnmet && req.httpVersionMinor === 1 ? EXPECTATION : undefined
+}
+
+/** RFC 9112 §6.1: 501 for a coding that another server may know, 400 for what is no coding. */
+function codingRefusal(coding: string): Refusal | undefined {
+  if (coding === 'chunked') return undefined
+  const codings = coding.split(',').map((one) => one.trim())
+  const isList = codings.pop() === 'chunked' && codings.length > 0
+  return isList && codings.every((one) => /^[a-z][\w-]*$/.test(one) && !/^(?:chunked|identity)$/.test(one))
+    ? UNKNOWN_CODING
+    : CODING
+}
+
+/** Whether a message has a body (RFC 9112 §6): either field says so. */
+export function hasBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+}
+
+const SLASH = 0x2f
+const ABSOLUTE_FORM = /^(?<scheme>https?):\/\/(?<authority>[^/?]*)(?<rest>.*)$/is
+
+/** Path and query of an absolute-form target (RFC 9112 §3.2.2); any other target as it is. */
+function originForm(target: string): string {
+  if (target.charCodeAt(0) === SLASH) return target
+  const { rest } = ABSOLUTE_FORM.exec(target)?.groups ?? {}
+  if (rest === undefined) return target
+  return rest.charCodeAt(0) === SLASH ? rest : `/${rest}`
+}
+
+function normalizeHttp10(req: IncomingMessage, res: ServerResponse): void {
+  // RFC 9110 §10.1.1: a server must not send 100 to an HTTP/1.0 client.
+  delete req.headers.expect
+  // RFC 9112 §9.3: `close` overrides a `keep-alive` beside it; Node's parser has it the other way round.
+  if (/(?:^|,)\s*close\s*(?:,|$)/i.test(req.headers.connection ?? '')) res.shouldKeepAlive = false
 }
 
 function withoutMaxForwards(raw: string[]): true {
@@ -106,7 +264,7 @@ function withoutMaxForwards(raw: string[]): true {
   return true
 }
 
-/** Says in the fields that are forwarded how much further the request may go. */
+/** Updates the forwarded fields: the request may go so many hops further. */
 function countDown(raw: string[], hops: number): void {
   for (let i = 0; i < raw.length; i += 2) {
     if (raw[i]!.toLowerCase() === 'max-forwards') raw[i + 1] = String(hops)

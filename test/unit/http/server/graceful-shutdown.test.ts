@@ -6,7 +6,7 @@ import { type TestContext, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { createListeners } from '../../../../src/http/server/listeners.ts'
 import { createPublicServer } from '../../../../src/http/server/public-server.ts'
-import type { Front } from '../../../../src/http/server/request-guard.ts'
+import type { RequestGuard } from '../../../../src/http/server/request-guard.ts'
 import { startBusyClients } from '../../../kit/busy-clients.ts'
 import { captureLog } from '../../../kit/cloakroom.ts'
 
@@ -38,7 +38,7 @@ async function setUp(
   const publicServer = createPublicServer({
     objects: { IncomingMessage, ServerResponse },
     limits: LIMITS,
-    front: () => ({ admit: () => true, admitUpgrade: () => true }) as unknown as Front,
+    guard: () => ({ admit: () => true, admitUpgrade: () => true }) as unknown as RequestGuard,
     log: captureLog().log,
     isTrustedPeer: () => false,
     observeRefused() {},

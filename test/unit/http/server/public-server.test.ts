@@ -7,13 +7,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { ListenerLimits } from '../../../../src/config/config.ts'
 import { createRequestLog } from '../../../../src/http/request-log.ts'
 import { createHostCheck } from '../../../../src/http/server/host.ts'
-import { createMessageCheck } from '../../../../src/http/server/message-checks.ts'
-import {
-  createPublicServer,
-  listenOn,
-  type PublicServerDeps,
-} from '../../../../src/http/server/public-server.ts'
-import { createFront } from '../../../../src/http/server/request-guard.ts'
+import { listenOn } from '../../../../src/http/server/listeners.ts'
+import { createPublicServer, type PublicServerDeps } from '../../../../src/http/server/public-server.ts'
+import { createRequestGuard } from '../../../../src/http/server/request-guard.ts'
 import { captureLog } from '../../../kit/cloakroom.ts'
 import { problemIn, talkRaw } from '../../../kit/raw-http.ts'
 
@@ -49,25 +45,27 @@ async function setUp(
   const served: string[] = []
   const raw: string[][] = []
   const observed: string[] = []
-  const front = createFront({
-    check: createMessageCheck({
-      hosts: createHostCheck({ publicUrl: 'https://app.test', hosts: [] }),
-      isTrustedPeer: () => false,
-      limits,
-    }),
+  const guard = createRequestGuard({
+    hosts: createHostCheck({ publicUrl: 'https://app.test', hosts: [] }),
+    isTrustedPeer: () => false,
+    limits,
     requestLog: createRequestLog({
       log,
       observe: (_, method, status) => observed.push(`${method} ${status}`),
       nowMs: () => performance.now(),
       clientIp: () => '',
     }),
-    ownHeaders: { 'x-of-ours': 'yes' },
+    securityHeaders: {
+      middleware: (_req, _res, next) => next(),
+      set: (_req, res) => void res.setHeader('x-of-ours', 'yes'),
+      fields: { 'x-of-ours': 'yes' },
+    },
     observe: (method, status) => observed.push(`${method} ${status}`),
   })
   const server = createPublicServer({
     objects: { IncomingMessage, ServerResponse },
     limits,
-    front: () => front,
+    guard: () => guard,
     isTrustedPeer,
     observeRefused: (reason) => observed.push(`refused ${reason}`),
     log,

@@ -1,16 +1,16 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { BffError, type ErrorCode } from '../../../src/errors.ts'
-import { createCauseLog } from '../../../src/http/cause-log.ts'
+import { createCauseLog } from '../../../src/http/request-log.ts'
 import { captureLog } from '../../kit/cloakroom.ts'
 
 function setUp() {
   let time = 0
   const { log, lines } = captureLog()
-  const tellCause = createCauseLog({ log, monotonicNow: () => time })
+  const logCause = createCauseLog({ log, monotonicNow: () => time })
   return {
     fail(code: ErrorCode, cause?: unknown, requestId = 'r') {
-      tellCause(new BffError(code, 'failed', cause ? { cause } : {}), requestId)
+      logCause(new BffError(code, 'failed', cause ? { cause } : {}), requestId)
     },
     pass(ms: number) {
       time += ms
