@@ -1,4 +1,5 @@
-import type { Command } from './cli/io.ts'
+import type { Command } from './cli/command.ts'
+import { version } from './version.ts'
 
 /** Commands are loaded when they are named, so that the proxy does not carry the demo's identity provider. */
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
@@ -16,12 +17,18 @@ const USAGE = `usage: cloakroom [command] [options]
   demo [--port 8080]       everything on one machine: identity provider, two APIs, a single-page app
   keygen                   print a new session key
   schema                   print the JSON Schema of the config file
+
+  --version                print the version
 `
 
 async function main(argv: string[]): Promise<number> {
   const [first = 'serve', ...rest] = argv
   if (first === 'help' || first === '--help' || first === '-h') {
     process.stdout.write(USAGE)
+    return 0
+  }
+  if (first === 'version' || first === '--version' || first === '-V') {
+    process.stdout.write(`${version()}\n`)
     return 0
   }
   const [name, args] = first.startsWith('-') ? ['serve', argv] : [first, rest]

@@ -45,6 +45,7 @@ const ROOMS: Record<string, { values: string[]; types: string[] }> = {
   demo: { values: ['errors', 'async', 'log'], types: [] },
   app: {
     values: [
+      'version',
       'errors',
       'async',
       'log',
@@ -80,7 +81,8 @@ const ROOMS: Record<string, { values: string[]; types: string[] }> = {
     ],
     types: [],
   },
-  main: { values: ['cli'], types: [] },
+  main: { values: ['cli', 'version'], types: [] },
+  version: { values: [], types: [] },
 }
 
 /** One vendor, one door: the only file, or the only folder with one such file, that may import a package. */

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs'
 import { createMetrics, type Metrics } from '../admin/metrics.ts'
 import { type Clock, systemClock } from '../async/clock.ts'
 import { createUnderWay, type UnderWay } from '../async/in-flight.ts'
@@ -10,6 +9,7 @@ import { createLiveConnections, type LiveConnections } from '../proxy/session-en
 import { createMemoryStore } from '../store/memory/memory-store.ts'
 import type { Store, StoreTimes } from '../store/port.ts'
 import { createRedisStore } from '../store/redis/redis-store.ts'
+import { version } from '../version.ts'
 
 /** What lives as long as the process, under whatever configuration. */
 export type ProcessScope = {
@@ -82,11 +82,6 @@ export async function openProcessScope(config: Config, deps: ProcessDeps): Promi
     },
     longestCallMs: () => longestCallMs,
   }
-}
-
-function version(): string {
-  const manifest = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
-  return (JSON.parse(manifest) as { version: string }).version
 }
 
 async function openStore(

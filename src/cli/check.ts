@@ -1,9 +1,8 @@
 import { parseArgs } from 'node:util'
 import type { Config } from '../config/config.ts'
 import { ConfigError, formatProblem } from '../config/report/problem.ts'
+import { type CommandIo, usageError } from './command.ts'
 import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config-file.ts'
-import type { CommandIo } from './io.ts'
-import { usageError } from './usage.ts'
 
 const USAGE = `usage: cloakroom check [--config FILE]
 

@@ -1,5 +1,5 @@
 import { ConfigError, type LoadedConfig, loadConfigFile } from '../config/load.ts'
-import type { CommandIo } from './io.ts'
+import type { CommandIo } from './command.ts'
 import { runRouteTests } from './route-tests.ts'
 import { type RouteWarning, routeWarnings } from './route-warnings.ts'
 

@@ -6,7 +6,7 @@ import { startDemoBackends } from '../demo/demo-backends.ts'
 import { demoConfigText } from '../demo/demo-config.ts'
 import type { TokenRequest } from '../demo/provider/identity-provider-options.ts'
 import { createLogger, type Logger } from '../log.ts'
-import type { CommandIo } from './io.ts'
+import type { CommandIo } from './command.ts'
 
 /** How a demo differs from the usual one. */
 export type DemoOptions = {

@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { parseArgs } from 'node:util'
-import type { CommandIo } from './io.ts'
-import { usageError } from './usage.ts'
+import { type CommandIo, usageError } from './command.ts'
 
 const SESSION_KEY_BYTES = 32
 

@@ -3,8 +3,8 @@ import { ConfigError } from '../config/load.ts'
 import { readerThatNotes, type SeenFiles, watchFiles } from '../config/watch.ts'
 import { describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
+import type { CommandIo } from './command.ts'
 import { loadCheckedConfig } from './config-file.ts'
-import type { CommandIo } from './io.ts'
 
 export type ReloadingDeps = {
   readonly file: string

@@ -1,7 +1,6 @@
 import { parseArgs } from 'node:util'
 import { configJsonSchema } from '../config/schema/schema.ts'
-import type { CommandIo } from './io.ts'
-import { usageError } from './usage.ts'
+import { type CommandIo, usageError } from './command.ts'
 
 const USAGE = `usage: cloakroom schema
 

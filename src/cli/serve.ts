@@ -5,12 +5,10 @@ import { ConfigError } from '../config/load.ts'
 import { readerThatNotes, type SeenFiles } from '../config/watch.ts'
 import { describeError } from '../errors.ts'
 import { createLogger, type Logger } from '../log.ts'
+import { type CommandIo, usageError } from './command.ts'
 import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config-file.ts'
-import type { CommandIo } from './io.ts'
-import { mostOpenFiles, openFilesWarning } from './open-files.ts'
+import { endOnUnexpected, mostOpenFiles, openFilesWarning } from './process.ts'
 import { catchHangUp, startReloading } from './reload.ts'
-import { endOnUnexpected } from './unexpected.ts'
-import { usageError } from './usage.ts'
 
 /** Runs the proxy until SIGTERM or SIGINT; resolves with the exit code: 0 drained, 78 bad config, 1 otherwise. */
 export async function serveCommand(args: string[], io: CommandIo): Promise<number> {

@@ -16,8 +16,7 @@ import { HEADER_NAME } from './rules/http-rules.ts'
 import { isMicrosoft } from './rules/oauth-rules.ts'
 import { algorithmsOf } from './rules/secret-rules.ts'
 import type { FileConfig } from './schema/schema.ts'
-import { Secret } from './secrets/secret.ts'
-import { sessionKeyBytes } from './secrets/session-key.ts'
+import { Secret, sessionKeyBytes } from './secrets/secret.ts'
 
 type FileRoute = FileConfig['routes'][number]
 type FileTls = NonNullable<FileRoute['tls']>

@@ -1,4 +1,4 @@
-import type { Secret } from './secrets/secret.ts'
+import type { Secret, SessionKeyBytes } from './secrets/secret.ts'
 
 /** A socket to listen on. Port 0 lets the system choose. */
 export type ListenAddress = { readonly host: string; readonly port: number }
@@ -91,9 +91,6 @@ export type StoreConfig =
       readonly keyPrefix: string
     }
   | { readonly type: 'memory' }
-
-/** One 256-bit session key: 32 bytes. */
-export type SessionKeyBytes = Buffer
 
 /** The browser's session. */
 export type SessionConfig = {

@@ -20,10 +20,9 @@ import { type Environment, interpolate } from './environment.ts'
 import { readOutgoingProxy } from './outgoing-proxy.ts'
 import { ConfigError, type ConfigProblem, type FieldPath, fieldName } from './report/problem.ts'
 import { createReport, type FieldPlace, type Position, type Report } from './report/report.ts'
-import { yamlMessage } from './report/yaml-messages.ts'
 import { required } from './rules/rule.ts'
 import { hiddenCharacter } from './rules/secret-rules.ts'
-import { readFields } from './schema/schema.ts'
+import { readConfigFields } from './schema/schema.ts'
 import { createSecretReader, reasonOf } from './secrets/secret-source.ts'
 
 export { ConfigError, type ConfigProblem } from './report/problem.ts'
@@ -69,7 +68,7 @@ export function loadConfig({ text, file, env, readFile = readTextFile }: ConfigS
   const raw = readTree({ document, positionOf, places, report, env })
   checkNotBuilt(raw, report.root)
   const secrets = createSecretReader({ env, folder: dirname(resolve(file)), readFile })
-  const { file: fields, draft, issues } = readFields(raw, secrets)
+  const { file: fields, draft, issues } = readConfigFields(raw, secrets)
   for (const { meant = [] } of issues) {
     const field = report.root.at(...meant)
     // A name with a typing error is not missing as well.
@@ -225,4 +224,26 @@ function readMap(map: YAMLMap, path: FieldPath, reading: Reading): Record<string
     if (first) report.root.at(...own).problem(`is given twice: the first is in line ${first.line}`, 'key')
   }
   return values
+}
+
+const MESSAGES: Readonly<Record<string, string>> = {
+  TAB_AS_INDENT: 'a tab cannot indent YAML: use blanks',
+  BAD_INDENT: 'the indentation does not match the lines around it, or a bracket is not closed',
+  BLOCK_AS_IMPLICIT_KEY:
+    'a second "key:" on one line: put it on its own line, or the text in quotes; or a line below is not indented like this one, or a blank is missing behind a "-"',
+  MULTILINE_IMPLICIT_KEY: 'a key must stand on one line: is a ":" missing, or the indentation wrong?',
+  MISSING_CHAR: 'something is missing here or above: a ":", a closing quote or a closing bracket',
+  BAD_SCALAR_START: 'a text that starts with this character must stand in quotes',
+  BAD_DQ_ESCAPE: 'unknown \\ escape in double quotes: use \\\\ or single quotes',
+  MULTIPLE_DOCS:
+    'a second YAML document begins here, and only the first would be read: remove the "---" or "..." that divides them, or give it a file of its own',
+  BAD_ALIAS: 'an alias (*name) without a name',
+  TAG_RESOLVE_FAILED: 'unknown YAML tag: a text that starts with "!" must stand in quotes',
+  UNEXPECTED_TOKEN: 'this cannot stand here: is a quote, a bracket or a line break missing before it?',
+}
+
+/** One of the YAML parser's error codes in plain words. The parser's own text is not shown: it may quote a secret. */
+function yamlMessage(code: string): string {
+  const words = Object.hasOwn(MESSAGES, code) ? MESSAGES[code] : `the parser says ${code}`
+  return `not valid YAML: ${words}`
 }

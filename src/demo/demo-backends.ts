@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto'
+import type { RequestListener } from 'node:http'
 import { createDemoApi } from './demo-api.ts'
-import { billingContent, ordersContent } from './demo-content.ts'
 import { type LoopbackServer, listenOnLoopback } from './loopback-server.ts'
 import { createIdentityProvider } from './provider/identity-provider.ts'
 import type { ProtectedResource, TokenRequest } from './provider/identity-provider-options.ts'
-import { createSpaServer } from './spa-server.ts'
+import { loadStaticFiles, sendStaticFile } from './static-files.ts'
 
 /** Resource indicator and audience of the two APIs: names, not addresses. */
 export const ORDERS_RESOURCE = 'https://orders.example.com'
@@ -98,4 +98,62 @@ function demoProvider(
     },
     ...(onTokenRequest && { onTokenRequest }),
   }).callback
+}
+
+type Content = Record<string, unknown>
+
+type Order = {
+  readonly id: string
+  readonly item: string
+  readonly quantity: number
+  readonly status: string
+  readonly placed: string
+}
+
+const ORDERS: readonly Order[] = [
+  { id: 'A-1042', item: 'Wool overcoat, charcoal', quantity: 1, status: 'shipped', placed: '2026-11-14' },
+  { id: 'A-1047', item: 'Leather gloves, size 8', quantity: 2, status: 'packing', placed: '2026-11-17' },
+  { id: 'A-1051', item: 'Umbrella, walnut handle', quantity: 1, status: 'placed', placed: '2026-11-19' },
+]
+
+/** What the orders API knows. */
+function ordersContent(): Content {
+  return { api: 'orders', orders: ORDERS }
+}
+
+/** What the billing API knows; amounts in euro cents. */
+function billingContent(): Content {
+  return {
+    api: 'billing',
+    currency: 'EUR',
+    invoices: [
+      { id: 'INV-2211', order: 'A-1042', amount: 28900, status: 'paid', due: '2026-11-28' },
+      { id: 'INV-2216', order: 'A-1047', amount: 11800, status: 'open', due: '2026-12-01' },
+      { id: 'INV-2220', order: 'A-1051', amount: 6450, status: 'open', due: '2026-12-03' },
+    ],
+  }
+}
+
+const PAGE_HEADERS = {
+  // Scripts, styles and calls from this origin only: a strict policy is half of what keeps a browser application safe.
+  'content-security-policy':
+    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'",
+  'referrer-policy': 'same-origin',
+  'cache-control': 'no-cache',
+}
+
+/** Serves the demo's single-page application: files by name, and `index.html` for every other path without an extension. */
+export function createSpaServer(): RequestListener {
+  const files = loadStaticFiles(new URL('./spa/', import.meta.url))
+
+  return function spaServer(req, res) {
+    req.resume()
+    const path = req.url?.split('?', 1)[0] ?? '/'
+    const name = path.includes('.') ? path.slice(1) : 'index.html'
+    const file = files.get(name)
+    if (file && (req.method === 'GET' || req.method === 'HEAD'))
+      return void sendStaticFile(res, file, PAGE_HEADERS)
+    res.writeHead(file ? 405 : 404, { ...PAGE_HEADERS, 'content-type': 'text/plain; charset=utf-8' })
+    res.end(file ? 'Only GET and HEAD.\n' : 'There is no such file.\n')
+  }
 }

@@ -65,7 +65,7 @@ test('not even a fault in the last step of all shows a stack', async () => {
 
 test('an error outside of any request ends the process, and shows nothing of what it carries', async () => {
   const script = `
-    import { endOnUnexpected } from './src/cli/unexpected.ts'
+    import { endOnUnexpected } from './src/cli/process.ts'
     import { createLogger } from './src/log.ts'
     endOnUnexpected(createLogger())
     Promise.reject(Object.assign(new Error('outside'), { cause: { body: { refresh_token: '${SECRET}' } } }))

@@ -1,242 +1,511 @@
-import { z } from 'zod'
-import { didYouMean } from '../report/nearest-name.ts'
-import type { FieldPath } from '../report/problem.ts'
-import type { Half } from '../report/report.ts'
-import { complaint, kindOf, type Rule } from '../rules/rule.ts'
-import type { SecretCheck } from '../rules/secret-rules.ts'
-import { Secret } from '../secrets/secret.ts'
-import type { SecretReader, SecretSource } from '../secrets/secret-source.ts'
-import { configFields } from './config-fields.ts'
+// Over 400 lines, because it is one document: every key that an operator may write, with its kind, default and description.
+
+import {
+  ALLOWED_ORIGIN,
+  ENDPOINT,
+  HOST,
+  ISSUER,
+  LISTEN,
+  PROXY_RANGE,
+  PUBLIC_URL,
+  REDIS_URL,
+  UPSTREAM,
+} from '../rules/addresses.ts'
+import { COOKIE_NAME, HEADER_VALUE, KEY_PREFIX, METHOD, REQUEST_LINE, ROUTE_ID } from '../rules/http-rules.ts'
+import { opaqueRule, PARAMETER_VALUE, RESOURCE_IDENTIFIER, SCOPE } from '../rules/oauth-rules.ts'
+import { BASE_PATH, REWRITE_PATH, ROUTE_PATH } from '../rules/paths.ts'
+import type { Rule } from '../rules/rule.ts'
+import {
+  certificateCheck,
+  sessionKeyCheck,
+  signingKeyCheck,
+  textSecretCheck,
+  tlsKeyCheck,
+} from '../rules/secret-rules.ts'
+import { CLOCK_TOLERANCE, RATE_LIMIT, SESSION_TIME, SIZE, TIMEOUT } from '../rules/units.ts'
+import type { SecretReader } from '../secrets/secret-source.ts'
+import {
+  createFieldKit,
+  type DraftOf,
+  type FieldKit,
+  type Fields,
+  jsonSchemaOf,
+  readFields,
+} from './field-kit.ts'
 
 /** The config file's fields with units, secrets and defaults resolved; what no single field can know is not checked yet. */
-export type FileConfig = z.output<ReturnType<typeof configFields>>
+export type FileConfig = Fields<ReturnType<typeof configFields>>
 
 /** The same with every field that is wrong or missing left out, so that the other checks can still run. */
-export type Draft = DeepPartial<FileConfig>
+export type Draft = DraftOf<FileConfig>
 
-/** One field that breaks the schema. */
-export type SchemaIssue = {
-  path: FieldPath
-  message: string
-  half: Half
-  /** The field that an unknown key was most likely meant for. */
-  meant?: FieldPath
+/** Reads a parsed config file, each field by itself. `file` is there only when there are no issues. */
+export function readConfigFields(raw: unknown, secrets: SecretReader) {
+  return readFields(configFields(createFieldKit(secrets)), raw)
 }
 
-/** The kinds of field a config file is made of, each with its messages and its part of the JSON Schema. */
-export type FieldKit = ReturnType<typeof createFieldKit>
-
-/** Checks every field by itself. `file` is there only when there are no issues. */
-export function readFields(
-  raw: unknown,
-  secrets: SecretReader,
-): { file: FileConfig | undefined; draft: Draft; issues: SchemaIssue[] } {
-  const schema = configFields(createFieldKit(secrets))
-  const result = schema.safeParse(raw)
-  if (result.success) return { file: result.data, draft: result.data, issues: [] }
-  const draft = (tolerant(schema).parse(raw) ?? {}) as Draft
-  return { file: undefined, draft, issues: result.error.issues.flatMap(toSchemaIssues) }
-}
-
-/** The JSON Schema (2020-12) of the file as operators write it. */
+/** The JSON Schema (2020-12) of the config file as operators write it. */
 export function configJsonSchema(): Record<string, unknown> {
   const noSecrets: SecretReader = { open: () => ({ problem: '' }), isInline: () => false }
-  return z.toJSONSchema(configFields(createFieldKit(noSecrets)), { io: 'input' })
+  return jsonSchemaOf(configFields(createFieldKit(noSecrets)))
 }
 
-const SECRET_FORMS = '{ env: NAME } or { file: PATH }'
+/** Everything that an operator may write, in the order of the documentation, with defaults as the operator would write them. */
+function configFields(kit: FieldKit) {
+  return kit
+    .section({
+      publicUrl: kit.text(PUBLIC_URL, 'The origin browsers see. http only for a loopback host.'),
+      listen: kit.text(LISTEN, 'Socket of the public listener.').prefault('0.0.0.0:8080'),
+      admin: adminFields(kit),
+      trustProxy: kit
+        .list(PROXY_RANGE, 'Whose X-Forwarded-* to believe: addresses or CIDR ranges.')
+        .prefault([]),
+      basePath: kit.text(BASE_PATH, "Where Cloakroom's own endpoints live.").prefault('/bff'),
+      allowedOrigins: kit
+        .list(ALLOWED_ORIGIN, 'Other origins whose scripts may call through CORS with credentials.')
+        .prefault([]),
+      hosts: kit
+        .list(HOST, 'Other values of Host that are served, such as a name inside the cluster.')
+        .prefault([]),
+      limits: limitFields(kit),
+      rateLimits: rateLimitFields(kit),
+      provider: providerFields(kit),
+      session: sessionFields(kit),
+      resources: resourceFields(kit),
+      routes: kit
+        .listOf(routeFields(kit), '[{ path: /api, upstream: "http://api:8080" }]')
+        .min(1)
+        .describe('Where requests go. The longest path wins, at segment boundaries.'),
+      tests: kit
+        .listOf(testFields(kit), '[{ request: GET /api/orders, expect: { route: orders } }]')
+        .prefault([])
+        .describe(
+          'Checked by `cloakroom check`, at every start and every reload: a config that breaks one is refused.',
+        ),
+    })
+    .meta({ title: 'Cloakroom configuration' })
+}
 
-const SECRET_SOURCE = z
-  .union([z.strictObject({ file: z.string() }), z.strictObject({ env: z.string() }), z.string()], {
-    error: ({ input }) => `must be ${SECRET_FORMS}${kindOf(input)}${unknownSecretKey(input)}`,
-  })
-  .meta({
-    id: 'secret',
-    description:
-      'A file (read again when it changes), an environment variable, or the text itself (warned about).',
-  })
+function adminFields(kit: FieldKit) {
+  return kit
+    .section({
+      listen: kit
+        .text(LISTEN, 'Socket of probes and metrics; never the public one.')
+        .prefault('0.0.0.0:9090'),
+      hosts: kit
+        .list(
+          HOST,
+          'Names it may be called by beside IP addresses, loopback names and the machine name; without a port: with any.',
+        )
+        .prefault([]),
+      strictReadiness: kit
+        .flag('True: /readyz also fails while the store or the provider is away.')
+        .prefault(false),
+    })
+    .prefault({})
+    .describe('The listener for operators.')
+}
 
-function createFieldKit(secrets: SecretReader) {
-  return {
-    text,
-    scalar,
-    section,
-    choice,
-    listOf,
-    list: <T>(rule: Rule<T>, description: string) =>
-      listOf(text(rule, 'Such as the example.'), `[${rule.example}]`).describe(description),
-    map: <V extends z.ZodType>(value: V, example: string, description: string) =>
-      z
-        .record(z.string(), value, {
-          error: ({ input }) => `must be a block of keys${kindOf(input)}, e.g. ${example}`,
+const SMALLEST_HEAD = 4_096
+
+/** A browser's cookies and a sign-in's answer must fit. */
+const HEADER_SIZE: Rule<number> = {
+  must: 'must be a size with its unit (B, KB, KiB, MB, MiB, GB or GiB), at least 4KiB',
+  example: '32KiB',
+  parse: (text) => {
+    const size = SIZE.parse(text)
+    return size !== undefined && size >= SMALLEST_HEAD ? size : undefined
+  },
+}
+
+/** `limits:` of the public listener. */
+function limitFields(kit: FieldKit) {
+  return kit
+    .section({
+      connections: kit
+        .wholeNumber({ min: 1, max: 1_000_000, example: 10_000 }, 'Most open connections of clients.')
+        .prefault(10_000),
+      connectionsPerClient: kit
+        .wholeNumber(
+          { min: 1, max: 1_000_000, example: 1_000 },
+          'Most open connections of one address, WebSockets included; those in trustProxy have no limit.',
+        )
+        .prefault(1_000),
+      headerSize: kit
+        .text(HEADER_SIZE, 'Largest head of a request: request line and fields.')
+        .prefault('32KiB'),
+      headerCount: kit
+        .wholeNumber({ min: 10, max: 2_000, example: 100 }, 'Most field lines in the head of a request.')
+        .prefault(100),
+      urlLength: kit.text(SIZE, 'Longest path and query.').prefault('16KiB'),
+      headerTimeout: kit.text(TIMEOUT, 'Until the head of a request is whole.').prefault('30s'),
+      bodyRate: kit
+        .wholeNumber(
+          { min: 0, max: 1_000_000, example: 240 },
+          'Bytes per second that a request body must come with, on average, after headerTimeout; 0 for none.',
+        )
+        .prefault(240),
+      keepAlive: kit
+        .text(TIMEOUT, "How long a connection may idle; longer than the load balancer's own limit.")
+        .prefault('75s'),
+      webSocketsPerSession: kit
+        .wholeNumber({ min: 1, max: 10_000, example: 50 }, 'Most WebSockets of one session.')
+        .prefault(50),
+      webSocketsPerClient: kit
+        .wholeNumber(
+          { min: 1, max: 1_000_000, example: 200 },
+          'Most WebSockets without a session of one client address.',
+        )
+        .prefault(200),
+    })
+    .prefault({})
+    .describe('What the public listener takes, for each replica.')
+}
+
+/** `rateLimits:` on our own endpoints. */
+function rateLimitFields(kit: FieldKit) {
+  const limit = (what: string) =>
+    kit.text(RATE_LIMIT, `${what} of one client address, over all replicas; off for none.`).prefault('600/1m')
+  return kit
+    .section({ login: limit('Logins begun'), callback: limit('Logins finished'), logout: limit('Logouts') })
+    .prefault({})
+    .describe('How often one client address may call, as REQUESTS/DURATION.')
+}
+
+const RSA_ALGORITHMS = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'] as const
+const JWS_ALGORITHMS = [...RSA_ALGORITHMS, 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'] as const
+
+const CLIENT_ID = opaqueRule(
+  'must be the client id as text, in quotes if it looks like a number',
+  '6731de76-14a6-49ae-97bc-6eba6914391e',
+)
+const CAPABILITY = opaqueRule('must be a capability without blanks', 'cp1')
+const TENANT_ID = opaqueRule('must be a tenant id without blanks', '72f988bf-86f1-41af-91ab-2d7cd011db47')
+const KEY_ID = opaqueRule('must be a key id as text without blanks', '"key-2"')
+
+/** `provider:` the OpenID Provider / authorization server. */
+function providerFields(kit: FieldKit) {
+  return kit
+    .section({
+      issuer: kit.text(ISSUER, 'Issuer; its discovery document is read unless `endpoints` says enough.'),
+      endpoints: endpointFields(kit),
+      clientId: kit.text(CLIENT_ID, 'The client id registered at the provider.'),
+      clientAuth: clientAuthFields(kit),
+      resourceDialect: kit
+        .choice(
+          ['scope', 'resource', 'resource-indicator', 'audience'],
+          'How a token request names one resource. scope: Entra ID v2 and most others; resource: Azure AD v1, AD FS; resource-indicator: RFC 8707; audience: Auth0.',
+        )
+        .prefault('scope'),
+      scopes: kit
+        .list(SCOPE, 'Scopes of the login; openid is among them.')
+        .prefault(['openid', 'profile', 'email', 'offline_access']),
+      signInScopes: kit
+        .choice(
+          ['auto', 'all', 'first'],
+          'Whose scopes a sign-in asks for beside these: those of all resources, because a refresh may narrow but never widen; of the first, where refreshes widen, as on Entra ID. auto: first on login.microsoftonline.*, login.partner.microsoftonline.cn and sts.windows.net, else all. Set first for Entra ID under another host, such as ciamlogin.com, b2clogin.com or a domain of your own.',
+        )
+        .prefault('auto'),
+      offlineConsent: kit
+        .choice(
+          ['auto', 'always', 'never'],
+          'Whether a sign-in asks with prompt=consent, which many providers want before they grant offline_access. auto: when a sign-in brought no refresh token, it is repeated once with it, and if that helps so are all later ones begun; not on Entra ID.',
+        )
+        .prefault('auto'),
+      responseMode: kit
+        .choice(['query'], 'How the provider answers an authorization request.')
+        .prefault('query'),
+      par: kit
+        .choice(['auto', 'required', 'off'], 'Pushed authorization requests (RFC 9126).')
+        .prefault('auto'),
+      dpop: kit.choice(['off'], 'Sender-constrained tokens (RFC 9449).').prefault('off'),
+      authorizationParams: kit
+        .map(
+          kit.scalar(PARAMETER_VALUE),
+          PARAMETER_VALUE.example,
+          'More parameters for the authorization request.',
+        )
+        .prefault({}),
+      allowedTenants: kit
+        .list(TENANT_ID, 'Entra ID multi-tenant: the `tid` values that may sign in; empty = not checked.')
+        .prefault([]),
+      clientCapabilities: kit
+        .list(CAPABILITY, 'Entra ID client capabilities; `cp1` is continuous access evaluation.')
+        .prefault([]),
+      reusesRefreshTokens: kit
+        .flagOrAuto(
+          'Whether a refresh token is offered again that may have been used already, because an answer was lost or a resource refused: true once more, false never (the user signs in again); auto as true, but not to a provider that rotates and refused a resource.',
+        )
+        .prefault('auto'),
+      tls: kit
+        .section(tlsIdentityFields(kit))
+        .optional()
+        .describe(
+          'TLS settings for calls to the provider; default: the system CAs and no client certificate.',
+        ),
+      insecureHosts: kit
+        .list(HOST, 'Hosts whose provider endpoints may be plain http, such as those inside a cluster.')
+        .prefault([]),
+      clockTolerance: kit
+        .text(
+          CLOCK_TOLERANCE,
+          "How far the provider's clock may be from ours, on either side: one for iat, nbf and exp.",
+        )
+        .prefault('60s'),
+      timeout: kit.text(TIMEOUT, 'How long the provider may take to answer one request.').prefault('5s'),
+      concurrency: kit
+        .wholeNumber(
+          { min: 1, max: 1000, example: 32 },
+          'Most requests for tokens at the same time, per replica.',
+        )
+        .prefault(32),
+    })
+    .describe('The OpenID Provider / authorization server.')
+}
+
+function endpointFields(kit: FieldKit) {
+  const endpoint = (description: string) => kit.text(ENDPOINT, description).optional()
+  return kit
+    .section({
+      authorization: endpoint('Authorization endpoint.'),
+      token: endpoint('Token endpoint.'),
+      jwks: endpoint('JSON Web Key Set.'),
+      revocation: endpoint('Revocation endpoint (RFC 7009).'),
+      endSession: endpoint('End-session endpoint (OpenID Connect RP-Initiated Logout).'),
+      userinfo: endpoint('UserInfo endpoint.'),
+    })
+    .optional()
+    .describe('Overrides discovery; with authorization, token and jwks nothing is discovered.')
+}
+
+function clientAuthFields(kit: FieldKit) {
+  const clientSecret = kit.secret(textSecretCheck, 'The client secret.')
+  const privateKeyJwt = kit.section({
+    method: kit.constant('private_key_jwt'),
+    key: kit.secret(signingKeyCheck, 'Private key, PKCS#8 PEM.'),
+    keyId: kit.text(KEY_ID, 'JWS `kid`.').optional(),
+    algorithm: kit.choice(JWS_ALGORITHMS, 'JWS algorithm; default: the usual one for the key.').optional(),
+  })
+  return kit
+    .oneOf(
+      'method',
+      [
+        kit.section({ method: kit.constant('client_secret_basic'), secret: clientSecret }),
+        kit.section({ method: kit.constant('client_secret_post'), secret: clientSecret }),
+        privateKeyJwt,
+        kit.section({ method: kit.constant('none') }),
+      ],
+      {
+        values: ['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none'],
+        example: '{ method: client_secret_post, secret: { file: /run/secrets/client-secret } }',
+      },
+    )
+    .describe('How Cloakroom proves to the provider that it is the client.')
+}
+
+function sessionFields(kit: FieldKit) {
+  return kit
+    .section({
+      store: storeFields(kit),
+      keys: kit
+        .listOf(
+          kit.secret(sessionKeyCheck, '256 bits as base64url; `cloakroom keygen` prints one.'),
+          '[{ file: /run/secrets/session-key }]',
+        )
+        .min(1)
+        .describe('Session keys: the first seals, all open.'),
+      idleTimeout: kit.text(SESSION_TIME, 'A session ends when unused for this long.').prefault('30m'),
+      absoluteTimeout: kit
+        .text(SESSION_TIME, 'A session ends this long after the login, used or not.')
+        .prefault('10h'),
+      cookie: kit
+        .section({
+          name: kit
+            .text(COOKIE_NAME, 'Default __Host-Http-cloakroom; cloakroom on a loopback http publicUrl.')
+            .optional(),
+          sameSite: kit.choice(['strict', 'lax'], 'SameSite attribute.').prefault('strict'),
         })
-        .describe(description),
-    flag: (description: string) =>
-      z.boolean({ error: complaint('must be true or false') }).meta({ description }),
-    wholeNumber,
-    flagOrAuto: (description: string) =>
-      z
-        .union([z.boolean(), z.literal('auto')], { error: () => complaint('must be true, false or auto') })
-        .meta({
-          description,
-        }),
-    constant: <const T extends string>(value: T) => z.literal(value),
-    oneOf,
-    secret: (check: SecretCheck, description: string) =>
-      opened((secret) => secret, { secrets, check, description }),
-    publicText: (check: SecretCheck, description: string) =>
-      opened((secret) => secret.reveal(), { secrets, check, description }),
-  }
-}
-
-function text<T>(rule: Rule<T>, description: string) {
-  return (
-    z
-      .string({ error: complaint(rule.must, rule.example) })
-      // On the text and not on its value: the JSON Schema is of what operators write.
-      .meta({ examples: [rule.example] })
-      .transform((written, context): T => {
-        const value = rule.parse(written)
-        if (value !== undefined) return value
-        const message = complaint(rule.because?.(written) ?? rule.must, rule.example)
-        context.addIssue({ code: 'custom', message })
-        return z.NEVER
-      })
-      .meta({ description })
-  )
-}
-
-/** Text, or a number or boolean that YAML made of it. Never shown in a message: some hold what the operator would not print. */
-function scalar<T>(rule: Rule<T>) {
-  return z
-    .union([z.string(), z.number(), z.boolean()], { error: ({ input }) => `${rule.must}${kindOf(input)}` })
-    .transform((written, context): T => {
-      const value = rule.parse(String(written))
-      if (value !== undefined) return value
-      const must = rule.because?.(String(written)) ?? rule.must
-      context.addIssue({ code: 'custom', message: `${must}, e.g. ${rule.example}` })
-      return z.NEVER
+        .prefault({})
+        .describe('The session cookie.'),
     })
+    .describe("The browser's session.")
 }
 
-function wholeNumber(range: { min: number; max: number; example: number }, description: string) {
-  const { min, max, example } = range
-  const error = complaint(`must be a whole number from ${min} to ${max}`, String(example))
-  return z.int({ error }).min(min, { error }).max(max, { error }).meta({ description })
-}
-
-function section<S extends z.ZodRawShape>(shape: S, example?: string) {
-  const known = Object.keys(shape)
-  const such = example === undefined ? '' : `, e.g. ${example}`
-  return z.strictObject(shape, {
-    error: (issue) =>
-      issue.code === 'unrecognized_keys'
-        ? issue.keys.map((key) => unknownKey(key, known)).join('\n')
-        : `must be a block of keys (${known.join(', ')})${kindOf(issue.input)}${such}`,
+function storeFields(kit: FieldKit) {
+  const redis = kit.section({
+    type: kit.constant('redis'),
+    url: kit.text(REDIS_URL, 'redis://HOST[:PORT][/DB]; rediss:// for TLS.'),
+    username: kit.text(opaqueRule('must be a user name without blanks', 'cloakroom'), 'ACL user.').optional(),
+    password: kit.secret(textSecretCheck, 'Password.').optional(),
+    tls: tlsFields(kit),
+    keyPrefix: kit.text(KEY_PREFIX, 'First part of every key.').prefault('cloakroom'),
   })
-}
-
-function unknownKey(key: string, known: readonly string[]): string {
-  return `is not a known key${didYouMean(key, known) || `; known here: ${known.join(', ')}`}`
-}
-
-function choice<const V extends readonly string[]>(values: V, description: string) {
-  return z
-    .enum(values, {
-      error: ({ input }) => complaint(`must be ${anyOf(values)}`) + didYouMean(String(input), values),
+  const memory = kit.section({ type: kit.constant('memory') })
+  return kit
+    .oneOf('type', [redis, memory], {
+      values: ['redis', 'memory'],
+      example: '{ type: redis, url: rediss://redis:6379 }',
     })
-    .meta({ description })
+    .describe('Where sessions are kept. memory: in one process, lost at a restart.')
 }
 
-function oneOf<
-  Key extends string,
-  const Options extends readonly [z.core.$ZodTypeDiscriminable, ...z.core.$ZodTypeDiscriminable[]],
->(key: Key, options: Options, { values, example }: { values: readonly string[]; example: string }) {
-  return z.discriminatedUnion(key, options, {
-    error: ({ code, input }) => {
-      if (code !== 'invalid_union') return `must be a block of keys${kindOf(input)}, e.g. ${example}`
-      const written = String((input as Record<string, unknown>)[key])
-      return complaint(`must be ${anyOf(values)}`) + didYouMean(written, values)
-    },
+function resourceFields(kit: FieldKit) {
+  const resource = kit.section({
+    resource: kit.text(RESOURCE_IDENTIFIER, 'Identifier of the API, sent byte for byte.').optional(),
+    scopes: kit.list({ ...SCOPE, example: 'api://orders/.default' }, 'Scopes to ask for.').prefault([]),
+    audience: kit
+      .text(
+        opaqueRule('must be an audience without blanks', 'api://orders'),
+        'A JWT access token for another audience is never sent.',
+      )
+      .optional(),
+    grant: kit
+      .choice(['refresh_token', 'client_credentials', 'token_exchange'], 'How its access token is got.')
+      .prefault('refresh_token'),
+    subject: kit
+      .text(
+        opaqueRule('must be a name of `resources`', 'orders'),
+        'For grant token_exchange: the resource whose access token is exchanged.',
+      )
+      .optional(),
+    exchange: kit
+      .choice(
+        ['rfc8693', 'on_behalf_of'],
+        'For grant token_exchange: RFC 8693, or the on-behalf-of flow; default on_behalf_of on Entra ID, else rfc8693.',
+      )
+      .optional(),
+  })
+  return kit
+    .map(
+      resource,
+      '{ orders: { scopes: [api://orders/.default] } }',
+      'What the refresh token is exchanged for, one access token each. Routes name them.',
+    )
+    .prefault({})
+}
+
+const RESOURCE_REFERENCE = opaqueRule('must be a name of `resources`', 'orders')
+const SERVER_NAME = opaqueRule('must be a host name', 'orders.internal')
+
+/** One item of `routes:`. */
+function routeFields(kit: FieldKit) {
+  return kit.section({
+    path: kit.text(ROUTE_PATH, 'Path prefix: matches itself and everything below.'),
+    id: kit.text(ROUTE_ID, 'Label in metrics and logs; default: the path.').optional(),
+    upstream: kit.text(UPSTREAM, 'Where requests go: scheme, host and port.'),
+    rewrite: kit
+      .text(REWRITE_PATH, 'Replaces the matched prefix; absent = the path is kept as it is.')
+      .optional(),
+    resource: kit.text(RESOURCE_REFERENCE, 'A name of `resources`; absent = no token is sent.').optional(),
+    auth: kit
+      .choice(['required', 'optional', 'anonymous'], 'Whether a session is needed.')
+      .prefault('required'),
+    methods: kit.list(METHOD, 'Methods that are let through; default all.').min(1).optional(),
+    csrf: kit
+      .choice(
+        ['header', 'fetch-metadata'],
+        'header: requests carry X-CSRF: 1. fetch-metadata: Sec-Fetch-Site or Origin says same-origin (downloads, images).',
+      )
+      .prefault('header'),
+    timeout: timeoutFields(kit),
+    websocket: kit.flag('Whether WebSocket upgrades are let through.').prefault(false),
+    maxBody: kit.text(SIZE, 'Largest request body; default unlimited.').optional(),
+    http2: kit.flag('Whether the upstream is spoken to in HTTP/2.').prefault(false),
+    connections: kit
+      .wholeNumber(
+        { min: 1, max: 100_000, example: 256 },
+        'Most connections to the upstream, for each replica; default unlimited.',
+      )
+      .optional(),
+    breaker: breakerFields(kit),
+    tls: tlsFields(kit),
+    headers: kit
+      .map(
+        kit.scalar(HEADER_VALUE),
+        '{ x-user-id: "{claims.sub}" }',
+        "Headers added for the upstream, with {claims.NAME} placeholders; the client's own are removed, on every route.",
+      )
+      .prefault({}),
+    encodedSlashes: kit
+      .choice(
+        ['reject', 'pass'],
+        'reject: a path with %2F is refused. pass: it goes on byte for byte, and separates no segments when matching.',
+      )
+      .prefault('reject'),
+    preserveHost: kit
+      .flag(
+        "Whether the upstream sees the Host of publicUrl; otherwise its own, and the browser's in X-Forwarded-Host.",
+      )
+      .prefault(false),
   })
 }
 
-function listOf<T extends z.ZodType>(item: T, example: string) {
-  return z.array(item, {
-    error: ({ code, input }: { code?: string; input?: unknown }) =>
-      code === 'too_small'
-        ? `must not be empty, e.g. ${example}`
-        : `must be a list${kindOf(input)}, e.g. ${example}`,
-  })
+function timeoutFields(kit: FieldKit) {
+  return kit
+    .section(
+      {
+        connect: kit.text(TIMEOUT, 'Until the upstream has accepted the connection.').prefault('2s'),
+        response: kit.text(TIMEOUT, "Until the upstream's response headers.").prefault('30s'),
+        idle: kit
+          .text(TIMEOUT, 'Between two pieces of a body, or of what passes through a WebSocket.')
+          .prefault('5m'),
+      },
+      '{ connect: 2s, response: 30s, idle: 5m }',
+    )
+    .prefault({})
+    .describe('How long the upstream may take.')
 }
 
-type SecretField = { secrets: SecretReader; check: SecretCheck; description: string }
-
-function opened<T>(use: (secret: Secret) => T, { secrets, check, description }: SecretField) {
-  return SECRET_SOURCE.transform((source: SecretSource, context): T => {
-    const secret = secrets.open(source, check)
-    if (secret instanceof Secret) return use(secret)
-    context.addIssue({ code: 'custom', message: secret.problem })
-    return z.NEVER
-  }).meta({ description })
+function breakerFields(kit: FieldKit) {
+  return kit
+    .section({
+      failures: kit
+        .wholeNumber(
+          { min: 0, max: 10_000, example: 20 },
+          'Failures in a row, none of them an answer, after which the upstream is left alone; 0 = never.',
+        )
+        .prefault(20),
+      pause: kit.text(TIMEOUT, 'Until one request may try again.').prefault('1s'),
+    })
+    .prefault({})
+    .describe('When an upstream that fails is left alone.')
 }
 
-/** What others call a secret's file or variable. */
-const OTHER_WORDS: Readonly<Record<string, string>> = {
-  path: 'file',
-  filename: 'file',
-  name: 'env',
-  var: 'env',
-  variable: 'env',
+/** `tls:` towards an upstream or Redis. An empty member (`ca:` from a template) is an absent one: that fails closed. */
+function tlsFields(kit: FieldKit) {
+  return kit
+    .section({
+      ...tlsIdentityFields(kit),
+      servername: kit.text(SERVER_NAME, 'Name that the certificate is verified for.').nullish(),
+    })
+    .optional()
+    .describe('TLS settings; default: the system CAs and no client certificate.')
 }
 
-function unknownSecretKey(input: unknown): string {
-  const keys = typeof input === 'object' && input !== null ? Object.keys(input) : []
-  const hintFor = (key: string) =>
-    Object.hasOwn(OTHER_WORDS, key)
-      ? ` (did you mean "${OTHER_WORDS[key]}"?)`
-      : didYouMean(key, ['env', 'file'])
-  return keys.map(hintFor).find((hint) => hint !== '') ?? ''
-}
-
-function anyOf(values: readonly string[]): string {
-  return values.length === 1 ? values[0]! : `${values.slice(0, -1).join(', ')} or ${values.at(-1)}`
-}
-
-/** The schema with every field optional, and every wrong one read as absent. */
-function tolerant(schema: z.ZodType): z.ZodType {
-  if (schema instanceof z.ZodOptional) return tolerant(schema.unwrap() as z.ZodType)
-  if (schema instanceof z.ZodPrefault) {
-    return tolerant(schema.unwrap() as z.ZodType).prefault(schema.def.defaultValue)
+/** Whom to trust and who we are. */
+function tlsIdentityFields(kit: FieldKit) {
+  return {
+    ca: kit
+      .publicText(certificateCheck, 'CA certificates to trust instead of the system ones, PEM.')
+      .nullish(),
+    cert: kit.publicText(certificateCheck, 'Client certificate, PEM.').nullish(),
+    key: kit.secret(tlsKeyCheck, "The client certificate's private key, PEM.").nullish(),
   }
-  return lenient(schema).optional().catch(undefined)
 }
 
-function lenient(schema: z.ZodType): z.ZodType {
-  if (schema instanceof z.ZodObject) {
-    const fields = Object.entries(schema.shape).map(([name, field]) => [name, tolerant(field as z.ZodType)])
-    return z.object(Object.fromEntries(fields))
-  }
-  if (schema instanceof z.ZodArray) return z.array(tolerant(schema.element as z.ZodType))
-  if (schema instanceof z.ZodRecord) return z.record(z.string(), tolerant(schema.valueType as z.ZodType))
-  return schema
-}
-
-function toSchemaIssues(issue: z.core.$ZodIssue): SchemaIssue[] {
-  const path = issue.path.map((step) => (typeof step === 'number' ? step : String(step)))
-  if (issue.code !== 'unrecognized_keys') return [{ path, message: issue.message, half: 'value' }]
-  const messages = issue.message.split('\n')
-  return issue.keys.map((key, index) => {
-    const message = messages[index]!
-    const [, name] = /\(did you mean "([^"]+)"\?\)$/.exec(message) ?? []
-    return { path: [...path, key], message, half: 'key', ...(name ? { meant: [...path, name] } : {}) }
+/** One item of `tests:`. */
+function testFields(kit: FieldKit) {
+  const expected = (what: string, example: string) =>
+    kit.text(opaqueRule(`must be ${what}`, example), `Expected: ${what}.`)
+  return kit.section({
+    request: kit.text(REQUEST_LINE, 'METHOD /path?query, as a browser would send it.'),
+    expect: kit.section({
+      route: expected('the id of a route', 'orders').optional(),
+      upstream: expected('the whole URL at the upstream', 'http://orders:8080/v1/42').optional(),
+      resource: expected('the name of a resource, or null when no token is sent', 'orders').nullish(),
+      code: kit
+        .choice(['path_rejected', 'method_not_allowed', 'route_not_found'], 'Expected refusal.')
+        .optional(),
+    }),
   })
 }
-
-type DeepPartial<T> = T extends Secret | URL
-  ? T
-  : T extends readonly (infer Item)[]
-    ? (DeepPartial<Item> | undefined)[]
-    : T extends object
-      ? { [Key in keyof T]?: DeepPartial<T[Key]> }
-      : T

@@ -27,3 +27,13 @@ export class Secret {
     return REDACTED
   }
 }
+
+/** One 256-bit session key: 32 bytes. */
+export type SessionKeyBytes = Buffer
+
+/** The 32 bytes of a session key, base64url or base64, already checked; prints, inspects and serialises as `[redacted]`. */
+export function sessionKeyBytes(secret: Secret): SessionKeyBytes {
+  const bytes = Buffer.from(secret.reveal(), 'base64')
+  const redacted = { value: () => REDACTED }
+  return Object.defineProperties(bytes, { toJSON: redacted, toString: redacted, [inspect.custom]: redacted })
+}

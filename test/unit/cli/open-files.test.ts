@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { mostOpenFiles, openFilesWarning } from '../../../src/cli/open-files.ts'
+import { mostOpenFiles, openFilesWarning } from '../../../src/cli/process.ts'
 import { BASE, ENV } from '../../kit/config/base-config.ts'
 
 describe('limits.connections above ulimit -n', () => {

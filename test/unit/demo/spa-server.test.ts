@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'
+import { createSpaServer } from '../../../src/demo/demo-backends.ts'
 import { listenOnLoopback } from '../../../src/demo/loopback-server.ts'
-import { createSpaServer } from '../../../src/demo/spa-server.ts'
 
 async function startSpa(t: TestContext): Promise<string> {
   const server = await listenOnLoopback(createSpaServer)

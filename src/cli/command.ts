@@ -7,3 +7,11 @@ export type CommandIo = {
 
 /** One command of the command line: takes its arguments, resolves with the exit code. */
 export type Command = (args: string[], io: CommandIo) => Promise<number>
+
+/** Says what is wrong with a command's arguments and how it is used; returns exit code 1. */
+export function usageError({ error, usage }: { error: unknown; usage: string }, io: CommandIo): number {
+  const command = /cloakroom \S+/.exec(usage)?.[0] ?? 'cloakroom'
+  const reason = error instanceof Error ? error.message.split('. ')[0] : 'wrong arguments'
+  io.stderr.write(`${command}: ${reason}\n\n${usage}`)
+  return 1
+}
