@@ -39,9 +39,13 @@ import { createMissingSessions } from '../session/missing-session.ts'
 import { createFollowClaims, createSessions } from '../session/session.ts'
 import { createBelievedCache } from '../session/session-cache.ts'
 import { createSessionStore } from '../store/session-store.ts'
-import { createClientTokenShelf } from '../tokens/client/shared-client-tokens.ts'
-import { bindToGrants } from '../tokens/record/bound-sealing.ts'
-import { cookieSigningSecrets, createPseudonyms, createSealing } from '../tokens/record/sealing.ts'
+import { createSharedClientTokens } from '../tokens/client/shared-client-tokens.ts'
+import {
+  bindToGrants,
+  cookieSigningSecrets,
+  createPseudonyms,
+  createSealing,
+} from '../tokens/record/sealing.ts'
 import type { OpenedTokens } from '../tokens/record/token-record.ts'
 import { createTokens } from '../tokens/tokens.ts'
 import type { ProcessScope } from './process-scope.ts'
@@ -112,7 +116,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     },
     resources: config.resources,
     retiredResources: scope.retiredResources,
-    clientTokenShelf: createClientTokenShelf({ records: store.clientTokens, sealing, config, now }),
+    sharedClientTokens: createSharedClientTokens({ records: store.clientTokens, sealing, config, now }),
     reusesRefreshTokens: reusesRefreshTokens(config.provider),
     underWay: scope.refreshes,
     followClaims: (holder, claimsAfter) =>

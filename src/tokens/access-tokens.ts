@@ -1,7 +1,12 @@
 import { BffError } from '../errors.ts'
 import type { SessionHash, TokenRecords } from '../store/port.ts'
-import type { OpenedTokens, StoredAccessToken, TokenHolder, TokenSealer } from './record/token-record.ts'
-import type { Renew } from './refresh/renewal.ts'
+import type {
+  AccessToken,
+  OpenedTokens,
+  RenewToken,
+  TokenHolder,
+  TokenSealer,
+} from './record/token-record.ts'
 import { createRejections } from './rejected-token.ts'
 
 /** The in-process copy of opened token records, by session. */
@@ -11,10 +16,9 @@ export type TokensCopy = {
 }
 
 export type AccessTokensDeps = {
-  /** How a fresh token is got: with the refresh token, or in exchange for another token of the session. */
-  readonly renew: Renew
+  readonly renew: RenewToken
   readonly records: Pick<TokenRecords, 'read'>
-  readonly sealer: Pick<TokenSealer, 'openTokens'>
+  readonly sealer: Pick<TokenSealer, 'openTokens' | 'openAccessToken'>
   readonly copy: TokensCopy
   readonly now: () => number
   readonly monotonicNow: () => number
@@ -23,21 +27,20 @@ export type AccessTokensDeps = {
 /**
  * Gives the access token for one session and one resource: a living one at once (renewing it in the background when
  * its end is near), an expired one after a renewal. Answers synchronously from the in-process copy when it can.
- *
- * Rejects with session_required, reauthentication_required, provider_rejected, provider_unavailable, store_unavailable.
+ * Rejects as `RenewToken` does.
  */
 export function createAccessTokens(deps: AccessTokensDeps) {
   const { renew, now, monotonicNow } = deps
   const { reactTo, isDropped, insteadOf } = createRejections({ renew, stored, now, monotonicNow })
   return { tokenFor, onRejected: reactTo }
 
-  function tokenFor(holder: TokenHolder, resource: string): StoredAccessToken | Promise<StoredAccessToken> {
+  function tokenFor(holder: TokenHolder, resource: string): AccessToken | Promise<AccessToken> {
     const token = deps.copy.peek(holder.hash)?.accessTokens.get(resource)
     if (token && now() < token.renewAt && !isDropped(holder, resource, token)) return token
     return fromStore(holder, resource)
   }
 
-  async function fromStore(holder: TokenHolder, resource: string): Promise<StoredAccessToken> {
+  async function fromStore(holder: TokenHolder, resource: string): Promise<AccessToken> {
     const tokens = await deps.copy.load(holder.hash, async () => {
       const sealed = await deps.records.read(holder.hash)
       return sealed && deps.sealer.openTokens(holder, sealed)
@@ -47,12 +50,13 @@ export function createAccessTokens(deps: AccessTokensDeps) {
     const time = now()
     if (!token || time >= token.expiresAt) return renew({ holder, resource })
     if (isDropped(holder, resource, token)) return insteadOf(holder, resource, token)
-    if (time >= token.renewAt) renew.inBackground({ holder, resource })
+    // The living token is served meanwhile; the outcome is in the metrics and, when it matters, met by a later caller.
+    if (time >= token.renewAt) renew({ holder, resource }).catch(() => undefined)
     return token
   }
 
-  async function stored(holder: TokenHolder, resource: string): Promise<StoredAccessToken | undefined> {
+  async function stored(holder: TokenHolder, resource: string): Promise<AccessToken | undefined> {
     const sealed = await deps.records.read(holder.hash)
-    return sealed && deps.sealer.openTokens(holder, sealed).accessTokens.get(resource)
+    return sealed && deps.sealer.openAccessToken(holder, resource, sealed)
   }
 }

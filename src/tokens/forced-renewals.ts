@@ -1,7 +1,7 @@
 import { heapBytes } from '../async/expiring-map.ts'
 import { BffError, type ErrorCode } from '../errors.ts'
 import { createLastMinute, isWithinMinute } from './last-minute.ts'
-import type { StoredAccessToken } from './record/token-record.ts'
+import type { AccessToken } from './record/token-record.ts'
 
 /** A wish for a token in place of one that an upstream has rejected. */
 export type ForcedWish = {
@@ -13,9 +13,9 @@ export type ForcedWish = {
 export type ForcedRenewalsDeps<Wish extends ForcedWish> = {
   /** The token that is meant, whatever its value; the same for all wishes for it. */
   readonly keyOf: (wish: Wish) => string
-  readonly renew: (wish: Wish) => Promise<StoredAccessToken>
+  readonly renew: (wish: Wish) => Promise<AccessToken>
   /** The token as others know it. */
-  readonly stored: (wish: Wish) => StoredAccessToken | undefined | Promise<StoredAccessToken | undefined>
+  readonly stored: (wish: Wish) => AccessToken | undefined | Promise<AccessToken | undefined>
   /** Epoch ms. */
   readonly now: () => number
   readonly monotonicNow: () => number
@@ -27,15 +27,15 @@ export type ForcedRenewals<Wish extends ForcedWish> = {
    * The token to use in place of the rejected one; undefined when that was renewed out of turn within the minute.
    * Rejects as the renewal did.
    */
-  replacementFor(wish: Wish): Promise<StoredAccessToken | undefined>
+  replacementFor(wish: Wish): Promise<AccessToken | undefined>
   /** Whether the token is not to be sent: it was rejected within the last minute, and another may be had. */
-  isDropped(key: string, token: StoredAccessToken): boolean
+  isDropped(key: string, token: AccessToken): boolean
 }
 
 /** No answer came: what is wrong may be over at any moment, and says nothing of the token. */
 const PASSING: ReadonlySet<ErrorCode> = new Set(['provider_unavailable', 'store_unavailable'])
 
-type Forced = { readonly rejected: string; readonly result: Promise<StoredAccessToken> }
+type Forced = { readonly rejected: string; readonly result: Promise<AccessToken> }
 
 /**
  * However often an upstream says no, one token is renewed out of turn once a minute. An attempt that got no answer does
@@ -53,7 +53,7 @@ export function createForcedRenewals<Wish extends ForcedWish>(
     if (dropped.get(key) === rejected) dropped.delete(key)
   }
 
-  async function replacementFor(wish: Wish): Promise<StoredAccessToken | undefined> {
+  async function replacementFor(wish: Wish): Promise<AccessToken | undefined> {
     const { rejected, claims } = wish
     const key = keyOf(wish)
     const before = forced.get(key)
@@ -73,7 +73,7 @@ export function createForcedRenewals<Wish extends ForcedWish>(
     return force(key, wish)
   }
 
-  function force(key: string, wish: Wish): Promise<StoredAccessToken> {
+  function force(key: string, wish: Wish): Promise<AccessToken> {
     const { rejected, claims } = wish
     const attempt = { rejected, result: renew(wish) }
     if (claims === undefined && dropped.get(key) !== rejected) dropped.set(key, rejected)

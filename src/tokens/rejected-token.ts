@@ -1,7 +1,6 @@
 import { BffError } from '../errors.ts'
 import { createForcedRenewals } from './forced-renewals.ts'
-import type { StoredAccessToken, TokenHolder } from './record/token-record.ts'
-import type { Wish } from './refresh/renewal.ts'
+import type { AccessToken, RenewToken, TokenHolder, WantedToken } from './record/token-record.ts'
 
 /** What an upstream said of a token (RFC 6750 §3.1, RFC 9470 §3, Entra's claims challenge). */
 export type Rejection = {
@@ -20,13 +19,13 @@ export type Rejection = {
 
 /** Send the request again with this token, or give the client the upstream's own answer. */
 export type RejectionReaction =
-  | { readonly kind: 'resend'; readonly token: StoredAccessToken }
+  | { readonly kind: 'resend'; readonly token: AccessToken }
   | { readonly kind: 'relay' }
 
 export type RejectionsDeps = {
-  readonly renew: (wish: Wish) => Promise<StoredAccessToken>
+  readonly renew: RenewToken
   /** The token in the store, read past every copy. */
-  readonly stored: (holder: TokenHolder, resource: string) => Promise<StoredAccessToken | undefined>
+  readonly stored: (holder: TokenHolder, resource: string) => Promise<AccessToken | undefined>
   readonly now: () => number
   readonly monotonicNow: () => number
 }
@@ -38,9 +37,9 @@ export type Rejections = {
   /** Rejects as a renewal does, and with `reauthentication_required` when the user must sign in again. */
   reactTo(holder: TokenHolder, resource: string, rejection: Rejection): Promise<RejectionReaction>
   /** Whether the token was rejected and another may be had: then it is not to be sent. */
-  isDropped(holder: TokenHolder, resource: string, token: StoredAccessToken): boolean
+  isDropped(holder: TokenHolder, resource: string, token: AccessToken): boolean
   /** The token to send in place of a dropped one; that one, once another was refused. Rejects while none is had. */
-  insteadOf(holder: TokenHolder, resource: string, token: StoredAccessToken): Promise<StoredAccessToken>
+  insteadOf(holder: TokenHolder, resource: string, token: AccessToken): Promise<AccessToken>
 }
 
 /**
@@ -49,7 +48,7 @@ export type Rejections = {
  * `reauthentication_required` and the step-up it needs.
  */
 export function createRejections({ renew, stored, now, monotonicNow }: RejectionsDeps): Rejections {
-  const { replacementFor, isDropped } = createForcedRenewals<Wish & { rejected: string }>({
+  const { replacementFor, isDropped } = createForcedRenewals<WantedToken & { rejected: string }>({
     keyOf: ({ holder, resource }) => holder.hash + resource,
     stored: ({ holder, resource }) => stored(holder, resource),
     ...{ renew, now, monotonicNow },

@@ -2,61 +2,48 @@ import { clockWaiting, type Waiting } from '../async/clock.ts'
 import type { UnderWay } from '../async/in-flight.ts'
 import type { ResourceConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
-import type { SessionHash, Store } from '../store/port.ts'
+import type { SessionHash, Store, TokenRecords } from '../store/port.ts'
 import { createAccessTokens, type TokensCopy } from './access-tokens.ts'
-import type { ClientTokenTurnDeps } from './client/client-token-turn.ts'
-import { createClientTokens } from './client/client-tokens.ts'
-import type { ClientTokenShelf } from './client/shared-client-tokens.ts'
-import { createGrantEnding } from './grant-ending.ts'
+import { type ClientTokensDeps, createClientTokens } from './client/client-tokens.ts'
+import type { SharedClientTokens } from './client/shared-client-tokens.ts'
 import type { Sealing } from './record/sealing.ts'
 import {
+  type AccessToken,
   createTokenSealer,
-  type StoredAccessToken,
+  type GrantedAccessToken,
   storedAccessToken,
   type TokenHolder,
   type TokenOwner,
   type TokenSealer,
 } from './record/token-record.ts'
-import type { SpendDeps } from './refresh/refresh.ts'
-import type { RefreshGrant } from './refresh/refresh-grant.ts'
-import { createRefreshTurns, type RefreshTurnsDeps } from './refresh/refresh-lock.ts'
-import { createRenewal, type RenewalDeps } from './refresh/renewal.ts'
-import { createReuse } from './refresh/reuse.ts'
+import { createRefresh, type RefreshDeps } from './refresh/refresh.ts'
 import type { Rejection, RejectionReaction } from './rejected-token.ts'
-import { forgettingRetired } from './retired-resources.ts'
-import { createExchange, type TokenExchangeGrant } from './token-exchange.ts'
+import { createTokenExchange, type TokenExchangeGrant } from './token-exchange.ts'
 
-/** What a code grant gave, as far as it is kept. Times in epoch ms. */
-export type FirstGrant = {
-  readonly refreshToken: string | undefined
-  readonly accessToken: string
-  readonly obtainedAt: number
-  readonly expiresAt: number
-}
+/** What a code grant gave, as far as it is kept. */
+export type FirstGrant = GrantedAccessToken & { readonly refreshToken: string | undefined }
 
 export type TokensDeps = {
   readonly store: Pick<Store, 'sessions' | 'tokens'>
   readonly sealing: Sealing
   readonly copy: TokensCopy
   readonly provider: {
-    readonly refreshGrant: RefreshGrant
-    readonly requireAsked?: SpendDeps['requireAsked']
-    readonly clientCredentialsGrant: ClientTokenTurnDeps['grant']
+    readonly refreshGrant: RefreshDeps['refreshGrant']
+    readonly requireAsked?: RefreshDeps['requireAsked']
+    readonly clientCredentialsGrant: ClientTokensDeps['grant']
     readonly tokenExchangeGrant: TokenExchangeGrant
-    readonly admit: RefreshTurnsDeps['admit']
-    /** Never rejects. */
-    readonly revoke: (refreshToken: string) => Promise<void>
+    readonly admit: RefreshDeps['admit']
+    /** Revokes a refresh token (RFC 7009). Never rejects. */
+    readonly revoke: RefreshDeps['revoke']
   }
-  /** Changes the claims of a session, everywhere, as a refreshed ID token says. Never rejects. */
-  readonly followClaims?: SpendDeps['followClaims']
+  readonly followClaims?: RefreshDeps['followClaims']
   /** How the token of each resource is got; a name that is not here is asked for with the refresh token. */
   readonly resources: Readonly<Record<string, Pick<ResourceConfig, 'grant' | 'subject'>>>
   /** Names of resources that a reload took away: their tokens are deleted. */
   readonly retiredResources?: ReadonlySet<string>
-  /** What all replicas share of the client's own tokens; absent: each replica has its own. */
-  readonly clientTokenShelf?: ClientTokenShelf
-  /** Whether the provider takes a refresh token again after an answer that may have been lost; `auto`: to be learned. */
-  readonly reusesRefreshTokens: boolean | 'auto'
+  /** The client's own tokens that all replicas share; absent: each replica has its own. */
+  readonly sharedClientTokens?: SharedClientTokens
+  readonly reusesRefreshTokens: RefreshDeps['reusesRefreshTokens']
   /** Where refreshes are noted that must not be cut off by the end of the process. */
   readonly underWay?: UnderWay
   /** Longest time one provider call takes. */
@@ -67,26 +54,32 @@ export type TokensDeps = {
   /** By the machine's clock unless given. */
   readonly waiting?: Waiting
   readonly observe: {
-    readonly refresh: RenewalDeps['observe']
-    readonly turn: RefreshTurnsDeps['observe']
+    readonly refresh: RefreshDeps['observe']['unseen']
+    readonly turn: RefreshDeps['observe']['lock']
     readonly sessionEnded: (hash: SessionHash, reason: string) => void
   }
 }
 
-/** Around the provider call, a lock holder also reads and writes the store. */
+/** Where the token of a resource comes from, by its grant. */
+type TokenSource = {
+  tokenFor(holder: TokenHolder, resource: string): AccessToken | Promise<AccessToken>
+  onRejected(holder: TokenHolder, resource: string, rejection: Rejection): Promise<RejectionReaction>
+}
+
+/** Around the provider call, the holder of a lock also reads and writes the store. */
 const LOCK_MARGIN_MS = 3_000
 
 /** The tokens of all sessions: kept at sign-in, given to the proxy, ended at sign-out. */
 export function createTokens(deps: TokensDeps) {
-  const { store, provider, waiting = clockWaiting, observe } = deps
+  const { store, provider, resources, waiting = clockWaiting, observe } = deps
   const sealer = createTokenSealer(deps.sealing)
   const endGrant = createGrantEnding({ end: store.sessions.end, sealer, revoke: provider.revoke, waiting })
   const sources = createSources({ ...deps, waiting }, { sealer, endGrant })
-  const sourceOf = (resource: string) => sources[deps.resources[resource]?.grant ?? 'refresh_token']
+  const sourceOf = (resource: string) => sources[resources[resource]?.grant ?? 'refresh_token']
 
   return {
     /** Rejects with session_required, reauthentication_required, provider_rejected, provider_unavailable, store_unavailable. */
-    tokenFor: (holder: TokenHolder, resource: string): StoredAccessToken | Promise<StoredAccessToken> =>
+    tokenFor: (holder: TokenHolder, resource: string): AccessToken | Promise<AccessToken> =>
       sourceOf(resource).tokenFor(holder, resource),
 
     /** What to do about a token that an upstream rejects. Rejects as `tokenFor` does. */
@@ -95,11 +88,12 @@ export function createTokens(deps: TokensDeps) {
 
     /** Keeps what the code grant gave, the access token under `resource`, or not at all when it is for none. */
     async keepFirst(owner: TokenOwner, grant: FirstGrant, resource: string | undefined): Promise<void> {
-      const { refreshToken, accessToken, obtainedAt, expiresAt } = grant
-      const token = storedAccessToken(accessToken, obtainedAt, expiresAt)
+      const { refreshToken } = grant
       const kept = await store.tokens.create(owner.hash, {
         refreshToken: refreshToken && sealer.sealRefreshToken(owner, refreshToken),
-        accessTokens: resource ? { [resource]: sealer.sealAccessToken(owner, resource, token) } : {},
+        accessTokens: resource
+          ? { [resource]: sealer.sealAccessToken(owner, resource, storedAccessToken(grant)) }
+          : {},
       })
       if (!kept)
         throw new BffError('store_unavailable', 'the new session was gone before its tokens were kept')
@@ -111,41 +105,49 @@ export function createTokens(deps: TokensDeps) {
       observe.sessionEnded(owner.hash, reason)
     },
 
-    /** The same for a session that may have ended already; false then, and nobody is told. */
+    /** The same for a session that may have ended already; false then. It is not counted as an end. */
     endReplaced: (owner: TokenOwner): Promise<boolean> => endGrant(owner),
   }
 }
 
-type TokenSource = {
-  tokenFor(holder: TokenHolder, resource: string): StoredAccessToken | Promise<StoredAccessToken>
-  onRejected(holder: TokenHolder, resource: string, rejection: Rejection): Promise<RejectionReaction>
-}
-type Parts = {
-  readonly sealer: TokenSealer
-  readonly endGrant: (owner: TokenOwner) => Promise<boolean>
-}
-
-/** Where a token comes from, by the grant of its resource. */
 function createSources(
   deps: TokensDeps & { readonly waiting: Waiting },
-  parts: Parts,
+  { sealer, endGrant }: { readonly sealer: TokenSealer; readonly endGrant: EndGrant },
 ): Record<ResourceConfig['grant'], TokenSource> {
-  const { store, provider, copy, now, monotonicNow, waiting, resources, clientTokenShelf } = deps
-  const read = forgettingRetired(store.tokens, deps.retiredResources ?? new Set())
-  const held = { records: { ...store.tokens, read }, sealer: parts.sealer, copy, now, monotonicNow }
+  const { store, provider, copy, now, monotonicNow, waiting, observe } = deps
+  const { admit } = provider
   const lockTtlMs = deps.providerTimeoutMs + LOCK_MARGIN_MS
-  const ofUser = createAccessTokens({ ...held, renew: createUserRenewal(deps, { ...parts, lockTtlMs }) })
+  const read = readWithoutRetired(store.tokens, deps.retiredResources ?? new Set())
+  const held = { records: { ...store.tokens, read }, sealer, copy, now, monotonicNow }
+  const ofUser = createAccessTokens({
+    ...held,
+    renew: createRefresh({
+      ...{ records: store.tokens, sealer, admit, now, monotonicNow, waiting, lockTtlMs },
+      refreshGrant: provider.refreshGrant,
+      requireAsked: provider.requireAsked,
+      revoke: provider.revoke,
+      followClaims: deps.followClaims,
+      reusesRefreshTokens: deps.reusesRefreshTokens,
+      underWay: deps.underWay,
+      observe: { lock: observe.turn, unseen: observe.refresh },
+      async endSession(holder, reason) {
+        // A grant that the provider has ended leaves nothing to revoke; one that answers for another user does.
+        await (reason === 'subject_changed' ? endGrant(holder) : store.sessions.end(holder.hash))
+        observe.sessionEnded(holder.hash, reason)
+      },
+    }),
+  })
   const exchanged = createAccessTokens({
     ...held,
-    renew: createExchange({
+    renew: createTokenExchange({
       ...held,
       exchangeGrant: provider.tokenExchangeGrant,
-      subjectTokenFor: (holder, resource) => ofUser.tokenFor(holder, resources[resource]?.subject ?? ''),
+      subjectTokenFor: (holder, resource) => ofUser.tokenFor(holder, deps.resources[resource]?.subject ?? ''),
     }),
   })
   const ofClient = createClientTokens({
     grant: provider.clientCredentialsGrant,
-    ...{ shelf: clientTokenShelf, admit: provider.admit, now, monotonicNow, waiting, lockTtlMs },
+    ...{ shared: deps.sharedClientTokens, admit, now, monotonicNow, waiting, lockTtlMs },
   })
   return {
     refresh_token: ofUser,
@@ -157,29 +159,54 @@ function createSources(
   }
 }
 
-function createUserRenewal(
-  deps: TokensDeps & { readonly waiting: Waiting },
-  { sealer, endGrant, lockTtlMs }: Parts & { lockTtlMs: number },
-) {
-  const { store, provider, now, monotonicNow, waiting, observe, underWay } = deps
-  const takeTurn = createRefreshTurns({
-    records: store.tokens,
-    admit: provider.admit,
-    ...{ now, waiting, lockTtlMs, waitMs: lockTtlMs, observe: observe.turn, underWay: underWay?.add },
-  })
-  return createRenewal({
-    ...{ records: store.tokens, sealer, takeTurn, now, monotonicNow, waiting, observe: observe.refresh },
-    refreshGrant: provider.refreshGrant,
-    requireAsked: provider.requireAsked,
-    followClaims: deps.followClaims,
-    reuse: createReuse(deps.reusesRefreshTokens),
-    longestSpendMs: lockTtlMs,
-    underWay,
-    revoke: provider.revoke,
-    endSession: async (holder, reason) => {
-      // A grant that the provider has ended leaves nothing to revoke; one that answers for somebody else does.
-      await (reason === 'subject_changed' ? endGrant(holder) : store.sessions.end(holder.hash))
-      observe.sessionEnded(holder.hash, reason)
-    },
-  })
+/**
+ * Reads token records without the access tokens of resources that a reload took away, and removes those from the store
+ * as they are met: nothing would ever ask for them, and a resource of the same name may come back as another.
+ */
+function readWithoutRetired(
+  records: Pick<TokenRecords, 'read' | 'forget'>,
+  retired: ReadonlySet<string>,
+): TokenRecords['read'] {
+  return async function read(hash) {
+    const tokens = await records.read(hash)
+    // Asked at each read: a reload changes the set.
+    if (!tokens || retired.size === 0) return tokens
+    const stale = Object.keys(tokens.accessTokens).filter((resource) => retired.has(resource))
+    if (stale.length === 0) return tokens
+    // Not awaited: the next reader meets what a store in trouble did not remove.
+    records.forget(hash, stale).catch(() => undefined)
+    const living = Object.entries(tokens.accessTokens).filter(([resource]) => !retired.has(resource))
+    return { ...tokens, accessTokens: Object.fromEntries(living) }
+  }
+}
+
+/** Resolves with false when there was no such session any more. */
+type EndGrant = (owner: TokenOwner) => Promise<boolean>
+
+type GrantEndingDeps = {
+  /** Ends the session in the store, everywhere, and takes its tokens. */
+  readonly end: Store['sessions']['end']
+  readonly sealer: Pick<TokenSealer, 'openRefreshToken'>
+  readonly revoke: TokensDeps['provider']['revoke']
+  readonly waiting: Waiting
+}
+
+const REVOCATION_BUDGET_MS = 2_000
+
+/**
+ * Ends a session and, after that, its refresh token at the provider: the local end stands whatever the provider does,
+ * and its caller waits no longer than 2 s for it.
+ */
+function createGrantEnding({ end, sealer, revoke, waiting }: GrantEndingDeps): EndGrant {
+  return async function endGrant(owner) {
+    const sealed = await end(owner.hash)
+    const refreshToken = sealed && sealer.openRefreshToken(owner, sealed.refreshToken)
+    if (!refreshToken) return sealed !== undefined
+    const enough = new AbortController()
+    await Promise.race([
+      revoke(refreshToken).finally(() => enough.abort()),
+      waiting.pause(REVOCATION_BUDGET_MS, enough.signal),
+    ])
+    return true
+  }
 }

@@ -1,5 +1,4 @@
-import { bindToGrants, type Grants } from '../../src/tokens/record/bound-sealing.ts'
-import { createSealing, type Sealing } from '../../src/tokens/record/sealing.ts'
+import { bindToGrants, createSealing, type Grants, type Sealing } from '../../src/tokens/record/sealing.ts'
 import { sessionKey } from '../kit/config/cloakroom-config.ts'
 import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
 import { writeReplicaConfig } from '../kit/replica.ts'

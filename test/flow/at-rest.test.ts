@@ -3,8 +3,12 @@ import { readFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
-import { bindToGrants } from '../../src/tokens/record/bound-sealing.ts'
-import { createSealing, type SealedPurpose, type Sealing } from '../../src/tokens/record/sealing.ts'
+import {
+  bindToGrants,
+  createSealing,
+  type SealedPurpose,
+  type Sealing,
+} from '../../src/tokens/record/sealing.ts'
 import type { Browser } from '../kit/browsers/browser.ts'
 import { type RotatingProvider, startRotatingProvider } from '../kit/provider/rotating-provider.ts'
 import { assertNoSecrets } from '../kit/secrets.ts'

@@ -1,6 +1,6 @@
 import { BffError } from '../../src/errors.ts'
 import type { SealedTokens, SessionHash, TokenRecords, TokenWrite } from '../../src/store/port.ts'
-import type { RefreshGrant, RefreshGrantOutcome } from '../../src/tokens/refresh/refresh-grant.ts'
+import type { RefreshGrant, RefreshGrantOutcome } from '../../src/tokens/refresh/refresh.ts'
 import { epochOf } from './clock.ts'
 import { noteRequest, noteWrite } from './observer.ts'
 import type { ProviderAnswer } from './provider-model.ts'

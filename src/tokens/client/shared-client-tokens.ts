@@ -1,23 +1,22 @@
 import { createHash, createHmac } from 'node:crypto'
 import type { ClientTokenRecords } from '../../store/port.ts'
-import { createDefinitions, type Grants } from '../record/bound-sealing.ts'
-import type { Sealing } from '../record/sealing.ts'
-import { packToken, type StoredAccessToken, unpackToken } from '../record/token-record.ts'
+import { createDefinitions, type Grants, type Sealing } from '../record/sealing.ts'
+import { type AccessToken, packToken, unpackToken } from '../record/token-record.ts'
 
-/** The client's own tokens as all replicas share them; one for each resource. Rejects with `store_unavailable`. */
-export type ClientTokenShelf = {
-  read(resource: string): Promise<StoredAccessToken | undefined>
-  /** Puts it there until it expires. */
-  write(resource: string, token: StoredAccessToken): Promise<void>
-  /** Takes the lock of whoever gets the next one; false if somebody holds it. */
+/** The cache of the client's own tokens that all replicas share; one for each resource. Rejects with `store_unavailable`. */
+export type SharedClientTokens = {
+  read(resource: string): Promise<AccessToken | undefined>
+  /** Keeps it until it expires. */
+  write(resource: string, token: AccessToken): Promise<void>
+  /** Takes the lock of the replica that gets the next one; false if another holds it. */
   lock(resource: string, owner: string, ttlMs: number): Promise<boolean>
   unlock(resource: string, owner: string): Promise<void>
 }
 
-export type ClientTokenShelfDeps = {
+export type SharedClientTokensDeps = {
   readonly records: ClientTokenRecords
   readonly sealing: Sealing
-  /** Its secret or private key, as text, proves the client to the provider; it is read at each use. */
+  /** Its secret or private key, as text, proves the client to the authorization server; it is read at each use. */
   readonly config: Grants
   readonly now: () => number
 }
@@ -27,7 +26,7 @@ export type ClientTokenShelfDeps = {
  * its cookie: neither the store nor the session keys alone open them. Undefined for a client without a lasting
  * credential: nothing else could seal its tokens for all replicas alone.
  */
-export function createClientTokenShelf(deps: ClientTokenShelfDeps): ClientTokenShelf | undefined {
+export function createSharedClientTokens(deps: SharedClientTokensDeps): SharedClientTokens | undefined {
   const { records, sealing, config, now } = deps
   const { clientAuth } = config.provider
   const secret = 'secret' in clientAuth ? clientAuth.secret : 'key' in clientAuth ? clientAuth.key : undefined

@@ -1,29 +1,111 @@
-import type { Waiting } from '../../async/clock.ts'
+import { clockWaiting, type Waiting } from '../../async/clock.ts'
+import { createExpiringMap } from '../../async/expiring-map.ts'
 import type { UnderWay } from '../../async/in-flight.ts'
 import { BffError } from '../../errors.ts'
-import type { TokenRecords, TokenWrite, TokenWriteOutcome } from '../../store/port.ts'
-import type { StoredAccessToken, TokenHolder, TokenSealer } from '../record/token-record.ts'
+import type {
+  AttemptMark,
+  SessionHash,
+  TokenRecords,
+  TokenWrite,
+  TokenWriteOutcome,
+} from '../../store/port.ts'
+import type { AccessToken, TokenHolder, TokenSealer } from '../record/token-record.ts'
 
-export type RecordWriterDeps = {
+/**
+ * What an attempt that brought no token means for the refresh token. `unused`: it is as good as before. `unanswered`: the
+ * answer was lost, and as a rule the authorization server has not acted. `maybe_used`: it had cause or time to rotate.
+ */
+export type AttemptOutcome = 'unused' | 'unanswered' | 'maybe_used'
+
+/** How outcomes are written in the record; `ended` removes the mark. */
+const MARK_OF: Readonly<Record<AttemptOutcome, AttemptMark | 'ended'>> = {
+  unused: 'ended',
+  unanswered: 'lost',
+  maybe_used: 'burnt',
+}
+const IN_FLIGHT = 'open:'
+/** Before the owner's name, when its replica has seen the authorization server rotate. */
+const ROTATES = 'rotates:'
+
+/** Whether a mark is that of an attempt whose owner may still bring the answer. */
+export function isInFlight(mark: AttemptMark | undefined): mark is `open:${string}` {
+  return mark?.startsWith(IN_FLIGHT) ?? false
+}
+
+/** Whether a refresh token is offered again that may have been used already (RFC 9700 §4.14.2). */
+export type ReusePolicy = {
+  /** Whether a refresh token with this mark may be offered. */
+  allows(mark: AttemptMark): boolean
+  /** The mark of an attempt of ours; it tells other replicas whether this one has seen the authorization server rotate. */
+  markOf(owner: string): AttemptMark
+  /** Told of every refresh that worked: whether it brought another refresh token. */
+  learn(hasRotated: boolean): void
+  /** Whether the owner of this session's attempt in flight has had its time to come back with an answer. */
+  isOutlived(hash: SessionHash, mark: AttemptMark): boolean
+  outlive(hash: SessionHash, mark: AttemptMark): void
+}
+
+/** An owner whose time is forgotten is waited for once more. */
+const MAX_OUTLIVED = 10_000
+const OUTLIVED_MS = 3_600_000
+
+/**
+ * With `auto` a refresh token is offered once more after a lost answer: as a rule the authorization server has not acted
+ * on it, and if it has, the user signs in again either way. After a refusal that may have used it up, it is offered only
+ * to a server that has been seen to leave its refresh tokens as they are: one that rotates them would end the whole grant,
+ * living access tokens with it. While another replica's attempt is in flight, it is not offered to a server that has been
+ * seen to rotate, by us or by that replica: that may stand still, paused or starved of its processor, and have the next
+ * token in its socket. Measured with 32 people and a replica that was stopped for longer than its lock: when the token was
+ * offered, all 32 grants were lost; when it was not, none, because the replica stored what it had once it ran again.
+ */
+export function createReusePolicy(setting: boolean | 'auto'): ReusePolicy {
+  let rotates: boolean | undefined
+  const { elapsedMs: monotonicNow } = clockWaiting
+  const outlived = createExpiringMap<SessionHash, AttemptMark>({ monotonicNow, max: MAX_OUTLIVED })
+  return {
+    allows(mark) {
+      if (setting !== 'auto') return setting
+      if (isInFlight(mark)) return rotates !== true && !mark.startsWith(IN_FLIGHT + ROTATES)
+      return mark !== MARK_OF.maybe_used || rotates === false
+    },
+    markOf: (owner) => `${IN_FLIGHT}${rotates === true ? ROTATES : ''}${owner}`,
+    learn(hasRotated) {
+      rotates = rotates === true || hasRotated
+    },
+    isOutlived: (hash, mark) => outlived.get(hash) === mark,
+    outlive: (hash, mark) => outlived.set(hash, mark, OUTLIVED_MS),
+  }
+}
+
+export type AttemptDeps = {
   readonly records: Pick<TokenRecords, 'write'>
-  readonly sealer: TokenSealer
+  readonly sealer: Pick<TokenSealer, 'sealRefreshToken' | 'sealAccessToken'>
   /** Revokes a refresh token that arrived after its session had ended. Never rejects. */
   readonly revoke: (refreshToken: string) => Promise<void>
   readonly waiting: Waiting
-  /** Told of writes that outlast their turn; says when nothing is to be tried again. */
+  /** Told of writes that outlast their caller; says when nothing is to be tried again. */
   readonly underWay?: Pick<UnderWay, 'add' | 'isOver'>
 }
 
-/** The writes of one spend of a refresh token, in order, each fenced by the version before it. */
-export type RecordWriter = {
-  /** Marks the refresh token as about to be spent; only then may it be offered. False if somebody else was first. */
-  begin(owner: string): Promise<boolean>
-  /** Stores a rotated refresh token, and with it ends the spend: what the record then holds is not spent. */
-  keepRefreshToken(refreshToken: string): Promise<void>
-  /** Stores the access token unless somebody took over, and ends the spend if that has not happened yet. */
-  keepAccessToken(resource: string, token: StoredAccessToken): Promise<void>
-  /** Ends the spend without a token. */
-  end(mark: 'ended' | 'lost' | 'burnt'): Promise<void>
+/** The record that an attempt changes, as it was read under the lock. */
+export type AttemptTarget = {
+  readonly holder: TokenHolder
+  readonly version: number
+  readonly mark: AttemptMark
+  /** Keeps the refresh lock until `write` has settled. */
+  readonly hold: (write: Promise<unknown>) => void
+}
+
+/** The writes of one refresh attempt, in order, each fenced by the version before it. */
+export type Attempt = {
+  /** Stores a rotated refresh token, and with it ends the attempt: the one that the record then holds is unused. */
+  storeRefreshToken(refreshToken: string): Promise<void>
+  /** Stores the access token unless another replica took over, and ends the attempt if that has not happened yet. */
+  storeAccessToken(resource: string, token: AccessToken): Promise<void>
+  /** Ends the attempt without a token. */
+  end(outcome: AttemptOutcome): Promise<void>
+  /** Resolves once all that was asked for is written, or never will be. Never rejects. */
+  written(): Promise<unknown>
 }
 
 /** Longest time a caller waits for a write; after that it goes on in the background. */
@@ -32,15 +114,43 @@ const RETRY_MIN_MS = 50
 const RETRY_MAX_MS = 500
 
 /**
- * Writes to one session's token record. `hold` is told of writes that outlast the caller, so that nobody spends on in
- * this process before they are done; other replicas are kept off by the open spend, and a late write by its version.
+ * Marks the refresh token as about to be offered; only then may it be. Undefined when another replica was first. Rejects
+ * with session_required, or store_unavailable: the mark is taken back then, in the background.
  */
-export function createRecordWriter(
-  deps: RecordWriterDeps,
-  target: { holder: TokenHolder; version: number; hold: (until: Promise<unknown>) => void },
-): RecordWriter {
+export async function beginAttempt(deps: AttemptDeps, target: AttemptTarget): Promise<Attempt | undefined> {
+  const { holder, version, mark } = target
+  const write = () => deps.records.write(holder.hash, { expectedVersion: version, attempt: mark })
+  const outcome = await write().catch((error) => {
+    const undone = takeBack(deps, target, write)
+    undone.catch(() => undefined)
+    deps.underWay?.add(undone)
+    throw error
+  })
+  if (outcome === 'gone') throw new BffError('session_required', 'the session has ended')
+  return outcome === 'written' ? begunAttempt(deps, target) : undefined
+}
+
+/**
+ * The store may have taken a mark whose write failed here. Nothing is offered under it then, so it must not keep
+ * others waiting, or count as a token that may be used up. The same words again: only our own mark is found done.
+ */
+async function takeBack(
+  deps: AttemptDeps,
+  { holder, version }: AttemptTarget,
+  write: () => Promise<TokenWriteOutcome>,
+): Promise<void> {
+  if ((await persistently(deps, write)) !== 'written') return
+  const change = { expectedVersion: version + 1, attempt: MARK_OF.unused }
+  await persistently(deps, () => deps.records.write(holder.hash, change))
+}
+
+/**
+ * Writes that outlast the caller hold the lock, so that no other attempt begins in this process before they are done;
+ * other replicas are kept off by the mark, and a late write by its version.
+ */
+function begunAttempt(deps: AttemptDeps, target: AttemptTarget): Attempt {
   const { holder, hold } = target
-  let version = target.version
+  let version = target.version + 1
   let rotatedTo: string | undefined
   let last: Promise<void> = Promise.resolve()
 
@@ -54,8 +164,8 @@ export function createRecordWriter(
     }
     // An access token that is not stored is no less good: its caller gets it, and the next caller renews.
     if (outcome === 'superseded' && change.accessToken) return
-    if (outcome === 'superseded') throw superseded()
-    // The user signed out while the provider answered: nobody may use what it gave (attack case G15).
+    if (outcome === 'superseded') throw takenOver()
+    // The user signed out while the authorization server answered: what it gave must not be used (attack case G15).
     if (rotatedTo) await deps.revoke(rotatedTo)
     throw new BffError('session_required', 'the session ended while its token was renewed')
   }
@@ -68,46 +178,24 @@ export function createRecordWriter(
     await within(deps.waiting, last, CALLER_WAITS_MS)
   }
 
-  /**
-   * The store may have taken a mark whose write failed here. Nothing is offered under it then, so it must not keep
-   * others waiting, or count as a token that may be spent. The same words again: only our own mark is found done.
-   */
-  async function takeBack(mark: () => Promise<TokenWriteOutcome>): Promise<void> {
-    if ((await persistently(deps, mark)) !== 'written') return
-    const change = { expectedVersion: version + 1, attempt: 'ended' } as const
-    await persistently(deps, () => deps.records.write(holder.hash, change))
-  }
-
   return {
-    async begin(owner) {
-      const change = { expectedVersion: version, attempt: `open:${owner}` } as const
-      const mark = () => deps.records.write(holder.hash, change)
-      const outcome = await mark().catch((error) => {
-        const undone = takeBack(mark)
-        undone.catch(() => undefined)
-        deps.underWay?.add(undone)
-        throw error
-      })
-      if (outcome === 'gone') throw new BffError('session_required', 'the session has ended')
-      if (outcome === 'written') version += 1
-      return outcome === 'written'
-    },
-    keepRefreshToken(refreshToken) {
+    storeRefreshToken(refreshToken) {
       rotatedTo = refreshToken
       const sealed = deps.sealer.sealRefreshToken(holder, refreshToken)
       // In one write, so that a replica that dies from here on leaves no doubt behind.
-      return enqueue({ refreshToken: sealed, attempt: 'ended' })
+      return enqueue({ refreshToken: sealed, attempt: MARK_OF.unused })
     },
-    keepAccessToken(resource, token) {
+    storeAccessToken(resource, token) {
       const sealed = deps.sealer.sealAccessToken(holder, resource, token)
-      return enqueue({ accessToken: { resource, sealed }, attempt: 'ended' })
+      return enqueue({ accessToken: { resource, sealed }, attempt: MARK_OF.unused })
     },
-    end: (mark) => enqueue({ attempt: mark }),
+    end: (outcome) => enqueue({ attempt: MARK_OF[outcome] }),
+    written: () => last.catch(() => undefined),
   }
 }
 
 /** `provider_unavailable`, for a moment: another replica has this session's refresh token. */
-export function superseded(): BffError {
+export function takenOver(): BffError {
   return new BffError('provider_unavailable', 'another replica took over this refresh', {
     retryAfterSeconds: 1,
   })
@@ -120,10 +208,10 @@ async function within(waiting: Waiting, work: Promise<void>, ms: number): Promis
 
 /**
  * A store that fails is tried again, twice as long each time, up to half a second, as long as the process lives: a rotated
- * refresh token exists nowhere else. That is well within the time that others leave to an open spend once the store takes
- * their lock, so that it is written before anybody offers the old one.
+ * refresh token exists nowhere else. That is well within the time that others leave to an attempt in flight once the store
+ * takes their lock, so that it is written before anybody offers the old one.
  */
-async function persistently<T>({ waiting, underWay }: RecordWriterDeps, write: () => Promise<T>): Promise<T> {
+async function persistently<T>({ waiting, underWay }: AttemptDeps, write: () => Promise<T>): Promise<T> {
   for (let waitMs = RETRY_MIN_MS; ; waitMs = Math.min(waitMs * 2, RETRY_MAX_MS)) {
     try {
       return await write()

@@ -3,87 +3,90 @@ import type { Waiting } from '../../async/clock.ts'
 import { BffError } from '../../errors.ts'
 import type { SessionHash, TokenRecords } from '../../store/port.ts'
 
-/** One wish for a fresh token. */
-export type Turn<T> = {
-  readonly hash: SessionHash
-  readonly resource: string
-  /** Wishes of another kind are not answered by each other's result. */
-  readonly kind?: string
-  /** Looks in the store whether somebody else has done the work meanwhile. */
-  readonly settled: () => Promise<T | undefined>
-  /**
-   * Does the work; runs while `owner` holds the session's refresh lock. What is given to `hold` keeps the turn from
-   * ending until it settles, without keeping the caller.
-   */
-  readonly work: (owner: string, hold: (until: Promise<unknown>) => void) => Promise<T>
-}
+/** How a caller was served, for metrics. */
+export type RefreshLockOutcome = 'worked' | 'coalesced' | 'settled_elsewhere' | 'lock_timeout'
 
-/** How a wish was served, for metrics. */
-export type TurnOutcome = 'worked' | 'coalesced' | 'settled_elsewhere' | 'lock_timeout'
-
-export type RefreshTurnsDeps = {
+export type RefreshLockDeps = {
   readonly records: Pick<TokenRecords, 'lock' | 'unlock'>
   /**
-   * Waits for a place towards the provider. It is taken before the lock and given back while another replica has that:
-   * a lock that waited in a queue could end before its owner is done, and a whole queue would poll the store for locks.
+   * Waits for a permit of the token endpoint limiter. It is taken before the lock and given back while another replica
+   * has that: a lock that waited in a queue could end before its owner is done, and a whole queue would poll the store.
    */
   readonly admit: <T>(work: () => Promise<T>) => Promise<T>
   readonly waiting: Waiting
-  /** Longer than one provider call and the writes around it can take. */
+  /** Longer than one provider call and the writes around it can take; so long a caller waits for another replica, too. */
   readonly lockTtlMs: number
-  /** How long a caller waits for another replica before it gives up with `provider_unavailable`. */
-  readonly waitMs: number
-  readonly observe: (outcome: TurnOutcome, resource: string, waitedMs: number) => void
-  /** Told of each turn, until all that it holds has settled. */
-  readonly underWay?: (turn: Promise<unknown>) => void
+  readonly observe: (outcome: RefreshLockOutcome, resource: string, waitedMs: number) => void
+  /** Told of each refresh, until all that it holds has settled. */
+  readonly underWay?: (refresh: Promise<unknown>) => void
 }
 
-/** One refresh at a time per session: all its resources share one refresh token, and a rotated one must not be spent twice. */
-export type TakeTurn = <T>(turn: Turn<T>) => Promise<T>
+/** The refresh lock of one session, as the work that holds it sees it. */
+export type Lease = {
+  readonly owner: string
+  /** Keeps the lock until `work` has settled, without keeping the caller. */
+  hold(work: Promise<unknown>): void
+  /** Counts how the caller was served; the first word counts. */
+  observe(outcome: 'worked' | 'settled_elsewhere'): void
+}
+
+/** One refresh of one session. */
+export type LockedWork<T> = {
+  readonly hash: SessionHash
+  readonly resource: string
+  /** Callers with the same key share one result. */
+  readonly key: string
+  /** Looks in the store, while another replica has the lock, whether it has done the work. */
+  readonly doneElsewhere: () => Promise<T | undefined>
+  readonly work: (lease: Lease) => Promise<T>
+}
+
+/** One refresh at a time per session: all its resources share one refresh token, and a rotated one must not be offered twice. */
+export type WithRefreshLock = <T>(locked: LockedWork<T>) => Promise<T>
 
 /**
- * First a promise within this process, then a lock owned in the store across replicas, then a second look at the
- * store, because whoever held the lock before has most likely done the work (RFC 9700 §4.14.2).
+ * First single flight within this process and the session's refreshes one after the other, then a lock with an owner in
+ * the store across replicas (RFC 9700 §4.14.2). Rejects with `provider_unavailable` for a lock that is not to be had.
  */
-export function createRefreshTurns(deps: RefreshTurnsDeps): TakeTurn {
+export function createRefreshLock(deps: RefreshLockDeps): WithRefreshLock {
   const inFlight = new Map<string, Promise<unknown>>()
   const lastOfSession = new Map<SessionHash, Promise<unknown>>()
 
-  return function takeTurn<T>(turn: Turn<T>): Promise<T> {
-    const key = JSON.stringify([turn.hash, turn.resource, turn.kind])
+  return function withRefreshLock<T>(locked: LockedWork<T>): Promise<T> {
+    const { hash, resource, key } = locked
     const running = inFlight.get(key)
     if (running) {
-      deps.observe('coalesced', turn.resource, 0)
+      deps.observe('coalesced', resource, 0)
       return running as Promise<T>
     }
-    const previous = lastOfSession.get(turn.hash) ?? Promise.resolve()
+    const previous = lastOfSession.get(hash) ?? Promise.resolve()
     const held: Promise<unknown>[] = []
-    const result = before(previous, deps).then(() => acrossReplicas(deps, turn, held))
+    const result = after(previous, deps).then(() => acrossReplicas(deps, locked, held))
     const over = Promise.allSettled([previous, result]).then(() => Promise.allSettled(held))
     inFlight.set(key, result)
-    lastOfSession.set(turn.hash, over)
+    lastOfSession.set(hash, over)
     deps.underWay?.(over)
     const forget = () => inFlight.delete(key)
     result.then(forget, forget)
     over.then(() => {
-      if (lastOfSession.get(turn.hash) === over) lastOfSession.delete(turn.hash)
+      if (lastOfSession.get(hash) === over) lastOfSession.delete(hash)
     })
     return result
   }
 }
 
-/** Waits for this process's own turn before, but no longer than for another replica's. */
-async function before(previous: Promise<unknown>, { waiting, waitMs }: RefreshTurnsDeps): Promise<void> {
+/** Waits for this process's own refresh before, but no longer than for another replica's. */
+async function after(previous: Promise<unknown>, { waiting, lockTtlMs }: RefreshLockDeps): Promise<void> {
   const enough = new AbortController()
-  const late = waiting.pause(waitMs, enough.signal).then(() => 'late')
+  const late = waiting.pause(lockTtlMs, enough.signal).then(() => 'late')
   const first = await Promise.race([previous.then(() => undefined), late])
   enough.abort('over')
   if (first === 'late') throw stillBusy()
 }
 
 async function acrossReplicas<T>(
-  deps: RefreshTurnsDeps,
-  turn: Turn<T>,
+  deps: RefreshLockDeps,
+  locked: LockedWork<T>,
   held: Promise<unknown>[],
 ): Promise<T> {
   const owner = randomUUID()
@@ -91,17 +94,17 @@ async function acrossReplicas<T>(
   for (;;) {
     const result = await deps.admit(() => {
       startedAt ??= deps.waiting.elapsedMs()
-      return lockAndWork(deps, turn, { owner, startedAt, held })
+      return lockAndWork(deps, locked, { owner, startedAt, held })
     })
     if (result !== undefined) return result
     const waitedMs = deps.waiting.elapsedMs() - (startedAt ?? 0)
-    const done = await turn.settled()
+    const done = await locked.doneElsewhere()
     if (done !== undefined) {
-      deps.observe('settled_elsewhere', turn.resource, waitedMs)
+      deps.observe('settled_elsewhere', locked.resource, waitedMs)
       return done
     }
-    if (waitedMs > deps.waitMs) {
-      deps.observe('lock_timeout', turn.resource, waitedMs)
+    if (waitedMs > deps.lockTtlMs) {
+      deps.observe('lock_timeout', locked.resource, waitedMs)
       throw stillBusy()
     }
     await deps.waiting.pause(25 + Math.random() * 25)
@@ -110,35 +113,34 @@ async function acrossReplicas<T>(
 
 /** Undefined when another replica has the lock. */
 async function lockAndWork<T>(
-  deps: RefreshTurnsDeps,
-  turn: Turn<T>,
+  { records, waiting, lockTtlMs, observe }: RefreshLockDeps,
+  { hash, resource, work }: LockedWork<T>,
   { owner, startedAt, held }: { owner: string; startedAt: number; held: Promise<unknown>[] },
 ): Promise<T | undefined> {
   // A lock that cannot be given back ends by itself; the caller's result must not.
-  const unlock = () => deps.records.unlock(turn.hash, owner).catch(() => undefined)
+  const unlock = () => records.unlock(hash, owner).catch(() => undefined)
   try {
-    if (!(await deps.records.lock(turn.hash, owner, deps.lockTtlMs))) return undefined
+    if (!(await records.lock(hash, owner, lockTtlMs))) return undefined
   } catch (error) {
-    // The store may have given it all the same, with nobody left to hear it. Not awaited: the store is slow as it is.
+    // The store may have given it all the same, its answer lost. Not awaited: the store is slow as it is.
     unlock()
     throw error
   }
+  const waitedMs = waiting.elapsedMs() - startedAt
+  let isCounted = false
   try {
-    return await underLock(deps, turn, { owner, waitedMs: deps.waiting.elapsedMs() - startedAt, held })
+    return await work({
+      owner,
+      hold: (until) => void held.push(until),
+      observe(outcome) {
+        if (!isCounted) observe(outcome, resource, waitedMs)
+        isCounted = true
+      },
+    })
   } finally {
     if (held.length === 0) await unlock()
     else held.push(Promise.allSettled([...held]).then(unlock))
   }
-}
-
-async function underLock<T>(
-  deps: RefreshTurnsDeps,
-  turn: Turn<T>,
-  { owner, waitedMs, held }: { owner: string; waitedMs: number; held: Promise<unknown>[] },
-): Promise<T> {
-  const done = await turn.settled()
-  deps.observe(done === undefined ? 'worked' : 'settled_elsewhere', turn.resource, waitedMs)
-  return done ?? turn.work(owner, (until) => held.push(until))
 }
 
 function stillBusy(): BffError {

@@ -1,141 +1,256 @@
-import type { Waiting } from '../../async/clock.ts'
 import type { UnderWay } from '../../async/in-flight.ts'
 import { BffError } from '../../errors.ts'
-import type { SealedTokens, TokenRecords } from '../../store/port.ts'
+import type { AttemptMark, SealedTokens, TokenRecords } from '../../store/port.ts'
+import { createRecentRefusals } from '../recent-refusals.ts'
 import {
-  type StoredAccessToken,
+  type AccessToken,
+  freshOrUndefined,
+  type GrantedAccessToken,
+  type RenewToken,
+  type SessionGrant,
   storedAccessToken,
   type TokenHolder,
   type TokenSealer,
+  type WantedToken,
 } from '../record/token-record.ts'
-import { createRecordWriter, type RecordWriter, superseded } from './attempt.ts'
-import type { RefreshGrant, RefreshGrantOutcome, SessionGrant } from './refresh-grant.ts'
-import type { Reuse } from './reuse.ts'
+import {
+  type Attempt,
+  type AttemptDeps,
+  type AttemptOutcome,
+  beginAttempt,
+  createReusePolicy,
+  isInFlight,
+  type ReusePolicy,
+  takenOver,
+} from './attempt.ts'
+import { createRefreshLock, type Lease, type RefreshLockDeps } from './refresh-lock.ts'
 
-/** Why a refresh token was not offered: it may be spent, or there is none. */
+/** What the tokens room asks of the authorization server: one refresh grant for one resource (RFC 6749 §6). */
+export type RefreshGrantRequest = {
+  readonly refreshToken: string
+  /** Name of the resource in the config. */
+  readonly resource: string
+  /** Tells one session from another. */
+  readonly session?: string
+  readonly signIn?: SessionGrant
+  /** Stores a rotated refresh token. Called, and awaited, before anything else in the answer is looked at. */
+  readonly keep: (newRefreshToken: string) => Promise<void>
+  /** JSON text of the claims that a challenge asks for (OpenID Connect Core §5.5). */
+  readonly claims?: string
+}
+
+/** How a refresh grant ended. */
+export type RefreshGrantOutcome =
+  | (GrantedAccessToken & {
+      readonly kind: 'renewed'
+      /** `sub` of a verified new ID token, if one came: must be the user who signed in (OpenID Connect Core §12.2). */
+      readonly subject?: string
+      /** What the claims of the session become by that ID token; undefined when it changes nothing. */
+      readonly claimsAfter?: ClaimsAfter
+    })
+  /** The refresh token is of no use any more: the session ends. */
+  | { readonly kind: 'dead'; readonly reason: string }
+  /** This resource is refused, or we are misconfigured: the session and the other resources stay. */
+  | { readonly kind: 'refused'; readonly error: BffError; readonly isMaybeSpent: boolean }
+  /** No answer, or a passing fault: a living token is used on. */
+  | { readonly kind: 'unavailable'; readonly error: BffError; readonly isMaybeSpent: boolean }
+
+export type RefreshGrant = (request: RefreshGrantRequest) => Promise<RefreshGrantOutcome>
+
+type ClaimsAfter = (before: TokenHolder['claims']) => TokenHolder['claims'] | undefined
+
+/** Why a refresh token was not offered: it may be used up, or there is none. */
 export type UnseenRefresh = 'uncertain' | 'no_refresh_token'
 
-export type SpendDeps = {
+export type RefreshDeps = {
   readonly records: TokenRecords
   readonly sealer: TokenSealer
   readonly refreshGrant: RefreshGrant
   /** Throws `reauthentication_required` for a resource that the sign-in did not ask for. */
   readonly requireAsked?: (resource: string, signIn: SessionGrant) => void
   /** Changes the claims of a session, everywhere, as a refreshed ID token says. Never rejects. */
-  readonly followClaims?: (
-    holder: TokenHolder,
-    claimsAfter: (before: TokenHolder['claims']) => TokenHolder['claims'] | undefined,
-  ) => Promise<void>
+  readonly followClaims?: (holder: TokenHolder, claimsAfter: ClaimsAfter) => Promise<void>
   /** Ends a session whose grant is dead, everywhere. */
   readonly endSession: (holder: TokenHolder, reason: string) => Promise<void>
-  /** Revokes a refresh token that arrived after its session had ended. Never rejects. */
-  readonly revoke: (refreshToken: string) => Promise<void>
-  readonly reuse: Reuse
-  readonly waiting: Waiting
-  /** A refresh that took longer than this did so because this process stood still; ms. */
-  readonly longestSpendMs: number
+  readonly revoke: AttemptDeps['revoke']
+  /** Whether the authorization server takes a refresh token again after an answer that was lost; `auto`: to be learned. */
+  readonly reusesRefreshTokens: boolean | 'auto'
+  readonly admit: RefreshLockDeps['admit']
+  /** Epoch ms. */
+  readonly now: () => number
+  readonly monotonicNow: () => number
+  readonly waiting: RefreshLockDeps['waiting']
+  /** Longer than one refresh can take, unless this process stands still. */
+  readonly lockTtlMs: number
   /** What must not be cut off by the end of the process. */
   readonly underWay?: UnderWay
-  /** Told of refreshes that the provider did not get to see. */
-  readonly observe: (resource: string, outcome: UnseenRefresh) => void
+  readonly observe: {
+    readonly lock: RefreshLockDeps['observe']
+    /** Told of refreshes that the authorization server did not get to see. */
+    readonly unseen: (resource: string, outcome: UnseenRefresh) => void
+  }
 }
 
-/** One wish, under the session's refresh lock. */
-export type Spending = {
-  readonly holder: TokenHolder
-  readonly resource: string
-  readonly owner: string
-  /** Keeps the turn from ending until a write has settled. */
-  readonly hold: (until: Promise<unknown>) => void
-  /** JSON text of the claims that a challenge asks for. */
-  readonly claims?: string
-  /** When an upstream's rejection last forced a renewal of this token; epoch ms. */
-  readonly forcedAt: (record: SealedTokens) => number | undefined
-  /** The token somebody else has brought meanwhile, if the record holds a good one. */
-  readonly settledIn: (record: SealedTokens) => StoredAccessToken | undefined
+type Refreshing = RefreshDeps & {
+  readonly reuse: ReusePolicy
+  /** Told of a token that the store has not taken yet. */
+  readonly unsaved: (wanted: WantedToken, token: AccessToken, written: Promise<unknown>) => void
 }
 
-/** So long whoever began a spend gets to bring the answer in, once its lock has passed to us. */
-const OPEN_SPEND_GRACE_MS = 2_000
+/** How long the owner of an attempt in flight gets to bring the answer in, once its lock has passed to us. */
+const OWNER_GRACE_MS = 2_000
 /**
- * The same where the token will not be offered after it. The owner may have offered nothing, and be on its way back to a
- * store that was away, to take back its mark: a user would be sent to sign in for nothing.
+ * The same where the refresh token will not be offered after it. The owner may have offered nothing, and be on its way
+ * back to a store that was away, to take back its mark: a user would be sent to sign in for nothing.
  */
 const LAST_GRACE_MS = 5_000
 const LOOK_EVERY_MS = 50
-/** So often somebody may be first before the caller is told to come back. */
-const BEGINNINGS = 10
+/** How often another replica may begin first before the caller is told to come back. */
+const MAX_BEGINNINGS = 10
 
-/**
- * Spends the refresh token once: marked first, the rotated one stored, and the mark removed with it, before anything
- * else happens to the answer. Whoever finds the mark knows that the token may be spent.
- */
-export async function spendRefreshToken(deps: SpendDeps, spending: Spending): Promise<StoredAccessToken> {
-  for (let tries = 0; tries < BEGINNINGS; tries++) {
-    const token = await spendUnlessSuperseded(deps, spending)
-    if (token) return token
-  }
-  throw superseded()
-}
-
-/** Undefined when our lock was lost and somebody else began first: that spend is to be waited for, like any other. */
-async function spendUnlessSuperseded(
-  deps: SpendDeps,
-  spending: Spending,
-): Promise<StoredAccessToken | undefined> {
-  const { holder, resource, owner, hold } = spending
-  const before = await afterOpenSpend(deps, holder)
-  const brought = spending.settledIn(before)
-  if (brought) return brought
-  deps.requireAsked?.(resource, signInOf(holder))
-  const refreshToken = requireRefreshToken(deps, spending, before)
-  // Its answer might come too late to be stored.
-  if (deps.underWay?.isEnding()) throw new BffError('provider_unavailable', 'shutting down')
-  const record = createRecordWriter(deps, { holder, version: before.version, hold })
-  if (!(await record.begin(deps.reuse.signed(owner)))) return undefined
-  const begunAt = deps.waiting.elapsedMs()
-  let hasRotated = false
-  const keep = (next: string) => {
-    hasRotated ||= next !== refreshToken
-    return record.keepRefreshToken(next)
-  }
-  const outcome = await deps.refreshGrant({
-    ...{ refreshToken, resource, keep, claims: spending.claims },
-    ...{ signIn: signInOf(holder), session: holder.hash },
+/** Renews access tokens with the session's refresh token. A refusal is remembered for a short while, and not asked for again. */
+export function createRefresh(deps: RefreshDeps): RenewToken {
+  const refusals = createRecentRefusals(deps.monotonicNow)
+  /** Tokens whose write the store has not taken yet: for this process they are as good as stored. */
+  const unsaved = new Map<string, AccessToken>()
+  const keyOf = ({ holder, resource }: WantedToken) => holder.hash + resource
+  const withRefreshLock = createRefreshLock({
+    ...deps,
+    observe: deps.observe.lock,
+    underWay: deps.underWay?.add,
   })
-  if (hasRotated || outcome.kind === 'renewed') deps.reuse.learn(hasRotated)
-  const hasStoodStill = deps.waiting.elapsedMs() - begunAt > deps.longestSpendMs
-  return actOn(deps, spending, { outcome, record, hasStoodStill, forcedAt: spending.forcedAt(before) })
+  const refreshing: Refreshing = {
+    ...deps,
+    reuse: createReusePolicy(deps.reusesRefreshTokens),
+    unsaved(wanted, token, written) {
+      unsaved.set(keyOf(wanted), token)
+      written.then(() => unsaved.delete(keyOf(wanted)))
+    },
+  }
+
+  return async function renew(wanted) {
+    const { holder, resource, rejected, claims } = wanted
+    const inMemory = unsaved.get(keyOf(wanted))
+    if (inMemory && inMemory.value !== rejected && deps.now() < inMemory.expiresAt) return inMemory
+    refusals.throwIfRecent(keyOf(wanted))
+    try {
+      // 1. One at a time: single flight in this process, a permit of the token endpoint limiter, a lock across replicas.
+      // 7. The lock is released once everything that the refresh writes is written.
+      return await withRefreshLock({
+        hash: holder.hash,
+        resource,
+        // A rejected token must not be answered by a refresh that would be content with it.
+        key: JSON.stringify([holder.hash, resource, rejected, claims]),
+        doneElsewhere: async () => (await readRecord(refreshing, wanted)).fresh,
+        work: (lease) => refresh(refreshing, wanted, lease),
+      })
+    } catch (error) {
+      refusals.remember(keyOf(wanted), error)
+      throw error
+    }
+  }
 }
 
-/** The record, once no spend of somebody else is open in it, or its owner had time enough. */
-async function afterOpenSpend(
-  { records, reuse, waiting }: SpendDeps,
-  { hash }: TokenHolder,
-): Promise<SealedTokens> {
-  let open: { readonly mark: string; readonly until: number } | undefined
+/** One access token for one session and resource, from the session's one refresh token (RFC 6749 §6, RFC 9700 §4.14.2). */
+async function refresh(deps: Refreshing, wanted: WantedToken, lease: Lease): Promise<AccessToken> {
+  for (let beginnings = 0; beginnings < MAX_BEGINNINGS; beginnings += 1) {
+    // 2. Read past every copy. Another replica may have done it, or may still be at it.
+    const found = await readSettledRecord(deps, wanted, lease)
+    if (found.fresh) return found.fresh
+
+    // 3. May the refresh token be offered? If there is none, or it may be used up, or it is not for this resource: say so.
+    const refreshToken = requireUsable(deps, wanted, found)
+
+    // 4. Store the attempt before making it: a replica that dies from here on leaves word that the token may be used up.
+    const attempt = await beginAttempt(deps, {
+      holder: wanted.holder,
+      version: found.record.version,
+      mark: deps.reuse.markOf(lease.owner),
+      hold: lease.hold,
+    })
+    // Our lock was lost, and another replica began first: its attempt is waited for, like any other.
+    if (!attempt) continue
+
+    // 5. Ask. A rotated refresh token is stored before anything else in the answer is looked at.
+    const outcome = await askForToken(deps, wanted, { refreshToken, attempt })
+
+    // 6. React: store the access token, end the session, or leave both as they are and say why.
+    if (outcome.kind === 'dead') return endSession(deps, wanted.holder, outcome)
+    if (outcome.kind !== 'renewed') return giveUp(attempt, outcome)
+    if (outcome.subject !== undefined && outcome.subject !== wanted.holder.claims.sub)
+      return endSessionOfAnother(deps, wanted.holder)
+    return keep(deps, wanted, { attempt, outcome, before: found.token })
+  }
+  throw takenOver()
+}
+
+/** The record, and in it the token of the wanted resource: `fresh` if it will do. */
+type FoundRecord = {
+  readonly record: SealedTokens
+  readonly token: AccessToken | undefined
+  readonly fresh: AccessToken | undefined
+}
+
+async function readRecord(
+  { records, sealer, now }: Refreshing,
+  { holder, resource, rejected }: WantedToken,
+): Promise<FoundRecord> {
+  const record = await records.read(holder.hash)
+  if (!record) throw new BffError('session_required', 'the session ended while its token was renewed')
+  const token = sealer.openAccessToken(holder, resource, record)
+  return { record, token, fresh: freshOrUndefined(token, rejected, now()) }
+}
+
+/** The record, once it holds a fresh token, or no attempt is in flight in it, or its owner had time enough. */
+async function readSettledRecord(deps: Refreshing, wanted: WantedToken, lease: Lease): Promise<FoundRecord> {
+  const { hash } = wanted.holder
+  const { reuse, waiting } = deps
+  let awaited: { readonly mark: AttemptMark; readonly until: number } | undefined
   for (;;) {
-    const record = await records.read(hash)
-    if (!record) throw new BffError('session_required', 'the session ended while its token was renewed')
-    if (!record.attempt?.startsWith('open:') || reuse.isOutlived(hash, record.attempt)) return record
+    const found = await readRecord(deps, wanted)
+    lease.observe(found.fresh ? 'settled_elsewhere' : 'worked')
+    const mark = found.record.attempt
+    if (found.fresh || !mark || !isInFlight(mark) || reuse.isOutlived(hash, mark)) return found
     // Each owner's time begins when its mark is first seen: our own slowness is not held against it.
-    if (open?.mark !== record.attempt) {
-      const graceMs = reuse.allows(record.attempt) ? OPEN_SPEND_GRACE_MS : LAST_GRACE_MS
-      open = { mark: record.attempt, until: waiting.elapsedMs() + graceMs }
+    if (awaited?.mark !== mark) {
+      const graceMs = reuse.allows(mark) ? OWNER_GRACE_MS : LAST_GRACE_MS
+      awaited = { mark, until: waiting.elapsedMs() + graceMs }
     }
-    if (waiting.elapsedMs() >= open.until) {
-      // A mark that stays, because its token is not offered again, is waited for once. It is not written over: its owner
+    if (waiting.elapsedMs() >= awaited.until) {
+      // A mark that stays, because the token is not offered again, is waited for once. It is not written over: its owner
       // could still come back with the next token.
-      if (!reuse.allows(record.attempt)) reuse.outlive(hash, record.attempt)
-      return record
+      if (!reuse.allows(mark)) reuse.outlive(hash, mark)
+      return found
     }
     await waiting.pause(LOOK_EVERY_MS)
   }
 }
 
-/** Not the id: that opens the session's records, and is nothing for other rooms. */
-function signInOf({ indicators, scopes, granted, steppedUp }: TokenHolder): SessionGrant {
-  return { indicators, scopes, granted, steppedUp }
+/** The refresh token. Throws when it must not be offered now. */
+function requireUsable(
+  { requireAsked, reuse, sealer, observe, underWay }: Refreshing,
+  { holder, resource }: WantedToken,
+  { record, token }: FoundRecord,
+): string {
+  requireAsked?.(resource, signInOf(holder))
+  if (record.attempt && !reuse.allows(record.attempt)) {
+    observe.unseen(resource, 'uncertain')
+    throw new BffError('reauthentication_required', 'the refresh token may have been used already', {
+      details: { reason: 'refresh_token_uncertain' },
+    })
+  }
+  const refreshToken = sealer.openRefreshToken(holder, record.refreshToken)
+  if (!refreshToken && record.refreshToken !== undefined) {
+    // Sealed with a key that only other replicas have yet, or granted by another provider: no fault of this one.
+    throw new BffError('session_required', 'the refresh token of this session does not open')
+  }
+  if (!refreshToken) {
+    observe.unseen(resource, 'no_refresh_token')
+    throw noRefreshToken(token !== undefined)
+  }
+  // Its answer might come too late to be stored.
+  if (underWay?.isEnding()) throw new BffError('provider_unavailable', 'shutting down')
+  return refreshToken
 }
 
 /** A sign-in cures only what a sign-in brings: the token that came with its code, once that has expired. */
@@ -147,61 +262,82 @@ function noRefreshToken(hadToken: boolean): BffError {
   )
 }
 
-function requireRefreshToken(deps: SpendDeps, { holder, resource }: Spending, record: SealedTokens): string {
-  if (record.attempt && !deps.reuse.allows(record.attempt)) {
-    deps.observe(resource, 'uncertain')
-    throw new BffError('reauthentication_required', 'the refresh token may have been used already', {
-      details: { reason: 'refresh_token_uncertain' },
-    })
-  }
-  const refreshToken = deps.sealer.openRefreshToken(holder, record.refreshToken)
-  if (refreshToken) return refreshToken
-  if (record.refreshToken !== undefined) {
-    // Sealed with a key that only other replicas have yet, or granted by another provider: no fault of this one.
-    throw new BffError('session_required', 'the refresh token of this session does not open')
-  }
-  deps.observe(resource, 'no_refresh_token')
-  throw noRefreshToken(deps.sealer.openTokens(holder, record).accessTokens.has(resource))
+/** Not the id: that opens the session's records, and is nothing for other rooms. */
+function signInOf({ indicators, scopes, granted, steppedUp }: TokenHolder): SessionGrant {
+  return { indicators, scopes, granted, steppedUp }
 }
 
-async function actOn(
-  deps: SpendDeps,
-  { holder, resource }: Spending,
+/** An outcome that is no token says what the refresh token is worth from now on. */
+type AskedOutcome =
+  | Extract<RefreshGrantOutcome, { kind: 'renewed' | 'dead' }>
+  | { readonly kind: 'failed'; readonly error: BffError; readonly attemptOutcome: AttemptOutcome }
+
+async function askForToken(
+  deps: Refreshing,
+  { holder, resource, claims }: WantedToken,
+  { refreshToken, attempt }: { refreshToken: string; attempt: Attempt },
+): Promise<AskedOutcome> {
+  const begunAt = deps.waiting.elapsedMs()
+  let hasRotated = false
+  const outcome = await deps.refreshGrant({
+    ...{ refreshToken, resource, claims, signIn: signInOf(holder), session: holder.hash },
+    keep(next) {
+      hasRotated ||= next !== refreshToken
+      return attempt.storeRefreshToken(next)
+    },
+  })
+  if (hasRotated || outcome.kind === 'renewed') deps.reuse.learn(hasRotated)
+  if (outcome.kind === 'renewed' || outcome.kind === 'dead') return outcome
+  const { kind, error, isMaybeSpent } = outcome
+  // Some authorization servers rotate before they look at the resource that they then refuse; and one whose answer was
+  // lost while this process stood still had all the time to rotate.
+  const hasStoodStill = deps.waiting.elapsedMs() - begunAt > deps.lockTtlMs
+  const doubt = kind === 'refused' || hasStoodStill ? 'maybe_used' : 'unanswered'
+  return { kind: 'failed', error, attemptOutcome: isMaybeSpent ? doubt : 'unused' }
+}
+
+async function giveUp(
+  attempt: Attempt,
+  { error, attemptOutcome }: { error: BffError; attemptOutcome: AttemptOutcome },
+): Promise<never> {
+  await attempt.end(attemptOutcome)
+  throw error
+}
+
+async function endSession(
+  deps: Refreshing,
+  holder: TokenHolder,
+  { reason }: { reason: string },
+): Promise<never> {
+  await deps.endSession(holder, reason)
+  throw new BffError('session_required', 'the authorization server ended the grant', {
+    details: { reason: 'grant_ended' },
+  })
+}
+
+/** OpenID Connect Core §12.2: a refresh that answers for another user ends the session. */
+async function endSessionOfAnother(deps: Refreshing, holder: TokenHolder): Promise<never> {
+  await deps.endSession(holder, 'subject_changed')
+  throw new BffError('session_required', 'the refreshed ID token names another user')
+}
+
+async function keep(
+  deps: Refreshing,
+  wanted: WantedToken,
   {
+    attempt,
     outcome,
-    record,
-    hasStoodStill,
-    forcedAt,
+    before,
   }: {
-    outcome: RefreshGrantOutcome
-    record: RecordWriter
-    hasStoodStill: boolean
-    forcedAt: number | undefined
+    attempt: Attempt
+    outcome: Extract<RefreshGrantOutcome, { kind: 'renewed' }>
+    before: AccessToken | undefined
   },
-): Promise<StoredAccessToken> {
-  if (outcome.kind === 'dead') {
-    await deps.endSession(holder, outcome.reason)
-    throw new BffError('session_required', 'the authorization server ended the grant', {
-      details: { reason: 'grant_ended' },
-    })
-  }
-  if (outcome.kind !== 'renewed') {
-    // Some providers rotate before they look at the resource that they then refuse; and one whose answer was lost while
-    // this process stood still had all the time to rotate.
-    const doubt = outcome.kind === 'refused' || hasStoodStill ? 'burnt' : 'lost'
-    await record.end(outcome.isMaybeSpent ? doubt : 'ended')
-    throw outcome.error
-  }
-  if (outcome.subject !== undefined && outcome.subject !== holder.claims.sub) {
-    // OpenID Connect Core §12.2: a refresh that answers for somebody else ends the session.
-    await deps.endSession(holder, 'subject_changed')
-    throw new BffError('session_required', 'the refreshed ID token names another user')
-  }
-  const token = {
-    ...storedAccessToken(outcome.accessToken, outcome.obtainedAt, outcome.expiresAt),
-    ...(forcedAt === undefined ? {} : { forcedAt }),
-  }
-  await record.keepAccessToken(resource, token)
+): Promise<AccessToken> {
+  const { holder, resource, rejected } = wanted
+  const token = storedAccessToken(outcome, rejected === undefined ? before?.forcedAt : deps.now())
+  await attempt.storeAccessToken(resource, token)
+  deps.unsaved(wanted, token, attempt.written())
   if (outcome.claimsAfter) await deps.followClaims?.(holder, outcome.claimsAfter)
   return token
 }

@@ -6,10 +6,7 @@ import { sessionHash } from '../../../src/session/bff-session.ts'
 import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
 import type { Sealing } from '../../../src/tokens/record/sealing.ts'
 import { createTokenSealer } from '../../../src/tokens/record/token-record.ts'
-import type { RefreshGrant } from '../../../src/tokens/refresh/refresh-grant.ts'
-import { createRefreshTurns } from '../../../src/tokens/refresh/refresh-lock.ts'
-import { createRenewal } from '../../../src/tokens/refresh/renewal.ts'
-import { createReuse } from '../../../src/tokens/refresh/reuse.ts'
+import { createRefresh, type RefreshGrant } from '../../../src/tokens/refresh/refresh.ts'
 import { createRejections } from '../../../src/tokens/rejected-token.ts'
 import type { Scope } from './sign-in-kit.ts'
 
@@ -36,17 +33,13 @@ export function setUpEngine(t: Scope, refreshGrant: RefreshGrant, sealing: Seali
   const store = createMemoryStore({ idleTimeoutMs: () => 3_600_000, monotonicNow: Date.now })
   t.after(() => store.close())
   const sealer = createTokenSealer(sealing)
-  const common = { records: store.tokens, now: Date.now, monotonicNow: Date.now, waiting: clockWaiting }
-  const renew = createRenewal({
-    ...{ ...common, sealer, refreshGrant, reuse: createReuse(true), longestSpendMs: 10_000 },
-    takeTurn: createRefreshTurns({
-      ...{ ...common, lockTtlMs: 60_000, waitMs: 60_000 },
-      admit: (work) => work(),
-      observe() {},
-    }),
+  const renew = createRefresh({
+    ...{ records: store.tokens, now: Date.now, monotonicNow: Date.now, waiting: clockWaiting },
+    ...{ sealer, refreshGrant, reusesRefreshTokens: true, lockTtlMs: 60_000 },
+    admit: (work) => work(),
     revoke: async () => undefined,
     endSession: async () => assert.fail('no session ends'),
-    observe() {},
+    observe: { lock() {}, unseen() {} },
   })
   const stored = async (holder: Holder) => {
     const record = await store.tokens.read(holder.hash)

@@ -8,7 +8,7 @@ import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
 import type { TokensCopy } from '../../../src/tokens/access-tokens.ts'
 import { createSealing } from '../../../src/tokens/record/sealing.ts'
 import type { OpenedTokens } from '../../../src/tokens/record/token-record.ts'
-import type { RefreshGrantOutcome, RefreshGrantRequest } from '../../../src/tokens/refresh/refresh-grant.ts'
+import type { RefreshGrantOutcome, RefreshGrantRequest } from '../../../src/tokens/refresh/refresh.ts'
 import { createTokens } from '../../../src/tokens/tokens.ts'
 
 type Provider = (request: RefreshGrantRequest) => Promise<RefreshGrantOutcome>

@@ -4,8 +4,7 @@ import { BffError } from '../../../src/errors.ts'
 import { sessionHash } from '../../../src/session/bff-session.ts'
 import type { SealedTokens } from '../../../src/store/port.ts'
 import { createAccessTokens } from '../../../src/tokens/access-tokens.ts'
-import type { StoredAccessToken } from '../../../src/tokens/record/token-record.ts'
-import type { Renew, Wish } from '../../../src/tokens/refresh/renewal.ts'
+import type { AccessToken, WantedToken } from '../../../src/tokens/record/token-record.ts'
 
 const HOUR_MS = 3_600_000
 const HOLDER = { id: 'id', hash: sessionHash('id'), claims: { sub: 'ada' } }
@@ -14,20 +13,19 @@ const RELAY = { kind: 'relay' }
 /** One session whose token is in the store and in the copy, and a provider that does as `provider.problem` says. */
 function setUp() {
   const clock = { now: 1_800_000_000_000 }
-  const token = (value: string): StoredAccessToken => ({
+  const token = (value: string): AccessToken => ({
     ...{ value, expiresAt: clock.now + HOUR_MS, renewAt: clock.now + HOUR_MS / 2 },
   })
   const store = { token: token('t-1'), problem: undefined as BffError | undefined }
-  const provider = { wishes: [] as Wish[], problem: undefined as BffError | undefined }
-  async function renewed(wish: Wish): Promise<StoredAccessToken> {
-    provider.wishes.push(wish)
+  const provider = { asked: [] as WantedToken[], problem: undefined as BffError | undefined }
+  async function renew(wanted: WantedToken): Promise<AccessToken> {
+    provider.asked.push(wanted)
     await new Promise(setImmediate)
     if (provider.problem) throw provider.problem
-    const forcedAt = wish.rejected === undefined ? {} : { forcedAt: clock.now }
-    store.token = { ...token(`t-${provider.wishes.length + 1}`), ...forcedAt }
+    const forcedAt = wanted.rejected === undefined ? {} : { forcedAt: clock.now }
+    store.token = { ...token(`t-${provider.asked.length + 1}`), ...forcedAt }
     return store.token
   }
-  const renew: Renew = Object.assign(renewed, { inBackground: () => assert.fail('nothing is near its end') })
   const opened = () => ({ version: 1, accessTokens: new Map([['orders', store.token]]) })
   const { tokenFor, onRejected } = createAccessTokens({
     renew,
@@ -37,7 +35,7 @@ function setUp() {
         return {} as SealedTokens
       },
     },
-    sealer: { openTokens: opened },
+    sealer: { openTokens: opened, openAccessToken: () => store.token },
     copy: { peek: opened, load: async () => opened() },
     ...{ now: () => clock.now, monotonicNow: () => clock.now },
   })
@@ -69,13 +67,13 @@ for (const passing of ['provider_unavailable', 'store_unavailable'] as const) {
     provider.problem = undefined
     assert.equal(await next(), 't-4')
     assert.deepEqual(
-      provider.wishes.map(({ rejected }) => rejected),
+      provider.asked.map(({ rejected }) => rejected),
       ['t-1', 't-1', 't-1'],
     )
     const late = await reject('t-1')
     assert.equal(late.kind === 'resend' && late.token.value, 't-4')
     assert.deepEqual(await reject('t-4'), RELAY, 'the minute is used up now')
-    assert.equal(provider.wishes.length, 3)
+    assert.equal(provider.asked.length, 3)
   })
 }
 
@@ -95,7 +93,7 @@ test('a store that is away while it is looked at uses up nothing', async () => {
   await assert.rejects(next(), code('store_unavailable'))
   store.problem = undefined
   assert.equal(await next(), 't-2')
-  assert.equal(provider.wishes.length, 1)
+  assert.equal(provider.asked.length, 1)
 })
 
 test('a minute after it was rejected, a token without a successor is tried once more', async () => {
@@ -115,7 +113,7 @@ test('an answer that is a refusal uses up the minute, and the token is used on',
   assert.ok(isReady())
   assert.equal(await next(), 't-1')
   await assert.rejects(reject('t-1'), code('reauthentication_required'))
-  assert.equal(provider.wishes.length, 1)
+  assert.equal(provider.asked.length, 1)
   clock.now += 60_000
   provider.problem = undefined
   const reaction = await reject('t-1')
@@ -137,7 +135,7 @@ test('after a request that could not be sent again the next one waits for the ne
   const { provider, next, reject } = setUp()
   assert.deepEqual(await reject('t-1', { isRepeatable: false }), RELAY)
   assert.equal(await next(), 't-2')
-  assert.equal(provider.wishes.length, 1)
+  assert.equal(provider.asked.length, 1)
 })
 
 test('rejections and new requests at the same time are one renewal', async () => {
@@ -147,7 +145,7 @@ test('rejections and new requests at the same time are one renewal', async () =>
   for (const reaction of await Promise.all(rejections))
     assert.equal(reaction.kind === 'resend' && reaction.token.value, 't-2')
   assert.deepEqual(new Set(values), new Set(['t-2']))
-  assert.equal(provider.wishes.length, 1)
+  assert.equal(provider.asked.length, 1)
 })
 
 test('a late word on an older token does not bring back the one that was rejected after it', async () => {
@@ -159,7 +157,7 @@ test('a late word on an older token does not bring back the one that was rejecte
   provider.problem = undefined
   const reaction = await reject('t-0')
   assert.equal(reaction.kind === 'resend' && reaction.token.value, 't-5')
-  for (const { rejected } of provider.wishes) assert.equal(rejected, 't-1')
+  for (const { rejected } of provider.asked) assert.equal(rejected, 't-1')
 })
 
 test('a token that somebody else replaced costs no renewal, and the new one may be rejected in the same minute', async () => {
@@ -170,7 +168,7 @@ test('a token that somebody else replaced costs no renewal, and the new one may 
   assert.ok(isReady())
   const again = await reject('t-x')
   assert.equal(again.kind === 'resend' && again.token.value, 't-2')
-  assert.equal(provider.wishes.length, 1)
+  assert.equal(provider.asked.length, 1)
 })
 
 test('a token that another replica forced within the minute is used on', async () => {
@@ -179,5 +177,5 @@ test('a token that another replica forced within the minute is used on', async (
   assert.deepEqual(await reject('t-1'), RELAY)
   assert.ok(isReady())
   assert.equal(await next(), 't-1')
-  assert.equal(provider.wishes.length, 0)
+  assert.equal(provider.asked.length, 0)
 })

@@ -6,7 +6,7 @@ import { sessionHash } from '../../../src/session/bff-session.ts'
 import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
 import { createSealing } from '../../../src/tokens/record/sealing.ts'
 import { createTokenSealer } from '../../../src/tokens/record/token-record.ts'
-import { createExchange, type TokenExchangeGrant } from '../../../src/tokens/token-exchange.ts'
+import { createTokenExchange, type TokenExchangeGrant } from '../../../src/tokens/token-exchange.ts'
 
 const HOUR_MS = 3_600_000
 
@@ -27,7 +27,7 @@ async function setUp(t: TestContext, respond?: TokenExchangeGrant) {
     return { accessToken: `at-${calls.length}`, obtainedAt: clock.now, expiresAt: clock.now + HOUR_MS }
   }
   const replica = () =>
-    createExchange({
+    createTokenExchange({
       ...{ exchangeGrant, records: store.tokens, sealer, now: () => clock.now },
       monotonicNow: () => clock.now,
       subjectTokenFor: () => ({ value: 'subject', expiresAt: 9e15, renewAt: 9e15 }),

@@ -8,7 +8,7 @@ import { BffError } from '../../../../src/errors.ts'
 import { createMemoryStore } from '../../../../src/store/memory/memory-store.ts'
 import type { ClientTokenRecords } from '../../../../src/store/port.ts'
 import { createClientTokens } from '../../../../src/tokens/client/client-tokens.ts'
-import { createClientTokenShelf } from '../../../../src/tokens/client/shared-client-tokens.ts'
+import { createSharedClientTokens } from '../../../../src/tokens/client/shared-client-tokens.ts'
 import { createSealing } from '../../../../src/tokens/record/sealing.ts'
 
 const HOUR_MS = 3_600_000
@@ -41,9 +41,9 @@ function setUp(t: TestContext) {
   } = {}) {
     const clientAuth = { method: 'client_secret_basic', secret: new Secret(() => credential) }
     const config = { ...GRANTS, provider: { ...GRANTS.provider, clientAuth } } as unknown as typeof GRANTS
-    const shelf = createClientTokenShelf({ records, sealing, now, config })
+    const shared = createSharedClientTokens({ records, sealing, now, config })
     return createClientTokens({
-      ...{ grant, shelf, now, monotonicNow: now, waiting: clockWaiting, lockTtlMs: 4_000 },
+      ...{ grant, shared, now, monotonicNow: now, waiting: clockWaiting, lockTtlMs: 4_000 },
       admit: (work) => work(),
     })
   }

@@ -8,7 +8,7 @@ import { sessionHash } from '../../../../src/session/bff-session.ts'
 import { createMemoryStore } from '../../../../src/store/memory/memory-store.ts'
 import type { TokenWrite } from '../../../../src/store/port.ts'
 import { createSealing } from '../../../../src/tokens/record/sealing.ts'
-import type { RefreshGrant } from '../../../../src/tokens/refresh/refresh-grant.ts'
+import type { RefreshGrant } from '../../../../src/tokens/refresh/refresh.ts'
 import { createTokens } from '../../../../src/tokens/tokens.ts'
 
 /** How a replica differs from one whose store always answers. What it calls may throw. */
