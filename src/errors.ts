@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto'
+
 /** Every problem code Cloakroom answers with; the closed list of the public contract, section 4. */
 export type ErrorCode =
   | 'path_rejected'
@@ -32,6 +34,13 @@ export type StepUp = {
   readonly consent?: true
   /** What the sign-in before did not ask for, or was not granted: another lack is another step-up. */
   readonly lacks?: string
+}
+
+/** Names one step-up, for the record of those that were tried: 22 characters that tell nothing of it. */
+export function stepUpFingerprint({ resource, claims, acrValues, maxAge, consent, lacks }: StepUp): string {
+  const more = consent === undefined && lacks === undefined ? [] : [consent, lacks]
+  const text = JSON.stringify([resource, claims, acrValues, maxAge, ...more])
+  return createHash('sha256').update(`step-up ${text}`).digest('base64url').slice(0, 22)
 }
 
 /** What a BffError may carry beside its code: never a token, cookie or key. */

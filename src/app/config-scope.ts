@@ -19,7 +19,7 @@ import { clientNetwork, createClientAddress, createTrustedPeers } from '../http/
 import { createHostCheck } from '../http/server/host.ts'
 import { endWithAnswer } from '../http/server/raw-answer.ts'
 import { createRequestGuard } from '../http/server/request-guard.ts'
-import { reusesRefreshTokens } from '../oidc/grants/refresh-token-reuse.ts'
+import { reusesRefreshTokens } from '../oidc/grants/dialects.ts'
 import { createProvider } from '../oidc/provider.ts'
 import { createBeginSignIn, createLoginAttempts, LOGIN_LIFETIME_MS } from '../oidc/sign-in/attempts.ts'
 import type { EndSessionRequest } from '../oidc/sign-in/end-session.ts'

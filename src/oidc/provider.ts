@@ -2,11 +2,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Config, ResourceConfig } from '../config/config.ts'
 import { BffError, describeError, type StepUp } from '../errors.ts'
 import type { Logger } from '../log.ts'
-import { claimsParameter, claimsRequest } from './grants/claims-request.ts'
 import { createConfigFaults, type GrantObserver } from './grants/config-faults.ts'
-import { createDialect, type SignInGrant } from './grants/dialects.ts'
+import { claimsParameter, createDialect, type SignInGrant } from './grants/dialects.ts'
 import { createResourceGrants } from './grants/resource-grants.ts'
-import { createTokenExchange } from './grants/token-exchange.ts'
 import { judgeToken, resourcesOfCode } from './grants/token-purpose.ts'
 import { createReminders } from './reminders.ts'
 import type { LoginAttempt, SignInGoal } from './sign-in/attempts.ts'
@@ -73,16 +71,6 @@ export function createProvider({
   })
   const { clientCapabilities } = config.provider
   const { resources } = config
-  const grantDeps = {
-    relyingParty,
-    dialect,
-    resources,
-    inUse,
-    clientCapabilities,
-    log,
-    monotonicNow,
-    note: faults.note,
-  }
   const offlineConsent = createOfflineConsent(config.provider, { memory, monotonicNow })
   const isDue = createReminders(monotonicNow)
   /** The resource whose policies the provider applies at sign-in: the one that asked for it, else the first in use. */
@@ -115,8 +103,9 @@ export function createProvider({
   }
 
   return {
-    ...createResourceGrants(grantDeps),
-    tokenExchangeGrant: createTokenExchange(grantDeps),
+    ...createResourceGrants({
+      ...{ relyingParty, dialect, resources, clientCapabilities, log, monotonicNow, note: faults.note },
+    }),
     redirectUri,
     admit: limiter.admit,
 
@@ -174,10 +163,9 @@ export function createProvider({
       { prompt, loginHint, hasWishes, stepUp }: Wishes,
     ): Promise<URL> {
       const extra = new Map(Object.entries(config.provider.authorizationParams))
-      const claims = claimsRequest(clientCapabilities, stepUp?.claims)
       if (prompt !== undefined) extra.set('prompt', prompt)
       if (loginHint !== undefined) extra.set('login_hint', loginHint)
-      if (claims !== undefined) extra.set('claims', claims)
+      for (const [name, value] of claimsParameter(clientCapabilities, stepUp?.claims)) extra.set(name, value)
       if (stepUp?.acrValues !== undefined) extra.set('acr_values', stepUp.acrValues)
       if (stepUp?.maxAge !== undefined) extra.set('max_age', String(stepUp.maxAge))
       const request = [...dialect.authorizationRequest(loginResource(stepUp)), ...extra]
@@ -187,8 +175,8 @@ export function createProvider({
     },
 
     async codeGrant(callback: URL, checks: AuthorizationChecks, stepUp?: StepUp): Promise<GrantedTokens> {
-      const claims = claimsRequest(clientCapabilities, stepUp?.claims)
-      const request = [...dialect.codeGrant(loginResource(stepUp)), ...claimsParameter(claims)]
+      const claims = claimsParameter(clientCapabilities, stepUp?.claims)
+      const request = [...dialect.codeGrant(loginResource(stepUp)), ...claims]
       const grant = relyingParty.codeGrant(callback, { ...checks, maxAge: stepUp?.maxAge }, request)
       const granted = await noted('code', grant)
       const { accessToken, refreshToken } = granted

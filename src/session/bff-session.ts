@@ -1,14 +1,11 @@
 import { createHash } from 'node:crypto'
-import type { SessionHash } from '../store/port.ts'
+import type { SessionGrant, SessionHash, UserClaims } from '../store/port.ts'
 
 /** The browser's opaque 256-bit session id: it opens the session's records, so it is never logged or stored. */
 export type SessionId = string & { readonly __brand: 'SessionId' }
 
-/** Claims of the ID token that signed the user in, or of a refreshed one since (OpenID Connect Core §2, §12.2). */
-export type UserClaims = { readonly sub: string; readonly [claim: string]: unknown }
-
 /** A signed-in user's session, as the rest of the program sees it. Its claims follow refreshes (follow-claims.ts); the rest is written at login only. */
-export type BffSession = {
+export type BffSession = SessionGrant & {
   readonly id: SessionId
   readonly hash: SessionHash
   readonly claims: UserClaims
@@ -16,14 +13,6 @@ export type BffSession = {
   readonly idToken: string
   /** Random handle that `GET B/logout?sid=` must carry, so that no other site can sign the user out. */
   readonly logoutHandle: string
-  /** Fingerprints of the step-ups that the sign-in was for. */
-  readonly steppedUp?: readonly string[]
-  /** RFC 8707 indicators of the resources that the sign-in asked for; absent where a grant is not limited to some. */
-  readonly indicators?: readonly string[]
-  /** The scopes that the sign-in asked for; absent in sessions of older versions. */
-  readonly scopes?: readonly string[]
-  /** The scopes that its code answer named (RFC 6749 §5.1). */
-  readonly granted?: readonly string[]
   /** Epoch ms of the login; the absolute timeout counts from here. */
   readonly createdAt: number
   /** Epoch ms of the end if nothing more happens: idle or absolute timeout, whichever is first. */

@@ -5,8 +5,8 @@ import session, { type Session, type Store as SessionStore } from 'express-sessi
 import type { SessionConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { Logger } from '../log.ts'
-import type { SessionHash, SessionRecords } from '../store/port.ts'
-import { type BffSession, type SessionId, sessionHash, type UserClaims } from './bff-session.ts'
+import type { SessionHash, SessionRecords, UserClaims } from '../store/port.ts'
+import { type BffSession, type SessionId, sessionHash } from './bff-session.ts'
 import {
   createRepeatedCookieWarning,
   readSessionCookie,

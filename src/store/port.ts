@@ -1,6 +1,21 @@
 /** base64url(SHA-256(session id)): names a session in the store and on the invalidation channel; opens nothing. */
 export type SessionHash = string & { readonly __brand: 'SessionHash' }
 
+/** Claims of the ID token that signed the user in, or of a refreshed one since (OpenID Connect Core §2, §12.2). */
+export type UserClaims = { readonly sub: string; readonly [claim: string]: unknown }
+
+/** What the sign-in of a session asked for and was granted. It stands in the sealed record, which the store never opens. */
+export type SessionGrant = {
+  /** RFC 8707 indicators of the resources that the sign-in asked for; absent where a grant is not limited to some (§2.2). */
+  readonly indicators?: readonly string[] | undefined
+  /** The scopes that the sign-in asked for; absent in sessions of older versions. */
+  readonly scopes?: readonly string[] | undefined
+  /** The scopes that its code answer named (RFC 6749 §5.1), if it did. */
+  readonly granted?: readonly string[] | undefined
+  /** Fingerprints of the step-ups that the sign-in was for. */
+  readonly steppedUp?: readonly string[] | undefined
+}
+
 /**
  * Sealed session records. A creation that is repeated word for word counts as the same one, because its answer may have
  * been lost. Commands that are called in the same tick share one round trip. Every method rejects with BffError

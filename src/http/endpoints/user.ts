@@ -1,4 +1,4 @@
-import type { BffSession, UserClaims } from '../../session/bff-session.ts'
+import type { BffSession } from '../../session/bff-session.ts'
 
 /** Members of an ID token that serve the protocol and tell an application nothing. */
 const PROTOCOL_CLAIMS = new Set(['nonce', 'at_hash', 'c_hash', 's_hash'])
@@ -17,7 +17,7 @@ export function userAnswer(session: BffSession, basePath: string, now: number): 
 }
 
 /** The claims that may be shown: never a token, wherever a provider has put one. */
-function presentableClaims(claims: UserClaims): Record<string, unknown> {
+function presentableClaims(claims: BffSession['claims']): Record<string, unknown> {
   const shown = Object.entries(claims).filter(([name]) => !PROTOCOL_CLAIMS.has(name))
   return withoutTokens(Object.fromEntries(shown)) as Record<string, unknown>
 }

@@ -1,18 +1,10 @@
 import type { ProviderConfig, ResourceConfig } from '../../config/config.ts'
-import { grantedScopes } from './scopes.ts'
+import type { SessionGrant } from '../../store/port.ts'
+import type { Parameters } from '../token-endpoint/openid-client.ts'
+import { apiScopes, grantedScopes } from './scopes.ts'
 
-/** Form or query parameters in the order they are sent; a name may repeat (RFC 8707 `resource`). */
-export type Parameters = readonly (readonly [name: string, value: string])[]
-
-/** What a sign-in asked for, as far as its refresh token is limited by it. */
-export type SignInGrant = {
-  /** RFC 8707 indicators of the resources that it named; absent where a grant is not limited to some (§2.2). */
-  readonly indicators?: readonly string[] | undefined
-  /** The scopes that it asked for; absent in sessions that are older than this record. */
-  readonly scopes?: readonly string[] | undefined
-  /** The scopes that its code answer said it was granted, if it did. */
-  readonly granted?: readonly string[] | undefined
-}
+/** What a sign-in asks for, as far as its refresh token is limited by it. */
+export type SignInGrant = Pick<SessionGrant, 'indicators' | 'scopes'>
 
 /** How requests to one provider name resources: pure, exact, one row per dialect of contract section 3. */
 export type Dialect = {
@@ -23,18 +15,20 @@ export type Dialect = {
   /** Parameters of the code grant: the access token that comes with the code is for the resource `login`. */
   codeGrant(login: ResourceConfig | undefined): Parameters
   /** Parameters of a refresh grant for exactly one resource. */
-  refreshGrant(resource: ResourceConfig, signIn?: SignInGrant): Parameters
-  /** Whether a refresh may ask only for scopes that the sign-in asked for (RFC 6749 §6). */
-  readonly isLimitedByScopes: boolean
+  refreshGrant(resource: ResourceConfig, signIn?: SessionGrant): Parameters
+  /** Parameters of a grant for exactly one resource without a refresh token: client credentials, token exchange. */
+  otherGrant(resource: ResourceConfig): Parameters
   /** Whether the scopes of a code answer are those of the whole grant, and not of one resource only. */
   readonly isCodeForAll: boolean
-  /** Parameters of a grant for exactly one resource that no refresh token is spent for: client credentials, exchange. */
-  otherGrant(resource: ResourceConfig): Parameters
+  /** What of a resource a sign-in did not ask for, if a refresh must not ask for it then; blank-separated. */
+  notAskedFor(resource: ResourceConfig, signIn: SessionGrant): string | undefined
+  /** Whether the code answer named the scopes of the whole grant, and none of this resource's is among them. */
+  isDenied(resource: ResourceConfig, signIn: SessionGrant): boolean
 }
 
 type DialectSettings = Pick<ProviderConfig, 'resourceDialect' | 'scopes' | 'signInScopes'>
 
-/** @param resources those that routes use with the refresh token. */
+/** Makes the dialect of one provider. @param resources those that routes use with the refresh token, in their order. */
 export function createDialect(provider: DialectSettings, resources: readonly ResourceConfig[]): Dialect {
   const loginScopes = provider.scopes
   const isForAll = provider.signInScopes === 'all' && provider.resourceDialect !== 'resource'
@@ -42,10 +36,30 @@ export function createDialect(provider: DialectSettings, resources: readonly Res
     const others = isForAll ? resources.flatMap(({ scopes }) => scopes) : []
     return [...new Set([...loginScopes, ...(login?.scopes ?? []), ...others])]
   }
+  const isCodeForAll = isForAll && provider.resourceDialect === 'scope'
   const common = {
+    isCodeForAll,
     signInGrant: (login: ResourceConfig | undefined): SignInGrant => ({ scopes: signInScopes(login) }),
-    isLimitedByScopes: isForAll,
-    isCodeForAll: false,
+
+    notAskedFor(
+      resource: ResourceConfig,
+      { indicators, scopes, steppedUp = [] }: SessionGrant,
+    ): string | undefined {
+      if (indicators && resource.resource !== undefined && !indicators.includes(resource.resource))
+        return resource.resource
+      // RFC 6749 §6: a refresh may ask only for scopes that the sign-in asked for. Entra ID alone widens.
+      if (!isForAll) return undefined
+      const wanted = apiScopes(resource.scopes)
+      if (scopes) return wanted.filter((scope) => !scopes.includes(scope)).join(' ') || undefined
+      if (indicators || wanted.length === 0 || resources.length === 1) return undefined
+      // A session of a version that asked for one resource only: the first, unless a step-up was for another.
+      return steppedUp.length === 0 && resources[0] === resource ? undefined : wanted.join(' ')
+    },
+
+    isDenied(resource: ResourceConfig, { granted }: SessionGrant): boolean {
+      if (!isCodeForAll || granted === undefined || apiScopes(resource.scopes).length === 0) return false
+      return apiScopes(grantedScopes(resource, granted)).length === 0
+    },
   }
   switch (provider.resourceDialect) {
     case 'resource':
@@ -62,7 +76,6 @@ export function createDialect(provider: DialectSettings, resources: readonly Res
       // Entra ID v2 and most others: the scopes name the resource, and must come first; `resource` is an error there.
       return {
         ...common,
-        isCodeForAll: isForAll,
         authorizationRequest: (login) => [scope(signInScopes(login))],
         codeGrant(login) {
           // A token for one of several is not to be had by the code (RFC 6749 §4.1.3 has no `scope`), but at Entra ID.
@@ -119,4 +132,46 @@ function ownScopes({ scopes }: ResourceConfig): Parameters {
 /** Byte for byte as configured: `https://a/` and `https://a` are two resources. */
 function named(parameter: string, resource: ResourceConfig | undefined): Parameters {
   return resource?.resource === undefined ? [] : [[parameter, resource.resource]]
+}
+
+/**
+ * The `claims` parameter of a request (OpenID Connect Core §5.5), if it needs one: what a challenge asks for, with our
+ * client capabilities merged in as `xms_cc`, as Entra ID wants them.
+ *
+ * @param claims JSON text of a challenge; anything that is no JSON object is left out.
+ */
+export function claimsParameter(capabilities: readonly string[], claims?: string): Parameters {
+  const asked = objectOf(claims)
+  if (capabilities.length === 0) return asked ? [['claims', JSON.stringify(asked)]] : []
+  const accessToken = isObject(asked?.access_token) ? asked.access_token : {}
+  const merged = { ...asked, access_token: { ...accessToken, xms_cc: { values: capabilities } } }
+  return [['claims', JSON.stringify(merged)]]
+}
+
+function objectOf(text: string | undefined): Record<string, unknown> | undefined {
+  if (text === undefined) return undefined
+  try {
+    const value: unknown = JSON.parse(text)
+    return isObject(value) ? value : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** Issuers of Entra ID, whatever the cloud or the host's name, end in `/{tenant id}/` or `/{tenant id}/v2.0`; AD FS in `/adfs`. */
+const MICROSOFT_ISSUER = /\/(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:\/v2\.0)?|adfs)\/?$/i
+
+/**
+ * Whether this provider takes a refresh token again that it has seen already; `auto` when that has to be learned. Entra
+ * ID and AD FS do: their refresh tokens are not revoked when they are used.
+ */
+export function reusesRefreshTokens({
+  issuer,
+  reusesRefreshTokens: setting,
+}: Pick<ProviderConfig, 'issuer' | 'reusesRefreshTokens'>): boolean | 'auto' {
+  return setting === 'auto' && MICROSOFT_ISSUER.test(issuer) ? true : setting
 }

@@ -1,7 +1,4 @@
-import type { GrantedTokens } from '../token-endpoint/token-requests.ts'
-
-/** Claims of a verified ID token. */
-export type UserClaims = NonNullable<GrantedTokens['claims']>
+import type { UserClaims } from '../../store/port.ts'
 
 /**
  * Claims that serve the protocol: JWT (RFC 7519 §4.1), ID token (OpenID Connect Core §2, §3.3.2.11, Back-Channel Logout
@@ -50,9 +47,9 @@ export function claimsAfterRefresh(
   const left = asked && [...Object.keys(SCOPE_CLAIMS), ...askedBefore].filter((one) => !asked.includes(one))
   const notAsked = new Set(left?.flatMap((scope) => SCOPE_CLAIMS[scope] ?? [scope]))
   const isOfSignIn = (name: string) => SIGN_IN_CLAIMS.includes(name)
-  const taken = Object.entries(refreshed).filter(([name]) => !isOfSignIn(name))
+  const changed = Object.entries(refreshed).filter(([name]) => !isOfSignIn(name))
   const kept = Object.entries(before).filter(
     ([name]) => isOfSignIn(name) || (notAsked.has(name) && !Object.hasOwn(refreshed, name)),
   )
-  return { sub: before.sub, ...Object.fromEntries(taken), ...Object.fromEntries(kept) }
+  return { sub: before.sub, ...Object.fromEntries(changed), ...Object.fromEntries(kept) }
 }

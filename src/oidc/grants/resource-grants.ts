@@ -1,82 +1,113 @@
 import type { ResourceConfig } from '../../config/config.ts'
-import { BffError } from '../../errors.ts'
+import { BffError, stepUpFingerprint } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
-import { stepUpFingerprint } from '../sign-in/step-up.ts'
+import type { SessionGrant, UserClaims } from '../../store/port.ts'
 import { IdTokenError } from '../token-endpoint/id-token.ts'
-import type { FailedGrant } from '../token-endpoint/provider-errors.ts'
+import type { Parameters } from '../token-endpoint/openid-client.ts'
 import {
+  type FailedGrant,
   mayHaveUsedRefreshToken,
   problemOf,
   refusalOf,
   signInAgain,
 } from '../token-endpoint/provider-errors.ts'
-import { isUnexplained, reactionTo, reactionToClient } from '../token-endpoint/reactions.ts'
-import type { RelyingParty } from '../token-endpoint/relying-party.ts'
+import {
+  isUnexplained,
+  reactionTo,
+  reactionToClient,
+  reactionToExchange,
+} from '../token-endpoint/reactions.ts'
 import type { TokenAnswer } from '../token-endpoint/token-answer.ts'
-import { claimsParameter, claimsRequest } from './claims-request.ts'
+import type { GrantedTokens, TokenRequests } from '../token-endpoint/token-requests.ts'
 import type { ConfigFaults, GrantOutcome } from './config-faults.ts'
-import type { Dialect, SignInGrant } from './dialects.ts'
+import { claimsParameter, type Dialect } from './dialects.ts'
 import { createRecentRenewals } from './recent-renewals.ts'
-import { claimsAfterRefresh, type UserClaims } from './refreshed-claims.ts'
-import { apiScopes, grantedScopes, scopeList } from './scopes.ts'
+import { claimsAfterRefresh } from './refreshed-claims.ts'
+import { scopeList } from './scopes.ts'
 import { judgeToken, type TokenFault } from './token-purpose.ts'
 
-const MAX_CLAIMS_LENGTH = 8_192
-
 export type ResourceGrantsDeps = {
-  readonly relyingParty: RelyingParty
+  readonly relyingParty: Pick<TokenRequests, 'refreshGrant' | 'clientCredentialsGrant' | 'tokenExchangeGrant'>
   readonly dialect: Dialect
   readonly resources: Readonly<Record<string, ResourceConfig>>
-  /** Those that sign-ins are for, in the order of the routes. */
-  readonly inUse: readonly ResourceConfig[]
   readonly clientCapabilities: readonly string[]
   readonly log: Logger
   readonly monotonicNow: () => number
   readonly note: ConfigFaults['note']
 }
 
-/** What a session's sign-in asked for and was granted, and the step-ups that it was for. */
-export type SessionGrant = SignInGrant & { readonly steppedUp?: readonly string[] | undefined }
-
-type RefreshRequest = {
+/** One refresh grant for one resource (RFC 6749 §6). */
+export type RefreshRequest = {
   readonly refreshToken: string
+  /** Name of the resource in the config. */
   readonly resource: string
   /** Tells one session from another. */
   readonly session?: string
   readonly signIn?: SessionGrant
+  /** Stores a rotated refresh token; awaited before anything else in the answer is looked at. */
   readonly keep: (newRefreshToken: string) => Promise<void>
+  /** JSON text of the claims that a challenge asks for (OpenID Connect Core §5.5). */
+  readonly claims?: string
+}
+
+/** One access token for another. */
+export type ExchangeRequest = {
+  /** Name of the resource that the new token is for. */
+  readonly resource: string
+  readonly subjectToken: string
+  /** Tells one session from another. */
+  readonly session?: string
   /** JSON text of the claims that a challenge asks for. */
   readonly claims?: string
 }
 
-/** One access token per resource, each asked for by name: from the session's refresh token, or for the client itself. */
+/**
+ * Makes the grants that get one access token for one resource, which is asked for by name: from the session's refresh
+ * token, for the client itself, or for another access token.
+ */
 export function createResourceGrants(deps: ResourceGrantsDeps) {
-  const { relyingParty, dialect, resources, inUse, clientCapabilities, log, note } = deps
-  const resourceNamed = (name: string) => requireResource(resources, name)
+  const { relyingParty, dialect, resources, clientCapabilities, log, note } = deps
   const renewals = createRecentRenewals(deps.monotonicNow)
 
-  /** Spends the refresh token once, for one resource; never rejects for what the provider answers. */
+  function resourceNamed(name: string): ResourceConfig {
+    const resource = resources[name]
+    if (!resource) throw new BffError('provider_rejected', `no resource is named ${JSON.stringify(name)}`)
+    return resource
+  }
+
+  /**
+   * Throws `reauthentication_required` for a resource that the sign-in did not ask for, because a reload has added it
+   * since, or was not granted: a provider that rotates may use the refresh token up before it says `invalid_target` or
+   * `invalid_scope`.
+   */
+  function requireAsked(name: string, signIn: SessionGrant): void {
+    const resource = resourceNamed(name)
+    const lacks = dialect.notAskedFor(resource, signIn)
+    if (lacks !== undefined) {
+      throw new BffError('reauthentication_required', 'the sign-in did not ask for this resource', {
+        details: { reason: 'resource_not_granted' },
+        stepUp: { resource: name, lacks },
+      })
+    }
+    if (!dialect.isDenied(resource, signIn)) return
+    const expected = resource.scopes.join(' ')
+    const actual = signIn.granted?.join(' ') ?? ''
+    throw notedFault({ outcome: 'scope_not_granted', expected, actual }, resource, signIn)
+  }
+
+  /** Sends the refresh token once, for one resource; never rejects for what the provider answers. */
   async function refreshGrant(request: RefreshRequest) {
     const resource = resourceNamed(request.resource)
-    const claims = claimsRequest(clientCapabilities, request.claims)
     const parameters = dialect.refreshGrant(resource, request.signIn)
     const grant = await relyingParty.refreshGrant(
       request.refreshToken,
-      [...parameters, ...claimsParameter(claims)],
-      {
-        keep: request.keep,
-        ignoredIdToken(cause) {
-          const logged = cause instanceof IdTokenError ? cause.facts : undefined
-          const error = new BffError('provider_rejected', 'the ID token is not sound', { cause, logged })
-          note({ resource: resource.name, outcome: 'id_token_ignored', error })
-        },
-      },
+      [...parameters, ...claimsParameter(clientCapabilities, request.claims)],
+      { keep: request.keep, ignoredIdToken: (cause) => noteIgnoredIdToken(resource, cause) },
     )
-    if ('error' in grant) return refused(grant, { ...request, resource })
+    if ('error' in grant) return refusedRefresh(grant, { ...request, resource })
     const fault = judgeToken(grant, resource, resources)
     if (fault) {
-      const error = notForResource(fault, resource, request.signIn ?? {})
-      noteNotForResource(resource, fault, error)
+      const error = notedFault(fault, resource, request.signIn ?? {})
       return { kind: 'refused' as const, error, isMaybeSpent: false }
     }
     note({ resource: resource.name, outcome: 'renewed' })
@@ -96,105 +127,148 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     }
   }
 
-  function refused(
+  function refusedRefresh(
     failed: FailedGrant,
     { resource, claims, session }: Omit<RefreshRequest, 'resource'> & { resource: ResourceConfig },
   ) {
-    const { answer, wasSent } = failed
+    const { answer } = failed
     const refusal = refusalOf(answer)
-    // Others get this token all the same: whatever the word means, the configuration is right.
-    const isOfSession =
-      answer !== undefined && isUnexplained(answer) && renewals.isForOther(resource.name, session)
+    const isOfSession = isOneSessionsMatter(answer, resource, session)
     const problem = isOfSession ? signInAgain(refusal.oauthError) : failed.error
     const error = withStepUp(problem, { resource, claims: claimsOf(answer) ?? claims })
     const outcome = isOfSession ? 'step_up' : outcomeOf({ error, answer })
-    const isTold = note({ resource: resource.name, outcome, error, refusal })
+    const isLogged = note({ resource: resource.name, outcome, error, refusal })
     const fields = { resource: resource.name, code: error.code, outcome, ...refusal }
     if (outcome === 'dead_grant') {
       log.info(fields, 'the grant is dead: its session ends')
       return { kind: 'dead' as const, reason: fields.oauthError ?? 'invalid_grant' }
     }
-    if (!isTold) log.warn(fields, 'a refresh was refused')
-    const isMaybeSpent = mayHaveUsedRefreshToken({ answer, wasSent })
-    return error.code === 'provider_unavailable'
-      ? { kind: 'unavailable' as const, error, isMaybeSpent }
-      : { kind: 'refused' as const, error, isMaybeSpent }
+    if (!isLogged) log.warn(fields, 'a refresh was refused')
+    const kind = error.code === 'provider_unavailable' ? ('unavailable' as const) : ('refused' as const)
+    return { kind, error, isMaybeSpent: mayHaveUsedRefreshToken(failed) }
+  }
+
+  /**
+   * Exchanges an access token of the user for one of another resource. Rejects with reauthentication_required,
+   * access_denied, provider_rejected or provider_unavailable; never with what would end the session.
+   */
+  async function tokenExchangeGrant(request: ExchangeRequest): Promise<GrantedTokens> {
+    const resource = resourceNamed(request.resource)
+    const { grantType, parameters } = exchangeOf(resource, request.subjectToken)
+    const grant = await relyingParty.tokenExchangeGrant(grantType, [
+      ...parameters,
+      ...dialect.otherGrant(resource),
+      ...claimsParameter(clientCapabilities, request.claims),
+    ])
+    if ('error' in grant) throw refusedExchange(grant, { ...request, resource })
+    requireUsable(grant, resource)
+    renewals.add(resource.name, request.session)
+    return grant
+  }
+
+  function refusedExchange(
+    { error: problem, answer }: FailedGrant,
+    { resource, claims, session }: Omit<ExchangeRequest, 'resource'> & { resource: ResourceConfig },
+  ): BffError {
+    const react = isOneSessionsMatter(answer, resource, session)
+      ? () => 'step_up' as const
+      : reactionToExchange
+    const reaction = answer && answer.status !== 200 ? react(answer) : undefined
+    const error = withStepUp(reaction ? problemOf(reaction, answer) : problem, {
+      resource,
+      claims: claimsOf(answer) ?? claims,
+    })
+    const outcome = outcomeOf({ error, answer }, react)
+    const refusal = refusalOf(answer)
+    const isLogged = note({ resource: resource.name, outcome, error, refusal })
+    if (!isLogged)
+      log.warn({ resource: resource.name, code: error.code, outcome, ...refusal }, 'an exchange was refused')
+    return error
   }
 
   /** A token for the client itself (RFC 6749 §4.4). Rejects with provider_rejected or provider_unavailable. */
-  async function clientCredentialsGrant(name: string) {
+  async function clientCredentialsGrant(name: string): Promise<GrantedTokens> {
     const resource = resourceNamed(name)
     const grant = await relyingParty.clientCredentialsGrant(dialect.otherGrant(resource))
     if ('error' in grant) {
       const { answer, error } = grant
       const outcome = outcomeOf(grant, reactionToClient)
       note({ resource: name, outcome, error, refusal: refusalOf(answer) })
-      throw answer && answer.status !== 200 ? problemOf(reactionToClient(answer), answer) : grant.error
+      throw answer && answer.status !== 200 ? problemOf(reactionToClient(answer), answer) : error
     }
-    noteUse(note, resource, judgeToken(grant, resource, resources))
+    requireUsable(grant, resource)
     return grant
   }
 
-  /**
-   * Throws `reauthentication_required` for a resource that the sign-in did not ask for, because a reload has added it
-   * since, or was not granted: a provider that rotates may burn the refresh token before it says `invalid_target` or
-   * `invalid_scope`.
-   */
-  function requireAsked(name: string, signIn: SessionGrant): void {
-    const resource = resourceNamed(name)
-    const lacks = notAskedFor(resource, signIn)
-    if (lacks !== undefined) {
-      throw new BffError('reauthentication_required', 'the sign-in did not ask for this resource', {
-        details: { reason: 'resource_not_granted' },
-        stepUp: { resource: name, lacks },
-      })
-    }
-    if (!isDenied(resource, signIn)) return
-    const fault = {
-      outcome: 'scope_not_granted',
-      expected: resource.scopes.join(' '),
-      actual: signIn.granted?.join(' ') ?? '',
-    } as const
-    const error = notForResource(fault, resource, signIn)
-    noteNotForResource(resource, fault, error)
-    throw error
-  }
-
-  function noteNotForResource({ name }: ResourceConfig, fault: TokenFault, error: BffError): void {
-    const isOfUser = error.code === 'reauthentication_required'
-    const isTold = note({ resource: name, ...fault, error, isOfUser })
-    if (!isTold)
-      log.warn({ resource: name, code: error.code, ...fault }, 'a token is not for its resource: not sent')
-  }
-
-  /** What of a resource a sign-in did not ask for, if a refresh must not ask for it then. */
-  function notAskedFor(
-    resource: ResourceConfig,
-    { indicators, scopes, steppedUp = [] }: SessionGrant,
-  ): string | undefined {
-    if (indicators && resource.resource !== undefined && !indicators.includes(resource.resource))
-      return resource.resource
-    if (!dialect.isLimitedByScopes) return undefined
-    const wanted = apiScopes(resource.scopes)
-    if (scopes) return wanted.filter((scope) => !scopes.includes(scope)).join(' ') || undefined
-    if (indicators || wanted.length === 0 || inUse.length === 1) return undefined
-    // A session of a version that asked for one resource only: the first, unless a step-up was for another.
-    return steppedUp.length === 0 && inUse[0] === resource ? undefined : wanted.join(' ')
-  }
-
-  /** Whether the code answer named the scopes of the whole grant, and none of this resource's is among them. */
-  function isDenied(resource: ResourceConfig, { granted }: SessionGrant): boolean {
-    if (!dialect.isCodeForAll || granted === undefined || apiScopes(resource.scopes).length === 0)
-      return false
-    return apiScopes(grantedScopes(resource, granted)).length === 0
-  }
-
-  /** Tells of a session that nobody can renew a token for: its sign-in brought no refresh token. */
+  /** Counts a session whose tokens cannot be renewed, because its sign-in brought no refresh token. */
   function noRefreshToken(name: string): void {
     note({ resource: name, outcome: 'no_refresh_token', isOfUser: renewals.isForOther(name, undefined) })
   }
 
-  return { refreshGrant, requireAsked, noRefreshToken, clientCredentialsGrant }
+  /**
+   * Whether a refusal that its words leave open concerns one session only: where others get this token all the same, the
+   * configuration is right, whatever the word means.
+   */
+  function isOneSessionsMatter(
+    answer: TokenAnswer | undefined,
+    { name }: ResourceConfig,
+    session: string | undefined,
+  ): boolean {
+    return answer !== undefined && isUnexplained(answer) && renewals.isForOther(name, session)
+  }
+
+  /** Notes what a token that no sign-in is for is worth. Throws `provider_rejected` for one that must not be used. */
+  function requireUsable(grant: GrantedTokens, resource: ResourceConfig): void {
+    const fault = judgeToken(grant, resource, resources)
+    if (!fault) return void note({ resource: resource.name, outcome: 'renewed' })
+    const error = notUsable(fault.outcome)
+    note({ resource: resource.name, ...fault, error })
+    throw error
+  }
+
+  /** The problem of a refreshed token that is not for its resource, noted and logged. */
+  function notedFault(fault: TokenFault, resource: ResourceConfig, signIn: SessionGrant): BffError {
+    const error = notForResource(fault, resource, signIn)
+    const isOfUser = error.code === 'reauthentication_required'
+    const isLogged = note({ resource: resource.name, ...fault, error, isOfUser })
+    const fields = { resource: resource.name, code: error.code, ...fault }
+    if (!isLogged) log.warn(fields, 'a token is not for its resource: not sent')
+    return error
+  }
+
+  function noteIgnoredIdToken({ name }: ResourceConfig, cause: unknown): void {
+    const logged = cause instanceof IdTokenError ? cause.facts : undefined
+    const error = new BffError('provider_rejected', 'the ID token is not sound', { cause, logged })
+    note({ resource: name, outcome: 'id_token_ignored', error })
+  }
+
+  return { requireAsked, refreshGrant, tokenExchangeGrant, clientCredentialsGrant, noRefreshToken }
+}
+
+const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token'
+
+/** The two ways that providers know: RFC 8693 §2.1, and Entra ID's on-behalf-of flow, a profile of RFC 7523 §2.1. */
+function exchangeOf(
+  { exchange }: ResourceConfig,
+  subjectToken: string,
+): { grantType: string; parameters: Parameters } {
+  if (exchange === 'on_behalf_of') {
+    return {
+      grantType: 'urn:ietf:params:oauth:grant-type:jwt-bearer',
+      parameters: [
+        ['assertion', subjectToken],
+        ['requested_token_use', 'on_behalf_of'],
+      ],
+    }
+  }
+  return {
+    grantType: 'urn:ietf:params:oauth:grant-type:token-exchange',
+    parameters: [
+      ['subject_token', subjectToken],
+      ['subject_token_type', ACCESS_TOKEN],
+      ['requested_token_type', ACCESS_TOKEN],
+    ],
+  }
 }
 
 /** The reaction to a failed grant, or what else came in place of a token. */
@@ -207,18 +281,8 @@ export function outcomeOf(
   return error.code === 'provider_rejected' ? 'unusable_answer' : 'retry_later'
 }
 
-/** The resource of that name. Throws: no token is even offered for a resource that the config does not know. */
-export function requireResource(
-  resources: Readonly<Record<string, ResourceConfig>>,
-  name: string,
-): ResourceConfig {
-  const resource = resources[name]
-  if (!resource) throw new BffError('provider_rejected', `no resource is named ${JSON.stringify(name)}`)
-  return resource
-}
-
 /** A sign-in that cures it must be for this resource, and bring the claims that were asked for. */
-export function withStepUp(
+function withStepUp(
   problem: BffError,
   { resource, claims }: { resource: ResourceConfig; claims: string | undefined },
 ): BffError {
@@ -229,8 +293,10 @@ export function withStepUp(
   })
 }
 
+const MAX_CLAIMS_LENGTH = 8_192
+
 /** The claims challenge of a refusal, if it is one of a sane length. */
-export function claimsOf(answer: TokenAnswer | undefined): string | undefined {
+function claimsOf(answer: TokenAnswer | undefined): string | undefined {
   const claims = answer?.body?.claims
   return typeof claims === 'string' && claims.length <= MAX_CLAIMS_LENGTH ? claims : undefined
 }
@@ -260,15 +326,4 @@ function notUsable(reason: TokenFault['outcome']): BffError {
       ? 'the authorization server answered for another resource'
       : 'the authorization server granted other scopes than these'
   return new BffError('provider_rejected', message, { details: { reason } })
-}
-
-/** Notes what became of a token that no sign-in is for. Throws `provider_rejected` for one that must not be used. */
-export function noteUse(note: ConfigFaults['note'], { name }: ResourceConfig, fault: TokenFault | undefined) {
-  if (!fault) {
-    note({ resource: name, outcome: 'renewed' })
-    return
-  }
-  const error = notUsable(fault.outcome)
-  note({ resource: name, ...fault, error })
-  throw error
 }

@@ -1,5 +1,5 @@
 import type { ResourceConfig } from '../../config/config.ts'
-import { audiences, hasAudience, isForAudience, scopesInToken } from '../token-endpoint/jwt.ts'
+import { unverifiedClaims } from '../token-endpoint/jwt.ts'
 import type { GrantedTokens } from '../token-endpoint/token-requests.ts'
 import { apiScopes, isMicrosoftGraph, isOtherThanGraph, judgeScopes, ownersOf, scopeList } from './scopes.ts'
 
@@ -107,4 +107,41 @@ export function resourcesOfCode(
   const scopes = asked === undefined ? [] : apiScopes(scopeList(grant.scope) ?? asked)
   const byScope = scopes.flatMap((scope) => ownersOf(scope, inUse))
   return [...new Set([...byScope, ...byAudience])]
+}
+
+/**
+ * Whether the `aud` of an access token allows it for `resource`: false only for a JWT whose `aud` does not name the
+ * resource's configured audience. An opaque token, or a resource without `audience`, cannot be judged and passes.
+ *
+ * The signature is the resource server's business (RFC 9068 §4): this check guards against a provider that answers
+ * for another resource, as Entra does when scopes are mixed.
+ */
+function isForAudience(accessToken: string, { audience }: ResourceConfig): boolean {
+  if (audience === undefined) return true
+  const aud = audiences(accessToken)
+  return aud === undefined || hasAudience(aud, audience)
+}
+
+const APPLICATION = /^(?:api:\/\/)?([\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12})$/i
+
+/** Whether an audience is among those of a token. Entra ID calls an API `api://ID` in v1 tokens and `ID` in v2 tokens. */
+function hasAudience(aud: readonly string[], audience: string): boolean {
+  const [, id] = APPLICATION.exec(audience) ?? []
+  return aud.includes(audience) || (id !== undefined && (aud.includes(id) || aud.includes(`api://${id}`)))
+}
+
+/** The `aud` of a JWT, its signature not looked at; undefined for an opaque token. */
+function audiences(accessToken: string): readonly string[] | undefined {
+  const claims = unverifiedClaims(accessToken)
+  return claims && [claims.aud].flat().filter((one): one is string => typeof one === 'string')
+}
+
+/**
+ * The scopes that a JWT access token carries, its signature not looked at: `scope` (RFC 9068 §2.2.3), or `scp`, as Entra ID
+ * and Okta call it. Undefined where it tells none.
+ */
+function scopesInToken(accessToken: string): readonly string[] | undefined {
+  const { scope, scp } = unverifiedClaims(accessToken) ?? {}
+  const claims = [scope, scp].flat().filter((one) => typeof one === 'string')
+  return claims.length === 0 ? undefined : claims.flatMap((one) => scopeList(one) ?? [])
 }

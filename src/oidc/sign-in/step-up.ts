@@ -1,6 +1,5 @@
-import { createHash } from 'node:crypto'
 import { createExpiringMap } from '../../async/expiring-map.ts'
-import { BffError, type StepUp } from '../../errors.ts'
+import { BffError, type StepUp, stepUpFingerprint } from '../../errors.ts'
 import type { SingleUseReferences } from './single-use-references.ts'
 
 /** Who must come back from a sign-in that a step-up asked for, and what it must bring. */
@@ -87,14 +86,4 @@ export function createStepUps({ references, loginPath, monotonicNow }: StepUpsDe
     },
   }
   return stepUps
-}
-
-/** Names one step-up, for the record of those that were tried. */
-export function stepUpFingerprint({ resource, claims, acrValues, maxAge, consent, lacks }: StepUp): string {
-  const more = consent === undefined && lacks === undefined ? [] : [consent, lacks]
-  return hashed(JSON.stringify([resource, claims, acrValues, maxAge, ...more])).slice(0, 22)
-}
-
-function hashed(text: string): string {
-  return createHash('sha256').update(`step-up ${text}`).digest('base64url')
 }

@@ -1,6 +1,6 @@
 import { type LoggedFacts, reasonBelow } from '../../errors.ts'
+import type { UserClaims } from '../../store/port.ts'
 import { unverifiedKeyId } from './jwt.ts'
-import type { IdTokenClaims } from './openid-client.ts'
 
 /** No ID token is good for a year: such an `exp` was not meant as one. */
 const LONGEST_LIFE_SECONDS = 365 * 24 * 3600
@@ -29,9 +29,9 @@ export type IdTokenRules = {
  * The rules of OpenID Connect Core §2 and §3.1.3.7 that openid-client leaves to its caller. Throws an IdTokenError.
  */
 export function requireSoundClaims(
-  claims: IdTokenClaims,
+  claims: UserClaims,
   { clientId, clockToleranceMs, now }: IdTokenRules,
-): IdTokenClaims {
+): UserClaims {
   const { sub, azp, iat, exp } = claims
   if (sub === '') throw new IdTokenError('the ID token has an empty sub', { claim: 'sub' })
   // §3.1.3.7 rule 5: openid-client looks at azp only where there are several audiences.

@@ -1,48 +1,10 @@
 import { createPrivateKey } from 'node:crypto'
 import { compactVerify, decodeJwt, decodeProtectedHeader, importJWK, importPKCS8, type JWK } from 'jose'
-import type { ResourceConfig } from '../../config/config.ts'
-import { scopeList } from '../grants/scopes.ts'
 
-/**
- * Whether an access token may be sent to `resource`: false only for a JWT whose `aud` does not name the resource's
- * configured audience. An opaque token, or a resource without `audience`, cannot be judged and passes.
- *
- * The signature is the resource server's business (RFC 9068 §4): this check guards against a provider that answers
- * for another resource, as Entra does when scopes are mixed.
- */
-export function isForAudience(accessToken: string, { audience }: ResourceConfig): boolean {
-  if (audience === undefined) return true
-  const aud = audiences(accessToken)
-  return aud === undefined || hasAudience(aud, audience)
-}
-
-/** Whether an audience is among those of a token. Entra ID calls an API `api://ID` in v1 tokens and `ID` in v2 tokens. */
-export function hasAudience(aud: readonly string[], audience: string): boolean {
-  const [, id] = APPLICATION.exec(audience) ?? []
-  return aud.includes(audience) || (id !== undefined && (aud.includes(id) || aud.includes(`api://${id}`)))
-}
-
-const APPLICATION = /^(?:api:\/\/)?([\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12})$/i
-
-/** The `aud` of a JWT, its signature not looked at; undefined for an opaque token. */
-export function audiences(accessToken: string): readonly string[] | undefined {
+/** The claims of a JWT, its signature not looked at; undefined for anything else. Good for a comparison and for the log. */
+export function unverifiedClaims(jwt: unknown): Readonly<Record<string, unknown>> | undefined {
   try {
-    const { aud } = decodeJwt(accessToken)
-    return [aud].flat().filter((one): one is string => typeof one === 'string')
-  } catch {
-    return undefined
-  }
-}
-
-/**
- * The scopes that a JWT access token carries, its signature not looked at: `scope` (RFC 9068 §2.2.3), or `scp`, as Entra ID
- * and Okta call it. Undefined where it tells none.
- */
-export function scopesInToken(accessToken: string): readonly string[] | undefined {
-  try {
-    const { scope, scp } = decodeJwt(accessToken)
-    const claims = [scope, scp].flat().filter((one) => typeof one === 'string')
-    return claims.length === 0 ? undefined : claims.flatMap((one) => scopeList(one) ?? [])
+    return decodeJwt(String(jwt))
   } catch {
     return undefined
   }
@@ -53,23 +15,14 @@ export function timesOf(accessToken: string): {
   readonly iat?: number | undefined
   readonly exp?: number | undefined
 } {
-  try {
-    const { iat, exp } = decodeJwt(accessToken)
-    const number = (value: unknown) =>
-      typeof value === 'number' && Number.isFinite(value) ? value : undefined
-    return { iat: number(iat), exp: number(exp) }
-  } catch {
-    return {}
-  }
+  const { iat, exp } = unverifiedClaims(accessToken) ?? {}
+  const number = (value: unknown) => (typeof value === 'number' && Number.isFinite(value) ? value : undefined)
+  return { iat: number(iat), exp: number(exp) }
 }
 
 /** The `sub` that a JWT claims, its signature not looked at: good for a comparison, and for nothing else. */
 export function unverifiedSubject(jwt: unknown): string | undefined {
-  try {
-    return decodeJwt(String(jwt)).sub
-  } catch {
-    return undefined
-  }
+  return unverifiedClaims(jwt)?.sub as string | undefined
 }
 
 /** The signing key in a PEM (PKCS#8, PKCS#1 or SEC1). Throws when the PEM or the algorithm does not fit. */

@@ -1,5 +1,6 @@
 import * as oidc from 'openid-client'
 import type { ClientAuthConfig, ProviderConfig, ProviderEndpoints } from '../../config/config.ts'
+import type { UserClaims } from '../../store/port.ts'
 import { privateKeyFromPem } from './jwt.ts'
 import type { ProviderFetch } from './provider-fetch.ts'
 
@@ -15,16 +16,13 @@ export type AuthorizationChecks = {
   readonly maxAge?: number
 }
 
-/** Claims of a verified ID token (OpenID Connect Core §2). */
-export type IdTokenClaims = { readonly sub: string; readonly [claim: string]: unknown }
-
 /** A token answer that openid-client found sound, in the words of RFC 6749 §5.1. */
 export type SoundAnswer = {
   readonly access_token: string
   readonly expires_in?: number
   readonly refresh_token?: string
   readonly id_token?: string
-  claims(): IdTokenClaims | undefined
+  claims(): UserClaims | undefined
   readonly [member: string]: unknown
 }
 

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { ProviderConfig } from '../../config/config.ts'
 import { BffError, withLogged } from '../../errors.ts'
+import type { UserClaims } from '../../store/port.ts'
 import { idTokenError, requireSoundClaims } from './id-token.ts'
 import { unverifiedSubject } from './jwt.ts'
 import type { ProviderKeys } from './key-set.ts'
@@ -9,7 +10,6 @@ import {
   type AuthorizationChecks,
   clientCredential,
   type DiscoveredClient,
-  type IdTokenClaims,
   type Parameters,
   type SoundAnswer,
 } from './openid-client.ts'
@@ -26,7 +26,7 @@ export type GrantedTokens = {
   readonly refreshToken: string | undefined
   readonly idToken: string | undefined
   /** Claims of the verified ID token. */
-  readonly claims: IdTokenClaims | undefined
+  readonly claims: UserClaims | undefined
   /** `sub` of an ID token that was left out because it failed its checks. */
   readonly unverifiedSubject?: string | undefined
   /** Azure AD v1 names the resource it answered for. */

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { HeaderTemplate, RouteConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
-import type { UserClaims } from '../../session/bff-session.ts'
+import type { UserClaims } from '../../store/port.ts'
 import { type IsOwnCookie, withoutOwnCookies } from './cookies.ts'
 import { droppedFromRequests, type FieldNames, removeNamed } from './dropped.ts'
 

@@ -1,19 +1,8 @@
-import type { SealedTokens, SessionHash } from '../../store/port.ts'
+import type { SealedTokens, SessionGrant, SessionHash } from '../../store/port.ts'
 import type { Sealing } from './sealing.ts'
 
 /** Whose tokens: the id opens them, the hash finds them. */
 export type TokenOwner = { readonly id: string; readonly hash: SessionHash }
-
-/** What a session's sign-in asked for and was granted, and the step-ups that it was for: its refresh token is limited by it. */
-export type SessionGrant = {
-  /** RFC 8707 indicators of the resources that the sign-in asked for. */
-  readonly indicators?: readonly string[] | undefined
-  /** The scopes that the sign-in asked for, and those that it was granted, if its answer said so (RFC 6749 §5.1). */
-  readonly scopes?: readonly string[] | undefined
-  readonly granted?: readonly string[] | undefined
-  /** Fingerprints of the step-ups that the sign-in was for. */
-  readonly steppedUp?: readonly string[] | undefined
-}
 
 /** Whose token is asked for. */
 export type TokenHolder = TokenOwner & SessionGrant & { readonly claims: { readonly sub: string } }

@@ -1,13 +1,12 @@
 import type { UnderWay } from '../../async/in-flight.ts'
 import { BffError } from '../../errors.ts'
-import type { AttemptMark, SealedTokens, TokenRecords } from '../../store/port.ts'
+import type { AttemptMark, SealedTokens, SessionGrant, TokenRecords } from '../../store/port.ts'
 import { createRecentRefusals } from '../recent-refusals.ts'
 import {
   type AccessToken,
   freshOrUndefined,
   type GrantedAccessToken,
   type RenewToken,
-  type SessionGrant,
   storedAccessToken,
   type TokenHolder,
   type TokenSealer,

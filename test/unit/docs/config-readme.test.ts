@@ -4,7 +4,8 @@ import { describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { runRouteTests } from '../../../src/cli/route-tests.ts'
 import type { Config } from '../../../src/config/config.ts'
-import { createDialect, type Parameters } from '../../../src/oidc/grants/dialects.ts'
+import { createDialect } from '../../../src/oidc/grants/dialects.ts'
+import type { Parameters } from '../../../src/oidc/token-endpoint/openid-client.ts'
 import {
   anchorOf,
   blocksOf,

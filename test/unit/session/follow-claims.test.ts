@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { sessionHash, type UserClaims } from '../../../src/session/bff-session.ts'
+import { sessionHash } from '../../../src/session/bff-session.ts'
 import { createFollowClaims } from '../../../src/session/session.ts'
 import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
+import type { UserClaims } from '../../../src/store/port.ts'
 
 const owner = { id: 'session-id', hash: sessionHash('session-id') }
 const seal = (_id: string, text: string) => `sealed ${text}`

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { ResourceConfig, ResourceDialect } from '../../../../src/config/config.ts'
-import { createDialect, type Parameters as FormParameters } from '../../../../src/oidc/grants/dialects.ts'
+import { createDialect } from '../../../../src/oidc/grants/dialects.ts'
+import type { Parameters as FormParameters } from '../../../../src/oidc/token-endpoint/openid-client.ts'
 
 const orders: ResourceConfig = {
   name: 'orders',
@@ -119,10 +120,14 @@ test('where it is told so, a sign-in asks for the scopes of the first resource a
     ['scope', 'openid offline_access api://orders/.default api://billing/read api://billing/write'],
   ]
   assert.deepEqual(dialect('scope', { signInScopes: 'first' }).authorizationRequest(orders), first)
-  assert.equal(dialect('scope', { signInScopes: 'first' }).isLimitedByScopes, false)
+  assert.equal(dialect('scope', { signInScopes: 'first' }).notAskedFor(billing, { scopes: [] }), undefined)
   assert.deepEqual(dialect('scope', { signInScopes: 'all' }).authorizationRequest(orders), all)
   assert.deepEqual(dialect('audience', { signInScopes: 'all' }).authorizationRequest(orders)[0], all[0])
-  assert.equal(dialect('resource', { signInScopes: 'all' }).isLimitedByScopes, false)
+  assert.equal(dialect('resource', { signInScopes: 'all' }).notAskedFor(billing, { scopes: [] }), undefined)
+  assert.equal(
+    dialect('scope', { signInScopes: 'all' }).notAskedFor(billing, { scopes: [] }),
+    'api://billing/read api://billing/write',
+  )
 })
 
 test('a step-up for another resource asks for its scopes first, and for all the same', () => {

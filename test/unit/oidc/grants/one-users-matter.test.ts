@@ -5,7 +5,6 @@ import type { BffError } from '../../../../src/errors.ts'
 import { createConfigFaults, type GrantOutcome } from '../../../../src/oidc/grants/config-faults.ts'
 import { createDialect } from '../../../../src/oidc/grants/dialects.ts'
 import { createResourceGrants } from '../../../../src/oidc/grants/resource-grants.ts'
-import { createTokenExchange } from '../../../../src/oidc/grants/token-exchange.ts'
 import { problemOf } from '../../../../src/oidc/token-endpoint/provider-errors.ts'
 import { reactionTo } from '../../../../src/oidc/token-endpoint/reactions.ts'
 
@@ -32,11 +31,11 @@ function scene() {
   const deps = {
     dialect: createDialect({ resourceDialect: 'scope', scopes: ['openid'], signInScopes: 'all' }, [orders]),
     resources: { orders, stock },
-    ...{ inUse: [orders], clientCapabilities: [], log, monotonicNow: () => clock.at, note: faults.note },
+    ...{ clientCapabilities: [], log, monotonicNow: () => clock.at, note: faults.note },
     relyingParty: { refreshGrant: grant, tokenExchangeGrant: grant } as never,
   }
   const grants = createResourceGrants(deps)
-  const exchange = createTokenExchange(deps)
+  const exchange = grants.tokenExchangeGrant
   const give = () => {
     answer = { accessToken: 'at', obtainedAt: 0, expiresAt: 1, scope: undefined, claims: undefined }
   }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { reusesRefreshTokens } from '../../../../src/oidc/grants/refresh-token-reuse.ts'
+import { reusesRefreshTokens } from '../../../../src/oidc/grants/dialects.ts'
 
 const TENANT = '11111111-2222-3333-4444-555555555555'
 

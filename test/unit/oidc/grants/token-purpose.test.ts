@@ -5,7 +5,6 @@ import { BffError } from '../../../../src/errors.ts'
 import type { GrantResult } from '../../../../src/oidc/grants/config-faults.ts'
 import { createDialect } from '../../../../src/oidc/grants/dialects.ts'
 import { createResourceGrants } from '../../../../src/oidc/grants/resource-grants.ts'
-import { createTokenExchange } from '../../../../src/oidc/grants/token-exchange.ts'
 import { judgeToken, resourcesOfCode } from '../../../../src/oidc/grants/token-purpose.ts'
 import type { GrantedTokens } from '../../../../src/oidc/token-endpoint/token-requests.ts'
 
@@ -102,7 +101,8 @@ function narrowing() {
     } as never,
     note: (result: GrantResult) => noted.push(result) < 0,
   }
-  return { ...createResourceGrants(deps), exchange: createTokenExchange(deps), noted, lines }
+  const grants = createResourceGrants(deps)
+  return { ...grants, exchange: grants.tokenExchangeGrant, noted, lines }
 }
 
 test('a refresh that was narrowed in silence asks for consent, and tells what was expected and what came', async () => {

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { ResourceConfig, ResourceDialect } from '../../../../src/config/config.ts'
-import { BffError } from '../../../../src/errors.ts'
+import { BffError, stepUpFingerprint } from '../../../../src/errors.ts'
 import { createDialect } from '../../../../src/oidc/grants/dialects.ts'
-import { createResourceGrants, type SessionGrant } from '../../../../src/oidc/grants/resource-grants.ts'
-import { stepUpFingerprint } from '../../../../src/oidc/sign-in/step-up.ts'
+import { createResourceGrants } from '../../../../src/oidc/grants/resource-grants.ts'
+import type { SessionGrant } from '../../../../src/store/port.ts'
 
 const orders: ResourceConfig = { name: 'orders', scopes: ['orders'], grant: 'refresh_token' }
 const billing: ResourceConfig = { name: 'billing', scopes: ['billing'], grant: 'refresh_token' }
@@ -19,7 +19,6 @@ function verdictFor(resource: ResourceConfig, signIn: SessionGrant, settings: Se
     dialect: createDialect({ resourceDialect, scopes: ['openid'], signInScopes }, inUse),
     resources: Object.fromEntries(inUse.map((one) => [one.name, one])),
     monotonicNow: () => 0,
-    inUse,
     clientCapabilities: [],
     log: { info() {}, warn() {}, error() {} },
     relyingParty: {} as never,
