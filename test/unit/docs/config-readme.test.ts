@@ -1,7 +1,5 @@
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
 import { describe, test } from 'node:test'
-import { fileURLToPath } from 'node:url'
 import { runRouteTests } from '../../../src/cli/route-tests.ts'
 import type { Config } from '../../../src/config/config.ts'
 import { createDialect } from '../../../src/oidc/grants/dialects.ts'
@@ -12,7 +10,6 @@ import {
   codeIn,
   fileText,
   loadWithSecrets,
-  ROOT,
   tableRows,
 } from '../../kit/house/readme-parts.ts'
 
@@ -106,17 +103,3 @@ function parametersIn(text: string): Record<string, Parameters> {
   })
   return Object.fromEntries(requests)
 }
-
-test('config/README.md names only files and headings that there are', () => {
-  const headings = (markdown: string) =>
-    [...markdown.matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) => anchorOf(heading))
-  for (const [, target = ''] of PAGE.matchAll(/\]\(([^)\s]+)\)/g)) {
-    if (/^https:/.test(target)) continue
-    const [file = '', anchor] = target.split('#')
-    const url = new URL(file, new URL('config/README.md', ROOT))
-    assert.ok(existsSync(fileURLToPath(url)), target)
-    if (anchor === undefined) continue
-    const markdown = file === '' ? PAGE : fileText(url.href.slice(ROOT.href.length))
-    assert.ok(headings(markdown).includes(anchor), target)
-  }
-})

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { Script } from 'node:vm'
@@ -23,8 +23,12 @@ import {
 
 type Data = Record<string, unknown>
 
-const README = fileText('README.md')
-const YAML_BLOCKS = blocksOf(README, 'yaml')
+const PAGES = ['README.md', 'config/README.md', 'helm/README.md', 'src/README.md', 'test/README.md']
+const [README, CONFIG, HELM, SRC, TEST] = PAGES.map(fileText) as [string, string, string, string, string]
+const [REFERENCE = '', AFTER = ''] = CONFIG.split(/^## Your provider\n[\s\S]*?(?=^## )/m)
+/** Everything but the chapter on providers, which has a test of its own. */
+const PROSE = [README, REFERENCE, AFTER, HELM, SRC, TEST].join('\n')
+const YAML_BLOCKS = blocksOf(PROSE, 'yaml')
 const COMPLETE = YAML_BLOCKS.filter((block) => block.startsWith('# config/cloakroom.yaml (complete)'))
 const VALUES = YAML_BLOCKS.filter((block) => block.startsWith('# values.yaml'))
 const PARTS = YAML_BLOCKS.filter((block) => block.startsWith('# other '))
@@ -37,7 +41,7 @@ const EXAMPLE_BASES: readonly Data[] = [
   { tests: [{ request: 'GET /', expect: {} }] },
 ].map((part) => ({ ...(parse(COMPLETE[0]!) as Data), ...part }))
 
-describe('the configs in the README', () => {
+describe('the configs in the documents', () => {
   test('every one of them says what it is', () => {
     assert.equal(COMPLETE.length + VALUES.length + PARTS.length, YAML_BLOCKS.length)
     assert.ok(COMPLETE.length >= 2 && VALUES.length === 1 && PARTS.length >= 2)
@@ -66,8 +70,8 @@ describe('the configs in the README', () => {
   })
 })
 
-describe('the config reference of the README', () => {
-  const rows = tableRows(README, 'key').filter(([key]) => !key?.startsWith('`cloakroom:'))
+describe('the config reference', () => {
+  const rows = tableRows(PROSE, 'key').filter(([key]) => !key?.startsWith('`cloakroom:'))
   const fields = schemaFields(configJsonSchema() as Parameters<typeof schemaFields>[0])
 
   test('has every key of the schema, and no other', () => {
@@ -97,7 +101,7 @@ describe('the config reference of the README', () => {
   }
 
   test('what it lists as not supported yet is refused with just these words', () => {
-    const [, list = ''] = /### Not yet in this version\n([\s\S]*?)\nAlso not yet/.exec(README) ?? []
+    const [, list = ''] = /## Not yet in this version\n([\s\S]*?)\nAlso not yet/.exec(PROSE) ?? []
     const settings = [...list.matchAll(/`([^`:]+): ([^`]+)`/g)]
     assert.ok(settings.length >= 8)
     for (const [setting, path = '', value = ''] of settings) {
@@ -108,11 +112,11 @@ describe('the config reference of the README', () => {
   })
 })
 
-describe('the rest of the README', () => {
+describe('the rest of the documents', () => {
   test('has every problem code with its status, and no other', () => {
     const [, union = ''] = /export type ErrorCode =\n([\s\S]*?)\n\n/.exec(fileText('src/errors.ts')) ?? []
     const codes = [...union.matchAll(/'(\w+)'/g)].map(([, code]) => code as ErrorCode)
-    const documented = tableRows(README, 'status').map(([status, code]) => `${status} ${codeIn(code)}`)
+    const documented = tableRows(PROSE, 'status').map(([status, code]) => `${status} ${codeIn(code)}`)
     assert.ok(codes.length > 10)
     assert.deepEqual(documented.toSorted(), codes.map((code) => `${statusOf(code)} ${code}`).toSorted())
   })
@@ -124,32 +128,57 @@ describe('the rest of the README', () => {
       droppedLogLines: () => 0,
     }).render()
     const names = [...text.matchAll(/^# TYPE (cloakroom_\w+)/gm)].map(([, name]) => name)
-    const documented = tableRows(README, 'metric').map(([name]) => codeIn(name))
+    const documented = tableRows(PROSE, 'metric').map(([name]) => codeIn(name))
     assert.deepEqual(documented.toSorted(), names.toSorted())
   })
 
   test('has every command, and no other', () => {
     const [, table = ''] = /const COMMANDS[^{]*\{\n([\s\S]*?)\n\}/.exec(fileText('src/main.ts')) ?? []
     const commands = [...table.matchAll(/^ {2}(\w+):/gm)].map(([, name]) => name)
-    const documented = tableRows(README, 'command').map(([cell]) => codeIn(cell)?.split(' ')[0])
+    const documented = tableRows(PROSE, 'command').map(([cell]) => codeIn(cell)?.split(' ')[0])
     assert.ok(commands.length >= 5)
     assert.deepEqual(documented.toSorted(), commands.toSorted())
   })
 
   test('names only scripts that there are', () => {
     const { scripts } = JSON.parse(fileText('package.json')) as { scripts: Record<string, string> }
-    for (const [, name = ''] of README.matchAll(/`npm run (\w+)`/g)) assert.ok(name in scripts, name)
+    for (const [, name = ''] of PROSE.matchAll(/`npm run (\w+)`/g)) assert.ok(name in scripts, name)
   })
 
-  test('names only files and headings that there are', () => {
-    const anchors = [...README.matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) => anchorOf(heading))
-    for (const [, target = ''] of README.matchAll(/\]\(([^)\s]+)\)/g)) {
-      if (/^https:/.test(target)) continue
-      const isThere = target.startsWith('#')
-        ? anchors.includes(target.slice(1))
-        : existsSync(fileURLToPath(new URL(target, ROOT)))
-      assert.ok(isThere, target)
-    }
+  for (const page of PAGES) {
+    test(`${page} names only files and headings that there are`, () => {
+      for (const [, target = ''] of fileText(page).matchAll(/\]\(([^)\s]+)\)/g)) {
+        if (/^https:/.test(target)) continue
+        const [path = '', anchor] = target.split('#')
+        const file = new URL(path === '' ? page : path, new URL(page, ROOT))
+        assert.ok(existsSync(fileURLToPath(path === '' ? new URL(page, ROOT) : file)), target)
+        if (anchor === undefined) continue
+        const text = path === '' ? fileText(page) : fileText(file.href.slice(ROOT.href.length))
+        const anchors = [...text.matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) => anchorOf(heading))
+        assert.ok(anchors.includes(anchor), target)
+      }
+    })
+
+    test(`${page} names only source files that there are`, () => {
+      for (const [, path = ''] of fileText(page).matchAll(/`((?:src|test|helm)\/[\w./-]+\.\w+)`/g))
+        assert.ok(existsSync(fileURLToPath(new URL(path, ROOT))), path)
+    })
+
+    test(`${page} tells nobody to run another project's package`, () => {
+      assert.doesNotMatch(fileText(page), /npm (?:i|install|exec)\b[^\n]*\bcloakroom\b|npx cloakroom-bff/)
+    })
+  }
+
+  test('the README is short enough to be read to the end', () => {
+    assert.ok(Buffer.byteLength(README) <= 12_288, `${Buffer.byteLength(README)} bytes`)
+  })
+
+  test('src/README.md names every room, and only files that there are in its walk', () => {
+    const rooms = readdirSync(fileURLToPath(new URL('src/', ROOT)), { withFileTypes: true })
+    for (const room of rooms.filter((one) => one.isDirectory()))
+      assert.ok(SRC.includes(`${room.name}/`), room.name)
+    for (const [, path = ''] of SRC.matchAll(/`((?!src\/|test\/)[a-z][\w-]*\/[\w./-]+\.ts)`/g))
+      assert.ok(existsSync(fileURLToPath(new URL(`src/${path}`, ROOT))), path)
   })
 
   test('shows JavaScript that parses', () => {
