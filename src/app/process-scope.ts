@@ -1,6 +1,6 @@
 import { createMetrics, type Metrics } from '../admin/metrics.ts'
 import { type Clock, systemClock } from '../async/clock.ts'
-import { createUnderWay, type UnderWay } from '../async/in-flight.ts'
+import { createInFlightWork, type InFlightWork } from '../async/in-flight.ts'
 import type { Config } from '../config/config.ts'
 import { createLogger, droppedLogLines, type Logger } from '../log.ts'
 import type { OfflineConsentMemory } from '../oidc/sign-in/offline-consent.ts'
@@ -24,7 +24,7 @@ export type ProcessScope = {
   /** Names of resources that a reload took away. */
   readonly retiredResources: ReadonlySet<string>
   /** The refreshes in flight. */
-  readonly refreshes: UnderWay
+  readonly refreshes: InFlightWork
   /** The limiters of calls to the provider, kept as long as their settings stay the same. */
   readonly limiters: ProviderGates
   /** What has been learned of providers and consent. */
@@ -72,7 +72,7 @@ export async function openProcessScope(config: Config, deps: ProcessDeps): Promi
   })
   return {
     ...{ log, clock, now, monotonicNow, metrics, store, limiters, retiredResources },
-    ...{ tunnels: createLiveConnections(), refreshes: createUnderWay(), offlineConsent: new Map() },
+    ...{ tunnels: createLiveConnections(), refreshes: createInFlightWork(), offlineConsent: new Map() },
     changeTo(next, before) {
       ;({ idleTimeoutMs, absoluteTimeoutMs } = next.session)
       longestCallMs = Math.max(longestCallMs, next.provider.timeoutMs)

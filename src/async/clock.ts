@@ -78,9 +78,3 @@ export function every(clock: Pick<Clock, 'after'>, ms: number, call: () => void)
   })
   return timer
 }
-
-/** @deprecated The clock of the refreshes before there was one for all. */
-export type Waiting = { readonly elapsedMs: () => number; readonly pause: Clock['pause'] }
-
-/** @deprecated */
-export const clockWaiting: Waiting = { elapsedMs: systemClock.monotonicNow, pause: systemClock.pause }

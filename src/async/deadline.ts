@@ -1,3 +1,5 @@
+import { type Clock, systemClock } from './clock.ts'
+
 const STEP_MS = 50
 /** A step counts as this much at most: after a longer one this process stood still. */
 const COUNTED_MS = 100
@@ -8,7 +10,7 @@ export type Deadline = {
   within<T>(work: (wait: Wait) => Promise<T>): Promise<T>
 }
 
-/** One wait under way. */
+/** One wait in flight. */
 export type Wait = { readonly isOver: boolean }
 
 type Waiting = { isOver: boolean; leftMs: number; lookedAt: number; readonly giveUp: () => void }
@@ -18,12 +20,16 @@ type Waiting = { isOver: boolean; leftMs: number; lookedAt: number; readonly giv
  * processor, others may well have answered, and that time is not counted against them. It is looked at every 50 ms, of
  * which a pause takes 100 at most; and what has arrived meanwhile is read before a wait is given up.
  */
-export function createDeadline(limitMs: number, tooLate: () => Error): Deadline {
+export function createDeadline(
+  limitMs: number,
+  tooLate: () => Error,
+  clock: Pick<Clock, 'monotonicNow' | 'after'> = systemClock,
+): Deadline {
   const waits = new Set<Waiting>()
   let isStepping = false
 
   function step(): void {
-    const now = performance.now()
+    const now = clock.monotonicNow()
     for (const wait of waits) {
       wait.leftMs -= Math.min(now - wait.lookedAt, COUNTED_MS)
       wait.lookedAt = now
@@ -31,7 +37,7 @@ export function createDeadline(limitMs: number, tooLate: () => Error): Deadline 
     }
     // Armed anew, not an interval: that would count a pause of several steps more than once.
     isStepping = waits.size > 0
-    if (isStepping) setTimeout(step, STEP_MS)
+    if (isStepping) clock.after(STEP_MS, step)
   }
 
   function giveUp(wait: Waiting): void {
@@ -43,14 +49,14 @@ export function createDeadline(limitMs: number, tooLate: () => Error): Deadline 
     async within<T>(work: (wait: Wait) => Promise<T>): Promise<T> {
       const { promise, reject } = Promise.withResolvers<never>()
       const wait: Waiting = {
-        ...{ isOver: false, leftMs: limitMs, lookedAt: performance.now() },
+        ...{ isOver: false, leftMs: limitMs, lookedAt: clock.monotonicNow() },
         giveUp() {
           wait.isOver = true
           reject(tooLate())
         },
       }
       waits.add(wait)
-      if (!isStepping) setTimeout(step, STEP_MS)
+      if (!isStepping) clock.after(STEP_MS, step)
       isStepping = true
       try {
         return await Promise.race([work(wait), promise])
@@ -60,4 +66,46 @@ export function createDeadline(limitMs: number, tooLate: () => Error): Deadline 
       }
     },
   }
+}
+
+/** Something that closes, such as a response or a socket, when its client leaves. */
+export type Closing = {
+  readonly destroyed: boolean
+  once(event: 'close', listener: () => void): unknown
+  off(event: 'close', listener: () => void): unknown
+}
+
+export type WithinOptions<Late> = {
+  /** Gives what comes in place of a result that takes too long, or throws what the wait then rejects with. */
+  readonly late: () => Late
+  /** The machine's unless given. */
+  readonly clock?: Pick<Clock, 'pause'>
+}
+
+/**
+ * Waits for `work` for `ms` at most; rejects as it does. The work itself goes on in any case. Unlike a deadline above it
+ * goes by the clock: it bounds what somebody outside waits, such as a client, for whom a pause of this process is time too.
+ */
+export function within<T, Late>(work: Promise<T>, ms: number, options: WithinOptions<Late>): Promise<T | Late>
+/** The same, until `closing` closes at the longest; the result is undefined then, also when it had closed before. */
+export function within<T, Late>(
+  work: Promise<T>,
+  ms: number,
+  options: WithinOptions<Late> & { readonly closing: Closing },
+): Promise<T | Late | undefined>
+export function within<T, Late>(
+  work: Promise<T>,
+  ms: number,
+  { late, clock = systemClock, closing }: WithinOptions<Late> & { readonly closing?: Closing },
+): Promise<T | Late | undefined> {
+  const enough = new AbortController()
+  const { promise, resolve } = Promise.withResolvers<undefined>()
+  const leave = () => resolve(undefined)
+  closing?.once('close', leave)
+  if (closing?.destroyed) leave()
+  const inTime = clock.pause(ms, enough.signal).then(() => (enough.signal.aborted ? promise : late()))
+  return Promise.race([work, promise, inTime]).finally(() => {
+    enough.abort()
+    closing?.off('close', leave)
+  })
 }

@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { createLogThrottle } from '../async/log-throttle.ts'
 import { type BffError, describeError, type ErrorCode } from '../errors.ts'
 import type { Logger } from '../log.ts'
-import { createReminders } from '../oidc/reminders.ts'
 
 /** What is known about a request when its line is written. Kept on the request, under a symbol. */
 export type RequestFacts = {
@@ -95,7 +95,7 @@ const SHARED: ReadonlySet<ErrorCode> = new Set(['provider_rejected', 'provider_u
  * with their number since: the line of each request has its id and code anyway.
  */
 export function createCauseLog({ log, monotonicNow }: { log: Logger; monotonicNow: () => number }) {
-  const throttle = createReminders(monotonicNow)
+  const throttle = createLogThrottle({ monotonicNow })
 
   return function logCause(error: BffError, requestId: string): void {
     if (!error.cause) return

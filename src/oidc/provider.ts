@@ -1,4 +1,5 @@
-import { setTimeout as delay } from 'node:timers/promises'
+import { within } from '../async/deadline.ts'
+import { createLogThrottle } from '../async/log-throttle.ts'
 import type { Config, ResourceConfig } from '../config/config.ts'
 import { BffError, describeError, type StepUp } from '../errors.ts'
 import type { Logger } from '../log.ts'
@@ -6,7 +7,6 @@ import { createConfigFaults, type GrantObserver } from './grants/config-faults.t
 import { claimsParameter, createDialect, type SignInGrant } from './grants/dialects.ts'
 import { createResourceGrants } from './grants/resource-grants.ts'
 import { judgeToken, resourcesOfCode } from './grants/token-purpose.ts'
-import { createReminders } from './reminders.ts'
 import type { LoginAttempt, SignInGoal } from './sign-in/attempts.ts'
 import { type EndSessionRequest, endSessionRequest } from './sign-in/end-session.ts'
 import { createOfflineConsent, type OfflineConsentMemory, withConsent } from './sign-in/offline-consent.ts'
@@ -72,7 +72,7 @@ export function createProvider({
   const { clientCapabilities } = config.provider
   const { resources } = config
   const offlineConsent = createOfflineConsent(config.provider, { memory, monotonicNow })
-  const isDue = createReminders(monotonicNow)
+  const throttle = createLogThrottle({ monotonicNow })
   /** The resource whose policies the provider applies at sign-in: the one that asked for it, else the first in use. */
   const loginResource = (stepUp?: StepUp) => (stepUp && signInFor(config, stepUp.resource)) ?? inUse[0]
 
@@ -145,7 +145,7 @@ export function createProvider({
       const hasRefreshToken = refreshToken !== undefined
       if (inUse.length === 0) return false
       if (offlineConsent.isToBeRepeated(attempt, hasRefreshToken)) return true
-      const count = hasRefreshToken ? undefined : isDue.count('no_refresh_token')
+      const count = hasRefreshToken ? undefined : throttle.count('no_refresh_token')
       if (count !== undefined)
         log.warn({ reason: 'no_refresh_token', count }, noRefreshToken(config.provider))
       return false
@@ -193,7 +193,7 @@ export function createProvider({
       const fault = judgeToken(granted, resource, resources)
       if (!fault) return resource.name
       faults.note({ resource: resource.name, ...fault, isOfUser: true })
-      const count = isDue.count(`${resource.name} ${fault.outcome}`)
+      const count = throttle.count(`${resource.name} ${fault.outcome}`)
       const fields = { resource: resource.name, ...fault, count }
       if (count !== undefined)
         log.warn(fields, 'the access token of a sign-in is not for its resource: not sent')
@@ -273,8 +273,9 @@ function signInFor({ resources }: Config, name: string): ResourceConfig | undefi
 
 /** Endpoints once known are known at once; somebody who signs out does not wait for a provider never reached yet. */
 function soon<T>(work: Promise<T>): Promise<T> {
-  const late = delay(END_SESSION_WAIT_MS, undefined, { ref: false }).then((): never => {
-    throw new BffError('provider_unavailable', 'the provider was not reached in time')
+  return within(work, END_SESSION_WAIT_MS, {
+    late() {
+      throw new BffError('provider_unavailable', 'the provider was not reached in time')
+    },
   })
-  return Promise.race([work, late])
 }

@@ -1,4 +1,5 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
+import { createLogThrottle } from '../async/log-throttle.ts'
 import type { Logger } from '../log.ts'
 import type { SessionId } from './bff-session.ts'
 
@@ -62,8 +63,6 @@ function decoded(value: string): string {
   }
 }
 
-const WARN_EVERY_MS = 60_000
-
 /**
  * Makes the warning about requests with several session cookies, a sign of fixation (ASVS 7.2.1). The first is logged at
  * once, then at most once a minute how many there were since, so that a client cannot fill the log with them.
@@ -75,16 +74,11 @@ export function createRepeatedCookieWarning({
   log: Logger
   monotonicNow: () => number
 }): () => void {
-  let quietUntil = Number.NEGATIVE_INFINITY
-  let count = 0
+  const throttle = createLogThrottle({ monotonicNow })
   return function repeatedCookie() {
-    count += 1
-    if (monotonicNow() < quietUntil) return
-    log.warn(
-      { reason: 'repeated_cookie', count },
-      'requests with several session cookies are treated as signed out',
-    )
-    quietUntil = monotonicNow() + WARN_EVERY_MS
-    count = 0
+    const count = throttle.count('repeated_cookie')
+    if (count === undefined) return
+    const fields = { reason: 'repeated_cookie', count }
+    log.warn(fields, 'requests with several session cookies are treated as signed out')
   }
 }

@@ -1,5 +1,6 @@
-import { clockWaiting, type Waiting } from '../async/clock.ts'
-import type { UnderWay } from '../async/in-flight.ts'
+import { type Clock, systemClock } from '../async/clock.ts'
+import { within } from '../async/deadline.ts'
+import type { InFlightWork } from '../async/in-flight.ts'
 import type { ResourceConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { SessionHash, Store, TokenRecords } from '../store/port.ts'
@@ -45,14 +46,14 @@ export type TokensDeps = {
   readonly sharedClientTokens?: SharedClientTokens
   readonly reusesRefreshTokens: RefreshDeps['reusesRefreshTokens']
   /** Where refreshes are noted that must not be cut off by the end of the process. */
-  readonly underWay?: UnderWay
+  readonly underWay?: InFlightWork
   /** Longest time one provider call takes. */
   readonly providerTimeoutMs: number
   /** Epoch ms. */
   readonly now: () => number
   readonly monotonicNow: () => number
   /** By the machine's clock unless given. */
-  readonly waiting?: Waiting
+  readonly clock?: Pick<Clock, 'monotonicNow' | 'pause'>
   readonly observe: {
     readonly refresh: RefreshDeps['observe']['unseen']
     readonly turn: RefreshDeps['observe']['lock']
@@ -71,10 +72,10 @@ const LOCK_MARGIN_MS = 3_000
 
 /** The tokens of all sessions: kept at sign-in, given to the proxy, ended at sign-out. */
 export function createTokens(deps: TokensDeps) {
-  const { store, provider, resources, waiting = clockWaiting, observe } = deps
+  const { store, provider, resources, clock = systemClock, observe } = deps
   const sealer = createTokenSealer(deps.sealing)
-  const endGrant = createGrantEnding({ end: store.sessions.end, sealer, revoke: provider.revoke, waiting })
-  const sources = createSources({ ...deps, waiting }, { sealer, endGrant })
+  const endGrant = createGrantEnding({ end: store.sessions.end, sealer, revoke: provider.revoke, clock })
+  const sources = createSources({ ...deps, clock }, { sealer, endGrant })
   const sourceOf = (resource: string) => sources[resources[resource]?.grant ?? 'refresh_token']
 
   return {
@@ -111,10 +112,10 @@ export function createTokens(deps: TokensDeps) {
 }
 
 function createSources(
-  deps: TokensDeps & { readonly waiting: Waiting },
+  deps: TokensDeps & { readonly clock: Pick<Clock, 'monotonicNow' | 'pause'> },
   { sealer, endGrant }: { readonly sealer: TokenSealer; readonly endGrant: EndGrant },
 ): Record<ResourceConfig['grant'], TokenSource> {
-  const { store, provider, copy, now, monotonicNow, waiting, observe } = deps
+  const { store, provider, copy, now, monotonicNow, clock, observe } = deps
   const { admit } = provider
   const lockTtlMs = deps.providerTimeoutMs + LOCK_MARGIN_MS
   const read = readWithoutRetired(store.tokens, deps.retiredResources ?? new Set())
@@ -122,7 +123,7 @@ function createSources(
   const ofUser = createAccessTokens({
     ...held,
     renew: createRefresh({
-      ...{ records: store.tokens, sealer, admit, now, monotonicNow, waiting, lockTtlMs },
+      ...{ records: store.tokens, sealer, admit, now, monotonicNow, clock, lockTtlMs },
       refreshGrant: provider.refreshGrant,
       requireAsked: provider.requireAsked,
       revoke: provider.revoke,
@@ -147,7 +148,7 @@ function createSources(
   })
   const ofClient = createClientTokens({
     grant: provider.clientCredentialsGrant,
-    ...{ shared: deps.sharedClientTokens, admit, now, monotonicNow, waiting, lockTtlMs },
+    ...{ shared: deps.sharedClientTokens, admit, now, monotonicNow, clock, lockTtlMs },
   })
   return {
     refresh_token: ofUser,
@@ -188,7 +189,7 @@ type GrantEndingDeps = {
   readonly end: Store['sessions']['end']
   readonly sealer: Pick<TokenSealer, 'openRefreshToken'>
   readonly revoke: TokensDeps['provider']['revoke']
-  readonly waiting: Waiting
+  readonly clock: Pick<Clock, 'monotonicNow' | 'pause'>
 }
 
 const REVOCATION_BUDGET_MS = 2_000
@@ -197,16 +198,12 @@ const REVOCATION_BUDGET_MS = 2_000
  * Ends a session and, after that, its refresh token at the provider: the local end stands whatever the provider does,
  * and its caller waits no longer than 2 s for it.
  */
-function createGrantEnding({ end, sealer, revoke, waiting }: GrantEndingDeps): EndGrant {
+function createGrantEnding({ end, sealer, revoke, clock }: GrantEndingDeps): EndGrant {
   return async function endGrant(owner) {
     const sealed = await end(owner.hash)
     const refreshToken = sealed && sealer.openRefreshToken(owner, sealed.refreshToken)
     if (!refreshToken) return sealed !== undefined
-    const enough = new AbortController()
-    await Promise.race([
-      revoke(refreshToken).finally(() => enough.abort()),
-      waiting.pause(REVOCATION_BUDGET_MS, enough.signal),
-    ])
+    await within(revoke(refreshToken), REVOCATION_BUDGET_MS, { clock, late: () => undefined })
     return true
   }
 }

@@ -29,7 +29,7 @@ export function createReplica(world: World, schedule: Schedule, mutation: Mutati
     reusesRefreshTokens: !world.isStrict,
     providerTimeoutMs: 1_000,
     ...{ now, monotonicNow: now },
-    waiting: { elapsedMs: () => world.clock.ms, pause: schedule.pause },
+    clock: { monotonicNow: () => world.clock.ms, pause: schedule.pause },
     observe: { refresh() {}, turn() {}, sessionEnded() {} },
   })
   return {

@@ -1,6 +1,6 @@
+import { createLogThrottle } from '../../async/log-throttle.ts'
 import { type BffError, describeError } from '../../errors.ts'
 import type { LogFields, Logger } from '../../log.ts'
-import { createReminders } from '../reminders.ts'
 import type { ProviderRefusal } from '../token-endpoint/provider-errors.ts'
 import type { GrantReaction } from '../token-endpoint/reactions.ts'
 
@@ -93,7 +93,7 @@ type Fault = {
 /** What only the operator can cure is told once, when it begins and when it ends, however many users meet it. */
 export function createConfigFaults({ log, observe, monotonicNow }: ConfigFaultsDeps): ConfigFaults {
   const faults = new Map<string, Fault>()
-  const isDue = createReminders(monotonicNow)
+  const throttle = createLogThrottle({ monotonicNow })
   let isRetired = false
 
   function begin({ resource, error }: Pick<Fault, 'resource' | 'error'>): Fault {
@@ -106,7 +106,7 @@ export function createConfigFaults({ log, observe, monotonicNow }: ConfigFaultsD
   function end(fault: Fault): void {
     clearTimeout(fault.timer)
     faults.delete(keyOf(fault))
-    isDue.forget(keyOf(fault))
+    throttle.forget(keyOf(fault))
     observe.configFault(fault.resource, fault.error, false)
     log.info(
       { resource: fault.resource, reason: fault.error },
@@ -119,7 +119,7 @@ export function createConfigFaults({ log, observe, monotonicNow }: ConfigFaultsD
     const fault = faults.get(keyOf({ resource, error })) ?? begin({ resource, error })
     clearTimeout(fault.timer)
     fault.timer = fault.betterSince = undefined
-    const count = isDue.count(keyOf(fault))
+    const count = throttle.count(keyOf(fault))
     if (count === undefined) return
     const message = resource.startsWith('(')
       ? 'nobody can sign in: the provider rejects how we are configured'
@@ -129,7 +129,7 @@ export function createConfigFaults({ log, observe, monotonicNow }: ConfigFaultsD
 
   /** Nobody is kept from a token by it, so it is no fault of the configuration; but somebody should look. */
   function alarm(result: GrantResult): void {
-    const count = isDue.count(`${result.resource} ${result.outcome}`)
+    const count = throttle.count(`${result.resource} ${result.outcome}`)
     if (count === undefined) return
     log.error({ ...fieldsOf(result), count }, 'the ID token of a refresh failed its checks, and is not used')
   }
@@ -153,7 +153,7 @@ export function createConfigFaults({ log, observe, monotonicNow }: ConfigFaultsD
       if (isRetired) return isTold
       if (error !== undefined || outcome === 'renewed') settle(resource, error)
       if (error !== undefined) meet(error, result)
-      const count = isPassing ? isDue.count(`${resource} ${outcome} ${result.error?.code}`) : undefined
+      const count = isPassing ? throttle.count(`${resource} ${outcome} ${result.error?.code}`) : undefined
       if (count !== undefined) log.warn({ ...fieldsOf(result), count }, 'no token for this resource just now')
       if (outcome === 'id_token_ignored') alarm(result)
       return isTold

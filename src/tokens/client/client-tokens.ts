@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { Waiting } from '../../async/clock.ts'
+import type { Clock } from '../../async/clock.ts'
 import { BffError } from '../../errors.ts'
 import { createForcedRenewals } from '../forced-renewals.ts'
 import { createRecentRefusals } from '../recent-refusals.ts'
@@ -21,7 +21,7 @@ export type ClientTokensDeps = {
   readonly admit: <T>(work: () => Promise<T>) => Promise<T>
   readonly now: () => number
   readonly monotonicNow: () => number
-  readonly waiting: Waiting
+  readonly clock: Pick<Clock, 'monotonicNow' | 'pause'>
   /** Longer than one provider call and the writes around it can take; so long others wait, too. */
   readonly lockTtlMs: number
 }
@@ -109,14 +109,14 @@ async function sharedOrAskedFor(deps: ClientTokensDeps, wanted: WantedClientToke
   const { shared } = deps
   if (!shared) return deps.admit(() => askFor(deps, wanted))
   const owner = randomUUID()
-  const givesUpAt = deps.waiting.elapsedMs() + deps.lockTtlMs
+  const givesUpAt = deps.clock.monotonicNow() + deps.lockTtlMs
   for (;;) {
     // A store that is away costs one token for each replica, not the requests that need it.
     const brought = await freshIn(deps, shared, wanted).catch(() => undefined)
     const token = brought ?? (await deps.admit(() => askUnderLock(deps, shared, { wanted, owner })))
     if (token) return token
-    if (deps.waiting.elapsedMs() > givesUpAt) throw stillBusy()
-    await deps.waiting.pause(25 + Math.random() * 25)
+    if (deps.clock.monotonicNow() > givesUpAt) throw stillBusy()
+    await deps.clock.pause(25 + Math.random() * 25)
   }
 }
 

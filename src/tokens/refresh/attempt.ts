@@ -1,6 +1,7 @@
-import { clockWaiting, type Waiting } from '../../async/clock.ts'
+import { type Clock, systemClock } from '../../async/clock.ts'
+import { within } from '../../async/deadline.ts'
 import { createExpiringMap } from '../../async/expiring-map.ts'
-import type { UnderWay } from '../../async/in-flight.ts'
+import type { InFlightWork } from '../../async/in-flight.ts'
 import { BffError } from '../../errors.ts'
 import type {
   AttemptMark,
@@ -60,7 +61,7 @@ const OUTLIVED_MS = 3_600_000
  */
 export function createReusePolicy(setting: boolean | 'auto'): ReusePolicy {
   let rotates: boolean | undefined
-  const { elapsedMs: monotonicNow } = clockWaiting
+  const { monotonicNow } = systemClock
   const outlived = createExpiringMap<SessionHash, AttemptMark>({ monotonicNow, max: MAX_OUTLIVED })
   return {
     allows(mark) {
@@ -82,9 +83,9 @@ export type AttemptDeps = {
   readonly sealer: Pick<TokenSealer, 'sealRefreshToken' | 'sealAccessToken'>
   /** Revokes a refresh token that arrived after its session had ended. Never rejects. */
   readonly revoke: (refreshToken: string) => Promise<void>
-  readonly waiting: Waiting
+  readonly clock: Pick<Clock, 'monotonicNow' | 'pause'>
   /** Told of writes that outlast their caller; says when nothing is to be tried again. */
-  readonly underWay?: Pick<UnderWay, 'add' | 'isOver'>
+  readonly underWay?: Pick<InFlightWork, 'add' | 'isOver'>
 }
 
 /** The record that an attempt changes, as it was read under the lock. */
@@ -175,7 +176,7 @@ function begunAttempt(deps: AttemptDeps, target: AttemptTarget): Attempt {
     last = last.then(() => write(change))
     last.catch(() => undefined)
     hold(last)
-    await within(deps.waiting, last, CALLER_WAITS_MS)
+    await within(last, CALLER_WAITS_MS, { clock: deps.clock, late: () => undefined })
   }
 
   return {
@@ -201,23 +202,18 @@ export function takenOver(): BffError {
   })
 }
 
-async function within(waiting: Waiting, work: Promise<void>, ms: number): Promise<void> {
-  const enough = new AbortController()
-  await Promise.race([work, waiting.pause(ms, enough.signal)]).finally(() => enough.abort('over'))
-}
-
 /**
  * A store that fails is tried again, twice as long each time, up to half a second, as long as the process lives: a rotated
  * refresh token exists nowhere else. That is well within the time that others leave to an attempt in flight once the store
  * takes their lock, so that it is written before anybody offers the old one.
  */
-async function persistently<T>({ waiting, underWay }: AttemptDeps, write: () => Promise<T>): Promise<T> {
+async function persistently<T>({ clock, underWay }: AttemptDeps, write: () => Promise<T>): Promise<T> {
   for (let waitMs = RETRY_MIN_MS; ; waitMs = Math.min(waitMs * 2, RETRY_MAX_MS)) {
     try {
       return await write()
     } catch (error) {
       if (underWay?.isOver()) throw error
-      await waiting.pause(waitMs)
+      await clock.pause(waitMs)
     }
   }
 }

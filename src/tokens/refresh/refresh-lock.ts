@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import type { Waiting } from '../../async/clock.ts'
+import type { Clock } from '../../async/clock.ts'
+import { within } from '../../async/deadline.ts'
 import { BffError } from '../../errors.ts'
 import type { SessionHash, TokenRecords } from '../../store/port.ts'
 
@@ -13,7 +14,7 @@ export type RefreshLockDeps = {
    * has that: a lock that waited in a queue could end before its owner is done, and a whole queue would poll the store.
    */
   readonly admit: <T>(work: () => Promise<T>) => Promise<T>
-  readonly waiting: Waiting
+  readonly clock: Pick<Clock, 'monotonicNow' | 'pause'>
   /** Longer than one provider call and the writes around it can take; so long a caller waits for another replica, too. */
   readonly lockTtlMs: number
   readonly observe: (outcome: RefreshLockOutcome, resource: string, waitedMs: number) => void
@@ -76,12 +77,13 @@ export function createRefreshLock(deps: RefreshLockDeps): WithRefreshLock {
 }
 
 /** Waits for this process's own refresh before, but no longer than for another replica's. */
-async function after(previous: Promise<unknown>, { waiting, lockTtlMs }: RefreshLockDeps): Promise<void> {
-  const enough = new AbortController()
-  const late = waiting.pause(lockTtlMs, enough.signal).then(() => 'late')
-  const first = await Promise.race([previous.then(() => undefined), late])
-  enough.abort('over')
-  if (first === 'late') throw stillBusy()
+async function after(previous: Promise<unknown>, { clock, lockTtlMs }: RefreshLockDeps): Promise<void> {
+  await within(previous, lockTtlMs, {
+    clock,
+    late() {
+      throw stillBusy()
+    },
+  })
 }
 
 async function acrossReplicas<T>(
@@ -93,11 +95,11 @@ async function acrossReplicas<T>(
   let startedAt: number | undefined
   for (;;) {
     const result = await deps.admit(() => {
-      startedAt ??= deps.waiting.elapsedMs()
+      startedAt ??= deps.clock.monotonicNow()
       return lockAndWork(deps, locked, { owner, startedAt, held })
     })
     if (result !== undefined) return result
-    const waitedMs = deps.waiting.elapsedMs() - (startedAt ?? 0)
+    const waitedMs = deps.clock.monotonicNow() - (startedAt ?? 0)
     const done = await locked.doneElsewhere()
     if (done !== undefined) {
       deps.observe('settled_elsewhere', locked.resource, waitedMs)
@@ -107,13 +109,13 @@ async function acrossReplicas<T>(
       deps.observe('lock_timeout', locked.resource, waitedMs)
       throw stillBusy()
     }
-    await deps.waiting.pause(25 + Math.random() * 25)
+    await deps.clock.pause(25 + Math.random() * 25)
   }
 }
 
 /** Undefined when another replica has the lock. */
 async function lockAndWork<T>(
-  { records, waiting, lockTtlMs, observe }: RefreshLockDeps,
+  { records, clock, lockTtlMs, observe }: RefreshLockDeps,
   { hash, resource, work }: LockedWork<T>,
   { owner, startedAt, held }: { owner: string; startedAt: number; held: Promise<unknown>[] },
 ): Promise<T | undefined> {
@@ -126,7 +128,7 @@ async function lockAndWork<T>(
     unlock()
     throw error
   }
-  const waitedMs = waiting.elapsedMs() - startedAt
+  const waitedMs = clock.monotonicNow() - startedAt
   let isCounted = false
   try {
     return await work({

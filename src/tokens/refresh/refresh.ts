@@ -1,4 +1,4 @@
-import type { UnderWay } from '../../async/in-flight.ts'
+import type { InFlightWork } from '../../async/in-flight.ts'
 import { BffError } from '../../errors.ts'
 import type { AttemptMark, SealedTokens, SessionGrant, TokenRecords } from '../../store/port.ts'
 import { createRecentRefusals } from '../recent-refusals.ts'
@@ -78,11 +78,11 @@ export type RefreshDeps = {
   /** Epoch ms. */
   readonly now: () => number
   readonly monotonicNow: () => number
-  readonly waiting: RefreshLockDeps['waiting']
+  readonly clock: RefreshLockDeps['clock']
   /** Longer than one refresh can take, unless this process stands still. */
   readonly lockTtlMs: number
   /** What must not be cut off by the end of the process. */
-  readonly underWay?: UnderWay
+  readonly underWay?: InFlightWork
   readonly observe: {
     readonly lock: RefreshLockDeps['observe']
     /** Told of refreshes that the authorization server did not get to see. */
@@ -203,7 +203,7 @@ async function readRecord(
 /** The record, once it holds a fresh token, or no attempt is in flight in it, or its owner had time enough. */
 async function readSettledRecord(deps: Refreshing, wanted: WantedToken, lease: Lease): Promise<FoundRecord> {
   const { hash } = wanted.holder
-  const { reuse, waiting } = deps
+  const { reuse, clock } = deps
   let awaited: { readonly mark: AttemptMark; readonly until: number } | undefined
   for (;;) {
     const found = await readRecord(deps, wanted)
@@ -213,15 +213,15 @@ async function readSettledRecord(deps: Refreshing, wanted: WantedToken, lease: L
     // Each owner's time begins when its mark is first seen: our own slowness is not held against it.
     if (awaited?.mark !== mark) {
       const graceMs = reuse.allows(mark) ? OWNER_GRACE_MS : LAST_GRACE_MS
-      awaited = { mark, until: waiting.elapsedMs() + graceMs }
+      awaited = { mark, until: clock.monotonicNow() + graceMs }
     }
-    if (waiting.elapsedMs() >= awaited.until) {
+    if (clock.monotonicNow() >= awaited.until) {
       // A mark that stays, because the token is not offered again, is waited for once. It is not written over: its owner
       // could still come back with the next token.
       if (!reuse.allows(mark)) reuse.outlive(hash, mark)
       return found
     }
-    await waiting.pause(LOOK_EVERY_MS)
+    await clock.pause(LOOK_EVERY_MS)
   }
 }
 
@@ -276,7 +276,7 @@ async function askForToken(
   { holder, resource, claims }: WantedToken,
   { refreshToken, attempt }: { refreshToken: string; attempt: Attempt },
 ): Promise<AskedOutcome> {
-  const begunAt = deps.waiting.elapsedMs()
+  const begunAt = deps.clock.monotonicNow()
   let hasRotated = false
   const outcome = await deps.refreshGrant({
     ...{ refreshToken, resource, claims, signIn: signInOf(holder), session: holder.hash },
@@ -290,7 +290,7 @@ async function askForToken(
   const { kind, error, isMaybeSpent } = outcome
   // Some authorization servers rotate before they look at the resource that they then refuse; and one whose answer was
   // lost while this process stood still had all the time to rotate.
-  const hasStoodStill = deps.waiting.elapsedMs() - begunAt > deps.lockTtlMs
+  const hasStoodStill = deps.clock.monotonicNow() - begunAt > deps.lockTtlMs
   const doubt = kind === 'refused' || hasStoodStill ? 'maybe_used' : 'unanswered'
   return { kind: 'failed', error, attemptOutcome: isMaybeSpent ? doubt : 'unused' }
 }

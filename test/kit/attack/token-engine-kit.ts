@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { clockWaiting } from '../../../src/async/clock.ts'
+import { systemClock } from '../../../src/async/clock.ts'
 import { BffError } from '../../../src/errors.ts'
 import { sessionHash } from '../../../src/session/bff-session.ts'
 import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
@@ -34,7 +34,7 @@ export function setUpEngine(t: Scope, refreshGrant: RefreshGrant, sealing: Seali
   t.after(() => store.close())
   const sealer = createTokenSealer(sealing)
   const renew = createRefresh({
-    ...{ records: store.tokens, now: Date.now, monotonicNow: Date.now, waiting: clockWaiting },
+    ...{ records: store.tokens, now: Date.now, monotonicNow: Date.now, clock: systemClock },
     ...{ sealer, refreshGrant, reusesRefreshTokens: true, lockTtlMs: 60_000 },
     admit: (work) => work(),
     revoke: async () => undefined,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { type TestContext, test } from 'node:test'
-import { clockWaiting } from '../../../../src/async/clock.ts'
+import { systemClock } from '../../../../src/async/clock.ts'
 import type { Config } from '../../../../src/config/config.ts'
 import { Secret } from '../../../../src/config/secrets/secret.ts'
 import { BffError } from '../../../../src/errors.ts'
@@ -43,7 +43,7 @@ function setUp(t: TestContext) {
     const config = { ...GRANTS, provider: { ...GRANTS.provider, clientAuth } } as unknown as typeof GRANTS
     const shared = createSharedClientTokens({ records, sealing, now, config })
     return createClientTokens({
-      ...{ grant, shared, now, monotonicNow: now, waiting: clockWaiting, lockTtlMs: 4_000 },
+      ...{ grant, shared, now, monotonicNow: now, clock: systemClock, lockTtlMs: 4_000 },
       admit: (work) => work(),
     })
   }

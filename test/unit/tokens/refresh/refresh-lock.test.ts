@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { Waiting } from '../../../../src/async/clock.ts'
+import type { Clock } from '../../../../src/async/clock.ts'
 import { BffError } from '../../../../src/errors.ts'
 import { sessionHash } from '../../../../src/session/bff-session.ts'
 import {
@@ -17,15 +17,15 @@ type Observed = [outcome: RefreshLockOutcome, resource: string, waitedMs: number
 /** Time that passes when somebody polls; what only ends another wait never happens by itself. */
 function passingTime() {
   const time = { ms: 0, pauses: [] as number[] }
-  const waiting: Waiting = {
-    elapsedMs: () => time.ms,
+  const clock: Pick<Clock, 'monotonicNow' | 'pause'> = {
+    monotonicNow: () => time.ms,
     async pause(ms, signal) {
       if (signal) return new Promise(() => undefined)
       time.ms += ms
       time.pauses.push(ms)
     },
   }
-  return { time, waiting }
+  return { time, clock }
 }
 
 /** A lock whose steps are written down; `locks` says what each try for it gives. */
@@ -34,10 +34,10 @@ function setUp(
   {
     admit,
     unlockFails = false,
-    waiting,
-  }: { admit?: () => void; unlockFails?: boolean; waiting?: Waiting } = {},
+    clock,
+  }: { admit?: () => void; unlockFails?: boolean; clock?: Pick<Clock, 'monotonicNow' | 'pause'> } = {},
 ) {
-  const { time, waiting: passing } = passingTime()
+  const { time, clock: passing } = passingTime()
   const steps: string[] = []
   const observed: Observed[] = []
   const underWay: Promise<unknown>[] = []
@@ -67,7 +67,7 @@ function setUp(
         steps.push('out')
       }
     },
-    waiting: waiting ?? passing,
+    clock: clock ?? passing,
     lockTtlMs: LOCK_TTL_MS,
     observe: (...observation) => void observed.push(observation),
     underWay: (refresh) => void underWay.push(refresh),
@@ -223,8 +223,8 @@ test('what the work holds keeps the lock and the next refresh of the session, bu
 
 test('a refresh of this process that never ends is waited for as long as a lock lasts', async () => {
   let late: (() => void) | undefined
-  const waiting: Waiting = {
-    elapsedMs: () => 0,
+  const clock: Pick<Clock, 'monotonicNow' | 'pause'> = {
+    monotonicNow: () => 0,
     pause: (ms, signal) =>
       new Promise((resolve) => {
         assert.equal(ms, LOCK_TTL_MS)
@@ -232,7 +232,7 @@ test('a refresh of this process that never ends is waited for as long as a lock 
         late = resolve
       }),
   }
-  const { withRefreshLock, locked, steps } = setUp([true, true], { waiting })
+  const { withRefreshLock, locked, steps } = setUp([true, true], { clock })
   withRefreshLock({ ...locked, work: () => new Promise(() => undefined) })
   await new Promise(setImmediate)
   const next = withRefreshLock({ ...locked, key: 'billing' })

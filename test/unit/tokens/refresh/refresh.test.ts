@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { type TestContext, test } from 'node:test'
-import { clockWaiting, type Waiting } from '../../../../src/async/clock.ts'
-import { createUnderWay, type UnderWay } from '../../../../src/async/in-flight.ts'
+import { type Clock, systemClock } from '../../../../src/async/clock.ts'
+import { createInFlightWork, type InFlightWork } from '../../../../src/async/in-flight.ts'
 import { BffError } from '../../../../src/errors.ts'
 import { sessionHash } from '../../../../src/session/bff-session.ts'
 import { createMemoryStore } from '../../../../src/store/memory/memory-store.ts'
@@ -16,8 +16,8 @@ type Luck = {
   readonly reuses?: boolean | 'auto'
   /** Before a write other than the mark. */
   readonly write?: () => void
-  readonly waiting?: Waiting
-  readonly underWay?: UnderWay
+  readonly clock?: Pick<Clock, 'monotonicNow' | 'pause'>
+  readonly underWay?: InFlightWork
   /** Between the store's taking the mark and its answer. */
   readonly afterBegin?: () => void
 }
@@ -58,7 +58,7 @@ async function setUp(t: TestContext) {
       },
       resources: {},
       reusesRefreshTokens: luck.reuses ?? true,
-      ...{ waiting: luck.waiting, underWay: luck.underWay },
+      ...{ clock: luck.clock, underWay: luck.underWay },
       providerTimeoutMs: 1_000,
       ...{ now, monotonicNow: now },
       observe: { refresh() {}, turn() {}, sessionEnded() {} },
@@ -217,14 +217,14 @@ test('with auto the token of a replica that died is offered to a provider that n
 
 test('with auto the token of a replica that may stand still is not offered to a provider that has been seen to rotate, by whom ever', async (t) => {
   const { store, holder, replica } = await setUp(t)
-  const waiting = passingTime()
+  const clock = passingTime()
   const offered: string[] = []
   const seasoned = replica(
     async (request) => {
       offered.push(request.refreshToken)
       return rotatesTo('rt-2')(request)
     },
-    { reuses: 'auto', waiting },
+    { reuses: 'auto', clock },
   )
   await seasoned.tokenFor(holder, 'orders')
   const { version } = (await store.tokens.read(holder.hash))!
@@ -232,12 +232,12 @@ test('with auto the token of a replica that may stand still is not offered to a 
   await assert.rejects(async () => seasoned.tokenFor(holder, 'billing'), code('reauthentication_required'))
   // The one that stands still has seen it, and this one has not.
   await store.tokens.write(holder.hash, { expectedVersion: version + 1, attempt: 'open:rotates:still' })
-  const fresh = replica(async () => assert.fail('it was offered'), { reuses: 'auto', waiting })
+  const fresh = replica(async () => assert.fail('it was offered'), { reuses: 'auto', clock })
   await assert.rejects(async () => fresh.tokenFor(holder, 'billing'), code('reauthentication_required'))
   assert.deepEqual(offered, ['rt-1'])
   // It runs again, and stores what it had: everything goes on.
   await store.tokens.write(holder.hash, { expectedVersion: version + 2, attempt: 'ended' })
-  const other = replica(rotatesTo('rt-3'), { reuses: 'auto', waiting })
+  const other = replica(rotatesTo('rt-3'), { reuses: 'auto', clock })
   assert.equal((await other.tokenFor(holder, 'billing')).value, 'billing by rt-3')
 })
 
@@ -259,14 +259,14 @@ test('a replica that has seen the provider rotate says so in its marks', async (
 
 test('an answer that was lost while this process stood still has burnt the token: the provider had time enough', async (t) => {
   const { store, holder, replica } = await setUp(t)
-  const waiting = passingTime()
+  const clock = passingTime()
   const error = new BffError('provider_unavailable', 'timeout', { retryAfterSeconds: 1 })
   const still = replica(
     async () => {
-      waiting.pass(60_000)
+      clock.pass(60_000)
       return { kind: 'unavailable', error, isMaybeSpent: true }
     },
-    { reuses: 'auto', waiting },
+    { reuses: 'auto', clock },
   )
   await assert.rejects(async () => still.tokenFor(holder, 'orders'), code('provider_unavailable'))
   assert.equal((await store.tokens.read(holder.hash))?.attempt, 'burnt')
@@ -280,7 +280,7 @@ function passingTime() {
     ms += pauseMs
   }
   return {
-    elapsedMs: () => ms,
+    monotonicNow: () => ms,
     pause,
     pass(more: number) {
       ms += more
@@ -300,7 +300,7 @@ test('a mark that stays is waited for once, not by every request again', async (
   }
   const strict = replica(async () => assert.fail('it was offered'), {
     reuses: false,
-    waiting: { elapsedMs: () => ms, pause },
+    clock: { monotonicNow: () => ms, pause },
   })
   await assert.rejects(async () => strict.tokenFor(holder, 'orders'), code('reauthentication_required'))
   // Longer than where the token would then be offered: its owner may be on its way back to a store that was away.
@@ -327,13 +327,13 @@ test('a rotated token is written however long the store takes no writes, at the 
     ms += pauseMs
     await new Promise(setImmediate)
   }
-  const underWay = createUnderWay()
+  const underWay = createInFlightWork()
   const tokens = replica(rotatesTo('rt-2'), {
     write,
     underWay,
-    waiting: {
-      elapsedMs: () => ms,
-      pause: (pauseMs, signal) => (signal ? clockWaiting.pause(pauseMs, signal) : fast(pauseMs)),
+    clock: {
+      monotonicNow: () => ms,
+      pause: (pauseMs, signal) => (signal ? systemClock.pause(pauseMs, signal) : fast(pauseMs)),
     },
   })
   await tokens.tokenFor(holder, 'orders')
@@ -348,7 +348,7 @@ test('a rotated token is written however long the store takes no writes, at the 
 
 test('while the process ends no spend begins: its answer might come too late to be stored', async (t) => {
   const { store, holder, replica } = await setUp(t)
-  const underWay = createUnderWay()
+  const underWay = createInFlightWork()
   const asked = Promise.withResolvers<void>()
   const answer = Promise.withResolvers<void>()
   const resources: string[] = []
@@ -375,7 +375,7 @@ test('while the process ends no spend begins: its answer might come too late to 
 
 test('the end of the process waits for a mark to be taken back', async (t) => {
   const { store, holder, replica } = await setUp(t)
-  const underWay = createUnderWay()
+  const underWay = createInFlightWork()
   let timeouts = 2
   const unlucky = replica(async () => assert.fail('offered without a mark'), {
     underWay,
