@@ -5,11 +5,11 @@ import type { Config } from '../config/config.ts'
 import { BffError, describeError } from '../errors.ts'
 import { createCors } from '../http/cors.ts'
 import { createEdge } from '../http/edge.ts'
-import { createBffRoutes } from '../http/endpoints/endpoints.ts'
-import { createEndEarlier, createFinishSignIn } from '../http/endpoints/finish-sign-in.ts'
+import { createBffRoutes } from '../http/endpoints/bff-routes.ts'
+import { createEndPreviousSessions, createFinishSignIn } from '../http/endpoints/finish-sign-in.ts'
+import { createLoginUrls, pageLoginUrl } from '../http/endpoints/login.ts'
 import { createLoginCookies } from '../http/endpoints/login-cookies.ts'
-import { createLoginUrls, pageLoginUrl } from '../http/endpoints/login-url.ts'
-import { createEarlierCookie } from '../http/endpoints/previous-session-cookie.ts'
+import { createPreviousSessionCookie } from '../http/endpoints/previous-session-cookie.ts'
 import { problemAnswer } from '../http/problem.ts'
 import { createRateLimits } from '../http/rate-limit.ts'
 import { createRequestLog } from '../http/request-log.ts'
@@ -238,7 +238,9 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     ...{ basePath, sameSite: cookie.sameSite, sessions, requireSameOrigin, stepUps, now },
     ...{ parseReturnUrl: parseReturn, loginUrlFor, loginAttempts, beginSignIn, loggedOutReturns },
     loginCookies: createLoginCookies(cookie, LOGIN_LIFETIME_MS),
-    earlierCookie: createEarlierCookie({ cookie, basePath, seal: sealLogin, open: openLogin }),
+    previousSessionCookie: createPreviousSessionCookie({
+      ...{ cookie, basePath, seal: sealLogin, open: openLogin },
+    }),
     rateLimits: createRateLimits({
       ...{ limits: config.rateLimits, countRequests: store.countRequests, clientAddress },
       ...{ nameOf: createPseudonyms(keys), refused: metrics.rateLimited },
@@ -252,12 +254,11 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       discard: (session) => tokens.end(session, 'discarded'),
       observe: () => metrics.session('started', 'login'),
     }),
-    endEarlier: createEndEarlier({
+    endPreviousSessions: createEndPreviousSessions({
       end: async ({ hash }) => (await store.sessions.end(hash)) !== undefined,
       endAndRevoke: ({ id, hash }) => tokens.endReplaced({ id, hash }),
       observe: () => metrics.session('ended', 'replaced'),
     }),
-    sessionOf: sessions.peek,
     noteReturnUrl(req, returnUrl) {
       requestLog.factsOf(req).returnUrl = returnUrl
     },

@@ -8,7 +8,7 @@ import express, {
 } from 'express'
 import { BffError, describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
-import type { LoginUrlFor } from './endpoints/login-url.ts'
+import type { LoginUrlFor } from './endpoints/login.ts'
 import { failedSignInPage, sendPage } from './endpoints/pages.ts'
 import { problemAnswer } from './problem.ts'
 import {

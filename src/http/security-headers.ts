@@ -53,3 +53,8 @@ function listOf(set: SecurityHeaders['set']): Record<string, string> {
   set({} as IncomingMessage, recorder as unknown as ServerResponse)
   return Object.fromEntries(headers)
 }
+
+/** A browser's cache knows no users: without this, it shows one user's answers to the next (Clear Site Data §3.1). */
+export function clearBrowserCache(res: ServerResponse): void {
+  res.setHeader('clear-site-data', '"cache"')
+}

@@ -9,15 +9,15 @@ import {
 } from '../../oidc/sign-in/attempts.ts'
 import { hasLoginError, withLoginError, withoutLoginError } from '../../oidc/sign-in/return-url.ts'
 import type { BffSession } from '../../session/bff-session.ts'
-import { clearBrowserCache } from './browser-cache.ts'
+import type { Sessions } from '../../session/session.ts'
+import { clearBrowserCache } from '../security-headers.ts'
 import type { LoginCookies } from './login-cookies.ts'
 import { arrivalPage, landingPage, onwardPage, type Page, sendPage } from './pages.ts'
-import type { EarlierCookie } from './previous-session-cookie.ts'
-import type { MayLackCookie } from './strict-cookie.ts'
+import { type PreviousSessionCookie, previousSessionOf } from './previous-session-cookie.ts'
 
 /**
- * Redeems the code and begins the new session with its tokens; or gives the sign-in that has begun in its place, because
- * it brought no refresh token.
+ * Redeems the code, and begins the new session with its tokens. Without a refresh token it may begin the sign-in once more
+ * instead.
  */
 export type FinishSignIn = (
   req: Request,
@@ -25,30 +25,28 @@ export type FinishSignIn = (
   response: { attempt: LoginAttempt; query: string },
 ) => Promise<{ readonly session: BffSession } | { readonly repetition: BegunSignIn }>
 
+/** Ends the sessions that a new one replaces, and revokes their grants. Resolves with whether any was alive; never rejects. */
+export type EndPreviousSessions = (
+  previous: readonly EarlierSession[],
+  session: BffSession,
+  asked: LoginAttempt['asked'],
+) => Promise<boolean>
+
 export type CallbackDeps = {
   readonly basePath: string
   readonly sameSite: 'strict' | 'lax'
+  readonly sessions: Pick<Sessions, 'peek' | 'named'>
   readonly loginAttempts: LoginAttempts
   readonly loginCookies: LoginCookies
-  readonly earlierCookie: EarlierCookie
+  readonly previousSessionCookie: PreviousSessionCookie
   readonly finishSignIn: FinishSignIn
-  /** Ends the sessions that this one replaces, and revokes their grants; whether any was alive. Never rejects. */
-  readonly endEarlier: (
-    earlier: readonly EarlierSession[],
-    session: BffSession,
-    asked: LoginAttempt['asked'],
-  ) => Promise<boolean>
-  /** Whether the request brings a session cookie, whatever it is worth. */
-  readonly hasSessionCookie: (req: Request) => boolean
-  readonly mayLackCookie: MayLackCookie
-  /** The living session of the request's cookie; looking does not extend it. */
-  readonly sessionOf: (req: Request) => Promise<BffSession | undefined>
-  /** Where a failure page of this request leads back to. */
+  readonly endPreviousSessions: EndPreviousSessions
+  /** Remembers where a failure page of this request leads back to. */
   readonly noteReturnUrl: (req: Request, returnUrl: string) => void
 }
 
-/** Answers of a provider that was asked to sign in without the user, and cannot (OpenID Connect Core §3.1.2.6). */
-const NOT_WITHOUT_USER = new Set([
+/** A provider's answers when it cannot sign in without asking the user (OpenID Connect Core §3.1.2.6). */
+const NEEDS_USER = new Set([
   'login_required',
   'interaction_required',
   'consent_required',
@@ -57,20 +55,21 @@ const NOT_WITHOUT_USER = new Set([
 
 type AuthorizationResponse = {
   readonly state: string
-  /** Names the attempt's cookie. */
+  /** Names the cookie of the attempt. */
   readonly id: string
-  /** The attempt's cookie, if this browser has it. */
+  /** The cookie of the attempt, if this browser has it. */
   readonly secret: string | undefined
   /** With its question mark. */
   readonly query: string
 }
 
-/** Sends the browser on. */
+/** Sends the browser on: by a redirect, or by the page. */
 type GoOn = (url: string, page: (url: string) => Page) => void
 
 /**
- * Takes the authorization response. `state` finds the attempt's cookie, the cookie opens the attempt, and taking the
- * attempt deletes it: a response is good once, in the browser that began it (RFC 9700 §2.1, §4.7.1).
+ * Makes `B/callback`, which takes the authorization response. `state` finds the cookie of the attempt, the cookie opens
+ * the attempt, and taking the attempt deletes it: a response is good once, in the browser that began it (RFC 9700 §2.1,
+ * §4.7.1).
  */
 export function createCallback(deps: CallbackDeps): { callback: RequestHandler; landing: RequestHandler } {
   return {
@@ -78,12 +77,12 @@ export function createCallback(deps: CallbackDeps): { callback: RequestHandler; 
       const goOn = deps.sameSite === 'lax' ? redirects(res) : navigates(res)
       const response = responseIn(req, deps)
       if (response.secret !== undefined) await finish(req, res, { ...response, goOn }, deps)
-      else if (deps.mayLackCookie(req) && (await deps.loginAttempts.isFinished(response.state))) {
+      else if (mayLackCookie(req, deps) && (await deps.loginAttempts.isFinished(response.state))) {
         sendPage(res, arrivalPage(landingUrl(response.state, deps)))
       } else goOn(await finishedUrl(req, response.state, deps), landingPage)
     },
 
-    /** A page of our own that goes on: reached from our own site, so that the cookie comes along. */
+    /** A page of our own site that goes on, so that the browser sends the session cookie. */
     async landing(req, res) {
       navigates(res)(await finishedUrl(req, responseIn(req, deps).state, deps), landingPage)
     },
@@ -97,6 +96,17 @@ function responseIn(req: Request, { loginCookies }: CallbackDeps): Authorization
   return { state, id, secret: loginCookies.read(req, id), query: queryOf(req.originalUrl) }
 }
 
+/**
+ * Whether this browser may have a session cookie that it did not send: it sends no SameSite=Strict cookie with a
+ * navigation that began on another site (RFC 6265bis §5.2). A page of ours that navigates by itself brings the cookie.
+ */
+function mayLackCookie(req: Request, { sameSite, sessions }: CallbackDeps): boolean {
+  // Browsers without Fetch Metadata do not say where a navigation began.
+  const isCrossSite = /^(?:cross-site)?$/.test(String(req.headers['sec-fetch-site'] ?? ''))
+  const acceptsPages = req.headers.accept?.includes('text/html') === true
+  return sameSite === 'strict' && isCrossSite && acceptsPages && sessions.named(req) === undefined
+}
+
 async function finish(
   req: Request,
   res: Response,
@@ -104,15 +114,15 @@ async function finish(
   deps: CallbackDeps,
 ): Promise<void> {
   const { loginAttempts, loginCookies } = deps
-  // Both before anything is used up: while the store is away the attempt is still good.
-  const current = await deps.sessionOf(req)
+  // The session is read before anything is used up: while the store is away, the attempt stays good.
+  const current = await deps.sessions.peek(req)
   const attempt = await loginAttempts.take(state, secret)
   loginCookies.clear(res, id)
   if (!attempt) return goOn(await finishedUrl(req, state, deps), landingPage)
   deps.noteReturnUrl(req, attempt.returnUrl)
-  const before = deps.earlierCookie.read(req)
-  const hasCookie = deps.hasSessionCookie(req) || before.length > 0
-  const seen = { current, before, hasCookie, others: loginCookies.others(req, id) }
+  const named = deps.previousSessionCookie.read(req)
+  const hasCookie = deps.sessions.named(req) !== undefined || named.length > 0
+  const seen = { current, named, hasCookie, others: loginCookies.others(req, id) }
   let finished: Awaited<ReturnType<FinishSignIn>>
   try {
     finished = await deps.finishSignIn(req, res, { attempt, query })
@@ -122,13 +132,13 @@ async function finish(
   }
   if ('repetition' in finished) return repeat(req, res, { ...finished, secret }, deps)
   const { session } = finished
-  await replaceEarlier(res, { ...seen, attempt, secret, session }, deps)
+  await replacePrevious(res, { ...seen, attempt, secret, session }, deps)
   const returnUrl = withoutLoginError(attempt.returnUrl)
   const isKept = await loginAttempts.keepFinished(state, session, returnUrl)
   goOn(attempt.beganAtRoute && isKept ? landingUrl(state, deps) : returnUrl, landingPage)
 }
 
-/** Back to the provider, with what was told to the attempt before. */
+/** Back to the provider. The new attempt inherits what other sign-ins have told the one before. */
 async function repeat(
   req: Request,
   res: Response,
@@ -141,48 +151,43 @@ async function repeat(
   res.redirect(303, repetition.url.href)
 }
 
-/** What a browser had before this sign-in, by its cookies. */
+/** What the cookies of a browser said before this sign-in. */
 type Seen = {
   readonly current: BffSession | undefined
-  /** What its companion cookie names, dead or alive. */
-  readonly before: readonly EarlierSession[]
+  /** The sessions that its previous-session cookie names, alive or not. */
+  readonly named: readonly EarlierSession[]
   readonly hasCookie: boolean
-  /** The secrets of its other attempts under way. */
+  /** The secrets of its other attempts. */
   readonly others: readonly string[]
 }
 
 /**
- * Ends what this browser was signed in with before. Under SameSite=Strict the redirect from the provider brings no session
- * cookie, but its companion names the session; and the attempt knows the one that it began beside, and of sign-ins that
- * ended meanwhile.
+ * Ends the sessions that this browser had before. Under SameSite=Strict the redirect from the provider brings no session
+ * cookie, but the previous-session cookie names the session. The attempt knows the session that it began beside, and
+ * those of sign-ins that finished meanwhile.
  */
-async function replaceEarlier(
+async function replacePrevious(
   res: Response,
   made: Seen & { attempt: LoginAttempt; secret: string; session: BffSession },
-  { loginAttempts, endEarlier, earlierCookie }: CallbackDeps,
+  { loginAttempts, endPreviousSessions, previousSessionCookie }: CallbackDeps,
 ): Promise<void> {
-  const { attempt, before, current, session } = made
-  // First look, then leave word: of two that finish at once, at most one then ends the other's.
+  const { attempt, named, current, session } = made
+  // Read first, then tell the others: of two sign-ins that finish at once, at most one ends the other's session.
   const told = await loginAttempts.takeEarlier(made.secret)
-  await loginAttempts.leaveEarlier(made.others, earlierSession(session))
-  const found = [...before, attempt.earlier, told, current && earlierSession(current)]
+  await loginAttempts.leaveEarlier(made.others, previousSessionOf(session))
+  const found = [...named, attempt.earlier, told, current && previousSessionOf(current)]
   const known = found.filter((one) => one !== undefined)
-  const earlier = [...new Map(known.map((one) => [one.hash, one])).values()]
-  earlierCookie.set(res, earlierSession(session))
-  const wasAlive = await endEarlier(earlier, session, attempt.asked)
-  // What the browser has kept is another user's, or may be.
+  const previous = [...new Map(known.map((one) => [one.hash, one])).values()]
+  previousSessionCookie.set(res, previousSessionOf(session))
+  const wasAlive = await endPreviousSessions(previous, session, attempt.asked)
+  // The cached answers are another user's, or may be.
   const isUnknown = !wasAlive && (made.hasCookie || attempt.hadCookie === true)
-  if (isUnknown || earlier.some(({ sub }) => sub !== session.claims.sub)) clearBrowserCache(res)
+  if (isUnknown || previous.some(({ sub }) => sub !== session.claims.sub)) clearBrowserCache(res)
 }
 
-/** What a later sign-in in the same browser must know of a session to end it. */
-export function earlierSession({ id, hash, claims }: BffSession): EarlierSession {
-  return { id, hash, sub: claims.sub, ...(typeof claims.sid === 'string' ? { sid: claims.sid } : {}) }
-}
-
-/** Where a response leads that was good already, because of the back button, a reload or a second click. */
+/** Where a response leads that was used already: by the back button, a reload or a second click. */
 async function finishedUrl(req: Request, state: string, deps: CallbackDeps): Promise<string> {
-  const session = await deps.sessionOf(req)
+  const session = await deps.sessions.peek(req)
   const finished = session && (await deps.loginAttempts.finished(state, session))
   if (!finished)
     throw invalid('this browser has no sign-in of that state under way: it took too long, or is over')
@@ -190,13 +195,13 @@ async function finishedUrl(req: Request, state: string, deps: CallbackDeps): Pro
 }
 
 /**
- * Whether the provider answered that it cannot do without the user. One who was asked, and refused so all the same, is
- * told once; at the second time in a row it is a failure, so that a page which needs a session leads nobody in circles.
+ * Whether the provider answered that it cannot sign in without the user. The application is told once. The second time in
+ * a row is a failure, so that an application which needs a session starts no loop.
  */
 function isOutcome(error: unknown, req: Request, attempt: LoginAttempt): boolean {
   const { error: code } = req.query
-  if (typeof code !== 'string' || !NOT_WITHOUT_USER.has(code)) return false
-  // The error names it only if the response was good in every other way.
+  if (typeof code !== 'string' || !NEEDS_USER.has(code)) return false
+  // The error has this reason only if the response passed every other check.
   if (!(error instanceof BffError) || error.details?.reason !== code) return false
   return attempt.prompt === 'none' || !hasLoginError(attempt.returnUrl)
 }

@@ -5,20 +5,20 @@ import type { AskedStepUp } from '../../oidc/sign-in/step-up.ts'
 import type { GrantedTokens } from '../../oidc/token-endpoint/token-requests.ts'
 import type { BffSession } from '../../session/bff-session.ts'
 import type { Sessions } from '../../session/session.ts'
-import type { CallbackDeps, FinishSignIn } from './callback.ts'
+import type { EndPreviousSessions, FinishSignIn } from './callback.ts'
 
 export type FinishSignInDeps = {
   /** `B/callback` as the provider knows it; never built from request headers (RFC 9700 §2.1). */
   readonly redirectUri: string
   /** Entra `tid` allow-list; empty = not checked. */
   readonly allowedTenants: readonly string[]
-  readonly sessions: Sessions
+  readonly sessions: Pick<Sessions, 'signIn' | 'withdraw'>
   readonly codeGrant: (
     callback: URL,
     attempt: { state: string; nonce: string; codeVerifier: string },
     stepUp: StepUp | undefined,
   ) => Promise<GrantedTokens>
-  /** Told of an attempt that the provider, or a check of its answer, ended. */
+  /** Told of each attempt that failed at the provider, or at a check of its answer. */
   readonly noteFailed?: (attempt: LoginAttempt, error: unknown) => void
   /** Whether beginning it again, with consent, may bring the refresh token that is missing. */
   readonly isToBeRepeated: (attempt: LoginAttempt, granted: GrantedTokens) => boolean
@@ -69,21 +69,24 @@ function repeat({ beginSignIn }: FinishSignInDeps, attempt: LoginAttempt): Promi
   return beginSignIn({ returnUrl, earlier, hadCookie, beganAtRoute, asked, loginHint, isRepeated: true })
 }
 
-/** What ends sessions that a new one replaces; both resolve with false when there was none any more. */
-export type EndEarlierDeps = {
+/** Both end a session and resolve with false when there was none any more. */
+export type EndPreviousSessionsDeps = {
   readonly end: (session: EarlierSession) => Promise<boolean>
   readonly endAndRevoke: (session: EarlierSession) => Promise<boolean>
   readonly observe: (outcome: 'replaced') => void
 }
 
-/** The new session stands whether or not an old one could be reached: that ends by itself at its timeout. */
-export function createEndEarlier({ end, endAndRevoke, observe }: EndEarlierDeps): CallbackDeps['endEarlier'] {
-  return async function endEarlier(earlier, session, asked) {
+/** Makes `endPreviousSessions`. A previous session that cannot be reached now ends at its timeout. */
+export function createEndPreviousSessions({
+  end,
+  endAndRevoke,
+  observe,
+}: EndPreviousSessionsDeps): EndPreviousSessions {
+  return async function endPreviousSessions(previous, session, asked) {
     let wasAlive = false
-    for (const one of earlier) {
-      const ended = await (mayShareGrant(one, session, asked) ? end(one) : endAndRevoke(one)).catch(
-        () => false,
-      )
+    for (const one of previous) {
+      const ending = mayShareGrant(one, session, asked) ? end(one) : endAndRevoke(one)
+      const ended = await ending.catch(() => false)
       if (ended) observe('replaced')
       wasAlive ||= ended
     }
@@ -92,22 +95,23 @@ export function createEndEarlier({ end, endAndRevoke, observe }: EndEarlierDeps)
 }
 
 /**
- * Some providers keep one grant for all sign-ins of one of their own sessions: revoking the refresh token before would
- * take the new one with it (RFC 7009 §2.1). A `sid` tells; without one, a step-up of the same user is such a sign-in.
+ * Some providers keep one grant for all sign-ins of one of their own sessions: revoking the previous refresh token would
+ * revoke the new one with it (RFC 7009 §2.1). Equal `sid`s tell such sign-ins; without a `sid`, a step-up of the same user
+ * is one.
  */
-function mayShareGrant(earlier: EarlierSession, { claims }: BffSession, asked: unknown): boolean {
-  if (earlier.sub !== claims.sub) return false
-  const areNamed = earlier.sid !== undefined && claims.sid !== undefined
-  return areNamed ? earlier.sid === claims.sid : asked !== undefined
+function mayShareGrant(previous: EarlierSession, { claims }: BffSession, asked: unknown): boolean {
+  if (previous.sub !== claims.sub) return false
+  const areNamed = previous.sid !== undefined && claims.sid !== undefined
+  return areNamed ? previous.sid === claims.sid : asked !== undefined
 }
 
-/** RFC 9470 §5: a sign-in for one user's session must not come back as another's, nor weaker than it was asked for. */
+/** RFC 9470 §5: a step-up of one user must not come back as another user, nor with a weaker authentication than asked for. */
 function requireStepUp(claims: { sub: string; acr?: unknown }, { stepUp, sub }: AskedStepUp): void {
   const refused = (reason: string) =>
     new BffError('invalid_callback', 'the sign-in is not the one that was asked for', { details: { reason } })
   if (claims.sub !== sub) throw refused('other_user')
   const wanted = stepUp.acrValues?.split(' ')
-  // Providers need not tell the `acr`; one that tells another than asked for has not done it.
+  // A provider may leave out the `acr`. Another one than asked for means that it did not step up.
   if (wanted && typeof claims.acr === 'string' && !wanted.includes(claims.acr)) throw refused('acr')
 }
 

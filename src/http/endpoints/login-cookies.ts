@@ -1,9 +1,9 @@
 import type { IncomingMessage } from 'node:http'
 import type { CookieOptions, Response } from 'express'
 
-/** The short-lived cookies of sign-ins under way: one each, so that two tabs may sign in at once. */
+/** The short-lived cookies of sign-in attempts: one for each attempt, so that two tabs may sign in at once. */
 export type LoginCookies = {
-  /** Sets the cookie of a new attempt; of more than eight, the oldest are dropped. */
+  /** Sets the cookie of a new attempt, and drops the oldest of more than eight. */
   set(req: IncomingMessage, res: Response, ticket: { id: string; secret: string }): void
   read(req: IncomingMessage, id: string): string | undefined
   /** The secrets of all attempts but this one. */
@@ -13,13 +13,13 @@ export type LoginCookies = {
 
 const MAX_ATTEMPTS = 8
 
-/** @param cookie name and security of the session cookie: the attempts' names begin with its name. */
+/** Makes them. @param cookie the session cookie: their names begin with its name. */
 export function createLoginCookies(
   cookie: { name: string; secure: boolean },
   lifetimeMs: number,
 ): LoginCookies {
   const prefix = `${cookie.name}-login-`
-  // Lax, because the way back from the provider is a cross-site navigation.
+  // Lax, because the redirect from the provider is a cross-site navigation.
   const attributes: CookieOptions = { httpOnly: true, secure: cookie.secure, sameSite: 'lax', path: '/' }
   return {
     set(req, res, { id, secret }) {

@@ -6,38 +6,38 @@ import type { SingleUseReferences } from '../../oidc/sign-in/single-use-referenc
 import type { BffSession } from '../../session/bff-session.ts'
 import type { Sessions } from '../../session/session.ts'
 import { isSpeculative, type RequireSameOrigin } from '../same-origin.ts'
-import { clearBrowserCache } from './browser-cache.ts'
+import { clearBrowserCache } from '../security-headers.ts'
 import { endSessionPage, sendPage } from './pages.ts'
 
-/** Ends a session here, and says how the browser ends the provider's; undefined when the provider has no such endpoint. */
+/** Ends a session here. Resolves with the request that ends the provider's, or undefined if it has no such endpoint. */
 export type EndSession = (session: BffSession, returnUrl: string) => Promise<EndSessionRequest | undefined>
 
 export type SignOutDeps = {
   readonly basePath: string
-  readonly sessions: Sessions
+  readonly sessions: Pick<Sessions, 'find'>
   readonly endSession: EndSession
   readonly clearSessionCookie: (res: Response) => void
   readonly requireReturnUrl: (value: unknown) => string
   readonly requireSameOrigin: RequireSameOrigin
-  /** What is too long for a URL, on its way through a script to the page that posts it. */
+  /** Forms that are too long for a URL: a script is given a reference, and the page behind it posts the form. */
   readonly endSessionForms: SingleUseReferences<EndSessionRequest['form']>
-  /** Where the provider's way back leads. */
+  /** Where the browser goes on after it came back from the provider. */
   readonly loggedOutReturns: SingleUseReferences<string>
 }
 
 /** The endpoints of a sign-out. */
 export type SignOut = Readonly<Record<'byLink' | 'byScript' | 'endSession' | 'loggedOut', RequestHandler>>
 
-/** Signs the browser out and sends it on; without a session nothing changes, so that twice is harmless. */
+/** Makes the sign-out. Without a session it changes nothing, so that a second call is harmless. */
 export function createSignOut(deps: SignOutDeps): SignOut {
-  /** What the browser does next: undefined when there was no session to end. */
-  async function signOut(req: Request, res: Response, returnUrl: string, handle?: unknown) {
+  /** Resolves with the request that ends the provider's session, or undefined if there is none to make. */
+  async function signOut(req: Request, res: Response, returnUrl: string, sid?: unknown) {
     const session = await deps.sessions.find(req)
-    if (session && handle !== undefined && !isSame(handle, session.logoutHandle)) {
+    if (session && sid !== undefined && !isSame(sid, session.logoutHandle)) {
       throw new BffError('bad_request', 'the parameter sid is missing, or does not belong to this session')
     }
     const next = session && (await deps.endSession(session, returnUrl))
-    // A cross-site navigation brings no Strict cookie: the session that seems to be none may be alive.
+    // Only then: a cross-site navigation brings no Strict cookie, and the session that it names may be alive.
     if (session) deps.clearSessionCookie(res)
     clearBrowserCache(res)
     return next
@@ -58,7 +58,7 @@ export function createSignOut(deps: SignOutDeps): SignOut {
       res.json({ redirect: next ? await urlFor(next) : returnUrl })
     },
 
-    /** The page that a script's answer could not be. */
+    /** The page that posts a form of `endSessionForms`, where a script sends the browser. */
     async endSession(req, res) {
       refuseSpeculation(req)
       const form = await deps.endSessionForms.take(req.query.handle)
@@ -73,7 +73,7 @@ export function createSignOut(deps: SignOutDeps): SignOut {
     },
   }
 
-  /** The session is over, whatever becomes of the way on. */
+  /** Never rejects: the session has ended already. */
   async function urlFor({ isTooLong, form, urlWithoutHint, url }: EndSessionRequest): Promise<string> {
     if (!isTooLong) return url
     const reference = await deps.endSessionForms.keep(form).catch(() => undefined)
@@ -86,7 +86,7 @@ function goOn(res: Response, url: string): void {
   res.status(302).location(url).end()
 }
 
-/** What is good once must not be used up by a browser that looks ahead. */
+/** A prefetch must not use up a single-use reference. */
 function refuseSpeculation(req: Request): void {
   if (isSpeculative(req)) {
     throw new BffError('origin_forbidden', 'this URL must not be fetched ahead of a navigation')

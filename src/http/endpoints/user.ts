@@ -1,22 +1,42 @@
+import type { RequestHandler } from 'express'
+import { BffError } from '../../errors.ts'
 import type { BffSession } from '../../session/bff-session.ts'
+import type { Sessions } from '../../session/session.ts'
+import type { RequireSameOrigin } from '../same-origin.ts'
 
-/** Members of an ID token that serve the protocol and tell an application nothing. */
-const PROTOCOL_CLAIMS = new Set(['nonce', 'at_hash', 'c_hash', 's_hash'])
-/** Providers put tokens into claims: of their own users elsewhere, of distributed claims (OpenID Connect Core §5.6.2). */
-const TOKEN_NAMES = /(?:^|[_.:-])(?:access|refresh|id|logout|assertion)_?token$|^jwt$/i
-/** A compact JWS or JWE: its head is JSON, which begins with `{"`. */
-const COMPACT_JWT = /^eyJ[\w-]*(?:\.[\w-]*){2,4}$/
+export type UserDeps = {
+  readonly basePath: string
+  readonly sessions: Pick<Sessions, 'find' | 'peek'>
+  readonly requireSameOrigin: RequireSameOrigin
+  /** Epoch ms. */
+  readonly now: () => number
+}
 
-/** What `B/user` says of a session (contract section 4). @param now epoch ms. */
-export function userAnswer(session: BffSession, basePath: string, now: number): Record<string, unknown> {
-  return {
-    ...presentableClaims(session.claims),
-    'bff:session_expires_in': Math.max(0, Math.floor((session.expiresAt - now) / 1000)),
-    'bff:logout_url': `${basePath}/logout?sid=${session.logoutHandle}`,
+/** Makes `B/user`: the claims of the signed-in user and facts of the session (contract section 4). */
+export function createUser({ basePath, sessions, requireSameOrigin, now }: UserDeps): RequestHandler {
+  return async function user(req, res) {
+    requireSameOrigin(req, { auth: 'required', csrf: 'header' })
+    const slides = req.query.slide !== 'false'
+    const session = await (slides ? sessions.find(req) : sessions.peek(req))
+    if (session) {
+      res.json({
+        ...presentableClaims(session.claims),
+        'bff:session_expires_in': Math.max(0, Math.floor((session.expiresAt - now()) / 1000)),
+        'bff:logout_url': `${basePath}/logout?sid=${session.logoutHandle}`,
+      })
+    } else if (req.query.anonymous === '204') res.status(204).end()
+    else throw new BffError('session_required', 'nobody is signed in')
   }
 }
 
-/** The claims that may be shown: never a token, wherever a provider has put one. */
+/** Claims that serve the protocol and tell an application nothing. */
+const PROTOCOL_CLAIMS = new Set(['nonce', 'at_hash', 'c_hash', 's_hash'])
+/** Some providers put tokens into claims: their own upstream's, or those of distributed claims (OpenID Connect Core §5.6.2). */
+const TOKEN_NAMES = /(?:^|[_.:-])(?:access|refresh|id|logout|assertion)_?token$|^jwt$/i
+/** A compact JWS or JWE: its header is JSON, which begins with `{"`. */
+const COMPACT_JWT = /^eyJ[\w-]*(?:\.[\w-]*){2,4}$/
+
+/** The claims that may be shown: never a token, however deep a provider has put it. */
 function presentableClaims(claims: BffSession['claims']): Record<string, unknown> {
   const shown = Object.entries(claims).filter(([name]) => !PROTOCOL_CLAIMS.has(name))
   return withoutTokens(Object.fromEntries(shown)) as Record<string, unknown>

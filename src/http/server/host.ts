@@ -1,10 +1,10 @@
-/** What a value of `Host` is to us. */
+/** `served`: ours; `foreign`: another site's; `invalid`: no host. */
 export type HostVerdict = 'served' | 'foreign' | 'invalid'
 
 export type HostRules = {
   /** Origin as browsers see it. */
   readonly publicUrl: string
-  /** Served beside the public one: `host` or `host:port`, lower case. */
+  /** Further hosts that are served: `host` or `host:port`, lower case. */
   readonly hosts: readonly string[]
 }
 
@@ -12,18 +12,20 @@ export type HostRules = {
 export type HostCheck = {
   /** The host that requests should be for. */
   readonly expected: string
+  /** Spellings of served hosts, for a quick look before `judge`. */
+  readonly served: ReadonlySet<string>
   judge(host: string, peerAddress: string | undefined): HostVerdict
-  /** Whether a target with this scheme and authority may be taken for one of ours that says `host` in its `Host`. */
+  /** Whether an absolute-form target with this scheme and authority agrees with `host` in its `Host`, and is ours. */
   isSameOrigin(scheme: string, authority: string, host: string): boolean
 }
 
-/** RFC 3986 §3.2 without user name, empty port, percent-encoding and the punctuation that no real host has. */
+/** RFC 3986 §3.2 without user name, empty port, percent-encoding and punctuation that no real host has. */
 const AUTHORITY = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?$/
 const LOOPBACK = /^(?:(?:[a-z0-9_-]+\.)*localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?$/
 
 /**
- * Compiles the hosts that are ours. A loopback name with any port is one when the public host is one, or when the
- * connection comes from this machine: an operator behind a port-forward, never a page that rebinds its own name.
+ * Compiles the hosts that are served. A loopback name with any port is served when the public host is a loopback name, or
+ * when the connection comes from this machine: that is an operator's port-forward, never a page that rebinds its name.
  */
 export function createHostCheck({ publicUrl, hosts }: HostRules): HostCheck {
   const { host: publicHost, protocol } = new URL(publicUrl)
@@ -38,6 +40,7 @@ export function createHostCheck({ publicUrl, hosts }: HostRules): HostCheck {
 
   return {
     expected: publicHost,
+    served,
     judge(host, peerAddress) {
       if (served.has(host)) return 'served'
       if (!AUTHORITY.test(host)) return 'invalid'
@@ -54,7 +57,7 @@ export function createHostCheck({ publicUrl, hosts }: HostRules): HostCheck {
   }
 }
 
-/** RFC 9110 §4.2.3: a scheme's own port may be written or left out. */
+/** RFC 9110 §4.2.3: the default port of a scheme may be written or left out. */
 function withDefaultPort(host: string, scheme: string): string[] {
   return /:\d+$/.test(host) ? [host] : [host, `${host}:${portOf(scheme)}`]
 }

@@ -150,6 +150,7 @@ function createMessageCheck({ hosts, isTrustedPeer, limits }: RequestGuardDeps) 
   }
 
   function checkHost(req: IncomingMessage, host: string, forwarded: string | undefined) {
+    if (forwarded === undefined && hosts.served.has(host)) return undefined
     const verdict = hosts.judge(host, req.socket.remoteAddress)
     if (verdict === 'invalid') return HOST
     // X-Forwarded-Host counts only from a trusted proxy, where it is the host that the browser asked for.

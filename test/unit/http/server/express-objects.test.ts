@@ -5,16 +5,20 @@ import { test } from 'node:test'
 import express from 'express'
 import { createServerObjects } from '../../../../src/http/server/express-objects.ts'
 
-test('a request and its response have the prototypes of the app before it sees them, and all its methods', async (t) => {
+test('a request and its response have the prototypes of the app before it sees them, keep them, and have all its methods', async (t) => {
   const { objects, adopt } = createServerObjects()
+  const before: boolean[] = []
+  const kept: boolean[] = []
   function appThatAnswers(status: number) {
     const app = express()
-    app.get('/hello', (req, res) => void res.status(status).json({ path: req.path, type: req.get('accept') }))
+    app.get('/hello', (req, res) => {
+      kept.push(Object.getPrototypeOf(req) === app.request, Object.getPrototypeOf(res) === app.response)
+      res.status(status).json({ path: req.path, type: req.get('accept') })
+    })
     adopt(app)
     return app
   }
   let app = appThatAnswers(201)
-  const before: boolean[] = []
   const server = createServer(objects)
   server.on('request', (req, res) => {
     before.push(Object.getPrototypeOf(req) === app.request, Object.getPrototypeOf(res) === app.response)
@@ -32,4 +36,5 @@ test('a request and its response have the prototypes of the app before it sees t
   const second = await ask()
   assert.deepEqual([second.status, await second.json()], [202, { path: '/hello', type: 'text/x' }])
   assert.deepEqual(before, [true, true, true, true])
+  assert.deepEqual(kept, before, 'Express sets no other prototypes')
 })

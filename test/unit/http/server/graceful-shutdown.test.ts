@@ -85,10 +85,15 @@ async function open(t: TestContext, port: number, text = '') {
 const answersIn = (text: string) => text.match(/HTTP\/1\.1 200/g)?.length ?? 0
 
 test('clients that ask again and again over kept connections lose no request to a shutdown', async (t) => {
-  const { port, close } = await setUp(t, (_req, res) => void setTimeout(() => res.end('ok'), 3), {
-    idleGraceMs: 1_000,
-  })
+  const served = new Set<unknown>()
+  const answer = ({ socket }: IncomingMessage, res: ServerResponse) => {
+    served.add(socket)
+    setTimeout(() => res.end('ok'), 3)
+  }
+  const { port, close } = await setUp(t, answer, { idleGraceMs: 1_000 })
   const crowd = startBusyClients(port, { clients: 40, pausesMs: [0, 1, 5, 200] })
+  // A connection that the kernel holds and nobody has accepted is reset when the listener closes.
+  await t.waitFor(() => assert.equal(served.size, 40), { timeout: 20_000 })
   await delay(500)
   assert.equal(crowd.closed(), 0, 'no connection ends with its answer before the drain')
   const tookMs = await close()

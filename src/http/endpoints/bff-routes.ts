@@ -1,0 +1,70 @@
+import { type RequestHandler, Router } from 'express'
+import { BffError } from '../../errors.ts'
+import type { RateLimits } from '../rate-limit.ts'
+import { requireNavigation } from '../same-origin.ts'
+import { type CallbackDeps, createCallback } from './callback.ts'
+import { createLogin, type LoginDeps } from './login.ts'
+import { createSignOut, type SignOutDeps } from './logout.ts'
+import { createUser, type UserDeps } from './user.ts'
+
+export type BffRoutesDeps = CallbackDeps &
+  UserDeps &
+  Omit<LoginDeps, 'requireReturnUrl'> &
+  Omit<SignOutDeps, 'requireReturnUrl'> & {
+    readonly rateLimits: RateLimits
+    readonly parseReturnUrl: (value: unknown) => string | undefined
+  }
+
+/** The endpoints with their methods, as `Allow` lists them. */
+const METHODS = {
+  ...{ '/login': 'GET, HEAD', '/callback': 'GET', '/landing': 'GET', '/user': 'GET, HEAD' },
+  ...{ '/logout': 'GET, POST', '/end-session': 'GET', '/logged-out': 'GET' },
+}
+
+/** Makes Cloakroom's own endpoints below the base path (contract section 4). */
+export function createBffRoutes(deps: BffRoutesDeps): Router {
+  const router = Router({ caseSensitive: true, strict: true })
+  const requireReturnUrl = createReturnUrlCheck(deps)
+  const { callback, landing } = createCallback(deps)
+  const signOut = createSignOut({ ...deps, requireReturnUrl })
+
+  // A GET that changes something allows no HEAD, which must neither use up a code nor end a session.
+  for (const [path, allow] of Object.entries(METHODS)) {
+    if (!allow.includes('HEAD')) router.head(path, refuseMethod(allow))
+  }
+  // Before the rate limits: a page of another site must not use up what a client address may do.
+  router.get(['/login', '/logout'], (req, _res, next) => {
+    requireNavigation(req)
+    next()
+  })
+  for (const [endpoint, limitRate] of Object.entries(deps.rateLimits)) router.all(`/${endpoint}`, limitRate)
+
+  router.get('/login', createLogin({ ...deps, requireReturnUrl }))
+  router.get('/callback', callback)
+  router.get('/landing', landing)
+  router.get('/user', createUser(deps))
+  router.get('/logout', signOut.byLink)
+  router.post('/logout', signOut.byScript)
+  router.get('/end-session', signOut.endSession)
+  router.get('/logged-out', signOut.loggedOut)
+
+  for (const [path, allow] of Object.entries(METHODS)) router.all(path, refuseMethod(allow))
+  return router
+}
+
+function refuseMethod(allow: string): RequestHandler {
+  return function methodNotAllowed() {
+    throw new BffError('method_not_allowed', `use one of ${allow}`, { headers: { allow } })
+  }
+}
+
+function createReturnUrlCheck({ parseReturnUrl }: BffRoutesDeps): (value: unknown) => string {
+  return function requireReturnUrl(value) {
+    const returnUrl = parseReturnUrl(value)
+    if (returnUrl !== undefined) return returnUrl
+    throw new BffError(
+      'invalid_return_url',
+      'returnUrl must be a path on this origin, such as /orders?page=2',
+    )
+  }
+}
