@@ -97,7 +97,6 @@ const DOORS: Record<string, string | readonly string[]> = {
   ioredis: 'src/store/redis/',
   jose: 'src/oidc/token-endpoint/jwt.ts',
   pino: 'src/log.ts',
-  'rate-limiter-flexible': 'src/store/',
   // Two doors, because requests to upstreams and calls to the provider have nothing in common but the library.
   undici: ['src/proxy/', 'src/oidc/token-endpoint/provider-connections.ts'],
   yaml: 'src/config/',

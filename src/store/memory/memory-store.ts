@@ -21,7 +21,8 @@ type MemorySession = {
   readonly endsAt: number
 }
 
-type Rooms = {
+/** What the records of sessions and tokens share. */
+type Parts = {
   readonly sessions: ExpiringMap<SessionHash, MemorySession>
   readonly locks: ExpiringMap<SessionHash, string>
   readonly listeners: InvalidationListeners
@@ -53,10 +54,10 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
   const clientLocks = createExpiringMap<string, string>({ monotonicNow, max })
   const maps = [sessions, locks, logins, clientTokens, clientLocks]
 
-  const rooms = { sessions, locks, listeners, times }
+  const parts = { sessions, locks, listeners, times }
   return {
-    sessions: sessionRecords(rooms),
-    tokens: tokenRecords(rooms),
+    sessions: sessionRecords(parts),
+    tokens: tokenRecords(parts),
     clientTokens: clientTokenRecords(clientTokens, clientLocks),
     logins: loginRecords(logins),
     invalidations: { isLive: () => true, onInvalidate: listeners.onInvalidate },
@@ -69,7 +70,7 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
   }
 }
 
-function sessionRecords({ sessions, locks, listeners, times }: Rooms): SessionRecords {
+function sessionRecords({ sessions, locks, listeners, times }: Parts): SessionRecords {
   const lifeMs = ({ endsAt }: MemorySession) => Math.min(times.idleTimeoutMs(), endsAt - times.monotonicNow())
   return {
     async read(hash) {
@@ -110,7 +111,7 @@ function sessionRecords({ sessions, locks, listeners, times }: Rooms): SessionRe
   }
 }
 
-function tokenRecords({ sessions, locks, listeners }: Rooms): TokenRecords {
+function tokenRecords({ sessions, locks, listeners }: Parts): TokenRecords {
   return {
     async read(hash) {
       return sessions.get(hash)?.tokens

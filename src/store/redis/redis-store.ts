@@ -16,7 +16,6 @@ import type {
   TokenWriteOutcome,
 } from '../port.ts'
 import { type CountShared, countOverReplicas } from '../rate-limits.ts'
-import { tryOut } from '../store-trial.ts'
 import { openRedis, type RedisAddress, type RedisConnection } from './client.ts'
 import { subscribeToInvalidations } from './invalidation.ts'
 
@@ -26,7 +25,8 @@ export type RedisStoreConfig = RedisAddress & { readonly keyPrefix: string }
 /** What the Redis store needs beside its configuration. */
 export type RedisStoreDeps = { readonly log: Logger; readonly observe?: ObserveStore }
 
-type Rooms = {
+/** What all records share. */
+type Parts = {
   readonly redis: RedisConnection
   readonly keys: Keys
   readonly idleTimeoutMs: () => number
@@ -56,23 +56,23 @@ export async function createRedisStore(
     listeners,
     log: deps.log,
   })
-  const rooms = { redis, keys, ...times, listeners }
+  const parts = { redis, keys, ...times, listeners }
   await Promise.all([redis.attempted, invalidations.attempted])
   const store: Store = {
-    sessions: sessionRecords(rooms),
-    tokens: tokenRecords(rooms),
-    clientTokens: clientTokenRecords(rooms),
-    logins: loginRecords(rooms),
+    sessions: sessionRecords(parts),
+    tokens: tokenRecords(parts),
+    clientTokens: clientTokenRecords(parts),
+    logins: loginRecords(parts),
     invalidations,
     countRequests: (kind, limit) =>
-      countOverReplicas(limit, { count: sharedCount(rooms, kind), log: deps.log }),
+      countOverReplicas(limit, { count: sharedCount(parts, kind), log: deps.log }),
     async ping() {
       await redis.call('ping', 'PING')
     },
     async tryOut() {
-      await tryOut(store)
-      // Told apart from the rest, because a count that fails is made by each replica for itself.
-      await sharedCount(rooms, 'trial')(randomUUID(), 1)
+      await tryEverything(store)
+      // Not through `countRequests`, which hides a failure: each replica counts for itself then.
+      await sharedCount(parts, 'trial')(randomUUID(), 1)
       await invalidations.requireLive()
     },
     async close() {
@@ -90,14 +90,14 @@ function createKeys(prefix: string) {
     session: (hash: SessionHash) => `${prefix}:{${hash}}:session`,
     tokens: (hash: SessionHash) => `${prefix}:{${hash}}:tokens`,
     lock: (hash: SessionHash) => `${prefix}:{${hash}}:refresh-lock`,
-    /** Lives as long as the session may at the most. */
+    /** Lives as long as the absolute timeout allows the session. */
     life: (hash: SessionHash) => `${prefix}:{${hash}}:life`,
     client: (key: string) => `${prefix}:client:${key}`,
     clientLock: (key: string) => `${prefix}:client-lock:${key}`,
     login: (key: string) => `${prefix}:login:${key}`,
     limit: (kind: string, key: string) => `${prefix}:limit:${kind}:${key}`,
     channel: `${prefix}:invalidate`,
-    /** Never there. */
+    /** Never exists. */
     heartbeat: `${prefix}:heartbeat`,
   }
 }
@@ -105,7 +105,7 @@ function createKeys(prefix: string) {
 /** What PTTL answers for a key that is not there. */
 const NO_SUCH_KEY = -2
 
-function sessionRecords({ redis, keys, idleTimeoutMs, absoluteTimeoutMs, listeners }: Rooms): SessionRecords {
+function sessionRecords({ redis, keys, idleTimeoutMs, absoluteTimeoutMs, listeners }: Parts): SessionRecords {
   return {
     async read(hash) {
       return ((await redis.call('readSession', 'GET', keys.session(hash))) as string | null) ?? undefined
@@ -139,7 +139,7 @@ function sessionRecords({ redis, keys, idleTimeoutMs, absoluteTimeoutMs, listene
   }
 }
 
-function tokenRecords({ redis, keys, listeners }: Rooms): TokenRecords {
+function tokenRecords({ redis, keys, listeners }: Parts): TokenRecords {
   return {
     async read(hash) {
       return sealedTokens((await redis.call('readTokens', 'HGETALL', keys.tokens(hash))) as string[])
@@ -178,7 +178,7 @@ function tokenRecords({ redis, keys, listeners }: Rooms): TokenRecords {
   }
 }
 
-function clientTokenRecords({ redis, keys }: Rooms): ClientTokenRecords {
+function clientTokenRecords({ redis, keys }: Parts): ClientTokenRecords {
   return {
     async read(key) {
       return ((await redis.call('readClientToken', 'GET', keys.client(key))) as string | null) ?? undefined
@@ -195,7 +195,7 @@ function clientTokenRecords({ redis, keys }: Rooms): ClientTokenRecords {
   }
 }
 
-function loginRecords({ redis, keys }: Rooms): LoginRecords {
+function loginRecords({ redis, keys }: Parts): LoginRecords {
   return {
     async put(key, value, ttlMs) {
       await redis.call('putLogin', 'SET', keys.login(key), value, 'PX', ttlMs)
@@ -209,7 +209,7 @@ function loginRecords({ redis, keys }: Rooms): LoginRecords {
   }
 }
 
-function sharedCount({ redis, keys }: Rooms, kind: string): CountShared {
+function sharedCount({ redis, keys }: Parts, kind: string): CountShared {
   return async (key, perMs) =>
     (await redis.run('countRequest', [keys.limit(kind, key)], [perMs])) as [number, number]
 }
@@ -248,4 +248,51 @@ function sealedTokens(flat: readonly string[]): SealedTokens | undefined {
       accessTokens.map(([field, sealed]) => [field.slice(ACCESS.length), sealed]),
     ),
   }
+}
+
+/** Longest life of what a trial leaves behind when it fails halfway. */
+const TRIAL_LIFE_MS = 10_000
+/** A node of a Redis Cluster has some of the slots: it is found out, because it hardly has those of so many random keys. */
+const TRIAL_KEYS = 16
+
+/**
+ * Does everything with a store that is ever done with it, on random names. Rejects with the first failure: a right is
+ * missing, say, or the server is a replica, or one node of a cluster.
+ */
+async function tryEverything(store: Store): Promise<void> {
+  await store.ping()
+  await Promise.all(Array.from({ length: TRIAL_KEYS }, () => store.clientTokens.read(randomUUID())))
+  await trySession(store)
+  await tryRest(store)
+}
+
+async function trySession({ sessions, tokens }: Store): Promise<void> {
+  const hash = `trial-${randomUUID()}` as SessionHash
+  const accessToken = { resource: 'trial', sealed: 'trial' }
+  await sessions.create(hash, 'trial')
+  try {
+    await sessions.read(hash)
+    await sessions.slide(hash)
+    await sessions.timeLeft(hash)
+    await tokens.create(hash, { refreshToken: 'trial', accessTokens: {} })
+    await tokens.lock(hash, 'trial', TRIAL_LIFE_MS)
+    await tokens.write(hash, { expectedVersion: 1, accessToken, attempt: 'ended' })
+    await tokens.keep(hash, accessToken)
+    await tokens.read(hash)
+    await tokens.forget(hash, [accessToken.resource])
+    await tokens.unlock(hash, 'trial')
+    await sessions.replace(hash, { before: 'trial', after: 'trial' })
+  } finally {
+    await sessions.end(hash)
+  }
+}
+
+async function tryRest({ clientTokens, logins }: Store): Promise<void> {
+  const key = `trial-${randomUUID()}`
+  // Only its end removes it.
+  await clientTokens.write(key, 'trial', 1)
+  await clientTokens.lock(key, 'trial', TRIAL_LIFE_MS)
+  await clientTokens.unlock(key, 'trial')
+  await logins.put(key, 'trial', TRIAL_LIFE_MS)
+  await logins.take(key)
 }
