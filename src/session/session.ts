@@ -5,7 +5,7 @@ import session, { type Session, type Store as SessionStore } from 'express-sessi
 import type { SessionConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { Logger } from '../log.ts'
-import type { SessionHash, SessionRecords, UserClaims } from '../store/port.ts'
+import type { SessionGrant, SessionHash, SessionRecords, UserClaims } from '../store/port.ts'
 import { type BffSession, type SessionId, sessionHash } from './bff-session.ts'
 import {
   createRepeatedCookieWarning,
@@ -22,14 +22,7 @@ export type SessionContents = {
 }
 
 /** Who signed in. */
-export type SignedInUser = {
-  readonly claims: UserClaims
-  readonly idToken: string
-  readonly steppedUp?: readonly string[]
-  readonly indicators?: readonly string[]
-  readonly scopes?: readonly string[]
-  readonly granted?: readonly string[]
-}
+export type SignedInUser = SessionGrant & { readonly claims: UserClaims; readonly idToken: string }
 
 /** The in-process copy of sessions, by the cookie's value. */
 export type SessionCopy = {
