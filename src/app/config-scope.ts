@@ -109,7 +109,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   // Tokens.
   const tokenCopies = createBelievedCache<OpenedTokens>(copies)
   const tokens = createTokens({
-    ...{ store, sealing, provider, now, monotonicNow },
+    ...{ store, sealing, provider, clock: scope.clock },
     copy: {
       peek: (hash) => tokenCopies.peek(hash),
       load: (hash, read) => tokenCopies.load(hash, hash, read),
@@ -118,7 +118,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     retiredResources: scope.retiredResources,
     sharedClientTokens: createSharedClientTokens({ records: store.clientTokens, sealing, config, now }),
     reusesRefreshTokens: reusesRefreshTokens(config.provider),
-    underWay: scope.refreshes,
+    inFlight: scope.refreshes,
     followClaims: (holder, claimsAfter) =>
       // The token is good all the same; the next refresh brings them again.
       followClaims(holder, claimsAfter).catch((error) =>

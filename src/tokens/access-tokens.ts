@@ -1,3 +1,4 @@
+import type { Clock } from '../async/clock.ts'
 import { BffError } from '../errors.ts'
 import type { SessionHash, TokenRecords } from '../store/port.ts'
 import type {
@@ -20,8 +21,7 @@ export type AccessTokensDeps = {
   readonly records: Pick<TokenRecords, 'read'>
   readonly sealer: Pick<TokenSealer, 'openTokens' | 'openAccessToken'>
   readonly copy: TokensCopy
-  readonly now: () => number
-  readonly monotonicNow: () => number
+  readonly clock: Pick<Clock, 'now' | 'monotonicNow'>
 }
 
 /**
@@ -30,8 +30,9 @@ export type AccessTokensDeps = {
  * Rejects as `RenewToken` does.
  */
 export function createAccessTokens(deps: AccessTokensDeps) {
-  const { renew, now, monotonicNow } = deps
-  const { reactTo, isDropped, insteadOf } = createRejections({ renew, stored, now, monotonicNow })
+  const { renew, clock } = deps
+  const { now } = clock
+  const { reactTo, isDropped, insteadOf } = createRejections({ renew, stored, clock })
   return { tokenFor, onRejected: reactTo }
 
   function tokenFor(holder: TokenHolder, resource: string): AccessToken | Promise<AccessToken> {

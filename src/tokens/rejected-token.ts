@@ -1,3 +1,4 @@
+import type { Clock } from '../async/clock.ts'
 import { BffError } from '../errors.ts'
 import { createForcedRenewals } from './forced-renewals.ts'
 import type { AccessToken, RenewToken, TokenHolder, WantedToken } from './record/token-record.ts'
@@ -26,8 +27,7 @@ export type RejectionsDeps = {
   readonly renew: RenewToken
   /** The token in the store, read past every copy. */
   readonly stored: (holder: TokenHolder, resource: string) => Promise<AccessToken | undefined>
-  readonly now: () => number
-  readonly monotonicNow: () => number
+  readonly clock: Pick<Clock, 'now' | 'monotonicNow'>
 }
 
 const RELAY: RejectionReaction = { kind: 'relay' }
@@ -47,11 +47,11 @@ export type Rejections = {
  * tried, and the request sent once more. What the user must cure by signing in again rejects with
  * `reauthentication_required` and the step-up it needs.
  */
-export function createRejections({ renew, stored, now, monotonicNow }: RejectionsDeps): Rejections {
+export function createRejections({ renew, stored, clock }: RejectionsDeps): Rejections {
   const { replacementFor, isDropped } = createForcedRenewals<WantedToken & { rejected: string }>({
     keyOf: ({ holder, resource }) => holder.hash + resource,
     stored: ({ holder, resource }) => stored(holder, resource),
-    ...{ renew, now, monotonicNow },
+    ...{ renew, now: clock.now, monotonicNow: clock.monotonicNow },
   })
 
   async function reactTo(

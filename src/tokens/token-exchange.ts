@@ -1,3 +1,5 @@
+import type { Clock } from '../async/clock.ts'
+import { createSingleFlight } from '../async/single-flight.ts'
 import { BffError } from '../errors.ts'
 import type { TokenRecords } from '../store/port.ts'
 import { createRecentRefusals } from './recent-refusals.ts'
@@ -30,8 +32,7 @@ export type TokenExchangeDeps = {
   readonly subjectTokenFor: (holder: TokenHolder, resource: string) => AccessToken | Promise<AccessToken>
   readonly records: Pick<TokenRecords, 'read' | 'keep'>
   readonly sealer: Pick<TokenSealer, 'openAccessToken' | 'sealAccessToken'>
-  readonly now: () => number
-  readonly monotonicNow: () => number
+  readonly clock: Pick<Clock, 'now' | 'monotonicNow'>
 }
 
 /**
@@ -39,8 +40,8 @@ export type TokenExchangeDeps = {
  * two replicas that do it at once do no harm: there is one exchange at a time in this process, and no lock.
  */
 export function createTokenExchange(deps: TokenExchangeDeps): RenewToken {
-  const refusals = createRecentRefusals(deps.monotonicNow)
-  const inFlight = new Map<string, Promise<AccessToken>>()
+  const refusals = createRecentRefusals(deps.clock.monotonicNow)
+  const flights = createSingleFlight<AccessToken>()
 
   async function renewed(wanted: WantedToken): Promise<AccessToken> {
     const key = wanted.holder.hash + wanted.resource
@@ -55,22 +56,18 @@ export function createTokenExchange(deps: TokenExchangeDeps): RenewToken {
 
   return function renew(wanted) {
     const key = JSON.stringify([wanted.holder.hash, wanted.resource, wanted.rejected, wanted.claims])
-    const running = inFlight.get(key)
-    if (running) return running
-    const begun = renewed(wanted).finally(() => inFlight.delete(key))
-    inFlight.set(key, begun)
-    return begun
+    return flights.share(key, () => renewed(wanted))
   }
 }
 
 /** The token in the store, if another replica has brought a fresh one. */
 async function exchangedElsewhere(
-  { records, sealer, now }: TokenExchangeDeps,
+  { records, sealer, clock }: TokenExchangeDeps,
   { holder, resource, rejected }: WantedToken,
 ): Promise<AccessToken | undefined> {
   const record = await records.read(holder.hash)
   if (!record) throw sessionEnded()
-  return freshOrUndefined(sealer.openAccessToken(holder, resource, record), rejected, now())
+  return freshOrUndefined(sealer.openAccessToken(holder, resource, record), rejected, clock.now())
 }
 
 async function exchange(
@@ -82,7 +79,7 @@ async function exchange(
     ...{ resource, subjectToken: subject.value, claims },
     session: holder.hash,
   })
-  const token = storedAccessToken(granted, rejected === undefined ? undefined : deps.now())
+  const token = storedAccessToken(granted, rejected === undefined ? undefined : deps.clock.now())
   const sealed = deps.sealer.sealAccessToken(holder, resource, token)
   // What cannot be kept can be had again: a store that is away costs another exchange, not this answer.
   const isKept = await deps.records.keep(holder.hash, { resource, sealed }).catch(() => true)

@@ -1,4 +1,4 @@
-import { type Clock, systemClock } from '../async/clock.ts'
+import type { Clock } from '../async/clock.ts'
 import { within } from '../async/deadline.ts'
 import type { InFlightWork } from '../async/in-flight.ts'
 import type { ResourceConfig } from '../config/config.ts'
@@ -46,14 +46,10 @@ export type TokensDeps = {
   readonly sharedClientTokens?: SharedClientTokens
   readonly reusesRefreshTokens: RefreshDeps['reusesRefreshTokens']
   /** Where refreshes are noted that must not be cut off by the end of the process. */
-  readonly underWay?: InFlightWork
+  readonly inFlight?: InFlightWork
   /** Longest time one provider call takes. */
   readonly providerTimeoutMs: number
-  /** Epoch ms. */
-  readonly now: () => number
-  readonly monotonicNow: () => number
-  /** By the machine's clock unless given. */
-  readonly clock?: Pick<Clock, 'monotonicNow' | 'pause'>
+  readonly clock: Pick<Clock, 'now' | 'monotonicNow' | 'pause'>
   readonly observe: {
     readonly refresh: RefreshDeps['observe']['unseen']
     readonly turn: RefreshDeps['observe']['lock']
@@ -72,10 +68,10 @@ const LOCK_MARGIN_MS = 3_000
 
 /** The tokens of all sessions: kept at sign-in, given to the proxy, ended at sign-out. */
 export function createTokens(deps: TokensDeps) {
-  const { store, provider, resources, clock = systemClock, observe } = deps
+  const { store, provider, resources, clock, observe } = deps
   const sealer = createTokenSealer(deps.sealing)
   const endGrant = createGrantEnding({ end: store.sessions.end, sealer, revoke: provider.revoke, clock })
-  const sources = createSources({ ...deps, clock }, { sealer, endGrant })
+  const sources = createSources(deps, { sealer, endGrant })
   const sourceOf = (resource: string) => sources[resources[resource]?.grant ?? 'refresh_token']
 
   return {
@@ -112,24 +108,24 @@ export function createTokens(deps: TokensDeps) {
 }
 
 function createSources(
-  deps: TokensDeps & { readonly clock: Pick<Clock, 'monotonicNow' | 'pause'> },
+  deps: TokensDeps,
   { sealer, endGrant }: { readonly sealer: TokenSealer; readonly endGrant: EndGrant },
 ): Record<ResourceConfig['grant'], TokenSource> {
-  const { store, provider, copy, now, monotonicNow, clock, observe } = deps
+  const { store, provider, copy, clock, observe } = deps
   const { admit } = provider
   const lockTtlMs = deps.providerTimeoutMs + LOCK_MARGIN_MS
   const read = readWithoutRetired(store.tokens, deps.retiredResources ?? new Set())
-  const held = { records: { ...store.tokens, read }, sealer, copy, now, monotonicNow }
+  const held = { records: { ...store.tokens, read }, sealer, copy, clock }
   const ofUser = createAccessTokens({
     ...held,
     renew: createRefresh({
-      ...{ records: store.tokens, sealer, admit, now, monotonicNow, clock, lockTtlMs },
+      ...{ records: store.tokens, sealer, admit, clock, lockTtlMs },
       refreshGrant: provider.refreshGrant,
       requireAsked: provider.requireAsked,
       revoke: provider.revoke,
       followClaims: deps.followClaims,
       reusesRefreshTokens: deps.reusesRefreshTokens,
-      underWay: deps.underWay,
+      inFlight: deps.inFlight,
       observe: { lock: observe.turn, unseen: observe.refresh },
       async endSession(holder, reason) {
         // A grant that the provider has ended leaves nothing to revoke; one that answers for another user does.
@@ -148,7 +144,7 @@ function createSources(
   })
   const ofClient = createClientTokens({
     grant: provider.clientCredentialsGrant,
-    ...{ shared: deps.sharedClientTokens, admit, now, monotonicNow, clock, lockTtlMs },
+    ...{ shared: deps.sharedClientTokens, admit, clock, lockTtlMs },
   })
   return {
     refresh_token: ofUser,
@@ -189,7 +185,7 @@ type GrantEndingDeps = {
   readonly end: Store['sessions']['end']
   readonly sealer: Pick<TokenSealer, 'openRefreshToken'>
   readonly revoke: TokensDeps['provider']['revoke']
-  readonly clock: Pick<Clock, 'monotonicNow' | 'pause'>
+  readonly clock: Pick<Clock, 'pause'>
 }
 
 const REVOCATION_BUDGET_MS = 2_000

@@ -28,8 +28,7 @@ export function createReplica(world: World, schedule: Schedule, mutation: Mutati
     resources: {},
     reusesRefreshTokens: !world.isStrict,
     providerTimeoutMs: 1_000,
-    ...{ now, monotonicNow: now },
-    clock: { monotonicNow: () => world.clock.ms, pause: schedule.pause },
+    clock: { now, monotonicNow: now, pause: schedule.pause },
     observe: { refresh() {}, turn() {}, sessionEnded() {} },
   })
   return {

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { Clock } from '../../async/clock.ts'
+import { createSingleFlight } from '../../async/single-flight.ts'
 import { BffError } from '../../errors.ts'
 import { createForcedRenewals } from '../forced-renewals.ts'
 import { createRecentRefusals } from '../recent-refusals.ts'
@@ -19,9 +20,7 @@ export type ClientTokensDeps = {
   readonly shared?: SharedClientTokens
   /** Waits for a permit of the token endpoint limiter, before the lock is taken. */
   readonly admit: <T>(work: () => Promise<T>) => Promise<T>
-  readonly now: () => number
-  readonly monotonicNow: () => number
-  readonly clock: Pick<Clock, 'monotonicNow' | 'pause'>
+  readonly clock: Pick<Clock, 'now' | 'monotonicNow' | 'pause'>
   /** Longer than one provider call and the writes around it can take; so long others wait, too. */
   readonly lockTtlMs: number
 }
@@ -36,9 +35,9 @@ const RELAY: RejectionReaction = { kind: 'relay' }
  * renewed like a session's: they belong to no user.
  */
 export function createClientTokens(deps: ClientTokensDeps) {
-  const { now, monotonicNow } = deps
+  const { now, monotonicNow } = deps.clock
   const held = new Map<string, AccessToken>()
-  const inFlight = new Map<string, Promise<AccessToken>>()
+  const flights = createSingleFlight<AccessToken>()
   const refusals = createRecentRefusals(monotonicNow)
   const { replacementFor, isDropped } = createForcedRenewals<
     WantedClientToken & { readonly rejected: string }
@@ -64,11 +63,7 @@ export function createClientTokens(deps: ClientTokensDeps) {
 
   function obtainOnce(wanted: WantedClientToken): Promise<AccessToken> {
     const key = JSON.stringify([wanted.resource, wanted.rejected])
-    const running = inFlight.get(key)
-    if (running) return running
-    const begun = obtain(wanted).finally(() => inFlight.delete(key))
-    inFlight.set(key, begun)
-    return begun
+    return flights.share(key, () => obtain(wanted))
   }
 
   function tokenFor(resource: string): AccessToken | Promise<AccessToken> {
@@ -147,18 +142,18 @@ async function askUnderLock(
 }
 
 async function freshIn(
-  { now }: ClientTokensDeps,
+  { clock }: ClientTokensDeps,
   shared: SharedClientTokens,
   { resource, rejected }: WantedClientToken,
 ): Promise<AccessToken | undefined> {
-  return freshOrUndefined(await shared.read(resource), rejected, now())
+  return freshOrUndefined(await shared.read(resource), rejected, clock.now())
 }
 
 async function askFor(
-  { grant, now }: ClientTokensDeps,
+  { grant, clock }: ClientTokensDeps,
   { resource, rejected }: WantedClientToken,
 ): Promise<AccessToken> {
-  return storedAccessToken(await grant(resource), rejected === undefined ? undefined : now())
+  return storedAccessToken(await grant(resource), rejected === undefined ? undefined : clock.now())
 }
 
 function stillBusy(): BffError {

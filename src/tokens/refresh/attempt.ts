@@ -1,4 +1,4 @@
-import { type Clock, systemClock } from '../../async/clock.ts'
+import type { Clock } from '../../async/clock.ts'
 import { within } from '../../async/deadline.ts'
 import { createExpiringMap } from '../../async/expiring-map.ts'
 import type { InFlightWork } from '../../async/in-flight.ts'
@@ -59,9 +59,11 @@ const OUTLIVED_MS = 3_600_000
  * token in its socket. Measured with 32 people and a replica that was stopped for longer than its lock: when the token was
  * offered, all 32 grants were lost; when it was not, none, because the replica stored what it had once it ran again.
  */
-export function createReusePolicy(setting: boolean | 'auto'): ReusePolicy {
+export function createReusePolicy(
+  setting: boolean | 'auto',
+  { monotonicNow }: Pick<Clock, 'monotonicNow'>,
+): ReusePolicy {
   let rotates: boolean | undefined
-  const { monotonicNow } = systemClock
   const outlived = createExpiringMap<SessionHash, AttemptMark>({ monotonicNow, max: MAX_OUTLIVED })
   return {
     allows(mark) {
@@ -83,9 +85,9 @@ export type AttemptDeps = {
   readonly sealer: Pick<TokenSealer, 'sealRefreshToken' | 'sealAccessToken'>
   /** Revokes a refresh token that arrived after its session had ended. Never rejects. */
   readonly revoke: (refreshToken: string) => Promise<void>
-  readonly clock: Pick<Clock, 'monotonicNow' | 'pause'>
+  readonly clock: Pick<Clock, 'pause'>
   /** Told of writes that outlast their caller; says when nothing is to be tried again. */
-  readonly underWay?: Pick<InFlightWork, 'add' | 'isOver'>
+  readonly inFlight?: Pick<InFlightWork, 'add' | 'isOver'>
 }
 
 /** The record that an attempt changes, as it was read under the lock. */
@@ -124,7 +126,7 @@ export async function beginAttempt(deps: AttemptDeps, target: AttemptTarget): Pr
   const outcome = await write().catch((error) => {
     const undone = takeBack(deps, target, write)
     undone.catch(() => undefined)
-    deps.underWay?.add(undone)
+    deps.inFlight?.add(undone)
     throw error
   })
   if (outcome === 'gone') throw new BffError('session_required', 'the session has ended')
@@ -207,12 +209,12 @@ export function takenOver(): BffError {
  * refresh token exists nowhere else. That is well within the time that others leave to an attempt in flight once the store
  * takes their lock, so that it is written before anybody offers the old one.
  */
-async function persistently<T>({ clock, underWay }: AttemptDeps, write: () => Promise<T>): Promise<T> {
+async function persistently<T>({ clock, inFlight }: AttemptDeps, write: () => Promise<T>): Promise<T> {
   for (let waitMs = RETRY_MIN_MS; ; waitMs = Math.min(waitMs * 2, RETRY_MAX_MS)) {
     try {
       return await write()
     } catch (error) {
-      if (underWay?.isOver()) throw error
+      if (inFlight?.isOver()) throw error
       await clock.pause(waitMs)
     }
   }

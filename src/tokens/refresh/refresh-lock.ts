@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Clock } from '../../async/clock.ts'
 import { within } from '../../async/deadline.ts'
+import { createSingleFlight } from '../../async/single-flight.ts'
 import { BffError } from '../../errors.ts'
 import type { SessionHash, TokenRecords } from '../../store/port.ts'
 
@@ -19,7 +20,7 @@ export type RefreshLockDeps = {
   readonly lockTtlMs: number
   readonly observe: (outcome: RefreshLockOutcome, resource: string, waitedMs: number) => void
   /** Told of each refresh, until all that it holds has settled. */
-  readonly underWay?: (refresh: Promise<unknown>) => void
+  readonly inFlight?: (refresh: Promise<unknown>) => void
 }
 
 /** The refresh lock of one session, as the work that holds it sees it. */
@@ -43,32 +44,29 @@ export type LockedWork<T> = {
 }
 
 /** One refresh at a time per session: all its resources share one refresh token, and a rotated one must not be offered twice. */
-export type WithRefreshLock = <T>(locked: LockedWork<T>) => Promise<T>
+export type WithRefreshLock<T> = (locked: LockedWork<T>) => Promise<T>
 
 /**
  * First single flight within this process and the session's refreshes one after the other, then a lock with an owner in
  * the store across replicas (RFC 9700 §4.14.2). Rejects with `provider_unavailable` for a lock that is not to be had.
  */
-export function createRefreshLock(deps: RefreshLockDeps): WithRefreshLock {
-  const inFlight = new Map<string, Promise<unknown>>()
+export function createRefreshLock<T>(deps: RefreshLockDeps): WithRefreshLock<T> {
+  const flights = createSingleFlight<T>()
   const lastOfSession = new Map<SessionHash, Promise<unknown>>()
 
-  return function withRefreshLock<T>(locked: LockedWork<T>): Promise<T> {
-    const { hash, resource, key } = locked
-    const running = inFlight.get(key)
-    if (running) {
-      deps.observe('coalesced', resource, 0)
-      return running as Promise<T>
-    }
+  return function withRefreshLock(locked) {
+    if (flights.has(locked.key)) deps.observe('coalesced', locked.resource, 0)
+    return flights.share(locked.key, () => afterOthersOfSession(locked))
+  }
+
+  function afterOthersOfSession(locked: LockedWork<T>): Promise<T> {
+    const { hash } = locked
     const previous = lastOfSession.get(hash) ?? Promise.resolve()
     const held: Promise<unknown>[] = []
     const result = after(previous, deps).then(() => acrossReplicas(deps, locked, held))
     const over = Promise.allSettled([previous, result]).then(() => Promise.allSettled(held))
-    inFlight.set(key, result)
     lastOfSession.set(hash, over)
-    deps.underWay?.(over)
-    const forget = () => inFlight.delete(key)
-    result.then(forget, forget)
+    deps.inFlight?.(over)
     over.then(() => {
       if (lastOfSession.get(hash) === over) lastOfSession.delete(hash)
     })

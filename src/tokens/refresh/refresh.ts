@@ -1,3 +1,4 @@
+import type { Clock } from '../../async/clock.ts'
 import type { InFlightWork } from '../../async/in-flight.ts'
 import { BffError } from '../../errors.ts'
 import type { AttemptMark, SealedTokens, SessionGrant, TokenRecords } from '../../store/port.ts'
@@ -75,14 +76,11 @@ export type RefreshDeps = {
   /** Whether the authorization server takes a refresh token again after an answer that was lost; `auto`: to be learned. */
   readonly reusesRefreshTokens: boolean | 'auto'
   readonly admit: RefreshLockDeps['admit']
-  /** Epoch ms. */
-  readonly now: () => number
-  readonly monotonicNow: () => number
-  readonly clock: RefreshLockDeps['clock']
+  readonly clock: Pick<Clock, 'now' | 'monotonicNow' | 'pause'>
   /** Longer than one refresh can take, unless this process stands still. */
   readonly lockTtlMs: number
   /** What must not be cut off by the end of the process. */
-  readonly underWay?: InFlightWork
+  readonly inFlight?: InFlightWork
   readonly observe: {
     readonly lock: RefreshLockDeps['observe']
     /** Told of refreshes that the authorization server did not get to see. */
@@ -109,18 +107,18 @@ const MAX_BEGINNINGS = 10
 
 /** Renews access tokens with the session's refresh token. A refusal is remembered for a short while, and not asked for again. */
 export function createRefresh(deps: RefreshDeps): RenewToken {
-  const refusals = createRecentRefusals(deps.monotonicNow)
+  const refusals = createRecentRefusals(deps.clock.monotonicNow)
   /** Tokens whose write the store has not taken yet: for this process they are as good as stored. */
   const unsaved = new Map<string, AccessToken>()
   const keyOf = ({ holder, resource }: WantedToken) => holder.hash + resource
-  const withRefreshLock = createRefreshLock({
+  const withRefreshLock = createRefreshLock<AccessToken>({
     ...deps,
     observe: deps.observe.lock,
-    underWay: deps.underWay?.add,
+    inFlight: deps.inFlight?.add,
   })
   const refreshing: Refreshing = {
     ...deps,
-    reuse: createReusePolicy(deps.reusesRefreshTokens),
+    reuse: createReusePolicy(deps.reusesRefreshTokens, deps.clock),
     unsaved(wanted, token, written) {
       unsaved.set(keyOf(wanted), token)
       written.then(() => unsaved.delete(keyOf(wanted)))
@@ -130,7 +128,7 @@ export function createRefresh(deps: RefreshDeps): RenewToken {
   return async function renew(wanted) {
     const { holder, resource, rejected, claims } = wanted
     const inMemory = unsaved.get(keyOf(wanted))
-    if (inMemory && inMemory.value !== rejected && deps.now() < inMemory.expiresAt) return inMemory
+    if (inMemory && inMemory.value !== rejected && deps.clock.now() < inMemory.expiresAt) return inMemory
     refusals.throwIfRecent(keyOf(wanted))
     try {
       // 1. One at a time: single flight in this process, a permit of the token endpoint limiter, a lock across replicas.
@@ -191,13 +189,13 @@ type FoundRecord = {
 }
 
 async function readRecord(
-  { records, sealer, now }: Refreshing,
+  { records, sealer, clock }: Refreshing,
   { holder, resource, rejected }: WantedToken,
 ): Promise<FoundRecord> {
   const record = await records.read(holder.hash)
   if (!record) throw new BffError('session_required', 'the session ended while its token was renewed')
   const token = sealer.openAccessToken(holder, resource, record)
-  return { record, token, fresh: freshOrUndefined(token, rejected, now()) }
+  return { record, token, fresh: freshOrUndefined(token, rejected, clock.now()) }
 }
 
 /** The record, once it holds a fresh token, or no attempt is in flight in it, or its owner had time enough. */
@@ -227,7 +225,7 @@ async function readSettledRecord(deps: Refreshing, wanted: WantedToken, lease: L
 
 /** The refresh token. Throws when it must not be offered now. */
 function requireUsable(
-  { requireAsked, reuse, sealer, observe, underWay }: Refreshing,
+  { requireAsked, reuse, sealer, observe, inFlight }: Refreshing,
   { holder, resource }: WantedToken,
   { record, token }: FoundRecord,
 ): string {
@@ -248,7 +246,7 @@ function requireUsable(
     throw noRefreshToken(token !== undefined)
   }
   // Its answer might come too late to be stored.
-  if (underWay?.isEnding()) throw new BffError('provider_unavailable', 'shutting down')
+  if (inFlight?.isEnding()) throw new BffError('provider_unavailable', 'shutting down')
   return refreshToken
 }
 
@@ -334,7 +332,7 @@ async function keep(
   },
 ): Promise<AccessToken> {
   const { holder, resource, rejected } = wanted
-  const token = storedAccessToken(outcome, rejected === undefined ? before?.forcedAt : deps.now())
+  const token = storedAccessToken(outcome, rejected === undefined ? before?.forcedAt : deps.clock.now())
   await attempt.storeAccessToken(resource, token)
   deps.unsaved(wanted, token, attempt.written())
   if (outcome.claimsAfter) await deps.followClaims?.(holder, outcome.claimsAfter)

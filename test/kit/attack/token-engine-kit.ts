@@ -34,7 +34,7 @@ export function setUpEngine(t: Scope, refreshGrant: RefreshGrant, sealing: Seali
   t.after(() => store.close())
   const sealer = createTokenSealer(sealing)
   const renew = createRefresh({
-    ...{ records: store.tokens, now: Date.now, monotonicNow: Date.now, clock: systemClock },
+    ...{ records: store.tokens, clock: systemClock },
     ...{ sealer, refreshGrant, reusesRefreshTokens: true, lockTtlMs: 60_000 },
     admit: (work) => work(),
     revoke: async () => undefined,
@@ -48,7 +48,7 @@ export function setUpEngine(t: Scope, refreshGrant: RefreshGrant, sealing: Seali
   const { reactTo: onRejected } = createRejections({
     renew,
     stored: async (holder, resource) => (await stored(holder)).get(resource),
-    ...{ now: Date.now, monotonicNow: Date.now },
+    clock: systemClock,
   })
   async function signedIn() {
     const id = randomBytes(16).toString('hex')

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { type TestContext, test } from 'node:test'
+import { systemClock } from '../../../src/async/clock.ts'
 import { BffError } from '../../../src/errors.ts'
 import { sessionHash } from '../../../src/session/bff-session.ts'
 import { createBelievedCache } from '../../../src/session/session-cache.ts'
@@ -46,7 +47,7 @@ async function setUp(t: TestContext, respond: Provider, sealing = createSealing(
     resources: {},
     reusesRefreshTokens: true,
     providerTimeoutMs: 1_000,
-    ...{ now, monotonicNow: now },
+    clock: { now, monotonicNow: now, pause: systemClock.pause },
     observe: { refresh() {}, turn() {}, sessionEnded: (_, reason) => void ended.push(reason) },
   })
   const id = randomBytes(16).toString('hex')

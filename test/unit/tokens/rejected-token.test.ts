@@ -37,7 +37,7 @@ function setUp() {
     },
     sealer: { openTokens: opened, openAccessToken: () => store.token },
     copy: { peek: opened, load: async () => opened() },
-    ...{ now: () => clock.now, monotonicNow: () => clock.now },
+    clock: { now: () => clock.now, monotonicNow: () => clock.now },
   })
   return {
     ...{ clock, store, provider },

@@ -28,8 +28,8 @@ async function setUp(t: TestContext, respond?: TokenExchangeGrant) {
   }
   const replica = () =>
     createTokenExchange({
-      ...{ exchangeGrant, records: store.tokens, sealer, now: () => clock.now },
-      monotonicNow: () => clock.now,
+      ...{ exchangeGrant, records: store.tokens, sealer },
+      clock: { now: () => clock.now, monotonicNow: () => clock.now },
       subjectTokenFor: () => ({ value: 'subject', expiresAt: 9e15, renewAt: 9e15 }),
     })
   return { clock, store, sealer, holder, calls, replica, wish: { holder, resource: 'ledger' } }

@@ -43,7 +43,8 @@ function setUp(t: TestContext) {
     const config = { ...GRANTS, provider: { ...GRANTS.provider, clientAuth } } as unknown as typeof GRANTS
     const shared = createSharedClientTokens({ records, sealing, now, config })
     return createClientTokens({
-      ...{ grant, shared, now, monotonicNow: now, clock: systemClock, lockTtlMs: 4_000 },
+      ...{ grant, shared, lockTtlMs: 4_000 },
+      clock: { now, monotonicNow: now, pause: systemClock.pause },
       admit: (work) => work(),
     })
   }

@@ -12,12 +12,13 @@ import {
 const LOCK_TTL_MS = 1_000
 const hash = sessionHash('a session')
 
+type LockClock = Pick<Clock, 'monotonicNow' | 'pause'>
 type Observed = [outcome: RefreshLockOutcome, resource: string, waitedMs: number]
 
 /** Time that passes when somebody polls; what only ends another wait never happens by itself. */
 function passingTime() {
   const time = { ms: 0, pauses: [] as number[] }
-  const clock: Pick<Clock, 'monotonicNow' | 'pause'> = {
+  const clock: LockClock = {
     monotonicNow: () => time.ms,
     async pause(ms, signal) {
       if (signal) return new Promise(() => undefined)
@@ -35,15 +36,15 @@ function setUp(
     admit,
     unlockFails = false,
     clock,
-  }: { admit?: () => void; unlockFails?: boolean; clock?: Pick<Clock, 'monotonicNow' | 'pause'> } = {},
+  }: { admit?: () => void; unlockFails?: boolean; clock?: LockClock } = {},
 ) {
   const { time, clock: passing } = passingTime()
   const steps: string[] = []
   const observed: Observed[] = []
-  const underWay: Promise<unknown>[] = []
+  const inFlight: Promise<unknown>[] = []
   const asked: [hash: string, owner: string, ttlMs?: number][] = []
   const results = locks.values()
-  const withRefreshLock = createRefreshLock({
+  const withRefreshLock = createRefreshLock<string>({
     records: {
       async lock(...request) {
         asked.push(request)
@@ -70,7 +71,7 @@ function setUp(
     clock: clock ?? passing,
     lockTtlMs: LOCK_TTL_MS,
     observe: (...observation) => void observed.push(observation),
-    underWay: (refresh) => void underWay.push(refresh),
+    inFlight: (refresh) => void inFlight.push(refresh),
   })
   const locked: LockedWork<string> = {
     ...{ hash, resource: 'orders', key: 'orders' },
@@ -81,7 +82,7 @@ function setUp(
       return 'token'
     },
   }
-  return { withRefreshLock, locked, steps, observed, underWay, asked, time }
+  return { withRefreshLock, locked, steps, observed, inFlight, asked, time }
 }
 
 const stillBusy = (error: unknown) => {
@@ -197,7 +198,7 @@ test('callers with different keys of one session take turns, those of two sessio
 })
 
 test('what the work holds keeps the lock and the next refresh of the session, but not its caller', async () => {
-  const { withRefreshLock, locked, steps, underWay } = setUp([true, true])
+  const { withRefreshLock, locked, steps, inFlight } = setUp([true, true])
   const written = Promise.withResolvers<void>()
   const first = withRefreshLock({
     ...locked,
@@ -208,7 +209,7 @@ test('what the work holds keeps the lock and the next refresh of the session, bu
   })
   assert.equal(await first, 'first')
   let isOver = false
-  underWay[0]!.then(() => {
+  inFlight[0]!.then(() => {
     isOver = true
   })
   const next = withRefreshLock({ ...locked, key: 'billing' })
@@ -223,7 +224,7 @@ test('what the work holds keeps the lock and the next refresh of the session, bu
 
 test('a refresh of this process that never ends is waited for as long as a lock lasts', async () => {
   let late: (() => void) | undefined
-  const clock: Pick<Clock, 'monotonicNow' | 'pause'> = {
+  const clock: LockClock = {
     monotonicNow: () => 0,
     pause: (ms, signal) =>
       new Promise((resolve) => {

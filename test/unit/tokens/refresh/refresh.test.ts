@@ -17,7 +17,7 @@ type Luck = {
   /** Before a write other than the mark. */
   readonly write?: () => void
   readonly clock?: Pick<Clock, 'monotonicNow' | 'pause'>
-  readonly underWay?: InFlightWork
+  readonly inFlight?: InFlightWork
   /** Between the store's taking the mark and its answer. */
   readonly afterBegin?: () => void
 }
@@ -58,9 +58,9 @@ async function setUp(t: TestContext) {
       },
       resources: {},
       reusesRefreshTokens: luck.reuses ?? true,
-      ...{ clock: luck.clock, underWay: luck.underWay },
+      inFlight: luck.inFlight,
       providerTimeoutMs: 1_000,
-      ...{ now, monotonicNow: now },
+      clock: { ...systemClock, ...luck.clock },
       observe: { refresh() {}, turn() {}, sessionEnded() {} },
     })
   }
@@ -327,10 +327,10 @@ test('a rotated token is written however long the store takes no writes, at the 
     ms += pauseMs
     await new Promise(setImmediate)
   }
-  const underWay = createInFlightWork()
+  const inFlight = createInFlightWork()
   const tokens = replica(rotatesTo('rt-2'), {
     write,
-    underWay,
+    inFlight,
     clock: {
       monotonicNow: () => ms,
       pause: (pauseMs, signal) => (signal ? systemClock.pause(pauseMs, signal) : fast(pauseMs)),
@@ -340,7 +340,7 @@ test('a rotated token is written however long the store takes no writes, at the 
   while (ms < 24 * 3_600_000) await new Promise(setImmediate)
   assert.match((await store.tokens.read(holder.hash))?.attempt ?? '', /^open:/)
   failing = false
-  assert.equal(await underWay.end(10_000), 0)
+  assert.equal(await inFlight.end(10_000), 0)
   assert.equal((await store.tokens.read(holder.hash))?.attempt, undefined)
 
   await assert.rejects(async () => tokens.tokenFor(holder, 'billing'), code('provider_unavailable'))
@@ -348,7 +348,7 @@ test('a rotated token is written however long the store takes no writes, at the 
 
 test('while the process ends no spend begins: its answer might come too late to be stored', async (t) => {
   const { store, holder, replica } = await setUp(t)
-  const underWay = createInFlightWork()
+  const inFlight = createInFlightWork()
   const asked = Promise.withResolvers<void>()
   const answer = Promise.withResolvers<void>()
   const resources: string[] = []
@@ -359,12 +359,12 @@ test('while the process ends no spend begins: its answer might come too late to 
       await answer.promise
       return rotatesTo('rt-2')(request)
     },
-    { underWay },
+    { inFlight },
   )
   const first = (async () => tokens.tokenFor(holder, 'orders'))()
   const second = (async () => tokens.tokenFor(holder, 'billing'))()
   await asked.promise
-  const ended = underWay.end(10_000)
+  const ended = inFlight.end(10_000)
   answer.resolve()
   assert.equal((await first).value, 'orders by rt-2')
   await assert.rejects(second, code('provider_unavailable'))
@@ -375,16 +375,16 @@ test('while the process ends no spend begins: its answer might come too late to 
 
 test('the end of the process waits for a mark to be taken back', async (t) => {
   const { store, holder, replica } = await setUp(t)
-  const underWay = createInFlightWork()
+  const inFlight = createInFlightWork()
   let timeouts = 2
   const unlucky = replica(async () => assert.fail('offered without a mark'), {
-    underWay,
+    inFlight,
     afterBegin() {
       if (timeouts-- > 0) throw new BffError('store_unavailable', 'no answer in time')
     },
   })
   await assert.rejects(async () => unlucky.tokenFor(holder, 'orders'), code('store_unavailable'))
-  assert.equal(await underWay.end(10_000), 0)
+  assert.equal(await inFlight.end(10_000), 0)
   assert.equal((await store.tokens.read(holder.hash))?.attempt, undefined)
 })
 
