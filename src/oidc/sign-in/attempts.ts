@@ -140,10 +140,10 @@ export type BeginSignInDeps = {
     promptFor(goal: SignInGoal): string | undefined
     authorizationUrl(
       attempt: LoginAttempt,
-      wishes: {
+      request: {
         prompt?: string | undefined
         loginHint?: string | undefined
-        hasWishes: boolean
+        isOfUser: boolean
         stepUp?: StepUp | undefined
       },
     ): Promise<URL>
@@ -158,8 +158,8 @@ export function createBeginSignIn({ attempts, provider }: BeginSignInDeps): Begi
     const wanted = { ...goal, ...provider.signInGrant(stepUp), ...(prompt === undefined ? {} : { prompt }) }
     const { attempt, ticket } = await attempts.start(wanted)
     const { loginHint } = goal
-    const hasWishes = goal.prompt !== undefined || loginHint !== undefined
-    const url = await provider.authorizationUrl(attempt, { prompt, loginHint, hasWishes, stepUp })
+    const isOfUser = goal.prompt !== undefined || loginHint !== undefined
+    const url = await provider.authorizationUrl(attempt, { prompt, loginHint, isOfUser, stepUp })
     return { url, ticket }
   }
 }
