@@ -37,7 +37,7 @@ import { createTunnel } from '../proxy/websocket/tunnel.ts'
 import { type BffSession, sessionHash } from '../session/bff-session.ts'
 import { createMissingSessions } from '../session/missing-session.ts'
 import { createFollowClaims, createSessions } from '../session/session.ts'
-import { createBelievedCache } from '../session/session-cache.ts'
+import { createSessionCache } from '../session/session-cache.ts'
 import { createSessionStore } from '../store/session-store.ts'
 import { createSharedClientTokens } from '../tokens/client/shared-client-tokens.ts'
 import {
@@ -86,9 +86,9 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   // Sessions. A short idle timeout must still be extended often enough, so copies are trusted for a part of it.
   const copies = {
     ...{ invalidations: store.invalidations, monotonicNow, max: COPIES_HELD },
-    ...{ believeMs: Math.min(COPIES_TRUSTED_MS, idleTimeoutMs / 10), maxBytes: heapShare(COPIES_SHARE) },
+    ...{ trustedMs: Math.min(COPIES_TRUSTED_MS, idleTimeoutMs / 10), maxBytes: heapShare(COPIES_SHARE) },
   }
-  const sessionCopies = createBelievedCache<BffSession>({
+  const sessionCopies = createSessionCache<BffSession>({
     ...copies,
     lifeMs: ({ expiresAt }) => expiresAt - now(),
   })
@@ -107,7 +107,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const followClaims = createFollowClaims({ records: store.sessions, seal: sealSession, open: openSession })
 
   // Tokens.
-  const tokenCopies = createBelievedCache<OpenedTokens>(copies)
+  const tokenCopies = createSessionCache<OpenedTokens>(copies)
   const tokens = createTokens({
     ...{ store, sealing, provider, clock: scope.clock },
     copy: {

@@ -39,7 +39,7 @@ type Entry<V> = { readonly value: V; readonly endsAt: number }
 
 const SWEEP_MS = 30_000
 
-/** Makes an empty map. While it holds something, a timer that keeps no process alive sweeps it. */
+/** While the map holds something, a timer that keeps no process alive sweeps it. */
 export function createExpiringMap<K extends {}, V>(options: ExpiringMapOptions<K, V>): ExpiringMap<K, V> {
   const { monotonicNow, max, bytes, evicted, removed, sweepMs = SWEEP_MS } = options
   const sweeper = { isPlanned: false, sweep: sweepAgain }
@@ -81,7 +81,8 @@ export function createExpiringMap<K extends {}, V>(options: ExpiringMapOptions<K
   }
 
   return {
-    get: (key) => living(key, entries.get(key))?.value,
+    // Some are asked on the hot path, and nearly always empty.
+    get: (key) => (entries.size === 0 ? undefined : living(key, entries.get(key))?.value),
     expiresInMs(key) {
       const entry = living(key, entries.peek(key))
       return entry ? entry.endsAt - monotonicNow() : 0
@@ -100,7 +101,7 @@ export function createExpiringMap<K extends {}, V>(options: ExpiringMapOptions<K
 
 type Sweeper = { isPlanned: boolean; sweep(): void }
 
-/** Keeps no process alive, and no map that nobody has any more. */
+/** Keeps neither the process alive nor a map that is no longer used. */
 function planSweep(sweeper: Sweeper, afterMs: number): void {
   sweeper.isPlanned = true
   const held = new WeakRef(sweeper)

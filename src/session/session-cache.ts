@@ -1,9 +1,10 @@
 import { createExpiringMap, heapBytes, ownText } from '../async/expiring-map.ts'
+import { createSingleFlight, type Flight } from '../async/single-flight.ts'
 import type { Invalidations, SessionHash } from '../store/port.ts'
 
-/** Copies of what the store holds, kept in this process and believed for a short while. */
-export type BelievedCache<V> = {
-  /** The copy, if there is one to believe now; never waits. */
+/** Copies of what the store holds, kept in this process and trusted for a short while. */
+export type SessionCache<V> = {
+  /** The copy, if there is one to trust now; never waits. */
   peek(key: string): V | undefined
   /**
    * The copy, or else what `read` gives; concurrent loads of one key share a read.
@@ -18,32 +19,32 @@ export type BelievedCache<V> = {
   close(): void
 }
 
-export type BelievedCacheDeps<V> = {
+export type SessionCacheDeps<V> = {
   readonly invalidations: Invalidations
-  /** How long a copy is believed, in ms from the start of its read. */
-  readonly believeMs: number
+  /** How long a copy is trusted, in ms from the start of its read. */
+  readonly trustedMs: number
   /** Most copies, and about the most bytes of the heap that they may take. */
   readonly max: number
   readonly maxBytes: number
-  /** A clock that never goes back, in ms: one that is set back must not make seconds of belief into hours. */
+  /** A clock that never goes back, in ms: one that is set back must not make seconds of trust into hours. */
   readonly monotonicNow: () => number
   /** Ms after which the value itself is worthless, if that is sooner. */
   readonly lifeMs?: (value: V) => number
 }
 
 /**
- * A bounded cache that is right at logout: an invalidation drops the copies of its session, and a read that began
- * before it is not kept; while no invalidation could reach us, nothing is believed and nothing kept.
+ * A bounded cache that is right at sign-out: an invalidation drops the copies of its session, and a read that began
+ * before it is not kept; while no invalidation could reach us, nothing is trusted and nothing kept.
  */
-export function createBelievedCache<V extends {}>(deps: BelievedCacheDeps<V>): BelievedCache<V> {
+export function createSessionCache<V extends {}>(deps: SessionCacheDeps<V>): SessionCache<V> {
   const { invalidations, monotonicNow } = deps
   const copies = createCopies<V>(deps)
-  const readings = createReadings<V>()
+  const reads = createSingleFlight<V | undefined, SessionHash>()
 
   const peek = (key: string): V | undefined => (invalidations.isLive() ? copies.get(key) : undefined)
 
   function drop(hash: SessionHash | undefined): void {
-    readings.outdate(hash)
+    reads.forget(hash)
     copies.drop(hash)
   }
 
@@ -55,11 +56,15 @@ export function createBelievedCache<V extends {}>(deps: BelievedCacheDeps<V>): B
       if (!invalidations.isLive()) return read()
       const copy = peek(key)
       if (copy !== undefined) return Promise.resolve(copy)
-      const believedUntil = monotonicNow() + deps.believeMs
-      return readings.share(key, hash, read, (value) => {
-        const leftMs = believedUntil - monotonicNow()
+      const trustedUntil = monotonicNow() + deps.trustedMs
+      const readAndKeep = async (flight: Flight) => {
+        const value = await read()
+        if (value === undefined || flight.isForgotten) return value
+        const leftMs = trustedUntil - monotonicNow()
         copies.put(key, { value, hash }, Math.min(leftMs, deps.lifeMs?.(value) ?? leftMs))
-      })
+        return value
+      }
+      return reads.share(key, readAndKeep, hash)
     },
     get size() {
       return copies.size()
@@ -77,13 +82,13 @@ type Copy<V> = { readonly value: V; readonly hash: SessionHash }
 const INDEX_BYTES = 500
 
 /** The copies, and which of them belong to a session. */
-function createCopies<V extends {}>({ max, maxBytes, believeMs, monotonicNow }: BelievedCacheDeps<V>) {
+function createCopies<V extends {}>({ max, maxBytes, trustedMs, monotonicNow }: SessionCacheDeps<V>) {
   const keysOf = new Map<SessionHash, Set<string>>()
   const copies = createExpiringMap<string, Copy<V>>({
     ...{ monotonicNow, max },
     bytes: { max: maxBytes, of: ({ value }, key) => INDEX_BYTES + heapBytes(value) + heapBytes(key) },
-    // A copy that is no longer asked for is removed soon after it is no longer believed.
-    sweepMs: Math.max(1_000, believeMs),
+    // A copy that is no longer asked for is removed soon after it is no longer trusted.
+    sweepMs: Math.max(1_000, trustedMs),
     removed(key, { hash }) {
       const keys = keysOf.get(hash)
       keys?.delete(key)
@@ -104,42 +109,6 @@ function createCopies<V extends {}>({ max, maxBytes, believeMs, monotonicNow }: 
     drop(hash: SessionHash | undefined): void {
       if (hash === undefined) copies.clear()
       else for (const key of [...(keysOf.get(hash) ?? [])]) copies.delete(key)
-    },
-  }
-}
-
-type Reading<V> = { readonly hash: SessionHash; readonly result: Promise<V | undefined>; outdated: boolean }
-
-/** The reads in flight: one per key, shared until an invalidation makes it a read from before. */
-function createReadings<V extends {}>() {
-  const readings = new Map<string, Reading<V>>()
-  return {
-    share(
-      key: string,
-      hash: SessionHash,
-      read: () => Promise<V | undefined>,
-      keep: (value: V) => void,
-    ): Promise<V | undefined> {
-      const running = readings.get(key)
-      if (running) return running.result
-      const result = read().then((value) => {
-        if (value !== undefined && !reading.outdated) keep(value)
-        return value
-      })
-      const reading: Reading<V> = { hash, result, outdated: false }
-      readings.set(key, reading)
-      const finished = () => {
-        if (readings.get(key) === reading) readings.delete(key)
-      }
-      result.then(finished, finished)
-      return result
-    },
-    outdate(hash: SessionHash | undefined): void {
-      for (const [key, reading] of readings) {
-        if (hash !== undefined && reading.hash !== hash) continue
-        reading.outdated = true
-        readings.delete(key)
-      }
     },
   }
 }

@@ -126,7 +126,7 @@ export type CountRequest = (key: string) => Promise<number>
 
 /** What tells this process that a session changed or ended anywhere. */
 export type Invalidations = {
-  /** False while nothing would reach us: no copy may be believed then. */
+  /** False while nothing would reach us: no copy may be trusted then. */
   isLive(): boolean
   /** Calls `listener` with the session that changed or ended, or undefined when any may have. Returns the unsubscriber. */
   onInvalidate(listener: (hash: SessionHash | undefined) => void): () => void

@@ -1,6 +1,5 @@
-import { heapBytes } from '../async/expiring-map.ts'
+import { createExpiringMap, heapBytes, heapShare } from '../async/expiring-map.ts'
 import { BffError, type ErrorCode } from '../errors.ts'
-import { createLastMinute, isWithinMinute } from './last-minute.ts'
 import type { AccessToken } from './record/token-record.ts'
 
 /** A wish for a token in place of one that an upstream has rejected. */
@@ -46,8 +45,8 @@ export function createForcedRenewals<Wish extends ForcedWish>(
 ): ForcedRenewals<Wish> {
   const { keyOf, renew, stored, now, monotonicNow } = deps
   // The token that comes is about as long as the one it replaces.
-  const forced = createLastMinute<Forced>(monotonicNow, ({ rejected }) => 3 * heapBytes(rejected))
-  const dropped = createLastMinute<string>(monotonicNow, heapBytes)
+  const forced = createRecent<Forced>(monotonicNow, ({ rejected }) => 3 * heapBytes(rejected))
+  const dropped = createRecent<string>(monotonicNow, heapBytes)
 
   function takeBack(key: string, rejected: string): undefined {
     if (dropped.get(key) === rejected) dropped.delete(key)
@@ -90,4 +89,24 @@ export function createForcedRenewals<Wish extends ForcedWish>(
 
 function isPassing(error: unknown): boolean {
   return error instanceof BffError && PASSING.has(error.code)
+}
+
+const MINUTE_MS = 60_000
+const MAX_RECENT = 10_000
+/** The part of the heap that one of the maps may take. */
+const RECENT_SHARE = 1 / 64
+
+/** What was noted within the last minute, by key; bounded. `bytesOf`: about what a note takes. */
+function createRecent<T>(monotonicNow: () => number, bytesOf: (value: T) => number) {
+  const bytes = { max: heapShare(RECENT_SHARE), of: bytesOf }
+  const notes = createExpiringMap<string, T>({ monotonicNow, max: MAX_RECENT, bytes })
+  return { ...notes, set: (key: string, value: T) => notes.set(key, value, MINUTE_MS) }
+}
+
+/**
+ * Whether `at`, a time of day that another replica may have written, is less than a minute from now; both in epoch ms. A
+ * clock that was ahead must not make a minute of an hour.
+ */
+function isWithinMinute(at: number | undefined, now: number): boolean {
+  return at !== undefined && Math.abs(now - at) < MINUTE_MS
 }

@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { sessionHash } from '../../src/session/bff-session.ts'
-import { createBelievedCache } from '../../src/session/session-cache.ts'
+import { createSessionCache } from '../../src/session/session-cache.ts'
 import { createSealing } from '../../src/tokens/record/sealing.ts'
 import {
   counted,
@@ -54,9 +54,9 @@ test('G20: refusals of very many sessions and tokens that upstreams reject are r
 
 test('G20: the copies of tokens are bounded however many sessions there are', async () => {
   const { maps, engine: cache } = counted(() =>
-    createBelievedCache<{ value: string }>({
+    createSessionCache<{ value: string }>({
       invalidations: { isLive: () => true, onInvalidate: () => () => undefined },
-      ...{ believeMs: 5_000, max: 100, maxBytes: 10_000_000, monotonicNow: () => 0 },
+      ...{ trustedMs: 5_000, max: 100, maxBytes: 10_000_000, monotonicNow: () => 0 },
     }),
   )
   for (let session = 0; session < 5_000; session += 1) {

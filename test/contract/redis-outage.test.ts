@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { Secret } from '../../src/config/secrets/secret.ts'
 import { BffError } from '../../src/errors.ts'
-import { createBelievedCache } from '../../src/session/session-cache.ts'
+import { createSessionCache } from '../../src/session/session-cache.ts'
 import type { Store } from '../../src/store/port.ts'
 import { createRedisStore } from '../../src/store/redis/redis-store.ts'
 import { steadyNow } from '../kit/steady.ts'
@@ -154,8 +154,8 @@ suite('a Redis in trouble', { skip: skipWithoutRedis(), concurrency: true }, () 
     const redis = await server(t)
     const store = await openRedisStore(t, redis)
     const { invalidations } = store
-    const cache = createBelievedCache<string>({
-      ...{ invalidations, believeMs: 60_000, max: 10, maxBytes: 100_000, monotonicNow: () => 0 },
+    const cache = createSessionCache<string>({
+      ...{ invalidations, trustedMs: 60_000, max: 10, maxBytes: 100_000, monotonicNow: () => 0 },
     })
     t.after(() => cache.close())
     const hash = someHash()

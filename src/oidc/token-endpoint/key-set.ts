@@ -1,3 +1,4 @@
+import { singleFlight } from '../../async/single-flight.ts'
 import { BffError } from '../../errors.ts'
 import { isVerifiedBy, type JsonWebKey, keysThatFit, signatureHeaderOf } from './jwt.ts'
 import { unavailable } from './provider-errors.ts'
@@ -60,7 +61,6 @@ export function createProviderKeys(deps: ProviderKeysDeps): ProviderKeys {
  */
 function createKeySource(jwksUri: string, { read, monotonicNow }: ProviderKeysDeps) {
   let set: KeySet | undefined
-  let pending: Promise<KeySet> | undefined
   let failure: unknown
   let restMs = 0
   let restUntil = Number.NEGATIVE_INFINITY
@@ -70,7 +70,8 @@ function createKeySource(jwksUri: string, { read, monotonicNow }: ProviderKeysDe
     restUntil = monotonicNow() + restMs
   }
 
-  async function readNow(): Promise<KeySet> {
+  /** The set as a new read gives it; everybody who asks meanwhile shares that. */
+  const reread = singleFlight(async (): Promise<KeySet> => {
     try {
       set = { keys: await keysOf(read(jwksUri)), readAt: monotonicNow(), isWeighed: false }
       failure = undefined
@@ -79,16 +80,8 @@ function createKeySource(jwksUri: string, { read, monotonicNow }: ProviderKeysDe
       failure = error
       rest(FAILED)
       throw error
-    } finally {
-      pending = undefined
     }
-  }
-
-  /** The set as a new read gives it; everybody who asks meanwhile shares that. */
-  function reread(): Promise<KeySet> {
-    pending ??= readNow()
-    return pending
-  }
+  })
 
   /** The first token that a set was read for tells whether the read helped. */
   function weigh(tried: KeySet, hasHelped: boolean): void {

@@ -1,3 +1,5 @@
+import { singleFlight } from '../../async/single-flight.ts'
+
 const LIFE_MS = 3_600_000
 const RETRY_MIN_MS = 500
 const RETRY_MAX_MS = 30_000
@@ -11,10 +13,9 @@ export function createRefreshedSource<T>(
   monotonicNow: () => number,
 ): () => Promise<T> {
   let current: { value: T; until: number } | undefined
-  let pending: Promise<T> | undefined
   let failed: { error: unknown; until: number; waitMs: number } | undefined
 
-  async function loadOnce(): Promise<T> {
+  const loadOnce = singleFlight(async () => {
     try {
       const value = await load()
       current = { value, until: monotonicNow() + LIFE_MS }
@@ -24,22 +25,18 @@ export function createRefreshedSource<T>(
       const waitMs = failed ? Math.min(failed.waitMs * 2, RETRY_MAX_MS) : RETRY_MIN_MS
       failed = { error, until: monotonicNow() + waitMs, waitMs }
       throw error
-    } finally {
-      pending = undefined
     }
-  }
+  })
 
   return async function refreshedValue() {
     const isBackingOff = failed !== undefined && monotonicNow() < failed.until
     if (current) {
       if (monotonicNow() >= current.until && !isBackingOff) {
-        pending ??= loadOnce()
-        pending.catch(() => undefined)
+        loadOnce().catch(() => undefined)
       }
       return current.value
     }
     if (isBackingOff) throw failed?.error
-    pending ??= loadOnce()
-    return pending
+    return loadOnce()
   }
 }

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { type BelievedCacheDeps, createBelievedCache } from '../../../src/session/session-cache.ts'
+import { createSessionCache, type SessionCacheDeps } from '../../../src/session/session-cache.ts'
 import type { Invalidations, SessionHash } from '../../../src/store/port.ts'
 
 const ALICE = 'alice' as SessionHash
 const BOB = 'bob' as SessionHash
 
-function setUp(options: Partial<BelievedCacheDeps<string>> = {}) {
+function setUp(options: Partial<SessionCacheDeps<string>> = {}) {
   const world = { time: 0, live: true, reads: 0 }
   const listeners = new Set<(hash: SessionHash | undefined) => void>()
   const invalidations: Invalidations = {
@@ -16,9 +16,9 @@ function setUp(options: Partial<BelievedCacheDeps<string>> = {}) {
       return () => listeners.delete(listener)
     },
   }
-  const cache = createBelievedCache<string>({
+  const cache = createSessionCache<string>({
     invalidations,
-    believeMs: 5000,
+    trustedMs: 5000,
     max: 100,
     maxBytes: 1_000_000,
     monotonicNow: () => world.time,

@@ -4,7 +4,7 @@ import { type TestContext, test } from 'node:test'
 import { systemClock } from '../../../src/async/clock.ts'
 import { BffError } from '../../../src/errors.ts'
 import { sessionHash } from '../../../src/session/bff-session.ts'
-import { createBelievedCache } from '../../../src/session/session-cache.ts'
+import { createSessionCache } from '../../../src/session/session-cache.ts'
 import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
 import type { TokensCopy } from '../../../src/tokens/access-tokens.ts'
 import { createSealing } from '../../../src/tokens/record/sealing.ts'
@@ -20,9 +20,9 @@ async function setUp(t: TestContext, respond: Provider, sealing = createSealing(
   const now = () => clock.now
   const store = createMemoryStore({ idleTimeoutMs: () => 3_600_000_000, monotonicNow: now })
   t.after(() => store.close())
-  const cache = createBelievedCache<OpenedTokens>({
+  const cache = createSessionCache<OpenedTokens>({
     invalidations: store.invalidations,
-    believeMs: 5_000,
+    trustedMs: 5_000,
     max: 100,
     ...{ maxBytes: 1_000_000, monotonicNow: now },
   })

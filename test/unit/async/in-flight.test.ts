@@ -1,0 +1,45 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createInFlight, createInFlightWork } from '../../../src/async/in-flight.ts'
+import { createTestClock } from '../../kit/clock.ts'
+
+test('each has a slot, which the next one gets when it is over', () => {
+  const inFlight = createInFlight<{ name: string }>()
+  const [a, b, c] = ['a', 'b', 'c'].map((name) => ({ name })) as [{ name: string }, { name: string }, object]
+  const slots = [inFlight.add(a), inFlight.add(b)]
+  assert.equal(inFlight.count(), 2)
+  assert.equal(inFlight.remove(slots[0]!, a), true)
+  assert.equal(inFlight.remove(slots[0]!, a), false)
+  assert.deepEqual(inFlight.values(), [b])
+  assert.equal(inFlight.add(c as { name: string }), slots[0])
+  assert.equal(inFlight.remove(slots[0]!, a), false, 'the slot is another’s now')
+  assert.deepEqual([inFlight.count(), inFlight.values()], [2, [c, b]])
+})
+
+test('the end waits for all work, also for what was begun on the way', async () => {
+  const works = createInFlightWork(createTestClock())
+  const [first, second] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  works.add(first.promise)
+  const ended = works.end(1_000)
+  assert.deepEqual([works.isEnding(), works.isOver()], [true, false])
+  works.add(second.promise)
+  first.reject(new Error('it failed'))
+  await new Promise(setImmediate)
+  assert.equal(works.isOver(), false)
+  second.resolve()
+  assert.equal(await ended, 0)
+  assert.equal(works.isOver(), true)
+})
+
+test('the end waits no longer than it may, and says how much is not done', async () => {
+  const clock = createTestClock()
+  const works = createInFlightWork(clock)
+  works.add(new Promise(() => undefined))
+  works.add(Promise.resolve())
+  const ended = works.end(1_000)
+  await clock.elapse(999)
+  assert.equal(works.isOver(), false)
+  await clock.elapse(1)
+  assert.equal(await ended, 1)
+  assert.equal(works.isOver(), true)
+})
