@@ -32,7 +32,7 @@ export type StepUp = {
   readonly maxAge?: number
   /** The sign-in asks for consent once more: the one before was not granted what this resource needs. */
   readonly consent?: true
-  /** What the sign-in before did not ask for, or was not granted: another lack is another step-up. */
+  /** What the previous sign-in did not ask for, or was not granted. Another lack is another step-up. */
   readonly lacks?: string
 }
 
@@ -56,7 +56,7 @@ export type BffErrorOptions = {
   headers?: Readonly<Record<string, string>> | undefined
   /** Says it better than the code's own, such as 408. */
   status?: number | undefined
-  /** What an operator's log says of it beside code and message, under names that a log line may have. Never shown. */
+  /** More fields for the log line, beside code and message. Never shown to the browser. */
   logged?: LoggedFacts | undefined
 }
 
@@ -122,8 +122,8 @@ const OAUTH = 'OAUTH_'
 const DEPTH = 5
 
 /**
- * What openid-client found wrong, which its own messages leave to their causes: the rule that was broken, in words of the
- * library's own, without a value; or the status of an answer that was not looked at. Undefined where there is no more.
+ * The rule that openid-client found broken, in the library's own words and without a value, or the status of an answer
+ * that it did not read. Its messages leave this to their causes. Undefined when the causes say no more.
  */
 export function reasonBelow(error: unknown): string | undefined {
   let reason: string | undefined

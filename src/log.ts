@@ -91,8 +91,8 @@ const ALLOWED = new Set([
 
 /**
  * Writes JSON lines to `destination`, or to standard output: `info` within 100 ms, `warn` and `error` at once, and
- * everything before the process exits. Nobody ever waits for standard output, and what is wrong with it ends nothing:
- * lines that it does not take are dropped, counted, and told when it takes some again.
+ * everything before the process exits. No request waits for standard output, and an error there ends nothing: lines that
+ * it does not take are dropped and counted, and one line gives their number when it takes lines again.
  */
 export function createLogger(
   options: { level?: string; destination?: { write(line: string): void } } = {},
@@ -135,7 +135,7 @@ export function droppedLogLines(): number {
 const STDOUT = 1
 const GATHERED_LINES = 64
 const GATHERED_MS = 100
-/** What may wait while nobody reads; as much as Docker's own non-blocking mode holds. Characters. */
+/** Characters that may wait while standard output is not read: as many as Docker's non-blocking mode holds. */
 const MOST_WAITING = 1_048_576
 const RETRY_MS = { first: 10, longest: 250 }
 /** How long the last lines may take when the process exits. */
@@ -253,7 +253,7 @@ function openStandardOutput(): { fd: number; mayBlock: boolean } {
   const { isTTY } = process.stdout
   if (!isTTY) return { fd: STDOUT, mayBlock: fstatSync(STDOUT).isFile() }
   try {
-    // A terminal stays blocking: one that was stopped (Ctrl-S) would hold a thread, and with it the exit.
+    // A terminal stays blocking. Otherwise a stopped one (Ctrl-S) would hold a thread, and the process could not exit.
     const flags = constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY
     return { fd: openSync('/proc/self/fd/1', flags), mayBlock: false }
   } catch {

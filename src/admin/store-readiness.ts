@@ -12,7 +12,7 @@ export type StoreReadiness = {
 }
 
 export type StoreReadinessDeps = {
-  /** Does with the store whatever is ever done with it; rejects as the first of it that does not work. */
+  /** Runs every kind of store command once. Rejects with the first one that does not work. */
   readonly tryOut: () => Promise<void>
   readonly log: Logger
 }

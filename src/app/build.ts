@@ -15,9 +15,9 @@ export type Cloakroom = {
   /** Opens both listeners; rejects when a port is taken. */
   listen(): Promise<{ publicPort: number; adminPort: number }>
   /**
-   * Serves everything that comes from now on under the configuration that `read` gives; what is under way ends under the
-   * one it began with. Resolves with the fields whose change takes effect at the next start only; rejects with what
-   * `read` throws, and nothing has changed then.
+   * Serves all new requests under the configuration that `read` returns. Requests in flight end under the configuration
+   * they began with. Resolves with the changed fields that need a restart. Rejects with what `read` throws, and changes
+   * nothing then.
    */
   reload(read: () => Config): Promise<{ needRestart: readonly string[] }>
   /** Drains: not ready, no new connections, running requests finish, tunnels and store close. */
@@ -33,7 +33,7 @@ export type BuildDeps = ProcessDeps & {
 const DRAIN_MS = 25_000
 /** At the end, a refresh in flight may take this long beside its call to the provider: for its writes to the store. */
 const STORING_MS = 3_000
-/** Whatever `provider.timeout` says: with the drain it must fit into the time that a pod has to end. */
+/** Upper bound of that call, even with a longer `provider.timeout`: a pod has only so much time to end. */
 const MOST_FOR_CALL_MS = 10_000
 
 /** Composes a Cloakroom from a configuration: the process scope, a first configuration scope, and the two listeners. */

@@ -56,7 +56,7 @@ export type ConfigScope = ReturnType<typeof createConfigScope>
 /** Longest time that a copy of a session or token is used without a look at the store. */
 const COPIES_TRUSTED_MS = 5_000
 const COPIES_HELD = 20_000
-/** The part of the heap that the copies of one kind may take: of both kinds, with those of a configuration before, a third. */
+/** Part of the heap for the copies of one kind. Both kinds, under an old and a new configuration, take a third at most. */
 const COPIES_SHARE = 1 / 12
 
 /**

@@ -8,15 +8,15 @@ export type Generation = {
   readonly edge: (req: IncomingMessage, res: ServerResponse) => void
   readonly tunnel: Pick<Tunnel, 'upgrade' | 'closeAll'>
   readonly upstreams: Pick<Upstreams, 'endEventStreams'>
-  /** Lets go of its connections and copies; called once, when nothing of it is under way any more. */
+  /** Closes its connections and drops its copies. Called once, when none of its requests is in flight any more. */
   release(): Promise<void>
 }
 
 type Serving = { readonly generation: Generation; underWay: number }
 
 /**
- * The configuration in use, and those before it that still have requests or tunnels to finish: who began under one
- * configuration ends under it, and is released then.
+ * The configuration in use, and earlier ones that still have requests or tunnels in flight. Each request ends under the
+ * configuration it began with. A configuration is released when its last one has ended.
  */
 export function createGenerations<G extends Generation>(first: G) {
   let current: Serving & { readonly generation: G } = { generation: first, underWay: 0 }
@@ -48,7 +48,7 @@ export function createGenerations<G extends Generation>(first: G) {
       current.generation.tunnel.upgrade(req, socket, head)
     },
 
-    /** From now on everything new is served by `next`. */
+    /** Serves all new requests and tunnels with `next`. */
     succeed(next: G): void {
       const before = current
       current = { generation: next, underWay: 0 }
@@ -56,7 +56,7 @@ export function createGenerations<G extends Generation>(first: G) {
       if (before.underWay === 0) release(before)
       if (isClosing) endStreams(next)
     },
-    /** Ends every tunnel and event stream; each generation refuses new ones, those to come as well. */
+    /** Ends every tunnel and event stream. All generations refuse new ones from now on, later generations too. */
     closeStreams(): void {
       isClosing = true
       for (const { generation } of [...retired, current]) endStreams(generation)

@@ -11,7 +11,7 @@ import type { Store, StoreTimes } from '../store/port.ts'
 import { createRedisStore } from '../store/redis/redis-store.ts'
 import { version } from '../version.ts'
 
-/** What lives as long as the process, under whatever configuration. */
+/** What lives as long as the process, across configurations. */
 export type ProcessScope = {
   readonly log: Logger
   readonly clock: Clock
@@ -19,7 +19,7 @@ export type ProcessScope = {
   readonly monotonicNow: Clock['monotonicNow']
   readonly metrics: Metrics
   readonly store: Store
-  /** The open WebSockets: the limits of a session count them all, under whatever configuration they began. */
+  /** The open WebSockets of all configurations: the limit of a session counts them together. */
   readonly tunnels: LiveConnections
   /** Names of resources that a reload took away. */
   readonly retiredResources: ReadonlySet<string>
@@ -46,7 +46,7 @@ export type ProcessDeps = {
   readonly monotonicNow?: () => number
 }
 
-/** For so long the store keeps a session that is over, so that it is told apart from one that it never had. */
+/** How long the store keeps an ended session, so that the log can tell `expired` from `unknown`. */
 const TOLD_APART_MS = 600_000
 
 /** Opens the store and makes what else lives as long as the process. */

@@ -2,8 +2,8 @@ import { describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 
 /**
- * Ends the process with exit code 1 at an error that no request answers for. Node would do so too, but print the error
- * with everything that it carries: commands, response bodies, tokens.
+ * Ends the process with exit code 1 at an error that belongs to no request. Node would end it too, but it would print the
+ * error with all its properties: commands, response bodies, tokens.
  */
 export function endOnUnexpected(log: Logger): void {
   process.on('uncaughtException', (error) => {
@@ -32,7 +32,7 @@ export function mostOpenFiles(): number | undefined {
   return typeof soft === 'number' ? soft : undefined
 }
 
-/** What to tell of `limits.connections` when the system allows fewer; undefined when it is enough. */
+/** A warning for `limits.connections` when the system allows fewer open files; undefined when they are enough. */
 export function openFilesWarning(connections: number, most: number | undefined): string | undefined {
   // One for the client, and one for the upstream that serves it.
   const needed = 2 * connections

@@ -19,7 +19,7 @@ export type ReloadingDeps = {
 /** How often the files are looked at; a change is acted on at the second look. */
 const LOOK_EVERY_MS = 1_000
 
-/** Makes SIGHUP call whatever `listen` was last given. For ever: without a listener the signal ends the process. */
+/** Makes SIGHUP call the listener that was set last. It is never removed: without a listener the signal ends the process. */
 export function catchHangUp(): { listen(listener: (() => void) | undefined): void } {
   let current: (() => void) | undefined
   process.on('SIGHUP', () => current?.())
@@ -41,7 +41,7 @@ export function startReloading(deps: ReloadingDeps): () => void {
     seen = new Map()
     await reloadFrom(seen, reason, deps)
   }
-  /** One after the other, and one that waits already will read what is there then: many signals are one reload. */
+  /** Reloads run one after the other. One that waits will read the newest file, so many signals become one reload. */
   function reload(reason: string): Promise<void> {
     if (next) return next
     const turn = (running ?? Promise.resolve()).then(() => {
@@ -65,7 +65,7 @@ export function startReloading(deps: ReloadingDeps): () => void {
   }
 }
 
-/** A good file takes over; a bad one is refused whole, and what runs runs on. Never rejects. */
+/** Applies a good file. Refuses a bad one as a whole: the configuration in use stays. Never rejects. */
 async function reloadFrom(seen: SeenFiles, reason: string, deps: ReloadingDeps): Promise<void> {
   const { file, io, log } = deps
   try {

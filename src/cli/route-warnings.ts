@@ -3,7 +3,7 @@ import { BffError } from '../errors.ts'
 import { compileRoutes, type MatchRoute } from '../proxy/route-table.ts'
 import { isStricter, readingOfRoute } from '../proxy/stricter-routes.ts'
 
-/** What about the routes works but should not stay so, at its place in the file. */
+/** A route that works but should be changed, and where it stands in the file. */
 export type RouteWarning = { readonly path: readonly (string | number)[]; readonly message: string }
 
 type Pair = {
@@ -14,7 +14,7 @@ type Pair = {
   readonly name: string
 }
 
-/** Looks for routes of one upstream through which a request gets around what another one asks for. */
+/** Finds routes that lead to the same upstream as a stricter route, and so round what that one asks for. */
 export function routeWarnings({ routes, basePath }: Config): RouteWarning[] {
   const match = compileRoutes(routes, basePath)
   const pairs = routes.flatMap((route, index) =>

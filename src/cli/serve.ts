@@ -39,7 +39,7 @@ Runs the proxy until SIGTERM or SIGINT. SIGHUP, or a change of the file or of a 
 /** Those of pino; the log itself uses `info`, `warn` and `error`. */
 const LEVELS = new Set(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
 
-/** Undefined, and told, when it is none. An empty one is what a chart or a compose file makes of a value not given. */
+/** Undefined after a message when LOG_LEVEL is no level. An empty one counts as absent: charts and compose files set it so. */
 function logLevel({ env, stderr }: CommandIo): string | undefined {
   const written = env.LOG_LEVEL?.trim() || 'info'
   const level = written.toLowerCase()
@@ -79,7 +79,7 @@ function readConfig({ file, io, log, seen }: Start): Config | undefined {
 async function run(config: Config, start: Start): Promise<number> {
   const { file, log } = start
   endOnUnexpected(log)
-  // From now on: the first process of a container, which one often is, never sees a signal that nobody waits for.
+  // Listens from here on: the first process of a container gets only the signals that it has a listener for.
   const stopped = untilStopped()
   const tooMany = openFilesWarning(config.limits.connections, mostOpenFiles())
   if (tooMany !== undefined) log.warn({ config: file, path: 'limits.connections' }, tooMany)
@@ -103,7 +103,7 @@ async function run(config: Config, start: Start): Promise<number> {
   return 0
 }
 
-/** Who reads our output may leave, and a disk may be full: that is no reason to end, as Node would at either. */
+/** Keeps the process alive when its output fails: the reader may have left, or the disk may be full. Node would end it. */
 function surviveOutputErrors(): void {
   for (const output of [process.stdout, process.stderr]) output.on('error', () => undefined)
 }

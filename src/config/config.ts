@@ -119,7 +119,7 @@ export type ResourceConfig = {
 /** One header added for the upstream: literal text with `{claims.NAME}` placeholders. */
 export type HeaderTemplate = { readonly name: string; readonly value: string }
 
-/** When an upstream that fails is left alone. */
+/** When the circuit of a failing upstream opens. */
 export type UpstreamBreaker = {
   /** Failures in a row, none of them an answer; 0 = never. */
   readonly failures: number

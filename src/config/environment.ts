@@ -5,7 +5,7 @@ export type Environment = Readonly<Record<string, string | undefined>>
 
 /**
  * Replaces every `${NAME}` by the variable's value without its final line breaks; `$${` stands for `${` itself. Says
- * which names are not set, and which begin or end with a blank that nobody would see.
+ * which names are not set, and which values begin or end with an invisible blank.
  */
 export function interpolate(text: string, env: Environment): { value: string; problem?: string } {
   const problems = new Set<string>()

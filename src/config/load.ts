@@ -86,7 +86,7 @@ export function loadConfig({ text, file, env, readFile = readTextFile }: ConfigS
   return { config: assembleConfig(fields, proxy), warnings: report.warnings(), problemAt: report.locate }
 }
 
-/** What a text that is a variable and nothing else cannot say by itself: it is shown as it is written. */
+/** A text that is one variable and nothing else is shown in messages as it is written, never with its value. */
 function emptyVariable(written: unknown, value: unknown): string | undefined {
   const [, name] = value === '' ? (/^\$\{(\w+)\}$/.exec(String(written)) ?? []) : []
   return name === undefined ? undefined : `environment variable ${name} is empty`
@@ -158,7 +158,7 @@ type Reading = {
 /** A node and where it stands: its path, and its key's position unless it is an item of a list. */
 type Spot = { readonly node: Node | null; readonly path: FieldPath; readonly key?: Position }
 
-// Aliases make a short file expand without end; no honest config comes near.
+// Bounds the expansion of YAML aliases: a short file could otherwise expand without end.
 const MOST_FIELDS = 50_000
 const DEEPEST_FIELD = 20
 

@@ -23,7 +23,7 @@ export function readOutgoingProxy(env: Environment, root: Field): OutgoingProxy 
 function proxyIn(env: Environment, name: string, root: Field): Secret | undefined {
   const [written, value] = variable(env, name) ?? []
   if (written === undefined || value === undefined) return undefined
-  // curl and others take a bare host for one that speaks HTTP.
+  // A bare host is an HTTP proxy, as for curl.
   const text = /^[a-z][a-z\d+.-]*:\/\//i.test(value) ? value : `http://${value}`
   const url = URL.canParse(text) ? new URL(text) : undefined
   if (url && /^https?:$/.test(url.protocol) && url.hostname !== '' && isDecodable(url))

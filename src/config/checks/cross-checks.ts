@@ -11,7 +11,7 @@ import { checkProvider, checkResources } from './provider-checks.ts'
 import { checkRoutes, checkRouteTests } from './route-checks.ts'
 import { checkTls } from './tls-check.ts'
 
-/** Checks what no field can know by itself. A field that is missing or wrong is passed over: it was reported already. */
+/** Checks that span fields. Skips a field that is missing or wrong, because it was reported already. */
 export function crossCheck(draft: Draft, secrets: SecretReader, root: Field): void {
   checkListeners(draft, root)
   checkTrustProxy(draft, root.at('trustProxy'))

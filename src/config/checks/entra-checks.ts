@@ -14,7 +14,7 @@ type DraftProvider = NonNullable<Draft['provider']>
 /** Names in the place of a tenant that mean more than one. */
 const SHARED_TENANTS = new Set(['common', 'organizations', 'consumers'])
 
-/** What is accepted by every other provider and means something else, or nothing, to Microsoft's. */
+/** Settings that other providers accept and that mean something else, or nothing, at Microsoft's. */
 export function checkEntra({ provider = {}, resources }: Draft, root: Field): void {
   const { issuer = '', clientId, endpoints, resourceDialect, scopes } = provider
   const field = root.at('provider')
@@ -93,7 +93,7 @@ function checkVersion(issuer: string, dialect: DraftProvider['resourceDialect'],
   }
 }
 
-/** A sign-in may name several APIs, but `.default` of one at most; and a refresh widens, so that it need not. */
+/** A sign-in may name several APIs, but `.default` of one only. It need not name more: a refresh widens at Entra ID. */
 function checkSignInScopes(
   { issuer = '', signInScopes }: DraftProvider,
   resources: Draft['resources'],

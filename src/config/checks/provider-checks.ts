@@ -12,7 +12,7 @@ import { checkTls } from './tls-check.ts'
 type DraftProvider = NonNullable<Draft['provider']>
 type DraftResource = NonNullable<NonNullable<Draft['resources']>[string]>
 
-/** What about `provider:` only its fields together can tell. */
+/** Checks that span the fields of `provider:`. */
 export function checkProvider({ provider }: Draft, field: Field): void {
   checkLoginScopes(provider ?? {}, field)
   checkClientAuth(provider?.clientAuth, field.at('clientAuth'))
@@ -24,7 +24,7 @@ export function checkProvider({ provider }: Draft, field: Field): void {
   checkTransport(provider, field)
 }
 
-/** Plain http is for this machine, and for hosts that are named. */
+/** Plain http is allowed for this machine and for `insecureHosts` only. */
 function checkTransport(provider: Draft['provider'], field: Field): void {
   const { insecureHosts } = provider ?? {}
   if (insecureHosts === undefined) return
@@ -109,7 +109,7 @@ function checkGrant(resource: DraftResource, { clientAuth, issuer }: DraftProvid
   field.problem(`with "exchange: on_behalf_of" ${why}; ${cure}`)
 }
 
-/** One step only: what is exchanged comes from the refresh token, so there is no circle and no chain. */
+/** The subject token must come from a refresh grant: one exchange, no chain and no circle. */
 function checkExchange(
   { grant, subject, exchange }: DraftResource,
   resources: Draft['resources'],

@@ -8,7 +8,7 @@ import { checkTls } from './tls-check.ts'
 
 type DraftRoute = NonNullable<NonNullable<Draft['routes']>[number]>
 
-/** A route that can be compared with others: what of it is undefined was wrong, and reported already. */
+/** A route to compare with others. An undefined member was wrong in the file and is reported already. */
 type Candidate = {
   readonly route: DraftRoute
   readonly index: number
@@ -16,7 +16,7 @@ type Candidate = {
   readonly field: Field
 }
 
-/** What about `routes:` only the routes together, and the resources, can tell. */
+/** Checks that span routes and resources. */
 export function checkRoutes({ basePath, resources, routes = [] }: Draft, field: Field): void {
   routes.forEach((route, index) => {
     if (route === undefined) return
@@ -103,7 +103,7 @@ function checkHeaderNames(headers: DraftRoute['headers'], field: Field): void {
   }
 }
 
-/** Two routes that match one request equally well would leave it to chance, or to their order, which one gets it. */
+/** Two routes must not match one request equally well: their order would decide which one gets it. */
 function checkPair(own: Candidate, earlier: Candidate): void {
   const other = () => `routes[${earlier.index}] (line ${earlier.field.at('path').line()})`
   const samePath = own.route.path !== undefined && own.route.path === earlier.route.path

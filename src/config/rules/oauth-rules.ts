@@ -81,7 +81,7 @@ export function placeholderIn(text: string): string | undefined {
   return words.find((word) => SHOUTED_PLACEHOLDER.test(word) || PLACEHOLDER.test(word))
 }
 
-// In lower case these may be somebody's names: a realm called "tenant".
+// Matched in upper case only: in lower case they may be real names, such as a realm called "tenant".
 const SHOUTED_PLACEHOLDER = /^(?:(?:MY|THE)[-_][A-Z0-9_-]+|TENANT|REALM|DOMAIN|ISSUER)$/
 const PLACEHOLDER =
   /^(?:[{<[].*[}>\]]|(?:your|insert|enter)[-_].+|(?:tenant|client)[-_]?(?:id|name|guid)|(?:change|replace)[-_]?me|([0x])\1{7}(?:-\1{4}){3}-\1{12})$/i

@@ -10,7 +10,7 @@ export type Rule<T> = {
   readonly because?: (text: string) => string | undefined
 }
 
-// Marks the place of the value that was read; no message of ours has a NUL of its own.
+// Marks where the value goes into the message. No message contains a NUL otherwise.
 const GOT = '\u0000'
 
 /** A message that will name the value that was read: `must be X (got Y), e.g. Z`. */

@@ -43,7 +43,7 @@ export function isQuoted(value: string): boolean {
 
 /**
  * What an editor or a web page leaves in a text without showing it: a byte order mark, a zero-width character, or the
- * remains of another encoding. Undefined when there is nothing of the kind.
+ * remains of another encoding. Undefined when the text has none.
  */
 export function hiddenCharacter(value: string): string | undefined {
   if (value.includes('\0') || value.includes('\ufffd')) {
@@ -58,7 +58,7 @@ export function hiddenCharacter(value: string): string | undefined {
   return `must not hold the invisible character U+${code}, which was copied along with it; type or copy it again`
 }
 
-// Of 32 random bytes about 30 differ; that fewer than 12 do happens once in 10^14 keys.
+// About 30 of 32 random bytes differ. Fewer than 12 differ in one of 10^14 random keys.
 const FEWEST_DIFFERENT_BYTES = 12
 
 /** The pattern of a key that was not drawn at random; undefined for one that may be random. */

@@ -73,11 +73,11 @@ function fromFile(
   return new Secret(() => {
     try {
       const text = withoutFinalNewline(readFile(path))
-      // Checked once for each content: the check of a private key is dear.
+      // Checked once for each content, because checking a private key is expensive.
       if (text !== lastRead && text.trim() !== '' && check(text) === undefined) lastGood = text
       lastRead = text
     } catch {
-      // Missing for now: what was read last still opens what it opened before.
+      // Missing for now: the last good value is used on.
     }
     return lastGood
   })
@@ -92,7 +92,7 @@ function withoutFinalNewline(text: string): string {
   return text.replace(/(?:\r?\n)+$/, '')
 }
 
-/** What an operator can act on of a file system error; its message would repeat the path. */
+/** The reason of a file system error, in words for an operator, without the path. */
 export function reasonOf(error: unknown): string {
   const code = (error as NodeJS.ErrnoException | undefined)?.code ?? 'unreadable'
   const words: Readonly<Record<string, string>> = {
