@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import type { Upstreams } from '../proxy/upstream/upstream.ts'
+import type { Upstreams } from '../proxy/upstream/upstreams.ts'
 import type { Tunnel } from '../proxy/websocket/tunnel.ts'
 
 /** Everything on the public listener under one configuration. */

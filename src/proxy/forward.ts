@@ -5,8 +5,8 @@ import type { BffSession } from '../session/bff-session.ts'
 import { type AccessTokenSource, inTime } from './access-token.ts'
 import type { RequestHeaders } from './headers/request.ts'
 import type { MatchRoute } from './route-table.ts'
+import type { Send } from './upstream/exchange.ts'
 import type { OnRejectedToken } from './upstream/rejected-token.ts'
-import type { Send } from './upstream/upstream.ts'
 
 /** What is noted about a request for its log line, and the id its upstream is told. */
 export type ForwardedFacts = {

@@ -1,6 +1,5 @@
 import type { RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
-import { type CanonicalTarget, canonicalTarget, rejected } from './request-target.ts'
 import { compileDisguises, type IsDisguised } from './stricter-routes.ts'
 
 /** The route of a request and the target for its upstream. */
@@ -13,7 +12,6 @@ export type RouteMatch = {
 /** Finds the route of a request; undefined when no route's path matches. Throws `path_rejected`, `method_not_allowed`. */
 export type MatchRoute = (method: string, target: string) => RouteMatch | undefined
 
-const SLASH = 0x2f
 const ENCODED_SLASH = 'an encoded slash, where no route passes it'
 const DISGUISED = 'another spelling of a path that asks for more at the same upstream'
 
@@ -141,4 +139,152 @@ export function isServed(match: MatchRoute, target: string): boolean {
   } catch (error) {
     return !(error instanceof BffError && error.code === 'path_rejected')
   }
+}
+
+const SLASH = 0x2f
+const PERCENT = 0x25
+const QUESTION_MARK = 0x3f
+const DOT = 0x2e
+const SEMICOLON = 0x3b
+const ESCAPED_SLASH = /%2f/i
+const EVERY_ESCAPED_SLASH = /%2f/gi
+
+/** By character code: 0 is refused in a path, 1 may stand there, 2 makes `canonicalPath` look at the path. */
+const PATH_CHARACTERS = pathCharacters()
+/** RFC 3986 §2.3: percent-encoding these changes nothing, so they are compared and forwarded decoded. */
+const UNRESERVED = /^[A-Za-z0-9\-._~]$/
+
+/** A request target in the one form that is both matched and forwarded. */
+export type CanonicalTarget = {
+  /** Decoded where that changes nothing (RFC 3986 §6.2.2.2), otherwise byte-identical. */
+  readonly path: string
+  /** With its question mark, untouched; empty when there is none. */
+  readonly query: string
+  /** Some slash in the path is encoded, so that not every route takes it. */
+  readonly hasEncodedSlash: boolean
+}
+
+/**
+ * Brings an origin-form request target (RFC 9112 §3.2.1) into canonical form.
+ * Throws `path_rejected` for anything two programs could read differently: dot segments, backslashes, empty segments,
+ * path parameters, control bytes, fragments, bad encodings, other target forms; the delimiters among them encoded once
+ * or more often, too. An encoded slash is left as it is where it hides none of these.
+ */
+export function canonicalTarget(target: string): CanonicalTarget {
+  if (target.charCodeAt(0) !== SLASH) throw rejected('only origin-form targets are served')
+  let previous = 0
+  let suspicious = false
+  let end = 0
+  for (; end < target.length; end++) {
+    const code = target.charCodeAt(end)
+    if (code === QUESTION_MARK) break
+    const kind = code < 128 ? PATH_CHARACTERS[code] : 0
+    if (kind === 0) throw rejected('a character that must not stand in a path')
+    if (previous === SLASH && (code === SLASH || code === DOT)) suspicious = true
+    if (kind === 2) suspicious = true
+    previous = code
+  }
+  if (end === target.length && !suspicious) return { path: target, query: '', hasEncodedSlash: false }
+  const raw = target.slice(0, end)
+  const query = target.slice(end)
+  requireCleanQuery(query)
+  const path = suspicious ? canonicalPath(raw) : raw
+  return { path, query, hasEncodedSlash: suspicious && ESCAPED_SLASH.test(path) }
+}
+
+/** For paths with a percent sign, an empty segment, or a segment that begins with a dot. */
+function canonicalPath(raw: string): string {
+  const path = raw.includes('%') ? decodeUnreserved(raw) : raw
+  // A second decoding must not find a delimiter that the first did not: %252e%252e, %252f, %253b, %255c, %2500.
+  if (/%25(?:25)*(?:2[ef]|3b|5c|[01][0-9a-f]|7f)/i.test(path)) throw rejected('a doubly encoded delimiter')
+  // An upstream may read an encoded slash as a slash.
+  const read = path.replaceAll(EVERY_ESCAPED_SLASH, '/')
+  if (read.includes('//')) throw rejected('an empty path segment')
+  if (/\/\.{1,2}(?:\/|$)/.test(read)) throw rejected('a dot segment')
+  return path
+}
+
+/** Decodes percent-encoded unreserved characters and leaves every other escape byte-identical. */
+function decodeUnreserved(raw: string): string {
+  let path = ''
+  let copied = 0
+  for (let at = raw.indexOf('%'); at !== -1; at = raw.indexOf('%', at)) {
+    const octet = octetAt(raw, at)
+    if (octet < 0x20 || octet === 0x7f) throw rejected('an encoded control character')
+    if (octet === 0x5c) throw rejected('an encoded backslash')
+    if (octet === SEMICOLON) throw rejected('an encoded semicolon')
+    if (octet >= 0x80) {
+      at = skipUtf8(raw, at)
+      continue
+    }
+    const character = String.fromCharCode(octet)
+    if (UNRESERVED.test(character)) {
+      path += raw.slice(copied, at) + character
+      copied = at + 3
+    }
+    at += 3
+  }
+  return copied === 0 ? raw : path + raw.slice(copied)
+}
+
+/** Value of the escape at `at`; throws `path_rejected` unless it is a percent sign and two hexadecimal digits. */
+function octetAt(raw: string, at: number): number {
+  const high = hexDigit(raw.charCodeAt(at + 1))
+  const low = hexDigit(raw.charCodeAt(at + 2))
+  if (raw.charCodeAt(at) !== PERCENT || high < 0 || low < 0) throw rejected('an invalid percent-encoding')
+  return high * 16 + low
+}
+
+/** Index after the encoded UTF-8 sequence at `at`; throws `path_rejected` when RFC 3629 §4 does not allow it. */
+function skipUtf8(raw: string, at: number): number {
+  const first = octetAt(raw, at)
+  const length =
+    first >= 0xc2 && first < 0xe0
+      ? 2
+      : first >= 0xe0 && first < 0xf0
+        ? 3
+        : first >= 0xf0 && first < 0xf5
+          ? 4
+          : 0
+  if (length === 0) throw rejected('invalid UTF-8')
+  for (let n = 1; n < length; n++) {
+    const octet = octetAt(raw, at + n * 3)
+    const [low, high] = n === 1 ? secondOctet(first) : [0x80, 0xbf]
+    if (octet < low || octet > high) throw rejected('invalid UTF-8')
+  }
+  return at + length * 3
+}
+
+/** Overlong forms, surrogates and code points past U+10FFFF all show in the second octet (RFC 3629 §4). */
+function secondOctet(first: number): [number, number] {
+  if (first === 0xe0) return [0xa0, 0xbf]
+  if (first === 0xed) return [0x80, 0x9f]
+  if (first === 0xf0) return [0x90, 0xbf]
+  if (first === 0xf4) return [0x80, 0x8f]
+  return [0x80, 0xbf]
+}
+
+/** The query is opaque, but a fragment or a control byte in it would end the target early for the next hop. */
+function requireCleanQuery(query: string): void {
+  if (/[^\x21\x22\x24-\x7e]/.test(query)) throw rejected('a character that must not stand in a query')
+}
+
+function hexDigit(code: number): number {
+  if (code >= 0x30 && code <= 0x39) return code - 0x30
+  const lower = code | 0x20
+  return lower >= 0x61 && lower <= 0x66 ? lower - 0x57 : -1
+}
+
+function pathCharacters(): Uint8Array {
+  const kinds = new Uint8Array(128)
+  for (let code = 0x21; code < 0x7f; code++) kinds[code] = 1
+  // `;` begins path parameters, which servers cut off before or after they look for dot segments.
+  for (const refused of '\\#;') kinds[refused.charCodeAt(0)] = 0
+  kinds[PERCENT] = 2
+  return kinds
+}
+
+/** A refusal; its message names the rule and never repeats the path, which may hold anything. */
+function rejected(rule: string): BffError {
+  return new BffError('path_rejected', `request target refused: ${rule}`)
 }

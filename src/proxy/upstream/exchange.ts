@@ -1,214 +1,355 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
+import type { BodyPace } from '../../async/body-pace.ts'
 import type { CircuitPeriod } from '../../async/circuit-breaker.ts'
-import type { BffError } from '../../errors.ts'
-import type { AccessToken } from '../access-token.ts'
+import type { RouteConfig } from '../../config/config.ts'
+import { BffError } from '../../errors.ts'
+import type { BffSession } from '../../session/bff-session.ts'
+import { type AccessToken, inTime } from '../access-token.ts'
 import { replaceAccessToken } from '../headers/request.ts'
-import { asksForEventStream } from '../session-end/event-streams.ts'
-import type { Dispatch, ExchangeParts, ParsedHeaders, UpstreamControl } from './dispatch.ts'
-import { HeldResponse, settleRejection, tokenChallenge } from './rejected-token.ts'
-import { acceptedLength, type BodyCopy, openBody } from './request-body.ts'
-import { ClientResponse, defectOf, keepOurs, MOST_INTERIM } from './response-writer.ts'
-import type { OutboundRequest } from './upstream.ts'
+import type { ResponseHeaders } from '../headers/response.ts'
+import type { TokenChallenge } from '../headers/www-authenticate.ts'
+import type { LongAnswer, LongAnswers } from '../session-end/long-answers.ts'
+import { type Admission, noConnectionInTime, type WaitingRequest } from './admission.ts'
+import {
+  type Dispatcher,
+  isConnectionLost,
+  noAnswerOf,
+  type ParsedHeaders,
+  type ResponseController,
+  type ResponseHandler,
+  refusalOf,
+} from './dispatcher.ts'
+import { BufferedResponse, type SentToken, tokenChallenge } from './rejected-token.ts'
+import { type BodyCopy, bodyTooLarge, createBodyCopy, readBody } from './request-body.ts'
+import { ClientResponse, defectOf, keepOurs, MAX_INTERIM } from './response-writer.ts'
+
+/** One request as it goes to its upstream. */
+export type OutboundRequest = SentToken & {
+  readonly route: RouteConfig
+  /** Path and query, in origin-form. */
+  readonly target: string
+  /** Flat list of names and values, without `Host` and framing. */
+  readonly headers: string[]
+}
+
+/** An upstream as exchanges use it. */
+export type Upstream = {
+  readonly admission: Admission
+  readonly dispatcher: Dispatcher
+  readonly longAnswers: LongAnswers
+  readonly responseHeaders: ResponseHeaders
+  readonly bodyPace: BodyPace
+  /** Told of each piece of a body, either way, and its bytes. */
+  readonly bodyPassed: (bytes: number) => void
+}
+
+/**
+ * Sends a request to its upstream and streams the response to the client; resolves when that is over, also when the
+ * client left. Rejects with `upstream_unreachable`, `upstream_timeout`, `body_too_large` or `bad_request`: nothing was
+ * sent to the client then, unless `res.headersSent`, when its connection has been cut to show the truncation. Rejects
+ * also with what `onRejectedToken` rejected with.
+ */
+export type Send = (req: IncomingMessage, res: ServerResponse, outbound: OutboundRequest) => Promise<void>
+
+/** Sends each request to the upstream of its route. */
+export function createSend(upstreams: ReadonlyMap<RouteConfig, Upstream>): Send {
+  return function send(req, res, outbound) {
+    return new Promise((resolve, reject) => {
+      const upstream = upstreams.get(outbound.route)!
+      new Exchange({ req, res, outbound, upstream, resolve, reject }).start()
+    })
+  }
+}
+
+/** What makes an exchange; `resolve` and `reject` end it. */
+type ExchangeParts = {
+  readonly req: IncomingMessage
+  readonly res: ServerResponse
+  readonly outbound: OutboundRequest
+  readonly upstream: Upstream
+  readonly resolve: () => void
+  readonly reject: (error: BffError) => void
+}
+
+/**
+ * Length of a request body in bytes: 0 when there is none, undefined when it is chunked (RFC 9112 §6.3).
+ * Throws `bad_request` for a transfer coding that would reach the upstream undecoded or undeclared.
+ */
+function bodyLength({ headers, httpVersion }: IncomingMessage): number | undefined {
+  const coding = headers['transfer-encoding']
+  if (coding !== undefined) {
+    // Node decodes the last coding only, and HTTP/1.0 has none: the upstream would misread the rest (RFC 9112 §6.1).
+    if (coding.toLowerCase() === 'chunked' && httpVersion === '1.1') return undefined
+    throw new BffError('bad_request', 'unsupported transfer coding', { headers: { connection: 'close' } })
+  }
+  const length = headers['content-length']
+  return length === undefined ? 0 : Number(length)
+}
 
 /** RFC 9110 §9.2.2: sending these twice does no more than sending them once. */
 const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS'])
 
-/** One request and its response. A class, because thousands live at once and share their methods. */
-export class Exchange {
+/**
+ * One request and its response:
+ *
+ * 1. `start`: a body that the route does not take is refused.
+ * 2. `admission.enter`: the circuit of the upstream is closed, and a permit is free.
+ * 3. `go`: the body is asked for, and the request dispatched to a connection.
+ * 4. `onRequestStart`: a connection sends it.
+ * 5. `onResponseStart`: the head goes to the client; or it is a 401 that refuses our token, and is buffered.
+ * 6. `onResponseData`: the body follows, as fast as the client reads.
+ * 7. `onResponseEnd`, or `onResponseError`: the same request again, a cut connection, or a refusal.
+ *
+ * `giveUp` ends it early at any step. A class, because thousands live at once and share their methods.
+ */
+class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
   readonly req: IncomingMessage
-  readonly res: ServerResponse
-  readonly outbound: OutboundRequest
-  readonly #pool: Dispatch
+  readonly session: BffSession | undefined
+  readonly response: ClientResponse
+  longTimer: NodeJS.Timeout | undefined
+  readonly #res: ServerResponse
+  readonly #outbound: OutboundRequest
+  readonly #upstream: Upstream
   readonly #resolve: () => void
   readonly #reject: (error: BffError) => void
-  readonly response: ClientResponse
-  /** For `session-streams`: where and since when it is noted. */
-  place = -1
-  round = 0
   /** Bytes of the request's body; undefined when it is chunked. */
   #length: number | undefined
+  /** Of the circuit breaker; undefined unless it was let through. */
   #period: CircuitPeriod | undefined
-  /** Ends the wait for a place, or for a connection. */
+  /** Ends the wait for a permit, or for a connection. */
   #stopWaiting: (() => void) | undefined
-  #control: UpstreamControl | undefined
   #body: Readable | null = null
-  #copy: BodyCopy | undefined
-  /** The body for sending the request again; null when it has none, undefined when it cannot be sent again. */
-  #again: Buffer | null | undefined
-  /** How often the connections have it that have not reported its end. */
-  #underWay = 0
+  #bodyCopy: BodyCopy | undefined
+  #controller: ResponseController | undefined
+  /** Dispatches whose end has not been reported. */
+  #inFlight = 0
   #isReused = false
-  /** The first byte of an answer has come, interim or not. */
+  /** The first byte of a response has come, interim or not. */
   #isAnswering = false
+  #interimResponses = 0
   #isRetried = false
   #isTokenQuestioned = false
-  #held: HeldResponse | undefined
-  /** Of a response that was given up for another; what it still reports is nothing to us. */
-  #discarded: UpstreamControl | undefined
-  /** Resolved or rejected: what the upstream still says is of no interest. */
+  #buffered: BufferedResponse | undefined
+  /** Of a response that was given up for another; its further reports are ignored. */
+  #discarded: ResponseController | undefined
+  /** Resolved or rejected. */
   #isOver = false
-  #interimResponses = 0
 
-  constructor(parts: ExchangeParts) {
-    this.req = parts.req
-    this.res = parts.res
-    this.outbound = parts.outbound
-    this.#pool = parts.pool
-    this.#resolve = parts.resolve
-    this.#reject = parts.reject
-    this.response = new ClientResponse(parts.res, parts.outbound.route.timeout.idleMs, parts.pool.bodyPassed)
+  constructor({ req, res, outbound, upstream, resolve, reject }: ExchangeParts) {
+    this.req = req
+    this.session = outbound.session
+    this.response = new ClientResponse(res, outbound.route.timeout.idleMs, upstream.bodyPassed)
+    this.#res = res
+    this.#outbound = outbound
+    this.#upstream = upstream
+    this.#resolve = resolve
+    this.#reject = reject
   }
 
+  /** Steps 1 and 2. */
   start(): void {
-    if (this.res.destroyed) {
+    if (this.#res.destroyed) {
       this.#resolve()
       return
     }
-    const { maxBody, timeout } = this.outbound.route
-    this.#length = acceptedLength(this.req, this.res, maxBody)
-    this.res.on('close', () => this.giveUp())
-    if (this.outbound.session) this.#pool.streams.begin(this)
-    if (asksForEventStream(this.req)) this.#pool.eventStreams.add(this)
+    const { maxBody = Number.POSITIVE_INFINITY, timeout } = this.#outbound.route
+    this.#length = bodyLength(this.req)
+    if (this.#length !== undefined && this.#length > maxBody) {
+      this.#res.shouldKeepAlive = false
+      throw bodyTooLarge()
+    }
+    this.#res.on('close', () => this.giveUp())
+    this.#upstream.longAnswers.begin(this)
     if (this.#isOver) return
-    this.#stopWaiting = this.#pool.admission.enter(this, timeout.responseMs) ?? this.#stopWaiting
+    this.#stopWaiting = this.#upstream.admission.enter(this, timeout.responseMs) ?? this.#stopWaiting
   }
 
-  /** It is let through; its body is asked for only now, because it may have waited. */
+  /** Step 3. The body is asked for only now, because the request may have waited. */
   go(period: CircuitPeriod): void {
     this.#period = period
-    if (this.#length !== 0)
-      ({ body: this.#body, copy: this.#copy } = openBody(this, this.#length, this.#pool))
-    this.#send(this.#body)
+    if (this.#length !== 0) this.#openBody(this.#length)
+    this.#dispatch(this.#body)
   }
 
-  /** No more of its body is wanted. */
-  endBody(error: BffError): void {
-    if (this.giveUp(error) && this.response.isStarted) this.response.cut()
+  #openBody(length: number | undefined): void {
+    const { route, headers, accessToken, onRejectedToken } = this.#outbound
+    if (length !== undefined) headers.push('content-length', String(length))
+    this.#bodyCopy = accessToken && onRejectedToken ? createBodyCopy(length) : undefined
+    this.#body = readBody({
+      req: this.req,
+      res: this.#res,
+      maxBody: route.maxBody,
+      idleMs: route.timeout.idleMs,
+      pace: this.#upstream.bodyPace,
+      passed: this.#upstream.bodyPassed,
+      copy: this.#bodyCopy,
+      refuse: (error) => {
+        if (this.giveUp(error) && this.response.isStarted) this.response.cut()
+      },
+    })
   }
 
-  #send(body: Readable | Buffer | null): void {
-    this.#underWay++
-    this.#control = undefined
+  #dispatch(body: Readable | Buffer | null): void {
+    const { route, target, headers } = this.#outbound
+    const { responseMs, idleMs } = route.timeout
+    this.#inFlight++
+    this.#controller = undefined
     this.#isAnswering = false
-    this.#stopWaiting = this.#pool.limitWait?.(this)
-    this.#pool.start(this, body, this.#isRetried)
+    this.#stopWaiting = this.#upstream.dispatcher.isQueueUntimed ? this.#limitWait() : undefined
+    const request = {
+      ...{ method: this.req.method!, path: target, headers, body },
+      ...{ headersTimeout: responseMs, bodyTimeout: idleMs },
+    }
+    this.#upstream.dispatcher.dispatch(request, this, this.#isRetried)
   }
 
-  onRequestStart(control: UpstreamControl): void {
+  #limitWait(): () => void {
+    const { connectMs, responseMs } = this.#outbound.route.timeout
+    const timer = setTimeout(() => this.refuse(noConnectionInTime()), connectMs + responseMs)
+    return () => clearTimeout(timer)
+  }
+
+  /** Step 4. */
+  onRequestStart(controller: ResponseController): void {
     this.#stopWaiting?.()
-    this.#control = control
-    this.#isReused = !this.#pool.isConnecting()
+    this.#controller = controller
+    this.#isReused = !this.#upstream.dispatcher.isConnecting()
     // Thrown, it ends the request and leaves the connection as it is: nothing was sent on it yet.
-    if (this.#isOver) throw new Error('nobody waits for the answer any more')
+    if (this.#isOver) throw new Error('the request was given up')
   }
 
   onResponseStarted(): void {
     this.#isAnswering = true
   }
 
-  onResponseStart(control: UpstreamControl, status: number, parsed: ParsedHeaders, reason?: string): void {
+  /** Step 5. */
+  onResponseStart(
+    controller: ResponseController,
+    status: number,
+    parsed: ParsedHeaders,
+    reason?: string,
+  ): void {
     if (this.#isOver) return
     if (status < 200) {
-      // Between the upstream and us; but each one begins the response timeout again.
-      if (++this.#interimResponses > MOST_INTERIM) control.abort(new Error('too many interim responses'))
+      // Interim responses concern this hop only. They are counted, because each begins the response timeout again.
+      if (++this.#interimResponses > MAX_INTERIM) controller.abort(new Error('too many interim responses'))
       return
     }
-    this.#pool.admission.answered()
+    this.#upstream.admission.answered()
     const defect = defectOf(status, parsed)
     if (defect !== undefined) {
-      control.abort(new Error(defect))
+      controller.abort(new Error(defect))
       return
     }
-    if (status === 401 && !this.#isTokenQuestioned && this.#holdRejection(control, parsed, reason)) return
-    this.#copy = undefined
-    const { route, session } = this.outbound
-    const raw = control.rawHeaders as Buffer[]
-    const fields = this.#pool.responseHeaders(route, raw, session !== undefined)
-    keepOurs(this.res, fields)
+    if (status === 401 && !this.#isTokenQuestioned) {
+      const challenge = tokenChallenge(this.#outbound, parsed)
+      if (challenge) {
+        this.#question(challenge, new BufferedResponse(controller, parsed, reason))
+        return
+      }
+    }
+    this.#bodyCopy = undefined
+    const raw = controller.rawHeaders as Buffer[]
+    const fields = this.#upstream.responseHeaders(this.#outbound.route, raw, this.session !== undefined)
+    keepOurs(this.#res, fields)
     this.#closeUnlessRead()
     this.response.begin({ status, reason, fields, parsed })
-    if (session && this.response.isEventStream) this.#pool.streams.bind(this)
-    if (this.response.isUnending) this.#pool.eventStreams.add(this)
+    this.#upstream.longAnswers.started(this)
   }
 
-  onResponseData(control: UpstreamControl, chunk: Buffer): void {
+  /** Step 6. */
+  onResponseData(controller: ResponseController, chunk: Buffer): void {
     if (this.#isOver) return
-    if (this.#held) this.#held.add(chunk)
-    else this.response.write(chunk, control)
+    if (this.#buffered) this.#buffered.add(chunk)
+    else this.response.write(chunk, controller)
   }
 
-  onResponseEnd(control: UpstreamControl): void {
-    if (this.#pool.isBreaking()) {
-      this.onResponseError(control, new Error('the connection broke, and the body had no other end'))
+  /** Step 7, when all went well. */
+  onResponseEnd(controller: ResponseController): void {
+    if (this.#upstream.dispatcher.isBreaking()) {
+      this.onResponseError(controller, new Error('the connection broke, and the body had no other end'))
       return
     }
-    this.#underWay--
+    this.#inFlight--
     if (this.#isOver) this.#leave()
-    else if (this.#held) this.#held.isWhole = true
+    else if (this.#buffered) this.#buffered.isWhole = true
     else {
       if (!this.response.isEnded) this.response.end()
       this.#finish()
     }
   }
 
-  /** `control` is absent when no connection was made. */
-  onResponseError(control: UpstreamControl | null | undefined, error: Error): void {
-    this.#underWay--
+  /** Step 7, when something failed. */
+  onResponseError(controller: ResponseController | null | undefined, error: Error): void {
+    this.#inFlight--
     if (this.#isOver) this.#leave()
-    else if (control && control === this.#discarded) return
-    else if (this.#held) this.#held.error = error
+    else if (controller && controller === this.#discarded) return
+    else if (this.#buffered) this.#buffered.error = error
     else if (this.response.isEnded) this.#finish()
     else if (this.response.isStarted) {
       this.response.cut()
-      this.#finish(this.#pool.failure(error))
+      this.#finish(refusalOf(error))
     } else if (this.#mayRetry(error)) {
       this.#isRetried = true
-      this.#send(null)
+      this.#dispatch(null)
     } else {
       const isNew = !this.#isReused && !this.#isAnswering
-      const connection = this.#control === undefined ? 'none' : isNew ? 'new' : 'used'
-      const noAnswer = this.#pool.noAnswer(error, connection)
-      if (noAnswer) this.#pool.admission.failed(this.#period!, noAnswer)
-      this.refuse(this.#pool.failure(error))
+      const connection = this.#controller === undefined ? 'none' : isNew ? 'new' : 'used'
+      const noAnswer = noAnswerOf(error, connection)
+      if (noAnswer) this.#upstream.admission.failed(this.#period!, noAnswer)
+      this.refuse(refusalOf(error))
     }
   }
 
   /** An idle connection may end in the moment it is used again; that request was never looked at (RFC 9112 §9.3.1). */
   #mayRetry(error: Error): boolean {
     if (this.#isRetried || this.#body !== null || !REPEATABLE.has(this.req.method!)) return false
-    return this.#isReused && !this.#isAnswering && this.#pool.isConnectionLost(error)
+    return this.#isReused && !this.#isAnswering && isConnectionLost(error)
   }
 
-  /** Holds back a 401 that refuses our token until it is known what becomes of it; false when it is any other. */
-  #holdRejection(control: UpstreamControl, parsed: ParsedHeaders, reason?: string): boolean {
-    const challenge = tokenChallenge(this.outbound, parsed)
-    if (!challenge) return false
+  /** The buffered 401: asks what becomes of it, and does it. Once for each exchange. */
+  async #question(challenge: TokenChallenge, buffered: BufferedResponse): Promise<void> {
+    const { session, accessToken, onRejectedToken, route } = this.#outbound
     this.#isTokenQuestioned = true
-    // The connection answered, so what may fail from here on is not its idle end.
+    // The connection answered, so a later failure is not its idle end.
     this.#isReused = false
-    this.#again = this.#body === null ? null : this.#copy?.whole()
-    this.#held = new HeldResponse(control, parsed, reason)
-    settleRejection(this, this.#held, challenge)
-    return true
+    this.#buffered = buffered
+    const repeatable = this.#body === null ? null : this.#bodyCopy?.whole()
+    const isRepeatable = () => repeatable !== undefined && this.#upstream.dispatcher.isOpen()
+    try {
+      const rejected = { token: accessToken!, challenge, isRepeatable: isRepeatable() }
+      const verdict = await inTime(onRejectedToken!(session!, route.resource!, rejected), {
+        timeoutMs: route.timeout.responseMs,
+        client: this.#res,
+      })
+      if (!verdict) this.#discard(buffered)
+      // Asked again: the dispatcher may have begun to close.
+      else if (verdict.kind === 'relay' || !isRepeatable()) this.#relay(buffered)
+      else if (this.#discard(buffered)) this.#resend(repeatable ?? null, verdict.token)
+    } catch (error) {
+      if (this.#discard(buffered)) this.refuse(error as BffError)
+    }
   }
 
-  /** Whether the request can be sent again now that its response is held back. */
-  canResend(): boolean {
-    return this.#again !== undefined && this.#pool.isOpen()
+  /** False when the client has left meanwhile. */
+  #discard(buffered: BufferedResponse): boolean {
+    this.#buffered = undefined
+    this.#discarded = buffered.controller
+    const isWanted = !this.#isOver
+    buffered.discard()
+    return isWanted
   }
 
-  /** Sends the request again, with another token. */
-  resend(token: AccessToken): void {
-    replaceAccessToken(this.outbound.headers, token.value)
-    this.#send(this.#again ?? null)
+  #relay(buffered: BufferedResponse): void {
+    this.#buffered = undefined
+    this.#discarded = undefined
+    if (!this.#isOver) buffered.replayTo(this, () => !this.#res.writableNeedDrain)
   }
 
-  /** Ends the hold; false when the client has left meanwhile. */
-  release(discarded?: UpstreamControl): boolean {
-    this.#held = undefined
-    this.#discarded = discarded
-    return !this.#isOver
+  #resend(body: Buffer | null, token: AccessToken): void {
+    replaceAccessToken(this.#outbound.headers, token.value)
+    this.#dispatch(body)
   }
 
   /** Ends the exchange without a response. */
@@ -217,50 +358,37 @@ export class Exchange {
     this.#finish(error)
   }
 
-  /** What the client still sends of this request must not be taken for its next one: the connection ends with the answer. */
-  #closeUnlessRead(): void {
-    if (this.#body !== null && !this.req.complete) this.res.shouldKeepAlive = false
-  }
-
-  /** Ends the exchange in the middle: nobody wants the answer any more, or may have it. False when it had ended. */
+  /** Ends the exchange at any step. False when it had ended. */
   giveUp(error?: BffError): boolean {
     this.response.forget()
     if (this.#isOver || this.response.isEnded) return false
     this.#closeUnlessRead()
     this.#finish(error)
-    this.#control?.abort(new Error('nobody waits for the answer any more'))
+    this.#controller?.abort(new Error('the request was given up'))
     return true
   }
 
-  /**
-   * For a shutdown. Without an answer the connection is cut: to an error response an EventSource gives up, and a load
-   * balancer in between asks another replica only when there was none.
-   */
-  stop(): void {
-    const { isStarted, isUnending } = this.response
-    if (isStarted && !isUnending) return
-    if (!this.giveUp()) return
-    if (isStarted) this.response.stop()
-    else this.response.cut()
+  /** Closes the client's connection after the answer: the unread rest of this body must not be taken for a request. */
+  #closeUnlessRead(): void {
+    if (this.#body !== null && !this.req.complete) this.#res.shouldKeepAlive = false
   }
 
   #finish(error?: BffError): void {
     if (this.#isOver) return
     this.#isOver = true
-    if (this.outbound.session) this.#pool.streams.leave(this)
-    this.#pool.eventStreams.remove(this)
+    this.#upstream.longAnswers.leave(this)
     this.#stopWaiting?.()
-    // Over HTTP/2 nobody else would stop it: the connection outlives the answer.
+    // Over HTTP/2 the connection outlives the response, and would go on reading it.
     this.#body?.destroy()
     if (error) this.#reject(error)
     else this.#resolve()
     this.#leave()
   }
 
-  /** Makes room once no connection has anything more to do with the request. */
+  /** Gives the permit back once no connection has anything more to do with the request. */
   #leave(): void {
-    if (this.#underWay > 0 || this.#period === undefined) return
-    this.#pool.admission.leave(this.#period)
+    if (this.#inFlight > 0 || this.#period === undefined) return
+    this.#upstream.admission.leave(this.#period)
     this.#period = undefined
   }
 }

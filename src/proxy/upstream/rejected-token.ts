@@ -1,11 +1,7 @@
-import type { BffError } from '../../errors.ts'
 import type { BffSession } from '../../session/bff-session.ts'
 import type { AccessToken } from '../access-token.ts'
-import { inTime } from '../access-token.ts'
 import { bearerChallenge, type TokenChallenge } from '../headers/www-authenticate.ts'
-import type { ParsedHeaders, UpstreamControl } from './dispatch.ts'
-import type { Exchange } from './exchange.ts'
-import type { OutboundRequest } from './upstream.ts'
+import type { ParsedHeaders, ResponseController, ResponseHandler } from './dispatcher.ts'
 
 /** What an upstream said of a token of ours with its 401. */
 export type RejectedToken = {
@@ -28,9 +24,19 @@ export type OnRejectedToken = (
   rejected: RejectedToken,
 ) => Promise<TokenVerdict>
 
-/** What a 401 to this request has against our token; undefined when none was sent, or nobody is to be asked about it. */
+/** The session and token of a request, and whom its exchange asks when the upstream refuses the token. */
+export type SentToken = {
+  /** The signed-in session that the request belongs to. */
+  readonly session: BffSession | undefined
+  /** Ours among the headers, for the route's resource. */
+  readonly accessToken?: AccessToken | undefined
+  /** Without it every response is passed on. */
+  readonly onRejectedToken?: OnRejectedToken | undefined
+}
+
+/** What a 401 says against our token; undefined when no token was sent, or no one reacts to its refusal. */
 export function tokenChallenge(
-  { session, accessToken, onRejectedToken }: OutboundRequest,
+  { session, accessToken, onRejectedToken }: SentToken,
   parsed: ParsedHeaders,
 ): TokenChallenge | undefined {
   const fields = parsed['www-authenticate']
@@ -38,73 +44,48 @@ export function tokenChallenge(
   return bearerChallenge(typeof fields === 'string' ? [fields] : fields)
 }
 
-/** Asks what becomes of a held response, and does it. */
-export async function settleRejection(
-  exchange: Exchange,
-  held: HeldResponse,
-  challenge: TokenChallenge,
-): Promise<void> {
-  const { session, accessToken, onRejectedToken, route } = exchange.outbound
-  const rejected = { token: accessToken!, challenge, isRepeatable: exchange.canResend() }
-  try {
-    const verdict = await inTime(onRejectedToken!(session!, route.resource!, rejected), {
-      timeoutMs: route.timeout.responseMs,
-      client: exchange.res,
-    })
-    if (!verdict) held.discardFrom(exchange)
-    // Asked again: the pool may have begun to close.
-    else if (verdict.kind === 'relay' || !exchange.canResend()) held.relayTo(exchange)
-    else if (held.discardFrom(exchange)) exchange.resend(verdict.token)
-  } catch (error) {
-    if (held.discardFrom(exchange)) exchange.refuse(error as BffError)
-  }
-}
+/** Bytes of a buffered response that are taken from the connection; the rest waits there. */
+const MAX_BUFFERED = 65_536
 
-/** Bytes of a held response that are taken from the connection; more waits there. */
-const MOST_HELD = 65_536
-
-/** A response of which nothing has been sent to the client yet. */
-export class HeldResponse {
-  readonly control: UpstreamControl
-  readonly parsed: ParsedHeaders
-  readonly reason: string | undefined
+/** A 401 of which nothing has been sent to the client yet. */
+export class BufferedResponse {
+  readonly controller: ResponseController
+  readonly #parsed: ParsedHeaders
+  readonly #reason: string | undefined
   /** It has arrived whole, and its connection may serve another request. */
   isWhole = false
   error: Error | undefined
   readonly #chunks: Buffer[] = []
   #bytes = 0
 
-  constructor(control: UpstreamControl, parsed: ParsedHeaders, reason: string | undefined) {
-    this.control = control
-    this.parsed = parsed
-    this.reason = reason
+  constructor(controller: ResponseController, parsed: ParsedHeaders, reason: string | undefined) {
+    this.controller = controller
+    this.#parsed = parsed
+    this.#reason = reason
   }
 
-  /** A refusal is short: read on, so that its connection is free by the time another request needs it. */
+  /** Reads on, because a refusal is short: its connection is free by the time another request needs it. */
   add(chunk: Buffer): void {
     this.#chunks.push(chunk)
     this.#bytes += chunk.length
-    if (this.#bytes >= MOST_HELD) this.control.pause()
+    if (this.#bytes >= MAX_BUFFERED) this.controller.pause()
   }
 
-  /** What has not arrived is not worth waiting for: the connection ends instead. False when the client has left. */
-  discardFrom(exchange: Exchange): boolean {
-    const isWanted = exchange.release(this.control)
-    if (!this.isWhole) this.control.abort(new Error('the response is not wanted'))
-    return isWanted
+  /** Drops it. What has not arrived is not worth waiting for: the connection ends instead. */
+  discard(): void {
+    if (!this.isWhole) this.controller.abort(new Error('the response is not wanted'))
   }
 
-  /** Lets the client have it, as if it had never been held. */
-  relayTo(exchange: Exchange): void {
-    if (!exchange.release()) return
-    const { control, parsed, reason, error } = this
+  /** Reports it as if it had never been buffered. `isReading`: the client takes more. */
+  replayTo(handler: ResponseHandler, isReading: () => boolean): void {
+    const { controller, error } = this
     if (error) {
-      exchange.onResponseError(control, error)
+      handler.onResponseError(controller, error)
       return
     }
-    exchange.onResponseStart(control, 401, parsed, reason)
-    if (this.#bytes > 0) exchange.onResponseData(control, Buffer.concat(this.#chunks))
-    if (this.isWhole) exchange.onResponseEnd(control)
-    else if (!exchange.res.writableNeedDrain) control.resume()
+    handler.onResponseStart(controller, 401, this.#parsed, this.#reason)
+    if (this.#bytes > 0) handler.onResponseData(controller, Buffer.concat(this.#chunks))
+    if (this.isWhole) handler.onResponseEnd(controller)
+    else if (isReading()) controller.resume()
   }
 }

@@ -2,43 +2,28 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { type BodyPace, watchPace } from '../../async/body-pace.ts'
 import { BffError } from '../../errors.ts'
-import type { OutboundRequest } from './upstream.ts'
 
-/** What is known of a request when its body is asked for. */
-type WithBody = {
+/** What a request body is read by. */
+export type BodyReading = {
   readonly req: IncomingMessage
   readonly res: ServerResponse
-  readonly outbound: OutboundRequest
-  /** Told why no more of the body is wanted. The body itself never fails: that would be the upstream's to find out. */
-  endBody(error: BffError): void
-}
-
-/** What of a body is the same for all. */
-type BodyRules = {
+  /** Most bytes; no limit unless given. */
+  readonly maxBody: number | undefined
+  /** The client's connection is cut when nothing comes for so long; 0 = never. */
+  readonly idleMs: number
+  readonly pace: BodyPace
   /** Told of each piece that arrives, and its bytes. */
-  readonly bodyPassed: (bytes: number) => void
-  readonly bodyPace: BodyPace
-}
-
-/**
- * Asks for the body of a request, with a copy of it if it may have to be sent again with another token, and announces
- * its `length` to the upstream; undefined = it is chunked.
- */
-export function openBody(
-  request: WithBody,
-  length: number | undefined,
-  rules: BodyRules,
-): { body: Readable; copy: BodyCopy | undefined } {
-  const { headers, accessToken, onRejectedToken } = request.outbound
-  if (length !== undefined) headers.push('content-length', String(length))
-  const copy = accessToken && onRejectedToken ? bodyCopy(length) : undefined
-  return { body: readBody(request, rules, copy), copy }
+  readonly passed: (bytes: number) => void
+  /** Keeps what passes, in case the request must be sent again. */
+  readonly copy: BodyCopy | undefined
+  /** Told why no more of the body is wanted. The body itself never fails, because that would look like the upstream's fault. */
+  readonly refuse: (error: BffError) => void
 }
 
 /** Bytes of a body that are kept in case the request must be sent again. */
-const MOST_COPIED = 65_536
+const MAX_COPIED = 65_536
 
-/** A request body kept while it is streamed; it takes references, so that nothing is copied unless it is needed. */
+/** A request body kept while it is streamed. It keeps references, so that nothing is copied unless it is needed. */
 export type BodyCopy = {
   add(chunk: Buffer): void
   /** The body, once all of it has arrived. */
@@ -46,8 +31,8 @@ export type BodyCopy = {
 }
 
 /** A copy for a body of this many bytes; undefined when it is too long, or its length is not known. */
-function bodyCopy(length: number | undefined): BodyCopy | undefined {
-  if (length === undefined || length > MOST_COPIED) return undefined
+export function createBodyCopy(length: number | undefined): BodyCopy | undefined {
+  if (length === undefined || length > MAX_COPIED) return undefined
   const chunks: Buffer[] = []
   let received = 0
   return {
@@ -60,61 +45,29 @@ function bodyCopy(length: number | undefined): BodyCopy | undefined {
 }
 
 /**
- * Length of a request body in bytes: 0 when there is none, undefined when it is chunked (RFC 9112 §6.3).
- * Throws `bad_request` for a transfer coding that would reach the upstream undecoded or undeclared.
+ * The request's body as a stream of its own, because a failure of the upstream must not end the client's connection, and
+ * the rest of a body that is not wanted must still be read past. Trailers are dropped. Refuses with `body_too_large` when
+ * more arrives than the route allows, and with `bad_request` when it comes too slowly.
  */
-function bodyLength(req: IncomingMessage): number | undefined {
-  const coding = req.headers['transfer-encoding']
-  if (coding !== undefined) {
-    // Node decodes the last coding only, and HTTP/1.0 has none: what remains would be misread downstream (RFC 9112 §6.1).
-    if (coding.toLowerCase() === 'chunked' && req.httpVersion === '1.1') return undefined
-    throw new BffError('bad_request', 'unsupported transfer coding', { headers: { connection: 'close' } })
-  }
-  const length = req.headers['content-length']
-  return length === undefined ? 0 : Number(length)
-}
-
-/**
- * The length of a request's body as `bodyLength` tells it. Throws also `body_too_large`, and has the connection closed
- * then, when it declares more than `maxBytes`.
- */
-export function acceptedLength(
-  req: IncomingMessage,
-  res: ServerResponse,
-  maxBytes = Number.POSITIVE_INFINITY,
-): number | undefined {
-  const length = bodyLength(req)
-  if (length === undefined || length <= maxBytes) return length
-  res.shouldKeepAlive = false
-  throw bodyTooLarge()
-}
-
-/**
- * The request's body as a stream of its own: the upstream's failure must end the body without ending the client's
- * connection, and the rest of a body that nobody wants must still be read past. Trailers are dropped. Ends the request
- * with `body_too_large` when more arrives than the route allows, and with `bad_request` when it comes too slowly; cuts
- * the client's connection when nothing comes for the route's idle time.
- */
-function readBody(request: WithBody, { bodyPassed, bodyPace }: BodyRules, copy?: BodyCopy): Readable {
-  const { req, res } = request
-  const { maxBody = Number.POSITIVE_INFINITY, timeout } = request.outbound.route
-  // RFC 9110 §10.1.1: to a client that waits for it, the body is wanted only now, after every check.
+export function readBody({ req, res, idleMs, passed, copy, refuse, ...limits }: BodyReading): Readable {
+  const { maxBody = Number.POSITIVE_INFINITY } = limits
+  // RFC 9110 §10.1.1: a client that waits for it sends the body only now, after every check.
   if (req.headers.expect !== undefined && req.httpVersion !== '1.0') res.writeContinue()
   let received = 0
   let isAwaited = false
-  const stalled = timeout.idleMs > 0 ? setTimeout(() => req.socket.destroy(), timeout.idleMs) : undefined
+  const stalled = idleMs > 0 ? setTimeout(() => req.socket.destroy(), idleMs) : undefined
   const pace = watchPace(
-    bodyPace,
+    limits.pace,
     () => ({ isAwaited, received }),
-    () => request.endBody(tooSlow()),
+    () => refuse(tooSlow()),
   )
 
   function onData(chunk: Buffer): void {
     stalled?.refresh()
     received += chunk.length
     copy?.add(chunk)
-    bodyPassed(chunk.length)
-    if (received > maxBody) request.endBody(bodyTooLarge())
+    passed(chunk.length)
+    if (received > maxBody) refuse(bodyTooLarge())
     else if (!body.push(chunk)) {
       isAwaited = false
       req.pause()
@@ -147,7 +100,7 @@ function readBody(request: WithBody, { bodyPassed, bodyPace }: BodyRules, copy?:
 }
 
 /** The refusal of a body over the route's `maxBody`. */
-function bodyTooLarge(): BffError {
+export function bodyTooLarge(): BffError {
   return new BffError('body_too_large', 'the request body is larger than the route allows')
 }
 

@@ -1,6 +1,6 @@
 import { type ServerResponse, STATUS_CODES } from 'node:http'
 import { addVary } from '../headers/response.ts'
-import type { ParsedHeaders, UpstreamControl } from './dispatch.ts'
+import type { ParsedHeaders, ResponseController } from './dispatcher.ts'
 
 /** The head of a response as the client gets it. */
 export type ResponseHead = {
@@ -12,7 +12,7 @@ export type ResponseHead = {
   readonly parsed: ParsedHeaders
 }
 
-/** Adds the fields that earlier middleware set and that join the upstream's own instead of giving way to them. */
+/** Adds the fields of earlier middleware that join the upstream's own instead of giving way to them. */
 export function keepOurs(res: ServerResponse, fields: string[]): void {
   for (const one of listOf(res.getHeader('set-cookie'))) fields.push('set-cookie', one)
   const vary = listOf(res.getHeader('vary')).flatMap((value) => value.split(/, */))
@@ -25,12 +25,12 @@ function listOf(value: number | string | string[] | undefined): string[] {
 }
 
 /** Interim (1xx) responses to one request; more is a flood. */
-export const MOST_INTERIM = 20
+export const MAX_INTERIM = 20
 
-/** What makes the head of a final response one that cannot be passed on; undefined when nothing does. */
+/** Why the head of a final response cannot be passed on; undefined when it can. */
 export function defectOf(status: number, parsed: ParsedHeaders): string | undefined {
   if (status > 599) return 'status code out of range'
-  // Of any other coding the body would lose its name, or keep the marks of its chunks (RFC 9112 §6.1).
+  // With another coding the body would lose its coding's name, or keep the marks of its chunks (RFC 9112 §6.1).
   const coding = parsed['transfer-encoding']
   const isDecoded = coding === undefined || (typeof coding === 'string' && coding.toLowerCase() === 'chunked')
   return isDecoded ? undefined : 'unsupported transfer coding'
@@ -40,10 +40,10 @@ export function defectOf(status: number, parsed: ParsedHeaders): string | undefi
 export class ClientResponse {
   isStarted = false
   isEnded = false
-  /** It may go on for ever: its length is not known, or it is an event stream. */
+  /** It may never end: its length is not known, or it is an event stream. */
   isEndless = false
   isEventStream = false
-  /** Its type says that it has no end of its own, so that nobody waits for one. */
+  /** Its type says that it has no end of its own. */
   isUnending = false
   readonly #res: ServerResponse
   readonly #idleMs: number
@@ -75,13 +75,13 @@ export class ClientResponse {
     process.nextTick(flushHead, this)
   }
 
-  write(chunk: Buffer, control: UpstreamControl): void {
+  write(chunk: Buffer, controller: ResponseController): void {
     const isFirst = !this.#bytesWritten
     this.#bytesWritten = true
     this.#passed(chunk.length)
     this.#remaining -= chunk.length
     if (this.#remaining === 0) this.end(chunk, isFirst)
-    else if (!this.#res.write(chunk)) this.#waitForClient(control)
+    else if (!this.#res.write(chunk)) this.#waitForClient(controller)
   }
 
   end(lastChunk?: Buffer, isWhole = false): void {
@@ -92,9 +92,9 @@ export class ClientResponse {
     else this.#res.end(lastChunk)
   }
 
-  /** Sends the head before the body when the body lets us wait: an event stream begins with silence. */
+  /** Sends the head alone when no byte of the body has come yet: an event stream begins with silence. */
   flush(): void {
-    // flushHeaders would write UTF-8, and so change what is not ASCII.
+    // flushHeaders would write UTF-8, which changes bytes past ASCII.
     if (!this.#bytesWritten && !this.isEnded && !this.#res.destroyed) this.#res.write('', 'latin1')
   }
 
@@ -106,10 +106,10 @@ export class ClientResponse {
     this.#res.destroy()
   }
 
-  /** Leaves off in the middle. An event stream may end anywhere; of anything else, a part must not look whole. */
+  /** Ends in the middle. An event stream may end anywhere; a part of any other body must not look whole. */
   stop(): void {
     const mayEnd = this.isEventStream && Number.isNaN(this.#remaining)
-    // A client that takes nothing would not see the end either.
+    // A client that reads nothing would not see the end either.
     if (mayEnd && !this.#res.writableNeedDrain) this.end()
     else this.cut()
   }
@@ -119,18 +119,18 @@ export class ClientResponse {
     clearTimeout(this.#stalled)
   }
 
-  /** Backpressure, for as long as the client takes at least something now and then. */
-  #waitForClient(control: UpstreamControl): void {
-    control.pause()
+  /** Backpressure, for as long as the client reads something now and then. */
+  #waitForClient(controller: ResponseController): void {
+    controller.pause()
     if (this.#idleMs > 0) this.#stalled = setTimeout(() => this.#reset(), this.#idleMs)
     this.#res.once('drain', () => {
       clearTimeout(this.#stalled)
       // A drain may come while another response is being parsed, and the pool's parser cannot be entered twice.
-      process.nextTick(resume, control)
+      process.nextTick(resume, controller)
     })
   }
 
-  /** A mere end would leave megabytes to the kernel, for as long as the client keeps its window shut. */
+  /** A clean end would leave megabytes in the kernel for as long as the client keeps its window shut. */
   #reset(): void {
     this.#res.socket?.resetAndDestroy()
     this.#res.destroy()
@@ -142,16 +142,16 @@ function isEventStream(parsed: ParsedHeaders): boolean {
   return EVENT_STREAM.test(String(parsed['content-type']))
 }
 
-/** Whether a response is of a type that goes on until somebody ends it: events, or one picture after the other. */
+/** Whether a response has a type without an end of its own: events, or one picture after the other. */
 export function isUnending(parsed: ParsedHeaders): boolean {
   return UNENDING.test(String(parsed['content-type']))
 }
 
-/** RFC 9110 §8.3.1: the letter case of a type says nothing. */
+/** RFC 9110 §8.3.1: types are compared without case. */
 const EVENT_STREAM = /^text\/event-stream/i
 const UNENDING = /^(?:text\/event-stream|multipart\/x-mixed-replace)/i
 
-/** RFC 9110 §8.6: with 204 there is no length to speak of, and a client may wait for what it announces. */
+/** Removes the length. RFC 9110 §8.6: a 204 has none, and a client may wait for the bytes that it announces. */
 export function withoutLength(fields: string[]): string[] {
   for (let i = fields.length - 2; i >= 0; i -= 2) {
     if (fields[i]!.toLowerCase() === 'content-length') fields.splice(i, 2)
@@ -186,8 +186,8 @@ export function isSayable(reason: string | undefined): reason is string {
 
 const PRINTABLE = /^[\x20-\x7e]+$/
 
-function resume(control: UpstreamControl): void {
-  control.resume()
+function resume(controller: ResponseController): void {
+  controller.resume()
 }
 
 function flushHead(response: ClientResponse): void {

@@ -14,7 +14,7 @@ import type { BffSession } from '../../session/bff-session.ts'
 import type { ResponseHeaders } from '../headers/response.ts'
 import type { EndReason } from '../session-end/live-connections.ts'
 import { refusingLinkLocal, serverNameOf } from '../upstream/lookup.ts'
-import { defectOf, isUnending, MOST_INTERIM } from '../upstream/response-writer.ts'
+import { defectOf, isUnending, MAX_INTERIM } from '../upstream/response-writer.ts'
 import { isAccepted, type Offer } from './handshake.ts'
 import { pairSockets } from './relay.ts'
 import { relayRefusal, writeSwitch } from './upgrade-answer.ts'
@@ -205,7 +205,7 @@ function fail(attempt: Attempt, error: Error): void {
 function limitInterim(attempt: Attempt, request: ClientRequest): () => void {
   let count = 0
   return () => {
-    if (++count <= MOST_INTERIM) return
+    if (++count <= MAX_INTERIM) return
     // At once: the final answer may be in the same packet.
     fail(attempt, new Error('too many interim responses'))
     request.destroy()

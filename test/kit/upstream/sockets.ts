@@ -12,12 +12,8 @@ import { BffError } from '../../../src/errors.ts'
 import { ownCookieNames } from '../../../src/proxy/headers/cookies.ts'
 import { compileRequestHeaders } from '../../../src/proxy/headers/request.ts'
 import { compileResponseHeaders } from '../../../src/proxy/headers/response.ts'
-import {
-  createUpstreams,
-  type OutboundRequest,
-  type Upstreams,
-  type UpstreamsDeps,
-} from '../../../src/proxy/upstream/upstream.ts'
+import type { OutboundRequest } from '../../../src/proxy/upstream/exchange.ts'
+import { createUpstreams, type Upstreams, type UpstreamsDeps } from '../../../src/proxy/upstream/upstreams.ts'
 import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
 import { routeWith } from './routes.ts'
 

@@ -1,10 +1,9 @@
 import { type Settings, connect as startSession } from 'node:http2'
 import type { Socket } from 'node:net'
-import type { Readable } from 'node:stream'
 import type { RouteConfig } from '../../../config/config.ts'
 import { noConnectionInTime } from '../admission.ts'
-import type { Exchange } from '../exchange.ts'
-import { type Http2Connection, Http2Error, Http2Request, http2RequestHead } from './request.ts'
+import { type Dispatcher, Http2Error } from '../dispatcher.ts'
+import { type Http2Connection, Http2Request, http2RequestHead } from './request.ts'
 
 /** Dials, TLS and ALPN included; calls back once. */
 export type Dial = (callback: (error: Error | null, socket: Socket | null) => void) => void
@@ -15,24 +14,13 @@ export type Http2ConnectionsDeps = {
   readonly ttlMs: number
 }
 
-/** Connections over HTTP/2 to one upstream. */
-export type Http2Connections = {
-  start(exchange: Exchange, body: Readable | Buffer | null): void
-  /** True while a connection gets its first request. */
-  isConnecting(): boolean
-  isOpen(): boolean
-  /** Resolves when every request has ended. */
-  close(): Promise<void>
-  destroy(): Promise<void>
-}
-
 /** Requests at the same time on one connection, if the upstream allows as many. */
 export const HTTP2_STREAMS = 100
 /** A connection without requests ends after so long, as undici's do. */
 const IDLE_MS = 4_000
 /** How long a connection may take to answer a ping, after one of its requests got no answer. */
 const PING_MS = 5_000
-/** How often a request is sent again after a refusal that took no request along; the first pause, which doubles. */
+/** How often a request is sent again after a connection refused all; the first pause, which doubles. */
 const MOST_REFUSALS = 5
 const REFUSED_PAUSE_MS = 10
 
@@ -49,11 +37,11 @@ type Connection = Http2Connection & {
 }
 type Waiting = { readonly request: Http2Request; readonly timer: NodeJS.Timeout }
 
-/** Makes them, none of them open. */
+/** Makes the connections over HTTP/2 to one upstream, none of them open. */
 export function createHttp2Connections(
   { upstream, connections: most = Number.POSITIVE_INFINITY, timeout }: RouteConfig,
   { dial, ttlMs }: Http2ConnectionsDeps,
-): Http2Connections {
+): Dispatcher {
   const origin = new URL(upstream)
   const open = new Set<Connection>()
   const queue: Waiting[] = []
@@ -73,7 +61,7 @@ export function createHttp2Connections(
       dequeue(request)
       request.fail(noConnectionInTime())
     }, waitMs)
-    // Whoever was refused waits longest already.
+    // A request that was refused has waited longest.
     if (isNext) queue.unshift({ request, timer })
     else queue.push({ request, timer })
   }
@@ -89,7 +77,7 @@ export function createHttp2Connections(
 
   function serveQueue(): void {
     while (queue.length > 0) {
-      const connection = withRoom()
+      const connection = connectionWithRoom()
       if (!connection) break
       const { request, timer } = queue.shift()!
       clearTimeout(timer)
@@ -99,7 +87,7 @@ export function createHttp2Connections(
     if (isClosing) endIfDone()
   }
 
-  function withRoom(): Connection | undefined {
+  function connectionWithRoom(): Connection | undefined {
     for (const connection of open) {
       if (performance.now() - connection.openedAt >= ttlMs) retire(connection)
       if (roomOf(connection) > 0) return connection
@@ -108,11 +96,10 @@ export function createHttp2Connections(
   }
 
   function send(request: Http2Request, connection: Connection): void {
-    const { outbound, req } = request.exchange
-    const about = { method: req.method!, path: outbound.target, origin }
+    const { method, path, headers } = request.request
     clearTimeout(connection.idle)
     isFirst = !connection.isUsed
-    const stream = request.sendOn(connection, http2RequestHead(outbound.headers, about))
+    const stream = request.sendOn(connection, http2RequestHead(headers, { method, path, origin }))
     isFirst = false
     if (!stream) {
       idleFrom(connection)
@@ -139,7 +126,7 @@ export function createHttp2Connections(
     connection.session.close()
   }
 
-  /** As many as those who wait need, if all take as many as the last one. */
+  /** Dials as many connections as the waiting requests need, if each takes as many streams as the last one. */
   function dialAsNeeded(): void {
     if (isDestroyed) return
     const usable = [...open].filter(({ isRetired, isSilent }) => !isRetired && !isSilent)
@@ -200,7 +187,7 @@ export function createHttp2Connections(
     idleFrom(connection)
   }
 
-  /** Of a peer that vanished nothing would be heard for as long as the system tries to reach it. */
+  /** A peer that vanished would say nothing for as long as the system tries to reach it. */
   function probe(connection: Http2Connection): void {
     const silent = connection as Connection
     const { session } = silent
@@ -217,7 +204,7 @@ export function createHttp2Connections(
     session.ping((error) => error === null && answered())
   }
 
-  /** RFC 9113 §6.8, §8.7: it may be sent again, whatever its method, and as often as the upstream took others instead. */
+  /** RFC 9113 §6.8, §8.7: it may be sent again, whatever its method. Refusals in favour of other requests do not count. */
   function sendAgain(request: Http2Request, isBehindOthers: boolean): void {
     const isLate = performance.now() >= deadlines.get(request)!
     if (!isBehindOthers) request.refusals += 1
@@ -266,10 +253,9 @@ export function createHttp2Connections(
   }
 
   return {
-    start(exchange, body) {
-      const request = new Http2Request(exchange, body, requestDeps)
-      const { responseMs } = exchange.outbound.route.timeout
-      deadlines.set(request, performance.now() + timeout.connectMs + responseMs)
+    dispatch(wanted, handler) {
+      const request = new Http2Request(wanted, handler, requestDeps)
+      deadlines.set(request, performance.now() + timeout.connectMs + wanted.headersTimeout)
       if (isDestroyed) {
         request.fail(new Http2Error('CLOSED', 'the connections were closed'))
         return
@@ -277,7 +263,10 @@ export function createHttp2Connections(
       enqueue(request)
       serveQueue()
     },
+    // Its own deadlines end the waiting.
+    isQueueUntimed: false,
     isConnecting: () => isFirst,
+    isBreaking: () => false,
     isOpen: () => !isClosing,
     close,
     destroy,

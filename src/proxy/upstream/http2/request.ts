@@ -4,26 +4,16 @@ import {
   constants,
   type IncomingHttpHeaders,
 } from 'node:http2'
-import type { Readable } from 'node:stream'
-import type { ParsedHeaders, UpstreamControl } from '../dispatch.ts'
-import type { Exchange } from '../exchange.ts'
+import {
+  Http2Error,
+  type ParsedHeaders,
+  type ResponseController,
+  type ResponseHandler,
+  type UpstreamRequest,
+} from '../dispatcher.ts'
 import { defectOf } from '../response-writer.ts'
+import { noteStreamEnd } from '../undocumented.ts'
 import { createReplayableBody, type ReplayableBody } from './body.ts'
-
-/** What went wrong over HTTP/2, by `code`. */
-export class Http2Error extends Error {
-  readonly code:
-    | 'HEADERS_TIMEOUT'
-    | 'BODY_TIMEOUT'
-    | 'CONNECTION_LOST'
-    | 'STREAM_RESET'
-    | 'GIVEN_UP'
-    | 'CLOSED'
-  constructor(code: Http2Error['code'], message: string, options?: ErrorOptions) {
-    super(message, options)
-    this.code = code
-  }
-}
 
 /** A connection as its requests see it. */
 export type Http2Connection = {
@@ -39,8 +29,8 @@ export type Http2Connection = {
 /** What a request asks of the connections. */
 export type Http2RequestDeps = {
   /**
-   * Told when the upstream provably did not look at the request, and the request can be sent again. `isBehindOthers`: it
-   * went away after requests that it took, so that this one's turn comes nearer.
+   * Told when the upstream provably did not look at the request, and the request can be sent again. `isBehindOthers`: the
+   * connection went away after requests that it took, so this one has moved up in the queue.
    */
   readonly onUnseen: (request: Http2Request, isBehindOthers: boolean) => void
   /** A request that waits for a connection is given up. */
@@ -54,14 +44,15 @@ const { NGHTTP2_REFUSED_STREAM, NGHTTP2_CANCEL } = constants
 const HEADERS_FRAME = 1
 
 /**
- * One request of an exchange over HTTP/2: on one stream after the other, until an upstream has looked at it. What it
- * tells the exchange is what undici tells it over HTTP/1.1, and it ends it exactly once.
+ * One request over HTTP/2: on one stream after the other, until the upstream has looked at it. It reports to its handler
+ * as undici does over HTTP/1.1, and ends exactly once.
  */
-export class Http2Request implements UpstreamControl {
-  readonly exchange: Exchange
-  /** How often it was refused by a connection that took nothing at all. */
+export class Http2Request implements ResponseController {
+  readonly request: UpstreamRequest
+  /** How often a connection that took no request at all refused it. */
   refusals = 0
   rawHeaders: Buffer[] | undefined
+  readonly #handler: ResponseHandler
   readonly #deps: Http2RequestDeps
   readonly #body: ReplayableBody | undefined
   #stream: ClientHttp2Stream | undefined
@@ -72,23 +63,23 @@ export class Http2Request implements UpstreamControl {
   #isOver = false
   /** Whether the body ended before its stream did; undefined until it ends. */
   #isWhole: boolean | undefined
-  /** Tells of an answer that can have no body. */
+  /** Reports the head of a response that can have no body. */
   #begin: (() => void) | undefined
 
-  constructor(exchange: Exchange, body: Readable | Buffer | null, deps: Http2RequestDeps) {
-    this.exchange = exchange
+  constructor(request: UpstreamRequest, handler: ResponseHandler, deps: Http2RequestDeps) {
+    this.request = request
+    this.#handler = handler
     this.#deps = deps
-    this.#body = body === null ? undefined : createReplayableBody(body)
+    this.#body = request.body === null ? undefined : createReplayableBody(request.body)
   }
 
-  /** Opens a stream for it. */
+  /** Opens a stream for the request. */
   sendOn(connection: Http2Connection, headers: Record<string, string>): ClientHttp2Stream | undefined {
-    const { exchange } = this
     try {
-      exchange.onRequestStart(this)
+      this.#handler.onRequestStart(this)
       this.#stream = connection.session.request(headers, { endStream: this.#body === undefined })
     } catch (error) {
-      this.#end(() => exchange.onResponseError(this, error as Error))
+      this.#end(() => this.#handler.onResponseError(this, error as Error))
       return undefined
     }
     this.#connection = connection
@@ -100,16 +91,15 @@ export class Http2Request implements UpstreamControl {
   }
 
   #follow(stream: ClientHttp2Stream): void {
-    noteEnd(stream, (isWhole) => {
+    noteStreamEnd(stream, (isWhole) => {
       this.#isWhole ??= isWhole
     })
     const isCurrent = () => this.#stream === stream && !this.#isOver
-    const { responseMs } = this.exchange.outbound.route.timeout
-    stream.setTimeout(responseMs)
+    stream.setTimeout(this.request.headersTimeout)
     stream.on('timeout', () => isCurrent() && this.#onTimeout())
     stream.on('headers', (headers) => isCurrent() && this.#onInterim(headers))
     stream.on('response', (headers) => isCurrent() && this.#onResponse(stream, headers))
-    stream.on('data', (chunk: Buffer) => isCurrent() && this.exchange.onResponseData(this, chunk))
+    stream.on('data', (chunk: Buffer) => isCurrent() && this.#handler.onResponseData(this, chunk))
     stream.on('end', () => isCurrent() && this.#onEnd())
     stream.on('frameError', (type) => {
       if (type === HEADERS_FRAME) this.#isUnsent = true
@@ -126,20 +116,19 @@ export class Http2Request implements UpstreamControl {
   }
 
   #onInterim(headers: IncomingHttpHeaders & { ':status'?: string | number }): void {
-    this.exchange.onResponseStarted()
-    this.exchange.onResponseStart(this, Number(headers[':status']), {})
+    this.#handler.onResponseStarted()
+    this.#handler.onResponseStart(this, Number(headers[':status']), {})
   }
 
   #onResponse(stream: ClientHttp2Stream, headers: IncomingHttpHeaders & { ':status'?: number }): void {
-    const { exchange } = this
     const { ':status': status = 0, ...fields } = headers
     this.#isAnswered = true
     this.rawHeaders = fieldsAsBytes(fields)
-    exchange.onResponseStarted()
-    stream.setTimeout(exchange.outbound.route.timeout.idleMs)
-    const begin = () => exchange.onResponseStart(this, status, fields as ParsedHeaders)
-    // The client hears of such an answer at its end only, and until then it may turn out to have a body after all.
-    const isBodiless = status === 204 || status === 304 || (status >= 200 && exchange.req.method === 'HEAD')
+    this.#handler.onResponseStarted()
+    stream.setTimeout(this.request.bodyTimeout)
+    const begin = () => this.#handler.onResponseStart(this, status, fields as ParsedHeaders)
+    // Reported at its end only, because until then it may turn out to have a body after all.
+    const isBodiless = status === 204 || status === 304 || (status >= 200 && this.request.method === 'HEAD')
     if (isBodiless && defectOf(status, fields as ParsedHeaders) === undefined) this.#begin = begin
     else begin()
   }
@@ -159,7 +148,7 @@ export class Http2Request implements UpstreamControl {
       this.abort(error as Error)
       return
     }
-    this.#end(() => this.exchange.onResponseEnd(this))
+    this.#end(() => this.#handler.onResponseEnd(this))
   }
 
   #onFailure(stream: ClientHttp2Stream, cause?: Error): void {
@@ -183,9 +172,9 @@ export class Http2Request implements UpstreamControl {
     return isRefused || this.#isUnsent || stream.id === undefined || isAboveLast(stream, connection)
   }
 
-  /** Ends it without an answer. */
+  /** Ends the request without a response. */
   fail(error: Error): void {
-    this.#end(() => this.exchange.onResponseError(this.#connection ? this : undefined, error))
+    this.#end(() => this.#handler.onResponseError(this.#connection ? this : undefined, error))
   }
 
   abort(reason: Error): void {
@@ -201,7 +190,7 @@ export class Http2Request implements UpstreamControl {
   }
 
   resume(): void {
-    this.#stream?.setTimeout(this.exchange.outbound.route.timeout.idleMs)
+    this.#stream?.setTimeout(this.request.bodyTimeout)
     this.#stream?.resume()
   }
 
@@ -235,7 +224,7 @@ function isAboveLast({ id = 0 }: ClientHttp2Stream, { lastStreamId }: Http2Conne
   return lastStreamId !== undefined && id > lastStreamId
 }
 
-/** What the client may see of a stream that is not wanted any more: no end of a body that has none. */
+/** Ends a stream that is not wanted any more, without making the request's body look whole. */
 function giveUp(stream: ClientHttp2Stream): void {
   stream.setTimeout(0)
   stream.resume()
@@ -245,19 +234,6 @@ function giveUp(stream: ClientHttp2Stream): void {
   // still to send nghttp2 asks for them for ever.
   if (stream.writableEnded && !stream.closed) stream.close(NGHTTP2_CANCEL)
   else stream.destroy(new Http2Error('GIVEN_UP', 'the request was given up'))
-}
-
-/**
- * FRAGILE, to be looked at with each new Node: a stream that the upstream resets with NO_ERROR ends for its reader like
- * one that ended well, and no event or property tells them apart. Node calls `push(null)` at either end; at the reset
- * the stream is `closed` by then.
- */
-function noteEnd(stream: ClientHttp2Stream, ended: (isWhole: boolean) => void): void {
-  const { push } = stream
-  stream.push = (chunk: unknown, encoding?: BufferEncoding) => {
-    if (chunk === null) ended(!stream.closed)
-    return push.call(stream, chunk, encoding)
-  }
 }
 
 /** Names and values as HTTP/1.1 has them; node:http2 gives Latin-1 text. */

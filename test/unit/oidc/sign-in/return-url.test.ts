@@ -7,7 +7,7 @@ import {
   withLoginError,
   withoutLoginError,
 } from '../../../../src/oidc/sign-in/return-url.ts'
-import { canonicalTarget } from '../../../../src/proxy/request-target.ts'
+import { canonicalTarget } from '../../../../src/proxy/route-table.ts'
 
 const ORIGIN = 'https://app.example.com'
 const parse = (value: unknown) => parseReturnUrl(value, { publicUrl: ORIGIN, basePath: '/bff', isServed })

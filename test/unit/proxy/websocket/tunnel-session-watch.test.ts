@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
-import { createLiveConnections } from '../../../../src/proxy/session-end/live-connections.ts'
-import { endWithSessions } from '../../../../src/proxy/session-end/session-watch.ts'
+import { createLiveConnections, endWithSessions } from '../../../../src/proxy/session-end/live-connections.ts'
 import { type BffSession, sessionHash } from '../../../../src/session/bff-session.ts'
 
 type Hash = BffSession['hash']

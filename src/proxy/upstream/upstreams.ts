@@ -1,0 +1,101 @@
+import type { RouteConfig } from '../../config/config.ts'
+import type { BffSession } from '../../session/bff-session.ts'
+import type { ResponseHeaders } from '../headers/response.ts'
+import { createLiveConnections } from '../session-end/live-connections.ts'
+import { createLongAnswers, type WatchSession } from '../session-end/long-answers.ts'
+import { createAdmission } from './admission.ts'
+import { createSend, type Send, type Upstream } from './exchange.ts'
+import { HTTP2_STREAMS } from './http2/connections.ts'
+import { createDispatcher, type DispatcherOptions } from './pool.ts'
+import { createBufferCollector } from './undocumented.ts'
+
+/** The connections to all upstreams of one configuration. */
+export type Upstreams = {
+  readonly send: Send
+  /** Ends the answers without an end of their own that a session which ended has open. */
+  endSession(session: BffSession['hash']): void
+  /** Whether the session has one open. */
+  hasSession(session: BffSession['hash']): boolean
+  /** Every session that has one. */
+  sessions(): BffSession['hash'][]
+  /** Ends every answer of a type without an end of its own, and those to come, at shutdown. */
+  endEventStreams(): void
+  /** Resolves when every request in flight has ended; takes no new ones. */
+  close(): Promise<void>
+  /** Ends every request in flight. */
+  destroy(): Promise<void>
+}
+
+export type UpstreamsDeps = DispatcherOptions &
+  Pick<Upstream, 'bodyPace'> & {
+    /** Any clock in ms. */
+    readonly now: () => number
+    /** Told when the circuit of an upstream opens, and when it closes. */
+    readonly observeBreaker: (upstream: string, isOpen: boolean) => void
+    /** Asked for each answer that may outlive its session. */
+    readonly watch: WatchSession
+    readonly responseHeaders: ResponseHeaders
+  }
+
+/** Opens one set of connections for each distinct upstream, limits and TLS identity among the routes. */
+export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsDeps): Upstreams {
+  const byKey = new Map<string, Upstream>()
+  const byRoute = new Map<RouteConfig, Upstream>()
+  const live = createLiveConnections()
+  const longAnswers = createLongAnswers(live, deps.watch)
+  const { bodyPace, responseHeaders } = deps
+  const shared = { longAnswers, bodyPace, responseHeaders, bodyPassed: createBufferCollector() }
+  let isClosing = false
+  for (const route of routes) {
+    const key = keyOf(route)
+    const upstream = byKey.get(key) ?? openUpstream(route)
+    byKey.set(key, upstream)
+    byRoute.set(route, upstream)
+  }
+
+  function openUpstream(route: RouteConfig): Upstream {
+    const { connections, http2, breaker } = route
+    const permits = connections === undefined ? undefined : connections * (http2 ? HTTP2_STREAMS : 1)
+    const observe = () => observeBreaker(route.upstream)
+    const admission = createAdmission({ breaker, permits, now: deps.now, observe })
+    return { ...shared, admission, dispatcher: createDispatcher(route, deps) }
+  }
+
+  /** Routes may have circuit breakers of their own for one upstream. */
+  function observeBreaker(upstream: string): void {
+    // The next configuration speaks for the upstream by now.
+    if (isClosing) return
+    const isOpen = Array.from(byRoute).some(
+      ([route, { admission }]) => route.upstream === upstream && admission.isOpen(),
+    )
+    deps.observeBreaker(upstream, isOpen)
+  }
+
+  async function close(): Promise<void> {
+    isClosing = true
+    await Promise.all(Array.from(byKey.values(), ({ dispatcher }) => dispatcher.close()))
+  }
+  async function destroy(): Promise<void> {
+    isClosing = true
+    await Promise.all(Array.from(byKey.values(), ({ dispatcher }) => dispatcher.destroy()))
+  }
+  const { hasSession, sessions, endSession } = live
+  const send = createSend(byRoute)
+  return { send, hasSession, sessions, endSession, endEventStreams: longAnswers.endAll, close, destroy }
+}
+
+/** Routes share connections unless a client key is involved, which must not serve another route by accident. */
+function keyOf({
+  id,
+  upstream,
+  timeout,
+  tls,
+  http2,
+  connections,
+  breaker,
+  preserveHost,
+}: RouteConfig): string {
+  const identity = tls && [tls.ca, tls.cert, tls.servername, tls.key && id]
+  const limits = [preserveHost, http2, connections, breaker.failures, breaker.pauseMs]
+  return JSON.stringify([upstream, timeout.connectMs, identity, limits])
+}
