@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { connect } from 'node:net'
 import { describe, test } from 'node:test'
+import type { Response } from 'supertest'
 import { setUp } from '../kit/attack/sign-in-kit.ts'
-import type { FetchAnswer } from '../kit/browsers/browser.ts'
+import { type Ask, addressBarOf, type Method, scriptOf } from '../kit/browsers/script.ts'
 
 /** Sends bytes and gives everything that comes back until the server ends, or `quietMs` after the last byte. */
 function exchangeRaw(url: string, text: string, quietMs = 300): Promise<string> {
@@ -20,20 +21,32 @@ function exchangeRaw(url: string, text: string, quietMs = 300): Promise<string> 
   })
 }
 
-function assertOwnProblem(answer: FetchAnswer, status: number, code: string): void {
-  const label = `${answer.method} ${answer.url.pathname}`
-  assert.equal(answer.status, status, label)
-  assert.equal(answer.headers['content-type'], 'application/problem+json', label)
-  assert.equal(answer.headers['cloakroom-error'], code, label)
-  assertProtected(answer, label)
-  if (answer.method === 'HEAD') return
-  const problem = answer.json()
-  assert.equal(problem.code, code, label)
-  assert.equal(problem.type, `urn:problem:cloakroom:${code}`, label)
-  assert.equal(problem.status, status, label)
+/** Asks and expects a problem of ours. */
+async function expectProblem(
+  ask: Ask,
+  [method, path, headers]: Parameters<Ask>,
+  [status, code]: [number, string],
+) {
+  const answer = await ask(method, path, headers)
+    .expect(status)
+    .expect('content-type', 'application/problem+json')
+    .expect('cloakroom-error', code)
+  expectProtected(answer)
+  const { body: problem } = answer
+  if (method !== 'HEAD') {
+    const label = `${method} ${path}`
+    assert.equal(problem.code, code, label)
+    assert.equal(problem.type, `urn:problem:cloakroom:${code}`, label)
+    assert.equal(problem.status, status, label)
+  }
+  return answer
 }
 
-function assertProtected({ headers }: FetchAnswer, label: string): void {
+function expectProtected({
+  headers,
+  request,
+}: Response & { request?: { method: string; url: string } }): void {
+  const label = `${request?.method} ${request?.url}`
   assert.equal(headers['cache-control'], 'no-store', label)
   assert.match(String(headers['content-security-policy']), /frame-ancestors 'none'/, label)
   assert.equal(headers['x-content-type-options'], 'nosniff', label)
@@ -42,36 +55,34 @@ function assertProtected({ headers }: FetchAnswer, label: string): void {
 }
 
 test('every method that an own endpoint does not have is 405 with Allow', async (t) => {
-  const { browser } = await setUp(t)
+  const ask = scriptOf((await setUp(t)).cloakroom)
+  const methods: Method[] = ['PUT', 'PATCH', 'DELETE', 'OPTIONS', 'HEAD', 'POST', 'PROPFIND']
   const allowed: Record<string, string> = {
     '/bff/login': 'GET, HEAD',
     '/bff/user': 'GET, HEAD',
     '/bff/logout': 'GET, POST',
   }
   for (const [path, allow] of Object.entries(allowed)) {
-    for (const method of ['PUT', 'PATCH', 'DELETE', 'OPTIONS', 'HEAD', 'POST', 'PROPFIND']) {
+    for (const method of methods) {
       if (allow.includes(method)) continue
-      const answer = await browser.fetch(path, { method })
-      assertOwnProblem(answer, 405, 'method_not_allowed')
+      const answer = await expectProblem(ask, [method, path], [405, 'method_not_allowed'])
       assert.equal(answer.headers.allow, allow, `${method} ${path}`)
     }
   }
 })
 
 test('HEAD looks at the sign-in and begins none: no cookie, nothing stored, no step-up used up', async (t) => {
-  const { browser } = await setUp(t)
-  const looked = await browser.open('/bff/login?returnUrl=/x', { method: 'HEAD' })
-  assert.deepEqual(
-    [looked.status, looked.headers['set-cookie'], looked.headers.location],
-    [302, undefined, undefined],
-  )
-  assertProtected(looked, 'HEAD')
-  assert.equal((await browser.open('/bff/login?returnUrl=//x', { method: 'HEAD' })).status, 400)
-  assert.equal((await browser.open('/bff/login?challenge=spent', { method: 'HEAD' })).status, 400)
+  const look = addressBarOf((await setUp(t)).cloakroom)
+  const looked = await look('HEAD', '/bff/login?returnUrl=/x').expect(302)
+  assert.deepEqual([looked.headers['set-cookie'], looked.headers.location], [undefined, undefined])
+  expectProtected(looked)
+  await look('HEAD', '/bff/login?returnUrl=//x').expect(400)
+  await look('HEAD', '/bff/login?challenge=spent').expect(400)
 })
 
 test('what is no endpoint below the base path never reaches an upstream', async (t) => {
-  const { browser, api } = await setUp(t)
+  const { cloakroom, api } = await setUp(t)
+  const ask = scriptOf(cloakroom)
   for (const path of [
     '/bff',
     '/bff/',
@@ -81,7 +92,7 @@ test('what is no endpoint below the base path never reaches an upstream', async 
     '/bff/login/../user',
     '/bff/%75ser',
   ]) {
-    const answer = await browser.fetch(path)
+    const answer = await ask('GET', path)
     assert.ok([400, 401, 404].includes(answer.status), `${path}: ${answer.status}`)
   }
   assert.equal(api.requests.length, 0)
@@ -89,21 +100,18 @@ test('what is no endpoint below the base path never reaches an upstream', async 
 
 test("a route's refusals are own answers too", async (t) => {
   const { browser, cloakroom } = await setUp(t)
-  assertOwnProblem(await browser.fetch('/api/orders'), 401, 'session_required')
-  assertOwnProblem(await browser.fetch('/api/orders', { headers: { 'x-csrf': '' } }), 403, 'csrf_required')
-  assertOwnProblem(
-    await browser.fetch('/api/orders', { headers: { origin: 'https://evil.test' } }),
-    403,
-    'origin_forbidden',
-  )
-  assertOwnProblem(await browser.fetch('/api/..%2forders'), 400, 'path_rejected')
-  assertOwnProblem(await browser.fetch('/bff/nothing'), 404, 'route_not_found')
-  const login = await browser.open('/bff/login')
-  assert.equal(login.status, 302)
-  assertProtected(login, 'login')
+  const stranger = scriptOf(cloakroom)
+  await expectProblem(stranger, ['GET', '/api/orders'], [401, 'session_required'])
+  await expectProblem(stranger, ['GET', '/api/orders', { 'x-csrf': '' }], [403, 'csrf_required'])
+  const evil = { origin: 'https://evil.test' }
+  await expectProblem(stranger, ['GET', '/api/orders', evil], [403, 'origin_forbidden'])
+  await expectProblem(stranger, ['GET', '/api/..%2forders'], [400, 'path_rejected'])
+  await expectProblem(stranger, ['GET', '/bff/nothing'], [404, 'route_not_found'])
+  expectProtected(await addressBarOf(cloakroom)('GET', '/bff/login').expect(302))
   await browser.signIn()
-  assertProtected(await browser.fetch('/bff/user'), 'user')
-  assertProtected(await browser.fetch('/bff/logout', { method: 'POST' }), 'logout')
+  const ask = scriptOf(cloakroom, browser)
+  expectProtected(await ask('GET', '/bff/user'))
+  expectProtected(await ask('POST', '/bff/logout'))
   assert.ok(cloakroom.logs.length > 0)
 })
 
@@ -157,14 +165,14 @@ describe('what is no HTTP is refused with a problem, and the process lives on', 
   }
   for (const [name, [text, status]] of Object.entries(broken)) {
     test(name, async (t) => {
-      const { cloakroom, browser } = await setUp(t)
+      const { cloakroom } = await setUp(t)
       const answer = await exchangeRaw(cloakroom.listenUrl, text)
       assert.match(answer, new RegExp(`^HTTP/1.1 ${status} `))
       assert.match(answer, /^connection: close\r$/im)
       assert.match(answer, /^content-type: application\/problem\+json\r$/im)
       assert.match(answer, /^cache-control: no-store\r$/im)
       assert.match(answer, /"status":/)
-      assert.equal((await browser.fetch('/bff/user')).status, 401)
+      await scriptOf(cloakroom)('GET', '/bff/user').expect(401)
     })
   }
 })

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { type TestContext, test } from 'node:test'
+import request from 'supertest'
 import { WebSocket, WebSocketServer } from 'ws'
+import { type Method, scriptOf } from '../kit/browsers/script.ts'
 import { startCloakroom } from '../kit/cloakroom.ts'
 import { freePort } from '../kit/ports.ts'
 import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
@@ -36,27 +38,29 @@ async function setUp(t: TestContext) {
   t.after(() => cloakroom.close())
   const browser = cloakroom.browser()
   await browser.signIn({ returnUrl: '/public' })
-  return { provider, api, cloakroom, browser }
+  return { provider, api, cloakroom, browser, ask: scriptOf(cloakroom, browser) }
 }
 
 test('every refusal of ours is a problem with a code of the contract, a status and the same code in a header', async (t) => {
-  const { browser, api } = await setUp(t)
+  const { ask, api } = await setUp(t)
   const before = api.requests.length
-  const lines: [string, number, string, Parameters<typeof browser.fetch>[1]?][] = [
-    ['/nowhere', 404, 'route_not_found'],
-    ['/api/orders/1', 405, 'method_not_allowed', { method: 'DELETE' }],
-    ['/api/orders/1', 403, 'csrf_required', { headers: { 'x-csrf': '' } }],
-    ['/api/orders/1', 403, 'origin_forbidden', { headers: { origin: 'https://evil.test' } }],
-    ['/api/orders', 413, 'body_too_large', { method: 'POST', body: 'x'.repeat(2000) }],
-    ['/api/down/1', 502, 'upstream_unreachable'],
+  type Line = [method: Method, path: string, status: number, code: string, more?: Record<string, string>]
+  const lines: Line[] = [
+    ['GET', '/nowhere', 404, 'route_not_found'],
+    ['DELETE', '/api/orders/1', 405, 'method_not_allowed'],
+    ['GET', '/api/orders/1', 403, 'csrf_required', { 'x-csrf': '' }],
+    ['GET', '/api/orders/1', 403, 'origin_forbidden', { origin: 'https://evil.test' }],
+    ['POST', '/api/orders', 413, 'body_too_large'],
+    ['GET', '/api/down/1', 502, 'upstream_unreachable'],
   ]
-  for (const [path, status, code, options] of lines) {
-    const answer = await browser.fetch(path, options)
-    assert.equal(answer.status, status, code)
-    assert.equal(answer.headers['cloakroom-error'], code)
-    assert.equal(answer.headers['content-type'], 'application/problem+json')
-    assert.equal(answer.headers['cache-control'], 'no-store')
-    const { type, title, detail, request_id } = answer.json()
+  for (const [method, path, status, code, headers] of lines) {
+    const { body } = await ask(method, path, headers)
+      .send(method === 'POST' ? 'x'.repeat(2000) : undefined)
+      .expect(status)
+      .expect('cloakroom-error', code)
+      .expect('content-type', 'application/problem+json')
+      .expect('cache-control', 'no-store')
+    const { type, title, detail, request_id } = body
     assert.equal(type, `urn:problem:cloakroom:${code}`)
     for (const text of [title, detail, request_id]) assert.equal(typeof text, 'string')
   }
@@ -64,23 +68,22 @@ test('every refusal of ours is a problem with a code of the contract, a status a
 })
 
 test('an upstream that does not answer in time is upstream_timeout; its own errors pass through untouched', async (t) => {
-  const { browser, api } = await setUp(t)
+  const { ask, api } = await setUp(t)
   api.answer.delayMs = 5_000
   api.answer.times = 1
-  const slow = await browser.fetch('/api/slow')
-  assert.deepEqual([slow.status, slow.json().code], [504, 'upstream_timeout'])
+  const slow = await ask('GET', '/api/slow').expect(504)
+  assert.equal(slow.body.code, 'upstream_timeout')
   Object.assign(api.answer, { status: 503, delayMs: 0, times: 1 })
-  const own = await browser.fetch('/api/orders/1')
-  assert.equal(own.status, 503)
+  const own = await ask('GET', '/api/orders/1').expect(503)
   assert.equal(own.headers['cloakroom-error'], undefined)
 })
 
 test('a route rewrites its prefix, fills its headers and takes no such header from the client', async (t) => {
-  const { browser } = await setUp(t)
-  const rewritten = (await browser.fetch('/api/orders/42?x=1')).json()
+  const { ask } = await setUp(t)
+  const { body: rewritten } = await ask('GET', '/api/orders/42?x=1')
   assert.deepEqual([rewritten.path, rewritten.query], ['/v1/42', 'x=1'])
   const headers = { 'x-user-id': 'mallory', x_user_id: 'mallory', authorization: 'Bearer evil' }
-  const me = (await browser.fetch('/api/me', { headers })).json()
+  const { body: me } = await ask('GET', '/api/me', headers)
   assert.equal(me.headers['x-user-id'], 'alice')
   assert.equal(me.headers.x_user_id, undefined)
   assert.equal(me.headers.authorization.sub, 'alice')
@@ -89,32 +92,28 @@ test('a route rewrites its prefix, fills its headers and takes no such header fr
 
 test('an anonymous route is reached without a session, a header or a token', async (t) => {
   const { cloakroom } = await setUp(t)
-  const stranger = cloakroom.browser()
-  const { status, json } = await stranger.fetch('/public/x', {
-    headers: { 'x-csrf': '', authorization: 'Bearer evil' },
-  })
-  assert.equal(status, 200)
-  assert.equal(json().headers.authorization, undefined)
+  const stranger = scriptOf(cloakroom)
+  const { body } = await stranger('GET', '/public/x', { 'x-csrf': '', authorization: 'Bearer evil' }).expect(
+    200,
+  )
+  assert.equal(body.headers.authorization, undefined)
 })
 
 test('CORS: an allowed origin gets an exact echo with credentials, any other nothing, and preflights need no session', async (t) => {
   const { cloakroom, api } = await setUp(t)
-  const ask = (origin: string) => ({
-    origin,
-    'access-control-request-method': 'POST',
-    'access-control-request-headers': 'x-csrf',
-  })
-  const url = `${cloakroom.listenUrl}/api/orders/1`
+  const preflight = (origin: string) =>
+    request(cloakroom.listenUrl)
+      .options('/api/orders/1')
+      .set({ origin, 'access-control-request-method': 'POST', 'access-control-request-headers': 'x-csrf' })
   const seen = api.requests.length
-  const allowed = await fetch(url, { method: 'OPTIONS', headers: ask(PARTNER) })
-  assert.equal(allowed.status, 204)
-  assert.equal(allowed.headers.get('access-control-allow-origin'), PARTNER)
-  assert.equal(allowed.headers.get('access-control-allow-credentials'), 'true')
-  assert.equal(allowed.headers.get('vary'), 'Origin')
+  await preflight(PARTNER)
+    .expect(204)
+    .expect('access-control-allow-origin', PARTNER)
+    .expect('access-control-allow-credentials', 'true')
+    .expect('vary', 'Origin')
   for (const origin of ['https://evil.test', 'null', `${PARTNER}.evil.test`]) {
-    const refused = await fetch(url, { method: 'OPTIONS', headers: ask(origin) })
-    assert.equal(refused.status, 403)
-    assert.equal(refused.headers.get('access-control-allow-origin'), null)
+    const refused = await preflight(origin).expect(403)
+    assert.equal(refused.headers['access-control-allow-origin'], undefined)
   }
   assert.equal(api.requests.length, seen)
 })
@@ -180,16 +179,17 @@ test('raw requests that Node lets through are refused or made harmless', async (
 })
 
 test('the admin listener tells of probes and metrics, and of no user', async (t) => {
-  const { cloakroom, browser, provider } = await setUp(t)
-  await browser.fetch('/api/orders/1')
-  for (const page of ['/livez', '/readyz']) assert.equal((await fetch(cloakroom.adminUrl + page)).status, 200)
-  const metrics = await (await fetch(`${cloakroom.adminUrl}/metrics`)).text()
+  const { cloakroom, ask, provider } = await setUp(t)
+  const admin = request(cloakroom.adminUrl)
+  await ask('GET', '/api/orders/1')
+  for (const page of ['/livez', '/readyz']) await admin.get(page).expect(200)
+  const { text: metrics } = await admin.get('/metrics')
   assert.match(
     metrics,
     /cloakroom_request_duration_seconds_count\{route="\/api\/orders",method="GET",status="200"\} 1/,
   )
   assert.match(metrics, /cloakroom_sessions_total\{event="started",reason="login"\} 1/)
   for (const secret of ['alice', ...provider.issuedSecrets]) assert.ok(!metrics.includes(secret))
-  assert.equal((await fetch(`${cloakroom.adminUrl}/bff/user`)).status, 404)
-  assert.equal((await browser.fetch('/metrics')).status, 404)
+  await admin.get('/bff/user').expect(404)
+  await ask('GET', '/metrics').expect(404)
 })

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { test } from 'node:test'
-import type { Response } from 'express'
+import express from 'express'
+import request from 'supertest'
 import {
   endSessionPage,
   failedSignInPage,
@@ -13,26 +14,20 @@ import {
 
 const failed = { title: 'Access denied', code: 'access_denied', requestId: 'r-1', retryUrl: '/bff/login' }
 
-/** What would have been sent. */
-function sent(page: Page, own = "default-src 'none'") {
-  const headers: Record<string, string> = { 'content-security-policy': own }
-  const res = {
-    getHeader: (name: string) => headers[name],
-    setHeader: (name: string, value: string) => {
-      headers[name] = value
-    },
-    type: () => res,
-    send: (body: string) => {
-      headers.body = body
-    },
-  }
-  sendPage(res as unknown as Response, page)
-  return { policy: headers['content-security-policy'] ?? '', body: headers.body ?? '' }
+/** What a browser gets when the answer has this policy already. */
+async function sent(page: Page, own = "default-src 'none'") {
+  const app = express()
+  app.use((_req, res) => {
+    res.setHeader('content-security-policy', own)
+    sendPage(res, page)
+  })
+  const { headers, text } = await request(app).get('/').expect('content-type', 'text/html; charset=utf-8')
+  return { policy: headers['content-security-policy'] ?? '', body: text }
 }
 
-test('a page is allowed the one style it has, by hash, and nothing else', () => {
+test('a page is allowed the one style it has, by hash, and nothing else', async () => {
   for (const page of [landingPage('/home'), failedSignInPage(failed)]) {
-    const { policy, body } = sent(page)
+    const { policy, body } = await sent(page)
     const [, style = ''] = /<style>(.*)<\/style>/s.exec(body) ?? []
     assert.equal(style, PAGE_STYLE)
     const hash = createHash('sha256').update(style).digest('base64')
@@ -54,7 +49,7 @@ test('what came with the request is text on the page, never markup', () => {
   assert.ok(landing.includes(`content="0;url=${escaped}"`) && !landing.includes('<script'))
 })
 
-test('the page that signs out at the provider may run its one script and post to the provider, which may pass it on, and nothing else', () => {
+test('the page that signs out at the provider may run its one script and post to the provider, which may pass it on, and nothing else', async () => {
   const evil = `"><script>alert('1')</script>`
   const form = {
     action: 'https://id.example.com/logout?p=1',
@@ -63,7 +58,7 @@ test('the page that signs out at the provider may run its one script and post to
       ['state', evil],
     ],
   } as const
-  const { policy, body } = sent(
+  const { policy, body } = await sent(
     endSessionPage(form),
     "default-src 'none';base-uri 'none';form-action 'none';frame-ancestors 'none'",
   )

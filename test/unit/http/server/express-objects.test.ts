@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
 import express from 'express'
+import request from 'supertest'
 import { createServerObjects } from '../../../../src/http/server/express-objects.ts'
 
-test('a request and its response have the prototypes of the app before it sees them, keep them, and have all its methods', async (t) => {
+test('a request and its response have the prototypes of the app before it sees them, keep them, and have all its methods', async () => {
   const { objects, adopt } = createServerObjects()
   const before: boolean[] = []
   const kept: boolean[] = []
@@ -24,17 +24,14 @@ test('a request and its response have the prototypes of the app before it sees t
     before.push(Object.getPrototypeOf(req) === app.request, Object.getPrototypeOf(res) === app.response)
     app(req as express.Request, res as express.Response)
   })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  t.after(() => server.close())
-  const { port } = server.address() as AddressInfo
-  const ask = () =>
-    fetch(`http://127.0.0.1:${port}/hello`, { headers: { accept: 'text/x', connection: 'close' } })
+  const ask = async (status: number) => {
+    const { body } = await request(server).get('/hello').set('accept', 'text/x').expect(status)
+    assert.deepEqual(body, { path: '/hello', type: 'text/x' })
+  }
 
-  const first = await ask()
-  assert.deepEqual([first.status, await first.json()], [201, { path: '/hello', type: 'text/x' }])
+  await ask(201)
   app = appThatAnswers(202)
-  const second = await ask()
-  assert.deepEqual([second.status, await second.json()], [202, { path: '/hello', type: 'text/x' }])
+  await ask(202)
   assert.deepEqual(before, [true, true, true, true])
   assert.deepEqual(kept, before, 'Express sets no other prototypes')
 })
