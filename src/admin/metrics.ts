@@ -1,7 +1,6 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { GrantObserver, GrantOutcome } from '../oidc/grants/config-faults.ts'
-import type { GateObserver } from '../oidc/token-endpoint/limiter.ts'
-import type { SignInObserver } from '../oidc/token-endpoint/limiters.ts'
+import type { LimiterObserver, SignInObserver } from '../oidc/token-endpoint/limiter.ts'
 
 /** What the program counts and times; labels are route ids, resource names and closed lists, never a path or a user. */
 export type Metrics = {
@@ -20,7 +19,7 @@ export type Metrics = {
   /** A client's connection that was closed at once. */
   connectionRefused(reason: 'limit' | 'client_limit'): void
   /** Calls to the provider's token endpoint, and what came of them. */
-  readonly provider: GateObserver & GrantObserver
+  readonly provider: LimiterObserver & GrantObserver
   /** The gates of their own that sign-ins have. */
   readonly signInGates: SignInObserver
   /** `upstream`: its origin. */
@@ -195,7 +194,7 @@ const BREAKER_STATES = { closed: 0, 'half-open': 1, open: 2 } as const
 
 function providerMetrics(
   registers: Registry[],
-): GateObserver & Pick<GrantObserver, 'configFault'> & Pick<Metrics, 'forgetFaults'> {
+): LimiterObserver & Pick<GrantObserver, 'configFault'> & Pick<Metrics, 'forgetFaults'> {
   const inFlight = new Gauge({
     name: 'cloakroom_provider_calls_in_flight',
     help: "Calls to the provider's token endpoint that have no answer yet",

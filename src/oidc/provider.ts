@@ -7,7 +7,7 @@ import { createResourceGrants } from './grants/resource-grants.ts'
 import { createAuthorization, signInResource } from './sign-in/authorization.ts'
 import { createEndSession } from './sign-in/end-session.ts'
 import type { OfflineConsentMemory } from './sign-in/offline-consent.ts'
-import type { ProviderGates } from './token-endpoint/limiters.ts'
+import type { ProviderLimiters } from './token-endpoint/limiter.ts'
 import { createProviderConnections } from './token-endpoint/provider-connections.ts'
 import { createProviderFetch } from './token-endpoint/provider-fetch.ts'
 import { createRelyingParty } from './token-endpoint/relying-party.ts'
@@ -18,8 +18,8 @@ export type ProviderDeps = {
   /** Epoch ms. */
   readonly now: () => number
   readonly monotonicNow: () => number
-  /** Finds the limiter, which the configuration before may have used, too. */
-  readonly gates: ProviderGates
+  /** Those of the process: the configuration before may have used the same limiter. */
+  readonly limiters: ProviderLimiters
   /** Absent: nothing is known of the provider. */
   readonly offlineConsent?: OfflineConsentMemory
   readonly observe: GrantObserver
@@ -41,7 +41,7 @@ export function createProvider(deps: ProviderDeps) {
 
   const faults = createConfigFaults({ log, observe: deps.observe, monotonicNow })
   const dialect = createDialect(provider, inUse)
-  const limiter = deps.gates.gateFor(provider)
+  const limiter = deps.limiters.limiterFor(provider)
   const relyingParty = createRelyingParty({
     ...{ provider, redirectUri, limiter, now: deps.now, monotonicNow },
     providerFetch: createProviderFetch({ now: deps.now, fetch: createProviderConnections(provider) }),

@@ -4,7 +4,7 @@ import { type AddressInfo, createServer as createTcpServer, type Server, type So
 import { type TestContext, test } from 'node:test'
 import { loadConfig } from '../../src/config/load.ts'
 import { createProvider } from '../../src/oidc/provider.ts'
-import { createProviderGates } from '../../src/oidc/token-endpoint/limiters.ts'
+import { createProviderLimiters } from '../../src/oidc/token-endpoint/limiter.ts'
 import { ORDERS } from '../kit/attack/sign-in-kit.ts'
 import { captureLog } from '../kit/cloakroom.ts'
 import { configWith } from '../kit/config/cloakroom-config.ts'
@@ -136,9 +136,9 @@ function providerAt(provider: Record<string, unknown>) {
     ...{ inFlight: ignore, queue: ignore, breaker: ignore, call: ignore },
     ...{ grant: ignore, configFault: ignore },
   }
-  const gates = createProviderGates({ log, now: Date.now, observe })
+  const limiters = createProviderLimiters({ log, now: Date.now, observe })
   return {
-    provider: createProvider({ config, log, now: Date.now, monotonicNow: Date.now, gates, observe }),
+    provider: createProvider({ config, log, now: Date.now, monotonicNow: Date.now, limiters, observe }),
     lines,
   }
 }

@@ -1,9 +1,11 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { createCircuitBreaker } from '../../async/circuit-breaker.ts'
 import { createSemaphore } from '../../async/semaphore.ts'
+import type { ProviderConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
+import type { Logger } from '../../log.ts'
 
-/** What is asked of the provider through a gate, as a label. */
+/** What is asked of the provider through a limiter, as a label. */
 export type GrantName =
   | 'authorization_code'
   | 'pushed_authorization'
@@ -23,45 +25,45 @@ export type BreakerState = 'closed' | 'half-open' | 'open'
  */
 export type Finding = {
   readonly kind: CallOutcome | 'page' | 'nothing'
-  /** The provider's own wish. */
+  /** The provider's `Retry-After`. */
   readonly retryAfterSeconds?: number | undefined
-  /** Whose call it was: different for each session, and never what the session holds itself. */
+  /** Tells whose call it was: different for each session, and never what the session holds itself. */
   readonly holder?: string | undefined
 }
 
 /** Told of every change, for metrics and the log. */
-export type GateObserver = {
+export type LimiterObserver = {
   readonly inFlight: (calls: number) => void
   readonly queue: (waiting: number) => void
   readonly breaker: (state: BreakerState) => void
   readonly call: (grant: GrantName, outcome: CallOutcome, seconds: number) => void
 }
 
-export type ProviderGateDeps = {
+export type LimiterDeps = {
   /** Most calls at the same time. */
   readonly concurrency: number
-  /** Longest wait for a place, in ms. */
+  /** Longest wait for a permit, in ms. */
   readonly waitMs: number
   /** A clock that never goes back, in ms. */
   readonly now: () => number
-  readonly observe: GateObserver
-  readonly pauses?: GatePauses
+  readonly observe: LimiterObserver
+  readonly openTimes?: OpenTimes
 }
 
-/** How long an open circuit stays so, in ms. */
-export type GatePauses = {
-  /** Longest pause of our own choice. */
+/** How long a circuit stays open, in ms. */
+export type OpenTimes = {
+  /** At most so long by our own choice. */
   readonly maxMs: number
-  /** Longest pause that a provider is granted with Retry-After. */
+  /** At most so long because the provider asked for it with Retry-After. */
   readonly askedMaxMs: number
 }
 
-/** The throttle and the circuit breaker in front of one kind of request to the provider. */
-export type ProviderGate = {
+/** The semaphore and the circuit breaker in front of one kind of request to the provider. */
+export type Limiter = {
   /**
-   * Waits for a place, then runs `work`, whose calls go out without waiting again: for work that must have its place
-   * before it takes a lock. Rejects with provider_unavailable when no place falls free in time, and at once while the
-   * provider is left alone.
+   * Waits for a permit, then runs `work`, whose calls go out without waiting again: for work that needs its permit before
+   * it takes a lock. Rejects with provider_unavailable when no permit is released in time, and at once while the circuit is
+   * open.
    */
   admit<T>(work: () => Promise<T>): Promise<T>
   /** Makes one call, admitted first unless it is already. `findingOf` reads the error of one that failed. */
@@ -72,16 +74,16 @@ type Admission = { isOver: boolean; readonly isProbe: boolean }
 
 const MAX_WAITING = 50_000
 
-/** Nothing is in flight, and the circuit is closed. */
-export function createProviderGate(deps: ProviderGateDeps): ProviderGate {
-  const { concurrency, waitMs, now, observe, pauses = PAUSES } = deps
+/** Makes a limiter with nothing in flight and a closed circuit. */
+export function createLimiter(deps: LimiterDeps): Limiter {
+  const { concurrency, waitMs, now, observe, openTimes = OPEN_TIMES } = deps
   const permits = createSemaphore<BffError>({
     permits: concurrency,
     maxWaiting: MAX_WAITING,
     refusal: () => crowded(waitMs),
     observe: observe.queue,
   })
-  const circuit = createCircuit(now, pauses, (state) => {
+  const circuit = createCircuit(now, openTimes, (state) => {
     observe.breaker(state)
     if (state === 'open') permits.refuseAll(circuitOpen(circuit.openLeftMs()))
   })
@@ -142,13 +144,13 @@ export function createProviderGate(deps: ProviderGateDeps): ProviderGate {
 
 const FAULTS_TO_OPEN = 5
 const OPEN_MIN_MS = 2_000
-const PAUSES: GatePauses = { maxMs: 30_000, askedMaxMs: 300_000 }
+const OPEN_TIMES: OpenTimes = { maxMs: 30_000, askedMaxMs: 300_000 }
 
 /**
  * Opens after 5 faults in a row, for 2 s, doubling to `maxMs` with each probe that fails, or for as long as the provider
  * asked, up to `askedMaxMs`. One probe goes at a time.
  */
-function createCircuit(now: () => number, most: GatePauses, tell: (state: BreakerState) => void) {
+function createCircuit(now: () => number, most: OpenTimes, tell: (state: BreakerState) => void) {
   let askedUntil = 0
   const weigh = createPageScale()
   const breaker = createCircuitBreaker({
@@ -213,7 +215,7 @@ function createPageScale(): (finding: Finding) => CallOutcome | 'nothing' {
 function circuitOpen(forMs: number): BffError {
   return new BffError(
     'provider_unavailable',
-    'the authorization server fails and is left alone for a while',
+    'the authorization server fails: its circuit is open for a while',
     { retryAfterSeconds: Math.max(1, Math.ceil(forMs / 1000)) },
   )
 }
@@ -222,4 +224,160 @@ function crowded(waitMs: number): BffError {
   return new BffError('provider_unavailable', 'too many requests wait for the authorization server', {
     retryAfterSeconds: Math.max(1, Math.ceil(waitMs / 1000)),
   })
+}
+
+/** The calls of a sign-in, which have limiters of their own. */
+export type SignInCall = 'code' | 'par'
+
+/** Told of every change of the limiters of sign-ins. */
+export type SignInObserver = {
+  readonly [Change in 'inFlight' | 'queue' | 'breaker']: (
+    call: SignInCall,
+    value: Parameters<LimiterObserver[Change]>[0],
+  ) => void
+}
+
+export type ProviderLimitersDeps = {
+  readonly log: Logger
+  /** A clock that never goes back, in ms. */
+  readonly now: () => number
+  /** Told of the limiter for refreshes and other grants of users who are signed in; `call` of every call. */
+  readonly observe: LimiterObserver
+  readonly observeSignIn?: SignInObserver
+}
+
+/** What a limiter depends on: another token endpoint, or other limits, need another limiter. */
+export type LimiterSettings = Pick<ProviderConfig, 'issuer' | 'endpoints' | 'concurrency' | 'timeoutMs'>
+
+/**
+ * The limiters of one provider, as one. Refreshes and the other grants that a session or the client itself asks for share
+ * one; code grants and pushed authorization requests have one each, with as many permits. A stranger can begin a sign-in
+ * and make up its code: no answer to that may open the circuit for signed-in users, nor take their permits.
+ */
+export type SharedLimiter = Limiter & {
+  /** From now on the metrics and the log tell of this one, and no more of the one before. */
+  takeOver(): void
+}
+
+/** Limiters outlive a configuration: what is in flight at a reload still counts, and an open circuit stays open. */
+export type ProviderLimiters = {
+  /** The limiter for these settings: the one in use if it is for the same, else a new one. */
+  limiterFor(settings: LimiterSettings): SharedLimiter
+}
+
+type KeyedLimiter = SharedLimiter & { readonly key: string }
+
+/**
+ * A stranger can make a provider fail at code grants for as long as he likes, and its Retry-After may be meant for him:
+ * sign-in is tried again soon, with one probe at a time.
+ */
+const SIGN_IN_OPEN_TIMES: OpenTimes = { maxMs: 10_000, askedMaxMs: 30_000 }
+
+const SIGN_IN_CALLS: Partial<Record<GrantName, SignInCall>> = {
+  authorization_code: 'code',
+  pushed_authorization: 'par',
+}
+
+/** Makes the register of limiters; the first that is asked for is in use at once. */
+export function createProviderLimiters(deps: ProviderLimitersDeps): ProviderLimiters {
+  const { log, now, observe, observeSignIn } = deps
+  let inUse: KeyedLimiter | undefined
+
+  function open(key: string, { issuer, concurrency, timeoutMs }: LimiterSettings): KeyedLimiter {
+    const isInUse = () => inUse === opened
+    const limits = { concurrency, waitMs: timeoutMs, now, isInUse }
+    const tokens = createObservedLimiter({ ...limits, observe, logState: circuitLog(log, issuer, TOKENS) })
+    const ofSignIn = (call: SignInCall) =>
+      createObservedLimiter({
+        ...{ ...limits, openTimes: SIGN_IN_OPEN_TIMES },
+        observe: {
+          call: observe.call,
+          inFlight: (calls) => observeSignIn?.inFlight(call, calls),
+          queue: (waiting) => observeSignIn?.queue(call, waiting),
+          breaker: (state) => observeSignIn?.breaker(call, state),
+        },
+        logState: circuitLog(log, issuer, call === 'code' ? CODES : PUSHES),
+      })
+    const signIn = { code: ofSignIn('code'), par: ofSignIn('par') }
+    const opened: KeyedLimiter = {
+      key,
+      admit: tokens.limiter.admit,
+      call(grant, request, findingOf) {
+        const call = SIGN_IN_CALLS[grant]
+        return (call ? signIn[call] : tokens).limiter.call(grant, request, findingOf)
+      },
+      takeOver() {
+        if (isInUse()) return
+        inUse = opened
+        for (const { reportAll } of [tokens, signIn.code, signIn.par]) reportAll()
+      },
+    }
+    return opened
+  }
+
+  return {
+    limiterFor(settings) {
+      const { issuer, endpoints, concurrency, timeoutMs } = settings
+      const key = JSON.stringify([issuer, endpoints?.token, concurrency, timeoutMs])
+      if (inUse?.key === key) return inUse
+      const opened = open(key, settings)
+      inUse ??= opened
+      return opened
+    },
+  }
+}
+
+type ObservedLimiterDeps = Omit<Parameters<typeof createLimiter>[0], 'observe'> & {
+  readonly observe: LimiterObserver
+  readonly logState: (state: BreakerState) => void
+  readonly isInUse: () => boolean
+}
+
+/** A limiter that is observed while it is in use, and can report all again when it comes into use. */
+function createObservedLimiter({ observe, logState, isInUse, ...settings }: ObservedLimiterDeps) {
+  const last = { inFlight: 0, waiting: 0, state: 'closed' as BreakerState }
+  const limiter = createLimiter({
+    ...settings,
+    observe: {
+      call: observe.call,
+      inFlight(calls) {
+        last.inFlight = calls
+        if (isInUse()) observe.inFlight(calls)
+      },
+      queue(waiting) {
+        last.waiting = waiting
+        if (isInUse()) observe.queue(waiting)
+      },
+      breaker(state) {
+        last.state = state
+        if (!isInUse()) return
+        observe.breaker(state)
+        logState(state)
+      },
+    },
+  })
+  return {
+    limiter,
+    reportAll() {
+      observe.inFlight(last.inFlight)
+      observe.queue(last.waiting)
+      observe.breaker(last.state)
+    },
+  }
+}
+
+const TOKENS = 'the token endpoint'
+const CODES = 'sign-ins: the token endpoint, asked with codes,'
+const PUSHES = 'sign-ins: the endpoint for pushed authorization requests'
+
+/** One line when it opens and one when it closes, however many probes fail in between. */
+function circuitLog(log: Logger, issuer: string, what: string): (state: BreakerState) => void {
+  let isOpen = false
+  return (state) => {
+    if (state === 'open' && !isOpen) {
+      log.warn({ url: issuer }, `${what} fails again and again: its circuit is open, but for a probe`)
+    }
+    if (state === 'closed') log.info({ url: issuer }, `${what} answers again`)
+    isOpen = state !== 'closed'
+  }
 }

@@ -1,7 +1,7 @@
 import type { ProviderConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import { createProviderKeys } from './key-set.ts'
-import type { ProviderGate } from './limiter.ts'
+import type { Limiter } from './limiter.ts'
 import {
   type AuthorizationChecks,
   codeChallengeOf,
@@ -32,7 +32,7 @@ export type RelyingPartyDeps = {
   readonly redirectUri: string
   readonly providerFetch: ProviderFetch
   /** Every grant and pushed request goes through it; revocation and discovery do not. */
-  readonly limiter: Pick<ProviderGate, 'call'>
+  readonly limiter: Pick<Limiter, 'call'>
   /** Epoch ms. */
   readonly now: () => number
   readonly monotonicNow: () => number

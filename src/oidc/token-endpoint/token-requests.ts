@@ -5,7 +5,7 @@ import type { UserClaims } from '../../store/port.ts'
 import { idTokenError, requireSoundClaims } from './id-token.ts'
 import { unverifiedSubject } from './jwt.ts'
 import type { ProviderKeys } from './key-set.ts'
-import type { GrantName, ProviderGate } from './limiter.ts'
+import type { GrantName, Limiter } from './limiter.ts'
 import {
   type AuthorizationChecks,
   clientCredential,
@@ -64,7 +64,7 @@ export type TokenRequestsDeps = {
   /** The client at the provider's endpoints. Rejects while these are unknown. */
   readonly client: () => Promise<DiscoveredClient>
   readonly keys: ProviderKeys
-  readonly limiter: Pick<ProviderGate, 'call'>
+  readonly limiter: Pick<Limiter, 'call'>
   readonly providerFetch: Pick<ProviderFetch, 'withHooks'>
   /** Epoch ms. */
   readonly now: () => number

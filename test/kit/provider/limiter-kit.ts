@@ -1,20 +1,16 @@
 import assert from 'node:assert/strict'
 import type { TestContext } from 'node:test'
 import { BffError } from '../../../src/errors.ts'
-import {
-  type BreakerState,
-  createProviderGate,
-  type ProviderGate,
-} from '../../../src/oidc/token-endpoint/limiter.ts'
+import { type BreakerState, createLimiter, type Limiter } from '../../../src/oidc/token-endpoint/limiter.ts'
 import { findingOf } from '../../../src/oidc/token-endpoint/provider-errors.ts'
 import type { TokenAnswer } from '../../../src/oidc/token-endpoint/token-answer.ts'
 
-/** Longest wait for a place, in ms. */
+/** Longest wait for a permit, in ms. */
 export const WAIT_MS = 5_000
 /** What `fetch` says of a provider that is away. */
 export const NETWORK_ERROR = new TypeError('fetch failed')
 
-/** A gate whose clock and timers stand still until the test moves them. */
+/** A limiter whose clock and timers stand still until the test moves them. */
 export function setUp(t: TestContext, { concurrency = 32, waitMs = WAIT_MS } = {}) {
   t.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: 1_800_000_000_000 })
   const seen = {
@@ -25,7 +21,7 @@ export function setUp(t: TestContext, { concurrency = 32, waitMs = WAIT_MS } = {
     states: [] as BreakerState[],
     calls: [] as string[],
   }
-  const gate = createProviderGate({
+  const limiter = createLimiter({
     concurrency,
     waitMs,
     now: () => Date.now(),
@@ -46,7 +42,7 @@ export function setUp(t: TestContext, { concurrency = 32, waitMs = WAIT_MS } = {
     t.mock.timers.tick(ms)
     await settle()
   }
-  return { gate, seen, tick }
+  return { limiter, seen, tick }
 }
 
 /** Lets everything run that waits for no timer. */
@@ -56,8 +52,8 @@ export async function settle(): Promise<void> {
 
 type Script = () => Promise<unknown>
 /** Makes a call whose failure, if it fails, came with `answer`. */
-export const ask = (gate: ProviderGate, script: Script, answer?: Partial<TokenAnswer>) =>
-  gate.call('refresh_token', script, (error) =>
+export const ask = (limiter: Limiter, script: Script, answer?: Partial<TokenAnswer>) =>
+  limiter.call('refresh_token', script, (error) =>
     findingOf(
       error,
       answer && { status: 400, body: undefined, retryAfterSeconds: undefined, isHtml: false, ...answer },
@@ -96,8 +92,8 @@ export async function refusal(
 }
 
 /** So many calls in a row that fail. */
-export async function fail(gate: ProviderGate, times: number, answer?: Partial<TokenAnswer>): Promise<void> {
+export async function fail(limiter: Limiter, times: number, answer?: Partial<TokenAnswer>): Promise<void> {
   for (let time = 0; time < times; time += 1) {
-    await assert.rejects(ask(gate, bad, answer), (error) => error === NETWORK_ERROR)
+    await assert.rejects(ask(limiter, bad, answer), (error) => error === NETWORK_ERROR)
   }
 }

@@ -14,39 +14,39 @@ import {
 } from '../../../kit/provider/limiter-kit.ts'
 
 test('the breaker opens after 5 faults in a row, refuses at once, and one good probe closes it', async (t) => {
-  const { gate, seen, tick } = setUp(t)
-  await fail(gate, 4)
-  assert.equal(await ask(gate, good), 'token')
-  await fail(gate, 5)
+  const { limiter, seen, tick } = setUp(t)
+  await fail(limiter, 4)
+  assert.equal(await ask(limiter, good), 'token')
+  await fail(limiter, 5)
   assert.deepEqual(seen.states, ['open'])
   const nobody = async () => assert.fail('the provider was asked')
-  assert.deepEqual(await refusal(ask(gate, nobody)), { code: 'provider_unavailable', retryAfter: 2 })
+  assert.deepEqual(await refusal(ask(limiter, nobody)), { code: 'provider_unavailable', retryAfter: 2 })
   await tick(1_001)
-  assert.deepEqual(await refusal(gate.admit(nobody)), { code: 'provider_unavailable', retryAfter: 1 })
+  assert.deepEqual(await refusal(limiter.admit(nobody)), { code: 'provider_unavailable', retryAfter: 1 })
   await tick(999)
 
   const probe = held()
-  const probing = ask(gate, probe.script)
+  const probing = ask(limiter, probe.script)
   await settle()
   assert.ok(probe.isSent())
   assert.deepEqual(seen.states, ['open', 'half-open'])
-  assert.equal((await refusal(ask(gate, nobody))).retryAfter, 1)
+  assert.equal((await refusal(ask(limiter, nobody))).retryAfter, 1)
   probe.resolve('token')
   assert.equal(await probing, 'token')
   assert.deepEqual(seen.states, ['open', 'half-open', 'closed'])
-  await fail(gate, 4)
-  assert.equal(await ask(gate, good), 'token')
+  await fail(limiter, 4)
+  assert.equal(await ask(limiter, good), 'token')
 })
 
 test('each probe that fails doubles the pause, up to 30 s', async (t) => {
-  const { gate, tick } = setUp(t)
-  await fail(gate, 5)
+  const { limiter, tick } = setUp(t)
+  await fail(limiter, 5)
   const pauses: unknown[] = []
   for (let probe = 0; probe < 6; probe += 1) {
-    const { retryAfter } = await refusal(ask(gate, good))
+    const { retryAfter } = await refusal(ask(limiter, good))
     pauses.push(retryAfter)
     await tick((retryAfter ?? 0) * 1_000)
-    await fail(gate, 1)
+    await fail(limiter, 1)
   }
   assert.deepEqual(pauses, [2, 4, 8, 16, 30, 30])
 })
@@ -58,36 +58,36 @@ test('a provider that says how long is left alone that long, at most 300 s', asy
     [undefined, 2],
   ]) {
     await t.test(`Retry-After: ${asked}`, async (t) => {
-      const { gate, tick } = setUp(t)
-      await fail(gate, 5, { status: 503, retryAfterSeconds: asked })
-      assert.equal((await refusal(ask(gate, good))).retryAfter, given)
+      const { limiter, tick } = setUp(t)
+      await fail(limiter, 5, { status: 503, retryAfterSeconds: asked })
+      assert.equal((await refusal(ask(limiter, good))).retryAfter, given)
       await tick(given! * 1_000)
-      assert.equal(await ask(gate, good), 'token')
+      assert.equal(await ask(limiter, good), 'token')
     })
   }
 })
 
 test('answers of 4xx never open it, and are a sign of life between faults', async (t) => {
-  const { gate, seen } = setUp(t)
-  await fail(gate, 20, { status: 400, body: { error: 'invalid_grant' } })
-  await fail(gate, 20, { status: 400, body: { error: 'temporarily_unavailable' } })
-  await fail(gate, 20, { status: 429, body: { error: 'invalid_grant', error_codes: [50196] } })
+  const { limiter, seen } = setUp(t)
+  await fail(limiter, 20, { status: 400, body: { error: 'invalid_grant' } })
+  await fail(limiter, 20, { status: 400, body: { error: 'temporarily_unavailable' } })
+  await fail(limiter, 20, { status: 429, body: { error: 'invalid_grant', error_codes: [50196] } })
   for (let round = 0; round < 5; round += 1) {
-    await fail(gate, 4)
-    await fail(gate, 1, { status: 401, body: { error: 'invalid_client' } })
+    await fail(limiter, 4)
+    await fail(limiter, 1, { status: 401, body: { error: 'invalid_client' } })
   }
   assert.deepEqual(seen.states, [])
-  assert.equal(await ask(gate, good), 'token')
+  assert.equal(await ask(limiter, good), 'token')
 })
 
 test('what was sent before the breaker opened says nothing about the time after', async (t) => {
-  const { gate, seen, tick } = setUp(t)
+  const { limiter, seen, tick } = setUp(t)
   const old = Array.from({ length: 6 }, held)
-  const late = old.map(({ script }) => ask(gate, script).catch((error) => error))
-  await fail(gate, 5)
+  const late = old.map(({ script }) => ask(limiter, script).catch((error) => error))
+  await fail(limiter, 5)
   await tick(2_000)
   const probe = held()
-  const probing = ask(gate, probe.script)
+  const probing = ask(limiter, probe.script)
   await settle()
   old[0]!.reject(NETWORK_ERROR)
   await late[0]
@@ -99,37 +99,37 @@ test('what was sent before the breaker opened says nothing about the time after'
 })
 
 test('a probe that was never sent leaves the turn to the next', async (t) => {
-  const { gate, seen, tick } = setUp(t)
-  await fail(gate, 5)
+  const { limiter, seen, tick } = setUp(t)
+  await fail(limiter, 5)
   await tick(2_000)
-  await gate.admit(async () => undefined)
+  await limiter.admit(async () => undefined)
   await assert.rejects(
-    ask(gate, () => Promise.reject(new Error('a bad callback'))),
+    ask(limiter, () => Promise.reject(new Error('a bad callback'))),
     /a bad callback/,
   )
   assert.equal(seen.states.at(-1), 'open')
-  assert.equal(await ask(gate, good), 'token')
+  assert.equal(await ask(limiter, good), 'token')
   assert.equal(seen.states.at(-1), 'closed')
 })
 
 test('work that was admitted before the breaker opened does not ask the provider any more', async (t) => {
-  const { gate } = setUp(t)
+  const { limiter } = setUp(t)
   const lock = held()
-  const work = gate.admit(async () => {
+  const work = limiter.admit(async () => {
     await lock.script()
-    return ask(gate, async () => assert.fail('the provider was asked'))
+    return ask(limiter, async () => assert.fail('the provider was asked'))
   })
-  await fail(gate, 5)
+  await fail(limiter, 5)
   lock.resolve(undefined)
   assert.equal((await refusal(work)).retryAfter, 2)
 })
 
 test('each call is timed by its grant and outcome; one that was never sent is none', async (t) => {
-  const { gate, seen } = setUp(t)
-  await gate.call('authorization_code', good, () => assert.fail())
+  const { limiter, seen } = setUp(t)
+  await limiter.call('authorization_code', good, () => assert.fail())
   for (const kind of ['refused', 'fault', 'nothing'] as const) {
     const found = (): Finding => ({ kind })
-    await assert.rejects(gate.call('client_credentials', bad, found))
+    await assert.rejects(limiter.call('client_credentials', bad, found))
   }
   assert.deepEqual(seen.calls, [
     'authorization_code ok',

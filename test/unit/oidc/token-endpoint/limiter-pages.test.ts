@@ -4,10 +4,10 @@ import { held, refusal, setUp } from '../../../kit/provider/limiter-kit.ts'
 
 /** Asks for one session after another, each of which is shown a page. */
 function pages(t: TestContext) {
-  const { gate, seen, tick } = setUp(t)
+  const { limiter, seen, tick } = setUp(t)
   const failure = new Error('unexpected response content-type')
   const call = (kind: 'page' | 'refused', holder?: string) =>
-    gate
+    limiter
       .call(
         'refresh_token',
         () => Promise.reject(failure),
@@ -19,11 +19,11 @@ function pages(t: TestContext) {
       (before, holder) => before.then(() => call('page', holder)),
       Promise.resolve(),
     )
-  return { gate, seen, tick, page, answer: () => call('refused') }
+  return { limiter, seen, tick, page, answer: () => call('refused') }
 }
 
 test('pages for five sessions in a row are in everybody’s way: the breaker opens', async (t) => {
-  const { gate, seen, page } = pages(t)
+  const { limiter, seen, page } = pages(t)
   await page('a', 'b', 'c', 'd')
   assert.deepEqual(seen.states, [])
   await page('e')
@@ -31,7 +31,7 @@ test('pages for five sessions in a row are in everybody’s way: the breaker ope
   assert.equal(
     (
       await refusal(
-        gate.call(
+        limiter.call(
           'refresh_token',
           async () => assert.fail(),
           () => assert.fail(),
@@ -60,19 +60,19 @@ test('a usable answer between them begins the count anew', async (t) => {
 })
 
 test('a page for the probe keeps it open, and one who has had a page leaves the turn to the next, a moment later', async (t) => {
-  const { gate, seen, tick, page } = pages(t)
+  const { limiter, seen, tick, page } = pages(t)
   await page('a', 'b', 'c', 'd', 'e')
   await tick(2_000)
   await page('f')
-  const next = gate.call('refresh_token', held().script, () => assert.fail())
+  const next = limiter.call('refresh_token', held().script, () => assert.fail())
   assert.equal((await refusal(next)).retryAfter, 4)
   await tick(4_000)
   await page('a')
-  const soon = gate.call('refresh_token', held().script, () => assert.fail())
+  const soon = limiter.call('refresh_token', held().script, () => assert.fail())
   assert.equal((await refusal(soon)).retryAfter, 2)
   await tick(2_000)
   assert.equal(
-    await gate.call(
+    await limiter.call(
       'refresh_token',
       async () => 'token',
       () => assert.fail(),

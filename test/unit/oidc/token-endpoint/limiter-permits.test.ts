@@ -12,10 +12,10 @@ import {
 } from '../../../kit/provider/limiter-kit.ts'
 
 test('10,000 callers at once: never more than 32 in flight, in order of arrival, and everybody is answered', async (t) => {
-  const { gate, seen } = setUp(t)
+  const { limiter, seen } = setUp(t)
   const order: number[] = []
   const answers = Array.from({ length: 10_000 }, (_, caller) =>
-    ask(gate, async () => {
+    ask(limiter, async () => {
       order.push(caller)
       await new Promise((resolve) => setImmediate(resolve))
       return caller
@@ -28,24 +28,24 @@ test('10,000 callers at once: never more than 32 in flight, in order of arrival,
 })
 
 test('nobody who comes later overtakes the queue, not even between one call and the next', async (t) => {
-  const { gate } = setUp(t, { concurrency: 1 })
+  const { limiter } = setUp(t, { concurrency: 1 })
   const order: string[] = []
-  const note = (name: string) => () => ask(gate, async () => void order.push(name))
+  const note = (name: string) => () => ask(limiter, async () => void order.push(name))
   const first = held()
-  const running = ask(gate, first.script).then(note('late'))
+  const running = ask(limiter, first.script).then(note('late'))
   const waiting = [note('second')(), note('third')()]
   first.resolve('done')
   await Promise.all([running, ...waiting])
   assert.deepEqual(order, ['second', 'third', 'late'])
 })
 
-test('while the provider hangs, whoever waits is refused on time, and the places come back', async (t) => {
-  const { gate, seen, tick } = setUp(t)
+test('while the provider hangs, whoever waits is refused on time, and the permits come back', async (t) => {
+  const { limiter, seen, tick } = setUp(t)
   const calls = Array.from({ length: 32 }, held)
-  const hanging = calls.map(({ script }) => ask(gate, script))
-  const waiting = Array.from({ length: 10_000 }, () => refusal(ask(gate, good)))
+  const hanging = calls.map(({ script }) => ask(limiter, script))
+  const waiting = Array.from({ length: 10_000 }, () => refusal(ask(limiter, good)))
   await tick(2_000)
-  const later = refusal(ask(gate, good))
+  const later = refusal(ask(limiter, good))
   await tick(WAIT_MS - 2_001)
   assert.equal(seen.queue, 10_001)
   await tick(1)
@@ -56,15 +56,15 @@ test('while the provider hangs, whoever waits is refused on time, and the places
   assert.equal((await later).code, 'provider_unavailable')
   for (const { resolve } of calls) resolve('late but there')
   await Promise.all(hanging)
-  assert.equal(await ask(gate, good), 'token')
+  assert.equal(await ask(limiter, good), 'token')
   assert.deepEqual([seen.inFlight, seen.mostInFlight], [0, 32])
 })
 
 test('calls that time out open the breaker, and then nobody is left waiting', async (t) => {
-  const { gate, seen, tick } = setUp(t)
+  const { limiter, seen, tick } = setUp(t)
   const calls = Array.from({ length: 32 }, held)
-  const hanging = calls.map(({ script }) => ask(gate, script).catch((error) => error))
-  const waiting = Array.from({ length: 1_000 }, () => refusal(ask(gate, good)))
+  const hanging = calls.map(({ script }) => ask(limiter, script).catch((error) => error))
+  const waiting = Array.from({ length: 1_000 }, () => refusal(ask(limiter, good)))
   await tick(1_000)
   for (const { reject } of calls) reject(NETWORK_ERROR)
   await Promise.all(hanging)
@@ -73,11 +73,11 @@ test('calls that time out open the breaker, and then nobody is left waiting', as
 })
 
 test('a queue that is full refuses at once', async (t) => {
-  const { gate, seen, tick } = setUp(t, { concurrency: 1 })
+  const { limiter, seen, tick } = setUp(t, { concurrency: 1 })
   const hanging = held()
-  const running = ask(gate, hanging.script)
-  const waiting = Array.from({ length: 50_000 }, () => ask(gate, good).catch((error) => error))
-  assert.equal((await refusal(ask(gate, good))).code, 'provider_unavailable')
+  const running = ask(limiter, hanging.script)
+  const waiting = Array.from({ length: 50_000 }, () => ask(limiter, good).catch((error) => error))
+  assert.equal((await refusal(ask(limiter, good))).code, 'provider_unavailable')
   assert.equal(seen.longestQueue, 50_000)
   hanging.resolve('token')
   await running
@@ -85,15 +85,15 @@ test('a queue that is full refuses at once', async (t) => {
   assert.ok((await Promise.all(waiting)).every((answer) => answer === 'token'))
 })
 
-test('work that was admitted waits only once, and holds its place until it ends', async (t) => {
-  const { gate, seen } = setUp(t, { concurrency: 1 })
+test('work that was admitted waits only once, and holds its permit until it ends', async (t) => {
+  const { limiter, seen } = setUp(t, { concurrency: 1 })
   const order: string[] = []
   const lock = held()
-  const work = gate.admit(async () => {
+  const work = limiter.admit(async () => {
     await lock.script()
-    order.push(String(await ask(gate, async () => 'first')))
+    order.push(String(await ask(limiter, async () => 'first')))
   })
-  const next = ask(gate, async () => order.push('second'))
+  const next = ask(limiter, async () => order.push('second'))
   await settle()
   assert.deepEqual([seen.inFlight, seen.queue, order], [0, 1, []])
   lock.resolve(undefined)

@@ -1,20 +1,20 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import {
-  createProviderGates,
-  type GateSettings,
-  type HeldGate,
-} from '../../../../src/oidc/token-endpoint/limiters.ts'
+  createProviderLimiters,
+  type LimiterSettings,
+  type SharedLimiter,
+} from '../../../../src/oidc/token-endpoint/limiter.ts'
 import { captureLog } from '../../../kit/cloakroom.ts'
 import { bad, held, settle } from '../../../kit/provider/limiter-kit.ts'
 
-const SETTINGS: GateSettings = { issuer: 'https://op.test', concurrency: 2, timeoutMs: 5_000 }
+const SETTINGS: LimiterSettings = { issuer: 'https://op.test', concurrency: 2, timeoutMs: 5_000 }
 
 function setUp(t: TestContext) {
   t.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: 1_800_000_000_000 })
   const seen = { inFlight: 0, queue: 0, breaker: 'closed', calls: 0 }
   const { log, lines } = captureLog()
-  const gates = createProviderGates({
+  const limiters = createProviderLimiters({
     log,
     now: () => Date.now(),
     observe: {
@@ -26,21 +26,21 @@ function setUp(t: TestContext) {
       },
     },
   })
-  return { gates, seen, lines }
+  return { limiters, seen, lines }
 }
 
-const ask = (gate: HeldGate, script: () => Promise<unknown>) =>
-  gate.call('refresh_token', script, () => ({ kind: 'fault' }))
-const fail = async (gate: HeldGate, times: number) => {
-  for (let time = 0; time < times; time += 1) await ask(gate, bad).catch(() => undefined)
+const ask = (limiter: SharedLimiter, script: () => Promise<unknown>) =>
+  limiter.call('refresh_token', script, () => ({ kind: 'fault' }))
+const fail = async (limiter: SharedLimiter, times: number) => {
+  for (let time = 0; time < times; time += 1) await ask(limiter, bad).catch(() => undefined)
 }
 
-test('a reload that leaves the limits as they are keeps the gate: who is in flight counts, and open stays open', async (t) => {
-  const { gates, seen } = setUp(t)
-  const before = gates.gateFor(SETTINGS)
+test('a reload that leaves the limits as they are keeps the limiter: who is in flight counts, and open stays open', async (t) => {
+  const { limiters, seen } = setUp(t)
+  const before = limiters.limiterFor(SETTINGS)
   const calls = [held(), held()]
   const inFlight = calls.map(({ script }) => ask(before, script))
-  const after = gates.gateFor({ ...SETTINGS })
+  const after = limiters.limiterFor({ ...SETTINGS })
   after.takeOver()
   const next = held()
   const waiting = ask(after, next.script)
@@ -49,7 +49,7 @@ test('a reload that leaves the limits as they are keeps the gate: who is in flig
   for (const { resolve } of [...calls, next]) resolve('token')
   await Promise.all([...inFlight, waiting])
   await fail(after, 5)
-  const third = gates.gateFor({ ...SETTINGS })
+  const third = limiters.limiterFor({ ...SETTINGS })
   third.takeOver()
   assert.equal(seen.breaker, 'open')
   await assert.rejects(
@@ -64,17 +64,17 @@ for (const [what, change] of [
   ['provider', { issuer: 'https://other.test' }],
   ['token endpoint', { endpoints: { token: 'https://op.test/token' } }],
 ] as const)
-  test(`another ${what} is another gate; the metrics tell of it, and of what comes late to the one before no more`, async (t) => {
-    const { gates, seen, lines } = setUp(t)
-    const before = gates.gateFor(SETTINGS)
+  test(`another ${what} is another limiter; the metrics tell of it, and of what comes late to the one before no more`, async (t) => {
+    const { limiters, seen, lines } = setUp(t)
+    const before = limiters.limiterFor(SETTINGS)
     await fail(before, 5)
     assert.equal(seen.breaker, 'open')
-    const after = gates.gateFor({ ...SETTINGS, ...change })
+    const after = limiters.limiterFor({ ...SETTINGS, ...change })
     assert.equal(seen.breaker, 'open', 'it is not in use yet')
     assert.notEqual(after, before)
     after.takeOver()
     assert.equal(seen.breaker, 'closed')
-    assert.equal(gates.gateFor({ ...SETTINGS, ...change }), after)
+    assert.equal(limiters.limiterFor({ ...SETTINGS, ...change }), after)
     const linesBefore = lines.length
     t.mock.timers.tick(2_000)
     await fail(before, 1)
@@ -82,10 +82,10 @@ for (const [what, change] of [
     assert.equal(seen.calls, 6, 'it was asked all the same')
   })
 
-test('a gate whose configuration was refused after all leaves no trace', async (t) => {
-  const { gates, seen } = setUp(t)
-  const before = gates.gateFor(SETTINGS)
-  await fail(gates.gateFor({ ...SETTINGS, concurrency: 7 }), 5)
+test('a limiter whose configuration was refused after all leaves no trace', async (t) => {
+  const { limiters, seen } = setUp(t)
+  const before = limiters.limiterFor(SETTINGS)
+  await fail(limiters.limiterFor({ ...SETTINGS, concurrency: 7 }), 5)
   assert.equal(seen.breaker, 'closed')
-  assert.equal(gates.gateFor(SETTINGS), before)
+  assert.equal(limiters.limiterFor(SETTINGS), before)
 })
