@@ -49,7 +49,7 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
   const listeners = createListeners({
     publicServer: createPublicServer({
       ...{ objects, limits: config.limits, log, observeRefused: metrics.connectionRefused },
-      guard: () => generations.current().guard,
+      guard: generations.guard,
       request: generations.request,
       upgrade: generations.upgrade,
       isTrustedPeer: (peer) => generations.current().isTrustedPeer(peer),

@@ -59,6 +59,9 @@ const COPIES_HELD = 20_000
 /** Part of the heap for the copies of one kind. Both kinds, under an old and a new configuration, take a third at most. */
 const COPIES_SHARE = 1 / 12
 
+/** Ms since the process began, by the machine's clock even where a test sets another one. */
+const elapsedMs = performance.now.bind(performance)
+
 /**
  * Wires everything of one configuration, from the keys up to the public listener: each part is made of those above it.
  * What lives as long as the process comes from `scope`.
@@ -111,7 +114,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const tokens = createTokens({
     ...{ store, sealing, provider, clock: scope.clock },
     copy: {
-      peek: (hash) => tokenCopies.peek(hash),
+      peek: tokenCopies.peek,
       load: (hash, read) => tokenCopies.load(hash, hash, read),
     },
     resources: config.resources,
@@ -141,7 +144,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const isTrustedPeer = createTrustedPeers(trustProxy)
   const requireSameOrigin = createSameOriginGuard({ publicUrl, allowedOrigins })
   const requestLog = createRequestLog({
-    ...{ log, observe: metrics.request, nowMs: () => performance.now(), clientIp: clientAddress },
+    ...{ log, observe: metrics.request, nowMs: elapsedMs, clientIp: clientAddress },
     whyNoSession: missingSessions.reasonOf,
   })
   const guard = createRequestGuard({
@@ -170,7 +173,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   }
   const upstreams = createUpstreams(config.routes, {
     responseHeaders,
-    now: () => performance.now(),
+    now: elapsedMs,
     observeBreaker(upstream, isOpen) {
       metrics.upstreamBreaker(upstream, isOpen)
       if (isOpen) log.warn({ upstream }, 'the upstream does not answer and is left alone')
@@ -192,15 +195,8 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     'WebSockets refused: as many are open as limits.webSocketsPerSession or limits.webSocketsPerClient say',
   )
   const tunnel = createTunnel({
-    ...{
-      ...common,
-      publicUrl,
-      allowedOrigins,
-      responseHeaders,
-      limits,
-      live: scope.tunnels,
-      requestId: () => randomUUID(),
-    },
+    ...{ ...common, publicUrl, allowedOrigins, responseHeaders, limits },
+    ...{ live: scope.tunnels, requestId: () => randomUUID() },
     findSession: sessions.find,
     timeLeft: sessions.timeLeft,
     clientOf: (req) => clientNetwork(clientAddress(req)),

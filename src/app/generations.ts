@@ -1,10 +1,12 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
+import type { RequestGuard } from '../http/server/request-guard.ts'
 import type { Upstreams } from '../proxy/upstream/upstreams.ts'
 import type { Tunnel } from '../proxy/websocket/tunnel.ts'
 
 /** Everything on the public listener under one configuration. */
 export type Generation = {
+  readonly guard: RequestGuard
   readonly edge: (req: IncomingMessage, res: ServerResponse) => void
   readonly tunnel: Pick<Tunnel, 'upgrade' | 'closeAll'>
   readonly upstreams: Pick<Upstreams, 'endEventStreams'>
@@ -12,22 +14,22 @@ export type Generation = {
   release(): Promise<void>
 }
 
-type Serving = { readonly generation: Generation; underWay: number }
+type Serving = { readonly generation: Generation; inFlight: number }
 
 /**
  * The configuration in use, and earlier ones that still have requests or tunnels in flight. Each request ends under the
  * configuration it began with. A configuration is released when its last one has ended.
  */
 export function createGenerations<G extends Generation>(first: G) {
-  let current: Serving & { readonly generation: G } = { generation: first, underWay: 0 }
+  let current: Serving & { readonly generation: G } = { generation: first, inFlight: 0 }
   const retired = new Set<Serving>()
   let isClosing = false
 
   function count(serving: Serving, connection: ServerResponse | Socket): void {
-    serving.underWay += 1
+    serving.inFlight += 1
     connection.on('close', () => {
-      serving.underWay -= 1
-      if (serving.underWay === 0 && retired.has(serving)) release(serving)
+      serving.inFlight -= 1
+      if (serving.inFlight === 0 && retired.has(serving)) release(serving)
     })
   }
 
@@ -38,6 +40,7 @@ export function createGenerations<G extends Generation>(first: G) {
 
   return {
     current: (): G => current.generation,
+    guard: (): G['guard'] => current.generation.guard,
 
     request(req: IncomingMessage, res: ServerResponse): void {
       count(current, res)
@@ -51,9 +54,9 @@ export function createGenerations<G extends Generation>(first: G) {
     /** Serves all new requests and tunnels with `next`. */
     succeed(next: G): void {
       const before = current
-      current = { generation: next, underWay: 0 }
+      current = { generation: next, inFlight: 0 }
       retired.add(before)
-      if (before.underWay === 0) release(before)
+      if (before.inFlight === 0) release(before)
       if (isClosing) endStreams(next)
     },
     /** Ends every tunnel and event stream. All generations refuse new ones from now on, later generations too. */

@@ -8,6 +8,7 @@ import { createGenerations, type Generation } from '../../../src/app/generations
 /** A generation that writes down what happens to it. */
 function generation(name: string, events: string[]): Generation {
   return {
+    guard: {} as Generation['guard'],
     edge: () => void events.push(`${name} serves`),
     tunnel: {
       upgrade: async () => void events.push(`${name} upgrades`),
