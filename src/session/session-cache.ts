@@ -2,12 +2,12 @@ import { createExpiringMap, heapBytes, ownText } from '../async/expiring-map.ts'
 import { createSingleFlight, type Flight } from '../async/single-flight.ts'
 import type { Invalidations, SessionHash } from '../store/port.ts'
 
-/** Copies of what the store holds, kept in this process and trusted for a short while. */
+/** In-process copies of what the store holds of sessions, trusted for a short while. */
 export type SessionCache<V> = {
-  /** The copy, if there is one to trust now; never waits. */
+  /** Returns the copy, if there is one to trust now; never waits. */
   peek(key: string): V | undefined
   /**
-   * The copy, or else what `read` gives; concurrent loads of one key share a read.
+   * Returns the copy, or else what `read` gives; concurrent loads of one key share a read.
    *
    * @param hash the session whose change or end makes the copy worthless.
    */
@@ -26,15 +26,15 @@ export type SessionCacheDeps<V> = {
   /** Most copies, and about the most bytes of the heap that they may take. */
   readonly max: number
   readonly maxBytes: number
-  /** A clock that never goes back, in ms: one that is set back must not make seconds of trust into hours. */
+  /** A clock that never goes back, in ms: seconds of trust must not become hours because the time of day was set back. */
   readonly monotonicNow: () => number
   /** Ms after which the value itself is worthless, if that is sooner. */
   readonly lifeMs?: (value: V) => number
 }
 
 /**
- * A bounded cache that is right at sign-out: an invalidation drops the copies of its session, and a read that began
- * before it is not kept; while no invalidation could reach us, nothing is trusted and nothing kept.
+ * Makes a bounded cache that is right at sign-out: an invalidation drops the copies of its session, and a read that began
+ * before it is not kept. While invalidations cannot reach us, no copy is trusted and none is kept.
  */
 export function createSessionCache<V extends {}>(deps: SessionCacheDeps<V>): SessionCache<V> {
   const { invalidations, monotonicNow } = deps
@@ -78,7 +78,7 @@ export function createSessionCache<V extends {}>(deps: SessionCacheDeps<V>): Ses
 
 type Copy<V> = { readonly value: V; readonly hash: SessionHash }
 
-/** The places of a copy in the map and in the index of its session. */
+/** About what a copy takes in the map and in the index of its session. */
 const INDEX_BYTES = 500
 
 /** The copies, and which of them belong to a session. */
@@ -87,7 +87,7 @@ function createCopies<V extends {}>({ max, maxBytes, trustedMs, monotonicNow }: 
   const copies = createExpiringMap<string, Copy<V>>({
     ...{ monotonicNow, max },
     bytes: { max: maxBytes, of: ({ value }, key) => INDEX_BYTES + heapBytes(value) + heapBytes(key) },
-    // A copy that is no longer asked for is removed soon after it is no longer trusted.
+    // A copy that is not asked for any more is removed soon after its trust ends.
     sweepMs: Math.max(1_000, trustedMs),
     removed(key, { hash }) {
       const keys = keysOf.get(hash)

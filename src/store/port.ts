@@ -36,8 +36,8 @@ export type SessionRecords = {
   /** Replaces the record `before` and leaves its life as it is; false, and nothing written, if the record is another or has ended: a write never revives a session. */
   replace(hash: SessionHash, change: { readonly before: string; readonly after: string }): Promise<boolean>
   /**
-   * Ends the session: record, tokens and refresh lock go in one step, and every replica is told.
-   * Returns the sealed tokens it took, so that the caller can revoke them; exactly one of two racing callers gets them.
+   * Ends the session: removes record, tokens and refresh lock in one step, and tells every replica.
+   * Returns the sealed tokens that it removed, so that the caller can revoke them; exactly one of two racing callers gets them.
    */
   end(hash: SessionHash): Promise<SealedTokens | undefined>
 }
@@ -76,7 +76,7 @@ export type TokenWriteOutcome = 'written' | 'superseded' | 'gone'
 /** Sealed token records and the refresh lock, all in one hash slot with their session. */
 export type TokenRecords = {
   read(hash: SessionHash): Promise<SealedTokens | undefined>
-  /** The first record of a new session, version 1; false if the session has ended or has tokens already. */
+  /** Creates the first record of a new session, version 1; false if the session has ended or has tokens already. */
   create(hash: SessionHash, tokens: Omit<SealedTokens, 'version'>): Promise<boolean>
   write(hash: SessionHash, change: TokenWrite): Promise<TokenWriteOutcome>
   /**
@@ -89,33 +89,33 @@ export type TokenRecords = {
   ): Promise<boolean>
   /** Removes access tokens that nothing will ask for again. The version stays, as with `keep`. */
   forget(hash: SessionHash, resources: readonly string[]): Promise<void>
-  /** Takes the refresh lock for `ttlMs`; false if somebody else holds it. */
+  /** Takes the refresh lock for `ttlMs`; false if another owner holds it. */
   lock(hash: SessionHash, owner: string, ttlMs: number): Promise<boolean>
-  /** Gives the lock back, if it is still `owner`'s. */
+  /** Releases the lock, if it is still `owner`'s. */
   unlock(hash: SessionHash, owner: string): Promise<void>
 }
 
-/** Sealed access tokens of the client itself, one for all replicas, and the lock of whoever gets the next one. */
+/** Sealed access tokens of the client itself, one for all replicas, and the lock under which the next one is requested. */
 export type ClientTokenRecords = {
   read(key: string): Promise<string | undefined>
-  /** Stores it for `ttlMs`, in the place of any before. */
+  /** Stores it for `ttlMs`, and replaces the one before. */
   write(key: string, sealed: string, ttlMs: number): Promise<void>
-  /** Takes the lock for `ttlMs`; false if somebody else holds it. */
+  /** Takes the lock for `ttlMs`; false if another owner holds it. */
   lock(key: string, owner: string, ttlMs: number): Promise<boolean>
-  /** Gives the lock back, if it is still `owner`'s. */
+  /** Releases the lock, if it is still `owner`'s. */
   unlock(key: string, owner: string): Promise<void>
 }
 
-/** Login attempts in flight, and what else goes through the browser for a short while. */
+/** Sign-in attempts in flight, and other short-lived records whose key goes through the browser. */
 export type LoginRecords = {
   put(key: string, value: string, ttlMs: number): Promise<void>
-  /** Returns it and leaves it there. */
+  /** Returns the record and leaves it there. */
   read(key: string): Promise<string | undefined>
-  /** Returns and deletes in one step, so that an attempt is consumed once. */
+  /** Returns and deletes the record in one step, so that an attempt is used once. */
   take(key: string): Promise<string | undefined>
 }
 
-/** So many requests of one key in so much time. */
+/** The requests that one key may make within a window of `perMs`. */
 export type RequestLimit = { readonly requests: number; readonly perMs: number }
 
 /**
@@ -124,11 +124,11 @@ export type RequestLimit = { readonly requests: number; readonly perMs: number }
  */
 export type CountRequest = (key: string) => Promise<number>
 
-/** What tells this process that a session changed or ended anywhere. */
+/** Tells this process that a session changed or ended on any replica. */
 export type Invalidations = {
   /** False while nothing would reach us: no copy may be trusted then. */
   isLive(): boolean
-  /** Calls `listener` with the session that changed or ended, or undefined when any may have. Returns the unsubscriber. */
+  /** Calls `listener` with the session that changed or ended; with undefined when any may have. Returns what unsubscribes it. */
   onInvalidate(listener: (hash: SessionHash | undefined) => void): () => void
 }
 
@@ -139,23 +139,23 @@ export type Store = {
   readonly clientTokens: ClientTokenRecords
   readonly logins: LoginRecords
   readonly invalidations: Invalidations
-  /** Counts requests of one kind over all replicas. Keys are stored as they are: they must tell nothing. */
+  /** Makes the counter of one kind of requests over all replicas. Keys are stored as they are, so they must reveal nothing. */
   countRequests(kind: string, limit: RequestLimit): CountRequest
   /** Resolves when the store answers; rejects with `store_unavailable` otherwise. */
   ping(): Promise<void>
-  /** Resolves when all that is ever done with the store works; rejects with `store_unavailable` for the first that does not. */
+  /** Does everything that is ever done with the store; rejects with `store_unavailable` for the first thing that fails. */
   tryOut(): Promise<void>
   close(): Promise<void>
 }
 
-/** What a store is told about time. All in ms; the idle timeout may change while it is open. */
+/** The timeouts and the clock of a store. All in ms; the timeouts may change while it is open. */
 export type StoreTimes = {
   readonly idleTimeoutMs: () => number
   /** Longest life of a session by the clock of the store, which is the same for all replicas; absent: none. */
   readonly absoluteTimeoutMs?: () => number
-  /** A clock that never goes back: every life in the store is relative, whatever happens to the time of day. */
+  /** A clock that never goes back: every life in the store is relative, so that setting the time of day changes none. */
   readonly monotonicNow: () => number
 }
 
-/** Told after every command: how long it took in seconds and how it ended. */
+/** Called after every command with the seconds it took and how it ended. */
 export type ObserveStore = (command: string, seconds: number, outcome: 'ok' | 'error') => void

@@ -17,7 +17,7 @@ import { countInProcess } from '../rate-limits.ts'
 type MemorySession = {
   readonly value: string
   readonly tokens: SealedTokens | undefined
-  /** By the clock of the store. */
+  /** The absolute timeout, by the clock of the store. */
   readonly endsAt: number
 }
 
@@ -29,15 +29,15 @@ type Parts = {
   readonly times: StoreTimes
 }
 
-/** Parts of the heap that may be taken. */
+/** The parts of the heap that they may take. */
 const SESSIONS_SHARE = 1 / 4
 const LOGINS_SHARE = 1 / 16
 
 /**
- * The store of one process: lost at restart, shared with nobody, for the demo and for tests.
+ * Makes the store of one process, for the demo and for tests: lost at restart, and not shared with other replicas.
  *
- * @param options.maxSessions the session used longest ago goes when there are more; login attempts likewise. Both are
- * bounded by bytes, too, so that fat ones do not end the process.
+ * @param options.maxSessions the session that was used longest ago is removed when there are more; sign-in attempts
+ * likewise. Both are bounded by bytes, too, so that large ones do not end the process.
  */
 export function createMemoryStore(times: StoreTimes, options: { maxSessions?: number } = {}): Store {
   const { maxSessions: max = 10_000 } = options
@@ -180,7 +180,7 @@ function clientTokenRecords(
   }
 }
 
-/** A write that is repeated word for word, because its answer was lost, is no conflict. */
+/** A write that is repeated word for word because its answer was lost is not a conflict. */
 function isDone(
   { expectedVersion, refreshToken, accessToken, attempt }: TokenWrite,
   tokens: SealedTokens | undefined,

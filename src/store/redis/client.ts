@@ -24,23 +24,23 @@ export type RedisAddress = {
 }
 
 /**
- * One connection that looks after itself. Commands reject with `store_unavailable` within 600 ms, whatever Redis does. A
- * connection that was lost is waited for within that time; one that has been away for longer than a second is not.
+ * One connection that reconnects by itself. Commands reject with `store_unavailable` within 600 ms, also when Redis hangs.
+ * Within that time they wait for a connection that was just lost; once it has been away for a second they fail at once.
  */
 export type RedisConnection = {
-  /** Settles, without ever rejecting, when the first attempt to connect has succeeded or failed. */
+  /** Resolves when the first attempt to connect has succeeded or failed; never rejects. */
   readonly attempted: Promise<void>
   /** Sends one command, observed as `label`. Replies have RESP2 shapes. */
   call(label: string, command: string, ...args: (string | number)[]): Promise<unknown>
   /** Runs one script of scripts.ts. */
   run(script: ScriptName, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown>
-  /** Leaves this connection for a new one, which may lead to another server. */
+  /** Replaces this connection by a new one, which may lead to another server. */
   reconnect(): void
-  /** Subscribes this connection as long as it lasts: a later one must subscribe again. */
+  /** Subscribes this connection; after a reconnect it must be called again. */
   subscribe(channel: string, onMessage: (text: string) => void): Promise<void>
-  /** Calls back whenever the connection is ready for commands. */
+  /** Calls `listener` each time the connection becomes ready for commands. */
   onReady(listener: () => void): void
-  /** Calls back whenever the connection, or an attempt to open it, has come to an end. */
+  /** Calls `listener` each time the connection, or an attempt to open it, has ended. */
   onClose(listener: () => void): void
   close(): Promise<void>
 }
@@ -50,12 +50,12 @@ type ConnectionDeps = {
   readonly name: string
   readonly log: Logger
   readonly observe?: ObserveStore
-  /** Told when the server at the other end turns out to be no primary, before a new connection is made. */
+  /** Called when the server turns out to be no primary, before a new connection is made. */
   readonly notPrimary?: () => void
 }
 
 const COMMAND_TIMEOUT_MS = 500
-/** For so long after its loss a connection is waited for. */
+/** How long after its loss commands wait for a connection. */
 const WAITED_FOR_MS = 1000
 const FIRST_RETRY_MS = 25
 const MAX_RETRY_DELAY_MS = 800
@@ -89,7 +89,7 @@ export function openRedis(address: RedisAddress, deps: ConnectionDeps): RedisCon
   const scripted = redis as unknown as Record<ScriptName, (...args: (string | number)[]) => Promise<unknown>>
   return {
     attempted: redis.connect().catch((error) => {
-      // Only what cannot even be tried ends here, such as a TLS key that is no key; all else is tried again.
+      // Only what cannot be tried at all ends here, such as a TLS key that is no key; everything else is tried again.
       if (redis.status === 'end')
         deps.log.error({ err: describeError(cleaned(error)) }, `redis ${deps.name} connection cannot be made`)
     }),
@@ -111,16 +111,16 @@ export function openRedis(address: RedisAddress, deps: ConnectionDeps): RedisCon
 
 const OPTIONS: RedisOptions = {
   lazyConnect: true,
-  // A command is sent on a connection that is ready, and never twice: what waits for one waits in `observed`.
+  // ioredis sends a command only on a connection that is ready, and never twice: waiting happens in `observed`.
   enableOfflineQueue: false,
   maxRetriesPerRequest: 0,
   connectTimeout: 2000,
-  // Counts only while an answer is owed, so that an idle connection lives.
+  // It runs only while an answer is due, so an idle connection stays open.
   socketTimeout: 2000,
   disconnectTimeout: 500,
   maxLoadingRetryTime: 1000,
   autoResubscribe: false,
-  // A command more that an access rule would have to allow.
+  // It would be one more command that an access rule has to allow.
   disableClientInfo: true,
   scripts: SCRIPTS,
 }
@@ -138,7 +138,7 @@ function credentials(address: RedisAddress) {
   }
 }
 
-/** A secret that cannot be read just now must not end the reconnecting. */
+/** Keeps the previous password when the secret cannot be read just now, so that reconnecting goes on. */
 function freshPassword(read: () => string, previous: string | undefined): string | undefined {
   try {
     return read()
@@ -156,20 +156,20 @@ type RedisError = Error & {
   readonly command?: { readonly args?: readonly unknown[] }
 }
 
-/** The connection while it is not there. */
+/** What is known of a connection that is away. */
 type Outage = {
-  /** Why the last attempt failed; undefined while there is a connection. */
+  /** Returns why the last attempt failed; undefined while there is a connection. */
   readonly cause: () => Error | undefined
-  /** Resolves when it is there; rejects at once when it has been away for so long that nobody should wait. */
+  /** Resolves when the connection is ready; rejects at once when it has been away for longer than commands wait. */
   readonly over: () => Promise<void>
-  /** Tells why the connection is about to be left. */
+  /** Notes why the connection is about to be closed. */
   readonly becauseOf: (error: RedisError) => void
 }
 
 /**
- * Knows why the connection is away, and tells the log: a line for each cause of an outage and one when it is over, however
- * many attempts lie between. A connection whose set-up fails in any part is away: ioredis would go on with database 0
- * after a SELECT that was refused.
+ * Notes why the connection is away, and logs a line for each cause of an outage and one when it is over, not one for each
+ * attempt. A connection whose set-up fails in any part counts as away: ioredis would go on with database 0 after a SELECT
+ * that was refused.
  */
 function watchOutages(redis: Redis, { log, name }: ConnectionDeps): Outage {
   let cause: Error | undefined
@@ -185,7 +185,7 @@ function watchOutages(redis: Redis, { log, name }: ConnectionDeps): Outage {
     ready = Promise.withResolvers()
   }
 
-  /** The first error of an attempt says why; those that come of hanging up do not. */
+  /** The first error of an attempt says why it failed; later ones come from closing it. */
   function becauseOf(error: RedisError): void {
     if (!hasFailed) cause = cleaned(error, redis.options.password)
     hasFailed = true
@@ -198,8 +198,8 @@ function watchOutages(redis: Redis, { log, name }: ConnectionDeps): Outage {
   })
   redis.on('connecting', () => {
     hasFailed = false
-    // ioredis listens for one error only. A TLS connection whose certificate was refused may have a second one, the alert
-    // of the other end, which nobody would answer for: the end of this process.
+    // ioredis listens for the first error only. A TLS connection whose certificate was refused may emit a second one, the
+    // alert of the other end, and an error without a listener ends this process.
     setImmediate(() => redis.stream?.on('error', () => undefined))
   })
   redis.on('ready', () => {
@@ -210,7 +210,7 @@ function watchOutages(redis: Redis, { log, name }: ConnectionDeps): Outage {
     log.info({ outcome: 'up' }, `redis ${name} connection is up`)
   })
   redis.on('close', () => {
-    // An address that takes connections and ends them says nothing else: a load balancer without a server behind it, say.
+    // No error was emitted: a load balancer without a server behind it, say, accepts connections and closes them.
     cause ??= connectionClosed()
     noteLoss()
   })
@@ -233,8 +233,8 @@ function watchOutages(redis: Redis, { log, name }: ConnectionDeps): Outage {
 }
 
 /**
- * What is the same done twice: sent once more when the connection was lost before its answer came. The others give or
- * count something, to one caller only.
+ * Commands with the same result when they run twice: they are sent once more when the connection was lost before the
+ * answer came. The others hand out or count something, for one caller only.
  */
 const REPEATABLE: ReadonlySet<string> = new Set([
   ...['readSession', 'slideSession', 'sessionTimeLeft', 'readTokens', 'readClientToken', 'ping', 'heartbeat'],
@@ -248,7 +248,7 @@ function createObserved(
   { redis, outage, deadline }: { redis: Redis; outage: Outage; deadline: Deadline },
   observe: ObserveStore | undefined,
 ): Observed {
-  /** Between the end of a connection and its `close`, ioredis takes commands that it cannot send. */
+  /** The status alone is not enough: between the end of a connection and its `close`, ioredis takes commands that it cannot send. */
   const isThere = () => redis.status === 'ready' && redis.stream.writable
 
   async function sendOnceThere(label: string, send: () => Promise<unknown>, wait: Wait): Promise<unknown> {
@@ -285,14 +285,14 @@ function createObserved(
     }
   }
 
-  /** Why there is no connection says more than that a command failed for want of one. */
+  /** The cause of the outage says more than a command that failed because of it. */
   function outageOr(error: unknown): Error {
     const isReply = (error as Error).name === 'ReplyError'
     return (isReply ? undefined : outage.cause()) ?? cleaned(error as RedisError, redis.options.password)
   }
 }
 
-/** Whether Redis has certainly not done it: a replica refuses whatever would write, and the next connection may be to the primary. */
+/** A replica refuses every write, so a command that it refused did nothing; the next connection may lead to the primary. */
 function mayRepeat(label: string, { name, message }: RedisError): boolean {
   if (name === 'ReplyError') return errorCode(name, message) === 'READONLY'
   return REPEATABLE.has(label)
@@ -302,12 +302,12 @@ const timedOut = () => Object.assign(new Error('Command timed out'), { code: 'ET
 const connectionClosed = () => Object.assign(new Error('the connection was closed'), { code: 'ENOTCONN' })
 const notConnected = () => Object.assign(new Error('not connected'), { code: 'ENOTCONN' })
 
-/** What is shorter is in many words. */
+/** Shorter texts occur in ordinary words. */
 const MIN_SECRET_LENGTH = 3
 
 /**
- * The error, whole, and without what was sent: ioredis hangs a command's arguments on its errors, and Redis repeats them
- * in the text of some, of an AUTH or HELLO that it does not know too.
+ * Copies the error without what was sent: ioredis attaches the arguments of a command to its errors, and Redis repeats
+ * them in the text of some, also of an AUTH or HELLO that it does not know.
  */
 function cleaned(error: RedisError, password?: string | null): Error {
   const { name, message, code, command } = error
@@ -320,7 +320,7 @@ function cleaned(error: RedisError, password?: string | null): Error {
   return Object.assign(clean, { code: code ?? errorCode(name, message) })
 }
 
-/** Redis names a line of the script, of a command that an access rule forbids not even its name: we know what is there. */
+/** Redis names only the line of the script in which a command failed, also where an access rule forbids it: adds that command's name. */
 function saidAt(label: string, error: Error): Error {
   const [, line] = /@user_script:\s*(\d+)/.exec(error.message) ?? []
   if (line === undefined || !(label in SCRIPTS)) return error
@@ -330,13 +330,13 @@ function saidAt(label: string, error: Error): Error {
   return error
 }
 
-/** Redis begins an error with its code; ioredis has none for its own. */
+/** Redis begins the text of an error with its code; ioredis has no code for its own errors. */
 function errorCode(name: string, message: string): string | undefined {
   if (name === 'ReplyError') return /^[A-Z]+/.exec(message)?.[0]
   return 'ENOTCONN'
 }
 
 async function close(redis: Redis, deadline: Deadline): Promise<void> {
-  // QUIT lets commands in flight finish; a Redis that is away is simply left.
+  // QUIT lets commands in flight finish. A Redis that does not answer it is disconnected.
   await deadline.within(() => redis.quit()).catch(() => redis.disconnect())
 }

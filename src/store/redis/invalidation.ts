@@ -7,9 +7,9 @@ import type { Invalidations, SessionHash } from '../port.ts'
 import type { RedisConnection } from './client.ts'
 
 type SubscriptionDeps = {
-  /** A connection of its own: subscribed, it takes nothing else. */
+  /** A connection for this alone: a subscribed one takes no other commands. */
   readonly connection: RedisConnection
-  /** Publishes over the connection that all commands take, to where a write would go. Rejects when that does not work. */
+  /** Publishes over the connection of the commands, to the server that takes the writes. Rejects when that fails. */
   readonly publish: (text: string) => Promise<unknown>
   readonly channel: string
   readonly listeners: InvalidationListeners
@@ -18,25 +18,26 @@ type SubscriptionDeps = {
 
 /** The subscription to the invalidation channel. */
 export type InvalidationSubscription = Invalidations & {
-  /** Settles, without rejecting, when the first attempt to subscribe has succeeded or failed. */
+  /** Resolves when the first attempt to subscribe has succeeded or failed; never rejects. */
   readonly attempted: Promise<void>
-  /** Rejects with `store_unavailable` while nothing is heard, and says why. */
+  /** Rejects with `store_unavailable`, and the cause, while heartbeats are not heard. */
   requireLive(): Promise<void>
-  /** Leaves the server that the subscription is at: it turned out to be no primary. */
+  /** Reconnects, because the server turned out to be no primary. */
   reconnect(): void
   close(): Promise<void>
 }
 
 const HEARTBEAT_MS = 1000
-/** In the time that this process runs, from when Redis has taken a heartbeat until it is heard. */
+/** Longest time from when Redis has accepted a heartbeat until it is heard; only time in which this process runs counts. */
 const HEARD_WITHIN_MS = 500
-/** No hash of a session begins so. */
+/** The hash of a session never begins like this. */
 const HEARTBEAT = 'heartbeat '
 
 /**
- * Listens for sessions that changed on any replica. Live while what is published over the command connection is heard on
- * this one: both may be sound, and lead to two servers, after a failover that left the old primary running. The moment
- * it is not heard every copy is dropped, because what is missed meanwhile is never sent again.
+ * Listens for sessions that changed on any replica. It is live while heartbeats that are published over the command
+ * connection are heard on this one: after a failover that left the old primary running, both connections may work and
+ * lead to two servers. When a heartbeat is not heard every copy is dropped, because messages that were missed are never
+ * sent again.
  */
 export function subscribeToInvalidations(deps: SubscriptionDeps): InvalidationSubscription {
   const { connection, listeners } = deps
@@ -110,12 +111,12 @@ function createSubscriber(deps: SubscriptionDeps, liveness: Liveness) {
 
   async function beat(): Promise<void> {
     if (!isConnected) return
-    // Refused, by an access rule most likely: the connection is sound, so only this is tried again.
+    // The subscription was refused, by an access rule most likely: the connection works, so only this is tried again.
     if (!isSubscribed) return subscribe()
-    // An answer owed here: a connection whose other end is gone would wait for messages for ever.
+    // Asks for an answer on this connection: one whose other end is gone would wait for messages for ever.
     connection.call('heartbeat', 'PING').catch(() => undefined)
     const outcome = await heartbeats.send()
-    // It was lost meanwhile, or left: there is another one to come.
+    // The connection was lost or replaced meanwhile: the next one is looked at on its own.
     if (!isSubscribed) return
     liveness.set(outcome === 'heard')
     if (outcome === 'heard') deafnessLogged = false
@@ -146,12 +147,12 @@ function notLive(cause: unknown): BffError {
   return new BffError('store_unavailable', 'the invalidation channel is not heard', { cause })
 }
 
-/** What Redis said, under our own word for it. */
+/** Returns the error of Redis that our own wraps. */
 function causeOf(error: unknown): unknown {
   return error instanceof Error && error.cause ? error.cause : error
 }
 
-/** Messages to ourselves. They come in order: when one is heard, however late, everything before it was delivered. */
+/** Messages to ourselves. Messages come in order: when one is heard, everything before it was delivered. */
 function createHeartbeats(publish: SubscriptionDeps['publish']) {
   const sender = randomUUID()
   const awaited = new Map<string, () => void>()

@@ -1,8 +1,8 @@
 /**
- * What must happen in one step. All keys of a script carry the same hash tag, so that they share a cluster slot; the
+ * What must happen in one step. All keys of a script carry the same hash tag, so that they share a cluster slot. The
  * commands are those of Redis 6.0, because managed offers still run it (GETEX and GETDEL came with 6.2).
- * Those of which client.ts says so may be done twice: that the answer to one was lost must not make its repetition fail.
- * ARGV holds only sealed texts, names and numbers: tracing tools print it.
+ * A script that client.ts lists as repeatable may run twice: a repetition after a lost answer must not fail.
+ * ARGV holds only sealed texts, names and numbers, because tracing tools print it.
  */
 export const SCRIPTS = {
   /** KEYS session tokens life; ARGV idle ms. The ms it has left now, or nil. */
@@ -18,7 +18,7 @@ return ttl`,
   },
   /**
    * KEYS session life; ARGV record, idle ms, absolute ms or 0. 1, or 0 when there is another of that name. The second key
-   * lives as long as the session may: by the clock of Redis, whatever those of the replicas say.
+   * lives for the absolute timeout by the clock of Redis, so that the clocks of the replicas do not matter.
    */
   createSession: {
     numberOfKeys: 2,
@@ -66,7 +66,7 @@ return 1`,
   },
   /**
    * KEYS session tokens; ARGV channel, hash, expected version, field, value, ... An empty value removes its field.
-   * A write whose answer was lost comes again word for word: finding it done is success, not a conflict.
+   * A write whose answer was lost is repeated word for word: finding it done is success, not a conflict.
    */
   writeTokens: {
     numberOfKeys: 2,
@@ -102,8 +102,8 @@ redis.call('PUBLISH', ARGV[1], ARGV[2])
 return 1`,
   },
   /**
-   * KEYS one that is never there; ARGV channel, text. A server that is no primary, or may not write just now, refuses:
-   * it would take the message alone.
+   * KEYS one that never exists; ARGV channel, text. The write makes a server that is no primary, or may not write just
+   * now, refuse: it would accept the PUBLISH alone.
    */
   heartbeat: {
     numberOfKeys: 1,
@@ -111,7 +111,7 @@ return 1`,
 redis.call('UNLINK', KEYS[1])
 return redis.call('PUBLISH', ARGV[1], ARGV[2])`,
   },
-  /** KEYS lock; ARGV owner, ttl ms. 1, or 0 when somebody else holds it. */
+  /** KEYS lock; ARGV owner, ttl ms. 1, or 0 when another owner holds it. */
   lock: {
     numberOfKeys: 1,
     lua: `

@@ -44,7 +44,7 @@ function heldRead() {
   return { read: () => promise, resolve, reject }
 }
 
-test('a copy is believed for its time and then read again', async () => {
+test('a copy is trusted for its time and then read again', async () => {
   const { cache, world, reading } = setUp()
   assert.equal(cache.peek('k'), undefined)
   assert.equal(await cache.load('k', ALICE, reading('one')), 'one')
@@ -68,7 +68,7 @@ test('the time of a copy counts from the start of its read', async () => {
   assert.equal(cache.peek('k'), undefined)
 })
 
-test('a value that ends sooner is not believed beyond its end', async () => {
+test('a value that ends sooner is not trusted beyond its end', async () => {
   const { cache, world, reading } = setUp({ lifeMs: () => 1000 })
   await cache.load('k', ALICE, reading('one'))
   world.time = 999
@@ -158,7 +158,7 @@ test('an absent value is not kept', async () => {
   assert.equal(world.reads, 2)
 })
 
-test('while invalidations do not reach us nothing is believed, shared or kept', async () => {
+test('while invalidations do not reach us nothing is trusted, shared or kept', async () => {
   const { cache, world, reading } = setUp()
   await cache.load('k', ALICE, reading('copy'))
   world.live = false
