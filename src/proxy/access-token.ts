@@ -1,14 +1,7 @@
 import { type Closing, within } from '../async/deadline.ts'
 import { BffError } from '../errors.ts'
 import type { BffSession } from '../session/bff-session.ts'
-
-/** An access token for one session and one resource. */
-export type AccessToken = {
-  /** What goes after `Bearer `. */
-  readonly value: string
-  /** Epoch ms. */
-  readonly expiresAt: number
-}
+import type { AccessToken } from '../tokens/record/token-record.ts'
 
 /**
  * The access token of a session for a resource, without a promise when it is in memory. Rejects with session_required,

@@ -1,3 +1,5 @@
+import type { TokenChallenge } from '../../tokens/rejected-token.ts'
+
 /** One challenge of a `WWW-Authenticate` field (RFC 9110 §11.3). */
 export type Challenge = {
   /** In lower case. */
@@ -6,18 +8,6 @@ export type Challenge = {
   /** By lower-case name, unquoted; of a name given twice, the first. Has no prototype. */
   readonly params: Readonly<Record<string, string>>
 }
-
-/** What a resource server has against the access token it was sent (RFC 6750 §3.1, RFC 9470 §3, Entra's claims challenge). */
-export type TokenChallenge =
-  | { readonly kind: 'invalid_token' }
-  /** `claims` is JSON text, for the `claims` parameter of a token or authorization request. */
-  | { readonly kind: 'insufficient_claims'; readonly claims: string }
-  /** `maxAge` in seconds. */
-  | {
-      readonly kind: 'insufficient_user_authentication'
-      readonly acrValues?: string
-      readonly maxAge?: number
-    }
 
 /** The first of these that a response has is the one that says most: a plain refresh cures only the last. */
 const READERS: readonly ((params: Challenge['params']) => TokenChallenge | undefined)[] = [

@@ -5,10 +5,11 @@ import type { CircuitPeriod } from '../../async/circuit-breaker.ts'
 import type { RouteConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import type { BffSession } from '../../session/bff-session.ts'
-import { type AccessToken, inTime } from '../access-token.ts'
+import type { AccessToken } from '../../tokens/record/token-record.ts'
+import type { TokenChallenge } from '../../tokens/rejected-token.ts'
+import { inTime } from '../access-token.ts'
 import { replaceAccessToken } from '../headers/request.ts'
 import type { ResponseHeaders } from '../headers/response.ts'
-import type { TokenChallenge } from '../headers/www-authenticate.ts'
 import type { LongAnswer, LongAnswers } from '../session-end/long-answers.ts'
 import { type Admission, noConnectionInTime, type WaitingRequest } from './admission.ts'
 import {
@@ -319,14 +320,14 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
     const isRepeatable = () => repeatable !== undefined && this.#upstream.dispatcher.isOpen()
     try {
       const rejected = { token: accessToken!, challenge, isRepeatable: isRepeatable() }
-      const verdict = await inTime(onRejectedToken!(session!, route.resource!, rejected), {
+      const reaction = await inTime(onRejectedToken!(session!, route.resource!, rejected), {
         timeoutMs: route.timeout.responseMs,
         client: this.#res,
       })
-      if (!verdict) this.#discard(buffered)
+      if (!reaction) this.#discard(buffered)
       // Asked again: the dispatcher may have begun to close.
-      else if (verdict.kind === 'relay' || !isRepeatable()) this.#relay(buffered)
-      else if (this.#discard(buffered)) this.#resend(repeatable ?? null, verdict.token)
+      else if (reaction.kind === 'relay' || !isRepeatable()) this.#relay(buffered)
+      else if (this.#discard(buffered)) this.#resend(repeatable ?? null, reaction.token)
     } catch (error) {
       if (this.#discard(buffered)) this.refuse(error as BffError)
     }

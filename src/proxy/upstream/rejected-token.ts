@@ -1,28 +1,15 @@
 import type { BffSession } from '../../session/bff-session.ts'
-import type { AccessToken } from '../access-token.ts'
-import { bearerChallenge, type TokenChallenge } from '../headers/www-authenticate.ts'
+import type { AccessToken } from '../../tokens/record/token-record.ts'
+import type { Rejection, RejectionReaction, TokenChallenge } from '../../tokens/rejected-token.ts'
+import { bearerChallenge } from '../headers/www-authenticate.ts'
 import type { ParsedHeaders, ResponseController, ResponseHandler } from './dispatcher.ts'
-
-/** What an upstream said of a token of ours with its 401. */
-export type RejectedToken = {
-  /** The one that was sent. */
-  readonly token: AccessToken
-  readonly challenge: TokenChallenge
-  /** Whether the request could be sent again: it had no body, or all of it is at hand. */
-  readonly isRepeatable: boolean
-}
-
-/** `resend`: once more with another token, if it is repeatable. `relay`: the client gets the upstream's 401. */
-export type TokenVerdict =
-  | { readonly kind: 'resend'; readonly token: AccessToken }
-  | { readonly kind: 'relay' }
 
 /** Asked once per request at most; rejects with a BffError that is answered in place of the upstream's 401. */
 export type OnRejectedToken = (
   session: BffSession,
   resource: string,
-  rejected: RejectedToken,
-) => Promise<TokenVerdict>
+  rejection: Rejection,
+) => Promise<RejectionReaction>
 
 /** The session and token of a request, and whom its exchange asks when the upstream refuses the token. */
 export type SentToken = {

@@ -2,7 +2,6 @@ import { randomUUID } from 'node:crypto'
 import type { Clock } from '../../async/clock.ts'
 import { createSingleFlight } from '../../async/single-flight.ts'
 import { BffError } from '../../errors.ts'
-import { createForcedRenewals } from '../forced-renewals.ts'
 import { createRecentRefusals } from '../recent-refusals.ts'
 import {
   type AccessToken,
@@ -10,7 +9,7 @@ import {
   type GrantedAccessToken,
   storedAccessToken,
 } from '../record/token-record.ts'
-import type { Rejection, RejectionReaction } from '../rejected-token.ts'
+import { createForcedRenewals, type Rejection, type RejectionReaction } from '../rejected-token.ts'
 import type { SharedClientTokens } from './shared-client-tokens.ts'
 
 export type ClientTokensDeps = {
@@ -45,8 +44,7 @@ export function createClientTokens(deps: ClientTokensDeps) {
     keyOf: ({ resource }) => resource,
     stored: ({ resource }) => held.get(resource),
     renew: obtainOnce,
-    now,
-    monotonicNow,
+    clock: deps.clock,
   })
 
   async function obtain(wanted: WantedClientToken): Promise<AccessToken> {

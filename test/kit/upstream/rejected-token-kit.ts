@@ -1,18 +1,15 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { TestContext } from 'node:test'
 import type { RouteConfig } from '../../../src/config/config.ts'
-import type {
-  OnRejectedToken,
-  RejectedToken,
-  TokenVerdict,
-} from '../../../src/proxy/upstream/rejected-token.ts'
+import type { OnRejectedToken } from '../../../src/proxy/upstream/rejected-token.ts'
+import type { Rejection, RejectionReaction } from '../../../src/tokens/rejected-token.ts'
 import { open, proxyTo } from './sockets.ts'
 
 export const INVALID_TOKEN = 'Bearer realm="x", error="invalid_token"'
-export const FIRST = { value: 'at-1', expiresAt: 0 }
-export const SECOND = { value: 'at-2', expiresAt: 0 }
-export const RESEND: TokenVerdict = { kind: 'resend', token: SECOND }
-export const RELAY: TokenVerdict = { kind: 'relay' }
+export const FIRST = { value: 'at-1', expiresAt: 0, renewAt: 0 }
+export const SECOND = { value: 'at-2', expiresAt: 0, renewAt: 0 }
+export const RESEND: RejectionReaction = { kind: 'resend', token: SECOND }
+export const RELAY: RejectionReaction = { kind: 'relay' }
 
 /** A request as the upstream saw it. */
 export type Seen = { line: string; authorization: string | undefined; body: Buffer; socket: unknown }
@@ -56,13 +53,13 @@ export function refuse(
   res.writeHead(401, { 'www-authenticate': challenge, 'content-length': body.length }).end(body)
 }
 
-export type Asked = { session: string; resource: string; rejected: RejectedToken }
+export type Asked = { session: string; resource: string; rejected: Rejection }
 
 /** A proxy that sends the first token, and gives `verdict` each time it is asked about it. */
 export async function proxyWithToken(
   t: TestContext,
   upstream: { origin: string },
-  verdict: TokenVerdict | (() => Promise<TokenVerdict>) = RESEND,
+  verdict: RejectionReaction | (() => Promise<RejectionReaction>) = RESEND,
   parts: Partial<RouteConfig> = {},
 ): Promise<Awaited<ReturnType<typeof proxyTo>> & { asked: Asked[] }> {
   const asked: Asked[] = []
@@ -89,8 +86,8 @@ export async function settle(): Promise<void> {
 /** A verdict that a test gives when it is time: `asked` resolves when somebody waits for it. */
 export function pending() {
   const asked = Promise.withResolvers<void>()
-  const answer = Promise.withResolvers<TokenVerdict>()
-  function verdict(): Promise<TokenVerdict> {
+  const answer = Promise.withResolvers<RejectionReaction>()
+  function verdict(): Promise<RejectionReaction> {
     asked.resolve()
     return answer.promise
   }

@@ -41,7 +41,7 @@ export async function tunnelTo(
     requestHeaders: compileRequestHeaders(routes, site),
     responseHeaders: compileResponseHeaders(routes, site),
     findSession: async (req) => (req.headers.cookie?.includes('cloakroom=1') ? SESSION : undefined),
-    accessToken: async (_, resource) => ({ value: `token-for-${resource}`, expiresAt: 0 }),
+    accessToken: async (_, resource) => ({ value: `token-for-${resource}`, expiresAt: 0, renewAt: 0 }),
     clientAddress: () => '127.0.0.1',
     requestId: () => 'r-1',
     refuse(socket, error) {

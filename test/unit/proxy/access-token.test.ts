@@ -3,11 +3,12 @@ import { EventEmitter } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { test } from 'node:test'
 import { BffError } from '../../../src/errors.ts'
-import { type AccessToken, inTime } from '../../../src/proxy/access-token.ts'
+import { inTime } from '../../../src/proxy/access-token.ts'
 import { createForward } from '../../../src/proxy/forward.ts'
 import { compileRequestHeaders } from '../../../src/proxy/headers/request.ts'
 import { compileRoutes } from '../../../src/proxy/route-table.ts'
 import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
+import type { AccessToken } from '../../../src/tokens/record/token-record.ts'
 import {
   pending,
   proxyWithToken,
@@ -22,7 +23,7 @@ import { rawClient, site } from '../../kit/upstream/sockets.ts'
 import { handshake, tunnelTo } from '../../kit/upstream/tunnel-kit.ts'
 
 const SESSION = { hash: sessionHash('s'), claims: {} } as unknown as BffSession
-const TOKEN = { value: 'at-1', expiresAt: 0 }
+const TOKEN = { value: 'at-1', expiresAt: 0, renewAt: 0 }
 const RESPONSE_MS = 50
 const timeout = { connectMs: 1_000, responseMs: RESPONSE_MS, idleMs: 60_000 }
 

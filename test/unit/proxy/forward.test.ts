@@ -45,7 +45,7 @@ async function run({
     },
     accessToken: (_, resource) => {
       steps.push(`token ${resource}`)
-      return { value: 'at-1', expiresAt: 0 }
+      return { value: 'at-1', expiresAt: 0, renewAt: 0 }
     },
     send: async (_, __, outbound) => {
       steps.push('send')
@@ -88,7 +88,7 @@ test('answers that come later are waited for', async () => {
   const { sent } = await run({
     route: {},
     findSession: async () => SESSION,
-    accessToken: async () => ({ value: 'at-2', expiresAt: 0 }),
+    accessToken: async () => ({ value: 'at-2', expiresAt: 0, renewAt: 0 }),
   })
   assert.equal(headersOf(sent[0]!).authorization, 'Bearer at-2')
 })
@@ -155,7 +155,7 @@ test('a script on such a route, and a person on any other, is refused instead', 
 test('who is asked about a refused token goes along with the token it is about', async () => {
   const onRejectedToken = async () => ({ kind: 'relay' }) as const
   const { sent } = await run({ route: {}, onRejectedToken })
-  assert.deepEqual(sent[0]!.accessToken, { value: 'at-1', expiresAt: 0 })
+  assert.deepEqual(sent[0]!.accessToken, { value: 'at-1', expiresAt: 0, renewAt: 0 })
   assert.equal(sent[0]!.onRejectedToken, onRejectedToken)
 })
 

@@ -108,7 +108,7 @@ test('nobody is asked about a request that carried no token of ours', async (t) 
 
 test('without anybody to ask a refusal is relayed', async (t) => {
   const upstream = await upstreamOf(t, (_, res) => refuse(res))
-  const accessToken = { value: 'at-1', expiresAt: 0 }
+  const accessToken = { value: 'at-1', expiresAt: 0, renewAt: 0 }
   const proxy = await proxyTo(t, { upstream: upstream.origin, resource: 'orders' }, { accessToken })
   await rawClient(t, proxy.port, request('POST /', 'abc')).until(ends('refused'))
   assert.equal(upstream.seen.length, 1)

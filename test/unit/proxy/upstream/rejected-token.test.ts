@@ -38,7 +38,7 @@ test('a request without a body is sent again with the other token', async (t) =>
       session: SESSION_HASH,
       resource: 'orders',
       rejected: {
-        token: { value: 'at-1', expiresAt: 0 },
+        token: { value: 'at-1', expiresAt: 0, renewAt: 0 },
         challenge: { kind: 'invalid_token' },
         isRepeatable: true,
       },

@@ -170,7 +170,7 @@ test('a redirect is passed on and not followed: no token goes anywhere else', as
   const upstream = await rawUpstream(t, (socket) =>
     socket.write(`HTTP/1.1 302 Found\r\nLocation: ${other.origin}/x\r\nContent-Length: 0\r\n\r\n`),
   )
-  const token = { value: 'at-1', expiresAt: 0 }
+  const token = { value: 'at-1', expiresAt: 0, renewAt: 0 }
   const proxy = await proxyTo(t, { upstream: upstream.origin }, { accessToken: token })
   const { text } = await rawClient(t, proxy.port, LAST_GET).closed
   assert.ok(text.includes(`\r\nLocation: ${other.origin}/x\r\n`))

@@ -29,7 +29,7 @@ for (const [what, after, isWhole] of [
     })
     // So much of a refusal is not taken from its stream before it is known what becomes of it.
     const onRejectedToken = () => delay(200, { kind: 'relay' } as const)
-    const accessToken = { value: 'token', expiresAt: 0 }
+    const accessToken = { value: 'token', expiresAt: 0, renewAt: 0 }
     const proxy = await proxyTo(
       t,
       { upstream: upstream.origin, http2: true, resource: 'orders' },

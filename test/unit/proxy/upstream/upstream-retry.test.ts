@@ -188,8 +188,8 @@ test('the second try with another token survives an idle connection that died, t
     t,
     { upstream: upstream.origin, resource: 'orders', connections: 1 },
     {
-      accessToken: { value: 'at-1', expiresAt: 0 },
-      onRejectedToken: async () => ({ kind: 'resend', token: { value: 'at-2', expiresAt: 0 } }),
+      accessToken: { value: 'at-1', expiresAt: 0, renewAt: 0 },
+      onRejectedToken: async () => ({ kind: 'resend', token: { value: 'at-2', expiresAt: 0, renewAt: 0 } }),
     },
   )
   await rawClient(t, proxy.port, 'GET / HTTP/1.1\r\nHost: a\r\n\r\n').until(ends('ok'))
