@@ -20,8 +20,8 @@ export type Metrics = {
   connectionRefused(reason: 'limit' | 'client_limit'): void
   /** Calls to the provider's token endpoint, and what came of them. */
   readonly provider: LimiterObserver & GrantObserver
-  /** The gates of their own that sign-ins have. */
-  readonly signInGates: SignInObserver
+  /** The limiters of their own that sign-ins have. */
+  readonly signInLimiters: SignInObserver
   /** `upstream`: its origin. */
   upstreamBreaker(upstream: string, isOpen: boolean): void
   /** Tells of a configuration file that was read again; `needRestart`: its fields that are not in use yet. */
@@ -176,7 +176,7 @@ export function createMetrics(options: {
       ...provider,
       grant: (resource, outcome) => refreshes.inc({ resource, outcome }),
     },
-    signInGates: signInMetrics(registers),
+    signInLimiters: signInMetrics(registers),
     reload(outcome, needRestart = []) {
       reloads.inc({ outcome })
       lastReload.set(outcome === 'applied' && needRestart.length === 0 ? 1 : 0)

@@ -4,7 +4,7 @@ import { createInFlightWork, type InFlightWork } from '../async/in-flight.ts'
 import type { Config } from '../config/config.ts'
 import { createLogger, droppedLogLines, type Logger } from '../log.ts'
 import type { OfflineConsentMemory } from '../oidc/sign-in/offline-consent.ts'
-import { createProviderLimiters, type ProviderLimiters } from '../oidc/token-endpoint/limiter.ts'
+import { createLimiters, type Limiters } from '../oidc/token-endpoint/limiter.ts'
 import { createLiveConnections, type LiveConnections } from '../proxy/session-end/live-connections.ts'
 import { createMemoryStore } from '../store/memory/memory-store.ts'
 import type { Store, StoreTimes } from '../store/port.ts'
@@ -26,7 +26,7 @@ export type ProcessScope = {
   /** The refreshes in flight. */
   readonly refreshes: InFlightWork
   /** The limiters of calls to the provider, kept as long as their settings stay the same. */
-  readonly limiters: ProviderLimiters
+  readonly limiters: Limiters
   /** What has been learned of providers and consent. */
   readonly offlineConsent: OfflineConsentMemory
   /** Follows the change from one configuration to the next. */
@@ -67,8 +67,8 @@ export async function openProcessScope(config: Config, deps: ProcessDeps): Promi
     absoluteTimeoutMs: () => absoluteTimeoutMs + TOLD_APART_MS,
   })
   isLive = store.invalidations.isLive
-  const limiters = createProviderLimiters({
-    ...{ log, now: monotonicNow, observe: metrics.provider, observeSignIn: metrics.signInGates },
+  const limiters = createLimiters({
+    ...{ log, clock, observe: metrics.provider, observeSignIn: metrics.signInLimiters },
   })
   return {
     ...{ log, clock, now, monotonicNow, metrics, store, limiters, retiredResources },

@@ -7,7 +7,7 @@ import { createResourceGrants } from './grants/resource-grants.ts'
 import { createAuthorization, signInResource } from './sign-in/authorization.ts'
 import { createEndSession } from './sign-in/end-session.ts'
 import type { OfflineConsentMemory } from './sign-in/offline-consent.ts'
-import type { ProviderLimiters } from './token-endpoint/limiter.ts'
+import type { Limiters } from './token-endpoint/limiter.ts'
 import { createProviderConnections } from './token-endpoint/provider-connections.ts'
 import { createProviderFetch } from './token-endpoint/provider-fetch.ts'
 import { createRelyingParty } from './token-endpoint/relying-party.ts'
@@ -19,7 +19,7 @@ export type ProviderDeps = {
   readonly now: () => number
   readonly monotonicNow: () => number
   /** Those of the process: the configuration before may have used the same limiter. */
-  readonly limiters: ProviderLimiters
+  readonly limiters: Limiters
   /** Absent: nothing is known of the provider. */
   readonly offlineConsent?: OfflineConsentMemory
   readonly observe: GrantObserver

@@ -2,9 +2,10 @@ import assert from 'node:assert/strict'
 import { createServer } from 'node:https'
 import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from 'node:net'
 import { type TestContext, test } from 'node:test'
+import { systemClock } from '../../src/async/clock.ts'
 import { loadConfig } from '../../src/config/load.ts'
 import { createProvider } from '../../src/oidc/provider.ts'
-import { createProviderLimiters } from '../../src/oidc/token-endpoint/limiter.ts'
+import { createLimiters } from '../../src/oidc/token-endpoint/limiter.ts'
 import { ORDERS } from '../kit/attack/sign-in-kit.ts'
 import { captureLog } from '../kit/cloakroom.ts'
 import { configWith } from '../kit/config/cloakroom-config.ts'
@@ -136,7 +137,7 @@ function providerAt(provider: Record<string, unknown>) {
     ...{ inFlight: ignore, queue: ignore, breaker: ignore, call: ignore },
     ...{ grant: ignore, configFault: ignore },
   }
-  const limiters = createProviderLimiters({ log, now: Date.now, observe })
+  const limiters = createLimiters({ log, clock: { ...systemClock, monotonicNow: Date.now }, observe })
   return {
     provider: createProvider({ config, log, now: Date.now, monotonicNow: Date.now, limiters, observe }),
     lines,

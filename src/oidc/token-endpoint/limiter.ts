@@ -1,5 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { createCircuitBreaker } from '../../async/circuit-breaker.ts'
+import type { Clock } from '../../async/clock.ts'
 import { createSemaphore } from '../../async/semaphore.ts'
 import type { ProviderConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
@@ -16,8 +17,8 @@ export type GrantName =
 /** How a call went: `refused` is an answer, and so a sign of life; `fault` is no usable answer. */
 export type CallOutcome = 'ok' | 'refused' | 'fault'
 
-/** `half-open`: one probe is under way. */
-export type BreakerState = 'closed' | 'half-open' | 'open'
+/** `half-open`: one probe is in flight. */
+export type CircuitState = 'closed' | 'half-open' | 'open'
 
 /**
  * What a call says about the provider; `nothing` when it was not even sent. `page`: an answer of status 200 that holds no
@@ -35,7 +36,7 @@ export type Finding = {
 export type LimiterObserver = {
   readonly inFlight: (calls: number) => void
   readonly queue: (waiting: number) => void
-  readonly breaker: (state: BreakerState) => void
+  readonly breaker: (state: CircuitState) => void
   readonly call: (grant: GrantName, outcome: CallOutcome, seconds: number) => void
 }
 
@@ -44,8 +45,7 @@ export type LimiterDeps = {
   readonly concurrency: number
   /** Longest wait for a permit, in ms. */
   readonly waitMs: number
-  /** A clock that never goes back, in ms. */
-  readonly now: () => number
+  readonly clock: Pick<Clock, 'monotonicNow' | 'after'>
   readonly observe: LimiterObserver
   readonly openTimes?: OpenTimes
 }
@@ -76,12 +76,14 @@ const MAX_WAITING = 50_000
 
 /** Makes a limiter with nothing in flight and a closed circuit. */
 export function createLimiter(deps: LimiterDeps): Limiter {
-  const { concurrency, waitMs, now, observe, openTimes = OPEN_TIMES } = deps
+  const { concurrency, waitMs, clock, observe, openTimes = OPEN_TIMES } = deps
+  const { monotonicNow: now } = clock
   const permits = createSemaphore<BffError>({
     permits: concurrency,
     maxWaiting: MAX_WAITING,
     refusal: () => crowded(waitMs),
     observe: observe.queue,
+    clock,
   })
   const circuit = createCircuit(now, openTimes, (state) => {
     observe.breaker(state)
@@ -150,7 +152,7 @@ const OPEN_TIMES: OpenTimes = { maxMs: 30_000, askedMaxMs: 300_000 }
  * Opens after 5 faults in a row, for 2 s, doubling to `maxMs` with each probe that fails, or for as long as the provider
  * asked, up to `askedMaxMs`. One probe goes at a time.
  */
-function createCircuit(now: () => number, most: OpenTimes, tell: (state: BreakerState) => void) {
+function createCircuit(now: () => number, most: OpenTimes, tell: (state: CircuitState) => void) {
   let askedUntil = 0
   const weigh = createPageScale()
   const breaker = createCircuitBreaker({
@@ -198,7 +200,7 @@ const MAX_HOLDERS = 100
 /**
  * Weighs pages against one another. Each session's first one since the last usable answer counts as a fault: a gateway
  * in maintenance shows everybody one. Those that follow it say nothing, because one user who is shown an error screen
- * may ask again and again, and must not close the way for all.
+ * may ask again and again, and must not open the circuit for all.
  */
 function createPageScale(): (finding: Finding) => CallOutcome | 'nothing' {
   const holders = new Set<string>()
@@ -237,10 +239,9 @@ export type SignInObserver = {
   ) => void
 }
 
-export type ProviderLimitersDeps = {
+export type LimitersDeps = {
   readonly log: Logger
-  /** A clock that never goes back, in ms. */
-  readonly now: () => number
+  readonly clock: Pick<Clock, 'monotonicNow' | 'after'>
   /** Told of the limiter for refreshes and other grants of users who are signed in; `call` of every call. */
   readonly observe: LimiterObserver
   readonly observeSignIn?: SignInObserver
@@ -254,18 +255,18 @@ export type LimiterSettings = Pick<ProviderConfig, 'issuer' | 'endpoints' | 'con
  * one; code grants and pushed authorization requests have one each, with as many permits. A stranger can begin a sign-in
  * and make up its code: no answer to that may open the circuit for signed-in users, nor take their permits.
  */
-export type SharedLimiter = Limiter & {
+export type HeldLimiter = Limiter & {
   /** From now on the metrics and the log tell of this one, and no more of the one before. */
   takeOver(): void
 }
 
 /** Limiters outlive a configuration: what is in flight at a reload still counts, and an open circuit stays open. */
-export type ProviderLimiters = {
+export type Limiters = {
   /** The limiter for these settings: the one in use if it is for the same, else a new one. */
-  limiterFor(settings: LimiterSettings): SharedLimiter
+  limiterFor(settings: LimiterSettings): HeldLimiter
 }
 
-type KeyedLimiter = SharedLimiter & { readonly key: string }
+type KeyedLimiter = HeldLimiter & { readonly key: string }
 
 /**
  * A stranger can make a provider fail at code grants for as long as he likes, and its Retry-After may be meant for him:
@@ -279,13 +280,13 @@ const SIGN_IN_CALLS: Partial<Record<GrantName, SignInCall>> = {
 }
 
 /** Makes the register of limiters; the first that is asked for is in use at once. */
-export function createProviderLimiters(deps: ProviderLimitersDeps): ProviderLimiters {
-  const { log, now, observe, observeSignIn } = deps
+export function createLimiters(deps: LimitersDeps): Limiters {
+  const { log, clock, observe, observeSignIn } = deps
   let inUse: KeyedLimiter | undefined
 
   function open(key: string, { issuer, concurrency, timeoutMs }: LimiterSettings): KeyedLimiter {
     const isInUse = () => inUse === opened
-    const limits = { concurrency, waitMs: timeoutMs, now, isInUse }
+    const limits = { concurrency, waitMs: timeoutMs, clock, isInUse }
     const tokens = createObservedLimiter({ ...limits, observe, logState: circuitLog(log, issuer, TOKENS) })
     const ofSignIn = (call: SignInCall) =>
       createObservedLimiter({
@@ -329,13 +330,13 @@ export function createProviderLimiters(deps: ProviderLimitersDeps): ProviderLimi
 
 type ObservedLimiterDeps = Omit<Parameters<typeof createLimiter>[0], 'observe'> & {
   readonly observe: LimiterObserver
-  readonly logState: (state: BreakerState) => void
+  readonly logState: (state: CircuitState) => void
   readonly isInUse: () => boolean
 }
 
 /** A limiter that is observed while it is in use, and can report all again when it comes into use. */
 function createObservedLimiter({ observe, logState, isInUse, ...settings }: ObservedLimiterDeps) {
-  const last = { inFlight: 0, waiting: 0, state: 'closed' as BreakerState }
+  const last = { inFlight: 0, waiting: 0, state: 'closed' as CircuitState }
   const limiter = createLimiter({
     ...settings,
     observe: {
@@ -371,7 +372,7 @@ const CODES = 'sign-ins: the token endpoint, asked with codes,'
 const PUSHES = 'sign-ins: the endpoint for pushed authorization requests'
 
 /** One line when it opens and one when it closes, however many probes fail in between. */
-function circuitLog(log: Logger, issuer: string, what: string): (state: BreakerState) => void {
+function circuitLog(log: Logger, issuer: string, what: string): (state: CircuitState) => void {
   let isOpen = false
   return (state) => {
     if (state === 'open' && !isOpen) {

@@ -1,30 +1,32 @@
 import assert from 'node:assert/strict'
-import type { TestContext } from 'node:test'
 import { BffError } from '../../../src/errors.ts'
-import { type BreakerState, createLimiter, type Limiter } from '../../../src/oidc/token-endpoint/limiter.ts'
+import { type CircuitState, createLimiter, type Limiter } from '../../../src/oidc/token-endpoint/limiter.ts'
 import { findingOf } from '../../../src/oidc/token-endpoint/provider-errors.ts'
 import type { TokenAnswer } from '../../../src/oidc/token-endpoint/token-answer.ts'
+import { createTestClock, settled as settle } from '../clock.ts'
+
+export { settle }
 
 /** Longest wait for a permit, in ms. */
 export const WAIT_MS = 5_000
 /** What `fetch` says of a provider that is away. */
 export const NETWORK_ERROR = new TypeError('fetch failed')
 
-/** A limiter whose clock and timers stand still until the test moves them. */
-export function setUp(t: TestContext, { concurrency = 32, waitMs = WAIT_MS } = {}) {
-  t.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: 1_800_000_000_000 })
+/** A limiter whose clock stands still until the test moves it. */
+export function setUp({ concurrency = 32, waitMs = WAIT_MS } = {}) {
+  const clock = createTestClock()
   const seen = {
     mostInFlight: 0,
     longestQueue: 0,
     queue: 0,
     inFlight: 0,
-    states: [] as BreakerState[],
+    states: [] as CircuitState[],
     calls: [] as string[],
   }
   const limiter = createLimiter({
     concurrency,
     waitMs,
-    now: () => Date.now(),
+    clock,
     observe: {
       inFlight(calls) {
         seen.inFlight = calls
@@ -39,15 +41,10 @@ export function setUp(t: TestContext, { concurrency = 32, waitMs = WAIT_MS } = {
     },
   })
   const tick = async (ms: number) => {
-    t.mock.timers.tick(ms)
+    clock.advance(ms)
     await settle()
   }
   return { limiter, seen, tick }
-}
-
-/** Lets everything run that waits for no timer. */
-export async function settle(): Promise<void> {
-  for (let turn = 0; turn < 3; turn += 1) await new Promise((resolve) => setImmediate(resolve))
 }
 
 type Script = () => Promise<unknown>

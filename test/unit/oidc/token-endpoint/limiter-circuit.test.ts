@@ -13,8 +13,8 @@ import {
   setUp,
 } from '../../../kit/provider/limiter-kit.ts'
 
-test('the breaker opens after 5 faults in a row, refuses at once, and one good probe closes it', async (t) => {
-  const { limiter, seen, tick } = setUp(t)
+test('the breaker opens after 5 faults in a row, refuses at once, and one good probe closes it', async () => {
+  const { limiter, seen, tick } = setUp()
   await fail(limiter, 4)
   assert.equal(await ask(limiter, good), 'token')
   await fail(limiter, 5)
@@ -38,8 +38,8 @@ test('the breaker opens after 5 faults in a row, refuses at once, and one good p
   assert.equal(await ask(limiter, good), 'token')
 })
 
-test('each probe that fails doubles the pause, up to 30 s', async (t) => {
-  const { limiter, tick } = setUp(t)
+test('each probe that fails doubles the pause, up to 30 s', async () => {
+  const { limiter, tick } = setUp()
   await fail(limiter, 5)
   const pauses: unknown[] = []
   for (let probe = 0; probe < 6; probe += 1) {
@@ -57,8 +57,8 @@ test('a provider that says how long is left alone that long, at most 300 s', asy
     [3_600, 300],
     [undefined, 2],
   ]) {
-    await t.test(`Retry-After: ${asked}`, async (t) => {
-      const { limiter, tick } = setUp(t)
+    await t.test(`Retry-After: ${asked}`, async () => {
+      const { limiter, tick } = setUp()
       await fail(limiter, 5, { status: 503, retryAfterSeconds: asked })
       assert.equal((await refusal(ask(limiter, good))).retryAfter, given)
       await tick(given! * 1_000)
@@ -67,8 +67,8 @@ test('a provider that says how long is left alone that long, at most 300 s', asy
   }
 })
 
-test('answers of 4xx never open it, and are a sign of life between faults', async (t) => {
-  const { limiter, seen } = setUp(t)
+test('answers of 4xx never open it, and are a sign of life between faults', async () => {
+  const { limiter, seen } = setUp()
   await fail(limiter, 20, { status: 400, body: { error: 'invalid_grant' } })
   await fail(limiter, 20, { status: 400, body: { error: 'temporarily_unavailable' } })
   await fail(limiter, 20, { status: 429, body: { error: 'invalid_grant', error_codes: [50196] } })
@@ -80,8 +80,8 @@ test('answers of 4xx never open it, and are a sign of life between faults', asyn
   assert.equal(await ask(limiter, good), 'token')
 })
 
-test('what was sent before the breaker opened says nothing about the time after', async (t) => {
-  const { limiter, seen, tick } = setUp(t)
+test('what was sent before the breaker opened says nothing about the time after', async () => {
+  const { limiter, seen, tick } = setUp()
   const old = Array.from({ length: 6 }, held)
   const late = old.map(({ script }) => ask(limiter, script).catch((error) => error))
   await fail(limiter, 5)
@@ -98,8 +98,8 @@ test('what was sent before the breaker opened says nothing about the time after'
   assert.deepEqual(seen.states, ['open', 'half-open', 'closed'])
 })
 
-test('a probe that was never sent leaves the turn to the next', async (t) => {
-  const { limiter, seen, tick } = setUp(t)
+test('a probe that was never sent leaves the turn to the next', async () => {
+  const { limiter, seen, tick } = setUp()
   await fail(limiter, 5)
   await tick(2_000)
   await limiter.admit(async () => undefined)
@@ -112,8 +112,8 @@ test('a probe that was never sent leaves the turn to the next', async (t) => {
   assert.equal(seen.states.at(-1), 'closed')
 })
 
-test('work that was admitted before the breaker opened does not ask the provider any more', async (t) => {
-  const { limiter } = setUp(t)
+test('work that was admitted before the breaker opened does not ask the provider any more', async () => {
+  const { limiter } = setUp()
   const lock = held()
   const work = limiter.admit(async () => {
     await lock.script()
@@ -124,8 +124,8 @@ test('work that was admitted before the breaker opened does not ask the provider
   assert.equal((await refusal(work)).retryAfter, 2)
 })
 
-test('each call is timed by its grant and outcome; one that was never sent is none', async (t) => {
-  const { limiter, seen } = setUp(t)
+test('each call is timed by its grant and outcome; one that was never sent is none', async () => {
+  const { limiter, seen } = setUp()
   await limiter.call('authorization_code', good, () => assert.fail())
   for (const kind of ['refused', 'fault', 'nothing'] as const) {
     const found = (): Finding => ({ kind })

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
-import { type TestContext, test } from 'node:test'
+import { test } from 'node:test'
 import { held, refusal, setUp } from '../../../kit/provider/limiter-kit.ts'
 
 /** Asks for one session after another, each of which is shown a page. */
-function pages(t: TestContext) {
-  const { limiter, seen, tick } = setUp(t)
+function pages() {
+  const { limiter, seen, tick } = setUp()
   const failure = new Error('unexpected response content-type')
   const call = (kind: 'page' | 'refused', holder?: string) =>
     limiter
@@ -22,8 +22,8 @@ function pages(t: TestContext) {
   return { limiter, seen, tick, page, answer: () => call('refused') }
 }
 
-test('pages for five sessions in a row are in everybody’s way: the breaker opens', async (t) => {
-  const { limiter, seen, page } = pages(t)
+test('pages for five sessions in a row are in everybody’s way: the breaker opens', async () => {
+  const { limiter, seen, page } = pages()
   await page('a', 'b', 'c', 'd')
   assert.deepEqual(seen.states, [])
   await page('e')
@@ -43,15 +43,15 @@ test('pages for five sessions in a row are in everybody’s way: the breaker ope
   assert.deepEqual(seen.calls, Array(5).fill('refresh_token fault'))
 })
 
-test('one session’s pages, and a call’s that is no session’s, never close the way for others', async (t) => {
-  const { seen, page } = pages(t)
+test('one session’s pages, and a call’s that is no session’s, never close the way for others', async () => {
+  const { seen, page } = pages()
   for (let round = 0; round < 100; round += 1) await page('a', undefined)
   await page('b', 'a', 'c', 'b', 'd', 'a', 'b', 'c', 'd')
   assert.deepEqual(seen.states, [])
 })
 
-test('a usable answer between them begins the count anew', async (t) => {
-  const { seen, page, answer } = pages(t)
+test('a usable answer between them begins the count anew', async () => {
+  const { seen, page, answer } = pages()
   for (let round = 0; round < 5; round += 1) {
     await page('a', 'b', 'c', 'd')
     await answer()
@@ -59,8 +59,8 @@ test('a usable answer between them begins the count anew', async (t) => {
   assert.deepEqual(seen.states, [])
 })
 
-test('a page for the probe keeps it open, and one who has had a page leaves the turn to the next, a moment later', async (t) => {
-  const { limiter, seen, tick, page } = pages(t)
+test('a page for the probe keeps it open, and one who has had a page leaves the turn to the next, a moment later', async () => {
+  const { limiter, seen, tick, page } = pages()
   await page('a', 'b', 'c', 'd', 'e')
   await tick(2_000)
   await page('f')
@@ -82,8 +82,8 @@ test('a page for the probe keeps it open, and one who has had a page leaves the 
   assert.equal(seen.states.at(-1), 'closed')
 })
 
-test('of however many sessions with pages only the last are remembered', async (t) => {
-  const { tick, page, seen } = pages(t)
+test('of however many sessions with pages only the last are remembered', async () => {
+  const { tick, page, seen } = pages()
   for (let session = 0; session < 500; session += 1) {
     await page(String(session))
     await tick(30_000)

@@ -1,22 +1,23 @@
 import assert from 'node:assert/strict'
-import { type TestContext, test } from 'node:test'
+import { test } from 'node:test'
 import {
-  createProviderLimiters,
+  createLimiters,
+  type HeldLimiter,
   type LimiterSettings,
-  type SharedLimiter,
 } from '../../../../src/oidc/token-endpoint/limiter.ts'
 import { captureLog } from '../../../kit/cloakroom.ts'
+import { createTestClock } from '../../../kit/clock.ts'
 import { bad, held, settle } from '../../../kit/provider/limiter-kit.ts'
 
 const SETTINGS: LimiterSettings = { issuer: 'https://op.test', concurrency: 2, timeoutMs: 5_000 }
 
-function setUp(t: TestContext) {
-  t.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: 1_800_000_000_000 })
+function setUp() {
+  const clock = createTestClock()
   const seen = { inFlight: 0, queue: 0, breaker: 'closed', calls: 0 }
   const { log, lines } = captureLog()
-  const limiters = createProviderLimiters({
+  const limiters = createLimiters({
     log,
-    now: () => Date.now(),
+    clock,
     observe: {
       inFlight: (inFlight) => void Object.assign(seen, { inFlight }),
       queue: (queue) => void Object.assign(seen, { queue }),
@@ -26,17 +27,17 @@ function setUp(t: TestContext) {
       },
     },
   })
-  return { limiters, seen, lines }
+  return { limiters, seen, lines, clock }
 }
 
-const ask = (limiter: SharedLimiter, script: () => Promise<unknown>) =>
+const ask = (limiter: HeldLimiter, script: () => Promise<unknown>) =>
   limiter.call('refresh_token', script, () => ({ kind: 'fault' }))
-const fail = async (limiter: SharedLimiter, times: number) => {
+const fail = async (limiter: HeldLimiter, times: number) => {
   for (let time = 0; time < times; time += 1) await ask(limiter, bad).catch(() => undefined)
 }
 
-test('a reload that leaves the limits as they are keeps the limiter: who is in flight counts, and open stays open', async (t) => {
-  const { limiters, seen } = setUp(t)
+test('a reload that leaves the limits as they are keeps the limiter: who is in flight counts, and open stays open', async () => {
+  const { limiters, seen } = setUp()
   const before = limiters.limiterFor(SETTINGS)
   const calls = [held(), held()]
   const inFlight = calls.map(({ script }) => ask(before, script))
@@ -64,8 +65,8 @@ for (const [what, change] of [
   ['provider', { issuer: 'https://other.test' }],
   ['token endpoint', { endpoints: { token: 'https://op.test/token' } }],
 ] as const)
-  test(`another ${what} is another limiter; the metrics tell of it, and of what comes late to the one before no more`, async (t) => {
-    const { limiters, seen, lines } = setUp(t)
+  test(`another ${what} is another limiter; the metrics tell of it, and of what comes late to the one before no more`, async () => {
+    const { limiters, seen, lines, clock } = setUp()
     const before = limiters.limiterFor(SETTINGS)
     await fail(before, 5)
     assert.equal(seen.breaker, 'open')
@@ -76,14 +77,14 @@ for (const [what, change] of [
     assert.equal(seen.breaker, 'closed')
     assert.equal(limiters.limiterFor({ ...SETTINGS, ...change }), after)
     const linesBefore = lines.length
-    t.mock.timers.tick(2_000)
+    clock.advance(2_000)
     await fail(before, 1)
     assert.deepEqual([seen.breaker, seen.inFlight, lines.length], ['closed', 0, linesBefore])
     assert.equal(seen.calls, 6, 'it was asked all the same')
   })
 
-test('a limiter whose configuration was refused after all leaves no trace', async (t) => {
-  const { limiters, seen } = setUp(t)
+test('a limiter whose configuration was refused after all leaves no trace', async () => {
+  const { limiters, seen } = setUp()
   const before = limiters.limiterFor(SETTINGS)
   await fail(limiters.limiterFor({ ...SETTINGS, concurrency: 7 }), 5)
   assert.equal(seen.breaker, 'closed')

@@ -11,8 +11,8 @@ import {
   WAIT_MS,
 } from '../../../kit/provider/limiter-kit.ts'
 
-test('10,000 callers at once: never more than 32 in flight, in order of arrival, and everybody is answered', async (t) => {
-  const { limiter, seen } = setUp(t)
+test('10,000 callers at once: never more than 32 in flight, in order of arrival, and everybody is answered', async () => {
+  const { limiter, seen } = setUp()
   const order: number[] = []
   const answers = Array.from({ length: 10_000 }, (_, caller) =>
     ask(limiter, async () => {
@@ -27,8 +27,8 @@ test('10,000 callers at once: never more than 32 in flight, in order of arrival,
   assert.deepEqual([seen.mostInFlight, seen.inFlight, seen.queue], [32, 0, 0])
 })
 
-test('nobody who comes later overtakes the queue, not even between one call and the next', async (t) => {
-  const { limiter } = setUp(t, { concurrency: 1 })
+test('nobody who comes later overtakes the queue, not even between one call and the next', async () => {
+  const { limiter } = setUp({ concurrency: 1 })
   const order: string[] = []
   const note = (name: string) => () => ask(limiter, async () => void order.push(name))
   const first = held()
@@ -39,8 +39,8 @@ test('nobody who comes later overtakes the queue, not even between one call and 
   assert.deepEqual(order, ['second', 'third', 'late'])
 })
 
-test('while the provider hangs, whoever waits is refused on time, and the permits come back', async (t) => {
-  const { limiter, seen, tick } = setUp(t)
+test('while the provider hangs, whoever waits is refused on time, and the places come back', async () => {
+  const { limiter, seen, tick } = setUp()
   const calls = Array.from({ length: 32 }, held)
   const hanging = calls.map(({ script }) => ask(limiter, script))
   const waiting = Array.from({ length: 10_000 }, () => refusal(ask(limiter, good)))
@@ -60,8 +60,8 @@ test('while the provider hangs, whoever waits is refused on time, and the permit
   assert.deepEqual([seen.inFlight, seen.mostInFlight], [0, 32])
 })
 
-test('calls that time out open the breaker, and then nobody is left waiting', async (t) => {
-  const { limiter, seen, tick } = setUp(t)
+test('calls that time out open the breaker, and then nobody is left waiting', async () => {
+  const { limiter, seen, tick } = setUp()
   const calls = Array.from({ length: 32 }, held)
   const hanging = calls.map(({ script }) => ask(limiter, script).catch((error) => error))
   const waiting = Array.from({ length: 1_000 }, () => refusal(ask(limiter, good)))
@@ -72,8 +72,8 @@ test('calls that time out open the breaker, and then nobody is left waiting', as
   assert.deepEqual([seen.queue, seen.states], [0, ['open']])
 })
 
-test('a queue that is full refuses at once', async (t) => {
-  const { limiter, seen, tick } = setUp(t, { concurrency: 1 })
+test('a queue that is full refuses at once', async () => {
+  const { limiter, seen, tick } = setUp({ concurrency: 1 })
   const hanging = held()
   const running = ask(limiter, hanging.script)
   const waiting = Array.from({ length: 50_000 }, () => ask(limiter, good).catch((error) => error))
@@ -85,8 +85,8 @@ test('a queue that is full refuses at once', async (t) => {
   assert.ok((await Promise.all(waiting)).every((answer) => answer === 'token'))
 })
 
-test('work that was admitted waits only once, and holds its permit until it ends', async (t) => {
-  const { limiter, seen } = setUp(t, { concurrency: 1 })
+test('work that was admitted waits only once, and holds its place until it ends', async () => {
+  const { limiter, seen } = setUp({ concurrency: 1 })
   const order: string[] = []
   const lock = held()
   const work = limiter.admit(async () => {
