@@ -79,7 +79,7 @@ describe('a WebSocket and its session', { concurrency: true }, () => {
   test('the absolute timeout of the session ends it, however much the session is used', async (t) => {
     const { browser, open } = await startOne(t, { session: { idleTimeout: '2s', absoluteTimeout: '4s' } })
     const socket = await open()
-    const uses = setInterval(() => browser.fetch('/bff/user'), 500)
+    const uses = setInterval(() => browser.fetch('/bff/user').catch(() => undefined), 500)
     t.after(() => clearInterval(uses))
     const { code, afterMs } = await closeOf(socket)
     assert.equal(code, 1008)

@@ -1,9 +1,19 @@
+/*
+ * The only file that imports http-proxy-middleware, which dials the upstream, writes the 101 and joins the two sockets,
+ * or passes on the upstream's refusal.
+ *
+ * Fragile: the library emits `proxyReqWs` before it adds its own listeners to the request. Listeners that are added there
+ * therefore run before the library's, and decide what those find: other fields to write, or a client whose socket has
+ * ended, to which they write nothing. This is the order of `websocketIncomingMiddleware` in httpxy 0.5; every test of
+ * `handshake.test.ts`, `dial.test.ts` and `dial-refusals.test.ts` that reads a 101 or a refusal fails when it changes.
+ */
 import { lookup as systemLookup } from 'node:dns'
 import {
   type ClientRequest,
   Agent as HttpAgent,
   type IncomingHttpHeaders,
   type IncomingMessage,
+  STATUS_CODES,
 } from 'node:http'
 import { Agent as HttpsAgent } from 'node:https'
 import type { LookupFunction, Socket } from 'node:net'
@@ -14,10 +24,9 @@ import type { BffSession } from '../../session/bff-session.ts'
 import type { ResponseHeaders } from '../headers/response.ts'
 import type { EndReason } from '../session-end/live-connections.ts'
 import { refusingLinkLocal, serverNameOf } from '../upstream/lookup.ts'
-import { defectOf, isUnending, MAX_INTERIM } from '../upstream/response-writer.ts'
+import { defectOf, isSayable, isUnending, MAX_INTERIM, withoutLength } from '../upstream/response-writer.ts'
 import { isAccepted, type Offer } from './handshake.ts'
-import { pairSockets } from './relay.ts'
-import { relayRefusal, writeSwitch } from './upgrade-answer.ts'
+import { createRelay } from './relay.ts'
 
 /** A checked opening handshake, as the upstream will see it. */
 export type Handshake = {
@@ -32,6 +41,8 @@ export type Handshake = {
 
 /** The client's side of an upgrade. */
 export type UpgradingClient = {
+  /** The client's request, as the server received it. */
+  readonly req: IncomingMessage
   readonly socket: Socket
   /** Bytes the client sent right after its handshake. */
   readonly head: Buffer
@@ -40,216 +51,250 @@ export type UpgradingClient = {
   observe(status: number): void
 }
 
+/** Sends a handshake to its upstream. Returns the function that ends the attempt, whether it is open by then or not. */
+export type Dial = (handshake: Handshake, client: UpgradingClient) => (reason: EndReason) => void
+
+/** One handshake from its dial to its relay, or to the refusal that the client gets instead. */
 type Attempt = {
   readonly handshake: Handshake
   readonly client: UpgradingClient
-  /** Closes the open tunnel; absent until it is open. */
-  close?: (reason: EndReason) => void
+  /** The request to the upstream; absent until the library has made it. */
+  request?: ClientRequest
+  /** True once the client gets its 101, the upstream's refusal, or ours. */
+  isAnswered: boolean
+  /** Limits the time until then: first that of the connection, then that of the upstream's answer. */
+  timer?: NodeJS.Timeout
+  /** Refuses the client, closes the relay, or breaks off the upstream's refusal: whichever the attempt has come to. */
+  end(reason: EndReason): void
   /** Breaks off the upstream's refusal; absent until it is passed on. */
   breakOff?: () => void
-  /** That refusal has no end of its own. */
-  isUnending?: boolean
-  isOver: boolean
 }
-type Door = (outbound: IncomingMessage, socket: Socket, head: Buffer) => void
 
 /**
- * The door to http-proxy-middleware, which dials the upstream. It has one instance for each route, because agent and TLS
- * identity belong to an instance; it never sees the server, whose `upgrade` event is ours. What it returns dials, and
- * gives what ends the tunnel, be it open or not yet.
+ * Makes the function that dials. One instance of the library serves every route; the upstream and the agent of each
+ * handshake come from its `router`. `lookup` resolves the names of upstreams.
  */
-export function createUpgradeDoor(lookup: LookupFunction = systemLookup as LookupFunction) {
-  const usable = refusingLinkLocal(lookup)
-  const doors = new WeakMap<RouteConfig, { readonly door: Door; readonly key: string | undefined }>()
-  const attempts = new WeakMap<IncomingMessage, Attempt>()
+export function createDial(lookup: LookupFunction = systemLookup as LookupFunction): Dial {
+  const agentOf = createAgents(refusingLinkLocal(lookup))
+  /** By the client's request and by the upstream's socket, because the library's events name one or the other. */
+  const attempts = new WeakMap<IncomingMessage | Socket, Attempt>()
 
-  /** A new door when the client key's file changed. */
-  function doorOf(route: RouteConfig): Door {
-    const key = route.tls?.key?.reveal()
-    const known = doors.get(route)
-    if (known && known.key === key) return known.door
-    const door = createDoor(route, key)
-    doors.set(route, { door, key })
-    return door
-  }
+  const { upgrade } = createProxyMiddleware({
+    router(req, _, options) {
+      const { route } = attempts.get(req)!.handshake
+      options.agent = agentOf(route)
+      return route.upstream
+    },
+    // `writeRequest` sets the path, because the library joins paths by its own rules.
+    ignorePath: true,
+    // With an `Expect`, Node would write the client's own fields before `writeRequest` can replace them.
+    headers: { expect: '' },
+    // The default plugins log addresses with their query and answer errors in their own words.
+    ejectPlugins: true,
+    plugins: [
+      (proxy) => {
+        proxy.on('proxyReqWs', (request, req) => send(attempts.get(req)!, request))
+        proxy.on('open', (upstream) => startRelay(attempts.get(upstream), upstream))
+        proxy.on('error', (error, req) => req && fail(attempts.get(req)!, error))
+      },
+    ],
+  })
 
-  function createDoor(route: RouteConfig, key: string | undefined): Door {
-    const middleware = createProxyMiddleware({
-      target: route.upstream,
-      agent: createAgent(route, { key, lookup: usable }),
-      ignorePath: true,
-      // The default plugins log addresses with their query and answer errors in their own words.
-      ejectPlugins: true,
-      plugins: [
-        (proxy) => {
-          proxy.on('proxyReqWs', (request, outbound) => begin(attempts.get(outbound)!, request))
-          proxy.on('error', (error, outbound) => outbound && fail(attempts.get(outbound)!, error))
-        },
-      ],
-    })
-    return middleware.upgrade as Door
-  }
-
-  function begin(attempt: Attempt, request: ClientRequest): void {
+  function send(attempt: Attempt, request: ClientRequest): void {
     const { handshake, client } = attempt
-    // Set here and not by the library, which joins paths by its own rules.
-    request.path = handshake.target
-    const answered = limitTime(request, handshake.route)
-    if (client.socket.destroyed) request.destroy()
+    attempt.request = request
+    if (attempt.isAnswered || client.socket.destroyed) request.destroy()
     client.socket.once('close', () => request.destroy())
-    // The library adds its own listeners in this same turn: it would answer with less care, and take a reset for an end.
-    process.nextTick(() => {
-      for (const event of ['response', 'upgrade', 'error']) request.removeAllListeners(event)
-      request.on('error', (error) => fail(attempt, error))
-      request.on('information', limitInterim(attempt, request))
-      request.once('response', (response) => {
-        answered()
-        relay(attempt, response)
-      })
-      request.once('upgrade', (response, upstream, head) => {
-        answered()
-        accept(attempt, response, { upstream: upstream as Socket, head })
-      })
+    request.once('close', () => clearTimeout(attempt.timer))
+    request.once('socket', (upstream) => {
+      upstream.once('connect', () =>
+        limitTime(attempt, 'upstream_timeout', handshake.route.timeout.responseMs),
+      )
+    })
+    writeRequest(request, handshake)
+    request.on('information', limitInterim(attempt))
+    request.once('response', (response) => passOnRefusal(attempt, response))
+    request.once('upgrade', (response, upstream) => {
+      if (accept(attempt, response)) attempts.set(upstream as Socket, attempt)
+      else upstream.destroy()
     })
   }
 
-  return function open(handshake: Handshake, client: UpgradingClient): (reason: EndReason) => void {
-    const { preserveHost, upstream } = handshake.route
-    const host = preserveHost ? [] : ['Host', new URL(upstream).host]
-    const headers = [...handshake.headers, ...host]
-    const outbound = {
-      method: 'GET',
-      url: handshake.target,
-      // The library serves only what came over a server's socket.
-      socket: client.socket,
-      headers: headerObject([...headers, 'Connection', 'Upgrade', 'Upgrade', 'websocket']),
-    } as IncomingMessage
-    const attempt: Attempt = { handshake, client, isOver: false }
-    attempts.set(outbound, attempt)
-    doorOf(handshake.route)(outbound, client.socket, client.head)
-    return (reason) => end(attempt, reason)
+  return function dial(handshake, client) {
+    const attempt: Attempt = {
+      ...{ handshake, client, isAnswered: false },
+      end: (reason) => fail(attempt, ENDED[reason]()),
+    }
+    attempts.set(client.req, attempt)
+    limitTime(attempt, 'upstream_unreachable', handshake.route.timeout.connectMs)
+    upgrade(client.req, client.socket, client.head)
+    return (reason) => attempt.end(reason)
   }
 }
 
-/** Joins the two sockets, if the upstream's 101 may be passed on. */
-function accept(
-  attempt: Attempt,
-  response: IncomingMessage,
-  { upstream, head }: { upstream: Socket; head: Buffer },
-): void {
+const ENDED: Readonly<Record<EndReason, () => BffError>> = {
+  session_over: () => new BffError('session_required', 'the session ended'),
+  shutdown: () => new BffError('upstream_unreachable', 'shutting down'),
+}
+
+/** Replaces the client's own fields, of which the library has made the request. Nothing has been sent yet. */
+function writeRequest(request: ClientRequest, { route, target, headers }: Handshake): void {
+  const host = route.preserveHost ? [] : ['Host', new URL(route.upstream).host]
+  const fields = [...headers, ...host, 'Connection', 'Upgrade', 'Upgrade', 'websocket']
+  for (const name of request.getHeaderNames()) request.removeHeader(name)
+  // Lower-cased, a name that is repeated in another letter case keeps all its values.
+  for (const [name, values] of valuesByName(fields, (name) => name.toLowerCase()))
+    request.setHeader(name, values)
+  request.path = target
+}
+
+/** The client must be answered within `ms` from now on, or is refused with `code`. */
+function limitTime(attempt: Attempt, code: 'upstream_unreachable' | 'upstream_timeout', ms: number): void {
+  clearTimeout(attempt.timer)
+  if (attempt.isAnswered) return
+  attempt.timer = setTimeout(
+    () => fail(attempt, new BffError(code, 'the upstream did not answer in time')),
+    ms,
+  )
+}
+
+/** Interim responses do not extend the time for the answer, but reading each one costs time. */
+function limitInterim(attempt: Attempt): () => void {
+  let count = 0
+  return () => {
+    // Not later, because the final answer may be in the same packet.
+    if (++count > MAX_INTERIM) fail(attempt, new Error('too many interim responses'))
+  }
+}
+
+/**
+ * Whether the upstream's 101 may be passed on. If so, the response then has the fields for the client, which the library
+ * writes. If not, the client has been refused, and the library's own write to the ended socket destroys it. An answer to
+ * a client that has sent more than 100 kB by then may be followed by a reset; RFC 6455 §4.1 forbids it to send any.
+ */
+function accept(attempt: Attempt, response: IncomingMessage): boolean {
   const { handshake, client } = attempt
-  upstream.on('error', () => upstream.destroy())
-  if (attempt.isOver || client.socket.destroyed || !isAccepted(handshake.offer, response)) {
-    reject(attempt, upstream)
-    return
+  if (attempt.isAnswered || client.socket.destroyed || !isAccepted(handshake.offer, response)) {
+    fail(attempt, new Error('the upstream did not accept this handshake'))
+    return false
   }
-  client.observe(101)
-  client.socket.removeAllListeners('error').on('error', () => upstream.end())
-  upstream.setNoDelay(true)
-  if (head.length > 0) upstream.unshift(head)
-  writeSwitch(response, client.socket, handshake)
-  upstream.pipe(client.socket).pipe(upstream)
-  attempt.close = pairSockets(client.socket, upstream, handshake.route.timeout.idleMs)
+  answered(attempt, 101)
+  const fields = handshake.responseHeaders(handshake.route, rawBytes(response), false)
+  response.headers = headersOf([...fields, 'Connection', 'Upgrade', 'Upgrade', 'websocket'])
+  // The library writes the 101 as text in the default encoding. Latin-1 keeps every byte (RFC 9110 §5.5).
+  client.socket.setDefaultEncoding('latin1')
+  return true
 }
 
-function reject(attempt: Attempt, upstream: Socket): void {
-  upstream.destroy()
-  fail(attempt, new Error('the upstream did not accept this handshake'))
+/** Called when the library has written the 101 and joined the sockets. */
+function startRelay(attempt: Attempt | undefined, upstream: Socket): void {
+  // The attempt is absent when its 101 was refused. The library has then joined two destroyed sockets.
+  if (!attempt) return
+  const { socket } = attempt.client
+  socket.setDefaultEncoding('utf8')
+  attempt.end = createRelay(socket, upstream, attempt.handshake.route.timeout.idleMs)
 }
 
-function end(attempt: Attempt, reason: EndReason): void {
-  if (attempt.close) attempt.close(reason)
-  // A refusal on its way is an answer like any other: it ends with its connection, or is cut when the drain is over.
-  else if (attempt.breakOff && reason === 'shutdown') {
-    if (attempt.isUnending) attempt.client.socket.end()
-  } else if (reason === 'session_over') fail(attempt, new BffError('session_required', 'the session ended'))
-  else fail(attempt, new BffError('upstream_unreachable', 'shutting down'))
-}
-
-function relay(attempt: Attempt, response: IncomingMessage): void {
+/** Lets the library pass on the upstream's own refusal. The connection ends with it. */
+function passOnRefusal(attempt: Attempt, response: IncomingMessage): void {
   const { handshake, client } = attempt
   const status = response.statusCode!
-  // A 101 that misses a field comes here too, and is no answer that HTTP could pass on.
-  if (attempt.isOver || status < 200 || defectOf(status, response.headers) !== undefined) {
-    reject(attempt, response.socket)
+  // Node emits a 101 without `Upgrade` as a response too. It is no final answer.
+  if (attempt.isAnswered || status < 200 || defectOf(status, response.headers) !== undefined) {
+    fail(attempt, new Error('the upstream did not accept this handshake'))
     return
   }
-  attempt.isOver = true
-  client.observe(status)
-  attempt.isUnending = isUnending(response.headers)
-  attempt.breakOff = relayRefusal(response, client.socket, {
-    ...handshake,
-    isAuthenticated: handshake.session !== undefined,
-    idleMs: handshake.route.timeout.idleMs,
-  })
+  answered(attempt, status)
+  const { socket } = client
+  // The body ends with the connection (RFC 9112 §6.3), so that only a reset tells the client that a part is missing.
+  const breakOff = () => void socket.resetAndDestroy()
+  const hasNoEnd = isUnending(response.headers)
+  attempt.breakOff = breakOff
+  attempt.end = (reason) => {
+    if (reason === 'session_over') breakOff()
+    // At shutdown a refusal may end by itself, like any response.
+    else if (hasNoEnd) socket.end()
+  }
+  response.once('error', breakOff)
+  socket.once('finish', () => socket.destroy())
+  socket.setTimeout(handshake.route.timeout.idleMs, breakOff)
+  rewriteRefusal(response, handshake)
 }
 
+/** Gives the response what the library is to write, by the rules for any response. */
+function rewriteRefusal(response: IncomingMessage, { route, responseHeaders, session }: Handshake): void {
+  const { statusCode, statusMessage } = response
+  const fields = responseHeaders(route, rawBytes(response), session !== undefined)
+  // The library writes `content-length: 0` for a 205 itself (RFC 9110 §15.3.6).
+  const hasLength = statusCode !== 204 && statusCode !== 205
+  response.headers = headersOf(hasLength ? fields : withoutLength(fields))
+  response.httpVersion = '1.1'
+  response.statusMessage = isSayable(statusMessage) ? statusMessage : (STATUS_CODES[statusCode!] ?? '')
+}
+
+function answered(attempt: Attempt, status: number): void {
+  clearTimeout(attempt.timer)
+  attempt.isAnswered = true
+  attempt.client.observe(status)
+}
+
+/** Gives the upstream up. Refuses a client that still waits, and breaks off a refusal that is being passed on. */
 function fail(attempt: Attempt, error: Error): void {
-  const { socket } = attempt.client
-  if (attempt.breakOff) {
-    attempt.breakOff()
-    return
-  }
-  if (attempt.close || attempt.isOver || socket.destroyed) {
-    socket.destroySoon()
-    return
-  }
-  attempt.isOver = true
+  const { client, breakOff } = attempt
+  attempt.request?.destroy()
+  breakOff?.()
+  if (attempt.isAnswered || client.socket.destroyed) return
+  clearTimeout(attempt.timer)
+  attempt.isAnswered = true
   const isOurs = error instanceof BffError
-  attempt.client.refuse(
+  client.refuse(
     isOurs ? error : new BffError('upstream_unreachable', 'the upstream did not upgrade', { cause: error }),
   )
 }
 
-/** The time of the answer is not begun again by them, but each one costs us its reading. */
-function limitInterim(attempt: Attempt, request: ClientRequest): () => void {
-  let count = 0
-  return () => {
-    if (++count <= MAX_INTERIM) return
-    // At once: the final answer may be in the same packet.
-    fail(attempt, new Error('too many interim responses'))
-    request.destroy()
+/** One agent for each route, because TLS identity belongs to an agent. A new client key gets a new agent. */
+function createAgents(lookup: LookupFunction): (route: RouteConfig) => HttpAgent {
+  const agents = new WeakMap<RouteConfig, { readonly agent: HttpAgent; readonly key: string | undefined }>()
+  return function agentOf(route) {
+    const key = route.tls?.key?.reveal()
+    const known = agents.get(route)
+    if (known && known.key === key) return known.agent
+    const agent = createAgent(route, { key, lookup })
+    agents.set(route, { agent, key })
+    return agent
   }
 }
 
-/** First the connection, then the upstream's answer, each within its own time; call the result when it came. */
-function limitTime(request: ClientRequest, { timeout }: RouteConfig): () => void {
-  const late = (code: 'upstream_unreachable' | 'upstream_timeout', ms: number) =>
-    setTimeout(() => request.destroy(new BffError(code, 'the upstream did not answer in time')), ms)
-  let timer = late('upstream_unreachable', timeout.connectMs)
-  request.once('socket', (socket) => {
-    socket.once('connect', () => {
-      clearTimeout(timer)
-      timer = late('upstream_timeout', timeout.responseMs)
-    })
-  })
-  const answered = () => clearTimeout(timer)
-  request.once('close', answered)
-  return answered
-}
-
+/** Each tunnel has its own connection. TLS options belong to the agent, where the library does not rewrite them. */
 function createAgent(
   { upstream, tls }: RouteConfig,
   { key, lookup }: { key: string | undefined; lookup: LookupFunction },
 ): HttpAgent {
-  // Each tunnel has its connection; TLS options live in the agent, where the library does not rewrite them.
   if (!upstream.startsWith('https:')) return new HttpAgent({ keepAlive: false, lookup })
   const { ca, cert } = tls ?? {}
-  // Node would make the name to verify of the Host.
+  // Without a name, Node would verify the certificate for the `Host` field.
   const servername = tls?.servername ?? serverNameOf(upstream)
   return new HttpsAgent({ keepAlive: false, lookup, ca, cert, key, servername })
 }
 
-/** Names are lower-cased so that a name repeated in another letter case keeps all its values. */
-function headerObject(fields: readonly string[]): IncomingHttpHeaders {
-  const headers = new Map<string, string[]>()
+function headersOf(fields: readonly string[]): IncomingHttpHeaders {
+  return Object.fromEntries(valuesByName(fields, (name) => name))
+}
+
+/** The values of a flat list of fields; `nameOf` says which names are the same. */
+function valuesByName(
+  fields: readonly string[],
+  nameOf: (name: string) => string,
+): Map<string, string | string[]> {
+  const byName = new Map<string, string | string[]>()
   for (let i = 0; i < fields.length; i += 2) {
-    const name = fields[i]!.toLowerCase()
-    const values = headers.get(name)
-    if (values) values.push(fields[i + 1]!)
-    else headers.set(name, [fields[i + 1]!])
+    const [name, value] = [nameOf(fields[i]!), fields[i + 1]!]
+    const known = byName.get(name)
+    byName.set(name, known === undefined ? value : [known, value].flat())
   }
-  return Object.fromEntries(
-    Array.from(headers, ([name, values]) => [name, values.length === 1 ? values[0]! : values]),
-  )
+  return byName
+}
+
+function rawBytes(response: IncomingMessage): Buffer[] {
+  return response.rawHeaders.map((text) => Buffer.from(text, 'latin1'))
 }

@@ -1,17 +1,17 @@
 import { randomBytes } from 'node:crypto'
 
-/** Who sends the frames that are followed: a client masks every one of them, a server none (RFC 6455 §5.1). */
+/** Who sends the frames: a client masks all of them, a server none (RFC 6455 §5.1). */
 export type FrameSender = 'client' | 'server'
 
 /**
- * Where in the stream of frames the last byte was. `closed`: a close frame has passed, and nothing may follow it
- * (§5.5.1). `lost`: what passed was no frame of this sender, so that no later boundary can be known.
+ * Where the last byte was in the stream of frames. `closed`: it ended a close frame, and nothing may follow that
+ * (§5.5.1). `lost`: the bytes were no frame of this sender, so that no later boundary can be known.
  */
 export type FramePosition = 'boundary' | 'inside' | 'closed' | 'lost'
 
-/** Knows where the frames of one direction end, from their headers alone. */
+/** Finds where the frames of one direction end. It reads their headers alone. */
 export type FrameTracker = {
-  /** Follows the next bytes, up to the next end of a frame if asked so; returns how many that were. */
+  /** Follows the next bytes, with `untilBoundary` only up to the next end of a frame; returns how many it followed. */
   follow(chunk: Uint8Array, untilBoundary?: boolean): number
   position(): FramePosition
 }
@@ -24,7 +24,7 @@ const MASKED = 0x80
 const LONGEST_CONTROL_PAYLOAD = 125
 const LONGEST_HEADER = 14
 
-/** Follows frames however their bytes are cut into chunks; payloads are counted, never looked at or kept. */
+/** A frame may be cut into chunks anywhere. Payloads are counted, never read or kept. */
 export function createFrameTracker(sender: FrameSender): FrameTracker {
   const header = new Uint8Array(LONGEST_HEADER)
   let headerSize = 0
@@ -66,14 +66,14 @@ export function createFrameTracker(sender: FrameSender): FrameTracker {
   return { follow, position: () => position }
 }
 
-/** Bytes of the header, as far as its first `size` bytes tell. */
+/** Length of a header in bytes, as far as its first `size` bytes tell. */
 function headerLength(header: Uint8Array, size: number): number {
   if (size < 2) return 2
   const length = header[1]! & 0x7f
   return 2 + (length === 126 ? 2 : length === 127 ? 8 : 0) + (header[1]! & MASKED ? 4 : 0)
 }
 
-/** More bytes than a number counts exactly are nobody's frame either. */
+/** A length that is no safe integer cannot be counted, so it is taken for no frame. */
 function isFrameOf(sender: FrameSender, header: Uint8Array): boolean {
   const isMasked = (header[1]! & MASKED) !== 0
   if (isMasked !== (sender === 'client')) return false
@@ -90,7 +90,7 @@ function payloadLength(header: Uint8Array): number {
   return length === 126 ? view.getUint16(2) : view.getUint32(2) * 2 ** 32 + view.getUint32(6)
 }
 
-/** A close frame as that sender must write it (§5.5.1); the reason may have 123 bytes. */
+/** A close frame as this sender must write it (§5.5.1). The reason takes at most 123 bytes. */
 export function closeFrame(sender: FrameSender, code: number, reason: string): Buffer {
   const payload = Buffer.concat([Buffer.of(code >> 8, code & 0xff), Buffer.from(reason)])
   if (sender === 'server') return Buffer.concat([Buffer.of(FINAL | CLOSE, payload.length), payload])

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import { BffError } from '../../errors.ts'
 
-/** What the client offered in its handshake; the upstream may choose nothing else. */
+/** What the client offers in its handshake: the upstream may choose nothing else (RFC 6455 §4.1). */
 export type Offer = {
   /** `Sec-WebSocket-Key`. */
   readonly key: string
@@ -12,8 +12,9 @@ export type Offer = {
 }
 
 /**
- * What the client offers. Throws `bad_request` unless the request is a WebSocket opening handshake (RFC 6455 §4.2.1):
- * h2c and others never tunnel. On a route with a token of ours it must not bring one of its own.
+ * Returns what the client offers. Throws `bad_request` unless the request is a WebSocket opening handshake (RFC 6455
+ * §4.2.1), so that h2c and other protocols get no tunnel. With `sendsToken`, because the route adds an access token, it
+ * also throws when the client brings one of its own.
  */
 export function requireHandshake(req: IncomingMessage, { sendsToken }: { sendsToken: boolean }): Offer {
   const { method, httpVersion, headers } = req
@@ -21,14 +22,14 @@ export function requireHandshake(req: IncomingMessage, { sendsToken }: { sendsTo
   const isHandshake =
     method === 'GET' &&
     httpVersion === '1.1' &&
-    headers.upgrade?.trim().toLowerCase() === 'websocket' &&
+    headers.upgrade?.toLowerCase() === 'websocket' &&
     /^[A-Za-z0-9+/]{22}==$/.test(key)
   if (!isHandshake) throw refused('not a WebSocket handshake')
   if (headers['sec-websocket-version'] !== '13')
     throw refused('only version 13 of the WebSocket protocol is served')
   const hasBody = headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) !== 0
   if (hasBody) throw refused('a WebSocket handshake has no body')
-  // RFC 9110 §7.6.1: we would have to leave out what it names, and ask the upstream for something else than was asked.
+  // RFC 9110 §7.6.1: the fields that it names must not be forwarded, and the upstream would see another handshake.
   if (listOf(headers.connection).some((option) => lettersOf(option).startsWith('secwebsocket')))
     throw refused('Connection names a field of the handshake')
   const protocols = listOf(headers['sec-websocket-protocol'])
@@ -38,8 +39,8 @@ export function requireHandshake(req: IncomingMessage, { sendsToken }: { sendsTo
 }
 
 /**
- * Whether a 101 answers this handshake (RFC 6455 §4.1): with another key's answer it may be another user's from a
- * cache, and a protocol or extension that was not offered fails in the browser.
+ * Whether a 101 answers this handshake (RFC 6455 §4.1). With the answer to another key it may be another user's, from
+ * a cache. A browser fails the connection when a protocol or extension was not offered.
  */
 export function isAccepted({ key, protocols, extensions }: Offer, { headers }: IncomingMessage): boolean {
   const accept = createHash('sha1').update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest('base64')
@@ -52,7 +53,7 @@ export function isAccepted({ key, protocols, extensions }: Offer, { headers }: I
   )
 }
 
-/** The letters of a handshake's fields, and the one spelling that says it. */
+/** The fields of a handshake: each name by its letters and digits alone. */
 const SPELLINGS = new Map(
   [
     'connection',
@@ -66,10 +67,10 @@ const SPELLINGS = new Map(
 )
 
 /**
- * Flat list of fields without those that only look like a handshake's: a server that takes `Sec_WebSocket_Protocol` or
- * `Up_grade` for the real one would agree to something that nobody has looked at.
+ * Drops from a flat list the fields whose names only look like those of a handshake. A server that takes
+ * `Sec_WebSocket_Protocol` or `Up_grade` for the real one would agree to something that was not checked.
  */
-export function withoutTwins(fields: readonly string[]): string[] {
+export function withoutLookalikes(fields: readonly string[]): string[] {
   const kept: string[] = []
   for (let i = 0; i < fields.length; i += 2) {
     const name = fields[i]!.toLowerCase()
@@ -83,14 +84,14 @@ function lettersOf(name: string): string {
   return name.toLowerCase().replaceAll(/[^a-z0-9]/g, '')
 }
 
-/** Ways in use to bring a token where a browser cannot set `Authorization`: as a name, or as the token itself. */
+/** Whether a subprotocol is used to bring a token, as a name or as the token itself: browsers cannot set `Authorization`. */
 function carriesToken(protocol: string): boolean {
   return /^(?:bearer|access[_-]?token|authorization)(?![a-z0-9-])|\bbearer\.authorization\b|^ey[\w-]+\.[\w-]+\./i.test(
     protocol,
   )
 }
 
-/** RFC 6750 §2.3. */
+/** Whether the query has an `access_token` (RFC 6750 §2.3). */
 function hasTokenQuery(url: string): boolean {
   const query = url.indexOf('?')
   if (query === -1) return false
@@ -107,6 +108,6 @@ function listOf(field: string | undefined): string[] {
 }
 
 function refused(why: string): BffError {
-  // RFC 6455 §4.4: names the version that is served.
+  // RFC 6455 §4.4: the answer names the version that is served.
   return new BffError('bad_request', why, { headers: { 'sec-websocket-version': '13' } })
 }

@@ -3,52 +3,58 @@ import type { EndReason } from '../session-end/live-connections.ts'
 import { closeFrame, createFrameTracker, type FrameSender } from './frames.ts'
 
 /** RFC 6455 §7.4.1: 1008 is a policy violation, 1001 an endpoint that goes away. */
-const FAREWELLS: Readonly<Record<EndReason | 'idle', { code: number; reason: string }>> = {
+const CLOSES: Readonly<Record<EndReason | 'idle', { code: number; reason: string }>> = {
   session_over: { code: 1008, reason: 'session ended' },
   shutdown: { code: 1001, reason: 'shutting down' },
   idle: { code: 1001, reason: 'idle for too long' },
 }
 
-/** How long a frame that is on its way may take to its end when the tunnel is to close. */
+/** How long the sender of a frame may take to finish it once the relay is to close. */
 const LAST_FRAME_MS = 1_000
-/** How long both sides may take, counted from the same moment, to answer the close frame. */
+/** How long both sides may take to answer the close frame, counted from the same moment. */
 const ANSWER_MS = 2_000
-/** How long the second socket of a tunnel may take to send what it still holds when the first has closed. */
-const LAST_WORDS_MS = 2_000
-/** First probe of a silent connection: a peer that vanished without a word is noticed by the system then. */
+/** How long the second socket may take to send what is buffered for it once the first has closed. */
+const FLUSH_MS = 2_000
+/** When the system first probes a silent connection: this is how it notices that a peer has vanished. */
 const KEEP_ALIVE_MS = 30_000
 
-/** One direction of a tunnel. */
-type Leg = {
+/** The two sockets of one direction, and who writes its frames. */
+type DirectionEnds = { readonly sender: FrameSender; readonly from: Socket; readonly to: Socket }
+
+/** One direction of a relay. */
+type Direction = {
   readonly to: Socket
-  /** Passes nothing on any more but the rest of the frame that is on its way, and the farewell after it. */
-  finish(farewell: Buffer): void
-  /** Whether `to` has had its last byte. */
+  /** Passes on the rest of the current frame, then this close frame, and nothing more. */
+  finish(close: Buffer): void
+  /** Whether `to` has been sent its last byte. */
   isFinished(): boolean
   /** Whether `from` has sent its close frame. */
   hasClosed(): boolean
 }
 
 /**
- * Looks after the two sockets of an open tunnel, which are piped into each other already: they end together, also when
- * no byte has passed either way for `idleMs`. Returns what closes the tunnel in WebSocket's own way: a close frame to
- * each side, at the end of a frame, and the sockets when both have answered, or 2 s later.
+ * The relay between two sockets that are piped into each other already. It ends both sockets when one of them ends, and
+ * closes the relay when no byte has passed either way for `idleMs`. Returns the function that closes it as RFC 6455 §7
+ * asks: it puts a close frame behind the current frame of each direction, and ends the sockets when both sides have
+ * answered, or 2 s later.
  */
-export function pairSockets(client: Socket, upstream: Socket, idleMs: number): (reason: EndReason) => void {
+export function createRelay(client: Socket, upstream: Socket, idleMs: number): (reason: EndReason) => void {
   let isClosing = false
-  const toUpstream = createLeg('client', client, upstream, settle)
-  const toClient = createLeg('server', upstream, client, settle)
-  const legs = [toClient, toUpstream]
+  const toUpstream = createDirection({ sender: 'client', from: client, to: upstream }, settle)
+  const toClient = createDirection({ sender: 'server', from: upstream, to: client }, settle)
+  const directions = [toClient, toUpstream]
 
   function close(reason: EndReason | 'idle'): void {
     if (isClosing) return
     isClosing = true
-    const { code, reason: text } = FAREWELLS[reason]
+    const { code, reason: text } = CLOSES[reason]
     toClient.finish(closeFrame('server', code, text))
-    // For the upstream its client goes away; why is not its business.
+    // The upstream is not told the reason: for it, its client goes away.
     toUpstream.finish(closeFrame('client', 1001, ''))
     settle()
-    cutAfter(LAST_FRAME_MS, () => legs.filter((leg) => !leg.isFinished()).map((leg) => leg.to))
+    cutAfter(LAST_FRAME_MS, () =>
+      directions.filter((direction) => !direction.isFinished()).map((direction) => direction.to),
+    )
     cutAfter(ANSWER_MS, () => [client, upstream])
   }
 
@@ -60,26 +66,30 @@ export function pairSockets(client: Socket, upstream: Socket, idleMs: number): (
 
   endTogether(client, upstream, () => isClosing)
   for (const socket of [client, upstream]) socket.setKeepAlive(true, KEEP_ALIVE_MS)
-  // The HTTP server's own listener would cut it without a word. This socket sees the bytes of both directions.
-  client.removeAllListeners('timeout').setTimeout(idleMs, () => close('idle'))
+  // One timer is enough, because the bytes of both directions pass through this socket.
+  client.setTimeout(idleMs, () => close('idle'))
   return close
 }
 
-/** To be made after the pipe: as the only listener it would swallow what the library puts back into the socket. */
-function createLeg(sender: FrameSender, from: Socket, to: Socket, onChange: () => void): Leg {
+/**
+ * Follows the frames with a `data` listener beside the one of the pipe: both get the same chunks, and nothing is copied
+ * or held back. It must be added after the pipe. Added first, it would start the flow, and take the bytes that the
+ * library has put back into the socket before the pipe is there.
+ */
+function createDirection({ sender, from, to }: DirectionEnds, onChange: () => void): Direction {
   const frames = createFrameTracker(sender)
-  let farewell: Buffer | undefined
+  let close: Buffer | undefined
   let isFinished = false
 
   function follow(chunk: Buffer): void {
-    if (!farewell || isFinished) frames.follow(chunk)
+    if (!close || isFinished) frames.follow(chunk)
     else {
       const rest = frames.follow(chunk, true)
       passOn(chunk.subarray(0, rest))
-      sayFarewell(farewell)
+      sendClose(close)
       frames.follow(chunk.subarray(rest))
     }
-    if (farewell) onChange()
+    if (close) onChange()
   }
 
   function passOn(rest: Buffer): void {
@@ -88,7 +98,7 @@ function createLeg(sender: FrameSender, from: Socket, to: Socket, onChange: () =
     to.once('drain', () => from.resume())
   }
 
-  function sayFarewell(frame: Buffer): void {
+  function sendClose(frame: Buffer): void {
     const position = frames.position()
     if (position === 'inside') return
     isFinished = true
@@ -99,14 +109,14 @@ function createLeg(sender: FrameSender, from: Socket, to: Socket, onChange: () =
   from.on('data', follow)
   from.once('end', onChange)
   from.once('close', () => {
-    if (farewell && !isFinished) to.destroy()
+    if (close && !isFinished) to.destroy()
   })
   return {
     to,
     finish(frame) {
-      farewell = frame
+      close = frame
       from.unpipe(to)
-      sayFarewell(frame)
+      sendClose(frame)
       from.resume()
     },
     isFinished: () => isFinished,
@@ -120,19 +130,19 @@ function cutAfter(ms: number, sockets: () => Socket[]): void {
   }, ms).unref()
 }
 
-/** A pipe does not hand on a reset, and a WebSocket is never half open: what ends one socket ends the other. */
+/** A pipe passes on an end but no reset, and a WebSocket is never half open: when one socket ends, so does the other. */
 function endTogether(client: Socket, upstream: Socket, isClosing: () => boolean): void {
   for (const [one, other] of [
     [client, upstream],
     [upstream, client],
   ] as const) {
     one.once('end', () => {
-      if (!isClosing()) cutAfter(LAST_WORDS_MS, () => [one])
+      if (!isClosing()) cutAfter(FLUSH_MS, () => [one])
     })
     one.once('close', () => {
       if (isClosing()) return
       other.destroySoon()
-      cutAfter(LAST_WORDS_MS, () => [other])
+      cutAfter(FLUSH_MS, () => [other])
     })
   }
 }

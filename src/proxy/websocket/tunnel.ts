@@ -8,8 +8,8 @@ import type { RequestHeaders } from '../headers/request.ts'
 import type { ResponseHeaders } from '../headers/response.ts'
 import type { MatchRoute, RouteMatch } from '../route-table.ts'
 import { createLiveConnections, type LiveConnections, watchSession } from '../session-end/live-connections.ts'
-import { createUpgradeDoor, type Handshake, type UpgradingClient } from './dial.ts'
-import { requireHandshake, withoutTwins } from './handshake.ts'
+import { createDial, type Handshake, type UpgradingClient } from './dial.ts'
+import { requireHandshake, withoutLookalikes } from './handshake.ts'
 
 export type TunnelDeps = {
   /** Throws path_rejected, method_not_allowed. */
@@ -25,19 +25,19 @@ export type TunnelDeps = {
   readonly requestHeaders: RequestHeaders
   readonly responseHeaders: ResponseHeaders
   readonly publicUrl: string
-  /** How names of upstreams are resolved; as the system does unless given. */
+  /** Resolves the names of upstreams; the system's look-up unless given. */
   readonly lookup?: LookupFunction
-  /** Origins beside the public one whose scripts may open a WebSocket. */
+  /** Origins, beside the public one, whose scripts may open a WebSocket. */
   readonly allowedOrigins: readonly string[]
-  /** Most tunnels at the same time; no limits unless given. */
+  /** How many tunnels may be open at a time; unlimited unless given. */
   readonly limits?: { readonly webSocketsPerSession: number; readonly webSocketsPerClient: number }
-  /** Whom the tunnels without a session are counted for; all as one unless given. */
+  /** Names the client that a tunnel without a session is counted for; all count as one client unless given. */
   readonly clientOf?: (req: IncomingMessage) => string
-  /** Where open tunnels are noted; a register of its own unless given. */
+  /** The register of open tunnels; a new one unless given. */
   readonly live?: LiveConnections
-  /** Told of each upgrade that we refuse, beside `observe`. */
+  /** Called for each upgrade that we refuse, before `observe`. */
   readonly refused?: (req: IncomingMessage, error: unknown) => void
-  /** Told once for each upgrade: 101, or the status of the refusal, ours or the upstream's. */
+  /** Called once for each upgrade, with 101 or the status of the refusal, ours or the upstream's. */
   readonly observe?: (route: string, status: number) => void
 }
 
@@ -61,11 +61,11 @@ export type Tunnel = {
 export function createTunnel(deps: TunnelDeps): Tunnel {
   const trustedOrigins = new Set([deps.publicUrl, ...deps.allowedOrigins])
   const { live = createLiveConnections() } = deps
-  const openDoor = createUpgradeDoor(deps.lookup)
+  const dial = createDial(deps.lookup)
   let isClosing = false
 
-  /** Undefined when the client has left meanwhile. */
-  async function planHandshake(
+  /** Runs every check, and gives what the upstream is to be sent; undefined when the client has left meanwhile. */
+  async function checkHandshake(
     { route, target }: RouteMatch,
     req: IncomingMessage,
     client: Socket,
@@ -87,20 +87,20 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     return {
       route,
       target,
-      headers: withoutTwins(fields),
+      headers: withoutLookalikes(fields),
       responseHeaders: deps.responseHeaders,
       session,
       offer,
     }
   }
 
-  /** On the register before it is looked at again: an end of the session in between is heard of by one or the other. */
-  function open(req: IncomingMessage, handshake: Handshake, client: UpgradingClient): void {
+  /** Registers the tunnel before it looks at the session again, so that an end of the session in between is not missed. */
+  function open(handshake: Handshake, client: UpgradingClient): void {
     const { session } = handshake
     if (isClosing) throw new BffError('upstream_unreachable', 'shutting down')
-    const anonymousClient = session ? undefined : (deps.clientOf?.(req) ?? '')
-    requireRoom(session, anonymousClient)
-    const end = openDoor(handshake, client)
+    const anonymousClient = session ? undefined : (deps.clientOf?.(client.req) ?? '')
+    requirePermit(session, anonymousClient)
+    const end = dial(handshake, client)
     const forget = live.add(session?.hash, end, anonymousClient)
     const unwatch = session && watch(deps, session, () => end('session_over'))
     client.socket.once('close', () => {
@@ -109,7 +109,7 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     })
   }
 
-  function requireRoom(session: BffSession | undefined, anonymousClient = ''): void {
+  function requirePermit(session: BffSession | undefined, anonymousClient = ''): void {
     if (!deps.limits) return
     const { webSocketsPerSession, webSocketsPerClient } = deps.limits
     if (session && live.countOf(session.hash) >= webSocketsPerSession)
@@ -119,7 +119,7 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
   }
 
   async function upgrade(req: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
-    // First of all: a reset during the look-ups below would otherwise end the process.
+    // This comes first, because a reset during the look-ups below would otherwise end the process.
     socket.on('error', () => socket.destroy())
     let matched: RouteMatch | undefined
     const observe = (status: number) => deps.observe?.(matched?.route.id ?? 'none', status)
@@ -131,8 +131,8 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     try {
       matched = deps.match(req.method!, req.url!)
       if (!matched) throw new BffError('route_not_found', 'no route matches this path')
-      const handshake = await planHandshake(matched, req, socket)
-      if (handshake) open(req, handshake, { socket, head, refuse, observe })
+      const handshake = await checkHandshake(matched, req, socket)
+      if (handshake) open(handshake, { req, socket, head, refuse, observe })
     } catch (error) {
       refuse(error)
     }
