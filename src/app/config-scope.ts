@@ -129,11 +129,11 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       ),
     providerTimeoutMs: config.provider.timeoutMs,
     observe: {
-      refresh: (resource, outcome) =>
+      unseenRefresh: (resource, outcome) =>
         outcome === 'no_refresh_token'
           ? provider.noRefreshToken(resource)
           : metrics.refresh(resource, outcome),
-      turn: metrics.refreshTurn,
+      refreshLock: metrics.refreshTurn,
       sessionEnded: (_, reason) => metrics.session('ended', reason),
     },
   })

@@ -21,7 +21,7 @@ export type RecentRefusals = {
   remember(key: string, error: unknown): void
 }
 
-/** Makes an empty, bounded memory. @param monotonicNow ms. */
+/** Nothing is remembered yet, and never more than a bounded part of the heap. @param monotonicNow ms. */
 export function createRecentRefusals(monotonicNow: () => number): RecentRefusals {
   const bytes = { max: heapShare(REFUSALS_SHARE), of: () => REFUSAL_BYTES }
   const refusals = createExpiringMap<string, BffError>({ monotonicNow, max: MAX_HELD, bytes })

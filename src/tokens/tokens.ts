@@ -51,8 +51,8 @@ export type TokensDeps = {
   readonly providerTimeoutMs: number
   readonly clock: Pick<Clock, 'now' | 'monotonicNow' | 'pause'>
   readonly observe: {
-    readonly refresh: RefreshDeps['observe']['unseen']
-    readonly turn: RefreshDeps['observe']['lock']
+    readonly unseenRefresh: RefreshDeps['observe']['unseen']
+    readonly refreshLock: RefreshDeps['observe']['lock']
     readonly sessionEnded: (hash: SessionHash, reason: string) => void
   }
 }
@@ -115,9 +115,9 @@ function createSources(
   const { admit } = provider
   const lockTtlMs = deps.providerTimeoutMs + LOCK_MARGIN_MS
   const read = readWithoutRetired(store.tokens, deps.retiredResources ?? new Set())
-  const held = { records: { ...store.tokens, read }, sealer, copy, clock }
+  const copied = { records: { ...store.tokens, read }, sealer, copy, clock }
   const ofUser = createAccessTokens({
-    ...held,
+    ...copied,
     renew: createRefresh({
       ...{ records: store.tokens, sealer, admit, clock, lockTtlMs },
       refreshGrant: provider.refreshGrant,
@@ -126,7 +126,7 @@ function createSources(
       followClaims: deps.followClaims,
       reusesRefreshTokens: deps.reusesRefreshTokens,
       inFlight: deps.inFlight,
-      observe: { lock: observe.turn, unseen: observe.refresh },
+      observe: { lock: observe.refreshLock, unseen: observe.unseenRefresh },
       async endSession(holder, reason) {
         // A grant that the provider has ended leaves nothing to revoke; one that answers for another user does.
         await (reason === 'subject_changed' ? endGrant(holder) : store.sessions.end(holder.hash))
@@ -135,9 +135,9 @@ function createSources(
     }),
   })
   const exchanged = createAccessTokens({
-    ...held,
+    ...copied,
     renew: createTokenExchange({
-      ...held,
+      ...copied,
       exchangeGrant: provider.tokenExchangeGrant,
       subjectTokenFor: (holder, resource) => ofUser.tokenFor(holder, deps.resources[resource]?.subject ?? ''),
     }),

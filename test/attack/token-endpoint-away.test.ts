@@ -50,7 +50,7 @@ const showing =
 const page = answering((_, res) => sendHtml(res, 200, '<h1>blocked</h1>'))
 const json = { 'content-type': 'application/json' }
 
-const ENDPOINTS: [name: string, urlOf: UrlOf, isMaybeSpent: boolean][] = [
+const ENDPOINTS: [name: string, urlOf: UrlOf, isMaybeUsed: boolean][] = [
   ['has a name that nobody knows', async () => 'https://token.invalid/token', false],
   ['nobody listens at', async () => `http://127.0.0.1:${await freePort()}/token`, false],
   ['speaks no TLS', async (t) => (await page(t)).replace('http:', 'https:'), false],
@@ -77,13 +77,13 @@ const ENDPOINTS: [name: string, urlOf: UrlOf, isMaybeSpent: boolean][] = [
   ],
 ]
 
-for (const [name, urlOf, isMaybeSpent] of ENDPOINTS)
-  test(`G13: a token endpoint that ${name} is away for a while: the refresh token ${isMaybeSpent ? 'may be' : 'is not'} spent, and the log is not silent`, async (t) => {
+for (const [name, urlOf, isMaybeUsed] of ENDPOINTS)
+  test(`G13: a token endpoint that ${name} is away for a while: the refresh token ${isMaybeUsed ? 'may be' : 'is not'} used up, and the log is not silent`, async (t) => {
     const token = await urlOf(t)
     const base = 'http://127.0.0.1:1'
     await assertAway(
       { issuer: base, endpoints: { authorization: `${base}/a`, token, jwks: `${base}/j` } },
-      isMaybeSpent,
+      isMaybeUsed,
     )
   })
 
@@ -95,7 +95,7 @@ for (const [name, urlOf] of [
     await assertAway({ issuer: await urlOf(t) }, false)
   })
 
-async function assertAway(place: Record<string, unknown>, isMaybeSpent: boolean): Promise<void> {
+async function assertAway(place: Record<string, unknown>, isMaybeUsed: boolean): Promise<void> {
   const { provider, lines } = providerAt(place)
   const outcome = await provider.refreshGrant({
     ...{ refreshToken: 'rt', resource: 'orders' },
@@ -103,7 +103,7 @@ async function assertAway(place: Record<string, unknown>, isMaybeSpent: boolean)
   })
   assert.equal(outcome.kind, 'unavailable')
   assert.equal(outcome.kind === 'unavailable' && outcome.error.code, 'provider_unavailable')
-  assert.equal(outcome.kind === 'unavailable' && outcome.isMaybeSpent, isMaybeSpent)
+  assert.equal(outcome.kind === 'unavailable' && outcome.isMaybeUsed, isMaybeUsed)
   assert.equal(lines.length, 1)
   assert.ok(!lines.join().includes('"rt"'))
 }

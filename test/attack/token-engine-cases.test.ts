@@ -9,14 +9,14 @@ import { fileURLToPath } from 'node:url'
  *
  * G1: attack/token-engine-fleet.test.ts: G1: one resource
  * G2: attack/token-engine-fleet.test.ts: G2: four resources
- * G2: unit/tokens/access-tokens.test.ts: fifty callers for two resources spend the refresh token twice
+ * G2: unit/tokens/access-tokens.test.ts: fifty callers for two resources use a refresh token twice
  * G3: attack/token-engine-fleet.test.ts: G3: whoever comes 0 to 100 ms after the rotation
  * G4: attack/token-engine-crash.test.ts: G4: is killed before the provider did anything
  * G4: attack/token-engine-crash.test.ts: G4: is killed after the provider rotated
  * G4: attack/token-engine-crash.test.ts: G4: is killed after the answer of a provider that takes refresh tokens again
  * G4: attack/token-engine-crash.test.ts: G4: gives up on a slow provider before its lock ends
  * G4: attack/token-engine-crash.test.ts: G4: stands still until its lock has ended
- * G4: unit/tokens/refresh/refresh.test.ts: a late write of a superseded spend is refused
+ * G4: unit/tokens/refresh/refresh.test.ts: a late write of a superseded attempt is refused
  * G4: attack/fleet-crash.test.ts: G4: a provider of 0.75, 3.75 and 10 times the timeout
  * G4: attack/fleet-crash.test.ts: G4: what was given up is not offered again
  * G4: attack/fleet-crash.test.ts: G4: a process is killed, before the provider rotated and after

@@ -87,12 +87,12 @@ test('G18: resources and sessions whose names look alike when joined have a toke
     '',
   ]
   const holders = await Promise.all([engine.signedIn(), engine.signedIn()])
-  const wishes = holders.flatMap((holder) => names.map((resource) => ({ holder, resource })))
-  const expected = ({ holder, resource }: (typeof wishes)[number]) => `${holder.hash} ${resource}`
-  const given = await Promise.all(wishes.map((wish) => engine.renew(wish)))
+  const wanted = holders.flatMap((holder) => names.map((resource) => ({ holder, resource })))
+  const expected = ({ holder, resource }: (typeof wanted)[number]) => `${holder.hash} ${resource}`
+  const given = await Promise.all(wanted.map((one) => engine.renew(one)))
   assert.deepEqual(
     given.map(({ value }) => value),
-    wishes.map(expected),
+    wanted.map(expected),
   )
   for (const holder of holders) {
     const stored = await engine.stored(holder)

@@ -2,10 +2,10 @@ import type { TokenRecords } from '../../src/store/port.ts'
 import type { StepFault } from './schedule.ts'
 
 /** Who asks a replica for which resource. */
-export type Wish = {
+export type Caller = {
   readonly replica: string
   readonly resource: string
-  /** Tells two wishes for one resource in one replica apart. */
+  /** Tells two callers for one resource in one replica apart. */
   readonly as?: string
   /** An upstream has rejected the token that is in the store. */
   readonly isForced?: boolean
@@ -22,7 +22,7 @@ export type Mutation = {
 
 /** A system to explore. */
 export type Configuration = {
-  readonly wishes: readonly Wish[]
+  readonly callers: readonly Caller[]
   /** How often each may happen in one run. */
   readonly faults?: Partial<Record<FaultKind, number>>
   /** Somebody signs the user out, at any point. */

@@ -3,14 +3,14 @@ import { describe, test } from 'node:test'
 import type { Configuration } from './configuration.ts'
 import { explore } from './explore.ts'
 import { compareFutures } from './futures.ts'
-import { wishesOf } from './systems.ts'
+import { callersOf } from './systems.ts'
 
-const wishes = wishesOf('A.orders B.orders')
+const callers = callersOf('A.orders B.orders')
 
 describe('states that the exploration takes for one', () => {
   const systems: Record<string, Configuration> = {
-    'without faults': { wishes },
-    'with a write whose answer is lost': { wishes, faults: { lostWrite: 1 } },
+    'without faults': { callers },
+    'with a write whose answer is lost': { callers, faults: { lostWrite: 1 } },
   }
   for (const [name, system] of Object.entries(systems)) {
     test(`have the same future, ${name}`, async (t) => {
@@ -22,7 +22,7 @@ describe('states that the exploration takes for one', () => {
 })
 
 test('crashes where they matter end as crashes anywhere do', async () => {
-  const system = { wishes: wishesOf('A.orders B.billing'), faults: { crash: 1 } }
+  const system = { callers: callersOf('A.orders B.billing'), faults: { crash: 1 } }
   const merged = await explore(system)
   const exact = await explore(system, { precision: 'exact' })
   assert.deepEqual([...merged.outcomes].sort(), [...exact.outcomes].sort())

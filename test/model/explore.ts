@@ -59,7 +59,7 @@ function createSearch(
   configuration: Configuration,
   { order = 'depth', precision = 'merged' }: ExploreOptions,
 ) {
-  const symmetries = symmetriesOf(configuration.wishes)
+  const symmetries = symmetriesOf(configuration.callers)
   const states = new Set<string>()
   const outcomes = new Set<string>()
   const rejections: string[] = []

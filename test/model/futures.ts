@@ -15,7 +15,7 @@ export type FuturesCheck = {
 
 /** Explores a configuration without merging any states, and compares what follows each with what follows its like. */
 export async function compareFutures(configuration: Configuration): Promise<FuturesCheck> {
-  const symmetries = symmetriesOf(configuration.wishes)
+  const symmetries = symmetriesOf(configuration.callers)
   const futures = new Map<string, { readonly future: string; readonly path: string }>()
   const exact = new Set<string>()
   const different: string[] = []

@@ -12,11 +12,11 @@ import {
   silentEnd,
   unfencedWrites,
 } from './mutations.ts'
-import { wishesOf } from './systems.ts'
+import { callersOf } from './systems.ts'
 
 /** Explores a broken system up to its shortest schedule that goes wrong, and prints that. */
-async function shortestFailure(t: TestContext, broken: Omit<Configuration, 'wishes'>): Promise<string> {
-  const system = { ...broken, wishes: wishesOf('A.orders B.billing') }
+async function shortestFailure(t: TestContext, broken: Omit<Configuration, 'callers'>): Promise<string> {
+  const system = { ...broken, callers: callersOf('A.orders B.billing') }
   const { counterExample } = await explore(system, { order: 'breadth' })
   assert.ok(counterExample, 'the mutation went unnoticed')
   for (const line of [...counterExample.schedule, ...counterExample.flaws]) t.diagnostic(line)
@@ -71,6 +71,6 @@ describe('the exploration finds what each part of the protocol is there for', ()
 })
 
 test('the lock spares work and decides nothing: without it all goes well', async () => {
-  const { counterExample } = await explore({ wishes: wishesOf('A.orders B.billing'), mutation: noLock })
+  const { counterExample } = await explore({ callers: callersOf('A.orders B.billing'), mutation: noLock })
   assert.deepEqual(counterExample, undefined)
 })

@@ -29,7 +29,7 @@ export function createReplica(world: World, schedule: Schedule, mutation: Mutati
     reusesRefreshTokens: !world.isStrict,
     providerTimeoutMs: 1_000,
     clock: { now, monotonicNow: now, pause: schedule.pause },
-    observe: { refresh() {}, turn() {}, sessionEnded() {} },
+    observe: { unseenRefresh() {}, refreshLock() {}, sessionEnded() {} },
   })
   return {
     /** Resolves with the access token. */

@@ -33,20 +33,20 @@ export const settled = () => new Promise<void>((resolve) => setImmediate(resolve
 
 /** Composes the replicas anew and lets every caller ask. */
 export async function startRun(configuration: Configuration, precision: Precision): Promise<Run> {
-  const { wishes, mutation, hasSignOut, faults } = configuration
+  const { callers, mutation, hasSignOut, faults } = configuration
   const world = await createWorld(configuration)
   const schedule = createSchedule(world.clock)
-  for (const actor of new Set(wishes.map(({ replica }) => replica))) {
+  for (const actor of new Set(callers.map(({ replica }) => replica))) {
     const replica = createReplica(world, schedule, mutation)
-    for (const wish of wishes.filter((wish) => wish.replica === actor)) {
-      const { resource, as = resource, isForced } = wish
+    for (const caller of callers.filter((caller) => caller.replica === actor)) {
+      const { resource, as = resource, isForced } = caller
       const ask = isForced ? replica.otherTokenFor : replica.tokenFor
-      schedule.start({ actor, wish: as, resource }, () => ask(resource))
+      schedule.start({ actor, caller: as, resource }, () => ask(resource))
     }
   }
   if (hasSignOut) {
     const { signOut } = createReplica(world, schedule)
-    schedule.start({ actor: SIGN_OUT, wish: 'sign-out', resource: '' }, signOut)
+    schedule.start({ actor: SIGN_OUT, caller: 'sign-out', resource: '' }, signOut)
   }
   await settled()
   const faultsLeft = { ...NO_FAULTS, ...faults }

@@ -17,10 +17,10 @@ export type StepKind =
 /** What may go wrong in place of a step's normal course. */
 export type StepFault = 'expiry' | 'lostRequest' | 'lostAnswer' | 'failedWrite' | 'lostWrite'
 
-/** One caller's wish in one replica (or a sign-out), and all that its code has learned so far. */
+/** One caller at one replica (or a sign-out), and all that its code has learned so far. */
 export type Thread = {
   readonly actor: string
-  readonly wish: string
+  readonly caller: string
   /** Whose token is wished for. */
   readonly resource: string
   /** What each step gave, in order; rounds of polling that came to nothing are cut out. */
@@ -30,7 +30,7 @@ export type Thread = {
   /** Everything it has been told, uncut; kept only for the exact comparison. */
   readonly history: string[]
   lastRead: string
-  /** Position among all wishes' first looks at the store. */
+  /** Position among all callers' first looks at the store. */
   cameAt?: number
   /** How the caller was answered. */
   outcome?: string
@@ -51,9 +51,9 @@ export type Step = {
 export type Schedule = {
   readonly pending: Set<Step>
   readonly threads: Thread[]
-  /** Starts `work` as one caller's wish. */
-  start(who: Pick<Thread, 'actor' | 'wish' | 'resource'>, work: () => Promise<string>): void
-  /** The wish whose code is running now. */
+  /** Starts `work` as that of one caller. */
+  start(who: Pick<Thread, 'actor' | 'caller' | 'resource'>, work: () => Promise<string>): void
+  /** The caller whose code is running now. */
   thread(): Thread
   /** A promise that settles with `effect` once the step is told to happen. */
   ask<T>(request: {
@@ -76,7 +76,7 @@ export function createSchedule(clock: Clock): Schedule {
 
   function thread(): Thread {
     const found = running.getStore()
-    if (!found) throw new Error('code of no known wish is running')
+    if (!found) throw new Error('code of no known caller is running')
     return found
   }
 
@@ -146,7 +146,7 @@ export function createSchedule(clock: Clock): Schedule {
   }
 }
 
-/** Adds to a wish's path what its code was told; a round of polling leaves nothing behind but the time it began. */
+/** Adds to a caller's path what its code was told; a round of polling leaves nothing behind but the time it began. */
 function learnAt(clock: Clock) {
   return function learn({ thread, kind, label }: Step, result: string, fault?: StepFault): string {
     const { path, reachedAt, history } = thread
@@ -172,7 +172,7 @@ function whatIsPolled({ path }: Thread): string {
   return path.at(-1)?.startsWith('write fails') ? 'retry' : 'other'
 }
 
-function newThread(who: Pick<Thread, 'actor' | 'wish' | 'resource'>): Thread {
+function newThread(who: Pick<Thread, 'actor' | 'caller' | 'resource'>): Thread {
   return { ...who, path: [], reachedAt: [], history: [], lastRead: '' }
 }
 

@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto'
 import { isEnabled } from './choices.ts'
-import type { Wish } from './configuration.ts'
+import type { Caller } from './configuration.ts'
 import type { Run } from './run.ts'
 import type { Step, Thread } from './schedule.ts'
 import { describeRecord, nameOf } from './world.ts'
@@ -10,7 +10,7 @@ export type Renaming = ReadonlyMap<string, string>
 
 /**
  * A fingerprint of everything that the future can depend on: the store, the provider, the faults that are left, and of
- * each wish what its code has been told. The code between two steps is deterministic, so the same tellings lead to the
+ * each caller what its code has been told. The code between two steps is deterministic, so the same tellings lead to the
  * same place. Told and forgotten: what was read before the last read or before the lock, and rounds of polling.
  */
 export function fingerprint(run: Run, renamings: readonly Renaming[]): string {
@@ -59,7 +59,7 @@ function describeStep(run: Run, step: Step): string {
   return kind === 'deadline' ? `${kind} ${label} ${dueAt - run.world.clock.ms}` : `${kind} ${label}`
 }
 
-/** In a replica, wishes take their turns in the order in which they came back from their first look. */
+/** In a replica, callers take their turns in the order in which they came back from their first look. */
 function describeOrder({ schedule, world }: Run): (renaming: Renaming) => string[] {
   const waiting = schedule.threads.filter(
     ({ actor, outcome }) => outcome === undefined && !world.crashed.has(actor),
@@ -78,13 +78,13 @@ function rename(text: string, renaming: Renaming): string {
 }
 
 /** The renamings under which a configuration stays as it is; the first one changes nothing. */
-export function symmetriesOf(wishes: readonly Wish[]): Renaming[] {
-  const replicas = permutationsOf([...new Set(wishes.map(({ replica }) => replica))])
-  const resources = permutationsOf([...new Set(wishes.map(({ resource }) => resource))])
+export function symmetriesOf(callers: readonly Caller[]): Renaming[] {
+  const replicas = permutationsOf([...new Set(callers.map(({ replica }) => replica))])
+  const resources = permutationsOf([...new Set(callers.map(({ resource }) => resource))])
   const text = (renaming: Renaming) =>
-    wishes
+    callers
       .map(({ replica, resource, as = resource, isForced }) => `${replica}.${as} of ${resource} ${isForced}`)
-      .map((wish) => rename(wish, renaming))
+      .map((caller) => rename(caller, renaming))
       .sort()
       .join()
   const all = replicas.flatMap((some) => resources.map((others) => new Map([...some, ...others])))

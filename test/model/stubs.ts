@@ -111,7 +111,7 @@ export function scheduledGrant(world: World, { ask, thread }: Schedule): Refresh
       },
       tell: describeAnswer,
     })
-    if (!answer) return unavailable({ isMaybeSpent: false })
+    if (!answer) return unavailable({ isMaybeUsed: false })
     const received = await ask<ProviderAnswer | undefined>({
       kind: 'answer',
       label: '',
@@ -122,16 +122,16 @@ export function scheduledGrant(world: World, { ask, thread }: Schedule): Refresh
       },
       tell: describeAnswer,
     })
-    if (!received) return unavailable({ isMaybeSpent: true })
+    if (!received) return unavailable({ isMaybeUsed: true })
     return received.kind === 'granted' ? kept(received, keep, epochOf(world.clock)) : dead
   }
 }
 
 const dead: RefreshGrantOutcome = { kind: 'dead', reason: 'invalid_grant' }
 
-function unavailable({ isMaybeSpent }: { isMaybeSpent: boolean }): RefreshGrantOutcome {
+function unavailable({ isMaybeUsed }: { isMaybeUsed: boolean }): RefreshGrantOutcome {
   const error = new BffError('provider_unavailable', 'no answer', { retryAfterSeconds: 1 })
-  return { kind: 'unavailable', error, isMaybeSpent }
+  return { kind: 'unavailable', error, isMaybeUsed }
 }
 
 /** As the oidc room does it: what the rotated token's keeping fails with is what the grant fails with. */
@@ -145,7 +145,7 @@ async function kept(
   } catch (error) {
     if (!(error instanceof BffError)) throw error
     const kind = error.code === 'provider_unavailable' ? 'unavailable' : 'refused'
-    return { kind, error, isMaybeSpent: false }
+    return { kind, error, isMaybeUsed: false }
   }
   return { kind: 'renewed', accessToken, obtainedAt, expiresAt: obtainedAt + HOUR_MS }
 }

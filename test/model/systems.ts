@@ -1,25 +1,25 @@
-import type { Configuration, Wish } from './configuration.ts'
+import type { Caller, Configuration } from './configuration.ts'
 
 /** A configuration and the words for it. */
 export type System = Configuration & { readonly name: string }
 
 /** `A.orders B.billing!`: A is asked for orders, and B for billing by somebody whose upstream has rejected its token. */
-export function wishesOf(text: string): Wish[] {
+export function callersOf(text: string): Caller[] {
   return text.split(' ').map((word) => {
     const [replica = '', as = ''] = word.replace('!', '').split('.')
     return { replica, as, resource: as.replace(/\d$/, ''), isForced: word.endsWith('!') }
   })
 }
 
-function systems(wishes: string, variants: readonly Omit<Configuration, 'wishes'>[]): System[] {
+function systems(callers: string, variants: readonly Omit<Configuration, 'callers'>[]): System[] {
   return variants.map((variant) => ({
     ...variant,
-    wishes: wishesOf(wishes),
-    name: [wishes, ...describeVariant(variant)].join(', '),
+    callers: callersOf(callers),
+    name: [callers, ...describeVariant(variant)].join(', '),
   }))
 }
 
-function describeVariant({ faults = {}, hasSignOut, isStrict }: Omit<Configuration, 'wishes'>): string[] {
+function describeVariant({ faults = {}, hasSignOut, isStrict }: Omit<Configuration, 'callers'>): string[] {
   return [
     ...Object.entries(faults).map(([fault, times]) => `${times} ${fault}`),
     ...(hasSignOut ? ['a sign-out'] : []),
@@ -27,12 +27,12 @@ function describeVariant({ faults = {}, hasSignOut, isStrict }: Omit<Configurati
   ]
 }
 
-const CRASH_AND_EXPIRY: Omit<Configuration, 'wishes'>[] = [
+const CRASH_AND_EXPIRY: Omit<Configuration, 'callers'>[] = [
   { faults: { crash: 1, expiry: 1 } },
   { faults: { crash: 1, expiry: 1 }, isStrict: true },
 ]
 
-const EACH_FAULT: Omit<Configuration, 'wishes'>[] = [
+const EACH_FAULT: Omit<Configuration, 'callers'>[] = [
   {},
   { faults: { expiry: 1 } },
   { faults: { crash: 1 } },

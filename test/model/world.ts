@@ -39,11 +39,11 @@ const ID = 'the session id'
 const HOLDER: TokenHolder = { id: ID, hash: sessionHash(ID), claims: { sub: 'ada' } }
 
 /** One session with a refresh token, in the real memory store; with a living access token only where that is rejected. */
-export async function createWorld({ mutation, isStrict, wishes }: Configuration): Promise<World> {
+export async function createWorld({ mutation, isStrict, callers }: Configuration): Promise<World> {
   const clock: Clock = { ms: 0, leaps: 0, pauses: 0 }
   const store = createMemoryStore({ monotonicNow: () => epochOf(clock), idleTimeoutMs: () => YEAR_MS })
   await store.sessions.create(HOLDER.hash, 'a session')
-  const rejected = wishes.filter(({ isForced }) => isForced).map(({ resource }) => resource)
+  const rejected = callers.filter(({ isForced }) => isForced).map(({ resource }) => resource)
   const accessTokens = Object.fromEntries(
     rejected.map((resource) => [resource, livingToken(clock, resource)]),
   )
@@ -77,9 +77,9 @@ export function rejectedToken(resource: string): string {
   return `${resource}#0`
 }
 
-/** The name of a wish in schedules and states. */
-export function nameOf({ actor, wish }: Thread): string {
-  return `${actor}.${wish}`
+/** The name of a caller in schedules and states. */
+export function nameOf({ actor, caller }: Thread): string {
+  return `${actor}.${caller}`
 }
 
 /** Whether the refresh lock is held now. */

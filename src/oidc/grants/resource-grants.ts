@@ -108,7 +108,7 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     const fault = judgeToken(grant, resource, resources)
     if (fault) {
       const error = notedFault(fault, resource, request.signIn ?? {})
-      return { kind: 'refused' as const, error, isMaybeSpent: false }
+      return { kind: 'refused' as const, error, isMaybeUsed: false }
     }
     note({ resource: resource.name, outcome: 'renewed' })
     renewals.add(resource.name, request.session)
@@ -145,7 +145,7 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     }
     if (!isLogged) log.warn(fields, 'a refresh was refused')
     const kind = error.code === 'provider_unavailable' ? ('unavailable' as const) : ('refused' as const)
-    return { kind, error, isMaybeSpent: mayHaveUsedRefreshToken(failed) }
+    return { kind, error, isMaybeUsed: mayHaveUsedRefreshToken(failed) }
   }
 
   /**

@@ -1,11 +1,11 @@
-import type { SealedTokens, SessionGrant, SessionHash } from '../../store/port.ts'
+import type { SealedTokens, SessionGrant, SessionHash, UserClaims } from '../../store/port.ts'
 import type { Sealing } from './sealing.ts'
 
 /** Whose tokens: the id opens them, the hash finds them. */
 export type TokenOwner = { readonly id: string; readonly hash: SessionHash }
 
 /** Whose token is asked for. */
-export type TokenHolder = TokenOwner & SessionGrant & { readonly claims: { readonly sub: string } }
+export type TokenHolder = TokenOwner & SessionGrant & { readonly claims: UserClaims }
 
 /** A fresh token that is needed. */
 export type WantedToken = {

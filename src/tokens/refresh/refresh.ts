@@ -1,7 +1,7 @@
 import type { Clock } from '../../async/clock.ts'
 import type { InFlightWork } from '../../async/in-flight.ts'
 import { BffError } from '../../errors.ts'
-import type { AttemptMark, SealedTokens, SessionGrant, TokenRecords } from '../../store/port.ts'
+import type { AttemptMark, SealedTokens, SessionGrant, TokenRecords, UserClaims } from '../../store/port.ts'
 import { createRecentRefusals } from '../recent-refusals.ts'
 import {
   type AccessToken,
@@ -51,13 +51,13 @@ export type RefreshGrantOutcome =
   /** The refresh token is of no use any more: the session ends. */
   | { readonly kind: 'dead'; readonly reason: string }
   /** This resource is refused, or we are misconfigured: the session and the other resources stay. */
-  | { readonly kind: 'refused'; readonly error: BffError; readonly isMaybeSpent: boolean }
+  | { readonly kind: 'refused'; readonly error: BffError; readonly isMaybeUsed: boolean }
   /** No answer, or a passing fault: a living token is used on. */
-  | { readonly kind: 'unavailable'; readonly error: BffError; readonly isMaybeSpent: boolean }
+  | { readonly kind: 'unavailable'; readonly error: BffError; readonly isMaybeUsed: boolean }
 
 export type RefreshGrant = (request: RefreshGrantRequest) => Promise<RefreshGrantOutcome>
 
-type ClaimsAfter = (before: TokenHolder['claims']) => TokenHolder['claims'] | undefined
+type ClaimsAfter = (before: UserClaims) => UserClaims | undefined
 
 /** Why a refresh token was not offered: it may be used up, or there is none. */
 export type UnseenRefresh = 'uncertain' | 'no_refresh_token'
@@ -208,7 +208,7 @@ async function readSettledRecord(deps: Refreshing, wanted: WantedToken, lease: L
     lease.observe(found.fresh ? 'settled_elsewhere' : 'worked')
     const mark = found.record.attempt
     if (found.fresh || !mark || !isInFlight(mark) || reuse.isOutlived(hash, mark)) return found
-    // Each owner's time begins when its mark is first seen: our own slowness is not held against it.
+    // Each owner's time begins when its mark is first seen: our own slowness does not count.
     if (awaited?.mark !== mark) {
       const graceMs = reuse.allows(mark) ? OWNER_GRACE_MS : LAST_GRACE_MS
       awaited = { mark, until: clock.monotonicNow() + graceMs }
@@ -259,7 +259,7 @@ function noRefreshToken(hadToken: boolean): BffError {
   )
 }
 
-/** Not the id: that opens the session's records, and is nothing for other rooms. */
+/** Without the id: that opens the session's records, and other rooms do not get it. */
 function signInOf({ indicators, scopes, granted, steppedUp }: TokenHolder): SessionGrant {
   return { indicators, scopes, granted, steppedUp }
 }
@@ -285,12 +285,12 @@ async function askForToken(
   })
   if (hasRotated || outcome.kind === 'renewed') deps.reuse.learn(hasRotated)
   if (outcome.kind === 'renewed' || outcome.kind === 'dead') return outcome
-  const { kind, error, isMaybeSpent } = outcome
+  const { kind, error, isMaybeUsed } = outcome
   // Some authorization servers rotate before they look at the resource that they then refuse; and one whose answer was
   // lost while this process stood still had all the time to rotate.
   const hasStoodStill = deps.clock.monotonicNow() - begunAt > deps.lockTtlMs
   const doubt = kind === 'refused' || hasStoodStill ? 'maybe_used' : 'unanswered'
-  return { kind: 'failed', error, attemptOutcome: isMaybeSpent ? doubt : 'unused' }
+  return { kind: 'failed', error, attemptOutcome: isMaybeUsed ? doubt : 'unused' }
 }
 
 async function giveUp(

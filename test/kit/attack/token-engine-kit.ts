@@ -22,7 +22,7 @@ export const renews: RefreshGrant = async ({ refreshToken, resource, keep }) => 
 export const refuses: RefreshGrant = async () => ({
   kind: 'refused',
   error: new BffError('provider_rejected', 'no'),
-  isMaybeSpent: false,
+  isMaybeUsed: false,
 })
 
 /** Keeps what it is given as it is: this is about numbers. */
@@ -86,7 +86,7 @@ export function sizesOf(maps: readonly AnyMap[]): number[] {
   return maps.map(({ size }) => size)
 }
 
-/** What runs after an answer, such as giving a turn back, has run. */
+/** What runs after an answer, such as giving a lock back, has run. */
 export async function idle(): Promise<void> {
-  for (let turn = 0; turn < 20; turn += 1) await new Promise(setImmediate)
+  for (let round = 0; round < 20; round += 1) await new Promise(setImmediate)
 }

@@ -27,8 +27,8 @@ async function run(sessions: number): Promise<ScaleReport> {
   async function rounds(count: number): Promise<void> {
     for (let done = 0; done < count; done += AT_ONCE) {
       const holders = await Promise.all(Array.from({ length: AT_ONCE }, () => engine.signedIn()))
-      const wishes = holders.flatMap((holder) => RESOURCES.map((resource) => ({ holder, resource })))
-      const answers = wishes.map((wish) => engine.renew(wish))
+      const wanted = holders.flatMap((holder) => RESOURCES.map((resource) => ({ holder, resource })))
+      const answers = wanted.map((one) => engine.renew(one))
       mostHeld = Math.max(mostHeld, ...sizesOf(maps))
       renewals += (await Promise.all(answers)).length
       for (const { hash } of holders) await engine.store.sessions.end(hash)

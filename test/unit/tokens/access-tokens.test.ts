@@ -48,7 +48,7 @@ async function setUp(t: TestContext, respond: Provider, sealing = createSealing(
     reusesRefreshTokens: true,
     providerTimeoutMs: 1_000,
     clock: { now, monotonicNow: now, pause: systemClock.pause },
-    observe: { refresh() {}, turn() {}, sessionEnded: (_, reason) => void ended.push(reason) },
+    observe: { unseenRefresh() {}, refreshLock() {}, sessionEnded: (_, reason) => void ended.push(reason) },
   })
   const id = randomBytes(16).toString('hex')
   const holder = { id, hash: sessionHash(id), claims: { sub: 'ada' } }
@@ -129,7 +129,7 @@ test('a living token serves while its renewal fails, and the failure is not hamm
   const { tokens, holder, clock, requests } = await setUp(t, async () => ({
     kind: 'unavailable',
     error,
-    isMaybeSpent: false,
+    isMaybeUsed: false,
   }))
   clock.now += 3_600_000 - 200_000
   for (let call = 0; call < 20; call += 1) {
@@ -159,13 +159,13 @@ test('without an answer from the provider an expired token gives provider_unavai
   const { tokens, holder, clock } = await setUp(t, async () => ({
     kind: 'unavailable',
     error,
-    isMaybeSpent: false,
+    isMaybeUsed: false,
   }))
   clock.now += 3_600_000
   await assert.rejects(async () => tokens.tokenFor(holder, 'orders'), code('provider_unavailable'))
 })
 
-test('fifty callers for two resources spend the refresh token twice, one after the other', async (t) => {
+test('fifty callers for two resources use a refresh token twice, one after the other', async (t) => {
   const clocked = { now: 0 }
   const provider = rotating(() => clocked.now)
   let running = 0
@@ -205,12 +205,12 @@ test('a dead grant ends the session once, and every waiting caller is told to si
 
 test("one resource's refusal leaves session and other resources alone", async (t) => {
   const error = new BffError('reauthentication_required', 'MFA')
-  const { tokens, holder } = await setUp(t, async () => ({ kind: 'refused', error, isMaybeSpent: false }))
+  const { tokens, holder } = await setUp(t, async () => ({ kind: 'refused', error, isMaybeUsed: false }))
   await assert.rejects(async () => tokens.tokenFor(holder, 'billing'), code('reauthentication_required'))
   assert.equal((await tokens.tokenFor(holder, 'orders')).value, 'orders-1')
 })
 
-test('a logout while the provider answers: its new refresh token is revoked, nothing is stored, nobody revived', async (t) => {
+test('a logout while the provider answers: its new refresh token is revoked, nothing is stored, no session revived', async (t) => {
   const asked = Promise.withResolvers<void>()
   const answer = Promise.withResolvers<void>()
   const { tokens, holder, clock, store, revoked } = await setUp(t, async ({ keep }) => {
@@ -235,7 +235,7 @@ test('a rotated refresh token is stored even when the rest of the answer is refu
   const { tokens, holder, clock } = await setUp(t, async ({ refreshToken, keep }) => {
     seen.push(refreshToken)
     await keep(`${refreshToken}+`)
-    return { kind: 'refused', error, isMaybeSpent: false }
+    return { kind: 'refused', error, isMaybeUsed: false }
   })
   await assert.rejects(async () => tokens.tokenFor(holder, 'billing'), code('provider_rejected'))
   clock.now += 61_000

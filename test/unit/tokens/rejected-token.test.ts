@@ -160,7 +160,7 @@ test('a late word on an older token does not bring back the one that was rejecte
   for (const { rejected } of provider.asked) assert.equal(rejected, 't-1')
 })
 
-test('a token that somebody else replaced costs no renewal, and the new one may be rejected in the same minute', async () => {
+test('a token that another replica replaced costs no renewal, and the new one may be rejected in the same minute', async () => {
   const { store, provider, isReady, reject } = setUp()
   store.token = { ...store.token, value: 't-x' }
   const reaction = await reject('t-1')

@@ -32,14 +32,14 @@ async function setUp(t: TestContext, respond?: TokenExchangeGrant) {
       clock: { now: () => clock.now, monotonicNow: () => clock.now },
       subjectTokenFor: () => ({ value: 'subject', expiresAt: 9e15, renewAt: 9e15 }),
     })
-  return { clock, store, sealer, holder, calls, replica, wish: { holder, resource: 'ledger' } }
+  return { clock, store, sealer, holder, calls, replica, wanted: { holder, resource: 'ledger' } }
 }
 
 test('callers at once in one process share one exchange, and another replica finds its result', async (t) => {
-  const { calls, replica, wish } = await setUp(t)
+  const { calls, replica, wanted } = await setUp(t)
   const renew = replica()
-  const tokens = await Promise.all([renew(wish), renew(wish), renew(wish)])
-  tokens.push(await replica()(wish))
+  const tokens = await Promise.all([renew(wanted), renew(wanted), renew(wanted)])
+  tokens.push(await replica()(wanted))
   assert.deepEqual(new Set(tokens.map(({ value }) => value)), new Set(['at-1']))
   assert.deepEqual(
     calls.map(({ resource, subjectToken, claims }) => [resource, subjectToken, claims]),
@@ -48,36 +48,36 @@ test('callers at once in one process share one exchange, and another replica fin
 })
 
 test('a rejected token is exchanged anew, with the claims that are asked for, and remembers when', async (t) => {
-  const { calls, clock, replica, wish } = await setUp(t)
-  await replica()(wish)
-  const token = await replica()({ ...wish, rejected: 'at-1', claims: '{"access_token":{}}' })
+  const { calls, clock, replica, wanted } = await setUp(t)
+  await replica()(wanted)
+  const token = await replica()({ ...wanted, rejected: 'at-1', claims: '{"access_token":{}}' })
   assert.deepEqual([token.value, token.forcedAt], ['at-2', clock.now])
   assert.equal(calls[1]?.claims, '{"access_token":{}}')
 })
 
 test('a refusal is remembered for a while and ends nothing', async (t) => {
   const error = new BffError('reauthentication_required', 'MFA')
-  const { calls, clock, replica, store, wish } = await setUp(t, () => Promise.reject(error))
+  const { calls, clock, replica, store, wanted } = await setUp(t, () => Promise.reject(error))
   const renew = replica()
-  for (let call = 0; call < 3; call += 1) await assert.rejects(renew(wish), error)
+  for (let call = 0; call < 3; call += 1) await assert.rejects(renew(wanted), error)
   assert.equal(calls.length, 1)
   clock.now += 6_000
-  await assert.rejects(renew(wish), error)
+  await assert.rejects(renew(wanted), error)
   assert.equal(calls.length, 2)
-  assert.ok(await store.sessions.read(wish.holder.hash))
+  assert.ok(await store.sessions.read(wanted.holder.hash))
 })
 
 test('a session that ends while its token is exchanged gets none', async (t) => {
   const answer = Promise.withResolvers<{ accessToken: string; obtainedAt: number; expiresAt: number }>()
   const asked = Promise.withResolvers<void>()
-  const { replica, store, wish } = await setUp(t, () => {
+  const { replica, store, wanted } = await setUp(t, () => {
     asked.resolve()
     return answer.promise
   })
-  const call = replica()(wish)
+  const call = replica()(wanted)
   await asked.promise
-  await store.sessions.end(wish.holder.hash)
+  await store.sessions.end(wanted.holder.hash)
   answer.resolve({ accessToken: 'late', obtainedAt: 0, expiresAt: 9e15 })
   await assert.rejects(call, (error) => error instanceof BffError && error.code === 'session_required')
-  assert.equal(await store.tokens.read(wish.holder.hash), undefined)
+  assert.equal(await store.tokens.read(wanted.holder.hash), undefined)
 })

@@ -160,7 +160,7 @@ test('without the store each replica has its own', async (t) => {
   assert.equal(provider.calls, 1)
 })
 
-test('a lock that nobody gives back holds nobody up for longer than it lasts', async (t) => {
+test('a lock that is not given back keeps others waiting for no longer than it lasts', async (t) => {
   const { clock, replica, store } = setUp(t)
   const asked: string[] = []
   const records = {

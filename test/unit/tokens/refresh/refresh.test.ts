@@ -61,7 +61,7 @@ async function setUp(t: TestContext) {
       inFlight: luck.inFlight,
       providerTimeoutMs: 1_000,
       clock: { ...systemClock, ...luck.clock },
-      observe: { refresh() {}, turn() {}, sessionEnded() {} },
+      observe: { unseenRefresh() {}, refreshLock() {}, sessionEnded() {} },
     })
   }
 
@@ -99,7 +99,7 @@ test('the token is marked before it is offered, and the mark goes in the same wr
   assert.equal(marks[1], undefined)
 })
 
-test('whoever finds an open spend waits for its answer instead of spending the token again', async (t) => {
+test('an attempt in flight is waited for, and the refresh token is not offered again', async (t) => {
   const { store, holder, replica } = await setUp(t)
   const asked = Promise.withResolvers<void>()
   const answer = Promise.withResolvers<void>()
@@ -137,7 +137,7 @@ test('a mark whose write was not answered is taken back: nothing was offered und
   assert.equal((await cautious.tokenFor(holder, 'orders')).value, 'orders by rt-2')
 })
 
-test('an open spend whose owner never comes back counts as lost after a while', async (t) => {
+test('an attempt whose owner never comes back counts as unanswered after a while', async (t) => {
   const { store, holder, replica } = await setUp(t)
   await store.tokens.write(holder.hash, { expectedVersion: 1, attempt: 'open:dead-replica' })
   const token = await replica(rotatesTo('rt-2')).tokenFor(holder, 'orders')
@@ -147,7 +147,7 @@ test('an open spend whose owner never comes back counts as lost after a while', 
 test('with reusesRefreshTokens: false a token whose answer was lost is never offered again', async (t) => {
   const { holder, replica } = await setUp(t)
   const error = new BffError('provider_unavailable', 'timeout', { retryAfterSeconds: 1 })
-  const lost = replica(async () => ({ kind: 'unavailable', error, isMaybeSpent: true }))
+  const lost = replica(async () => ({ kind: 'unavailable', error, isMaybeUsed: true }))
   await assert.rejects(async () => lost.tokenFor(holder, 'orders'), code('provider_unavailable'))
   const strict = replica(async () => assert.fail('it was offered'), { reuses: false })
   await assert.rejects(async () => strict.tokenFor(holder, 'orders'), code('reauthentication_required'))
@@ -158,10 +158,10 @@ test('with reusesRefreshTokens: false a token whose answer was lost is never off
 /** What a provider that rotates before it looks at the resource says of one that it does not serve. */
 const refusing: RefreshGrant = async () => {
   const error = new BffError('provider_rejected', 'invalid_target')
-  return { kind: 'refused', error, isMaybeSpent: true }
+  return { kind: 'refused', error, isMaybeUsed: true }
 }
 
-test('with auto a token that a refused resource may have burnt is not offered to a provider that nothing is known of', async (t) => {
+test('with auto a token that a refused resource may have used up is not offered to a provider that nothing is known of', async (t) => {
   const { store, holder, replica } = await setUp(t)
   await assert.rejects(async () => replica(refusing).tokenFor(holder, 'billing'), code('provider_rejected'))
   assert.equal((await store.tokens.read(holder.hash))?.attempt, 'burnt')
@@ -169,7 +169,7 @@ test('with auto a token that a refused resource may have burnt is not offered to
   await assert.rejects(async () => other.tokenFor(holder, 'orders'), code('reauthentication_required'))
 })
 
-test('with auto a token that a refused resource may have burnt is not offered to a provider that rotates', async (t) => {
+test('with auto a token that a refused resource may have used up is not offered to a provider that rotates', async (t) => {
   const { holder, replica } = await setUp(t)
   const rotating = replica(
     async (request) => {
@@ -202,20 +202,20 @@ test('with auto it is offered to a provider that leaves its refresh tokens as th
 test('with auto a token whose answer was lost is offered once more, when it is needed', async (t) => {
   const { holder, replica } = await setUp(t)
   const error = new BffError('provider_unavailable', 'timeout', { retryAfterSeconds: 1 })
-  const lost = replica(async () => ({ kind: 'unavailable', error, isMaybeSpent: true }))
+  const lost = replica(async () => ({ kind: 'unavailable', error, isMaybeUsed: true }))
   await assert.rejects(async () => lost.tokenFor(holder, 'orders'), code('provider_unavailable'))
   const other = replica(rotatesTo('rt-2'), { reuses: 'auto' })
   assert.equal((await other.tokenFor(holder, 'orders')).value, 'orders by rt-2')
 })
 
-test('with auto the token of a replica that died is offered to a provider that nobody has seen rotate', async (t) => {
+test('with auto the token of a replica that died is offered to a provider that no replica has seen rotate', async (t) => {
   const { store, holder, replica } = await setUp(t)
   await store.tokens.write(holder.hash, { expectedVersion: 1, attempt: 'open:dead-replica' })
   const token = await replica(rotatesTo('rt-2'), { reuses: 'auto' }).tokenFor(holder, 'orders')
   assert.equal(token.value, 'orders by rt-2')
 })
 
-test('with auto the token of a replica that may stand still is not offered to a provider that has been seen to rotate, by whom ever', async (t) => {
+test('with auto the token of a replica that may stand still is not offered to a provider that any replica has seen rotate', async (t) => {
   const { store, holder, replica } = await setUp(t)
   const clock = passingTime()
   const offered: string[] = []
@@ -257,14 +257,14 @@ test('a replica that has seen the provider rotate says so in its marks', async (
   assert.match(marks[1] ?? '', /^open:rotates:/)
 })
 
-test('an answer that was lost while this process stood still has burnt the token: the provider had time enough', async (t) => {
+test('an answer that was lost while this process stood still may have used up the token: the provider had time enough', async (t) => {
   const { store, holder, replica } = await setUp(t)
   const clock = passingTime()
   const error = new BffError('provider_unavailable', 'timeout', { retryAfterSeconds: 1 })
   const still = replica(
     async () => {
       clock.pass(60_000)
-      return { kind: 'unavailable', error, isMaybeSpent: true }
+      return { kind: 'unavailable', error, isMaybeUsed: true }
     },
     { reuses: 'auto', clock },
   )
@@ -346,7 +346,7 @@ test('a rotated token is written however long the store takes no writes, at the 
   await assert.rejects(async () => tokens.tokenFor(holder, 'billing'), code('provider_unavailable'))
 })
 
-test('while the process ends no spend begins: its answer might come too late to be stored', async (t) => {
+test('while the process ends no attempt begins: its answer might come too late to be stored', async (t) => {
   const { store, holder, replica } = await setUp(t)
   const inFlight = createInFlightWork()
   const asked = Promise.withResolvers<void>()
@@ -391,7 +391,7 @@ test('the end of the process waits for a mark to be taken back', async (t) => {
 test('a request that never reached the provider leaves the token as it was', async (t) => {
   const { store, holder, replica } = await setUp(t)
   const error = new BffError('provider_unavailable', 'refused')
-  const down = replica(async () => ({ kind: 'unavailable', error, isMaybeSpent: false }))
+  const down = replica(async () => ({ kind: 'unavailable', error, isMaybeUsed: false }))
   await assert.rejects(async () => down.tokenFor(holder, 'orders'), code('provider_unavailable'))
   assert.equal((await store.tokens.read(holder.hash))?.attempt, undefined)
 })
@@ -423,7 +423,7 @@ test('while the store takes no writes the new token is used from memory, and the
   assert.equal((await other.tokenFor(holder, 'billing')).value, 'billing by rt-3')
 })
 
-test('a late write of a superseded spend is refused', async (t) => {
+test('a late write of a superseded attempt is refused', async (t) => {
   const { store, holder, replica } = await setUp(t)
   const asked = Promise.withResolvers<void>()
   const answer = Promise.withResolvers<void>()
