@@ -59,9 +59,6 @@ const COPIES_HELD = 20_000
 /** Part of the heap for the copies of one kind. Both kinds, under an old and a new configuration, take a third at most. */
 const COPIES_SHARE = 1 / 12
 
-/** Ms since the process began, by the machine's clock even where a test sets another one. */
-const elapsedMs = performance.now.bind(performance)
-
 /**
  * Wires everything of one configuration, from the keys up to the public listener: each part is made of those above it.
  * What lives as long as the process comes from `scope`.
@@ -144,7 +141,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const isTrustedPeer = createTrustedPeers(trustProxy)
   const requireSameOrigin = createSameOriginGuard({ publicUrl, allowedOrigins })
   const requestLog = createRequestLog({
-    ...{ log, observe: metrics.request, nowMs: elapsedMs, clientIp: clientAddress },
+    ...{ log, observe: metrics.request, nowMs: scope.socketClock.monotonicNow, clientIp: clientAddress },
     whyNoSession: missingSessions.reasonOf,
   })
   const guard = createRequestGuard({
@@ -173,7 +170,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   }
   const upstreams = createUpstreams(config.routes, {
     responseHeaders,
-    now: elapsedMs,
+    clock: scope.socketClock,
     observeBreaker(upstream, isOpen) {
       metrics.upstreamBreaker(upstream, isOpen)
       if (isOpen) log.warn({ upstream }, 'the upstream does not answer and is left alone')
@@ -181,7 +178,8 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     },
     // A body has the time of a head before its pace is looked at.
     bodyPace: { bytesPerSecond: limits.bodyRate, graceMs: limits.headerTimeoutMs },
-    watch: (session, end) => watchSession({ timeLeft: () => sessions.timeLeft(session), end }),
+    watch: (session, end) =>
+      watchSession({ timeLeft: () => sessions.timeLeft(session), end, clock: scope.socketClock }),
   })
   const forward = createForward({
     ...common,

@@ -15,6 +15,8 @@ import { version } from '../version.ts'
 export type ProcessScope = {
   readonly log: Logger
   readonly clock: Clock
+  /** For what sockets and requests take: a test that sets the time of sessions and tokens alone leaves it to the machine. */
+  readonly socketClock: Clock
   readonly now: Clock['now']
   readonly monotonicNow: Clock['monotonicNow']
   readonly metrics: Metrics
@@ -71,7 +73,7 @@ export async function openProcessScope(config: Config, deps: ProcessDeps): Promi
     ...{ log, clock, observe: metrics.provider, observeSignIn: metrics.signInLimiters },
   })
   return {
-    ...{ log, clock, now, monotonicNow, metrics, store, limiters, retiredResources },
+    ...{ log, clock, socketClock: machine, now, monotonicNow, metrics, store, limiters, retiredResources },
     ...{ tunnels: createLiveConnections(), refreshes: createInFlightWork(), offlineConsent: new Map() },
     changeTo(next, before) {
       ;({ idleTimeoutMs, absoluteTimeoutMs } = next.session)

@@ -46,7 +46,7 @@ const systemAfter: Clock['after'] = (ms, call) => new SystemTimer(ms, call)
 /** The machine's clock. */
 export const systemClock: Clock = {
   now: () => Date.now(),
-  monotonicNow: () => performance.now(),
+  monotonicNow: performance.now.bind(performance),
   after: systemAfter,
   pause: createPause(systemAfter),
 }

@@ -1,42 +1,6 @@
 import { type Clock, systemClock } from './clock.ts'
 import { within } from './deadline.ts'
 
-/** What is in flight now, each in a slot of its own. */
-export type InFlight<T> = {
-  /** Notes one; returns its slot. */
-  add(one: T): number
-  /** Forgets the one in this slot; false when it is there no more. */
-  remove(slot: number, one: T): boolean
-  /** How many are in flight. */
-  count(): number
-  /** All that are in flight now. */
-  values(): T[]
-}
-
-/**
- * Nothing is in flight yet. Not a Set: V8 leaves its outgrown tables behind, and what they name outlives every collection
- * of the young. With one slot after the other for each request that tripled the time spent on collecting.
- */
-export function createInFlight<T extends object>(): InFlight<T> {
-  const slots: (T | undefined)[] = []
-  const free: number[] = []
-  return {
-    add(one) {
-      const slot = free.pop() ?? slots.length
-      slots[slot] = one
-      return slot
-    },
-    remove(slot, one) {
-      if (slots[slot] !== one) return false
-      slots[slot] = undefined
-      free.push(slot)
-      return true
-    },
-    count: () => slots.length - free.length,
-    values: () => slots.filter((one) => one !== undefined),
-  }
-}
-
 /** Work that has begun and must be done before the process ends. */
 export type InFlightWork = {
   add(work: Promise<unknown>): void
@@ -53,26 +17,26 @@ export type InFlightWork = {
 
 /** No work has begun yet. */
 export function createInFlightWork(clock: Pick<Clock, 'pause'> = systemClock): InFlightWork {
-  const works = createInFlight<Promise<unknown>>()
+  const works = new Set<Promise<unknown>>()
   let isEnding = false
   let isOver = false
 
   /** What was begun on the way is waited for too. */
   async function settled(): Promise<void> {
-    while (works.count() > 0 && !isOver) await Promise.allSettled(works.values())
+    while (works.size > 0 && !isOver) await Promise.allSettled(works)
   }
 
   return {
     add(work) {
-      const slot = works.add(work)
-      const forget = () => works.remove(slot, work)
+      works.add(work)
+      const forget = () => works.delete(work)
       work.then(forget, forget)
     },
     async end(ms) {
       isEnding = true
       await within(settled(), ms, { late: () => undefined, clock })
       isOver = true
-      return works.count()
+      return works.size
     },
     isEnding: () => isEnding,
     isOver: () => isOver,

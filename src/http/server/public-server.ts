@@ -128,14 +128,13 @@ function limitUnwantedBody(req: IncomingMessage, pace: BodyPace): void {
   const { socket } = req
   const { bytesRead: before } = socket
   const isOver = () => req.complete || socket.destroyed
-  const timer = watchPace(
-    pace,
-    () => {
-      if (isOver()) clearInterval(timer)
+  const timer = watchPace(pace, {
+    look() {
+      if (isOver()) timer?.cancel()
       return { isAwaited: true, received: socket.bytesRead - before }
     },
-    () => void (isOver() || socket.destroy()),
-  )
+    tooSlow: () => void (isOver() || socket.destroy()),
+  })
 }
 
 /**

@@ -1,3 +1,4 @@
+import { type Clock, systemClock, type Timer } from '../../async/clock.ts'
 import type { BffSession } from '../../session/bff-session.ts'
 
 /** Why we end a connection: its session is over, or this process is. */
@@ -85,6 +86,8 @@ export type SessionWatch = {
   readonly timeLeft: () => Promise<number | undefined>
   /** Called once, when the session has ended. */
   readonly end: () => void
+  /** The machine's unless given. */
+  readonly clock?: Pick<Clock, 'after'>
 }
 
 /** Until the next look, when the store did not answer. */
@@ -96,12 +99,12 @@ const LONGEST_DELAY_MS = 2 ** 31 - 1
  * Calls `end` at the idle or absolute timeout of a session, which requests may move meanwhile; returns what stops the
  * watch. Looks at once, because the session may have ended since it was read.
  */
-export function watchSession({ timeLeft, end }: SessionWatch): () => void {
-  let timer: NodeJS.Timeout | undefined
+export function watchSession({ timeLeft, end, clock = systemClock }: SessionWatch): () => void {
+  let timer: Timer | undefined
   let isStopped = false
 
   function lookAfter(ms: number): void {
-    timer = setTimeout(look, Math.min(ms, LONGEST_DELAY_MS)).unref()
+    timer = clock.after(Math.min(ms, LONGEST_DELAY_MS), look).unref()
   }
 
   function look(): void {
@@ -120,7 +123,7 @@ export function watchSession({ timeLeft, end }: SessionWatch): () => void {
   look()
   return function stop() {
     isStopped = true
-    clearTimeout(timer)
+    timer?.cancel()
   }
 }
 
@@ -136,6 +139,8 @@ export type EndedSessionsDeps = {
   readonly onInvalidate: (listener: (session: BffSession['hash'] | undefined) => void) => () => void
   /** False while messages may be missed. */
   readonly isLive: () => boolean
+  /** The machine's unless given. */
+  readonly clock?: Pick<Clock, 'after'>
 }
 
 /** Until the store is asked again, while messages may be missed or the store does not answer. */
@@ -152,11 +157,12 @@ export function endWithSessions({
   exists,
   onInvalidate,
   isLive,
+  clock = systemClock,
 }: EndedSessionsDeps): () => void {
   const doubtful = new Set<BffSession['hash']>()
   let looking = 0
   let isDeaf = false
-  let nextRound: NodeJS.Timeout | undefined
+  let nextRound: Timer | undefined
 
   async function lookAtDoubtful(): Promise<void> {
     looking += 1
@@ -186,7 +192,7 @@ export function endWithSessions({
   }
 
   function planRound(): void {
-    nextRound ??= setTimeout(startRound, CHECK_AGAIN_MS).unref()
+    nextRound ??= clock.after(CHECK_AGAIN_MS, startRound).unref()
   }
 
   function startRound(): void {
@@ -212,6 +218,6 @@ export function endWithSessions({
   if (!isLive()) turnDeaf()
   return function stop() {
     unsubscribe()
-    clearTimeout(nextRound)
+    nextRound?.cancel()
   }
 }

@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http'
+import type { Clock, Timer } from '../../async/clock.ts'
 import { BffError } from '../../errors.ts'
 import type { BffSession } from '../../session/bff-session.ts'
 import type { LiveConnections } from './live-connections.ts'
@@ -20,7 +21,7 @@ export type LongAnswer = {
     cut(): void
   }
   /** Looks at it when it takes long. */
-  longTimer: NodeJS.Timeout | undefined
+  longTimer: Timer | undefined
   /** Ends the request, and answers with the error if there is one. False when it had ended. */
   giveUp(error?: BffError): boolean
 }
@@ -44,21 +45,21 @@ export type LongAnswers = {
 const LONG_MS = 2_000
 
 /** Makes it for the requests of one configuration. */
-export function createLongAnswers(live: LiveConnections, watch: WatchSession): LongAnswers {
+export function createLongAnswers(live: LiveConnections, watch: WatchSession, clock: Clock): LongAnswers {
   const unbind = new Map<LongAnswer, () => void>()
   /** Answers without an end of their own, and requests that ask for one, with a session or without. */
   const unending = new Set<LongAnswer>()
   let isShuttingDown = false
 
   function begin(answer: LongAnswer): void {
-    if (answer.session) answer.longTimer = setTimeout(lookAt, LONG_MS, answer).unref()
+    if (answer.session) answer.longTimer = clock.after(LONG_MS, () => lookAt(answer)).unref()
     if (asksForEventStream(answer.req)) addUnending(answer)
   }
 
   function lookAt(answer: LongAnswer): void {
     const isEndless = mayBeEndless(answer)
     if (isEndless) bind(answer)
-    else if (isEndless === undefined) answer.longTimer?.refresh()
+    else if (isEndless === undefined) answer.longTimer?.restart()
   }
 
   function started(answer: LongAnswer): void {
@@ -85,7 +86,7 @@ export function createLongAnswers(live: LiveConnections, watch: WatchSession): L
   }
 
   function leave(answer: LongAnswer): void {
-    clearTimeout(answer.longTimer)
+    answer.longTimer?.cancel()
     unending.delete(answer)
     unbind.get(answer)?.()
     unbind.delete(answer)

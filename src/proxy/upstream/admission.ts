@@ -36,12 +36,9 @@ export type AdmissionOptions = {
   readonly breaker: { readonly failures: number; readonly pauseMs: number }
   /** Most requests in flight; no limit when undefined. */
   readonly permits: number | undefined
-  /** Any clock in ms. */
-  readonly now: () => number
   /** Told when the circuit opens and when it closes; a probe that fails is neither. */
   readonly observe: (isOpen: boolean) => void
-  /** Waits for permits; the machine's unless given. */
-  readonly clock?: Pick<Clock, 'after'>
+  readonly clock: Pick<Clock, 'monotonicNow' | 'after'>
 }
 
 /**
@@ -49,7 +46,7 @@ export type AdmissionOptions = {
  * choose what they ask for, so one endpoint that hangs or crashes must not speak for the others: only failures count that
  * come when no other request was answered for as long as the circuit would stay open.
  */
-export function createAdmission({ breaker, permits, now, observe, clock }: AdmissionOptions): Admission {
+export function createAdmission({ breaker, permits, observe, clock }: AdmissionOptions): Admission {
   const circuit = createCircuitBreaker({
     failures: breaker.failures,
     openMs: () => breaker.pauseMs,
@@ -57,7 +54,7 @@ export function createAdmission({ breaker, permits, now, observe, clock }: Admis
     probeMs: breaker.pauseMs,
     quietMs: breaker.pauseMs,
     successOutdates: true,
-    now,
+    now: clock.monotonicNow,
     observe(change) {
       if (change !== 'reopened') observe(change === 'opened')
     },

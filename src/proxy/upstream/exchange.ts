@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { BodyPace } from '../../async/body-pace.ts'
 import type { CircuitPeriod } from '../../async/circuit-breaker.ts'
+import type { Clock, Timer } from '../../async/clock.ts'
 import type { RouteConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import type { BffSession } from '../../session/bff-session.ts'
@@ -41,6 +42,7 @@ export type Upstream = {
   readonly longAnswers: LongAnswers
   readonly responseHeaders: ResponseHeaders
   readonly bodyPace: BodyPace
+  readonly clock: Clock
   /** Told of each piece of a body, either way, and its bytes. */
   readonly bodyPassed: (bytes: number) => void
 }
@@ -108,7 +110,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
   readonly req: IncomingMessage
   readonly session: BffSession | undefined
   readonly response: ClientResponse
-  longTimer: NodeJS.Timeout | undefined
+  longTimer: Timer | undefined
   readonly #res: ServerResponse
   readonly #outbound: OutboundRequest
   readonly #upstream: Upstream
@@ -140,7 +142,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
   constructor({ req, res, outbound, upstream, resolve, reject }: ExchangeParts) {
     this.req = req
     this.session = outbound.session
-    this.response = new ClientResponse(res, outbound.route.timeout.idleMs, upstream.bodyPassed)
+    this.response = new ClientResponse(res, outbound.route.timeout.idleMs, upstream)
     this.#res = res
     this.#outbound = outbound
     this.#upstream = upstream
@@ -184,6 +186,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
       idleMs: route.timeout.idleMs,
       pace: this.#upstream.bodyPace,
       passed: this.#upstream.bodyPassed,
+      clock: this.#upstream.clock,
       copy: this.#bodyCopy,
       refuse: (error) => {
         if (this.giveUp(error) && this.response.isStarted) this.response.cut()
@@ -207,8 +210,8 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
 
   #limitWait(): () => void {
     const { connectMs, responseMs } = this.#outbound.route.timeout
-    const timer = setTimeout(() => this.refuse(noConnectionInTime()), connectMs + responseMs)
-    return () => clearTimeout(timer)
+    const timer = this.#upstream.clock.after(connectMs + responseMs, () => this.refuse(noConnectionInTime()))
+    return () => timer.cancel()
   }
 
   /** Step 4. */

@@ -3,6 +3,7 @@ import type { EventEmitter } from 'node:events'
 import type { LookupFunction, Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { buildConnector, Client, Pool, type Dispatcher as UndiciDispatcher } from 'undici'
+import type { Clock } from '../../async/clock.ts'
 import type { RouteConfig } from '../../config/config.ts'
 import type { Dispatcher, ResponseHandler, UpstreamRequest } from './dispatcher.ts'
 import { createHttp2Connections, type Dial } from './http2/connections.ts'
@@ -15,6 +16,7 @@ export type DispatcherOptions = {
   readonly lookup?: LookupFunction | undefined
   /** How long a connection takes new requests, in ms; 60 s unless given. */
   readonly connectionTtlMs?: number | undefined
+  readonly clock: Clock
 }
 
 /** A name may mean other addresses by now: pods come and go (a headless service of Kubernetes). */
@@ -25,12 +27,12 @@ const MAX_HEAD_BYTES = 65_536
 /** Makes the connections of the routes that share this one's upstream. The only file that knows undici. */
 export function createDispatcher(
   route: RouteConfig,
-  { lookup, connectionTtlMs: ttlMs = CONNECTION_TTL_MS }: DispatcherOptions,
+  { lookup, connectionTtlMs: ttlMs = CONNECTION_TTL_MS, clock }: DispatcherOptions,
 ): Dispatcher {
   const connect = createConnect(route, lookup)
   return route.http2
-    ? createHttp2Connections(route, { dial: dialer(route.upstream, connect.connect), ttlMs })
-    : createHttp1Pool(route, { ...connect, ttlMs })
+    ? createHttp2Connections(route, { dial: dialer(route.upstream, connect.connect), ttlMs, clock })
+    : createHttp1Pool(route, { ...connect, ttlMs, clock })
 }
 
 /** What undici's client would tell its connector. */
@@ -45,7 +47,16 @@ function dialer(upstream: string, connect: buildConnector.connector): Dial {
 
 function createHttp1Pool(
   { upstream, connections }: RouteConfig,
-  { connect, newest, isConnecting, isBreaking, ttlMs }: ReturnType<typeof createConnect> & { ttlMs: number },
+  {
+    connect,
+    newest,
+    isConnecting,
+    isBreaking,
+    ...age
+  }: ReturnType<typeof createConnect> & {
+    ttlMs: number
+    clock: Clock
+  },
 ): Dispatcher {
   const lone = createLoneConnections(upstream, { connect, allowH2: false, maxHeaderSize: MAX_HEAD_BYTES })
   const pool = new Pool(upstream, {
@@ -55,7 +66,7 @@ function createHttp1Pool(
     maxHeaderSize: MAX_HEAD_BYTES,
     ...(connections === undefined ? {} : { connections }),
   })
-  endOldConnections(pool, { newest, ttlMs })
+  endOldConnections(pool, { newest, ...age })
 
   function dispatch(request: UpstreamRequest, handler: ResponseHandler, isSecondTry: boolean): void {
     const through = isSecondTry && !pool.destroyed ? lone : pool
@@ -80,18 +91,22 @@ type PooledClient = EventEmitter & { readonly stats: { readonly size: number } }
  * Ends each connection that is older than `ttlMs` as soon as it has nothing to do. `newest` is the socket of the
  * connection that the pool just told of.
  */
-function endOldConnections(pool: Pool, { newest, ttlMs }: { newest: () => Socket; ttlMs: number }): void {
+function endOldConnections(
+  pool: Pool,
+  { newest, ttlMs, clock }: { newest: () => Socket; ttlMs: number; clock: Clock },
+): void {
   pool.on('connect', (_origin, targets) => {
     const client = targets.at(-1) as unknown as PooledClient
     const socket = newest()
     const endIfIdle = () => void (client.stats.size === 0 && socket.destroy())
-    const timer = setTimeout(() => {
+    const timer = clock.after(ttlMs, () => {
       // First among the listeners: the pool's own may have the next request ready, which goes on the connection to come.
       client.prependListener('drain', endIfIdle)
       endIfIdle()
-    }, ttlMs).unref()
+    })
+    timer.unref()
     socket.once('close', () => {
-      clearTimeout(timer)
+      timer.cancel()
       client.off('drain', endIfIdle)
     })
   })

@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { type BodyPace, watchPace } from '../../async/body-pace.ts'
+import type { Clock } from '../../async/clock.ts'
 import { BffError } from '../../errors.ts'
 
 /** What a request body is read by. */
@@ -12,6 +13,7 @@ export type BodyReading = {
   /** The client's connection is cut when nothing comes for so long; 0 = never. */
   readonly idleMs: number
   readonly pace: BodyPace
+  readonly clock: Pick<Clock, 'after'>
   /** Told of each piece that arrives, and its bytes. */
   readonly passed: (bytes: number) => void
   /** Keeps what passes, in case the request must be sent again. */
@@ -49,21 +51,27 @@ export function createBodyCopy(length: number | undefined): BodyCopy | undefined
  * the rest of a body that is not wanted must still be read past. Trailers are dropped. Refuses with `body_too_large` when
  * more arrives than the route allows, and with `bad_request` when it comes too slowly.
  */
-export function readBody({ req, res, idleMs, passed, copy, refuse, ...limits }: BodyReading): Readable {
+export function readBody({
+  req,
+  res,
+  idleMs,
+  passed,
+  copy,
+  refuse,
+  clock,
+  ...limits
+}: BodyReading): Readable {
   const { maxBody = Number.POSITIVE_INFINITY } = limits
   // RFC 9110 §10.1.1: a client that waits for it sends the body only now, after every check.
   if (req.headers.expect !== undefined && req.httpVersion !== '1.0') res.writeContinue()
   let received = 0
   let isAwaited = false
-  const stalled = idleMs > 0 ? setTimeout(() => req.socket.destroy(), idleMs) : undefined
-  const pace = watchPace(
-    limits.pace,
-    () => ({ isAwaited, received }),
-    () => refuse(tooSlow()),
-  )
+  const stalled = idleMs > 0 ? clock.after(idleMs, () => req.socket.destroy()) : undefined
+  const look = () => ({ isAwaited, received })
+  const pace = watchPace(limits.pace, { look, tooSlow: () => refuse(tooSlow()) }, clock)
 
   function onData(chunk: Buffer): void {
-    stalled?.refresh()
+    stalled?.restart()
     received += chunk.length
     copy?.add(chunk)
     passed(chunk.length)
@@ -74,8 +82,8 @@ export function readBody({ req, res, idleMs, passed, copy, refuse, ...limits }: 
     }
   }
   function stopTimers(): void {
-    clearTimeout(stalled)
-    clearInterval(pace)
+    stalled?.cancel()
+    pace?.cancel()
   }
   function onEnd(): void {
     stopTimers()
@@ -84,7 +92,7 @@ export function readBody({ req, res, idleMs, passed, copy, refuse, ...limits }: 
 
   const body = new Readable({
     read() {
-      stalled?.refresh()
+      stalled?.restart()
       isAwaited = true
       req.resume()
     },

@@ -1,4 +1,5 @@
 import { type ServerResponse, STATUS_CODES } from 'node:http'
+import type { Clock, Timer } from '../../async/clock.ts'
 import { addVary } from '../headers/response.ts'
 import type { ParsedHeaders, ResponseController } from './dispatcher.ts'
 
@@ -36,6 +37,13 @@ export function defectOf(status: number, parsed: ParsedHeaders): string | undefi
   return isDecoded ? undefined : 'unsupported transfer coding'
 }
 
+/** What the responses of one upstream share. */
+type ResponseSource = {
+  /** Told of each piece of a body, and its bytes. */
+  readonly bodyPassed: (bytes: number) => void
+  readonly clock: Pick<Clock, 'after'>
+}
+
 /** A response on its way to the client. A class, because thousands live at once and share their methods. */
 export class ClientResponse {
   isStarted = false
@@ -47,20 +55,17 @@ export class ClientResponse {
   isUnending = false
   readonly #res: ServerResponse
   readonly #idleMs: number
-  readonly #passed: (bytes: number) => void
+  readonly #source: ResponseSource
   #bytesWritten = false
   /** Bytes still to come; NaN when their number is not known. */
   #remaining = Number.NaN
-  #stalled: NodeJS.Timeout | undefined
+  #stalled: Timer | undefined
 
-  /**
-   * `idleMs`: the client's connection is cut when it takes nothing for so long; 0 = never. `passed` is told of each piece
-   * of the body, and its bytes.
-   */
-  constructor(res: ServerResponse, idleMs: number, passed: (bytes: number) => void) {
+  /** `idleMs`: the client's connection is cut when it takes nothing for so long; 0 = never. */
+  constructor(res: ServerResponse, idleMs: number, source: ResponseSource) {
     this.#res = res
     this.#idleMs = idleMs
-    this.#passed = passed
+    this.#source = source
   }
 
   begin({ status, reason, fields, parsed }: ResponseHead): void {
@@ -78,7 +83,7 @@ export class ClientResponse {
   write(chunk: Buffer, controller: ResponseController): void {
     const isFirst = !this.#bytesWritten
     this.#bytesWritten = true
-    this.#passed(chunk.length)
+    this.#source.bodyPassed(chunk.length)
     this.#remaining -= chunk.length
     if (this.#remaining === 0) this.end(chunk, isFirst)
     else if (!this.#res.write(chunk)) this.#waitForClient(controller)
@@ -116,15 +121,15 @@ export class ClientResponse {
 
   /** The client's connection is gone. */
   forget(): void {
-    clearTimeout(this.#stalled)
+    this.#stalled?.cancel()
   }
 
   /** Backpressure, for as long as the client reads something now and then. */
   #waitForClient(controller: ResponseController): void {
     controller.pause()
-    if (this.#idleMs > 0) this.#stalled = setTimeout(() => this.#reset(), this.#idleMs)
+    if (this.#idleMs > 0) this.#stalled = this.#source.clock.after(this.#idleMs, () => this.#reset())
     this.#res.once('drain', () => {
-      clearTimeout(this.#stalled)
+      this.#stalled?.cancel()
       // A drain may come while another response is being parsed, and the pool's parser cannot be entered twice.
       process.nextTick(resume, controller)
     })

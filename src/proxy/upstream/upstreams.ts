@@ -27,9 +27,7 @@ export type Upstreams = {
 }
 
 export type UpstreamsDeps = DispatcherOptions &
-  Pick<Upstream, 'bodyPace'> & {
-    /** Any clock in ms. */
-    readonly now: () => number
+  Pick<Upstream, 'bodyPace' | 'clock'> & {
     /** Told when the circuit of an upstream opens, and when it closes. */
     readonly observeBreaker: (upstream: string, isOpen: boolean) => void
     /** Asked for each answer that may outlive its session. */
@@ -42,9 +40,9 @@ export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsD
   const byKey = new Map<string, Upstream>()
   const byRoute = new Map<RouteConfig, Upstream>()
   const live = createLiveConnections()
-  const longAnswers = createLongAnswers(live, deps.watch)
-  const { bodyPace, responseHeaders } = deps
-  const shared = { longAnswers, bodyPace, responseHeaders, bodyPassed: createBufferCollector() }
+  const longAnswers = createLongAnswers(live, deps.watch, deps.clock)
+  const { bodyPace, responseHeaders, clock } = deps
+  const shared = { longAnswers, bodyPace, responseHeaders, clock, bodyPassed: createBufferCollector() }
   let isClosing = false
   for (const route of routes) {
     const key = keyOf(route)
@@ -57,7 +55,7 @@ export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsD
     const { connections, http2, breaker } = route
     const permits = connections === undefined ? undefined : connections * (http2 ? HTTP2_STREAMS : 1)
     const observe = () => observeBreaker(route.upstream)
-    const admission = createAdmission({ breaker, permits, now: deps.now, observe })
+    const admission = createAdmission({ breaker, permits, clock, observe })
     return { ...shared, admission, dispatcher: createDispatcher(route, deps) }
   }
 

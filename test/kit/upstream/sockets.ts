@@ -7,6 +7,7 @@ import {
 } from 'node:http'
 import { type AddressInfo, connect, createServer, type Server as NetServer, type Socket } from 'node:net'
 import type { TestContext } from 'node:test'
+import { systemClock } from '../../../src/async/clock.ts'
 import type { RouteConfig } from '../../../src/config/config.ts'
 import { BffError } from '../../../src/errors.ts'
 import { ownCookieNames } from '../../../src/proxy/headers/cookies.ts'
@@ -71,7 +72,7 @@ export type SentToken = Pick<OutboundRequest, 'accessToken' | 'onRejectedToken'>
 }
 
 const IDLE_DEPS: Omit<UpstreamsDeps, 'responseHeaders'> = {
-  now: () => performance.now(),
+  clock: systemClock,
   observeBreaker: () => undefined,
   watch: () => () => undefined,
   bodyPace: { bytesPerSecond: 0, graceMs: 0 },

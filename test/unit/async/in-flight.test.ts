@@ -1,20 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createInFlight, createInFlightWork } from '../../../src/async/in-flight.ts'
+import { createInFlightWork } from '../../../src/async/in-flight.ts'
 import { createTestClock } from '../../kit/clock.ts'
-
-test('each has a slot, which the next one gets when it is over', () => {
-  const inFlight = createInFlight<{ name: string }>()
-  const [a, b, c] = ['a', 'b', 'c'].map((name) => ({ name })) as [{ name: string }, { name: string }, object]
-  const slots = [inFlight.add(a), inFlight.add(b)]
-  assert.equal(inFlight.count(), 2)
-  assert.equal(inFlight.remove(slots[0]!, a), true)
-  assert.equal(inFlight.remove(slots[0]!, a), false)
-  assert.deepEqual(inFlight.values(), [b])
-  assert.equal(inFlight.add(c as { name: string }), slots[0])
-  assert.equal(inFlight.remove(slots[0]!, a), false, 'the slot is another’s now')
-  assert.deepEqual([inFlight.count(), inFlight.values()], [2, [c, b]])
-})
 
 test('the end waits for all work, also for what was begun on the way', async () => {
   const works = createInFlightWork(createTestClock())

@@ -1,5 +1,6 @@
 import { type Settings, connect as startSession } from 'node:http2'
 import type { Socket } from 'node:net'
+import type { Clock, Timer } from '../../../async/clock.ts'
 import type { RouteConfig } from '../../../config/config.ts'
 import { noConnectionInTime } from '../admission.ts'
 import { type Dispatcher, Http2Error } from '../dispatcher.ts'
@@ -12,6 +13,7 @@ export type Http2ConnectionsDeps = {
   readonly dial: Dial
   /** How long a connection takes new requests, in ms. */
   readonly ttlMs: number
+  readonly clock: Clock
 }
 
 /** Requests at the same time on one connection, if the upstream allows as many. */
@@ -33,20 +35,20 @@ type Connection = Http2Connection & {
   /** It takes no more requests. */
   isRetired: boolean
   isSilent: boolean
-  idle: NodeJS.Timeout | undefined
+  idle: Timer | undefined
 }
-type Waiting = { readonly request: Http2Request; readonly timer: NodeJS.Timeout }
+type Waiting = { readonly request: Http2Request; readonly timer: Timer }
 
 /** Makes the connections over HTTP/2 to one upstream, none of them open. */
 export function createHttp2Connections(
   { upstream, connections: most = Number.POSITIVE_INFINITY, timeout }: RouteConfig,
-  { dial, ttlMs }: Http2ConnectionsDeps,
+  { dial, ttlMs, clock }: Http2ConnectionsDeps,
 ): Dispatcher {
   const origin = new URL(upstream)
   const open = new Set<Connection>()
   const queue: Waiting[] = []
   const deadlines = new WeakMap<Http2Request, number>()
-  const pauses = new Map<Http2Request, NodeJS.Timeout>()
+  const pauses = new Map<Http2Request, Timer>()
   let dialing = 0
   /** What the last connection allowed. */
   let usualStreams = HTTP2_STREAMS
@@ -56,22 +58,22 @@ export function createHttp2Connections(
   let closed: (() => void) | undefined
 
   function enqueue(request: Http2Request, { isNext = false } = {}): void {
-    const waitMs = Math.max(1, deadlines.get(request)! - performance.now())
-    const timer = setTimeout(() => {
+    const waitMs = Math.max(1, deadlines.get(request)! - clock.monotonicNow())
+    const timer = clock.after(waitMs, () => {
       dequeue(request)
       request.fail(noConnectionInTime())
-    }, waitMs)
+    })
     // A request that was refused has waited longest.
     if (isNext) queue.unshift({ request, timer })
     else queue.push({ request, timer })
   }
 
   function dequeue(request: Http2Request): void {
-    clearTimeout(pauses.get(request))
+    pauses.get(request)?.cancel()
     pauses.delete(request)
     const at = queue.findIndex((waiting) => waiting.request === request)
     if (at === -1) return
-    clearTimeout(queue[at]!.timer)
+    queue[at]!.timer.cancel()
     queue.splice(at, 1)
   }
 
@@ -80,7 +82,7 @@ export function createHttp2Connections(
       const connection = connectionWithRoom()
       if (!connection) break
       const { request, timer } = queue.shift()!
-      clearTimeout(timer)
+      timer.cancel()
       send(request, connection)
     }
     dialAsNeeded()
@@ -89,7 +91,7 @@ export function createHttp2Connections(
 
   function connectionWithRoom(): Connection | undefined {
     for (const connection of open) {
-      if (performance.now() - connection.openedAt >= ttlMs) retire(connection)
+      if (clock.monotonicNow() - connection.openedAt >= ttlMs) retire(connection)
       if (roomOf(connection) > 0) return connection
     }
     return undefined
@@ -97,7 +99,7 @@ export function createHttp2Connections(
 
   function send(request: Http2Request, connection: Connection): void {
     const { method, path, headers } = request.request
-    clearTimeout(connection.idle)
+    connection.idle?.cancel()
     isFirst = !connection.isUsed
     const stream = request.sendOn(connection, http2RequestHead(headers, { method, path, origin }))
     isFirst = false
@@ -117,12 +119,12 @@ export function createHttp2Connections(
   function idleFrom(connection: Connection): void {
     if (connection.active > 0) return
     if (connection.isRetired) connection.session.close()
-    else connection.idle = setTimeout(() => retire(connection), IDLE_MS).unref()
+    else connection.idle = clock.after(IDLE_MS, () => retire(connection)).unref()
   }
 
   function retire(connection: Connection): void {
     connection.isRetired = true
-    clearTimeout(connection.idle)
+    connection.idle?.cancel()
     connection.session.close()
   }
 
@@ -162,7 +164,7 @@ export function createHttp2Connections(
     })
     const connection: Connection = {
       ...{ session, isUsed: false, lastStreamId: undefined, goAwayCode: undefined },
-      ...{ openedAt: performance.now(), active: 0 },
+      ...{ openedAt: clock.monotonicNow(), active: 0 },
       ...{ mostStreams: undefined, isRetired: false, isSilent: false, idle: undefined },
     }
     open.add(connection)
@@ -180,7 +182,7 @@ export function createHttp2Connections(
     session.on('error', () => undefined)
     session.on('close', () => {
       connection.isRetired = true
-      clearTimeout(connection.idle)
+      connection.idle?.cancel()
       open.delete(connection)
       serveQueue()
     })
@@ -194,10 +196,10 @@ export function createHttp2Connections(
     if (silent.isSilent || session.closed) return
     silent.isSilent = true
     const end = () => session.destroy(new Http2Error('CONNECTION_LOST', 'the upstream answers no ping'))
-    const timer = setTimeout(end, PING_MS)
-    session.once('close', () => clearTimeout(timer))
+    const timer = clock.after(PING_MS, end)
+    session.once('close', () => timer.cancel())
     const answered = () => {
-      clearTimeout(timer)
+      timer.cancel()
       silent.isSilent = false
       serveQueue()
     }
@@ -206,7 +208,7 @@ export function createHttp2Connections(
 
   /** RFC 9113 §6.8, §8.7: it may be sent again, whatever its method. Refusals in favour of other requests do not count. */
   function sendAgain(request: Http2Request, isBehindOthers: boolean): void {
-    const isLate = performance.now() >= deadlines.get(request)!
+    const isLate = clock.monotonicNow() >= deadlines.get(request)!
     if (!isBehindOthers) request.refusals += 1
     if (isDestroyed || isLate || request.refusals > MOST_REFUSALS) {
       request.fail(new Http2Error('STREAM_RESET', 'the upstream did not look at the request'))
@@ -215,11 +217,11 @@ export function createHttp2Connections(
       process.nextTick(serveQueue)
     } else {
       const pauseMs = REFUSED_PAUSE_MS * 2 ** (request.refusals - 1)
-      const timer = setTimeout(() => {
+      const timer = clock.after(pauseMs, () => {
         pauses.delete(request)
         enqueue(request, { isNext: true })
         serveQueue()
-      }, pauseMs)
+      })
       pauses.set(request, timer)
     }
   }
@@ -255,7 +257,7 @@ export function createHttp2Connections(
   return {
     dispatch(wanted, handler) {
       const request = new Http2Request(wanted, handler, requestDeps)
-      deadlines.set(request, performance.now() + timeout.connectMs + wanted.headersTimeout)
+      deadlines.set(request, clock.monotonicNow() + timeout.connectMs + wanted.headersTimeout)
       if (isDestroyed) {
         request.fail(new Http2Error('CLOSED', 'the connections were closed'))
         return

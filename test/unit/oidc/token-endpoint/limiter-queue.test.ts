@@ -39,7 +39,7 @@ test('nobody who comes later overtakes the queue, not even between one call and 
   assert.deepEqual(order, ['second', 'third', 'late'])
 })
 
-test('while the provider hangs, whoever waits is refused on time, and the places come back', async () => {
+test('while the provider hangs, whoever waits is refused on time, and the permits come back', async () => {
   const { limiter, seen, tick } = setUp()
   const calls = Array.from({ length: 32 }, held)
   const hanging = calls.map(({ script }) => ask(limiter, script))
@@ -85,7 +85,7 @@ test('a queue that is full refuses at once', async () => {
   assert.ok((await Promise.all(waiting)).every((answer) => answer === 'token'))
 })
 
-test('work that was admitted waits only once, and holds its place until it ends', async () => {
+test('work that was admitted waits only once, and holds its permit until it ends', async () => {
   const { limiter, seen } = setUp({ concurrency: 1 })
   const order: string[] = []
   const lock = held()

@@ -10,7 +10,6 @@ function admissionWith(failures: number, permits?: number) {
   const admission = createAdmission({
     breaker: { failures, pauseMs: 1_000 },
     permits,
-    now: clock.monotonicNow,
     observe: (isOpen) => void changes.push(isOpen),
     clock,
   })

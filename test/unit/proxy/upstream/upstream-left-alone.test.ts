@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer as createTcpServer, type Socket } from 'node:net'
 import { type TestContext, test } from 'node:test'
+import { systemClock } from '../../../../src/async/clock.ts'
 import { open, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
@@ -15,7 +16,7 @@ function observed() {
   const clock = { ms: 0 }
   const changes: [upstream: string, isOpen: boolean][] = []
   const deps = {
-    now: () => clock.ms,
+    clock: { ...systemClock, monotonicNow: () => clock.ms },
     observeBreaker: (upstream: string, isOpen: boolean) => void changes.push([upstream, isOpen]),
   }
   return { clock, changes, deps }
