@@ -79,9 +79,14 @@ describe('a WebSocket and its session', { concurrency: true }, () => {
   test('the absolute timeout of the session ends it, however much the session is used', async (t) => {
     const { browser, open } = await startOne(t, { session: { idleTimeout: '2s', absoluteTimeout: '4s' } })
     const socket = await open()
-    const uses = setInterval(() => browser.fetch('/bff/user').catch(() => undefined), 500)
+    let use: Promise<unknown> | undefined
+    const uses = setInterval(() => {
+      use = browser.fetch('/bff/user')
+    }, 500)
     t.after(() => clearInterval(uses))
     const { code, afterMs } = await closeOf(socket)
+    clearInterval(uses)
+    await use
     assert.equal(code, 1008)
     assert.ok(afterMs > 2_500 && afterMs < 4_500, `closed after ${afterMs.toFixed(0)} ms`)
   })
