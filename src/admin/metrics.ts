@@ -2,15 +2,16 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 import type { GrantObserver, GrantOutcome } from '../oidc/grants/config-faults.ts'
 import type { LimiterObserver, SignInObserver } from '../oidc/token-endpoint/limiter.ts'
 
-/** What the program counts and times; labels are route ids, resource names and closed lists, never a path or a user. */
+/** What the program counts and times. Labels are route ids, resource names and closed lists, never a path or a user. */
 export type Metrics = {
   request(route: string, method: string, status: number, seconds: number): void
-  /** `uncertain`: the refresh token was not even offered, because it may be spent. */
+  /** `uncertain`: the refresh token was not offered, because it may have been used already. */
   refresh(resource: string, outcome: GrantOutcome | 'uncertain'): void
-  refreshTurn(outcome: string, resource: string, waitedMs: number): void
+  /** One caller that needed a fresh token, and how long it waited for the refresh lock. */
+  refreshLock(outcome: string, resource: string, waitedMs: number): void
   storeCommand(command: string, seconds: number, outcome: 'ok' | 'error'): void
   session(event: 'started' | 'ended', reason: string): void
-  /** One sign-in that failed: where, and why as a word of a closed list. */
+  /** One sign-in that failed: the step, and the error as a word of a closed list. */
   signInFailed(step: string, error: string): void
   /** One request that was refused because it has no session. */
   sessionMissing(reason: string): void
@@ -20,11 +21,11 @@ export type Metrics = {
   connectionRefused(reason: 'limit' | 'client_limit'): void
   /** Calls to the provider's token endpoint, and what came of them. */
   readonly provider: LimiterObserver & GrantObserver
-  /** The limiters of their own that sign-ins have. */
+  /** The limiters of sign-ins, apart from those of refreshes. */
   readonly signInLimiters: SignInObserver
   /** `upstream`: its origin. */
   upstreamBreaker(upstream: string, isOpen: boolean): void
-  /** Tells of a configuration file that was read again; `needRestart`: its fields that are not in use yet. */
+  /** A configuration file was read again. `needRestart`: its fields that are not in use yet. */
   reload(outcome: 'applied' | 'refused', needRestart?: readonly string[]): void
   /** Forgets the faults of a configuration that is no longer used. */
   forgetFaults(): void
@@ -35,7 +36,7 @@ export type Metrics = {
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
 
-/** The door to prom-client: a registry of its own, so that two in one process do not meet. */
+/** The only file that imports prom-client. Each call makes a registry of its own, so that two in one process do not meet. */
 export function createMetrics(options: {
   version: string
   isStoreLive: () => boolean
@@ -52,7 +53,7 @@ export function createMetrics(options: {
   }).set({ version: options.version }, 1)
   new Gauge({
     name: 'cloakroom_invalidation_live',
-    help: '1 while this replica hears of sessions that change or end elsewhere, so that its copies may be believed',
+    help: '1 while this replica hears of sessions that change or end elsewhere, so that its copies may be trusted',
     registers,
     collect() {
       this.set(options.isStoreLive() ? 1 : 0)
@@ -71,7 +72,7 @@ export function createMetrics(options: {
     labelNames: ['resource', 'outcome'],
     registers,
   })
-  const turns = new Counter({
+  const lockOutcomes = new Counter({
     name: 'cloakroom_refresh_turns_total',
     help: 'Callers who needed a fresh token: who did the work, who shared or found it',
     labelNames: ['outcome', 'resource'],
@@ -111,7 +112,7 @@ export function createMetrics(options: {
   const { forgetFaults, ...provider } = providerMetrics(registers)
   const upstreamBreaker = new Gauge({
     name: 'cloakroom_upstream_breaker_open',
-    help: '1 while the upstream is left alone because it does not answer',
+    help: '1 while the circuit of the upstream is open because it does not answer',
     labelNames: ['upstream'],
     registers,
   })
@@ -129,7 +130,7 @@ export function createMetrics(options: {
   })
   new Counter({
     name: 'cloakroom_log_lines_dropped_total',
-    help: 'Log lines that standard output did not take, because nobody reads it or its disk is full',
+    help: 'Log lines that standard output did not take, because its reader is gone or its disk is full',
     registers,
     collect() {
       this.reset()
@@ -138,7 +139,7 @@ export function createMetrics(options: {
   })
   const signInFailures = new Counter({
     name: 'cloakroom_sign_in_failures_total',
-    help: 'Sign-ins that failed, by step and error; whoever has one under way can make up those of step "authorization"',
+    help: 'Sign-ins that failed, by step and error; a user can forge those of step "authorization" for a sign-in that has begun',
     labelNames: ['step', 'error'],
     registers,
   })
@@ -162,8 +163,8 @@ export function createMetrics(options: {
       series.observe(seconds)
     },
     refresh: (resource, outcome) => refreshes.inc({ resource, outcome }),
-    refreshTurn(outcome, resource, waitedMs) {
-      turns.inc({ outcome, resource })
+    refreshLock(outcome, resource, waitedMs) {
+      lockOutcomes.inc({ outcome, resource })
       if (outcome !== 'coalesced') lockWaits.observe(waitedMs / 1000)
     },
     storeCommand: (command, seconds, outcome) => store.observe({ command, outcome }, seconds),
@@ -207,7 +208,7 @@ function providerMetrics(
   })
   const breaker = new Gauge({
     name: 'cloakroom_provider_breaker_state',
-    help: '0 closed: calls pass; 1 half-open: one probe is under way; 2 open: the provider is left alone',
+    help: '0 closed: calls pass; 1 half-open: one probe is in flight; 2 open: no call is made',
     registers,
   })
   const configFaults = new Gauge({
@@ -233,7 +234,7 @@ function providerMetrics(
   }
 }
 
-/** The same gauges as for refreshes, for what anybody can cause by signing in. */
+/** The same gauges as for refreshes, for calls that anyone can cause by signing in. */
 function signInMetrics(registers: Registry[]): SignInObserver {
   const gauge = (name: string, help: string) => new Gauge({ name, help, labelNames: ['call'], registers })
   const inFlight = gauge(
@@ -246,7 +247,7 @@ function signInMetrics(registers: Registry[]): SignInObserver {
   )
   const breaker = gauge(
     'cloakroom_sign_in_breaker_state',
-    '0 closed; 1 half-open; 2 open: the provider is left alone by sign-ins, while refreshes go on',
+    '0 closed; 1 half-open; 2 open: sign-ins make no call, while refreshes go on',
   )
   for (const call of ['code', 'par']) for (const one of [inFlight, queue, breaker]) one.set({ call }, 0)
   return {

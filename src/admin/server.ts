@@ -10,7 +10,7 @@ import type { Logger } from '../log.ts'
 export type AdminDeps = {
   readonly metrics: { render(): Promise<{ contentType: string; text: string }> }
   readonly readiness: () => Promise<Readiness>
-  /** `admin.hosts`: other names it may be called by, `host` or `host:port`, lower case. */
+  /** `admin.hosts`: other names of this listener, `host` or `host:port`, lower case. */
   readonly hosts: () => readonly string[]
   /** Makes the RFC 9457 answer to a refusal. */
   readonly problemAnswer: (error: BffError) => ProblemAnswer
@@ -19,16 +19,16 @@ export type AdminDeps = {
   readonly machineName?: string
 }
 
-/** `ready` decides the status; the rest tells a person why. */
+/** `ready` decides the status. The rest says why, for a person. */
 export type Readiness = {
   readonly ready: boolean
   readonly draining: boolean
   readonly dependencies: Readonly<Record<string, 'ok' | 'unavailable' | 'unknown'>>
-  /** Why one of them is away, as far as it is known; no secret is in it. */
+  /** Why a dependency is not available, without secrets. */
   readonly reasons?: Readonly<Record<string, string>>
 }
 
-/** Probes and metrics on a listener of their own (contract section 5); nothing on it names a user. */
+/** Probes and metrics on a listener of their own (contract section 5). Nothing on it names a user. */
 export function createAdminServer(deps: AdminDeps): Server {
   const { metrics, readiness, problemAnswer, log } = deps
   const pages: Readonly<Record<string, (res: ServerResponse) => Promise<void>>> = {
@@ -72,8 +72,8 @@ export function createAdminServer(deps: AdminDeps): Server {
 const AUTHORITY = /^(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?$/
 
 /**
- * Who may read this listener is decided by the network alone, so a page in a browser that can reach it must not: one
- * that lets its own name point here (DNS rebinding) sends that name. An address cannot be rebound, whatever its port.
+ * The network alone decides who may read this listener, so a page in a browser inside that network must not: a page that
+ * lets its own name point here (DNS rebinding) sends that name in `Host`. An address cannot be rebound, whatever its port.
  */
 function createHostCheck({ hosts, machineName = hostname() }: AdminDeps) {
   const machine = machineName.toLowerCase()

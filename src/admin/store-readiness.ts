@@ -3,11 +3,11 @@ import type { Logger } from '../log.ts'
 
 /** Whether the store has ever worked since the start, and why not. */
 export type StoreReadiness = {
-  /** Why the store has not worked yet, in words for the operator and without secrets; undefined once it has. */
+  /** Why the store has not worked yet, for the operator and without secrets; undefined once it has. */
   readonly problem: () => string | undefined
-  /** Settles when the first trial has. */
+  /** Resolves after the first trial. */
   readonly tried: Promise<void>
-  /** Tries no more. */
+  /** Stops trying. */
   close(): void
 }
 

@@ -130,7 +130,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
         outcome === 'no_refresh_token'
           ? provider.noRefreshToken(resource)
           : metrics.refresh(resource, outcome),
-      refreshLock: metrics.refreshTurn,
+      refreshLock: metrics.refreshLock,
       sessionEnded: (_, reason) => metrics.session('ended', reason),
     },
   })

@@ -37,7 +37,7 @@ export type EdgeDeps = {
   readonly monotonicNow: () => number
 }
 
-/** Where a sign-in begins and ends, by the names of the request log. */
+/** The routes of a sign-in, by their names in the request log. */
 const SIGN_IN_ROUTES: ReadonlySet<string | undefined> = new Set([
   ...['bff/login', 'bff/callback', 'bff/landing'],
 ])

@@ -1,6 +1,6 @@
 import { BffError, type ErrorCode } from '../errors.ts'
 
-/** Status and title of every problem; exhaustive, so a new code does not compile without them (contract section 4). */
+/** Status and title of every problem (contract section 4). A new code does not compile without them. */
 const PROBLEMS: Readonly<Record<ErrorCode, { status: number; title: string }>> = {
   path_rejected: { status: 400, title: 'The request path is not acceptable' },
   invalid_return_url: { status: 400, title: 'returnUrl must be a path on this origin' },
@@ -23,7 +23,7 @@ const PROBLEMS: Readonly<Record<ErrorCode, { status: number; title: string }>> =
   upstream_timeout: { status: 504, title: 'The upstream did not answer in time' },
 }
 
-/** An answer ready to be written, by Express or onto a raw socket. */
+/** An answer, complete, to be written to a response or a raw socket. */
 export type ProblemAnswer = {
   readonly status: number
   readonly headers: Readonly<Record<string, string>>
@@ -31,15 +31,15 @@ export type ProblemAnswer = {
   readonly body: string
 }
 
-/** What of the request goes into its problem. */
+/** What a problem says of its request. */
 export type ProblemContext = {
   readonly requestId?: string
   readonly loginUrl?: string
-  /** Says it better than the code's own, such as 431. */
+  /** In place of the code's own, where another is more specific, such as 431. */
   readonly status?: number
 }
 
-/** The RFC 9457 problem for anything thrown; an error that is no BffError is our defect and says nothing about itself. */
+/** Makes the RFC 9457 problem for anything thrown. An error that is no BffError is our defect: its problem tells nothing of it. */
 export function problemAnswer(error: unknown, context: ProblemContext = {}): ProblemAnswer {
   const { requestId, loginUrl } = context
   const ids = requestId === undefined ? {} : { request_id: requestId }
@@ -71,7 +71,7 @@ export function problemAnswer(error: unknown, context: ProblemContext = {}): Pro
   }
 }
 
-/** The status a code is answered with. */
+/** Returns the status of a code. */
 export function statusOf(code: ErrorCode): number {
   return PROBLEMS[code].status
 }

@@ -3,7 +3,7 @@ import type { Config, RateLimit } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import { type ClientAddress, clientNetwork } from './server/client-address.ts'
 
-/** Those of our endpoints that cost something before anybody has signed in. */
+/** The endpoints that use the store or the provider before a user has signed in. */
 export type LimitedEndpoint = 'login' | 'callback' | 'logout'
 
 /** The endpoints that have a limit, each with the handler that enforces it. */
@@ -15,12 +15,12 @@ export type RateLimitsDeps = {
   /** Makes the counter of one endpoint, which counts one more request of a client: 0 when it may pass, else the ms until the next may. */
   readonly countRequests: (endpoint: string, limit: RateLimit) => (client: string) => Promise<number>
   readonly clientAddress: ClientAddress
-  /** What a client is called in the store, which must not know its address. */
+  /** The name of a client in the store, which must not know its address. */
   readonly nameOf: (client: string) => string
   readonly refused: (endpoint: LimitedEndpoint) => void
 }
 
-/** Makes handlers that answer a client with `rate_limited` when it asks more often than it may, before anything else is done for it. */
+/** Makes handlers that throw `rate_limited`, before anything else is done, when a client asks more often than it may. */
 export function createRateLimits({
   limits,
   countRequests,

@@ -10,16 +10,16 @@ export type RequestFacts = {
   readonly startedAt: number
   route?: string
   resource?: string
-  /** First characters of the session's hash: the same session can be followed, and nothing opened. */
+  /** First characters of the session's hash: enough to follow a session in the log, and opens nothing. */
   session?: string
   code?: string
-  /** Where the sign-in of this request leads back to, for the page of its failure; not logged. */
+  /** Where the sign-in of this request leads back to, for its failure page. Not logged. */
   returnUrl?: string
-  /** Its route looks for a session. */
+  /** Its route looks up a session. */
   variesByCookie?: boolean
 }
 
-/** Told at the end of each request: route id, status, seconds. */
+/** Called at the end of each request: route id, method, status, seconds. */
 export type ObserveRequest = (route: string, method: string, status: number, seconds: number) => void
 
 export type RequestLogDeps = {
@@ -27,11 +27,11 @@ export type RequestLogDeps = {
   readonly observe: ObserveRequest
   readonly nowMs: () => number
   readonly clientIp: (req: IncomingMessage) => string
-  /** Why a request that was refused for it has no session; never told to the browser. */
+  /** Why a refused request has no session. Never told to the browser. */
   readonly whyNoSession?: (req: IncomingMessage) => Promise<string | undefined>
 }
 
-/** Gives each request its facts, and writes one line and one observation when its answer has ended. */
+/** Gives each request its facts. Writes one line and one observation when its answer has ended. */
 export type RequestLog = {
   begin(req: IncomingMessage, res: ServerResponse): RequestFacts
   factsOf(req: IncomingMessage): RequestFacts
@@ -107,7 +107,7 @@ export function createCauseLog({ log, monotonicNow }: { log: Logger; monotonicNo
   }
 }
 
-/** Told of each sign-in that failed: where, and why as a word of a closed list. */
+/** Called for each sign-in that failed: the step, and the error as a word of a closed list. */
 export type ObserveSignInFailure = (step: string, error: string) => void
 
 /** How a sign-in fails. What else its endpoints refuse, such as another method, is no sign-in. */

@@ -1,18 +1,18 @@
 import type { IncomingMessage } from 'node:http'
 import { BffError } from '../errors.ts'
 
-/** What the guard needs to know of a route. */
+/** What the CSRF defence needs to know of a route. */
 export type GuardedRoute = {
   readonly auth: 'required' | 'optional' | 'anonymous'
   readonly csrf: 'header' | 'fetch-metadata'
 }
 
-/** Throws csrf_required or origin_forbidden; looks at headers only, so it runs before the session is looked up. */
+/** Throws csrf_required or origin_forbidden. It reads headers only, so it runs before the session is looked up. */
 export type RequireSameOrigin = (req: IncomingMessage, route: GuardedRoute) => void
 
 /**
- * The CSRF defence (OAuth 2.0 for Browser-Based Applications §6.1.3.3): a static header that only same-origin script
- * can send, Origin, and Fetch Metadata. SameSite alone is none: a sibling subdomain's requests carry Strict cookies.
+ * Makes the CSRF defence (OAuth 2.0 for Browser-Based Applications §6.1.3.3): a static header that only same-origin
+ * scripts can send, Origin, and Fetch Metadata. SameSite is not enough: a sibling subdomain's requests carry Strict cookies.
  */
 export function createSameOriginGuard(origins: {
   publicUrl: string
@@ -21,7 +21,7 @@ export function createSameOriginGuard(origins: {
   const trusted = new Set([origins.publicUrl, ...origins.allowedOrigins])
 
   return function requireSameOrigin(req, route) {
-    // Nothing of the user's is used on an anonymous route.
+    // An anonymous route uses neither session nor token.
     if (route.auth === 'anonymous') return
     if (route.csrf === 'fetch-metadata' && isTopLevelNavigation(req)) return
     const { origin } = req.headers
@@ -40,8 +40,8 @@ export function createSameOriginGuard(origins: {
 }
 
 /**
- * A person opening a page or a download by itself: it can be sent to sign in, and it reads nothing back to a script. A
- * service worker that fetches the page in the browser's place says `empty`; no script can ask for the mode `navigate`.
+ * Whether a person opens a page or a download: the browser can be sent to sign in, and no script reads the answer. A
+ * service worker that fetches the page for the browser says `empty`; no script can ask for the mode `navigate`.
  */
 export function isTopLevelNavigation(req: IncomingMessage): boolean {
   const { method, headers } = req
@@ -54,7 +54,7 @@ export function isTopLevelNavigation(req: IncomingMessage): boolean {
   )
 }
 
-/** A browser fetching or rendering ahead of a person who may never come (Prefetch §3.3, and what came before it). */
+/** Whether a browser prefetches or prerenders a page that may never be opened (Prefetch §3.3, and older fields). */
 export function isSpeculative({ headers }: IncomingMessage): boolean {
   return SPECULATION_FIELDS.some((name) => /prefetch|prerender|preview/i.test(String(headers[name] ?? '')))
 }
@@ -62,8 +62,8 @@ export function isSpeculative({ headers }: IncomingMessage): boolean {
 const SPECULATION_FIELDS = ['sec-purpose', 'purpose', 'x-purpose', 'x-moz']
 
 /**
- * Throws origin_forbidden unless a person may be navigating: an `<img>`, a script or a prefetched link must neither begin
- * a sign-in nor sign anybody out. Clients that send no Fetch Metadata pass.
+ * Throws origin_forbidden unless this may be a navigation: an `<img>`, a script or a prefetched link must neither begin a
+ * sign-in nor a sign-out. Clients that send no Fetch Metadata pass.
  */
 export function requireNavigation(req: IncomingMessage): void {
   const mode = req.headers['sec-fetch-mode']
@@ -72,7 +72,7 @@ export function requireNavigation(req: IncomingMessage): void {
 }
 
 function isEventStream({ method, headers }: IncomingMessage): boolean {
-  // An EventSource can set no header of its own.
+  // An EventSource cannot set headers.
   return method === 'GET' && headers.accept?.startsWith('text/event-stream') === true
 }
 

@@ -3,7 +3,6 @@ import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { type AddressInfo, createServer } from 'node:net'
-import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { startBusyClients } from '../kit/busy-clients.ts'
 import { startCloakroom } from '../kit/cloakroom.ts'
@@ -37,7 +36,7 @@ test('no request of busy users is lost to a shutdown, on routes and on our own e
   const crowds = ['/api/x', '/bff/user'].map((path) =>
     startBusyClients(port, { clients: 10, pausesMs: [0, 3, 50], path, headers }),
   )
-  await delay(500)
+  await t.waitFor(() => assert.ok(crowds.every((crowd) => crowd.answered() > 50)), { timeout: 60_000 })
   await cloakroom.close()
   const [onRoute, onOwn] = await Promise.all(crowds.map((crowd) => crowd.gone()))
   assert.deepEqual([onRoute!.failures, onOwn!.failures], [{}, {}])

@@ -3,6 +3,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 
 /** Clients that ask for one path again and again, each over one kept connection. */
 export type BusyClients = {
+  /** How many whole answers have come. */
+  answered(): number
   /** How many have been told that their connection ends. */
   closed(): number
   /** Resolves when all are gone: with the number of whole answers, and what went wrong how often. */
@@ -37,6 +39,7 @@ export function startBusyClients(
 
   const visits = Array.from({ length: clients }, (_, n) => visit(pausesMs[n % pausesMs.length]!))
   return {
+    answered: () => answered,
     closed: () => closed,
     async gone() {
       await Promise.all(visits)

@@ -4,7 +4,7 @@ import type { CookieOptions, Response } from 'express'
 /** The short-lived cookies of sign-in attempts: one for each attempt, so that two tabs may sign in at once. */
 export type LoginCookies = {
   /** Sets the cookie of a new attempt, and drops the oldest of more than eight. */
-  set(req: IncomingMessage, res: Response, ticket: { id: string; secret: string }): void
+  set(req: IncomingMessage, res: Response, attempt: { id: string; secret: string }): void
   read(req: IncomingMessage, id: string): string | undefined
   /** The secrets of all attempts but this one. */
   others(req: IncomingMessage, id: string): string[]

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { Response } from 'express'
 
-/** The style of every page, as it stands in its `<style>` element; neutral, because the application is somebody else's. */
+/** The text of every page's `<style>` element. Its look is neutral, because the application has its own. */
 export const PAGE_STYLE = `
 :root { color-scheme: light dark; --ink: light-dark(#1d2129, #eceef2); --soft: light-dark(#5c6470, #a3abb8);
   --line: light-dark(#dfe3ea, #343a46); --paper: light-dark(#f4f5f8, #14171c); --card: light-dark(#fff, #1d2129) }
@@ -37,19 +37,19 @@ function sourceOf(text: string): string {
   return `'sha256-${createHash('sha256').update(text).digest('base64')}'`
 }
 
-/** A page, and what it may do beyond what every answer of ours may. */
+/** A page, and what it may do beyond the default policy. */
 export type Page = {
   readonly html: string
-  /** Origin that its form is sent to, by itself. */
+  /** The origin to which it submits its form by itself. */
   readonly submitsTo?: string
 }
 
-/** Sends a page; on top of the answer's Content-Security-Policy it may have the one style above, named by its hash. */
+/** Sends a page. Beyond the answer's Content-Security-Policy it may use the style above, named by its hash. */
 export function sendPage(res: Response, { html, submitsTo }: Page): void {
   let policy = `${res.getHeader('content-security-policy') ?? "default-src 'none'"};style-src ${STYLE_SOURCE}`
   if (submitsTo !== undefined) {
-    // Chromium holds the redirects that follow to the same list: a provider may pass the sign-out on to others, such as
-    // the one that it had the user from, and the last of them leads back here.
+    // Chromium applies the list to the redirects that follow, too: a provider may pass the sign-out on, such as to the one
+    // that it federates with, and the last redirect leads back here.
     const actions = `form-action ${submitsTo} https: 'self'`
     policy = `${policy.replace(/;?\s*form-action [^;]*/, '')};${actions};script-src ${SUBMIT_SOURCE}`
   }
@@ -58,23 +58,23 @@ export function sendPage(res: Response, { html, submitsTo }: Page): void {
 }
 
 /**
- * The page under SameSite=Strict where a sign-in had finished already: a request of our own site brings the cookie of its
- * session, which one that began elsewhere does not.
+ * The page under SameSite=Strict for a sign-in that has finished already: its navigation begins on our own site, so it
+ * brings the session cookie, which the redirect from the provider does not.
  */
 export function arrivalPage(url: string): Page {
   return navigatingPage({ title: 'Signing in', text: 'Signing you in.', url, more: '' })
 }
 
 /**
- * The page after sign-in: it navigates by itself, because a redirect that began at the provider brings no Strict cookie.
- * It stays in the tab when what comes is a download.
+ * The page after a sign-in. It navigates by itself, because a redirect that began at the provider brings no Strict cookie.
+ * It stays in the tab when a download follows.
  */
 export function landingPage(returnUrl: string): Page {
   const more = ' · <a href="/">Start page</a>'
   return navigatingPage({ title: 'Signed in', text: 'You are signed in.', url: returnUrl, more })
 }
 
-/** The page that goes on when the provider could not sign the user in without asking, which is no failure. */
+/** The page that goes on when the provider could not sign the user in without asking. That is no failure. */
 export function onwardPage(returnUrl: string): Page {
   return navigatingPage({ title: 'One moment', text: 'One moment.', url: returnUrl, more: '' })
 }
@@ -89,7 +89,7 @@ function navigatingPage(parts: { title: string; text: string; url: string; more:
   return { html }
 }
 
-/** The page that signs out at the provider with what no URL can hold (RP-Initiated Logout 1.0 §2: GET or POST). */
+/** The page that signs out at the provider with a form that is too long for a URL (RP-Initiated Logout 1.0 §2). */
 export function endSessionPage(form: {
   readonly action: string
   readonly fields: readonly (readonly [name: string, value: string])[]
@@ -111,14 +111,14 @@ export function endSessionPage(form: {
 export type FailedSignIn = {
   readonly title: string
   readonly code: string
-  /** Leads to the lines of this request in the log. */
+  /** Finds the lines of this request in the log. */
   readonly requestId: string
   readonly retryUrl: string
-  /** What the link is called that leads to `retryUrl`. */
+  /** The text of the link to `retryUrl`. */
   readonly retryLabel?: string
 }
 
-/** The page a person sees when a sign-in failed: what happened, and a link to try again. Never an automatic retry. */
+/** The page for a failed sign-in: what happened, and a link to try again. It never retries by itself. */
 export function failedSignInPage({ title, code, requestId, retryUrl, retryLabel }: FailedSignIn): Page {
   const html = page({
     title: 'Sign-in failed',

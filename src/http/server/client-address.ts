@@ -1,12 +1,12 @@
 import type { IncomingMessage } from 'node:http'
 import { BlockList, isIP, isIPv6 } from 'node:net'
 
-/** The address of the browser: the peer's, or what trusted proxies say of theirs. */
+/** Returns the address of the browser: the peer's, or the one that trusted proxies report. */
 export type ClientAddress = (req: IncomingMessage) => string
 
 /**
- * Walks X-Forwarded-For from its end for as long as the speaker is a trusted proxy; the first address that is none is
- * the client's. What an untrusted peer writes there is never believed (RFC 7239 §8.1).
+ * Walks X-Forwarded-For from its end, for as long as the last address is a trusted proxy's. The first one that is not is
+ * the client's. An untrusted peer's field is ignored (RFC 7239 §8.1).
  *
  * @param trustProxy addresses and CIDR blocks.
  */
@@ -25,7 +25,7 @@ export function createClientAddress(trustProxy: readonly string[]): ClientAddres
   }
 }
 
-/** Whether the peer of a request's connection is one of the trusted proxies. */
+/** Returns whether the peer of a connection is one of the trusted proxies. */
 export type TrustedPeers = (req: Pick<IncomingMessage, 'socket'>) => boolean
 
 /** @param trustProxy addresses and CIDR blocks. */
@@ -62,11 +62,11 @@ function plain(address: string): string {
 }
 
 /**
- * Who counts as one client: an IPv4 address, or the /64 of an IPv6 address, because whoever has one address of such a
- * network has them all (RFC 6177 §2). Anything else is one client by its text.
+ * Returns what counts as one client: an IPv4 address, or the /64 of an IPv6 address, because a subscriber gets a whole /64
+ * (RFC 6177 §2). Any other text is a client by itself.
  */
 export function clientNetwork(address: string): string {
-  // A zone says which interface of ours it came by, and nothing about the client.
+  // The zone names an interface of this machine, not the client.
   const [withoutZone = ''] = address.split('%', 1)
   if (!isIPv6(withoutZone)) return address
   const groups = ipv6Groups(withoutZone)
@@ -77,7 +77,7 @@ export function clientNetwork(address: string): string {
   return `${prefix.join(':')}::/64`
 }
 
-/** The eight groups of an IPv6 address, in whichever of its spellings. */
+/** The eight groups of an IPv6 address in any spelling. */
 function ipv6Groups(address: string): number[] {
   // The host of a URL is in hexadecimal, with at most one `::` (WHATWG URL, IPv6 serializer).
   const [before = '', after = ''] = new URL(`http://[${address}]`).hostname.slice(1, -1).split('::')

@@ -1,6 +1,6 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { Server as NetServer, type Socket } from 'node:net'
-import { connectionOf } from './pipelining.ts'
+import { connectionOf } from './public-server.ts'
 
 /** Shuts a server down: resolves when it accepts nothing and no connection is open, `graceMs` after the call at the latest. */
 export type GracefulShutdown = (graceMs: number) => Promise<void>

@@ -13,7 +13,6 @@ import type { ListenerLimits } from '../../config/config.ts'
 import type { Logger } from '../../log.ts'
 import { clientNetwork } from './client-address.ts'
 import type { ServerObjects } from './express-objects.ts'
-import { connectionOf, oneAtATime } from './pipelining.ts'
 import { endWithAnswer } from './raw-answer.ts'
 import { hasBody, type RequestGuard } from './request-guard.ts'
 
@@ -51,13 +50,13 @@ export function createPublicServer(deps: PublicServerDeps): Server {
     serveInOrder(req, res)
   }
   server.on('request', serve)
-  // RFC 9110 §10.1.1: whoever reads the body sends the 100, after every check has passed.
+  // RFC 9110 §10.1.1: the reader of the body sends the 100, after every check has passed.
   server.on('checkContinue', serve)
   server.on('checkExpectation', serve)
 
   function leaveHttp(req: IncomingMessage, stream: Duplex, head: Buffer): void {
     stream.on('error', () => stream.destroy())
-    // The client would read the 101 as the answer to an earlier request that still has none.
+    // The client would read the 101 as the answer to a request before it that still has none.
     if (connectionOf(req.socket).pending.length > 0 || req.socket.writableEnded) req.socket.destroy()
     // Node types the socket as a Duplex, which it is only for an upgrade with a body: the guard refuses that.
     else if (guard().admitUpgrade(req)) upgrade(req, stream as Socket, head)
@@ -83,6 +82,65 @@ function serverOptions({ headerSize, headerTimeoutMs, keepAliveMs }: ListenerLim
     // The guard answers this with a problem.
     requireHostHeader: false,
   }
+}
+
+/** What a client's connection still has to answer, and has answered last. */
+export type ClientConnection = {
+  /** Responses that are not sent yet, in the order of their requests; only the first is being served. */
+  readonly pending: ServerResponse[]
+  /** When the last answer ended, by `performance.now()`; undefined before the first. */
+  lastAnsweredAt?: number
+  /** The last answered request, while the rest of its body is not read. */
+  unread?: IncomingMessage | undefined
+}
+
+type Serve = (req: IncomingMessage, res: ServerResponse) => void
+
+/** Requests that may wait on one connection. Browsers send none ahead, and each one takes memory before it is checked. */
+const MAX_WAITING = 32
+
+const CONNECTION = Symbol('connection')
+type WithConnection = Socket & { [CONNECTION]?: ClientConnection }
+
+/** The state of a client's connection; a member of the socket costs less than a WeakMap. */
+export function connectionOf(socket: Socket): ClientConnection {
+  const holder: WithConnection = socket
+  holder[CONNECTION] ??= { pending: [] }
+  return holder[CONNECTION]
+}
+
+/**
+ * Makes a handler that calls `serve` for one request of a connection at a time. Node emits all requests of one packet at
+ * once; RFC 9112 §9.3.2 forbids to process an unsafe one beside another, and one connection must not open many towards an
+ * upstream. Behind an answer that ends the connection none is served. A connection on which too many wait is cut.
+ */
+function oneAtATime(serve: Serve): Serve {
+  function serveNext(this: ServerResponse): void {
+    leave(this)
+    const { socket } = this.req
+    const [next] = connectionOf(socket).pending
+    // Node has ended the socket by now if this answer was the last one.
+    if (next && socket.writable) serve(next.req, next)
+  }
+
+  return function serveInOrder(req, res) {
+    const { socket } = req
+    const { pending } = connectionOf(socket)
+    pending.push(res)
+    if (pending.length > MAX_WAITING + 1) socket.destroy()
+    if (!socket.writable) return
+    res.on('finish', serveNext)
+    if (pending[0] === res) serve(req, res)
+  }
+}
+
+/** An idle connection must not keep its last request in memory. */
+function leave(res: ServerResponse): void {
+  const { req } = res
+  const connection = connectionOf(req.socket)
+  if (connection.pending[0] === res) connection.pending.shift()
+  connection.lastAnsweredAt = performance.now()
+  connection.unread = !req.complete && hasBody(req) ? req : undefined
 }
 
 /**

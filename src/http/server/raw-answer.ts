@@ -1,20 +1,20 @@
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 
-/** An answer of Cloakroom's own for a connection that no HTTP parser looks after any more. */
+/** An answer of Cloakroom's own for a connection that has left Node's HTTP server. */
 export type RawAnswer = {
   readonly status: number
   readonly headers: Readonly<Record<string, string>>
   readonly body: string
 }
 
-/** How long a client may take to read an answer while it still sends. Milliseconds. */
+/** How long a client that still sends may take to read the answer. Milliseconds. */
 const LINGER_MS = 1_000
 
 /**
- * Answers, and ends the connection without serving another byte of it. What still arrives is read past for a moment:
- * bytes that nobody read turn the close into a reset, which can overtake the answer (RFC 9112 §9.6). An answer to HEAD
- * has no body.
+ * Answers, and ends the connection without serving another byte of it. For a moment the rest is still read and dropped:
+ * closing with unread bytes resets the connection, and the reset can overtake the answer (RFC 9112 §9.6). An answer to
+ * HEAD has no body.
  */
 export function endWithAnswer(socket: Socket, answer: RawAnswer, { withBody = true } = {}): void {
   if (socket.destroyed) return

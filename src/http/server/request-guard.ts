@@ -150,12 +150,14 @@ function createMessageCheck({ hosts, isTrustedPeer, limits }: RequestGuardDeps) 
   }
 
   function checkHost(req: IncomingMessage, host: string, forwarded: string | undefined) {
-    if (forwarded === undefined && hosts.served.has(host)) return undefined
+    // X-Forwarded-Host counts only from a trusted proxy, where it is the host that the browser asked for.
+    const proxied = forwarded !== undefined && isTrustedPeer(req) ? forwarded : undefined
+    if (proxied === undefined && hosts.served.has(host)) return undefined
     const verdict = hosts.judge(host, req.socket.remoteAddress)
     if (verdict === 'invalid') return HOST
-    // X-Forwarded-Host counts only from a trusted proxy, where it is the host that the browser asked for.
-    const asked = forwarded === undefined || !isTrustedPeer(req) ? verdict : hosts.judge(forwarded, undefined)
-    return asked === 'served' ? undefined : misdirected
+    return (proxied === undefined ? verdict : hosts.judge(proxied, undefined)) === 'served'
+      ? undefined
+      : misdirected
   }
 
   return function checkMessage(req: IncomingMessage): Refusal | undefined {
