@@ -1,12 +1,12 @@
 import type { Request, RequestHandler, Response } from 'express'
 import { BffError } from '../../errors.ts'
 import {
-  type BegunSignIn,
-  type EarlierSession,
   type LoginAttempt,
   type LoginAttempts,
-  loginTicketId,
+  loginAttemptId,
+  type PreviousSession,
 } from '../../oidc/sign-in/attempts.ts'
+import type { BegunSignIn } from '../../oidc/sign-in/authorization.ts'
 import { hasLoginError, withLoginError, withoutLoginError } from '../../oidc/sign-in/return-url.ts'
 import type { BffSession } from '../../session/bff-session.ts'
 import type { Sessions } from '../../session/session.ts'
@@ -27,7 +27,7 @@ export type FinishSignIn = (
 
 /** Ends the sessions that a new one replaces, and revokes their grants. Resolves with whether any was alive; never rejects. */
 export type EndPreviousSessions = (
-  previous: readonly EarlierSession[],
+  previous: readonly PreviousSession[],
   session: BffSession,
   asked: LoginAttempt['asked'],
 ) => Promise<boolean>
@@ -92,7 +92,7 @@ export function createCallback(deps: CallbackDeps): { callback: RequestHandler; 
 function responseIn(req: Request, { loginCookies }: CallbackDeps): AuthorizationResponse {
   const { state } = req.query
   if (typeof state !== 'string' || state === '') throw invalid('the response has no single state')
-  const id = loginTicketId(state)
+  const id = loginAttemptId(state)
   return { state, id, secret: loginCookies.read(req, id), query: queryOf(req.originalUrl) }
 }
 
@@ -145,9 +145,9 @@ async function repeat(
   { repetition, secret }: { repetition: BegunSignIn; secret: string },
   { loginAttempts, loginCookies }: CallbackDeps,
 ): Promise<void> {
-  const told = await loginAttempts.takeEarlier(secret)
-  if (told) await loginAttempts.leaveEarlier([repetition.ticket.secret], told)
-  loginCookies.set(req, res, repetition.ticket)
+  const told = await loginAttempts.takePrevious(secret)
+  if (told) await loginAttempts.leavePrevious([repetition.cookie.secret], told)
+  loginCookies.set(req, res, repetition.cookie)
   res.redirect(303, repetition.url.href)
 }
 
@@ -155,7 +155,7 @@ async function repeat(
 type Seen = {
   readonly current: BffSession | undefined
   /** The sessions that its previous-session cookie names, alive or not. */
-  readonly named: readonly EarlierSession[]
+  readonly named: readonly PreviousSession[]
   readonly hasCookie: boolean
   /** The secrets of its other attempts. */
   readonly others: readonly string[]
@@ -173,9 +173,9 @@ async function replacePrevious(
 ): Promise<void> {
   const { attempt, named, current, session } = made
   // Read first, then tell the others: of two sign-ins that finish at once, at most one ends the other's session.
-  const told = await loginAttempts.takeEarlier(made.secret)
-  await loginAttempts.leaveEarlier(made.others, previousSessionOf(session))
-  const found = [...named, attempt.earlier, told, current && previousSessionOf(current)]
+  const told = await loginAttempts.takePrevious(made.secret)
+  await loginAttempts.leavePrevious(made.others, previousSessionOf(session))
+  const found = [...named, attempt.previous, told, current && previousSessionOf(current)]
   const known = found.filter((one) => one !== undefined)
   const previous = [...new Map(known.map((one) => [one.hash, one])).values()]
   previousSessionCookie.set(res, previousSessionOf(session))

@@ -1,6 +1,7 @@
 import { BffError, type StepUp, stepUpFingerprint } from '../../errors.ts'
 import { scopeList } from '../../oidc/grants/scopes.ts'
-import type { BeginSignIn, BegunSignIn, EarlierSession, LoginAttempt } from '../../oidc/sign-in/attempts.ts'
+import type { LoginAttempt, PreviousSession } from '../../oidc/sign-in/attempts.ts'
+import type { BeginSignIn, BegunSignIn } from '../../oidc/sign-in/authorization.ts'
 import type { AskedStepUp } from '../../oidc/sign-in/step-up.ts'
 import type { GrantedTokens } from '../../oidc/token-endpoint/token-requests.ts'
 import type { BffSession } from '../../session/bff-session.ts'
@@ -65,14 +66,14 @@ export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
 
 /** The same sign-in once more, with consent. */
 function repeat({ beginSignIn }: FinishSignInDeps, attempt: LoginAttempt): Promise<BegunSignIn> {
-  const { returnUrl, earlier, hadCookie, beganAtRoute, asked, loginHint } = attempt
-  return beginSignIn({ returnUrl, earlier, hadCookie, beganAtRoute, asked, loginHint, isRepeated: true })
+  const { returnUrl, previous, hadCookie, beganAtRoute, asked, loginHint } = attempt
+  return beginSignIn({ returnUrl, previous, hadCookie, beganAtRoute, asked, loginHint, isRepeated: true })
 }
 
 /** Both end a session and resolve with false when there was none any more. */
 export type EndPreviousSessionsDeps = {
-  readonly end: (session: EarlierSession) => Promise<boolean>
-  readonly endAndRevoke: (session: EarlierSession) => Promise<boolean>
+  readonly end: (session: PreviousSession) => Promise<boolean>
+  readonly endAndRevoke: (session: PreviousSession) => Promise<boolean>
   readonly observe: (outcome: 'replaced') => void
 }
 
@@ -99,7 +100,7 @@ export function createEndPreviousSessions({
  * revoke the new one with it (RFC 7009 §2.1). Equal `sid`s tell such sign-ins; without a `sid`, a step-up of the same user
  * is one.
  */
-function mayShareGrant(previous: EarlierSession, { claims }: BffSession, asked: unknown): boolean {
+function mayShareGrant(previous: PreviousSession, { claims }: BffSession, asked: unknown): boolean {
   if (previous.sub !== claims.sub) return false
   const areNamed = previous.sid !== undefined && claims.sid !== undefined
   return areNamed ? previous.sid === claims.sid : asked !== undefined

@@ -1,6 +1,6 @@
 import type { Request, RequestHandler } from 'express'
 import { BffError } from '../../errors.ts'
-import type { BeginSignIn } from '../../oidc/sign-in/attempts.ts'
+import type { BeginSignIn } from '../../oidc/sign-in/authorization.ts'
 import type { SingleUseReferences } from '../../oidc/sign-in/single-use-references.ts'
 import type { AskedStepUp } from '../../oidc/sign-in/step-up.ts'
 import type { Sessions } from '../../session/session.ts'
@@ -35,15 +35,15 @@ export function createLogin(deps: LoginDeps): RequestHandler {
       return
     }
     const current = await sessions.find(req)
-    const { url, ticket } = await deps.beginSignIn({
+    const { url, cookie } = await deps.beginSignIn({
       ...{ returnUrl, asked, ...parametersOf(req) },
-      ...(current ? { earlier: previousSessionOf(current) } : {}),
+      ...(current ? { previous: previousSessionOf(current) } : {}),
       ...(sessions.named(req) === undefined ? {} : { hadCookie: true }),
       ...(req.query.landing === 'page' ? { beganAtRoute: true } : {}),
     })
     // Only now: it stays usable when the provider is not available.
     if (asked && !(await stepUps.take(challenge))) throw stepUpExpired(loginUrlFor(returnUrl))
-    deps.loginCookies.set(req, res, ticket)
+    deps.loginCookies.set(req, res, cookie)
     res.redirect(302, url.href)
   }
 }

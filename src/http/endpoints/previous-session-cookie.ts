@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import type { CookieOptions, Response } from 'express'
-import type { EarlierSession } from '../../oidc/sign-in/attempts.ts'
+import type { PreviousSession } from '../../oidc/sign-in/attempts.ts'
 import { type BffSession, sessionHash } from '../../session/bff-session.ts'
 
 /**
@@ -10,9 +10,9 @@ import { type BffSession, sessionHash } from '../../session/bff-session.ts'
  * It signs nobody in.
  */
 export type PreviousSessionCookie = {
-  set(res: Response, session: EarlierSession): void
+  set(res: Response, session: PreviousSession): void
   /** The sessions that the browser's cookies name, alive or not: a sign-out leaves the cookie there. */
-  read(req: IncomingMessage): EarlierSession[]
+  read(req: IncomingMessage): PreviousSession[]
 }
 
 export type PreviousSessionCookieDeps = {
@@ -61,7 +61,7 @@ export function createPreviousSessionCookie({
 }
 
 /** Returns what a later sign-in in the same browser must know of a session to end it. */
-export function previousSessionOf({ id, hash, claims }: BffSession): EarlierSession {
+export function previousSessionOf({ id, hash, claims }: BffSession): PreviousSession {
   return { id, hash, sub: claims.sub, ...(typeof claims.sid === 'string' ? { sid: claims.sid } : {}) }
 }
 
@@ -73,15 +73,15 @@ function pathOf(basePath: string): string {
 /** A value is the secret, a full stop, and the session sealed under that secret. */
 function createSessionSealing({ seal, open }: Pick<PreviousSessionCookieDeps, 'seal' | 'open'>) {
   return {
-    seal({ id, sub, sid }: EarlierSession): string {
+    seal({ id, sub, sid }: PreviousSession): string {
       const secret = randomBytes(16).toString('base64url')
       return `${secret}.${seal(`before ${secret}`, JSON.stringify({ id, sub, sid }))}`
     },
-    open(value: string): EarlierSession | undefined {
+    open(value: string): PreviousSession | undefined {
       const [secret = ''] = value.split('.', 1)
       const text = open(`before ${secret}`, value.slice(secret.length + 1))
       if (text === undefined) return undefined
-      const session = JSON.parse(text) as Omit<EarlierSession, 'hash'>
+      const session = JSON.parse(text) as Omit<PreviousSession, 'hash'>
       return { ...session, hash: sessionHash(session.id) }
     },
   }

@@ -21,7 +21,6 @@ import type { TokenAnswer } from '../token-endpoint/token-answer.ts'
 import type { GrantedTokens, TokenRequests } from '../token-endpoint/token-requests.ts'
 import type { ConfigFaults, GrantOutcome } from './config-faults.ts'
 import { claimsParameter, type Dialect } from './dialects.ts'
-import { createRecentRenewals } from './recent-renewals.ts'
 import { claimsAfterRefresh } from './refreshed-claims.ts'
 import { scopeList } from './scopes.ts'
 import { judgeToken, type TokenFault } from './token-purpose.ts'
@@ -326,4 +325,24 @@ function notUsable(reason: TokenFault['outcome']): BffError {
       ? 'the authorization server answered for another resource'
       : 'the authorization server granted other scopes than these'
   return new BffError('provider_rejected', message, { details: { reason } })
+}
+
+const RECENT_MS = 300_000
+
+/** Remembers which resources were renewed of late, and for which sessions: two for each resource are enough. */
+function createRecentRenewals(monotonicNow: () => number) {
+  const recent = new Map<string, { readonly session: string; readonly at: number }[]>()
+  return {
+    /** Notes that a token of `resource` was renewed for `session`. */
+    add(resource: string, session: string | undefined): void {
+      if (session === undefined) return
+      const others = (recent.get(resource) ?? []).filter((one) => one.session !== session)
+      recent.set(resource, [{ session, at: monotonicNow() }, ...others].slice(0, 2))
+    },
+    /** Whether a token of `resource` was renewed for another session within five minutes. */
+    isForOther: (resource: string, session: string | undefined): boolean =>
+      (recent.get(resource) ?? []).some(
+        (one) => one.session !== session && monotonicNow() < one.at + RECENT_MS,
+      ),
+  }
 }

@@ -1,35 +1,30 @@
 import { createHash, randomBytes } from 'node:crypto'
-import type { StepUp } from '../../errors.ts'
-import type { LoginRecords, SessionHash } from '../../store/port.ts'
-import type { SignInGrant } from '../grants/dialects.ts'
+import type { LoginRecords, SessionGrant, SessionHash } from '../../store/port.ts'
+import type { AskedStepUp } from './step-up.ts'
 
-/** One sign-in under way: what its authorization response is checked against, and where it goes on afterwards. */
-export type LoginAttempt = {
+/** One sign-in in flight: what its authorization response is checked against, and where it goes on afterwards. */
+export type LoginAttempt = Pick<SessionGrant, 'indicators' | 'scopes'> & {
   readonly state: string
   readonly nonce: string
   readonly codeVerifier: string
   readonly returnUrl: string
   /** What an API or the provider wanted of this sign-in, and who must come back from it. */
-  readonly asked?: { readonly stepUp: StepUp; readonly sub: string }
-  /** RFC 8707 indicators of the resources that it asks for; absent where a grant is not limited to some. */
-  readonly indicators?: readonly string[]
-  /** The scopes that it asks for. */
-  readonly scopes?: readonly string[]
+  readonly asked?: AskedStepUp
   /** The `prompt` of its authorization request. */
   readonly prompt?: string
   readonly loginHint?: string
   /** It repeats, with prompt=consent, one that brought no refresh token. */
   readonly isRepeated?: boolean
   /** The session that this browser had when it began; it ends when the new one begins. */
-  readonly earlier?: EarlierSession
-  /** There was a session cookie when it began, whatever it was worth. */
+  readonly previous?: PreviousSession
+  /** The browser sent a session cookie when it began, valid or not. */
   readonly hadCookie?: boolean
   /** Began with a page that needed a session, which may be a download: it leaves the tab on the page before. */
   readonly beganAtRoute?: boolean
 }
 
 /** A session that a sign-in in the same browser is to end. */
-export type EarlierSession = {
+export type PreviousSession = {
   readonly id: string
   readonly hash: SessionHash
   readonly sub: string
@@ -40,8 +35,8 @@ export type EarlierSession = {
 /** A session as its cookie opens it. */
 type OwnSession = { readonly id: string }
 
-/** What the browser keeps of an attempt: `id` names its cookie, `secret` is the cookie's value. */
-export type LoginTicket = { readonly id: string; readonly secret: string }
+/** The cookie of an attempt: `id` is part of its name, `secret` its value. */
+export type LoginCookie = { readonly id: string; readonly secret: string }
 
 /** A login may take this long: the user may have to find a second factor. */
 export const LOGIN_LIFETIME_MS = 15 * 60_000
@@ -57,18 +52,18 @@ export type LoginAttempts = {
   /** Starts one: fresh state, nonce and PKCE verifier (RFC 7636 §4.1, 256 bits each). */
   start(
     goal: Omit<LoginAttempt, 'state' | 'nonce' | 'codeVerifier'>,
-  ): Promise<{ attempt: LoginAttempt; ticket: LoginTicket }>
+  ): Promise<{ attempt: LoginAttempt; cookie: LoginCookie }>
   /** The attempt that `state` and the browser's secret belong to; taking it deletes it. */
   take(state: string, secret: string): Promise<LoginAttempt | undefined>
 
-  /** Leaves word of a session with other attempts of its browser, given by their secrets. Never rejects. */
-  leaveEarlier(secrets: readonly string[], session: EarlierSession): Promise<void>
-  /** The session that began in this browser while the attempt was under way. Never rejects. */
-  takeEarlier(secret: string): Promise<EarlierSession | undefined>
+  /** Tells the other attempts of its browser, given by their secrets, of a session that has begun. Never rejects. */
+  leavePrevious(secrets: readonly string[], session: PreviousSession): Promise<void>
+  /** The session that began in this browser while the attempt was in flight. Never rejects. */
+  takePrevious(secret: string): Promise<PreviousSession | undefined>
 
   /** Notes that the response with this `state` has made a session; false when that could not be kept. Never rejects. */
   keepFinished(state: string, session: OwnSession, returnUrl: string): Promise<boolean>
-  /** Whether a response with this `state` has made a session, whosever. */
+  /** Whether a response with this `state` has made a session, of whatever user. */
   isFinished(state: string): Promise<boolean>
   /** Where a response led that has made a session: its own page for that very session, the start page for another. */
   finished(state: string, session: OwnSession): Promise<{ readonly returnUrl: string } | undefined>
@@ -87,22 +82,22 @@ export function createLoginAttempts(deps: LoginAttemptsDeps): LoginAttempts {
   return {
     async start(goal) {
       const attempt = { ...goal, state: random(), nonce: random(), codeVerifier: random() }
-      const ticket = { id: loginTicketId(attempt.state), secret: random() }
-      await put(ticket.secret, ticket.secret, attempt)
-      return { attempt, ticket }
+      const cookie = { id: loginAttemptId(attempt.state), secret: random() }
+      await put(cookie.secret, cookie.secret, storedOf(attempt))
+      return { attempt, cookie }
     },
     async take(state, secret) {
-      const attempt = opened<LoginAttempt>(secret, await records.take(hashed(secret)))
-      return attempt?.state === state ? attempt : undefined
+      const stored = opened<StoredAttempt>(secret, await records.take(hashed(secret)))
+      return stored?.state === state ? attemptOf(stored) : undefined
     },
 
-    async leaveEarlier(secrets, session) {
+    async leavePrevious(secrets, session) {
       const left = secrets.filter(isRandom).map((secret) => put(`earlier ${secret}`, secret, session))
       await Promise.allSettled(left)
     },
-    takeEarlier: (secret) =>
+    takePrevious: (secret) =>
       records.take(hashed(`earlier ${secret}`)).then(
-        (sealed) => opened<EarlierSession>(secret, sealed),
+        (sealed) => opened<PreviousSession>(secret, sealed),
         () => undefined,
       ),
 
@@ -126,46 +121,22 @@ export function createLoginAttempts(deps: LoginAttemptsDeps): LoginAttempts {
 /** What a sign-in is for; the rest of its attempt is made here or follows from the configuration. */
 export type SignInGoal = Pick<
   LoginAttempt,
-  'returnUrl' | 'earlier' | 'hadCookie' | 'beganAtRoute' | 'asked' | 'prompt' | 'loginHint' | 'isRepeated'
+  'returnUrl' | 'previous' | 'hadCookie' | 'beganAtRoute' | 'asked' | 'prompt' | 'loginHint' | 'isRepeated'
 >
 
-/** Begins one: the attempt is stored, and the browser is to go to `url` with the cookie of `ticket`. */
-export type BeginSignIn = (goal: SignInGoal) => Promise<BegunSignIn>
-export type BegunSignIn = { readonly url: URL; readonly ticket: LoginTicket }
+/** An attempt as it is stored, where the previous session has the name that earlier versions gave it. */
+type StoredAttempt = Omit<LoginAttempt, 'previous'> & { readonly earlier?: PreviousSession }
 
-export type BeginSignInDeps = {
-  readonly attempts: Pick<LoginAttempts, 'start'>
-  readonly provider: {
-    signInGrant(stepUp: StepUp | undefined): SignInGrant
-    promptFor(goal: SignInGoal): string | undefined
-    authorizationUrl(
-      attempt: LoginAttempt,
-      request: {
-        prompt?: string | undefined
-        loginHint?: string | undefined
-        isOfUser: boolean
-        stepUp?: StepUp | undefined
-      },
-    ): Promise<URL>
-  }
+function storedOf({ previous, ...attempt }: LoginAttempt): StoredAttempt {
+  return previous ? { ...attempt, earlier: previous } : attempt
 }
 
-/** Makes the one way to the authorization endpoint, for sign-ins and for the repetition of one. */
-export function createBeginSignIn({ attempts, provider }: BeginSignInDeps): BeginSignIn {
-  return async function beginSignIn(goal) {
-    const stepUp = goal.asked?.stepUp
-    const prompt = provider.promptFor(goal)
-    const wanted = { ...goal, ...provider.signInGrant(stepUp), ...(prompt === undefined ? {} : { prompt }) }
-    const { attempt, ticket } = await attempts.start(wanted)
-    const { loginHint } = goal
-    const isOfUser = goal.prompt !== undefined || loginHint !== undefined
-    const url = await provider.authorizationUrl(attempt, { prompt, loginHint, isOfUser, stepUp })
-    return { url, ticket }
-  }
+function attemptOf({ earlier, ...attempt }: StoredAttempt): LoginAttempt {
+  return earlier ? { ...attempt, previous: earlier } : attempt
 }
 
-/** Names the cookie of the attempt with this `state`, so that several tabs may sign in at once. */
-export function loginTicketId(state: string): string {
+/** Names the attempt with this `state`, and its cookie, so that several tabs may sign in at once. */
+export function loginAttemptId(state: string): string {
   return hashed(state).slice(0, 16)
 }
 

@@ -8,7 +8,7 @@ import { judgeToken, resourcesOfCode } from '../grants/token-purpose.ts'
 import type { AuthorizationChecks } from '../token-endpoint/openid-client.ts'
 import type { RelyingParty } from '../token-endpoint/relying-party.ts'
 import type { GrantedTokens } from '../token-endpoint/token-requests.ts'
-import type { LoginAttempt, SignInGoal } from './attempts.ts'
+import type { LoginAttempt, LoginAttempts, LoginCookie, SignInGoal } from './attempts.ts'
 import { createOfflineConsent, type OfflineConsentMemory, withConsent } from './offline-consent.ts'
 
 /** What one authorization request asks for beyond the configuration. */
@@ -150,4 +150,27 @@ function noRefreshToken({ scopes, offlineConsent }: Config['provider']): string 
       ? 'is the client registered for refresh tokens?'
       : 'the provider may want prompt=consent for offline_access (set provider.offlineConsent: always), or the client is not registered for refresh tokens'
   return `a sign-in brought no refresh token: no access token of its session can be renewed; ${why}`
+}
+
+/** Begins a sign-in: the attempt is stored, and the browser is to go to `url` with the cookie of the attempt. */
+export type BeginSignIn = (goal: SignInGoal) => Promise<BegunSignIn>
+export type BegunSignIn = { readonly url: URL; readonly cookie: LoginCookie }
+
+export type BeginSignInDeps = {
+  readonly attempts: Pick<LoginAttempts, 'start'>
+  readonly provider: Pick<Authorization, 'signInGrant' | 'promptFor' | 'authorizationUrl'>
+}
+
+/** Makes the one way to the authorization endpoint, for sign-ins and for the repetition of one. */
+export function createBeginSignIn({ attempts, provider }: BeginSignInDeps): BeginSignIn {
+  return async function beginSignIn(goal) {
+    const stepUp = goal.asked?.stepUp
+    const prompt = provider.promptFor(goal)
+    const wanted = { ...goal, ...provider.signInGrant(stepUp), ...(prompt === undefined ? {} : { prompt }) }
+    const { attempt, cookie } = await attempts.start(wanted)
+    const { loginHint } = goal
+    const isOfUser = goal.prompt !== undefined || loginHint !== undefined
+    const url = await provider.authorizationUrl(attempt, { prompt, loginHint, isOfUser, stepUp })
+    return { url, cookie }
+  }
 }
