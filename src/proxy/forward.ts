@@ -8,14 +8,14 @@ import type { MatchRoute } from './route-table.ts'
 import type { Send } from './upstream/exchange.ts'
 import type { OnRejectedToken } from './upstream/rejected-token.ts'
 
-/** What is noted about a request for its log line, and the id its upstream is told. */
+/** Facts about a request for its log line, and the id that its upstream is told. */
 export type ForwardedFacts = {
   readonly id: string
   route?: string
   resource?: string
   /** First characters of the session's hash. */
   session?: string
-  /** A refusal says so too. Told here, because a header that is set beforehand slows every answer down. */
+  /** For a refusal, which says so too. Noted here, because a header that is set beforehand slows every answer down. */
   variesByCookie?: boolean
 }
 
@@ -48,21 +48,23 @@ export type ForwardDeps = {
 /** Forwards a request to its upstream; resolves with false when no route matches, with true when it was answered. */
 export type Forward = (req: IncomingMessage, res: ServerResponse) => Promise<boolean>
 
-/** The hot path. A step that knows its answer already gives it without a promise, so nothing is awaited then. */
+/**
+ * The hot path: match, same origin, session, access token, headers, send. A step whose answer is in memory gives it
+ * without a promise, so that nothing is awaited.
+ */
 export function createForward(deps: ForwardDeps): Forward {
   return async function forward(req, res) {
     const matched = deps.match(req.method!, req.url!)
     if (!matched) return false
     const { route, target } = matched
     const facts = deps.factsOf(req)
-    facts.route = route.id
-    if (route.auth !== 'anonymous') facts.variesByCookie = true
+    noteRoute(facts, route)
     deps.requireSameOrigin(req, route)
 
     let session = route.auth === 'anonymous' ? undefined : deps.findSession(req, res)
     if (session instanceof Promise) session = await session
     if (session) facts.session = session.hash.slice(0, 12)
-    else if (route.auth === 'required') return requireSignIn(deps, route, req, res)
+    else if (route.auth === 'required') return requireSignIn(deps, route, { req, res })
 
     let token = session && route.resource ? deps.accessToken(session, route.resource) : undefined
     if (token instanceof Promise) {
@@ -89,18 +91,22 @@ export function createForward(deps: ForwardDeps): Forward {
   }
 }
 
+function noteRoute(facts: ForwardedFacts, { id, auth }: RouteConfig): void {
+  facts.route = id
+  if (auth !== 'anonymous') facts.variesByCookie = true
+}
+
 /** A person who opens a page or a download is sent to sign in; a script is told to (contract section 4). */
 function requireSignIn(
   deps: ForwardDeps,
   route: RouteConfig,
-  req: IncomingMessage,
-  res: ServerResponse,
+  { req, res }: { req: IncomingMessage; res: ServerResponse },
 ): true {
   if (route.csrf !== 'fetch-metadata' || !deps.isTopLevelNavigation(req)) {
     throw new BffError('session_required', 'this route needs a signed-in session')
   }
   deps.setSecurityHeaders?.(req, res)
-  // Beside what is set already, which writeHead would replace.
+  // Appended, because writeHead would replace the fields that are set already.
   res.appendHeader('vary', 'Cookie, sec-fetch-mode, sec-fetch-dest')
   res.writeHead(302, {
     location: deps.loginUrl(req),

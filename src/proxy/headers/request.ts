@@ -2,8 +2,13 @@ import { createHash } from 'node:crypto'
 import type { HeaderTemplate, RouteConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import type { UserClaims } from '../../store/port.ts'
-import { type IsOwnCookie, withoutOwnCookies } from './cookies.ts'
-import { droppedFromRequests, type FieldNames, removeNamed } from './dropped.ts'
+import {
+  droppedFromRequests,
+  type FieldNames,
+  type IsOwnCookie,
+  removeNamed,
+  withoutOwnCookies,
+} from './dropped.ts'
 
 /** What the header rules need to know beside the routes. */
 export type Site = {

@@ -1,6 +1,5 @@
 import type { RouteConfig } from '../../config/config.ts'
-import { setsOwnCookie } from './cookies.ts'
-import { droppedFromResponses, isForSharedCaches, removeNamed } from './dropped.ts'
+import { droppedFromResponses, isForSharedCaches, removeNamed, setsOwnCookie } from './dropped.ts'
 import { compileReverseMapping, type ReverseMapping } from './location.ts'
 import type { Site } from './request.ts'
 

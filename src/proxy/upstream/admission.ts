@@ -89,7 +89,7 @@ export function createAdmission({ breaker, permits, observe, clock }: AdmissionO
   function circuitOpen(): BffError {
     return new BffError(
       'upstream_unreachable',
-      'the upstream does not answer and is left alone for a while',
+      'the circuit of the upstream is open, because it does not answer',
       {
         retryAfterSeconds: Math.max(1, Math.ceil(circuit.openLeftMs() / 1000)),
       },

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { RouteConfig } from '../../../../src/config/config.ts'
-import { ownCookieNames } from '../../../../src/proxy/headers/cookies.ts'
+import { ownCookieNames } from '../../../../src/proxy/headers/dropped.ts'
 import { compileRequestHeaders, type OurRequestFields } from '../../../../src/proxy/headers/request.ts'
 import { routeWith } from '../../../kit/upstream/routes.ts'
 
