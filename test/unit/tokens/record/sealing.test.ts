@@ -2,8 +2,12 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import {
+  bindToGrants,
   cookieSigningSecrets,
+  createDefinitions,
+  createPseudonyms,
   createSealing,
+  type Grants,
   type SealedPurpose,
 } from '../../../../src/tokens/record/sealing.ts'
 
@@ -72,4 +76,69 @@ test('cookie signing secrets follow the order of the keys and are not the keys',
   assert.equal(new Set(secrets).size, 2)
   assert.deepEqual(cookieSigningSecrets([KEY_1]), [secrets[1]])
   assert.ok(!secrets.includes(KEY_2.toString('base64url')))
+})
+
+test('a text of nothing but its nonce and tag opens, and one byte less is refused', () => {
+  const sealing = createSealing([KEY_1])
+  const empty = sealing.seal(purpose, '')
+  const [version, kid, body = ''] = empty.split('.')
+  assert.equal(Buffer.from(body, 'base64url').length, 12 + 16)
+  assert.equal(sealing.open(purpose, empty), '')
+  const shorter = Buffer.from(body, 'base64url').subarray(1).toString('base64url')
+  assert.equal(sealing.open(purpose, `${version}.${kid}.${shorter}`), undefined)
+  assert.equal(sealing.open(purpose, `2.${kid}.${body}`), undefined, 'of a version that we do not know')
+})
+
+test('without a session key nothing can be sealed or named', () => {
+  assert.throws(() => createSealing([]), { name: 'RangeError' })
+  assert.throws(() => createPseudonyms([]), { name: 'RangeError' })
+})
+
+test('a pseudonym is the same for the same text and key, and tells neither', () => {
+  const [one, other] = [createPseudonyms([KEY_1, KEY_2]), createPseudonyms([KEY_2])]
+  assert.match(one('10.0.0.1'), /^[\w-]{22}$/)
+  assert.equal(one('10.0.0.1'), createPseudonyms([KEY_1])('10.0.0.1'), 'by the first key')
+  assert.notEqual(one('10.0.0.1'), one('10.0.0.2'))
+  assert.notEqual(one('10.0.0.1'), other('10.0.0.1'))
+})
+
+test('a secret that signs cookies has 256 bits', () => {
+  const [secret = ''] = cookieSigningSecrets([KEY_1])
+  assert.equal(Buffer.from(secret, 'base64url').length, 32)
+})
+
+const GRANTS = {
+  provider: { issuer: 'https://id.example.com', clientId: 'shop' },
+  resources: { orders: { name: 'orders', scopes: ['orders.read'] } },
+} as unknown as Grants
+
+test('what is bound to its grants opens under the same provider, client and resource only', () => {
+  const sealing = createSealing([KEY_1])
+  const bound = bindToGrants(sealing, GRANTS)
+  const session: SealedPurpose = { id: 'id', kind: 'session' }
+  const [token, of] = [bound.seal(purpose, 'token'), bound.seal(session, 'session')]
+  assert.deepEqual([bound.open(purpose, token), bound.open(session, of)], ['token', 'session'])
+  assert.deepEqual([sealing.open(purpose, token), sealing.open(session, of)], [undefined, undefined])
+  const { provider, resources } = GRANTS
+  const changed = (change: object) => ({ ...GRANTS, ...change }) as unknown as Grants
+  for (const [name, grants, opens] of [
+    ['issuer', changed({ provider: { ...provider, issuer: 'https://other.example.com' } }), []],
+    ['client', changed({ provider: { ...provider, clientId: 'other' } }), []],
+    ['resource', changed({ resources: { orders: { ...resources.orders, scopes: [] } } }), ['session']],
+    ['other settings', changed({ provider: { ...provider, timeoutMs: 1 } }), ['token', 'session']],
+  ] as const) {
+    const later = bindToGrants(sealing, grants)
+    const opened = [later.open(purpose, token), later.open(session, of)].filter((text) => text !== undefined)
+    assert.deepEqual(opened, opens, name)
+  }
+})
+
+test('a resource is defined by itself, its provider and its client; one that is not configured by its name', () => {
+  const definitionOf = createDefinitions(GRANTS)
+  assert.deepEqual(JSON.parse(definitionOf('orders')), [
+    'https://id.example.com',
+    'shop',
+    GRANTS.resources.orders,
+  ])
+  assert.equal(definitionOf('unknown'), 'unknown')
 })
