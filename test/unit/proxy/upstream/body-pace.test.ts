@@ -2,7 +2,9 @@ import assert from 'node:assert/strict'
 import { createServer } from 'node:net'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
+import { systemClock } from '../../../../src/async/clock.ts'
 import type { RouteConfig } from '../../../../src/config/config.ts'
+import { createTestClock } from '../../../kit/clock.ts'
 import { http2Upstream } from '../../../kit/upstream/http2-kit.ts'
 import { isWholeHead, open, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
 
@@ -12,17 +14,24 @@ const post = (fields: string) => `POST / HTTP/1.1\r\n${fields}\r\n`
 const chunk = (text: string) => `${text.length.toString(16)}\r\n${text}\r\n`
 const turn = () => new Promise<void>((resolve) => void setImmediate(resolve))
 
-/** A proxy whose seconds pass when they are told to. */
+const SECOND_MS = 1_000
+
+/** A proxy that looks at bodies each second when the test says so; whatever else it waits for takes its time. */
 async function pacedProxy(t: TestContext, route: Partial<RouteConfig> & { upstream: string }, pace = PACE) {
-  t.mock.timers.enable({ apis: ['setInterval'] })
-  const proxy = await proxyTo(t, route, {}, { bodyPace: pace })
+  const looks = createTestClock()
+  let timed = 0
+  function after(ms: number, call: () => void) {
+    if (ms === SECOND_MS) timed += 1
+    return (ms === SECOND_MS ? looks : systemClock).after(ms, call)
+  }
+  const proxy = await proxyTo(t, route, {}, { bodyPace: pace, clock: { ...systemClock, after } })
   async function seconds(count: number): Promise<void> {
     for (let i = 0; i < count; i++) {
-      t.mock.timers.tick(1_000)
+      looks.advance(SECOND_MS)
       await turn()
     }
   }
-  return { ...proxy, seconds }
+  return { ...proxy, seconds, timed: () => timed }
 }
 
 /** An upstream that notes how much of a body it got, and answers at its end. */
@@ -154,15 +163,13 @@ test('an answer that has begun is cut when the body comes too slowly', async (t)
 test('without a lowest rate, and without a body, nothing is timed', async (t) => {
   const upstream = await readingUpstream(t)
   const off = await pacedProxy(t, { upstream: upstream.origin }, { bytesPerSecond: 0, graceMs: 0 })
-  const timers = t.mock.method(globalThis, 'setInterval')
   const client = rawClient(t, off.port, post(CHUNKED) + chunk('a'))
   await upstream.holds('1\r\na')
   await off.seconds(100)
   client.socket.write('0\r\n\r\n')
   assert.match((await client.closed).text, /^HTTP\/1\.1 204 /)
-  t.mock.timers.reset()
-  const paced = await proxyTo(t, { upstream: upstream.origin }, {}, { bodyPace: PACE })
+  const paced = await pacedProxy(t, { upstream: upstream.origin })
   const get = rawClient(t, paced.port, 'GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n')
   assert.match((await get.closed).text, /^HTTP\/1\.1 204 /)
-  assert.equal(timers.mock.callCount(), 0)
+  assert.deepEqual([off.timed(), paced.timed()], [0, 0])
 })
