@@ -42,7 +42,7 @@ function ended(store: Store): SessionHash[] {
 }
 
 suite('a primary that is demoted and stays up', { skip: skipWithoutRedis(), concurrency: true }, () => {
-  test('is left on both connections, although nobody asks for anything, and ends of sessions are heard again', async (t) => {
+  test('is replaced on both connections without a command that shows it, and ends of sessions are heard again', async (t) => {
     const pair = await startPair(t)
     const { old, next, one, other } = pair
     const heard = ended(one)
@@ -61,7 +61,7 @@ suite('a primary that is demoted and stays up', { skip: skipWithoutRedis(), conc
     const pair = await startPair(t)
     const { old, next, one, other, lines } = pair
     await promote(pair)
-    // It believes that it is the primary still, and only the connections for commands were cut.
+    // The old primary does not know of the new one, and only the connections for commands were cut.
     await old.cli('CLIENT', 'KILL', 'TYPE', 'normal')
     await eventually(async () => (await connectionsAt(old)) === 0)
     await eventually(() => one.invalidations.isLive() && other.invalidations.isLive())
@@ -74,7 +74,7 @@ suite('a primary that is demoted and stays up', { skip: skipWithoutRedis(), conc
     assert.equal(told.length, 2, 'each says so once')
   })
 
-  test('costs whoever writes meanwhile no refusal', async (t) => {
+  test('refuses no write that comes meanwhile', async (t) => {
     const pair = await startPair(t)
     const { old, one } = pair
     await promote(pair)

@@ -67,7 +67,7 @@ suite('a Redis in trouble', { skip: skipWithoutRedis(), concurrency: true }, () 
     return redis
   }
 
-  test('killed: every method waits its time, after a second fails at once, and recovers when it is back', async (t) => {
+  test('killed: every method waits for the connection, fails at once after a second, and works again when Redis is back', async (t) => {
     const redis = await server(t)
     const store = await openRedisStore(t, redis)
     await redis.kill()
@@ -97,7 +97,7 @@ suite('a Redis in trouble', { skip: skipWithoutRedis(), concurrency: true }, () 
     await inFlight
   })
 
-  test('frozen: every method fails within 600 ms with store_unavailable, and recovers when it goes on', async (t) => {
+  test('frozen: every method fails within 600 ms with store_unavailable, and works again when Redis goes on', async (t) => {
     const redis = await server(t)
     const store = await openRedisStore(t, redis)
     const dropped: unknown[] = []
@@ -169,8 +169,8 @@ suite('a Redis in trouble', { skip: skipWithoutRedis(), concurrency: true }, () 
     await store.ping()
     await redis.cli('ACL', 'SETUSER', 'default', 'allchannels')
     await eventually(() => invalidations.isLive())
-    await cache.load('key', hash, async () => 'believed again')
-    assert.equal(cache.peek('key'), 'believed again')
+    await cache.load('key', hash, async () => 'trusted again')
+    assert.equal(cache.peek('key'), 'trusted again')
   })
 
   test('turned into a read-only replica: writes fail with store_unavailable until it is a primary again', async (t) => {

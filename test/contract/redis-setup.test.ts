@@ -100,7 +100,7 @@ suite('setting up a connection to Redis', { skip: skipWithoutRedis() }, () => {
 suite('a connection to Redis that is lost', { skip: skipWithoutRedis() }, () => {
   const server = redisForThisFile()
 
-  test('is waited for: whoever reads or writes meanwhile is served, 20 times over', async (t) => {
+  test('is waited for: reads and writes meanwhile are served, 20 times over', async (t) => {
     const store = await openRedisStore(t, server())
     for (let round = 0; round < 20; round += 1) {
       const hash = await signedIn(store)

@@ -105,7 +105,7 @@ suite('the trial of a store that is another kind of server', {
     assert.match(await withStore({ url: node.url }, refusal), /^store_unavailable .*(MOVED|CLUSTERDOWN)/)
   })
 
-  test('finds a certificate that nobody vouches for, and passes with one that is trusted', async (t) => {
+  test('finds a certificate of an unknown authority, and passes with one that is trusted', async (t) => {
     const { cert, key } = selfSigned(['localhost'])
     const folder = await mkdtemp(join(tmpdir(), 'cloakroom-tls-'))
     t.after(() => rm(folder, { recursive: true }))

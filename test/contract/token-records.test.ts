@@ -155,7 +155,7 @@ function lockRules({ open }: Contestant): void {
     assert.equal(await take('b'), true)
   })
 
-  test('a refresh lock that nobody gives back ends by itself', async (t) => {
+  test('a refresh lock that is not released ends by itself', async (t) => {
     const { store, elapse } = await open(t)
     const hash = someHash()
     await store.tokens.lock(hash, 'slow', 40)

@@ -66,7 +66,7 @@ describe('Redis at rest', { skip: skipWithoutRedis() }, () => {
   })
 })
 
-/** Two people signed in, renewed their tokens, one signed in again, one attempt is still under way. */
+/** Two people signed in, renewed their tokens, one signed in again, one attempt is still in flight. */
 async function afterBusyDay(t: Scope) {
   const redis = await startRedis()
   t.after(() => redis.stop())

@@ -25,7 +25,7 @@ describe('Redis away', { skip: skipWithoutRedis(), concurrency: true }, () => {
       const admin = (page: string) => fetch(shop.cloakroom.adminUrl + page)
 
       await breakDown(redis)
-      // Copies in the process are believed only until the subscription is known to be cut.
+      // Copies in the process are trusted only until the subscription is known to be cut.
       await eventually('the outage shows', async () => {
         const answer = await inTime(browser, '/api/orders')
         return answer.status !== 200 && verdict(answer)[1] === 'store_unavailable'

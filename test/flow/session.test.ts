@@ -93,7 +93,7 @@ test('B/user needs the CSRF header and never shows a token', async (t) => {
   for (const secret of provider.issuedSecrets) assert.ok(!body.includes(secret))
 })
 
-test('logout by link needs the handle of this session, and a wrong one leaves it alive', async (t) => {
+test('logout by link needs the sid of this session, and a wrong one leaves it alive', async (t) => {
   const { browser, cloakroom, provider } = await setUp(t)
   await browser.signIn()
   const link = (await browser.fetch('/bff/user')).json()['bff:logout_url']
@@ -150,7 +150,7 @@ test('a provider that is away never keeps a user signed in', async (t) => {
   assert.equal((await browser.fetch('/bff/user')).status, 401)
 })
 
-test('a tampered, truncated, foreign or doubled cookie is simply nobody', async (t) => {
+test('a tampered, truncated, foreign or doubled cookie is no session', async (t) => {
   const { browser, cloakroom } = await setUp(t)
   await browser.signIn()
   const [name, value = ''] = browser.cookieHeader().split('=')

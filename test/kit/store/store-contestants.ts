@@ -27,7 +27,7 @@ export type Contestant = {
 /** A log that keeps nothing. */
 export const silentLog: Logger = { info() {}, warn() {}, error() {} }
 
-/** A session hash that nobody else uses. */
+/** A session hash of its own. */
 export function someHash(): SessionHash {
   return randomUUID() as SessionHash
 }

@@ -28,7 +28,7 @@ test('the claims of a session are changed, and nothing else of it', async (t) =>
   assert.deepEqual(await read(), { ...RECORD, user: { ...RECORD.user, claims: { sub: 'ada', name: 'Ada' } } })
 })
 
-test('a change that meets another is thought over on what that left', async (t) => {
+test('a change that another one came before is asked again, based on what that one stored', async (t) => {
   const { store, read, followClaims } = await setUp(t, RECORD)
   const met: UserClaims[] = []
   await followClaims(owner, (before) => {
@@ -45,7 +45,7 @@ test('a change that meets another is thought over on what that left', async (t) 
   assert.deepEqual((await read()).user.claims, { sub: 'ada', roles: ['other'], name: 'Ada' })
 })
 
-test('a session that ends meanwhile stays ended, and what does not open is left alone', async (t) => {
+test('a session that ends meanwhile stays ended, and a record that does not open stays as it is', async (t) => {
   const { store, read, followClaims } = await setUp(t, RECORD)
   await followClaims(owner, (before) => {
     store.sessions.end(owner.hash)

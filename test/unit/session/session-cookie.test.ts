@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
+import { createHmac } from 'node:crypto'
 import { test } from 'node:test'
-import { readSessionCookie, sessionIdOf } from '../../../src/session/session-cookie.ts'
+import { readSessionCookie, sessionIdOf, verifiedSessionId } from '../../../src/session/session-cookie.ts'
 
 const NAME = '__Host-Http-cloakroom'
 
@@ -38,4 +39,20 @@ test('the session id is what stands before the signature', () => {
   assert.equal(sessionIdOf('s%3Aabc-_1.sig%2Fx'), 'abc-_1')
   assert.equal(sessionIdOf('s:abc.sig'), 'abc')
   assert.equal(sessionIdOf('garbage'), 'garbage')
+})
+
+test('the id of a cookie counts only as the text that one of our keys has signed', () => {
+  const id = 'abc-_1'
+  const signature = createHmac('sha256', 'old').update(id).digest('base64').replace(/=+$/, '')
+  const value = `s%3A${id}.${encodeURIComponent(signature)}`
+  assert.equal(verifiedSessionId(value, ['new', 'old']), id)
+  assert.equal(verifiedSessionId(`s:${id}.${signature}`, ['new', 'old']), id)
+  assert.equal(verifiedSessionId(value, ['new']), undefined)
+  assert.equal(verifiedSessionId(value, []), undefined)
+  const others = [
+    ...['', id, `s%3A${id}`, `s%3A${id}.`, `${value}A`, value.slice(0, -1), `"${value}"`],
+    ...[value.replace('abc', 'abd'), value.replace('a', '%61'), value.replace('.', '%2E'), `%FF${value}`],
+    ...[`${id}.${signature}`, `j%3A${id}.${signature}`, `s%3As%3A${id}.${signature}`],
+  ]
+  for (const other of others) assert.equal(verifiedSessionId(other, ['new', 'old']), undefined, other)
 })

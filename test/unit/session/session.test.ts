@@ -118,7 +118,7 @@ function sessionRules(contestant: Contestant): void {
     })
   })
 
-  test('a look that is no activity leaves the idle timeout running, and finding starts it again', async (t) => {
+  test('peeking and asking for the time left do not extend a session, finding it does', async (t) => {
     const { sessions, elapse, signIn } = await setUp(t, contestant)
     const { cookie, session } = await signIn()
     await elapse(300)
@@ -131,7 +131,7 @@ function sessionRules(contestant: Contestant): void {
     assert.ok(after && after > IDLE_MS - 300)
   })
 
-  test('constant use does not carry a session beyond its absolute timeout, and who finds it over leaves it to the others', async (t) => {
+  test('constant use does not carry a session beyond its absolute timeout, and its record stays for the other replicas', async (t) => {
     const { sessions, store, clock, expired, signIn } = await setUp(t, contestant)
     const { cookie, session } = await signIn()
     const { id, hash } = session!
@@ -145,7 +145,7 @@ function sessionRules(contestant: Contestant): void {
     assert.equal(await sessions.peek(requestWith(cookie)), undefined)
     assert.equal(await sessions.timeLeft(session!), undefined)
     assert.deepEqual(expired, [id, id])
-    // It may be this clock that is wrong.
+    // Our clock may be the wrong one.
     assert.ok(await store.sessions.read(hash))
     assert.ok(await store.tokens.read(hash))
     clock.time -= 1
@@ -176,7 +176,7 @@ function sessionRules(contestant: Contestant): void {
     assert.ok(await sessions.find(requestWith(cookie)))
   })
 
-  test('a session that has ended is not found, whoever looks', async (t) => {
+  test('a session that has ended is not found in any way', async (t) => {
     const { sessions, store, signIn } = await setUp(t, contestant)
     const { cookie, session } = await signIn()
     await store.sessions.end(session!.hash)
