@@ -108,7 +108,7 @@ describe('a WebSocket and its session', { concurrency: true }, () => {
     await assert.rejects(open(), /429/)
     first.close()
     await once(first, 'close')
-    await eventually('a place is free', () =>
+    await eventually('one more may open', () =>
       open().then(
         () => true,
         () => false,
@@ -119,8 +119,8 @@ describe('a WebSocket and its session', { concurrency: true }, () => {
   test('a token that the client brings is refused, and is in no log line', async (t) => {
     const { browser, chat, cloakroom } = await startOne(t)
     const secret = 'token-of-the-client'
-    for (const wish of [{ protocols: ['bearer', secret] }, { path: `/chat?access_token=${secret}` }])
-      await assert.rejects(openChat(t, browser, cloakroom.listenUrl, wish), /400/)
+    for (const request of [{ protocols: ['bearer', secret] }, { path: `/chat?access_token=${secret}` }])
+      await assert.rejects(openChat(t, browser, cloakroom.listenUrl, request), /400/)
     assert.equal(chat.handshakes.length, 0)
     assert.doesNotMatch(cloakroom.logs.join('\n'), new RegExp(secret))
   })
@@ -149,7 +149,7 @@ describe('a WebSocket on another replica', { skip: skipWithoutRedis(), concurren
     const { a, b, browser, redis } = await startTwo(t)
     const socket = await openChat(t, browser, b.listenUrl)
     const events = await openEvents(t, browser, b.listenUrl)
-    // Whoever is subscribed is cut off, and nobody may subscribe again.
+    // Every subscriber is cut off, and none may subscribe again.
     await redis.cli('ACL', 'SETUSER', 'default', '-subscribe')
     await redis.cli('CLIENT', 'KILL', 'TYPE', 'pubsub')
     const closed = Promise.all([assertClosed(socket), once(events, 'close')])

@@ -37,7 +37,7 @@ export async function pythonVisit(url: string, origin: string, count: number, co
   return JSON.parse(stdout)
 }
 
-/** A Cloakroom in this process in front of one WebSocket upstream, and the cookie of somebody signed in. */
+/** A Cloakroom in this process in front of one WebSocket upstream, and the cookie of a signed-in user. */
 export async function startInFrontOf(t: Scope, upstream: string) {
   const provider = await startRotatingProvider()
   t.after(() => provider.close())

@@ -155,7 +155,7 @@ async function upstreamResets(measured: Measured, random: SeededRandom, times: n
   return tally.toString()
 }
 
-/** A third loses its upstream, a third its client, a third both; whoever is left neither reads nor closes. */
+/** A third loses its upstream, a third its client, a third both; the ends that are left neither read nor close. */
 async function halfOpen(measured: Scene, count: number): Promise<{ left: Socket[]; tally: string }> {
   const tally = createTally()
   const left: Socket[] = []

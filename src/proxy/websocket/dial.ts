@@ -34,7 +34,6 @@ export type Handshake = {
   readonly target: string
   /** Flat list, without `Connection` and `Upgrade`, and without `Host` unless it is the public one. */
   readonly headers: readonly string[]
-  readonly responseHeaders: ResponseHeaders
   readonly session: BffSession | undefined
   readonly offer: Offer
 }
@@ -49,6 +48,12 @@ export type UpgradingClient = {
   /** Answers with a problem and closes. */
   refuse(error: unknown): void
   observe(status: number): void
+}
+
+export type DialDeps = {
+  readonly responseHeaders: ResponseHeaders
+  /** Resolves the names of upstreams; the system's look-up unless given. */
+  readonly lookup?: LookupFunction
 }
 
 /** Sends a handshake to its upstream. Returns the function that ends the attempt, whether it is open by then or not. */
@@ -72,9 +77,9 @@ type Attempt = {
 
 /**
  * Makes the function that dials. One instance of the library serves every route; the upstream and the agent of each
- * handshake come from its `router`. `lookup` resolves the names of upstreams.
+ * handshake come from its `router`.
  */
-export function createDial(lookup: LookupFunction = systemLookup as LookupFunction): Dial {
+export function createDial({ responseHeaders, lookup = systemLookup as LookupFunction }: DialDeps): Dial {
   const agentOf = createAgents(refusingLinkLocal(lookup))
   /** By the client's request and by the upstream's socket, because the library's events name one or the other. */
   const attempts = new WeakMap<IncomingMessage | Socket, Attempt>()
@@ -113,9 +118,9 @@ export function createDial(lookup: LookupFunction = systemLookup as LookupFuncti
     })
     writeRequest(request, handshake)
     request.on('information', limitInterim(attempt))
-    request.once('response', (response) => passOnRefusal(attempt, response))
+    request.once('response', (response) => passOnRefusal(attempt, response, responseHeaders))
     request.once('upgrade', (response, upstream) => {
-      if (accept(attempt, response)) attempts.set(upstream as Socket, attempt)
+      if (accept(attempt, response, responseHeaders)) attempts.set(upstream as Socket, attempt)
       else upstream.destroy()
     })
   }
@@ -172,14 +177,14 @@ function limitInterim(attempt: Attempt): () => void {
  * writes. If not, the client has been refused, and the library's own write to the ended socket destroys it. An answer to
  * a client that has sent more than 100 kB by then may be followed by a reset; RFC 6455 §4.1 forbids it to send any.
  */
-function accept(attempt: Attempt, response: IncomingMessage): boolean {
+function accept(attempt: Attempt, response: IncomingMessage, responseHeaders: ResponseHeaders): boolean {
   const { handshake, client } = attempt
   if (attempt.isAnswered || client.socket.destroyed || !isAccepted(handshake.offer, response)) {
     fail(attempt, new Error('the upstream did not accept this handshake'))
     return false
   }
   answered(attempt, 101)
-  const fields = handshake.responseHeaders(handshake.route, rawBytes(response), false)
+  const fields = responseHeaders(handshake.route, rawBytes(response), false)
   response.headers = headersOf([...fields, 'Connection', 'Upgrade', 'Upgrade', 'websocket'])
   // The library writes the 101 as text in the default encoding. Latin-1 keeps every byte (RFC 9110 §5.5).
   client.socket.setDefaultEncoding('latin1')
@@ -196,7 +201,7 @@ function startRelay(attempt: Attempt | undefined, upstream: Socket): void {
 }
 
 /** Lets the library pass on the upstream's own refusal. The connection ends with it. */
-function passOnRefusal(attempt: Attempt, response: IncomingMessage): void {
+function passOnRefusal(attempt: Attempt, response: IncomingMessage, responseHeaders: ResponseHeaders): void {
   const { handshake, client } = attempt
   const status = response.statusCode!
   // Node emits a 101 without `Upgrade` as a response too. It is no final answer.
@@ -218,13 +223,13 @@ function passOnRefusal(attempt: Attempt, response: IncomingMessage): void {
   response.once('error', breakOff)
   socket.once('finish', () => socket.destroy())
   socket.setTimeout(handshake.route.timeout.idleMs, breakOff)
-  rewriteRefusal(response, handshake)
+  const fields = responseHeaders(handshake.route, rawBytes(response), handshake.session !== undefined)
+  rewriteRefusal(response, fields)
 }
 
-/** Gives the response what the library is to write, by the rules for any response. */
-function rewriteRefusal(response: IncomingMessage, { route, responseHeaders, session }: Handshake): void {
+/** Gives the response what the library is to write. */
+function rewriteRefusal(response: IncomingMessage, fields: string[]): void {
   const { statusCode, statusMessage } = response
-  const fields = responseHeaders(route, rawBytes(response), session !== undefined)
   // The library writes `content-length: 0` for a 205 itself (RFC 9110 §15.3.6).
   const hasLength = statusCode !== 204 && statusCode !== 205
   response.headers = headersOf(hasLength ? fields : withoutLength(fields))

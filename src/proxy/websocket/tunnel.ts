@@ -61,7 +61,7 @@ export type Tunnel = {
 export function createTunnel(deps: TunnelDeps): Tunnel {
   const trustedOrigins = new Set([deps.publicUrl, ...deps.allowedOrigins])
   const { live = createLiveConnections() } = deps
-  const dial = createDial(deps.lookup)
+  const dial = createDial(deps)
   let isClosing = false
 
   /** Runs every check, and gives what the upstream is to be sent; undefined when the client has left meanwhile. */
@@ -84,14 +84,7 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
       accessToken: token?.value,
       claims: session?.claims,
     })
-    return {
-      route,
-      target,
-      headers: withoutLookalikes(fields),
-      responseHeaders: deps.responseHeaders,
-      session,
-      offer,
-    }
+    return { route, target, headers: withoutLookalikes(fields), session, offer }
   }
 
   /** Registers the tunnel before it looks at the session again, so that an end of the session in between is not missed. */

@@ -46,7 +46,7 @@ const FOREIGN = refused(403, 'origin_forbidden')
 // biome-ignore format: a row is a line
 const ADMISSION: readonly WireCase[] = [
   row('I1', ['R-191'], 'without a session', handshake({ Cookie: null }), { ...refused(401, 'session_required'), answers: [{ status: 401, code: 'session_required', fields: { vary: 'Cookie' } }] }),
-  row('I1', ['R-191'], 'with a session that nobody gave out', handshake({ Cookie: '__Host-Http-cloakroom=s%3Aevil.evil' }), refused(401, 'session_required')),
+  row('I1', ['R-191'], 'with a session that was never issued', handshake({ Cookie: '__Host-Http-cloakroom=s%3Aevil.evil' }), refused(401, 'session_required')),
   row('I1', ['R-191'], 'with a token instead of a session', handshake({ Cookie: null, Authorization: 'Bearer evil' }), refused(401, 'session_required')),
   row('I1', ['R-191'], 'to a route that has none', handshake({}, 'GET /api/admin/x HTTP/1.1'), NOT_A_HANDSHAKE),
   row('I1', ['R-191'], 'to no route', handshake({}, 'GET /nowhere HTTP/1.1'), refused(404, 'route_not_found')),
@@ -114,8 +114,8 @@ const tunnel = (down: string, up: string, more: Partial<Outcome> = {}): Outcome 
   tunnel: { down, up },
   ...more,
 })
-/** Both say good-bye, the client first. */
-const farewell: readonly Step[] = [
+/** Both close, the client first. */
+const CLOSING: readonly Step[] = [
   BYE_UP,
   { seen: BYE_UP },
   { upstream: BYE_DOWN },
@@ -132,19 +132,19 @@ const BOMB = `\xc1${String.fromCharCode(0x80 | BOMB_BODY.length)}\0\0\0\0${BOMB_
 /** What passes through a tunnel, byte for byte. */
 // biome-ignore format: a row is a line
 const TUNNELS: readonly WireCase[] = [
-  row('I1', ['R-191', 'R-192'], 'a tunnel, its token, and no cookie of ours', [handshake(), { until: ACCEPT }, TEXT_UP, { seen: TEXT_UP }, { upstream: TEXT_DOWN }, { until: TEXT_DOWN }, ...farewell], tunnel(TEXT_DOWN + BYE_DOWN, TEXT_UP + BYE_UP), { reply: SWITCHED }),
-  row('I1', ['R-194'], 'frames in the same packet as the handshake arrive once', [handshake() + TEXT_UP + TEXT_UP, { until: ACCEPT }, { seen: TEXT_UP + TEXT_UP }, ...farewell], tunnel(BYE_DOWN, TEXT_UP + TEXT_UP + BYE_UP), { reply: SWITCHED }),
-  row('I1', ['R-194'], "frames in the same packet as the upstream's 101 arrive once", [handshake(), { until: TEXT_DOWN + TEXT_DOWN }, ...farewell], tunnel(TEXT_DOWN + TEXT_DOWN + BYE_DOWN, BYE_UP), { reply: SWITCHED + TEXT_DOWN + TEXT_DOWN }),
-  row('I1', ['R-167'], "the client's credentials and forwarding fields", [handshake({ Authorization: 'Bearer evil', 'X-Forwarded-For': '6.6.6.6', X_User_Id: 'evil', 'x.tier': 'evil', 'Remote-User': 'evil', 'X-MS-Client-Principal': 'evil', Cookie: 'a=1; {{cookie}}; b=2' }), { until: ACCEPT }, ...farewell], tunnel(BYE_DOWN, BYE_UP, { requests: [{ line: LINE, token: 'alice', fields: { cookie: 'a=1; b=2', upgrade: 'websocket' } }] }), { reply: SWITCHED }),
+  row('I1', ['R-191', 'R-192'], 'a tunnel, its token, and no cookie of ours', [handshake(), { until: ACCEPT }, TEXT_UP, { seen: TEXT_UP }, { upstream: TEXT_DOWN }, { until: TEXT_DOWN }, ...CLOSING], tunnel(TEXT_DOWN + BYE_DOWN, TEXT_UP + BYE_UP), { reply: SWITCHED }),
+  row('I1', ['R-194'], 'frames in the same packet as the handshake arrive once', [handshake() + TEXT_UP + TEXT_UP, { until: ACCEPT }, { seen: TEXT_UP + TEXT_UP }, ...CLOSING], tunnel(BYE_DOWN, TEXT_UP + TEXT_UP + BYE_UP), { reply: SWITCHED }),
+  row('I1', ['R-194'], "frames in the same packet as the upstream's 101 arrive once", [handshake(), { until: TEXT_DOWN + TEXT_DOWN }, ...CLOSING], tunnel(TEXT_DOWN + TEXT_DOWN + BYE_DOWN, BYE_UP), { reply: SWITCHED + TEXT_DOWN + TEXT_DOWN }),
+  row('I1', ['R-167'], "the client's credentials and forwarding fields", [handshake({ Authorization: 'Bearer evil', 'X-Forwarded-For': '6.6.6.6', X_User_Id: 'evil', 'x.tier': 'evil', 'Remote-User': 'evil', 'X-MS-Client-Principal': 'evil', Cookie: 'a=1; {{cookie}}; b=2' }), { until: ACCEPT }, ...CLOSING], tunnel(BYE_DOWN, BYE_UP, { requests: [{ line: LINE, token: 'alice', fields: { cookie: 'a=1; b=2', upgrade: 'websocket' } }] }), { reply: SWITCHED }),
   row('I1', ['R-172'], 'headers that another route adds, on an anonymous one', [handshake({ X_User_Id: 'evil', 'X-Tier': 'evil', 'x~nickname': 'evil' }, 'GET /ws-open/x HTTP/1.1')], { answers: [{ status: 200 }], requests: [{ line: 'GET /ws-open/x HTTP/1.1', fields: { host: 'app.example.test' } }] }),
-  row('I1', ['R-161'], 'Connection names our Authorization', [handshake({ Connection: 'Upgrade, Authorization, X-Forwarded-For' }), { until: ACCEPT }, ...farewell], [tunnel(BYE_DOWN, BYE_UP, { requests: [{ line: LINE, token: 'alice', fields: { upgrade: 'websocket', connection: /^upgrade$/i } }] })], { reply: SWITCHED }),
-  row('I1', ['R-163'], 'Max-Forwards stays here', [handshake({ 'Max-Forwards': '0' }), { until: ACCEPT }, ...farewell], tunnel(BYE_DOWN, BYE_UP, { requests: [{ line: LINE, token: 'alice', fields: { 'max-forwards': null } }] }), { reply: SWITCHED }),
-  row('I1', ['R-167'], 'names that only look like those of a handshake', [handshake({ Sec_WebSocket_Protocol: 'evil', Up_grade: 'evil' }), { until: ACCEPT }, ...farewell], tunnel(BYE_DOWN, BYE_UP, { requests: [{ line: LINE, token: 'alice', fields: { sec_websocket_protocol: null, up_grade: null } }] }), { reply: SWITCHED }),
+  row('I1', ['R-161'], 'Connection names our Authorization', [handshake({ Connection: 'Upgrade, Authorization, X-Forwarded-For' }), { until: ACCEPT }, ...CLOSING], [tunnel(BYE_DOWN, BYE_UP, { requests: [{ line: LINE, token: 'alice', fields: { upgrade: 'websocket', connection: /^upgrade$/i } }] })], { reply: SWITCHED }),
+  row('I1', ['R-163'], 'Max-Forwards stays here', [handshake({ 'Max-Forwards': '0' }), { until: ACCEPT }, ...CLOSING], tunnel(BYE_DOWN, BYE_UP, { requests: [{ line: LINE, token: 'alice', fields: { 'max-forwards': null } }] }), { reply: SWITCHED }),
+  row('I1', ['R-167'], 'names that only look like those of a handshake', [handshake({ Sec_WebSocket_Protocol: 'evil', Up_grade: 'evil' }), { until: ACCEPT }, ...CLOSING], tunnel(BYE_DOWN, BYE_UP, { requests: [{ line: LINE, token: 'alice', fields: { sec_websocket_protocol: null, up_grade: null } }] }), { reply: SWITCHED }),
   row(
     'I1',
     ['R-191'],
     'what the handshake asks for is passed on',
-    [handshake({ 'Sec-WebSocket-Protocol': 'chat, superchat', 'Sec-WebSocket-Extensions': 'permessage-deflate; client_max_window_bits' }), { until: ACCEPT }, ...farewell],
+    [handshake({ 'Sec-WebSocket-Protocol': 'chat, superchat', 'Sec-WebSocket-Extensions': 'permessage-deflate; client_max_window_bits' }), { until: ACCEPT }, ...CLOSING],
     tunnel(BYE_DOWN, BYE_UP, {
       requests: [
         {
@@ -160,8 +160,8 @@ const TUNNELS: readonly WireCase[] = [
     }),
     { reply: SWITCHED },
   ),
-  row('I2', ['R-169'], 'a cookie of ours with the 101 does not cross', [handshake(), { until: ACCEPT }, ...farewell], tunnel(BYE_DOWN, BYE_UP, { answers: [{ status: 101, fields: { 'set-cookie': 'a=1', 'clear-site-data': null } }] }), { reply: SWITCHED.replace('\r\n\r\n', '\r\nSet-Cookie: a=1\r\nSet-Cookie: __Host-Http-cloakroom=evil\r\nClear-Site-Data: "*"\r\n\r\n') }),
-  row('I9', [], 'a frame that would unfold without end is passed on as it is', [handshake({ 'Sec-WebSocket-Extensions': 'permessage-deflate' }), { until: ACCEPT }, BOMB, { seen: BOMB }, ...farewell], tunnel(BYE_DOWN, BOMB + BYE_UP), { reply: SWITCHED }),
+  row('I2', ['R-169'], 'a cookie of ours with the 101 does not cross', [handshake(), { until: ACCEPT }, ...CLOSING], tunnel(BYE_DOWN, BYE_UP, { answers: [{ status: 101, fields: { 'set-cookie': 'a=1', 'clear-site-data': null } }] }), { reply: SWITCHED.replace('\r\n\r\n', '\r\nSet-Cookie: a=1\r\nSet-Cookie: __Host-Http-cloakroom=evil\r\nClear-Site-Data: "*"\r\n\r\n') }),
+  row('I9', [], 'a frame that would unfold without end is passed on as it is', [handshake({ 'Sec-WebSocket-Extensions': 'permessage-deflate' }), { until: ACCEPT }, BOMB, { seen: BOMB }, ...CLOSING], tunnel(BYE_DOWN, BOMB + BYE_UP), { reply: SWITCHED }),
   row('I9', [], 'frames that no WebSocket has end nothing but their tunnel', [handshake(), { until: ACCEPT }, { upstream: '\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff' }, { upstreamLeaves: 'end' }], [tunnel('\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff', ''), tunnel('', '')], { reply: SWITCHED }),
   row('I5', ['R-193'], 'a client that resets takes the upstream with it', [handshake(), { until: ACCEPT }, { leave: 'reset' }, { upstreamClosed: true }], tunnel('', ''), { reply: SWITCHED }),
   row('I5', ['R-193'], 'an upstream that resets takes the client with it', [handshake(), { until: ACCEPT }, { upstreamLeaves: 'reset' }], tunnel('', ''), { reply: SWITCHED }),
@@ -201,7 +201,7 @@ const REFUSED_BY_UPSTREAM: readonly WireCase[] = [
   row('I2', ['R-191'], '101 with the wrong Accept', handshake(), FAILED, { reply: SWITCHED.replace(ACCEPT, 'AAAAAAAAAAAAAAAAAAAAAAAAAAA=') }),
   row('I2', ['R-191'], '101 without an Accept', handshake(), FAILED, { reply: 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n' }),
   row('I2', ['R-191'], '101 to another protocol', handshake(), FAILED, { reply: SWITCHED.replace('websocket', 'h2c') }),
-  row('I2', ['R-177'], 'a coding that nobody decodes', handshake(), FAILED, { reply: 'HTTP/1.1 403 No\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n' }),
+  row('I2', ['R-177'], 'a coding that is not decoded', handshake(), FAILED, { reply: 'HTTP/1.1 403 No\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n' }),
   row('I2', ['R-177'], '204 with a length', handshake(), { ...relayed(204, ''), answers: [{ status: 204, fields: { 'content-length': null } }] }, { reply: answerOf('204 No Content') }),
   row('I2', ['R-177'], 'a thousand interim answers', handshake(), FAILED, { reply: 'HTTP/1.1 103 Early Hints\r\n\r\n'.repeat(1000) + answerOf('403 No') }),
   row('I2', ['R-186'], 'a refusal that a reset breaks off', [handshake(), { until: 'half' }, { upstreamLeaves: 'reset' }], HALF, { reply: HALF_REPLY }),

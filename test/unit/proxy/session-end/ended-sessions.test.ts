@@ -82,7 +82,7 @@ test('an end whose message was missed is noticed within one round, and again whe
   const before = channel.asked
   t.mock.timers.tick(10 * ROUND_MS)
   await settle()
-  assert.equal(channel.asked, before, 'nobody asks while messages come')
+  assert.equal(channel.asked, before, 'the store is not asked while messages come')
 })
 
 test('without the store nothing ends, and it is asked again when it may be back', async (t) => {

@@ -56,7 +56,7 @@ test('an address without a session has so many WebSockets, whatever its connecti
   }
 })
 
-test('handshakes that come at once share the same places', async (t) => {
+test('handshakes that come at the same time share one limit', async (t) => {
   const upstream = await rawUpstream(t, (socket) => socket.write(`${SWITCHED}\r\n`))
   const { port } = await tunnelTo(t, upstream.origin, {
     limits: { webSocketsPerSession: 3, webSocketsPerClient: 100 },
@@ -75,7 +75,7 @@ const FAILURES: Record<string, (socket: Socket) => void> = {
   'that speaks no HTTP': (socket) => socket.write('\0\0\0\0'),
 }
 for (const [what, answer] of Object.entries(FAILURES))
-  test(`an upstream ${what} takes no place for good`, async (t) => {
+  test(`an upstream ${what} counts against the limit no longer than its handshake`, async (t) => {
     const upstream = await rawUpstream(t, answer)
     const { port, tunnel } = await tunnelTo(t, upstream.origin, {
       limits: { webSocketsPerSession: 1, webSocketsPerClient: 100 },
@@ -89,7 +89,7 @@ for (const [what, answer] of Object.entries(FAILURES))
     assert.equal(upstream.received.length, 3)
   })
 
-test('a client that resets while the upstream is dialled takes no place for good', async (t) => {
+test('a client that resets while the upstream is dialled counts against the limit no longer than it', async (t) => {
   const dialled: (() => void)[] = []
   const upstream = await rawUpstream(t, () => dialled.shift()?.())
   const { port, tunnel } = await tunnelTo(t, upstream.origin, {

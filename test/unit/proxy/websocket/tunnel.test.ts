@@ -115,7 +115,7 @@ test('a client that resets while its session is looked up ends nothing but itsel
   await looked.promise
   client.socket.resetAndDestroy()
   await client.closed
-  // The server learns of the reset in its next turn; another connection's answer comes after it.
+  // The server learns of the reset in its next event loop turn, and answers another connection after that.
   await rawClient(t, port, 'GET / HTTP/1.1\r\nHost: a\r\n\r\n').until((text) => text.includes('no upgrade'))
   found.resolve(SESSION)
   await rawClient(t, port, 'GET / HTTP/1.1\r\nHost: a\r\n\r\n').until((text) => text.includes('no upgrade'))
@@ -136,7 +136,7 @@ for (const [what, end] of [
     const closed = Promise.all([once(tunnel.client, 'close'), once(tunnel.far, 'close')])
     end(tunnel)
     await closed
-    // The proxy may hear of it a turn later than both ends.
+    // The proxy may hear of it one event loop turn later than both ends.
     while (tunnel.tunnel.count() > 0) await setImmediate()
   })
 }
