@@ -260,3 +260,29 @@ test('what the store holds is no token in clear', async (t) => {
   const text = JSON.stringify(await store.tokens.read(holder.hash))
   assert.ok(!text.includes('rt-1') && !text.includes('orders-1'))
 })
+
+test('the times of a token count from the millisecond they name', async (t) => {
+  const error = new BffError('provider_unavailable', 'down')
+  const down: Provider = async () => ({ kind: 'unavailable', error, isMaybeUsed: false })
+  const { tokens, holder, clock, requests } = await setUp(t, down)
+  const start = clock.now
+  await tokens.tokenFor(holder, 'orders')
+  clock.now = start + 3_600_000 - 300_000 - 1
+  assert.equal((await tokens.tokenFor(holder, 'orders')).value, 'orders-1')
+  assert.ok(!(tokens.tokenFor(holder, 'orders') instanceof Promise))
+  assert.equal(requests.length, 0)
+  clock.now += 1
+  assert.equal((await tokens.tokenFor(holder, 'orders')).value, 'orders-1')
+  await new Promise(setImmediate)
+  assert.equal(requests.length, 1, 'from renewAt on it is renewed in the background')
+  clock.now = start + 3_600_000 - 5_000 - 1
+  assert.equal((await tokens.tokenFor(holder, 'orders')).value, 'orders-1')
+  clock.now += 1
+  await assert.rejects(async () => tokens.tokenFor(holder, 'orders'), code('provider_unavailable'))
+})
+
+test('a session without tokens is told to sign in', async (t) => {
+  const { tokens, holder, store } = await setUp(t, async () => assert.fail('nothing is refreshed'))
+  await store.sessions.end(holder.hash)
+  await assert.rejects(async () => tokens.tokenFor(holder, 'orders'), code('session_required'))
+})

@@ -48,3 +48,74 @@ test('what the provider did not say is not remembered', () => {
   refusals.remember('a', new Error('no'))
   assert.equal(isRemembered('a'), false)
 })
+
+for (const code of ['provider_rejected', 'reauthentication_required', 'access_denied'] as const)
+  test(`${code} is an answer of the provider, and remembered`, () => {
+    const { refusals, isRemembered } = setUp()
+    refusals.remember('a', new BffError(code, 'no'))
+    assert.equal(isRemembered('a'), true)
+  })
+
+test('a remembered refusal says all that it said, but holds on to nothing', () => {
+  const { refusals, pass } = setUp()
+  const below = Object.assign(new Error('refused'), { code: 'ECONNREFUSED', answer: 'a large one' })
+  const cause = Object.assign(new TypeError('fetch failed', { cause: below }), { code: 'OAUTH_FAILED' })
+  const details = { reason: 'why' }
+  const stepUp = { resource: 'orders' }
+  const headers = { 'x-a': 'b' }
+  refusals.remember(
+    'a',
+    new BffError('access_denied', 'the message', {
+      ...{ cause, details, stepUp, headers, status: 418, retryAfterSeconds: 10 },
+    }),
+  )
+  pass(9.5)
+  const found = caught(() => refusals.throwIfRecent('a'))
+  assert.deepEqual(
+    [found.code, found.message, found.details, found.stepUp, found.headers, found.status],
+    ['access_denied', 'the message', details, stepUp, headers, 418],
+  )
+  assert.equal(found.retryAfterSeconds, 1)
+  const kept = found.cause as Error & { code?: string; cause: Error }
+  assert.deepEqual(
+    [kept.name, kept.message, kept.code, kept.stack],
+    ['TypeError', 'fetch failed', 'OAUTH_FAILED', undefined],
+  )
+  assert.deepEqual([kept.cause.name, kept.cause.stack], ['ECONNREFUSED', undefined])
+  assert.ok(!('answer' in kept.cause))
+})
+
+test('a cause without a code or a cause of its own is summed up by its name and message', () => {
+  const { refusals } = setUp()
+  refusals.remember('a', new BffError('access_denied', 'no', { cause: new RangeError('too much') }))
+  const { cause, retryAfterSeconds } = caught(() => refusals.throwIfRecent('a'))
+  const kept = cause as Error
+  assert.deepEqual([kept.name, kept.message, kept.stack], ['RangeError', 'too much', undefined])
+  assert.ok(!('code' in kept) && !('cause' in kept))
+  assert.equal(retryAfterSeconds, undefined)
+})
+
+test('a cause that is no error stays as it is', () => {
+  const { refusals } = setUp()
+  const error = new BffError('access_denied', 'no', { cause: 'text' })
+  refusals.remember('a', error)
+  assert.equal(
+    caught(() => refusals.throwIfRecent('a')),
+    error,
+  )
+})
+
+test('so many refusals are remembered, and no more', () => {
+  const { refusals, isRemembered } = setUp()
+  for (let key = 0; key <= 10_000; key += 1) refusals.remember(String(key), refused())
+  assert.deepEqual([isRemembered('0'), isRemembered('1'), isRemembered('10000')], [false, true, true])
+})
+
+function caught(work: () => void): BffError {
+  try {
+    work()
+  } catch (error) {
+    if (error instanceof BffError) return error
+  }
+  return assert.fail('nothing was thrown')
+}

@@ -5,6 +5,7 @@ import { sessionHash } from '../../../src/session/bff-session.ts'
 import type { SealedTokens } from '../../../src/store/port.ts'
 import { createAccessTokens } from '../../../src/tokens/access-tokens.ts'
 import type { AccessToken, WantedToken } from '../../../src/tokens/record/token-record.ts'
+import type { TokenChallenge } from '../../../src/tokens/rejected-token.ts'
 
 const HOUR_MS = 3_600_000
 const HOLDER = { id: 'id', hash: sessionHash('id'), claims: { sub: 'ada' } }
@@ -43,6 +44,8 @@ function setUp() {
     ...{ clock, store, provider },
     next: async () => (await tokenFor(HOLDER, 'orders')).value,
     isReady: () => !(tokenFor(HOLDER, 'orders') instanceof Promise),
+    rejectWith: (challenge: TokenChallenge) =>
+      onRejected(HOLDER, 'orders', { token: { value: 't-1' }, challenge, isRepeatable: true }),
     reject: (
       value: string,
       { claims, isRepeatable = true }: { claims?: string; isRepeatable?: boolean } = {},
@@ -178,4 +181,63 @@ test('a token that another replica forced within the minute is used on', async (
   assert.ok(isReady())
   assert.equal(await next(), 't-1')
   assert.equal(provider.asked.length, 0)
+})
+
+test('what a sign-in cures says what the next one must bring', async () => {
+  const { provider, rejectWith } = setUp()
+  const challenge = { kind: 'insufficient_user_authentication', acrValues: 'mfa', maxAge: 60 } as const
+  await assert.rejects(rejectWith(challenge), {
+    code: 'reauthentication_required',
+    stepUp: { resource: 'orders', acrValues: 'mfa', maxAge: 60 },
+    details: { reason: 'insufficient_user_authentication' },
+  })
+  assert.equal(provider.asked.length, 0)
+})
+
+test('claims that a new token did not bring are asked for in a sign-in', async () => {
+  const { provider, reject } = setUp()
+  const first = await reject('t-1', { claims: '{"a":1}' })
+  assert.equal(first.kind === 'resend' && first.token.value, 't-2')
+  assert.equal(provider.asked[0]?.claims, '{"a":1}')
+  await assert.rejects(reject('t-2', { claims: '{"a":1}' }), {
+    code: 'reauthentication_required',
+    stepUp: { resource: 'orders', claims: '{"a":1}' },
+    details: { reason: 'insufficient_claims' },
+  })
+  assert.equal(provider.asked.length, 1)
+})
+
+test('a replacement that expires now is none', async () => {
+  for (const [lifeMs, value, asked] of [
+    [1, 't-x', 0],
+    [0, 't-2', 1],
+  ] as const) {
+    const { clock, store, provider, reject } = setUp()
+    store.token = { value: 't-x', expiresAt: clock.now + lifeMs, renewAt: clock.now }
+    const reaction = await reject('t-1')
+    assert.equal(reaction.kind === 'resend' && reaction.token.value, value)
+    assert.equal(provider.asked.length, asked)
+  }
+})
+
+test('a renewal that another replica forced counts for a minute, whichever clock is ahead', async () => {
+  for (const [sinceMs, isRelayed] of [
+    [59_999, true],
+    [-59_999, true],
+    [60_000, false],
+    [-60_000, false],
+  ] as const) {
+    const { clock, store, reject } = setUp()
+    store.token = { ...store.token, forcedAt: clock.now - sinceMs }
+    assert.equal((await reject('t-1')).kind === 'relay', isRelayed, `${sinceMs} ms`)
+  }
+})
+
+test('a request that cannot be sent again is answered at once, even if the renewal fails', async () => {
+  const { provider, reject } = setUp()
+  provider.problem = problem('provider_unavailable')
+  assert.deepEqual(await reject('t-1', { isRepeatable: false }), RELAY)
+  await new Promise(setImmediate)
+  await new Promise(setImmediate)
+  assert.equal(provider.asked.length, 1)
 })

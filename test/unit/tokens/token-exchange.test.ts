@@ -81,3 +81,49 @@ test('a session that ends while its token is exchanged gets none', async (t) => 
   await assert.rejects(call, (error) => error instanceof BffError && error.code === 'session_required')
   assert.equal(await store.tokens.read(wanted.holder.hash), undefined)
 })
+
+test('the same wanted token is shared, one that was rejected or lacks claims is not', async (t) => {
+  const { calls, replica, wanted } = await setUp(t)
+  const renew = replica()
+  const all = [wanted, wanted, { ...wanted, rejected: 'at-0' }, { ...wanted, claims: '{}' }]
+  const tokens = await Promise.all(all.map(renew))
+  assert.deepEqual([tokens[0] === tokens[1], calls.length], [true, 3])
+  assert.equal('forcedAt' in tokens[0]!, false)
+})
+
+test('a token in the store is used until it is to be renewed', async (t) => {
+  const { calls, clock, replica, wanted } = await setUp(t)
+  const renew = replica()
+  const { renewAt } = await renew(wanted)
+  clock.now = renewAt - 1
+  assert.equal((await renew(wanted)).value, 'at-1')
+  clock.now = renewAt
+  assert.equal((await renew(wanted)).value, 'at-2')
+  assert.equal(calls.length, 2)
+})
+
+test('a session that has ended before is asked nothing for', async (t) => {
+  const { calls, replica, store, wanted } = await setUp(t)
+  await store.sessions.end(wanted.holder.hash)
+  await assert.rejects(replica()(wanted), { code: 'session_required' })
+  assert.equal(calls.length, 0)
+})
+
+test('a token that cannot be kept is used all the same', async (t) => {
+  const { calls, sealer, clock, store, wanted } = await setUp(t)
+  const renew = createTokenExchange({
+    exchangeGrant: async (request) => {
+      calls.push(request)
+      return { accessToken: 'at', obtainedAt: clock.now, expiresAt: clock.now + HOUR_MS }
+    },
+    subjectTokenFor: () => ({ value: 'subject', expiresAt: 9e15, renewAt: 9e15 }),
+    records: {
+      read: store.tokens.read,
+      keep: () => Promise.reject(new BffError('store_unavailable', 'away')),
+    },
+    sealer,
+    clock: { now: () => clock.now, monotonicNow: () => clock.now },
+  })
+  assert.equal((await renew(wanted)).value, 'at')
+  assert.equal(calls[0]?.session, wanted.holder.hash)
+})

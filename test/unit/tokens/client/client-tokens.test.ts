@@ -1,14 +1,17 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { type TestContext, test } from 'node:test'
-import { systemClock } from '../../../../src/async/clock.ts'
+import { type Clock, systemClock } from '../../../../src/async/clock.ts'
 import type { Config } from '../../../../src/config/config.ts'
 import { Secret } from '../../../../src/config/secrets/secret.ts'
 import { BffError } from '../../../../src/errors.ts'
 import { createMemoryStore } from '../../../../src/store/memory/memory-store.ts'
 import type { ClientTokenRecords } from '../../../../src/store/port.ts'
 import { createClientTokens } from '../../../../src/tokens/client/client-tokens.ts'
-import { createSharedClientTokens } from '../../../../src/tokens/client/shared-client-tokens.ts'
+import {
+  createSharedClientTokens,
+  type SharedClientTokens,
+} from '../../../../src/tokens/client/shared-client-tokens.ts'
 import { createSealing } from '../../../../src/tokens/record/sealing.ts'
 
 const HOUR_MS = 3_600_000
@@ -191,4 +194,167 @@ test("what the store holds opens with the client's credential only, not with the
   assert.equal((await replica().tokenFor('audit')).value, 'audit-1')
   assert.equal((await replica({ credential: 'another' }).tokenFor('audit')).value, 'audit-2')
   assert.equal(provider.calls, 2)
+})
+
+/** One replica whose shared cache does as it is told, with time that passes when it waits. */
+function scripted(shared: Partial<SharedClientTokens> | undefined, lifetimeMs = HOUR_MS) {
+  const time = { ms: 0, pauses: [] as number[] }
+  const steps: unknown[] = []
+  const clock: Pick<Clock, 'now' | 'monotonicNow' | 'pause'> = {
+    now: () => time.ms,
+    monotonicNow: () => time.ms,
+    async pause(ms) {
+      time.pauses.push(ms)
+      time.ms += ms
+    },
+  }
+  const tokens = createClientTokens({
+    async grant(resource) {
+      steps.push(['grant', resource])
+      return { accessToken: `at-${steps.length}`, obtainedAt: time.ms, expiresAt: time.ms + lifetimeMs }
+    },
+    shared: shared && {
+      read: async () => undefined,
+      write: async (...written) => void steps.push(['write', ...written]),
+      async lock(resource, _, ttlMs) {
+        steps.push(['lock', resource, ttlMs])
+        return true
+      },
+      unlock: async (resource) => void steps.push(['unlock', resource]),
+      ...shared,
+    },
+    async admit(work) {
+      steps.push('in')
+      try {
+        return await work()
+      } finally {
+        steps.push('out')
+      }
+    },
+    lockTtlMs: 4_000,
+    clock,
+  })
+  return { ...tokens, time, steps }
+}
+const away = () => Promise.reject(new BffError('store_unavailable', 'away'))
+
+test('without a shared cache the client asks for itself, within a permit', async () => {
+  const { tokenFor, steps } = scripted(undefined)
+  assert.equal((await tokenFor('audit')).value, 'at-2')
+  assert.deepEqual(steps, ['in', ['grant', 'audit'], 'out'])
+})
+
+test('the lock is taken within the permit, and given back before it', async () => {
+  const { tokenFor, steps } = scripted({})
+  const token = await tokenFor('audit')
+  assert.deepEqual(steps, [
+    'in',
+    ['lock', 'audit', 4_000],
+    ['grant', 'audit'],
+    ['write', 'audit', token],
+    ['unlock', 'audit'],
+    'out',
+  ])
+})
+
+test('what another replica brought before the lock was had is used', async () => {
+  const theirs = { value: 'theirs', expiresAt: 2, renewAt: 1 }
+  let reads = 0
+  const { tokenFor, steps } = scripted({
+    async read() {
+      reads += 1
+      return reads === 2 ? theirs : undefined
+    },
+  })
+  assert.equal(await tokenFor('audit'), theirs)
+  assert.deepEqual(steps, ['in', ['lock', 'audit', 4_000], ['unlock', 'audit'], 'out'])
+})
+
+test('a lock that stays with another replica is waited for as long as it lasts', async () => {
+  const { tokenFor, steps, time } = scripted({ lock: async () => false })
+  await assert.rejects(async () => tokenFor('audit'), { code: 'provider_unavailable', retryAfterSeconds: 2 })
+  assert.ok(time.ms > 4_000 && time.ms <= 4_050, `${time.ms} ms`)
+  assert.ok(time.pauses.every((ms) => ms >= 25 && ms < 50))
+  assert.equal(steps.length, 2 * (time.pauses.length + 1), 'no permit is held meanwhile')
+})
+
+test('a store that is away is no reason to go without a token', async () => {
+  for (const broken of [{ lock: away, unlock: away }, { write: away }, { read: away }, { unlock: away }]) {
+    const { tokenFor, steps } = scripted(broken)
+    assert.match((await tokenFor('audit')).value, /^at-/)
+    assert.ok(steps.some((step) => Array.isArray(step) && step[0] === 'grant'))
+  }
+})
+
+test('a token of the client is renewed from its time on, and waited for once it has expired', async () => {
+  const { tokenFor, steps, time } = scripted(undefined)
+  const first = await tokenFor('audit')
+  time.ms = first.renewAt - 1
+  assert.equal(tokenFor('audit'), first)
+  assert.equal(steps.length, 3)
+  time.ms = first.renewAt
+  assert.equal(tokenFor('audit'), first)
+  await new Promise(setImmediate)
+  assert.equal(steps.length, 6, 'renewed in the background')
+  const second = await tokenFor('audit')
+  assert.notEqual(second, first)
+  time.ms = second.expiresAt
+  assert.ok(tokenFor('audit') instanceof Promise)
+})
+
+test('only a forced token says when it was forced', async () => {
+  const { tokenFor, onRejected, time } = scripted(undefined)
+  const first = await tokenFor('audit')
+  assert.equal('forcedAt' in first, false)
+  time.ms = 7
+  const reaction = await onRejected('audit', rejected(first.value))
+  assert.equal(reaction.kind === 'resend' && reaction.token.forcedAt, 7)
+})
+
+test('a client without a lasting credential shares nothing', () => {
+  const deps = { records: {} as ClientTokenRecords, sealing: createSealing([randomBytes(32)]), now: () => 0 }
+  const config = { ...GRANTS, provider: { ...GRANTS.provider, clientAuth: { method: 'none' } } }
+  assert.equal(createSharedClientTokens({ ...deps, config: config as unknown as typeof GRANTS }), undefined)
+})
+
+test('the shared cache is named by the whole definition of a resource, and keeps a token until it expires', async () => {
+  const key = new Secret(() => 'a private key')
+  const log: unknown[][] = []
+  const records: ClientTokenRecords = {
+    read: async (name) => void log.push(['read', name]) as undefined,
+    write: async (name, _, ttlMs) => void log.push(['write', name, ttlMs]),
+    async lock(...request) {
+      log.push(['lock', ...request])
+      return true
+    },
+    unlock: async (...request) => void log.push(['unlock', ...request]),
+  }
+  const shared = (scopes: string[]) => {
+    const provider = { ...GRANTS.provider, clientAuth: { method: 'private_key_jwt', key } }
+    const resources = { audit: { ...GRANTS.resources.audit, scopes } }
+    const config = { provider, resources } as unknown as typeof GRANTS
+    return createSharedClientTokens({
+      records,
+      sealing: createSealing([randomBytes(32)]),
+      config,
+      now: () => 100,
+    })!
+  }
+  const one = shared(['a'])
+  assert.equal(await one.read('audit'), undefined)
+  await one.write('audit', { value: 'at', expiresAt: 350.5, renewAt: 300 })
+  await one.write('audit', { value: 'at', expiresAt: 50, renewAt: 0 })
+  assert.equal(await one.lock('audit', 'me', 7), true)
+  await one.unlock('audit', 'me')
+  const [[, name] = []] = log
+  assert.match(String(name), /^[\w-]{43}$/)
+  assert.deepEqual(log, [
+    ['read', name],
+    ['write', name, 251],
+    ['write', name, 1],
+    ['lock', name, 'me', 7],
+    ['unlock', name, 'me'],
+  ])
+  await shared(['b']).unlock('audit', 'me')
+  assert.notEqual(log[5]?.[1], name)
 })
