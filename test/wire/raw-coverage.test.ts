@@ -26,7 +26,7 @@ import { PROBE_ROWS, rowOf } from './http11probe.ts'
  * R-196: flow/websocket.test.ts: the idle timeout of the session ends it
  * R-197: flow/websocket.test.ts: at shutdown the WebSocket is told 1001
  * R-197: flow/drain.test.ts: no request of busy users is lost
- * R-197: unit/http/drain.test.ts: an answer under way, and the last
+ * R-197: unit/http/server/graceful-shutdown.test.ts: an answer under way, and the last
  *
  * What is left undone on purpose, and the README's words for it: `case, not done: reason: words`.
  *

@@ -76,7 +76,7 @@ export function createCallback(deps: CallbackDeps): { callback: RequestHandler; 
     async callback(req, res) {
       const goOn = deps.sameSite === 'lax' ? redirects(res) : navigates(res)
       const response = responseIn(req, deps)
-      if (response.secret !== undefined) await finish(req, res, { ...response, goOn }, deps)
+      if (response.secret !== undefined) await finish(deps, { req, res }, { ...response, goOn })
       else if (mayLackCookie(req, deps) && (await deps.loginAttempts.isFinished(response.state))) {
         sendPage(res, arrivalPage(landingUrl(response.state, deps)))
       } else goOn(await finishedUrl(req, response.state, deps), landingPage)
@@ -107,11 +107,12 @@ function mayLackCookie(req: Request, { sameSite, sessions }: CallbackDeps): bool
   return sameSite === 'strict' && isCrossSite && acceptsPages && sessions.named(req) === undefined
 }
 
+type Exchange = { readonly req: Request; readonly res: Response }
+
 async function finish(
-  req: Request,
-  res: Response,
-  { state, id, secret = '', query, goOn }: AuthorizationResponse & { goOn: GoOn },
   deps: CallbackDeps,
+  { req, res }: Exchange,
+  { state, id, secret = '', query, goOn }: AuthorizationResponse & { goOn: GoOn },
 ): Promise<void> {
   const { loginAttempts, loginCookies } = deps
   // The session is read before anything is used up: while the store is away, the attempt stays good.
@@ -130,9 +131,9 @@ async function finish(
     if (!isOutcome(error, req, attempt)) throw error
     return goOn(withLoginError(attempt.returnUrl, String(req.query.error)), onwardPage)
   }
-  if ('repetition' in finished) return repeat(req, res, { ...finished, secret }, deps)
+  if ('repetition' in finished) return repeat(deps, { req, res }, { ...finished, secret })
   const { session } = finished
-  await replacePrevious(res, { ...seen, attempt, secret, session }, deps)
+  await replacePrevious(deps, res, { ...seen, attempt, secret, session })
   const returnUrl = withoutLoginError(attempt.returnUrl)
   const isKept = await loginAttempts.keepFinished(state, session, returnUrl)
   goOn(attempt.beganAtRoute && isKept ? landingUrl(state, deps) : returnUrl, landingPage)
@@ -140,10 +141,9 @@ async function finish(
 
 /** Back to the provider. The new attempt inherits what other sign-ins have told the one before. */
 async function repeat(
-  req: Request,
-  res: Response,
-  { repetition, secret }: { repetition: BegunSignIn; secret: string },
   { loginAttempts, loginCookies }: CallbackDeps,
+  { req, res }: Exchange,
+  { repetition, secret }: { repetition: BegunSignIn; secret: string },
 ): Promise<void> {
   const told = await loginAttempts.takePrevious(secret)
   if (told) await loginAttempts.leavePrevious([repetition.cookie.secret], told)
@@ -167,9 +167,9 @@ type Seen = {
  * those of sign-ins that finished meanwhile.
  */
 async function replacePrevious(
+  { loginAttempts, endPreviousSessions, previousSessionCookie }: CallbackDeps,
   res: Response,
   made: Seen & { attempt: LoginAttempt; secret: string; session: BffSession },
-  { loginAttempts, endPreviousSessions, previousSessionCookie }: CallbackDeps,
 ): Promise<void> {
   const { attempt, named, current, session } = made
   // Read first, then tell the others: of two sign-ins that finish at once, at most one ends the other's session.

@@ -31,7 +31,11 @@ export type SignOut = Readonly<Record<'byLink' | 'byScript' | 'endSession' | 'lo
 /** Makes the sign-out. Without a session it changes nothing, so that a second call is harmless. */
 export function createSignOut(deps: SignOutDeps): SignOut {
   /** Resolves with the request that ends the provider's session, or undefined if there is none to make. */
-  async function signOut(req: Request, res: Response, returnUrl: string, sid?: unknown) {
+  async function signOut(
+    req: Request,
+    res: Response,
+    { returnUrl, sid }: { returnUrl: string; sid?: unknown },
+  ) {
     const session = await deps.sessions.find(req)
     if (session && sid !== undefined && !isSame(sid, session.logoutHandle)) {
       throw new BffError('bad_request', 'the parameter sid is missing, or does not belong to this session')
@@ -46,7 +50,7 @@ export function createSignOut(deps: SignOutDeps): SignOut {
   return {
     async byLink(req, res) {
       const returnUrl = deps.requireReturnUrl(req.query.returnUrl)
-      const next = await signOut(req, res, returnUrl, req.query.sid ?? '')
+      const next = await signOut(req, res, { returnUrl, sid: req.query.sid ?? '' })
       if (next?.isTooLong) sendPage(res, endSessionPage(next.form))
       else goOn(res, next?.url ?? returnUrl)
     },
@@ -54,7 +58,7 @@ export function createSignOut(deps: SignOutDeps): SignOut {
     async byScript(req, res) {
       deps.requireSameOrigin(req, { auth: 'required', csrf: 'header' })
       const returnUrl = deps.requireReturnUrl(req.query.returnUrl)
-      const next = await signOut(req, res, returnUrl)
+      const next = await signOut(req, res, { returnUrl })
       res.json({ redirect: next ? await urlFor(next) : returnUrl })
     },
 
