@@ -216,6 +216,10 @@ describe('architecture', () => {
   test('the clock is read in async/clock.ts only', () => {
     const others = sources.filter(({ path }) => path !== 'src/async/clock.ts' && !isDemo(path))
     fail('take a clock as a parameter', eachLine(others, /\bDate\.now\b|\bnew Date\(\s*\)/))
+    // log.ts imports nothing; what runs in a browser has a clock of its own.
+    const timed = others.filter(({ path }) => path !== 'src/log.ts' && roomOf(path) !== 'client')
+    const timers = /\bperformance\.now\b|(?<!\.)\bset(Timeout|Interval)\(|['"]node:timers|timers\/promises/
+    fail('wait by a clock', eachLine(timed, timers))
   })
 
   test('the environment is read in cli, main and config only', () => {

@@ -1,3 +1,4 @@
+import { systemClock, type Timer } from '../async/clock.ts'
 import { describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 
@@ -26,7 +27,7 @@ const TRY_AGAIN_MS = 1_000
 export function createStoreReadiness({ tryOut, log }: StoreReadinessDeps): StoreReadiness {
   let problem: string | undefined = 'the store has not been tried yet'
   let told: string | undefined
-  let timer: NodeJS.Timeout | undefined
+  let timer: Timer | undefined
   let isClosed = false
 
   async function attempt(): Promise<void> {
@@ -45,7 +46,7 @@ export function createStoreReadiness({ tryOut, log }: StoreReadinessDeps): Store
         )
       }
       told = problem
-      if (!isClosed) timer = setTimeout(attempt, TRY_AGAIN_MS).unref()
+      if (!isClosed) timer = systemClock.after(TRY_AGAIN_MS, attempt).unref()
     }
   }
 
@@ -54,7 +55,7 @@ export function createStoreReadiness({ tryOut, log }: StoreReadinessDeps): Store
     tried: attempt(),
     close() {
       isClosed = true
-      clearTimeout(timer)
+      timer?.cancel()
     },
   }
 }

@@ -1,5 +1,6 @@
 import { getHeapStatistics } from 'node:v8'
 import { LRUCache } from 'lru-cache'
+import { systemClock } from './clock.ts'
 
 /** A map whose entries end by time, and the one used longest ago by number and bytes. */
 export type ExpiringMap<K, V> = {
@@ -105,12 +106,13 @@ type Sweeper = { isPlanned: boolean; sweep(): void }
 function planSweep(sweeper: Sweeper, afterMs: number): void {
   sweeper.isPlanned = true
   const held = new WeakRef(sweeper)
-  setTimeout(() => {
+  const sweepIfHeld = () => {
     const found = held.deref()
     if (!found) return
     found.isPlanned = false
     found.sweep()
-  }, afterMs).unref()
+  }
+  systemClock.after(afterMs, sweepIfHeld).unref()
 }
 
 /** A part of the memory that V8 lets this process have (`--max-old-space-size`, else what the container may), in bytes. */

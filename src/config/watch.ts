@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
+import { systemClock } from '../async/clock.ts'
 
 /** What each file held when a configuration was read from it: a digest, or that it could not be read. */
 export type SeenFiles = Map<string, string>
@@ -45,16 +46,16 @@ export function createFileLook({ seen, onChange }: Omit<FileWatch, 'intervalMs'>
 export function watchFiles({ intervalMs, ...watch }: FileWatch): () => void {
   const look = createFileLook(watch)
   let isStopped = false
-  let timer = setTimeout(lookOn, intervalMs).unref()
+  let timer = systemClock.after(intervalMs, lookOn).unref()
 
   async function lookOn(): Promise<void> {
     await look()
-    if (!isStopped) timer = setTimeout(lookOn, intervalMs).unref()
+    if (!isStopped) timer = systemClock.after(intervalMs, lookOn).unref()
   }
 
   return function stop() {
     isStopped = true
-    clearTimeout(timer)
+    timer.cancel()
   }
 }
 

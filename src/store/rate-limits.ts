@@ -1,4 +1,5 @@
 import { createCircuitBreaker } from '../async/circuit-breaker.ts'
+import { systemClock } from '../async/clock.ts'
 import { createDeadline } from '../async/deadline.ts'
 import { createExpiringMap } from '../async/expiring-map.ts'
 import { describeError } from '../errors.ts'
@@ -15,7 +16,7 @@ const SHARED_COUNT_MS = 200
 /** Time without another shared count after one that failed, so that the requests of an outage do not wait for it. */
 const OPEN_MS = 1_000
 
-const monotonicNow = () => performance.now()
+const { monotonicNow } = systemClock
 
 /** Counts in this process alone, for at most 10,000 keys: of more, the one that asked longest ago starts again. */
 export function countInProcess({ requests, perMs }: RequestLimit, maxKeys = MAX_KEYS): CountRequest {

@@ -1,5 +1,6 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { Server as NetServer, type Socket } from 'node:net'
+import { every, systemClock } from '../../async/clock.ts'
 import { connectionOf } from './public-server.ts'
 
 /** Shuts a server down: resolves when it accepts nothing and no connection is open, `graceMs` after the call at the latest. */
@@ -32,18 +33,18 @@ export function createGracefulShutdown(server: Server, idleGraceMs: number): Gra
       // Not those before it: the client waits for every one.
       if (newest && !newest.headersSent) makeLast(newest)
     }
-    const idleness = createIdleness(performance.now(), idleGraceMs)
+    const idleness = createIdleness(systemClock.monotonicNow(), idleGraceMs)
     const closeIdle = () => {
       for (const socket of open) if (!tunnels.has(socket) && idleness.isOver(socket)) socket.destroy()
     }
     // Right after what has arrived was read: a request that the kernel holds must not be cut off.
-    const tick = setInterval(() => setImmediate(closeIdle), CHECK_EVERY_MS)
-    const deadline = setTimeout(() => {
+    const tick = every(systemClock, CHECK_EVERY_MS, () => setImmediate(closeIdle))
+    const deadline = systemClock.after(graceMs, () => {
       for (const socket of open) socket.destroy()
-    }, graceMs)
+    })
     return stopListening(server, closeIdle).finally(() => {
-      clearInterval(tick)
-      clearTimeout(deadline)
+      tick.cancel()
+      deadline.cancel()
     })
   }
 }
@@ -75,11 +76,11 @@ function createIdleness(begunAt: number, idleGraceMs: number) {
       const { bytesRead: bytes } = socket
       const before = received.get(socket)
       if (before?.bytes !== bytes) {
-        const at = before || lastAnsweredAt === undefined ? performance.now() : begunAt - idleGraceMs
+        const at = before || lastAnsweredAt === undefined ? systemClock.monotonicNow() : begunAt - idleGraceMs
         received.set(socket, { bytes, at })
         return false
       }
-      return performance.now() - Math.max(before.at, lastAnsweredAt ?? 0) >= idleGraceMs
+      return systemClock.monotonicNow() - Math.max(before.at, lastAnsweredAt ?? 0) >= idleGraceMs
     },
   }
 }

@@ -1,5 +1,6 @@
 import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { every, systemClock } from '../../async/clock.ts'
 import { createGracefulShutdown } from './graceful-shutdown.ts'
 
 type Address = { readonly host: string; readonly port: number }
@@ -70,11 +71,11 @@ export function listenOn(server: Server, { host, port }: Address): Promise<numbe
 function closeServer(server: Server, graceMs: number): Promise<void> {
   if (!server.listening) return Promise.resolve()
   return new Promise((resolve) => {
-    const tick = setInterval(() => server.closeIdleConnections(), 50)
-    const deadline = setTimeout(() => server.closeAllConnections(), graceMs)
+    const tick = every(systemClock, 50, () => server.closeIdleConnections())
+    const deadline = systemClock.after(graceMs, () => server.closeAllConnections())
     server.close(() => {
-      clearInterval(tick)
-      clearTimeout(deadline)
+      tick.cancel()
+      deadline.cancel()
       resolve()
     })
     server.closeIdleConnections()

@@ -8,6 +8,7 @@ import {
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { type BodyPace, watchPace } from '../../async/body-pace.ts'
+import { systemClock } from '../../async/clock.ts'
 import { createThrottledWarning } from '../../async/log-throttle.ts'
 import type { ListenerLimits } from '../../config/config.ts'
 import type { Logger } from '../../log.ts'
@@ -88,7 +89,7 @@ function serverOptions({ headerSize, headerTimeoutMs, keepAliveMs }: ListenerLim
 export type ClientConnection = {
   /** Responses that are not sent yet, in the order of their requests; only the first is being served. */
   readonly pending: ServerResponse[]
-  /** When the last answer ended, by `performance.now()`; undefined before the first. */
+  /** When the last answer ended, by `monotonicNow`; undefined before the first. */
   lastAnsweredAt?: number
   /** The last answered request, while the rest of its body is not read. */
   unread?: IncomingMessage | undefined
@@ -139,7 +140,7 @@ function leave(res: ServerResponse): void {
   const { req } = res
   const connection = connectionOf(req.socket)
   if (connection.pending[0] === res) connection.pending.shift()
-  connection.lastAnsweredAt = performance.now()
+  connection.lastAnsweredAt = systemClock.monotonicNow()
   connection.unread = !req.complete && hasBody(req) ? req : undefined
 }
 

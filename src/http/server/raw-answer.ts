@@ -1,5 +1,6 @@
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
+import { systemClock } from '../../async/clock.ts'
 
 /** An answer of Cloakroom's own for a connection that has left Node's HTTP server. */
 export type RawAnswer = {
@@ -23,8 +24,8 @@ export function endWithAnswer(socket: Socket, answer: RawAnswer, { withBody = tr
   socket.once('end', () => socket.destroy())
   socket.end(headOf(answer) + (withBody ? answer.body : ''))
   socket.resume()
-  const linger = setTimeout(() => socket.destroy(), LINGER_MS).unref()
-  socket.once('close', () => clearTimeout(linger))
+  const linger = systemClock.after(LINGER_MS, () => socket.destroy()).unref()
+  socket.once('close', () => linger.cancel())
 }
 
 function headOf({ status, headers, body }: RawAnswer): string {

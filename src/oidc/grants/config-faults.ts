@@ -1,3 +1,4 @@
+import { systemClock, type Timer } from '../../async/clock.ts'
 import { createLogThrottle } from '../../async/log-throttle.ts'
 import { type BffError, describeError } from '../../errors.ts'
 import type { LogFields, Logger } from '../../log.ts'
@@ -87,7 +88,7 @@ type Fault = {
   readonly error: string
   /** When the provider first said something else, and the timer that runs since. */
   betterSince: number | undefined
-  timer: NodeJS.Timeout | undefined
+  timer: Timer | undefined
 }
 
 /** What only the operator can cure is told once, when it begins and when it ends, however many users meet it. */
@@ -104,7 +105,7 @@ export function createConfigFaults({ log, observe, monotonicNow }: ConfigFaultsD
   }
 
   function end(fault: Fault): void {
-    clearTimeout(fault.timer)
+    fault.timer?.cancel()
     faults.delete(keyOf(fault))
     throttle.forget(keyOf(fault))
     observe.configFault(fault.resource, fault.error, false)
@@ -117,7 +118,7 @@ export function createConfigFaults({ log, observe, monotonicNow }: ConfigFaultsD
   function meet(error: string, result: GrantResult): void {
     const { resource } = result
     const fault = faults.get(keyOf({ resource, error })) ?? begin({ resource, error })
-    clearTimeout(fault.timer)
+    fault.timer?.cancel()
     fault.timer = fault.betterSince = undefined
     const count = throttle.count(keyOf(fault))
     if (count === undefined) return
@@ -138,7 +139,7 @@ export function createConfigFaults({ log, observe, monotonicNow }: ConfigFaultsD
     for (const fault of faults.values()) {
       if (fault.resource !== resource || fault.error === besides) continue
       fault.betterSince ??= monotonicNow()
-      fault.timer ??= setTimeout(() => end(fault), SETTLED_MS).unref()
+      fault.timer ??= systemClock.after(SETTLED_MS, () => end(fault)).unref()
       if (monotonicNow() - fault.betterSince >= SETTLED_MS) end(fault)
     }
   }
@@ -170,7 +171,7 @@ export function createConfigFaults({ log, observe, monotonicNow }: ConfigFaultsD
     },
     retire() {
       isRetired = true
-      for (const { timer } of faults.values()) clearTimeout(timer)
+      for (const { timer } of faults.values()) timer?.cancel()
       faults.clear()
     },
   }

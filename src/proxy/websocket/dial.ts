@@ -7,6 +7,7 @@
  * ended, to which they write nothing. This is the order of `websocketIncomingMiddleware` in httpxy 0.5; every test of
  * `handshake.test.ts`, `dial.test.ts` and `dial-refusals.test.ts` that reads a 101 or a refusal fails when it changes.
  */
+
 import { lookup as systemLookup } from 'node:dns'
 import {
   type ClientRequest,
@@ -18,6 +19,7 @@ import {
 import { Agent as HttpsAgent } from 'node:https'
 import type { LookupFunction, Socket } from 'node:net'
 import { createProxyMiddleware } from 'http-proxy-middleware'
+import { systemClock, type Timer } from '../../async/clock.ts'
 import type { RouteConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import type { BffSession } from '../../session/bff-session.ts'
@@ -68,7 +70,7 @@ type Attempt = {
   /** True once the client gets its 101, the upstream's refusal, or ours. */
   isAnswered: boolean
   /** Limits the time until then: first that of the connection, then that of the upstream's answer. */
-  timer?: NodeJS.Timeout
+  timer?: Timer
   /** Refuses the client, closes the relay, or breaks off the upstream's refusal: whichever the attempt has come to. */
   end(reason: EndReason): void
   /** Breaks off the upstream's refusal; absent until it is passed on. */
@@ -110,7 +112,7 @@ export function createDial({ responseHeaders, lookup = systemLookup as LookupFun
     attempt.request = request
     if (attempt.isAnswered || client.socket.destroyed) request.destroy()
     client.socket.once('close', () => request.destroy())
-    request.once('close', () => clearTimeout(attempt.timer))
+    request.once('close', () => attempt.timer?.cancel())
     request.once('socket', (upstream) => {
       upstream.once('connect', () =>
         limitTime(attempt, 'upstream_timeout', handshake.route.timeout.responseMs),
@@ -155,12 +157,10 @@ function writeRequest(request: ClientRequest, { route, target, headers }: Handsh
 
 /** The client must be answered within `ms` from now on, or is refused with `code`. */
 function limitTime(attempt: Attempt, code: 'upstream_unreachable' | 'upstream_timeout', ms: number): void {
-  clearTimeout(attempt.timer)
+  attempt.timer?.cancel()
   if (attempt.isAnswered) return
-  attempt.timer = setTimeout(
-    () => fail(attempt, new BffError(code, 'the upstream did not answer in time')),
-    ms,
-  )
+  const tooLate = () => fail(attempt, new BffError(code, 'the upstream did not answer in time'))
+  attempt.timer = systemClock.after(ms, tooLate)
 }
 
 /** Interim responses do not extend the time for the answer, but reading each one costs time. */
@@ -238,7 +238,7 @@ function rewriteRefusal(response: IncomingMessage, fields: string[]): void {
 }
 
 function answered(attempt: Attempt, status: number): void {
-  clearTimeout(attempt.timer)
+  attempt.timer?.cancel()
   attempt.isAnswered = true
   attempt.client.observe(status)
 }
@@ -249,7 +249,7 @@ function fail(attempt: Attempt, error: Error): void {
   attempt.request?.destroy()
   breakOff?.()
   if (attempt.isAnswered || client.socket.destroyed) return
-  clearTimeout(attempt.timer)
+  attempt.timer?.cancel()
   attempt.isAnswered = true
   const isOurs = error instanceof BffError
   client.refuse(

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import { systemClock } from '../../async/clock.ts'
 import type { EndReason } from '../session-end/live-connections.ts'
 import { closeFrame, createFrameTracker, type FrameSender } from './frames.ts'
 
@@ -125,9 +126,10 @@ function createDirection({ sender, from, to }: DirectionEnds, onChange: () => vo
 }
 
 function cutAfter(ms: number, sockets: () => Socket[]): void {
-  setTimeout(() => {
+  const cut = () => {
     for (const socket of sockets()) socket.destroy()
-  }, ms).unref()
+  }
+  systemClock.after(ms, cut).unref()
 }
 
 /** A pipe passes on an end but no reset, and a WebSocket is never half open: when one socket ends, so does the other. */

@@ -1,4 +1,5 @@
 import { Redis, type RedisOptions } from 'ioredis'
+import { systemClock } from '../../async/clock.ts'
 import { createDeadline, type Deadline, type Wait } from '../../async/deadline.ts'
 import { BffError, describeError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
@@ -181,7 +182,7 @@ function watchOutages(redis: Redis, { log, name }: ConnectionDeps): Outage {
 
   function noteLoss(): void {
     if (lostAt !== undefined) return
-    lostAt = performance.now()
+    lostAt = systemClock.monotonicNow()
     ready = Promise.withResolvers()
   }
 
@@ -225,7 +226,7 @@ function watchOutages(redis: Redis, { log, name }: ConnectionDeps): Outage {
     becauseOf,
     async over() {
       noteLoss()
-      const isLongAway = lostAt !== undefined && performance.now() - lostAt > WAITED_FOR_MS
+      const isLongAway = lostAt !== undefined && systemClock.monotonicNow() - lostAt > WAITED_FOR_MS
       if (isLongAway || redis.status === 'end') throw cause ?? notConnected()
       await ready.promise
     },
@@ -266,9 +267,9 @@ function createObserved(
   }
 
   return async function observed(label, send) {
-    const startedAt = performance.now()
+    const startedAt = systemClock.monotonicNow()
     const observeEnd = (outcome: 'ok' | 'error') =>
-      observe?.(label, (performance.now() - startedAt) / 1000, outcome)
+      observe?.(label, (systemClock.monotonicNow() - startedAt) / 1000, outcome)
     try {
       const reply = await deadline.within((wait) => sendOnceThere(label, send, wait))
       observeEnd('ok')

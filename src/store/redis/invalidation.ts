@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { every, systemClock } from '../../async/clock.ts'
 import { createDeadline } from '../../async/deadline.ts'
 import { BffError, describeError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
@@ -47,8 +48,7 @@ export function subscribeToInvalidations(deps: SubscriptionDeps): InvalidationSu
   connection.onReady(() => subscriber.connected().then(firstAttempt.resolve))
   connection.onClose(subscriber.lost)
   connection.attempted.then(() => subscriber.isConnected() || firstAttempt.resolve())
-  const heartbeat = setInterval(subscriber.beat, HEARTBEAT_MS)
-  heartbeat.unref()
+  const heartbeat = every(systemClock, HEARTBEAT_MS, subscriber.beat).unref()
   return {
     attempted: firstAttempt.promise,
     isLive: liveness.isLive,
@@ -62,7 +62,7 @@ export function subscribeToInvalidations(deps: SubscriptionDeps): InvalidationSu
       connection.reconnect()
     },
     async close() {
-      clearInterval(heartbeat)
+      heartbeat.cancel()
       subscriber.lost()
       await connection.close()
     },
