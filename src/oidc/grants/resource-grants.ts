@@ -112,7 +112,6 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     note({ resource: resource.name, outcome: 'renewed' })
     renewals.add(resource.name, request.session)
     const { accessToken, obtainedAt, expiresAt, claims: refreshed } = grant
-    const asked = scopeList(parameters.find(([name]) => name === 'scope')?.[1])
     return {
       kind: 'renewed' as const,
       accessToken,
@@ -120,8 +119,10 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
       expiresAt,
       subject: grant.claims?.sub ?? grant.unverifiedSubject,
       ...(refreshed && {
-        claimsAfter: (before: UserClaims) =>
-          claimsAfterRefresh(before, refreshed, asked, request.signIn?.scopes),
+        claimsAfter(before: UserClaims) {
+          const asked = scopeList(parameters.find(([name]) => name === 'scope')?.[1])
+          return claimsAfterRefresh(before, refreshed, asked, request.signIn?.scopes)
+        },
       }),
     }
   }

@@ -1,0 +1,302 @@
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { describe, test } from 'node:test'
+import { exportJWK, generateKeyPair, SignJWT } from 'jose'
+import { Secret } from '../../../../src/config/secrets/secret.ts'
+import { BffError } from '../../../../src/errors.ts'
+import { IdTokenError } from '../../../../src/oidc/token-endpoint/id-token.ts'
+import { ISSUER, NOW, type Script, scriptedProvider } from '../../../kit/provider/scripted-provider.ts'
+
+const SECONDS = NOW / 1000
+const CHECKS = { state: 'the-state', nonce: 'the-nonce', codeVerifier: 'v'.repeat(43) }
+const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true })
+const stranger = await generateKeyPair('ES256', { extractable: true })
+const keys = { keys: [{ ...(await exportJWK(publicKey)), kid: 'k1', alg: 'ES256' }] }
+
+function idToken(claims: object = {}, key = privateKey): Promise<string> {
+  const usual = { iss: ISSUER, aud: 'shop', sub: 'ada', iat: SECONDS, exp: SECONDS + 300 }
+  return new SignJWT({ ...usual, ...claims }).setProtectedHeader({ alg: 'ES256', kid: 'k1' }).sign(key)
+}
+
+const TOKENS = { access_token: 'at', token_type: 'Bearer', expires_in: 300 }
+const gives =
+  (body: object, status = 200): Script =>
+  () =>
+    Response.json(body, { status })
+
+function setUp(script: Script, provider = {}) {
+  const scene = scriptedProvider({ provider })
+  scene.scripts.set('/token', script)
+  scene.scripts.set('/keys', () => Response.json(keys))
+  const kept: string[] = []
+  const ignored: unknown[] = []
+  const hooks = {
+    async keep(refreshToken: string) {
+      kept.push(refreshToken)
+    },
+    ignoredIdToken: (error: unknown) => void ignored.push(error),
+  }
+  const refresh = (more: Partial<typeof hooks> = {}) =>
+    scene.relyingParty.refreshGrant('rt-1', [['scope', 'orders openid']], { ...hooks, ...more })
+  const tokenRequests = () => scene.requests.filter(({ path }) => path === '/token')
+  return { ...scene, kept, ignored, refresh, tokenRequests }
+}
+
+describe('a refresh', () => {
+  test('sends its parameters, and tells what came in our words', async () => {
+    const { refresh, tokenRequests, limited, kept, ignored } = setUp(
+      gives({ ...TOKENS, refresh_token: 'rt-2', scope: 'orders', resource: 'https://a.test' }),
+    )
+    assert.deepEqual(await refresh(), {
+      ...{ accessToken: 'at', obtainedAt: SECONDS * 1000, expiresAt: (SECONDS + 300) * 1000 },
+      ...{ refreshToken: 'rt-2', idToken: undefined, claims: undefined },
+      ...{ resource: 'https://a.test', scope: 'orders' },
+    })
+    assert.deepEqual(Object.fromEntries(tokenRequests()[0]!.form), {
+      ...{ grant_type: 'refresh_token', refresh_token: 'rt-1', scope: 'orders openid', client_id: 'shop' },
+    })
+    assert.deepEqual([kept, ignored], [['rt-2'], []])
+    assert.deepEqual(limited, [{ grant: 'refresh_token', finding: undefined }])
+  })
+
+  test('keeps a rotated refresh token before anything else is judged, and only one that is new', async () => {
+    for (const [body, status, expected] of [
+      [{ ...TOKENS, refresh_token: 'rt-2', token_type: 'DPoP' }, 200, ['rt-2']],
+      [{ ...TOKENS, refresh_token: 'rt-1' }, 200, []],
+      [{ ...TOKENS, refresh_token: 7 }, 200, []],
+      [TOKENS, 200, []],
+      [{ error: 'invalid_grant', refresh_token: 'rt-2' }, 400, []],
+    ] as const) {
+      const { refresh, kept } = setUp(gives(body, status))
+      await refresh()
+      assert.deepEqual(kept, expected, JSON.stringify(body))
+    }
+  })
+
+  test('that cannot be kept fails with the reason why', async () => {
+    const { refresh, limited } = setUp(gives({ ...TOKENS, refresh_token: 'rt-2' }))
+    const gone = new BffError('session_required', 'the session has ended')
+    const failed = await refresh({ keep: () => Promise.reject(gone) })
+    assert.ok('error' in failed)
+    assert.deepEqual([failed.error, failed.wasSent, failed.answer?.status], [gone, true, 200])
+    assert.equal(limited[0]?.finding?.kind, 'refused')
+  })
+
+  test('that is refused comes back with its answer; the limiter learns whose it was by a pseudonym', async () => {
+    const { refresh, limited } = setUp(gives({ error: 'invalid_grant', error_codes: [70008] }, 400))
+    const failed = await refresh()
+    assert.ok('error' in failed)
+    assert.deepEqual(
+      [failed.error.code, failed.wasSent, failed.answer?.status],
+      ['session_required', true, 400],
+    )
+    const holder = createHash('sha256').update('rt-1').digest('base64url')
+    assert.deepEqual(limited[0]?.finding, { kind: 'refused', holder })
+  })
+
+  test('that gets no answer says whether it was sent', async () => {
+    const { refresh, scripts } = setUp(() => {
+      throw new TypeError('fetch failed')
+    })
+    const sent = await refresh()
+    assert.ok('error' in sent)
+    assert.deepEqual([sent.error.code, sent.answer, sent.wasSent], ['provider_unavailable', undefined, true])
+    scripts.clear()
+    const undiscovered = scriptedProvider()
+    undiscovered.scripts.clear()
+    const unsent = await undiscovered.relyingParty.clientCredentialsGrant([])
+    assert.ok('error' in unsent)
+    assert.deepEqual([unsent.error.code, unsent.wasSent], ['provider_unavailable', false])
+  })
+
+  test('never takes a token that is bound to a key', async () => {
+    const { refresh } = setUp(gives({ ...TOKENS, token_type: 'DPoP' }))
+    const failed = await refresh()
+    assert.ok('error' in failed)
+    assert.equal(failed.error.code, 'provider_rejected')
+  })
+
+  test('brings the claims of an ID token that passes every check', async () => {
+    const { refresh, ignored } = setUp(gives({ ...TOKENS, id_token: await idToken({ name: 'Ada' }) }))
+    const granted = await refresh()
+    assert.ok('claims' in granted)
+    assert.deepEqual([granted.claims?.sub, granted.claims?.name], ['ada', 'Ada'])
+    assert.ok(granted.idToken)
+    assert.deepEqual(ignored, [])
+  })
+
+  test('is good without an ID token that fails a check; only its sub is told', async () => {
+    for (const [what, token, message] of [
+      ['of a stranger’s key', await idToken({}, stranger.privateKey), /no key of the provider/],
+      ['for another client', await idToken({ azp: 'another' }), /azp of another client/],
+      ['of another issuer', await idToken({ iss: 'https://evil.test' }), /./],
+      ['that has expired', await idToken({ exp: SECONDS - 3600 }), /exp \d+ s in the past/],
+    ] as const) {
+      const { refresh, ignored, tokenRequests } = setUp(gives({ ...TOKENS, id_token: token }))
+      const granted = await refresh()
+      assert.ok('accessToken' in granted, what)
+      assert.deepEqual(
+        [granted.accessToken, granted.idToken, granted.claims, granted.unverifiedSubject],
+        ['at', undefined, undefined, 'ada'],
+        what,
+      )
+      assert.equal(ignored.length, 1, what)
+      assert.ok(ignored[0] instanceof IdTokenError, what)
+      assert.match(ignored[0].message, message, what)
+      assert.equal(ignored[0].facts.keyId, 'k1', what)
+      assert.equal(tokenRequests().length, 1, what)
+    }
+  })
+})
+
+describe('a client that is refused', () => {
+  function refusing(more: { tookMs?: number; rotates?: boolean; error?: string; refusals?: number } = {}) {
+    const { tookMs = 0, rotates = true, error = 'invalid_client', refusals = 1 } = more
+    let value = 'old'
+    let asked = 0
+    const scene = setUp(
+      () => {
+        asked += 1
+        if (asked > refusals) return Response.json(TOKENS)
+        if (rotates) value = `new ${asked}`
+        scene.clock.at += tookMs
+        return Response.json({ error }, { status: 401 })
+      },
+      { clientAuth: { method: 'client_secret_post', secret: new Secret(() => value) } },
+    )
+    return scene
+  }
+  const secrets = ({ tokenRequests }: ReturnType<typeof refusing>) =>
+    tokenRequests().map(({ form }) => form.get('client_secret'))
+
+  test('is tried once more, if its secret was replaced meanwhile', async () => {
+    const scene = refusing()
+    assert.ok('accessToken' in (await scene.relyingParty.clientCredentialsGrant([])))
+    assert.deepEqual(secrets(scene), ['old', 'new 1'])
+    assert.equal(scene.limited[0]?.finding?.holder, undefined)
+  })
+
+  test('is tried once more only', async () => {
+    const scene = refusing({ refusals: 9 })
+    assert.ok('error' in (await scene.relyingParty.clientCredentialsGrant([])))
+    assert.deepEqual(secrets(scene), ['old', 'new 1'])
+  })
+
+  test('is not tried again with the same secret, after half a second, or for another reason', async () => {
+    for (const more of [{ rotates: false }, { tookMs: 500 }, { error: 'unauthorized_client' }]) {
+      const scene = refusing(more)
+      const failed = await scene.relyingParty.clientCredentialsGrant([])
+      assert.ok('error' in failed)
+      assert.deepEqual([failed.error.code, failed.answer?.status], ['provider_rejected', 401])
+      assert.deepEqual(secrets(scene), ['old'])
+    }
+    const quick = refusing({ tookMs: 499 })
+    assert.ok('accessToken' in (await quick.relyingParty.clientCredentialsGrant([])))
+  })
+})
+
+test('client credentials and extension grants name their grant type', async () => {
+  const { relyingParty, tokenRequests, limited } = setUp(gives(TOKENS))
+  await relyingParty.clientCredentialsGrant([['scope', 'audit']])
+  await relyingParty.tokenExchangeGrant('urn:x', [['subject_token', 'at-1']])
+  const [own, exchange] = tokenRequests().map(({ form }) => Object.fromEntries(form))
+  assert.deepEqual(own, { grant_type: 'client_credentials', scope: 'audit', client_id: 'shop' })
+  assert.deepEqual(exchange, { grant_type: 'urn:x', subject_token: 'at-1', client_id: 'shop' })
+  assert.deepEqual(
+    limited.map(({ grant }) => grant),
+    ['client_credentials', 'token_exchange'],
+  )
+})
+
+describe('a code grant', () => {
+  const callback = (query: string) => new URL(`https://shop.example.com/bff/callback?${query}`)
+  const good = `code=abc&state=the-state&iss=${encodeURIComponent(ISSUER)}`
+  async function failure(work: Promise<unknown>) {
+    const error = await work.then(
+      () => assert.fail('it succeeded'),
+      (reason) => reason,
+    )
+    assert.ok(error instanceof BffError)
+    return { code: error.code, step: error.logged?.step, logged: error.logged }
+  }
+
+  test('redeems the code with its verifier, and verifies the ID token', async () => {
+    const { relyingParty, tokenRequests, limited } = setUp(
+      gives({ ...TOKENS, id_token: await idToken({ nonce: 'the-nonce' }) }),
+    )
+    const granted = await relyingParty.codeGrant(callback(good), CHECKS, [['resource', 'https://a.test']])
+    assert.deepEqual([granted.accessToken, granted.claims?.sub], ['at', 'ada'])
+    assert.deepEqual(Object.fromEntries(tokenRequests()[0]!.form), {
+      ...{ grant_type: 'authorization_code', code: 'abc', code_verifier: CHECKS.codeVerifier },
+      ...{ redirect_uri: 'https://shop.example.com/bff/callback', resource: 'https://a.test' },
+      client_id: 'shop',
+    })
+    assert.deepEqual(limited, [{ grant: 'authorization_code', finding: undefined }])
+  })
+
+  test('may bring no access token: then it tells who the user is', async () => {
+    const id_token = await idToken({ nonce: 'the-nonce' })
+    for (const access_token of [undefined, '', null]) {
+      const { relyingParty } = setUp(gives({ id_token, access_token }))
+      const granted = await relyingParty.codeGrant(callback(good), CHECKS, [])
+      assert.deepEqual([granted.accessToken, granted.claims?.sub], ['', 'ada'])
+    }
+  })
+
+  test('fails with an ID token that fails a check, and says where', async () => {
+    for (const claims of [{ nonce: 'another' }, { nonce: 'the-nonce', azp: 'another' }]) {
+      const { relyingParty, ignored } = setUp(gives({ ...TOKENS, id_token: await idToken(claims) }))
+      const { code, step } = await failure(relyingParty.codeGrant(callback(good), CHECKS, []))
+      assert.deepEqual([code, step, ignored], ['invalid_callback', 'id_token', []])
+    }
+    const forged = setUp(
+      gives({ ...TOKENS, id_token: await idToken({ nonce: 'the-nonce' }, stranger.privateKey) }),
+    )
+    const { code, step } = await failure(forged.relyingParty.codeGrant(callback(good), CHECKS, []))
+    assert.deepEqual([code, step], ['invalid_callback', 'id_token'])
+  })
+
+  test('with a code that no provider makes is not sent', async () => {
+    const { relyingParty, limited, requests } = setUp(gives(TOKENS))
+    for (const made of ['a%0Ab', '%C3%BC', 'a&code=%7F']) {
+      const { code, step } = await failure(
+        relyingParty.codeGrant(callback(`code=${made}&state=the-state`), CHECKS, []),
+      )
+      assert.deepEqual([code, step], ['invalid_callback', 'authorization'])
+    }
+    assert.deepEqual([limited, requests], [[], []])
+  })
+
+  test('without a code asks the provider nothing, and tells what its response says', async () => {
+    const { relyingParty, limited } = setUp(gives(TOKENS))
+    const iss = `iss=${encodeURIComponent(ISSUER)}`
+    const refused = await failure(
+      relyingParty.codeGrant(callback(`error=login_required&state=the-state&${iss}`), CHECKS, []),
+    )
+    assert.deepEqual([refused.code, refused.logged?.oauthError], ['invalid_callback', 'login_required'])
+    const wrongState = await failure(
+      relyingParty.codeGrant(callback(`error=access_denied&state=another&${iss}`), CHECKS, []),
+    )
+    assert.deepEqual(
+      [wrongState.code, wrongState.step, wrongState.logged?.oauthError],
+      ['invalid_callback', 'authorization', 'access_denied'],
+    )
+    assert.deepEqual(limited, [])
+  })
+
+  test('with the wrong state is not sent', async () => {
+    const { relyingParty, tokenRequests } = setUp(gives(TOKENS))
+    const { code, step, logged } = await failure(
+      relyingParty.codeGrant(callback('code=abc&state=another'), CHECKS, []),
+    )
+    assert.deepEqual([code, step, logged?.oauthError], ['invalid_callback', 'authorization', undefined])
+    assert.equal(tokenRequests().length, 0)
+  })
+
+  test('that the provider refuses is told by its step', async () => {
+    const { relyingParty, limited } = setUp(gives({ error: 'invalid_client' }, 401))
+    const { code, step } = await failure(relyingParty.codeGrant(callback(good), CHECKS, []))
+    assert.deepEqual([code, step], ['provider_rejected', 'code'])
+    assert.equal(limited[0]?.finding?.kind, 'refused')
+  })
+})
