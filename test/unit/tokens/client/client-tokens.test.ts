@@ -358,3 +358,28 @@ test('the shared cache is named by the whole definition of a resource, and keeps
   await shared(['b']).unlock('audit', 'me')
   assert.notEqual(log[5]?.[1], name)
 })
+
+test('a late word on an older token gets the one that took its place, without another grant', async () => {
+  const { tokenFor, onRejected, steps, time } = scripted(undefined)
+  const first = await tokenFor('audit')
+  time.ms = first.expiresAt
+  const second = await tokenFor('audit')
+  const reaction = await onRejected('audit', rejected(first.value))
+  assert.equal(reaction.kind === 'resend' && reaction.token, second)
+  assert.equal(tokenFor('audit'), second)
+  assert.equal(steps.filter((step) => Array.isArray(step)).length, 2)
+})
+
+test('callers at once share a token of one resource, and those of two have their own', async () => {
+  const { tokenFor, steps } = scripted(undefined)
+  const tokens = await Promise.all([tokenFor('audit'), tokenFor('audit'), tokenFor('stock')])
+  assert.equal(tokens[0], tokens[1])
+  assert.notEqual(tokens[0], tokens[2])
+  assert.deepEqual(
+    steps.filter((step) => Array.isArray(step)),
+    [
+      ['grant', 'audit'],
+      ['grant', 'stock'],
+    ],
+  )
+})

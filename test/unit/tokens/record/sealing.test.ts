@@ -142,3 +142,12 @@ test('a resource is defined by itself, its provider and its client; one that is 
   ])
   assert.equal(definitionOf('unknown'), 'unknown')
 })
+
+test('a sealed text names its version and its key, by eight characters that do not tell the key', () => {
+  const [version, kid = '', body] = createSealing([KEY_1]).seal(purpose, 'secret').split('.')
+  assert.deepEqual([version, kid.length], ['1', 8])
+  assert.match(body ?? '', /^[\w-]+$/)
+  assert.ok(!KEY_1.toString('base64url').includes(kid))
+  assert.equal(createSealing([KEY_1]).seal(purpose, 'another').split('.')[1], kid)
+  assert.notEqual(createSealing([KEY_2]).seal(purpose, 'secret').split('.')[1], kid)
+})
