@@ -70,19 +70,19 @@ export function createAdmission({ breaker, permits, observe, clock }: AdmissionO
     return undefined
   }
 
-  function waitFor(held: Semaphore<BffError>, request: WaitingRequest, waitMs: number): () => void {
+  function waitFor(permits: Semaphore<BffError>, request: WaitingRequest, waitMs: number): () => void {
     const refuse = (error: BffError) => request.refuse(error)
-    return held.wait({ enter: () => enterFromLine(held, request), refuse }, waitMs)
+    return permits.wait({ enter: () => enterFromLine(permits, request), refuse }, waitMs)
   }
 
-  function enterFromLine(held: Semaphore<BffError>, request: WaitingRequest): void {
+  function enterFromLine(permits: Semaphore<BffError>, request: WaitingRequest): void {
     // Others may have found out meanwhile that the upstream does not answer.
     const period = circuit.enter()
     if (period !== undefined) {
       request.go(period)
       return
     }
-    held.release()
+    permits.release()
     request.refuse(circuitOpen())
   }
 

@@ -53,7 +53,7 @@ export type ResponseHandler = {
 export type Dispatcher = {
   /** Sends a request. A second try goes on a connection of its own, because pooled ones may all be dead without a word. */
   dispatch(request: UpstreamRequest, handler: ResponseHandler, isSecondTry: boolean): void
-  /** Requests may wait for a connection for any time: whoever dispatches one limits its wait. */
+  /** A request may wait for a connection without a limit of time, so its exchange sets one. */
   readonly isQueueUntimed: boolean
   /** False once it takes no more requests. */
   isOpen(): boolean

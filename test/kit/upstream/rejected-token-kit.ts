@@ -55,17 +55,17 @@ export function refuse(
 
 export type Asked = { session: string; resource: string; rejected: Rejection }
 
-/** A proxy that sends the first token, and gives `verdict` each time it is asked about it. */
+/** A proxy that sends the first token, and gives `reaction` each time it is asked about it. */
 export async function proxyWithToken(
   t: TestContext,
   upstream: { origin: string },
-  verdict: RejectionReaction | (() => Promise<RejectionReaction>) = RESEND,
+  reaction: RejectionReaction | (() => Promise<RejectionReaction>) = RESEND,
   parts: Partial<RouteConfig> = {},
 ): Promise<Awaited<ReturnType<typeof proxyTo>> & { asked: Asked[] }> {
   const asked: Asked[] = []
   const onRejectedToken: OnRejectedToken = async (session, resource, rejected) => {
     asked.push({ session: session.hash, resource, rejected })
-    return typeof verdict === 'function' ? verdict() : verdict
+    return typeof reaction === 'function' ? reaction() : reaction
   }
   const sent = { accessToken: FIRST, onRejectedToken }
   const proxy = await proxyTo(t, { upstream: upstream.origin, resource: 'orders', ...parts }, sent)
@@ -83,13 +83,13 @@ export async function settle(): Promise<void> {
   for (let i = 0; i < 20; i++) await new Promise(setImmediate)
 }
 
-/** A verdict that a test gives when it is time: `asked` resolves when somebody waits for it. */
+/** A reaction that a test gives when it is time: `asked` resolves when an exchange waits for it. */
 export function pending() {
   const asked = Promise.withResolvers<void>()
   const answer = Promise.withResolvers<RejectionReaction>()
-  function verdict(): Promise<RejectionReaction> {
+  function reaction(): Promise<RejectionReaction> {
     asked.resolve()
     return answer.promise
   }
-  return { verdict, asked: asked.promise, give: answer.resolve, fail: answer.reject }
+  return { reaction, asked: asked.promise, give: answer.resolve, fail: answer.reject }
 }

@@ -31,7 +31,7 @@ const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === 
 const isTooLate = (error: unknown) =>
   error instanceof BffError && error.code === 'provider_unavailable' && error.retryAfterSeconds === 2
 
-/** A token that comes when a test says so; `asked` resolves when somebody waits for it. */
+/** A token that comes when a test says so; `asked` resolves when a request waits for it. */
 function pendingToken() {
   const asked = Promise.withResolvers<void>()
   const { promise, resolve, reject } = Promise.withResolvers<AccessToken>()
@@ -62,11 +62,11 @@ function forwarding(accessToken: () => AccessToken | Promise<AccessToken>, clien
   return { sent, client, answered: forward(req, client as unknown as ServerResponse) }
 }
 
-test('nobody waits for a token beyond the response timeout of the route', async () => {
+test('no request waits for a token beyond the response timeout of the route', async () => {
   const { accessToken, fail } = pendingToken()
   const { sent, answered } = forwarding(accessToken)
   await assert.rejects(answered, isTooLate)
-  // It is nobody's any more, and must not end the process.
+  // No request waits for it any more, and it must not end the process.
   fail(new BffError('session_required', 'gone'))
   await settle()
   assert.deepEqual(sent, [])
@@ -87,7 +87,7 @@ test('the timer ends with the wait, whatever ends it', async () => {
 })
 
 test('a token that is known at once is not waited for', async () => {
-  const client = { once: () => assert.fail('somebody listens') } as unknown as EventEmitter
+  const client = { once: () => assert.fail('it listens') } as unknown as EventEmitter
   const before = timers()
   const { sent, answered } = forwarding(() => TOKEN, client)
   assert.deepEqual([sent, timers()], [['at-1'], before], 'it is on its way before anything else happens')
@@ -139,8 +139,8 @@ test('a client that leaves while its WebSocket waits for a token is not counted 
 
 test("a refused token's successor that does not come in time is provider_unavailable", async (t) => {
   const upstream = await upstreamOf(t, (_, res) => refuse(res))
-  const { verdict, give } = pending()
-  const proxy = await proxyWithToken(t, upstream, verdict, { timeout })
+  const { reaction, give } = pending()
+  const proxy = await proxyWithToken(t, upstream, reaction, { timeout })
   const client = rawClient(t, proxy.port, request('GET /'))
   const text = await client.until((all) => all.endsWith('provider_unavailable'))
   assert.match(text, /\r\nretry-after: 2\r\n/)
@@ -153,9 +153,9 @@ test("a refused token's successor that does not come in time is provider_unavail
 
 test('a client that leaves while the successor of a refused token is waited for leaves no timer', async (t) => {
   const upstream = await upstreamOf(t, (_, res) => refuse(res))
-  const { verdict, asked } = pending()
+  const { reaction, asked } = pending()
   const patient = { ...timeout, responseMs: 600_000 }
-  const proxy = await proxyWithToken(t, upstream, verdict, { timeout: patient })
+  const proxy = await proxyWithToken(t, upstream, reaction, { timeout: patient })
   const settled = proxy.settled()
   const client = rawClient(t, proxy.port, request('GET /'))
   await asked

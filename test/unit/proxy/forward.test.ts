@@ -93,7 +93,7 @@ test('answers that come later are waited for', async () => {
   assert.equal(headersOf(sent[0]!).authorization, 'Bearer at-2')
 })
 
-test('a path without a route is left to somebody else', async () => {
+test('a path without a route is not answered here', async () => {
   const { outcome, steps } = await run({ route: {}, request: { url: '/other' } })
   assert.equal(outcome, false)
   assert.deepEqual(steps, [])
@@ -105,7 +105,7 @@ test('without a session a required route is refused and nothing is sent', async 
   assert.deepEqual(steps, ['origin'])
 })
 
-test('an optional route goes out without a token when nobody is signed in', async () => {
+test('an optional route goes out without a token when no user is signed in', async () => {
   const { sent } = await run({ route: { auth: 'optional' }, findSession: () => undefined })
   assert.equal(headersOf(sent[0]!).authorization, undefined)
   assert.equal(sent[0]!.session, undefined)

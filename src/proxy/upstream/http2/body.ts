@@ -1,18 +1,18 @@
 import type { Readable, Writable } from 'node:stream'
 
-/** A request body that can be sent from its begin again, as long as what was sent of it is still held. */
+/** A request body that can be sent again from its beginning, as long as all that was sent of it is kept. */
 export type ReplayableBody = {
-  /** Sends what is held, and what is still to come. */
+  /** Sends the kept part, and the rest as it comes. */
   sendTo(stream: Writable): void
-  /** Leaves the rest where it is. */
+  /** Stops sending; the rest stays unread. */
   stop(): void
   canReplay(): boolean
 }
 
-/** Bytes of a body that are held until its answer begins; only references, so that nothing is copied. */
-const MOST_HELD = 65_536
+/** Bytes of a body that are kept until its response begins; only references, so that nothing is copied. */
+const MAX_KEPT = 65_536
 
-/** Makes one of a body that is read once, or is at hand whole. */
+/** Makes one of a stream, or of a whole body. */
 export function createReplayableBody(body: Readable | Buffer): ReplayableBody {
   return Buffer.isBuffer(body) ? wholeBody(body) : streamedBody(body)
 }
@@ -22,17 +22,17 @@ function wholeBody(body: Buffer): ReplayableBody {
 }
 
 function streamedBody(body: Readable): ReplayableBody {
-  let held: Buffer[] | undefined = []
-  let heldBytes = 0
+  let kept: Buffer[] | undefined = []
+  let keptBytes = 0
   let target: Writable | undefined
 
-  function hold(chunk: Buffer): void {
-    heldBytes += chunk.length
-    if (heldBytes > MOST_HELD) held = undefined
-    held?.push(chunk)
+  function keep(chunk: Buffer): void {
+    keptBytes += chunk.length
+    if (keptBytes > MAX_KEPT) kept = undefined
+    kept?.push(chunk)
   }
   function onData(chunk: Buffer): void {
-    hold(chunk)
+    keep(chunk)
     if (target!.write(chunk)) return
     const waiting = target!
     body.pause()
@@ -46,7 +46,7 @@ function streamedBody(body: Readable): ReplayableBody {
   return {
     sendTo(stream) {
       target = stream
-      for (const chunk of held!) stream.write(chunk)
+      for (const chunk of kept!) stream.write(chunk)
       if (body.readableEnded) stream.end()
       else body.on('data', onData).once('end', onEnd).resume()
     },
@@ -55,6 +55,6 @@ function streamedBody(body: Readable): ReplayableBody {
       body.off('data', onData).off('end', onEnd).pause()
     },
     // A stream that has ended is destroyed, too.
-    canReplay: () => held !== undefined && (body.readableEnded || !body.destroyed),
+    canReplay: () => kept !== undefined && (body.readableEnded || !body.destroyed),
   }
 }

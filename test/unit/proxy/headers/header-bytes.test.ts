@@ -9,7 +9,7 @@ const BYTES = Array.from({ length: 128 }, (_, n) => String.fromCharCode(0x80 + n
 const UTF8 = Buffer.from('ł ü € 💥').toString('latin1')
 const VALUE = `inline; filename="${BYTES}"; name=${UTF8}; end`
 
-/** Fields of answers that somebody on the way might treat in a way of their own. */
+/** Fields of answers that a program on the way might treat specially. */
 const FIELDS = [
   ...[
     'Content-Disposition',

@@ -49,7 +49,7 @@ async function readingUpstream(t: TestContext) {
   return { origin: upstream.origin, state, holds }
 }
 
-test('a body that trickles is refused with 408, its connections end, and its place is free', async (t) => {
+test('a body that trickles is refused with 408, its connections end, and its permit is free', async (t) => {
   const upstream = await readingUpstream(t)
   const proxy = await pacedProxy(t, { upstream: upstream.origin, connections: 1 })
   const client = rawClient(t, proxy.port, post(CHUNKED) + chunk('a'))
@@ -124,7 +124,7 @@ test('a second in which the upstream takes nothing is not held against the clien
   assert.match(await client.until(isWholeHead), /^HTTP\/1\.1 204 /)
 })
 
-test('while a request waits for its place, its body is not asked for and not timed', async (t) => {
+test('while a request waits for its permit, its body is not asked for and not timed', async (t) => {
   let held: (() => void) | undefined
   const upstream = await rawUpstream(t, (socket, received) => {
     if (received.startsWith('GET')) held = () => socket.end('HTTP/1.1 204 No Content\r\n\r\n')

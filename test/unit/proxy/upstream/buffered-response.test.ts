@@ -20,8 +20,8 @@ const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 
 test('the client sees nothing until it is known what becomes of the refusal', async (t) => {
   const upstream = await upstreamOf(t, (_, res) => refuse(res))
-  const { verdict, asked, give } = pending()
-  const proxy = await proxyWithToken(t, upstream, verdict)
+  const { reaction, asked, give } = pending()
+  const proxy = await proxyWithToken(t, upstream, reaction)
   const client = rawClient(t, proxy.port, request('GET /'))
   await asked
   await settle()
@@ -34,10 +34,10 @@ for (const [what, tail] of [
   ['whole', 'Content-Length: 2\r\n\r\nno'],
   ['unfinished', 'Content-Length: 9\r\n\r\nno'],
 ]) {
-  test(`a client that leaves while a ${what} refusal is held ends everything`, async (t) => {
+  test(`a client that leaves while a ${what} refusal is buffered ends everything`, async (t) => {
     const upstream = await rawUpstream(t, (socket) => socket.write(HEAD_401 + tail))
-    const { verdict, asked, give } = pending()
-    const proxy = await proxyWithToken(t, upstream, verdict)
+    const { reaction, asked, give } = pending()
+    const proxy = await proxyWithToken(t, upstream, reaction)
     const settled = proxy.settled()
     const client = rawClient(t, proxy.port, request('POST /', 'abc'))
     await asked
@@ -50,10 +50,10 @@ for (const [what, tail] of [
   })
 }
 
-test("a problem for a client that has left is nobody's", async (t) => {
+test('a problem for a client that has left is sent to no one', async (t) => {
   const upstream = await upstreamOf(t, (_, res) => refuse(res))
-  const { verdict, asked, fail } = pending()
-  const proxy = await proxyWithToken(t, upstream, verdict)
+  const { reaction, asked, fail } = pending()
+  const proxy = await proxyWithToken(t, upstream, reaction)
   const settled = proxy.settled()
   const client = rawClient(t, proxy.port, request('GET /'))
   await asked
@@ -78,8 +78,8 @@ test('a client that leaves during the second try ends it', async (t) => {
 
 test('a refusal that ends with its connection is relayed whole', async (t) => {
   const upstream = await rawUpstream(t, (socket) => socket.end(`${HEAD_401}\r\nrefused`))
-  const { verdict, asked, give } = pending()
-  const proxy = await proxyWithToken(t, upstream, verdict)
+  const { reaction, asked, give } = pending()
+  const proxy = await proxyWithToken(t, upstream, reaction)
   const client = rawClient(
     t,
     proxy.port,
@@ -91,10 +91,10 @@ test('a refusal that ends with its connection is relayed whole', async (t) => {
   assert.match((await client.closed).text, /^HTTP\/1\.1 401 [\s\S]*refused\r\n0\r\n\r\n$/)
 })
 
-test('a refusal that breaks off while it is held is no usable answer', async (t) => {
+test('a refusal that breaks off while it is buffered is no usable answer', async (t) => {
   const upstream = await rawUpstream(t, (socket) => socket.end(`${HEAD_401}Content-Length: 9\r\n\r\nno`))
-  const { verdict, asked, give } = pending()
-  const proxy = await proxyWithToken(t, upstream, verdict)
+  const { reaction, asked, give } = pending()
+  const proxy = await proxyWithToken(t, upstream, reaction)
   const client = rawClient(t, proxy.port, request('GET /'))
   await asked
   await upstream.closed[0]
@@ -112,8 +112,8 @@ test('a refusal that breaks off on a connection used before is not asked for aga
     } else socket.write(OK)
   })
   const refused: { resetAndDestroy(): unknown }[] = []
-  const { verdict, asked, give } = pending()
-  const proxy = await proxyWithToken(t, upstream, verdict)
+  const { reaction, asked, give } = pending()
+  const proxy = await proxyWithToken(t, upstream, reaction)
   const client = rawClient(t, proxy.port, request('GET /1'))
   await client.until(ends('ok'))
   client.socket.write(request('GET /2'))
@@ -144,8 +144,8 @@ test('a refusal that breaks off is no obstacle to the second try', async (t) => 
     if (received.includes('at-2')) socket.write(OK)
     else socket.end(`${HEAD_401}Content-Length: 9\r\n\r\nno`)
   })
-  const { verdict, asked, give } = pending()
-  const proxy = await proxyWithToken(t, upstream, verdict)
+  const { reaction, asked, give } = pending()
+  const proxy = await proxyWithToken(t, upstream, reaction)
   const client = rawClient(t, proxy.port, request('POST /', 'abc'))
   await asked
   await upstream.closed[0]
@@ -176,11 +176,11 @@ test('an upstream that dies in the second try is unreachable', async (t) => {
   await client.until((text) => text.split('upstream_unreachable').length === 3)
 })
 
-test('a body that stands still while it is held is a timeout', async (t) => {
+test('a body that stands still while it is buffered is a timeout', async (t) => {
   const upstream = await rawUpstream(t, (socket) => socket.write(`${HEAD_401}Content-Length: 9\r\n\r\nno`))
   const timeout = { connectMs: 1_000, responseMs: 1_000, idleMs: 50 }
-  const { verdict, asked, give } = pending()
-  const proxy = await proxyWithToken(t, upstream, verdict, { timeout })
+  const { reaction, asked, give } = pending()
+  const proxy = await proxyWithToken(t, upstream, reaction, { timeout })
   const client = rawClient(t, proxy.port, request('GET /'))
   await asked
   await upstream.closed[0]
@@ -191,8 +191,8 @@ test('a body that stands still while it is held is a timeout', async (t) => {
 
 test('while the pool closes a refusal stands, as another request cannot be begun', async (t) => {
   const upstream = await upstreamOf(t, (_, res) => refuse(res))
-  const { verdict, asked, give } = pending()
-  const proxy = await proxyWithToken(t, upstream, verdict)
+  const { reaction, asked, give } = pending()
+  const proxy = await proxyWithToken(t, upstream, reaction)
   const client = rawClient(t, proxy.port, request('GET /'))
   await asked
   await settle()

@@ -46,8 +46,8 @@ async function longRefusal(t: Parameters<typeof open>[0], framing: 'length' | 'c
 for (const framing of ['length', 'chunked'] as const) {
   test(`a long refusal with ${framing} is given up for another try, and its connection ends`, async (t) => {
     const upstream = await longRefusal(t, framing)
-    const { verdict, asked, give } = pending()
-    const proxy = await proxyWithToken(t, upstream, verdict)
+    const { reaction, asked, give } = pending()
+    const proxy = await proxyWithToken(t, upstream, reaction)
     const refused = once(upstream.server, 'connection')
     const client = rawClient(t, proxy.port, request('POST /', 'abc'))
     const [socket] = await refused
@@ -66,8 +66,8 @@ for (const framing of ['length', 'chunked'] as const) {
 
   test(`a long refusal with ${framing} is relayed whole, also to a slow reader`, async (t) => {
     const upstream = await longRefusal(t, framing)
-    const { verdict, asked, give } = pending()
-    const proxy = await proxyWithToken(t, upstream, verdict)
+    const { reaction, asked, give } = pending()
+    const proxy = await proxyWithToken(t, upstream, reaction)
     const settled = proxy.settled()
     const client = rawClient(
       t,
@@ -119,7 +119,7 @@ for (const size of [65_535, 65_536, 65_537, 200_000]) {
   }
 }
 
-test('only a little of a refusal is kept while it is held', async (t) => {
+test('only a little of a refusal is buffered', async (t) => {
   const size = 64 * 1024 * 1024
   let sent = 0
   const upstream = await upstreamOf(t, (_, res) => {
@@ -135,8 +135,8 @@ test('only a little of a refusal is kept while it is held', async (t) => {
     res.on('drain', more)
     more()
   })
-  const { verdict, asked, give } = pending()
-  const proxy = await proxyWithToken(t, upstream, verdict)
+  const { reaction, asked, give } = pending()
+  const proxy = await proxyWithToken(t, upstream, reaction)
   const client = rawClient(
     t,
     proxy.port,
@@ -145,7 +145,7 @@ test('only a little of a refusal is kept while it is held', async (t) => {
   await asked
   // What lies between the two ends is full when the upstream has stopped sending.
   for (let before = -1; before !== sent; await setTimeout(50)) before = sent
-  assert.ok(sent < size / 2, `${sent} bytes were taken of a response that nobody has asked for yet`)
+  assert.ok(sent < size / 2, `${sent} bytes were taken of a response that was not asked for yet`)
   give(RELAY)
   const { text } = await client.closed
   assert.equal(text.length - text.indexOf('\r\n\r\n') - 4, size)

@@ -85,7 +85,7 @@ const NOT_OURS: [what: string, status: number, challenge: string | undefined][] 
   ['200 with a challenge', 200, INVALID_TOKEN],
 ]
 for (const [what, status, challenge] of NOT_OURS) {
-  test(`${what} is relayed and nobody is asked`, async (t) => {
+  test(`${what} is relayed without a question`, async (t) => {
     const upstream = await upstreamOf(t, (_, res) =>
       res
         .writeHead(status, { 'content-length': 2, ...(challenge && { 'www-authenticate': challenge }) })
@@ -99,7 +99,7 @@ for (const [what, status, challenge] of NOT_OURS) {
   })
 }
 
-test('nobody is asked about a request that carried no token of ours', async (t) => {
+test('no question is asked about a request that carried no token of ours', async (t) => {
   const upstream = await upstreamOf(t, (_, res) => refuse(res))
   const onRejectedToken = () => assert.fail('asked')
   const proxy = await proxyTo(t, { upstream: upstream.origin, resource: 'orders' }, { onRejectedToken })
@@ -114,7 +114,7 @@ test('without anybody to ask a refusal is relayed', async (t) => {
   assert.equal(upstream.seen.length, 1)
 })
 
-test('the second try goes out in the place of the first', async (t) => {
+test('the second try goes out under the permit of the first', async (t) => {
   const upstream = await upstreamOf(t, onlySecond)
   const proxy = await proxyWithToken(t, upstream, RESEND, { connections: 1 })
   for (let i = 0; i < 3; i++) {

@@ -47,7 +47,7 @@ test('a request without a body is sent again with the other token', async (t) =>
   assert.equal(await settled, 'sent')
 })
 
-test('both requests use one upstream connection when the verdict takes its time, and so does the next', async (t) => {
+test('both requests use one upstream connection when the reaction takes its time, and so does the next', async (t) => {
   const upstream = await upstreamOf(t, onlySecond)
   const proxy = await proxyWithToken(t, upstream, () => settle().then(() => RESEND))
   const client = rawClient(t, proxy.port, request('GET /1'))
@@ -101,7 +101,7 @@ test('a body that comes in pieces is sent again whole', async (t) => {
   )
 })
 
-test('a second refusal is relayed, and nobody is asked again', async (t) => {
+test('a second refusal is relayed without another question', async (t) => {
   const upstream = await upstreamOf(t, (_, res) => refuse(res))
   const proxy = await proxyWithToken(t, upstream)
   const client = rawClient(t, proxy.port, request('POST /', 'abc'))

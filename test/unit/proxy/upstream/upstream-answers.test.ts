@@ -42,7 +42,7 @@ const HOSTILE: [what: string, answer: string][] = [
   ['half a head', 'HTTP/1.1 200 OK\r\nContent-Le'],
 ]
 for (const [what, answer] of HOSTILE) {
-  test(`an upstream that answers with ${what} is unreachable, and nobody else uses its connection`, async (t) => {
+  test(`an upstream that answers with ${what} is unreachable, and no other request uses its connection`, async (t) => {
     const upstream = await rawUpstream(t, (socket, _, connection) =>
       socket.write(connection === 0 ? answer : OK),
     )
@@ -118,7 +118,7 @@ test('100 Continue that was not asked for is passed over, like every interim ans
   assert.equal(upstream.received.length, 1)
 })
 
-test('what follows a response on an idle connection is for nobody', async (t) => {
+test('bytes after a response on an idle connection reach no client', async (t) => {
   const poison = 'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil'
   const upstream = await rawUpstream(t, (socket, _, connection) =>
     socket.write(OK, () => connection === 0 && setImmediate(() => socket.write(poison))),

@@ -36,7 +36,7 @@ async function closedPort(t: TestContext): Promise<number> {
   return port
 }
 
-test('an upstream that refuses connections is left alone, and one probe finds it back', async (t) => {
+test('the circuit of an upstream that refuses connections opens, and one probe closes it', async (t) => {
   const port = await closedPort(t)
   const { clock, changes, deps } = observed()
   const upstream = `http://127.0.0.1:${port}`
@@ -150,7 +150,7 @@ test('a body that is too large, and one that its client breaks off, count for no
   assert.deepEqual(changes, [])
 })
 
-test('no body is asked for while the upstream is left alone', async (t) => {
+test('no body is asked for while the circuit is open', async (t) => {
   const { deps } = observed()
   const upstream = `http://127.0.0.1:${await closedPort(t)}`
   const proxy = await proxyTo(t, { upstream, breaker: { failures: 1, pauseMs: 1_000 } }, {}, deps)
@@ -168,7 +168,7 @@ for (const [what, attack] of [
   ['is slow', () => undefined],
   ['cuts its connections', (socket: Socket) => socket.resetAndDestroy()],
 ] as const) {
-  test(`one endpoint that ${what} takes the upstream away from nobody`, async (t) => {
+  test(`one endpoint that ${what} takes the upstream away from no other`, async (t) => {
     const upstream = await rawUpstream(t, (socket, received) => {
       if (received.includes('/attack')) attack(socket)
       else socket.write(OK)

@@ -7,7 +7,7 @@ import { open, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/soc
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 const ends = (tail: string) => (text: string) => text.endsWith(tail)
 
-test('a response nobody asked for is given to nobody', async (t) => {
+test('a response that was not asked for reaches no client', async (t) => {
   const poison = 'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil'
   const upstream = await rawUpstream(t, (socket, _, connection) =>
     socket.write(connection === 0 ? OK + poison : OK),
@@ -75,7 +75,7 @@ const BROKEN: [what: string, answer: string][] = [
   ['two lengths', 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok'],
   ['a status out of range', 'HTTP/1.1 999 Odd\r\nContent-Length: 2\r\n\r\nok'],
   [
-    'an upgrade nobody asked for',
+    'an upgrade that was not asked for',
     'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n',
   ],
   ['a bare CR in a header', 'HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 2\r\n\r\nok'],

@@ -74,7 +74,7 @@ for (const isWarm of [false, true]) {
   })
 }
 
-test('a client that leaves in mid-upload hangs nobody, whatever it has sent', async (t) => {
+test('a client that leaves in mid-upload leaves no request hanging, whatever it has sent', async (t) => {
   const upstream = await http2Upstream(t, answerWith(200, {}, 'ok'))
   const proxy = await proxyProcess(t, { ...upstream.route, ...LIMITED, maxBody: undefined })
   await proxy.requireAlive('/')
@@ -91,7 +91,7 @@ test('a client that leaves in mid-upload hangs nobody, whatever it has sent', as
   }
 })
 
-test('a client that leaves in the turn of its last bytes hangs nobody', async (t) => {
+test('a client that leaves in the tick of its last bytes leaves no request hanging', async (t) => {
   const upstream = await http2Upstream(t, answerWith(200, {}, 'ok'))
   const proxy = await proxyProcess(t, { ...upstream.route, ...LIMITED, maxBody: undefined })
   await proxy.requireAlive('/')
@@ -173,7 +173,7 @@ async function openWindow({ socket, stream }: FramedRequest): Promise<void> {
 }
 
 for (const isWhole of [false, true]) {
-  test(`${isWhole ? 'a whole body' : 'a body'} that waits for its upstream's window hangs nobody, whatever the upstream says`, async (t) => {
+  test(`${isWhole ? 'a whole body' : 'a body'} that waits for its upstream's window leaves no request hanging, whatever the upstream says`, async (t) => {
     const { origin, requests } = await unwillingUpstream(t)
     const proxy = await proxyProcess(t, { upstream: origin, http2: true, ...LIMITED })
     for (const [what, say] of ANSWERS) {

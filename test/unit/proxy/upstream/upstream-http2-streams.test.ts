@@ -84,7 +84,7 @@ test('an event stream over HTTP/2 arrives at once and ends with its session', as
   await closed
 })
 
-test('a connection that is old takes no new requests, and what is under way on it ends in peace', async (t) => {
+test('a connection that is old takes no new requests, and its requests in flight end in peace', async (t) => {
   const upstream = await http2Upstream(t, (stream, headers) => {
     if (headers[':path'] !== '/held') answerWith(200, {}, 'ok')(stream)
   })

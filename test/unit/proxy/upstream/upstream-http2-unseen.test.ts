@@ -73,7 +73,7 @@ for (const [what, times, refuse] of REFUSALS)
   })
 
 for (const [what, , refuse] of REFUSALS)
-  test(`an upstream that refuses everything with ${what} is left alone after a few tries`, async (t) => {
+  test(`an upstream that refuses everything with ${what} is asked no more after a few tries`, async (t) => {
     const upstream = await refusingUpstream(t, Number.POSITIVE_INFINITY, refuse)
     const proxy = await proxyTo(t, { upstream: upstream.origin, http2: true })
     for (const bytes of Object.values(SHAPES)) {
@@ -161,7 +161,7 @@ test('a GET whose connection ends, however it does, is sent again on another one
   }
 })
 
-test('a body of which more was sent than is held is not sent again, one that had hardly begun is', async (t) => {
+test('a body of which more was sent than is kept is not sent again, one that had hardly begun is', async (t) => {
   const size = 300_000
   const bytes = `POST / HTTP/1.1\r\n${LAST}Content-Length: ${size}\r\n\r\n${'x'.repeat(size)}`
   let refuseAfter = 0
@@ -190,7 +190,7 @@ test('a body of which more was sent than is held is not sent again, one that had
   assert.equal(upstream.requests.length, 3)
 })
 
-test('nobody waits for the next try of a request whose client has left', async (t) => {
+test('a request whose client has left is not tried again', async (t) => {
   const upstream = await refusingUpstream(t, Number.POSITIVE_INFINITY, ({ stream }) => reset(stream, REFUSED))
   const proxy = await proxyTo(t, { upstream: upstream.origin, http2: true, connections: 1 })
   const client = rawClient(t, proxy.port, SHAPES['a POST in chunks']!)

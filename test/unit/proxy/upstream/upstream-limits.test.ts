@@ -47,7 +47,7 @@ test('requests beyond the connections wait their turn, in order', async (t) => {
   assert.ok(upstream.received.length <= 2, `${upstream.received.length} connections`)
 })
 
-test('nobody waits for a connection longer than for an answer, and a client that leaves frees its place', async (t) => {
+test('no request waits for a connection longer than for an answer, and a client that leaves frees its permit', async (t) => {
   const upstream = await patientUpstream(t)
   const timeout = { connectMs: 5_000, responseMs: 10_000, idleMs: 1_000 }
   const proxy = await proxyTo(t, { upstream: upstream.origin, connections: 1, timeout })
@@ -90,7 +90,7 @@ test('a wait for a connection that is too long is a timeout, and no body was ask
   stream.socket.destroy()
 })
 
-test('those who wait are refused at once when it turns out that nobody answers', async (t) => {
+test('waiting requests are refused at once when it turns out that the upstream does not answer', async (t) => {
   const upstream = await patientUpstream(t)
   const breaker = { failures: 1, pauseMs: 60_000 }
   const proxy = await proxyTo(t, { upstream: upstream.origin, connections: 1, breaker })

@@ -57,7 +57,7 @@ test('a client that was asked for its body and sends another request instead is 
   assert.deepEqual(seen, [`POST / ${NEXT}`])
 })
 
-test('an expectation nobody knows is refused', async (t) => {
+test('an unknown expectation is refused', async (t) => {
   const upstream = await rawUpstream(t, (socket) => socket.write(OK))
   const proxy = await proxyTo(t, { upstream: upstream.origin })
   const client = rawClient(t, proxy.port, `${HEAD}Expect: tea\r\nContent-Length: 4\r\n\r\nabcd`)
