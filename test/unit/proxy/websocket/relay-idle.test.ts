@@ -24,7 +24,10 @@ describe('a tunnel through which nothing passes', { concurrency: true }, () => {
       const pings = setInterval(() => opened[from].ping(), 100)
       t.after(() => clearInterval(pings))
       let pongs = 0
-      await new Promise<void>((resolve) => opened[from].on('pong', () => ++pongs === 8 && resolve()))
+      await new Promise<void>((resolve, reject) => {
+        opened[from].on('pong', () => ++pongs === 8 && resolve())
+        opened.client.once('close', () => reject(new Error(`closed after ${pongs} pongs`)))
+      })
       assert.equal(opened.client.readyState, opened.client.OPEN)
     })
 
