@@ -132,3 +132,82 @@ test('a passing fault has one line a minute for each problem, with its cause; wh
     assert.equal(note({ resource: 'orders', outcome, error }), false)
   assert.deepEqual(told(), [])
 })
+
+test('a failed step of a sign-in is a fault where only our configuration can be the reason', (t) => {
+  const { log, lines } = captureLog()
+  const outcome = (
+    step: 'discovery' | 'par' | 'code',
+    failure: { code?: 'provider_unavailable'; logged?: Record<string, string>; isOwnRequest?: boolean },
+  ) => {
+    const seen: string[] = []
+    const faults = createConfigFaults({
+      log,
+      observe: {
+        grant: () => undefined,
+        configFault: (resource, error) => void seen.push(`${resource} ${error}`),
+      },
+      monotonicNow: () => 0,
+    })
+    t.after(faults.retire)
+    const { code = 'provider_rejected', logged, isOwnRequest } = failure
+    const error = new BffError(code, 'refused', { logged })
+    faults.noteSignIn(step, isOwnRequest === undefined ? { error } : { error, isOwnRequest })
+    return seen.join()
+  }
+  const own = { isOwnRequest: true }
+  assert.equal(outcome('discovery', {}), '(discovery) discovery')
+  assert.equal(outcome('discovery', { code: 'provider_unavailable' }), '')
+  assert.equal(outcome('code', { logged: { step: 'keys' } }), '(code) keys')
+  assert.equal(
+    outcome('code', { logged: { step: 'code', oauthError: 'invalid_client' } }),
+    '(code) invalid_client',
+  )
+  assert.equal(outcome('code', { logged: { step: 'authorization', oauthError: 'invalid_client' } }), '')
+  for (const word of [
+    'unauthorized_client',
+    'unsupported_grant_type',
+    'invalid_scope',
+    'invalid_target',
+    'invalid_resource',
+  ])
+    assert.equal(outcome('par', { logged: { oauthError: word } }), `(par) ${word}`)
+  for (const word of [
+    ...[
+      'invalid_request',
+      'invalid_grant',
+      'access_denied',
+      'invalid_redirect_uri',
+      'invalid_request_object',
+    ],
+    'unsupported_response_type',
+  ]) {
+    assert.equal(outcome('par', { logged: { oauthError: word } }), '', word)
+    assert.equal(outcome('par', { logged: { oauthError: word }, ...own }), `(par) ${word}`)
+  }
+  assert.equal(outcome('par', { logged: { oauthError: 'made_up' }, ...own }), '(par) other')
+  assert.equal(outcome('par', own), '(par) other')
+  assert.equal(outcome('par', {}), '')
+  assert.match(lines.join('\n'), /nobody can sign in: the provider rejects how we are configured/)
+})
+
+test('a sign-in step that goes well again ends its fault a minute later, and another step does not', (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: 1_800_000_000_000 })
+  const { log } = captureLog()
+  const gauges: string[] = []
+  const { noteSignIn } = createConfigFaults({
+    log,
+    observe: {
+      grant: () => undefined,
+      configFault: (resource, error, isFault) => void gauges.push(`${resource} ${error} ${isFault}`),
+    },
+    monotonicNow: () => Date.now(),
+  })
+  noteSignIn('discovery', { error: new BffError('provider_rejected', '') })
+  noteSignIn('code')
+  t.mock.timers.tick(MINUTE * 2)
+  assert.deepEqual(gauges, ['(discovery) discovery true'])
+  noteSignIn('discovery')
+  noteSignIn('discovery', { error: new BffError('provider_unavailable', '') })
+  t.mock.timers.tick(MINUTE)
+  assert.deepEqual(gauges, ['(discovery) discovery true', '(discovery) discovery false'])
+})

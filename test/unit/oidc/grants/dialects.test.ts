@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { ResourceConfig, ResourceDialect } from '../../../../src/config/config.ts'
-import { createDialect } from '../../../../src/oidc/grants/dialects.ts'
+import { claimsParameter, createDialect } from '../../../../src/oidc/grants/dialects.ts'
 import type { Parameters as FormParameters } from '../../../../src/oidc/token-endpoint/openid-client.ts'
 
 const orders: ResourceConfig = {
@@ -144,4 +144,24 @@ test('with one resource alone, its token may be asked for by the code too', () =
 
 test('a grant without refresh token never asks for a user or a new refresh token', () => {
   assert.deepEqual(dialect('scope').otherGrant(orders), [['scope', 'api://orders/.default']])
+})
+
+test('the claims parameter is what a challenge asks for, with our client capabilities', () => {
+  const cp1 = '"xms_cc":{"values":["cp1"]}'
+  assert.deepEqual(claimsParameter([]), [])
+  assert.deepEqual(claimsParameter([], '{"a":1}'), [['claims', '{"a":1}']])
+  assert.deepEqual(claimsParameter(['cp1']), [['claims', `{"access_token":{${cp1}}}`]])
+  assert.deepEqual(claimsParameter(['cp1'], '{"a":1}'), [['claims', `{"a":1,"access_token":{${cp1}}}`]])
+  assert.deepEqual(claimsParameter(['cp1'], '{"access_token":{"nbf":{}}}'), [
+    ['claims', `{"access_token":{"nbf":{},${cp1}}}`],
+  ])
+  assert.deepEqual(claimsParameter(['cp1'], '{"access_token":[7]}'), [
+    ['claims', `{"access_token":{${cp1}}}`],
+  ])
+  for (const none of ['', 'null', '[]', '7', '{'])
+    assert.deepEqual(
+      [claimsParameter([], none), claimsParameter(['cp1'], none)],
+      [[], [['claims', `{"access_token":{${cp1}}}`]]],
+      none,
+    )
 })
