@@ -127,3 +127,15 @@ test('a token that cannot be kept is used all the same', async (t) => {
   assert.equal((await renew(wanted)).value, 'at')
   assert.equal(calls[0]?.session, wanted.holder.hash)
 })
+
+test('a refusal is that of one session and one resource', async (t) => {
+  const error = new BffError('provider_rejected', 'no')
+  const { calls, replica, wanted } = await setUp(t, () => Promise.reject(error))
+  const renew = replica()
+  await assert.rejects(renew(wanted), error)
+  await assert.rejects(renew({ ...wanted, resource: 'stock' }), error)
+  assert.deepEqual(
+    calls.map(({ resource }) => resource),
+    ['ledger', 'stock'],
+  )
+})
