@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import { ORDERS, setUp } from '../kit/attack/sign-in-kit.ts'
+import { ORDERS, setUp } from '../kit/attack/sign-in.ts'
 import { sessionKey } from '../kit/config/cloakroom-config.ts'
 import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
 

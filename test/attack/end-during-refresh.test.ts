@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { request } from 'node:http'
 import { type TestContext, test } from 'node:test'
-import { startFleet } from '../kit/attack/fleet-kit.ts'
+import { startFleet } from '../kit/attack/fleet.ts'
 import { eventually, untilAfter } from '../kit/shops/deadline.ts'
 import { skipWithoutRedis } from '../kit/store/redis.ts'
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { callbackOf, setUp } from '../kit/attack/sign-in-kit.ts'
+import { callbackOf, setUp } from '../kit/attack/sign-in.ts'
 import type { ConfigData } from '../kit/config/cloakroom-config.ts'
 import { sessionKey } from '../kit/config/cloakroom-config.ts'
 import { isReady } from '../kit/replica.ts'

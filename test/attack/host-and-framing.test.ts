@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import { setUp as setUpSignIn } from '../kit/attack/sign-in-kit.ts'
+import { setUp as setUpSignIn } from '../kit/attack/sign-in.ts'
 import type { ConfigData } from '../kit/config/cloakroom-config.ts'
 import { problemIn, talkRaw } from '../kit/raw-http.ts'
 import { startUpstream } from '../kit/upstream/upstream.ts'

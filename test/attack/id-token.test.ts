@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { createPublicKey } from 'node:crypto'
 import { describe, type TestContext, test } from 'node:test'
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
-import { callbackOf, setUp } from '../kit/attack/sign-in-kit.ts'
+import { callbackOf, setUp } from '../kit/attack/sign-in.ts'
 import type { RotatingProvider } from '../kit/provider/rotating-provider.ts'
 import { unsignedJwt } from '../kit/provider/signing.ts'
 

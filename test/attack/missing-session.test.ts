@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
 import { createMissingSessions } from '../../src/session/missing-session.ts'
-import { setUp } from '../kit/attack/sign-in-kit.ts'
+import { setUp } from '../kit/attack/sign-in.ts'
 import { sessionKey } from '../kit/config/cloakroom-config.ts'
 import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
 

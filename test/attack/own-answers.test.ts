@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { connect } from 'node:net'
 import { describe, test } from 'node:test'
 import type { Response } from 'supertest'
-import { setUp } from '../kit/attack/sign-in-kit.ts'
+import { setUp } from '../kit/attack/sign-in.ts'
 import { type Ask, addressBarOf, type Method, scriptOf } from '../kit/browsers/script.ts'
 
 /** Sends bytes and gives everything that comes back until the server ends, or `quietMs` after the last byte. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import type { ServerResponse } from 'node:http'
 import { describe, test } from 'node:test'
-import { callbackOf, instead, setUp } from '../kit/attack/sign-in-kit.ts'
+import { callbackOf, instead, setUp } from '../kit/attack/sign-in.ts'
 import { sendJson, startLocalServer } from '../kit/local-server.ts'
 import type { RotatingControl } from '../kit/provider/rotating-provider.ts'
 import { steadyNow } from '../kit/steady.ts'

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import type { ServerResponse } from 'node:http'
 import { describe, type TestContext, test } from 'node:test'
-import { instead, setUp } from '../kit/attack/sign-in-kit.ts'
+import { instead, setUp } from '../kit/attack/sign-in.ts'
 import { sendJson } from '../kit/local-server.ts'
 
 describe('a pushed authorization request (RFC 9126)', () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext } from 'node:test'
-import { ORDERS, setUp } from '../kit/attack/sign-in-kit.ts'
+import { ORDERS, setUp } from '../kit/attack/sign-in.ts'
 import { sessionKey } from '../kit/config/cloakroom-config.ts'
 import { sendJson } from '../kit/local-server.ts'
 import { steadyNow, steadyTest as test } from '../kit/steady.ts'

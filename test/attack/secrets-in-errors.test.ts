@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { createServer, type Socket } from 'node:net'
 import { describe, type TestContext, test } from 'node:test'
 import { createRedisStore } from '../../src/store/redis/redis-store.ts'
-import { callbackOf, setUp } from '../kit/attack/sign-in-kit.ts'
+import { callbackOf, setUp } from '../kit/attack/sign-in.ts'
 import { captureLog } from '../kit/cloakroom.ts'
 import { assertNoSecrets } from '../kit/secrets.ts'
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { request } from 'node:http'
 import { describe, test } from 'node:test'
-import { setUp } from '../kit/attack/sign-in-kit.ts'
+import { setUp } from '../kit/attack/sign-in.ts'
 import { sessionKey } from '../kit/config/cloakroom-config.ts'
 
 const NAME = 'cloakroom'

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
-import { callbackOf, instead, setUp } from '../kit/attack/sign-in-kit.ts'
+import { callbackOf, instead, setUp } from '../kit/attack/sign-in.ts'
 import { type ConfigData, sessionKey } from '../kit/config/cloakroom-config.ts'
 import { sendJson } from '../kit/local-server.ts'
 import type { RotatingOptions } from '../kit/provider/rotating-provider.ts'

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { setUp } from '../kit/attack/sign-in-kit.ts'
+import { setUp } from '../kit/attack/sign-in.ts'
 import { sessionKey } from '../kit/config/cloakroom-config.ts'
 import { steadyNow } from '../kit/steady.ts'
 import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import type { ServerResponse } from 'node:http'
 import { describe, type TestContext, test } from 'node:test'
-import { callbackOf, instead, setUp } from '../kit/attack/sign-in-kit.ts'
+import { callbackOf, instead, setUp } from '../kit/attack/sign-in.ts'
 import type { ConfigData } from '../kit/config/cloakroom-config.ts'
 import { type RecordedRequest, sendJson } from '../kit/local-server.ts'
 

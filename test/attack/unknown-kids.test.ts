@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
-import { callbackOf, type Scope, setUp } from '../kit/attack/sign-in-kit.ts'
+import { callbackOf, type Scope, setUp } from '../kit/attack/sign-in.ts'
 import { sendJson } from '../kit/local-server.ts'
 import type { RotatingProvider } from '../kit/provider/rotating-provider.ts'
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { setUp } from '../kit/attack/sign-in-kit.ts'
+import { setUp } from '../kit/attack/sign-in.ts'
 import { launchChromium, skipWithoutChromium } from '../kit/browsers/chromium.ts'
 import { call } from '../kit/browsers/https-site.ts'
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
-import { setUp as setUpSignIn } from '../kit/attack/sign-in-kit.ts'
+import { setUp as setUpSignIn } from '../kit/attack/sign-in.ts'
 import type { Browser, Landing } from '../kit/browsers/browser.ts'
 import { type ConfigData, sessionKey } from '../kit/config/cloakroom-config.ts'
 import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import { setUp as setUpSignIn } from '../kit/attack/sign-in-kit.ts'
+import { setUp as setUpSignIn } from '../kit/attack/sign-in.ts'
 import { sessionKey } from '../kit/config/cloakroom-config.ts'
 
 async function setUp(t: TestContext, sameSite = 'strict') {

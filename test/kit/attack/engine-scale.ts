@@ -1,4 +1,4 @@
-import { counted, idle, PLAIN, renews, setUpEngine, sizesOf } from './token-engine-kit.ts'
+import { counted, idle, PLAIN, renews, setUpEngine, sizesOf } from './engine.ts'
 
 /** What is printed, as one line of JSON. */
 export type ScaleReport = {

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext } from 'node:test'
-import { audienceOf, startFleet } from '../kit/attack/fleet-kit.ts'
-import type { FetchAnswer } from '../kit/browsers/browser.ts'
-import { dropConnection } from '../kit/local-server.ts'
-import { eventually } from '../kit/shops/deadline.ts'
-import { steadyTest as test } from '../kit/steady.ts'
-import { skipWithoutRedis } from '../kit/store/redis.ts'
+import { audienceOf, startFleet } from '../../kit/attack/fleet.ts'
+import type { FetchAnswer } from '../../kit/browsers/browser.ts'
+import { dropConnection } from '../../kit/local-server.ts'
+import { eventually } from '../../kit/shops/deadline.ts'
+import { steadyTest as test } from '../../kit/steady.ts'
+import { skipWithoutRedis } from '../../kit/store/redis.ts'
 
 const RESOURCES = ['orders', 'billing']
 const TIMEOUT_MS = 1_000

@@ -7,7 +7,7 @@ import { type Replica, startReplica, writeReplicaConfig } from '../replica.ts'
 import { eventually } from '../shops/deadline.ts'
 import { startRedis, type TestRedis } from '../store/redis.ts'
 import { bearerToken, startUpstream, type Upstream } from '../upstream/upstream.ts'
-import type { Scope } from './sign-in-kit.ts'
+import type { Scope } from './sign-in.ts'
 
 const APP = 'https://app.example.test'
 

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict'
 import { request } from 'node:http'
 import { after, before, describe } from 'node:test'
-import { audienceOf, routesTo, startFleet } from '../kit/attack/fleet-kit.ts'
-import type { Browser } from '../kit/browsers/browser.ts'
-import { jwtClaims } from '../kit/provider/signing.ts'
-import { eventually } from '../kit/shops/deadline.ts'
-import { verdict } from '../kit/shops/shop.ts'
-import { steadyTest as test } from '../kit/steady.ts'
-import { skipWithoutRedis } from '../kit/store/redis.ts'
+import { audienceOf, routesTo, startFleet } from '../../kit/attack/fleet.ts'
+import type { Browser } from '../../kit/browsers/browser.ts'
+import { jwtClaims } from '../../kit/provider/signing.ts'
+import { eventually } from '../../kit/shops/deadline.ts'
+import { verdict } from '../../kit/shops/shop.ts'
+import { steadyTest as test } from '../../kit/steady.ts'
+import { skipWithoutRedis } from '../../kit/store/redis.ts'
 
 const RESOURCES = ['orders', 'billing', 'audit']
 /** Names of resources, and of theirs at the provider, that are alike when joined, trimmed, decoded or in small letters. */

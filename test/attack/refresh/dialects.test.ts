@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict'
 import { after, before, describe } from 'node:test'
-import { routesTo, startFleet } from '../kit/attack/fleet-kit.ts'
-import { startAzureAdV1, startEntraV2 } from '../kit/azure/azure-ad.ts'
-import type { Browser } from '../kit/browsers/browser.ts'
-import type { ConfigData } from '../kit/config/cloakroom-config.ts'
-import type { RecordedRequest } from '../kit/local-server.ts'
-import type { ProviderSettings } from '../kit/provider/provider-settings.ts'
-import { verdict } from '../kit/shops/shop.ts'
-import { steadyTest as test } from '../kit/steady.ts'
-import { skipWithoutRedis } from '../kit/store/redis.ts'
+import { routesTo, startFleet } from '../../kit/attack/fleet.ts'
+import { startAzureAdV1, startEntraV2 } from '../../kit/azure/azure-ad.ts'
+import type { Browser } from '../../kit/browsers/browser.ts'
+import type { ConfigData } from '../../kit/config/cloakroom-config.ts'
+import type { RecordedRequest } from '../../kit/local-server.ts'
+import type { ProviderSettings } from '../../kit/provider/provider-settings.ts'
+import { verdict } from '../../kit/shops/shop.ts'
+import { steadyTest as test } from '../../kit/steady.ts'
+import { skipWithoutRedis } from '../../kit/store/redis.ts'
 
 const NAMES = ['orders', 'billing']
 const RESOURCES = {

@@ -8,7 +8,7 @@ import type { Sealing } from '../../../src/tokens/record/sealing.ts'
 import { createTokenSealer } from '../../../src/tokens/record/token-record.ts'
 import { createRefresh, type RefreshGrant } from '../../../src/tokens/refresh/refresh.ts'
 import { createRejections } from '../../../src/tokens/rejected-token.ts'
-import type { Scope } from './sign-in-kit.ts'
+import type { Scope } from './sign-in.ts'
 
 /** A provider that renews every token at once. */
 export const renews: RefreshGrant = async ({ refreshToken, resource, keep }) => {

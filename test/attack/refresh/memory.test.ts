@@ -4,22 +4,14 @@ import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { sessionHash } from '../../src/session/bff-session.ts'
-import { createSessionCache } from '../../src/session/session-cache.ts'
-import { createSealing } from '../../src/tokens/record/sealing.ts'
-import {
-  counted,
-  idle,
-  PLAIN,
-  refuses,
-  renews,
-  setUpEngine,
-  sizesOf,
-} from '../kit/attack/token-engine-kit.ts'
-import type { ScaleReport } from '../kit/attack/token-engine-scale.ts'
+import { sessionHash } from '../../../src/session/bff-session.ts'
+import { createSessionCache } from '../../../src/session/session-cache.ts'
+import { createSealing } from '../../../src/tokens/record/sealing.ts'
+import { counted, idle, PLAIN, refuses, renews, setUpEngine, sizesOf } from '../../kit/attack/engine.ts'
+import type { ScaleReport } from '../../kit/attack/engine-scale.ts'
 
 const SESSIONS = 100_000
-const SCALE = fileURLToPath(new URL('../kit/attack/token-engine-scale.ts', import.meta.url))
+const SCALE = fileURLToPath(new URL('../../kit/attack/engine-scale.ts', import.meta.url))
 /** No map may keep more than this once nobody asks any more. */
 const BOUND = 10_000
 

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict'
 import { after, before, describe } from 'node:test'
-import { audienceOf, startFleet } from '../kit/attack/fleet-kit.ts'
-import type { Browser } from '../kit/browsers/browser.ts'
-import { jwtClaims } from '../kit/provider/signing.ts'
-import { eventually } from '../kit/shops/deadline.ts'
-import { verdict } from '../kit/shops/shop.ts'
-import { steadyTest as test } from '../kit/steady.ts'
-import { skipWithoutRedis } from '../kit/store/redis.ts'
+import { audienceOf, startFleet } from '../../kit/attack/fleet.ts'
+import type { Browser } from '../../kit/browsers/browser.ts'
+import { jwtClaims } from '../../kit/provider/signing.ts'
+import { eventually } from '../../kit/shops/deadline.ts'
+import { verdict } from '../../kit/shops/shop.ts'
+import { steadyTest as test } from '../../kit/steady.ts'
+import { skipWithoutRedis } from '../../kit/store/redis.ts'
 
 const RESOURCES = ['orders', 'billing', 'audit']
 const ORDERS = [200, audienceOf('orders')]

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
-import { ORDERS, setUp } from '../kit/attack/sign-in-kit.ts'
-import { sessionKey } from '../kit/config/cloakroom-config.ts'
-import { field, sendJson } from '../kit/local-server.ts'
-import { jwtClaims } from '../kit/provider/signing.ts'
-import { eventually } from '../kit/shops/deadline.ts'
-import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
-import { bearerToken } from '../kit/upstream/upstream.ts'
+import { ORDERS, setUp } from '../../kit/attack/sign-in.ts'
+import { sessionKey } from '../../kit/config/cloakroom-config.ts'
+import { field, sendJson } from '../../kit/local-server.ts'
+import { jwtClaims } from '../../kit/provider/signing.ts'
+import { eventually } from '../../kit/shops/deadline.ts'
+import { skipWithoutRedis, startRedis } from '../../kit/store/redis.ts'
+import { bearerToken } from '../../kit/upstream/upstream.ts'
 
 const LIFE = { control: { accessTokenSeconds: 60 } }
 

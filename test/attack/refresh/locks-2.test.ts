@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict'
 import { after, before, describe } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { audienceOf, startFleet } from '../kit/attack/fleet-kit.ts'
-import { sendJson } from '../kit/local-server.ts'
-import { jwtClaims } from '../kit/provider/signing.ts'
-import { untilAfter } from '../kit/shops/deadline.ts'
-import { steadyTest as test } from '../kit/steady.ts'
-import { skipWithoutRedis } from '../kit/store/redis.ts'
+import { audienceOf, startFleet } from '../../kit/attack/fleet.ts'
+import { sendJson } from '../../kit/local-server.ts'
+import { jwtClaims } from '../../kit/provider/signing.ts'
+import { untilAfter } from '../../kit/shops/deadline.ts'
+import { steadyTest as test } from '../../kit/steady.ts'
+import { skipWithoutRedis } from '../../kit/store/redis.ts'
 
 const RESOURCES = ['orders', 'billing', 'audit', 'stock']
 const REQUESTS = 200

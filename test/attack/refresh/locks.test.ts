@@ -1,17 +1,17 @@
 import assert from 'node:assert/strict'
 import { after, before, describe } from 'node:test'
-import { audienceOf, startFleet } from '../kit/attack/fleet-kit.ts'
-import type { Browser } from '../kit/browsers/browser.ts'
-import type { Replica } from '../kit/replica.ts'
-import { eventually } from '../kit/shops/deadline.ts'
-import { verdict } from '../kit/shops/shop.ts'
-import { steadyTest as test } from '../kit/steady.ts'
-import { skipWithoutRedis } from '../kit/store/redis.ts'
+import { audienceOf, startFleet } from '../../kit/attack/fleet.ts'
+import type { Browser } from '../../kit/browsers/browser.ts'
+import type { Replica } from '../../kit/replica.ts'
+import { eventually } from '../../kit/shops/deadline.ts'
+import { verdict } from '../../kit/shops/shop.ts'
+import { steadyTest as test } from '../../kit/steady.ts'
+import { skipWithoutRedis } from '../../kit/store/redis.ts'
 
 const RESOURCES = ['orders', 'billing', 'audit', 'stock']
 const AT_ONCE = 5
 const PEOPLE = 40
-const MAPS_ON_SIGNAL = new URL('../kit/attack/maps-on-signal.ts', import.meta.url).href
+const MAPS_ON_SIGNAL = new URL('../../kit/attack/maps-on-signal.ts', import.meta.url).href
 /** Copies of opened tokens: bounded, and not about what is under way. */
 const COPIES = 'src/tokens/record/token-record.ts'
 /** Where what is in flight is kept. */
