@@ -1,16 +1,20 @@
 import assert from 'node:assert/strict'
-import { after, before, describe } from 'node:test'
-import { audienceOf, startFleet } from '../../kit/attack/fleet.ts'
+import { before, describe, type TestContext } from 'node:test'
+import { audienceOf, startFleet, suiteScope } from '../../kit/attack/fleet.ts'
+import { ORDERS, setUp } from '../../kit/attack/sign-in.ts'
 import type { Browser } from '../../kit/browsers/browser.ts'
-import { sendJson } from '../../kit/local-server.ts'
+import { field, sendJson } from '../../kit/local-server.ts'
 import type { RotatingControl } from '../../kit/provider/rotating-provider.ts'
 import { verdict } from '../../kit/shops/shop.ts'
 import { steadyTest as test } from '../../kit/steady.ts'
 import { skipWithoutRedis } from '../../kit/store/redis.ts'
+import { bearerToken } from '../../kit/upstream/upstream.ts'
 
 const RESOURCES = ['orders', 'billing', 'audit']
 const BILLING = audienceOf('billing')
 const CLAIMS = '{"access_token":{"polids":{"essential":true,"Values":["c1"]}}}'
+
+const LIFE = { control: { accessTokenSeconds: 60 } }
 
 type Answer = Record<string, unknown>
 const without =
@@ -22,15 +26,11 @@ const withMember = (name: string, value: unknown) => (answer: Answer) =>
   void Object.assign(answer, { [name]: value })
 
 describe('three processes and what a provider may answer', { skip: skipWithoutRedis() }, () => {
-  const cleanUps: (() => unknown)[] = []
+  const scope = suiteScope()
   let scene: Awaited<ReturnType<typeof startFleet>>
   let people = 0
   before(async () => {
-    const scope = { after: (cleanUp: () => unknown) => void cleanUps.push(cleanUp) }
     scene = await startFleet(scope, { replicas: 3, resources: RESOURCES })
-  })
-  after(async () => {
-    for (const cleanUp of cleanUps.reverse()) await cleanUp()
   })
 
   /** Somebody new, whose token for the first resource is known to every process. */
@@ -237,6 +237,58 @@ describe('three processes and what a provider may answer', { skip: skipWithoutRe
       (secret) => scene.provider.ownerOf(secret) === user && scene.provider.isRefreshTokenLive(secret),
     )
 })
+
+describe('an access token whose', () => {
+  for (const [name, claims, isUsed] of [
+    ['aud is another API', { aud: 'https://billing.test' }, false],
+    ['aud is none', {}, false],
+    ['aud starts with ours', { aud: `${ORDERS}.evil.test` }, false],
+    ['aud names several, ours too', { aud: ['https://billing.test', ORDERS] }, true],
+    ['scope is more than was asked for', { aud: ORDERS, scope: 'orders.read admin' }, true],
+    ['scope is less than was asked for', { aud: ORDERS, scope: '' }, true],
+  ] as const)
+    test(`G9: ${name} is ${isUsed ? 'sent' : 'neither sent nor kept, and counted'}`, async (t) => {
+      const scene = await signedInAndExpired(t)
+      const { browser, provider, api } = scene
+      const token = await provider.signer.sign({ iss: provider.issuer, sub: 'alice', ...claims })
+      scene.answerWith(token)
+      const before = api.requests.length
+      for (let call = 0; call < 2; call += 1) {
+        const answer = await browser.fetch('/api/orders')
+        assert.equal(answer.status, isUsed ? 200 : 502)
+        if (!isUsed) assert.equal(answer.json().reason, 'wrong_audience')
+      }
+      const sent = api.requests.slice(before).map(bearerToken)
+      assert.deepEqual(sent, isUsed ? [token, token] : [])
+      const metrics = await (await fetch(`${scene.cloakroom.adminUrl}/metrics`)).text()
+      const outcome = isUsed ? 'renewed' : 'wrong_audience'
+      const counted = `cloakroom_refreshes_total{resource="orders",outcome="${outcome}"} 1`
+      assert.ok(metrics.includes(counted), counted)
+    })
+
+  test('G9: content is opaque is sent, because only its reader can know', async (t) => {
+    const scene = await signedInAndExpired(t)
+    scene.answerWith('opaque-4711')
+    assert.equal((await scene.browser.fetch('/api/orders')).status, 200)
+    assert.equal(bearerToken(scene.api.requests.at(-1)!), 'opaque-4711')
+  })
+})
+
+async function signedInAndExpired(t: TestContext) {
+  const scene = await setUp(t, { provider: LIFE })
+  await scene.browser.signIn()
+  scene.advance(61_000)
+  return {
+    ...scene,
+    answerWith(accessToken: string) {
+      scene.provider.control.intercept = ({ form }, res) => {
+        if (field(form, 'grant_type') !== 'refresh_token') return false
+        sendJson(res, 200, { access_token: accessToken, token_type: 'Bearer', expires_in: 3600 })
+        return true
+      }
+    },
+  }
+}
 
 const WELL = {
   ...{ rotate: true, idTokenOnRefresh: false, idTokenClaims: {} },

@@ -1,13 +1,17 @@
 import assert from 'node:assert/strict'
-import { after, before, describe } from 'node:test'
-import { audienceOf, startFleet } from '../../kit/attack/fleet.ts'
+import { before, describe } from 'node:test'
+import { audienceOf, startFleet, suiteScope } from '../../kit/attack/fleet.ts'
+import { setUp } from '../../kit/attack/sign-in.ts'
 import type { Browser } from '../../kit/browsers/browser.ts'
+import { sessionKey } from '../../kit/config/cloakroom-config.ts'
+import { field } from '../../kit/local-server.ts'
 import { jwtClaims } from '../../kit/provider/signing.ts'
 import { eventually } from '../../kit/shops/deadline.ts'
 import { verdict } from '../../kit/shops/shop.ts'
 import { steadyTest as test } from '../../kit/steady.ts'
-import { skipWithoutRedis } from '../../kit/store/redis.ts'
+import { skipWithoutRedis, startRedis } from '../../kit/store/redis.ts'
 
+const LIFE = { control: { accessTokenSeconds: 60 } }
 const RESOURCES = ['orders', 'billing', 'audit']
 const ORDERS = [200, audienceOf('orders')]
 const BILLING = [200, audienceOf('billing')]
@@ -19,18 +23,14 @@ const SHORT_SECONDS = 1
 const ASKED_FOR_MS = 1_600
 
 describe('three processes spend a refresh token', { skip: skipWithoutRedis() }, () => {
-  const cleanUps: (() => unknown)[] = []
+  const scope = suiteScope()
   let skewMs = 0
   let scene: Awaited<ReturnType<typeof startFleet>>
   before(async () => {
-    const scope = { after: (cleanUp: () => unknown) => void cleanUps.push(cleanUp) }
     const scripted = { now: () => Date.now() + skewMs }
     // Its clock is five minutes off in some of the tests.
     const provider = { clockTolerance: '6m' }
     scene = await startFleet(scope, { replicas: 3, resources: RESOURCES, scripted, provider })
-  })
-  after(async () => {
-    for (const cleanUp of cleanUps.reverse()) await cleanUp()
   })
 
   const ask = (browser: Browser, at: number, path = '/api/billing') =>
@@ -209,4 +209,81 @@ describe('three processes spend a refresh token', { skip: skipWithoutRedis() }, 
       assert.equal(refreshes(), 0)
     })
   }
+})
+
+test('G6: Redis takes no more writes once the provider has rotated: served from memory, stored later, nothing spent twice', {
+  skip: skipWithoutRedis(),
+}, async (t) => {
+  const redis = await startRedis({ args: ['--maxmemory-policy', 'noeviction'] })
+  t.after(() => redis.stop())
+  const { provider, browser, advance } = await setUp(t, {
+    provider: LIFE,
+    config: { session: { store: { type: 'redis', url: redis.url }, keys: [sessionKey()] } },
+  })
+  await browser.signIn()
+  assert.equal((await browser.fetch('/api/orders')).status, 200)
+  advance(61_000)
+  let isFull = false
+  provider.control.intercept = async ({ form }) => {
+    if (field(form, 'grant_type') === 'refresh_token' && !isFull) {
+      await redis.cli('CONFIG', 'SET', 'maxmemory', '1')
+      isFull = true
+    }
+    return false
+  }
+  for (let call = 0; call < 5; call += 1) assert.equal((await browser.fetch('/api/orders')).status, 200)
+  assert.equal(isFull, true)
+  assert.equal(provider.counters.refreshCalls, 1, 'what memory has is not asked for again')
+  await redis.cli('CONFIG', 'SET', 'maxmemory', '0')
+  await eventually('it is stored', async () => {
+    const [key = ''] = await redis.cli('KEYS', 'cloakroom:{*}:tokens')
+    return (await redis.cli('HEXISTS', key, 'spend'))[0] === '0'
+  })
+  advance(61_000)
+  assert.equal((await browser.fetch('/api/orders')).status, 200)
+  assert.deepEqual([provider.counters.refreshCalls, provider.counters.reuseDetected], [2, 0])
+})
+
+test('G6: Redis takes no writes before the provider is asked: 503, and the refresh token is not spent', {
+  skip: skipWithoutRedis(),
+}, async (t) => {
+  const redis = await startRedis({ args: ['--maxmemory-policy', 'noeviction'] })
+  t.after(() => redis.stop())
+  const { provider, browser, advance } = await setUp(t, {
+    provider: LIFE,
+    config: { session: { store: { type: 'redis', url: redis.url }, keys: [sessionKey()] } },
+  })
+  await browser.signIn()
+  advance(61_000)
+  await redis.cli('CONFIG', 'SET', 'maxmemory', '1')
+  const refused = await browser.fetch('/api/orders')
+  assert.deepEqual([refused.status, refused.json().code], [503, 'store_unavailable'])
+  assert.equal(provider.counters.refreshCalls, 0)
+  assert.equal((await browser.fetch('/bff/user')).status, 200, 'reading goes on')
+  await redis.cli('CONFIG', 'SET', 'maxmemory', '0')
+  assert.equal((await browser.fetch('/api/orders')).status, 200)
+  assert.deepEqual([provider.counters.refreshCalls, provider.counters.reuseDetected], [1, 0])
+})
+
+describe('G14: a clock that is five minutes', () => {
+  for (const [name, skewMs] of [
+    ['behind', 300_000],
+    ['ahead', -300_000],
+  ] as const)
+    test(`${name} of the provider's, tokens of 60 s: renewed twice a minute, and no loop`, async (t) => {
+      let aheadMs = 0
+      const { provider, browser, advance } = await setUp(t, {
+        provider: { ...LIFE, now: () => Date.now() + skewMs + aheadMs },
+        config: { provider: { clockTolerance: '6m' } },
+      })
+      await browser.signIn()
+      for (let second = 0; second < 600; second += 5) {
+        assert.equal((await browser.fetch('/api/orders')).status, 200)
+        advance(5_000)
+        aheadMs += 5_000
+      }
+      const { refreshCalls, reuseDetected } = provider.counters
+      assert.ok(refreshCalls >= 9 && refreshCalls <= 21, `${refreshCalls} refreshes in 10 minutes`)
+      assert.equal(reuseDetected, 0)
+    })
 })

@@ -7,15 +7,15 @@ import { fileURLToPath } from 'node:url'
  * What can go wrong between sessions, refresh tokens and the provider, and which tests hold against it. Every line is
  * checked below: `case: file below test: beginning of the test's name as it is written there`.
  *
- * G1: attack/refresh/locks-2.test.ts: G1: one resource
- * G2: attack/refresh/locks-2.test.ts: G2: four resources
+ * G1: attack/refresh/locks.test.ts: G1: one resource
+ * G2: attack/refresh/locks.test.ts: G2: four resources
  * G2: unit/tokens/access-tokens.test.ts: fifty callers for two resources use a refresh token twice
- * G3: attack/refresh/locks-2.test.ts: G3: whoever comes 0 to 100 ms after the rotation
- * G4: attack/refresh/crash-2.test.ts: G4: is killed before the provider did anything
- * G4: attack/refresh/crash-2.test.ts: G4: is killed after the provider rotated
- * G4: attack/refresh/crash-2.test.ts: G4: is killed after the answer of a provider that takes refresh tokens again
- * G4: attack/refresh/crash-2.test.ts: G4: gives up on a slow provider before its lock ends
- * G4: attack/refresh/crash-2.test.ts: G4: stands still until its lock has ended
+ * G3: attack/refresh/locks.test.ts: G3: whoever comes 0 to 100 ms after the rotation
+ * G4: attack/refresh/crash.test.ts: G4: is killed before the provider did anything
+ * G4: attack/refresh/crash.test.ts: G4: is killed after the provider rotated
+ * G4: attack/refresh/crash.test.ts: G4: is killed after the answer of a provider that takes refresh tokens again
+ * G4: attack/refresh/crash.test.ts: G4: gives up on a slow provider before its lock ends
+ * G4: attack/refresh/crash.test.ts: G4: stands still until its lock has ended
  * G4: unit/tokens/refresh/refresh.test.ts: a late write of a superseded attempt is refused
  * G4: attack/refresh/crash.test.ts: G4: a provider of 0.75, 3.75 and 10 times the timeout
  * G4: attack/refresh/crash.test.ts: G4: what was given up is not offered again
@@ -23,8 +23,8 @@ import { fileURLToPath } from 'node:url'
  * G4: attack/refresh/crash.test.ts: G4: answers that come after everybody has given up
  * G5: flow/refresh-races.test.ts: is finished and kept when the client that asked for it leaves
  * G5: attack/refresh/sessions.test.ts: G5: the client leaves while one of them refreshes
- * G6: attack/refresh/answers-2.test.ts: G6: Redis takes no more writes once the provider has rotated
- * G6: attack/refresh/answers-2.test.ts: G6: Redis takes no writes before the provider is asked
+ * G6: attack/refresh/attempts.test.ts: G6: Redis takes no more writes once the provider has rotated
+ * G6: attack/refresh/attempts.test.ts: G6: Redis takes no writes before the provider is asked
  * G6: flow/redis-outage.test.ts: a crash while the provider rotates
  * G6: attack/refresh/attempts.test.ts: G6: full after the provider rotated
  * G6: attack/refresh/attempts.test.ts: G6: writes stand still after the provider rotated
@@ -37,8 +37,8 @@ import { fileURLToPath } from 'node:url'
  * G8: attack/id-token.test.ts: with ${name}: its claims are not used, the access token is
  * G8: attack/refresh/answers.test.ts: G8: an ID token of another user ends the session
  * G8: attack/refresh/answers.test.ts: G8: an ID token that somebody else signed
- * G9: attack/refresh/answers-2.test.ts: G9: ${name} is
- * G9: attack/refresh/answers-2.test.ts: G9: content is opaque is sent
+ * G9: attack/refresh/answers.test.ts: G9: ${name} is
+ * G9: attack/refresh/answers.test.ts: G9: content is opaque is sent
  * G9: kit/azure/azure-refusals.ts: an answer for another resource is never sent anywhere
  * G9: attack/refresh/answers.test.ts: G9: a token that ${name} is
  * G10: flow/reactions.test.ts: ${name}: the rest of the session stays
@@ -48,7 +48,7 @@ import { fileURLToPath } from 'node:url'
  * G10: attack/refresh/answers.test.ts: G10: whoever signs in for the claims
  * G10: attack/refresh/attempts.test.ts: R-063: living tokens are used on, the burnt one is offered by none
  * G10: attack/refresh/attempts.test.ts: R-063: a living token in its last half is used to its end
- * G11: attack/refresh/locks-2.test.ts: G11: a grant that is over ends the session once
+ * G11: attack/refresh/locks.test.ts: G11: a grant that is over ends the session once
  * G11: kit/azure/azure-refusals.ts: a dead refresh token (${outcome}): the session ends once
  * G12: flow/config-fault.test.ts: our client secret expires under 20 sessions
  * G12: kit/azure/azure-refusals.ts: our client secret refused with 401 (${outcome})
@@ -61,7 +61,7 @@ import { fileURLToPath } from 'node:url'
  * G13: attack/refresh/faults.test.ts: G13: fails in whatever way: tokens that should be renewed are used
  * G13: attack/refresh/faults.test.ts: G13: ${fault.name}: 503 with Retry-After from each of them
  * G13: attack/refresh/faults.test.ts: G13: says 503 to everybody: the circuit opens
- * G14: attack/refresh/answers-2.test.ts: ${name} of the provider's, tokens of 60 s
+ * G14: attack/refresh/attempts.test.ts: ${name} of the provider's, tokens of 60 s
  * G14: attack/refresh/attempts.test.ts: G14: ${name}: tokens of ${LONG_SECONDS} s are not renewed
  * G14: attack/refresh/attempts.test.ts: G14: ${name}: tokens of ${SHORT_SECONDS} s are renewed at the half
  * G14: attack/refresh/attempts.test.ts: G14: ${name}: a life that is told by its end alone
@@ -73,7 +73,7 @@ import { fileURLToPath } from 'node:url'
  * G16: attack/reload-during-refresh.test.ts: G16: again and again
  * G16: attack/changed-config.test.ts: tokens moved between sessions or resources in Redis open nowhere
  * G16: attack/refresh/sessions.test.ts: G16: a resource ${name} in all of them during a refresh
- * G17: attack/refresh/answers-2.test.ts: G17: another user signs in with the same browser
+ * G17: attack/refresh/sessions.test.ts: G17: another user signs in with the same browser
  * G17: flow/refresh-races.test.ts: shares nothing between people
  * G17: attack/refresh/sessions.test.ts: G17: two sessions of one user, and another user
  * G18: attack/refresh/memory.test.ts: G18: resources and sessions whose names look alike

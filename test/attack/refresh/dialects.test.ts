@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
-import { after, before, describe } from 'node:test'
-import { routesTo, startFleet } from '../../kit/attack/fleet.ts'
+import { before, describe } from 'node:test'
+import { routesTo, startFleet, suiteScope } from '../../kit/attack/fleet.ts'
 import { startAzureAdV1, startEntraV2 } from '../../kit/azure/azure-ad.ts'
 import type { Browser } from '../../kit/browsers/browser.ts'
 import type { ConfigData } from '../../kit/config/cloakroom-config.ts'
@@ -44,18 +44,14 @@ const scopes = (name: keyof typeof RESOURCES) => RESOURCES[name].scopes.map((sco
 describe('three processes, and to the byte what is asked of a provider in the dialect', {
   skip: skipWithoutRedis(),
 }, () => {
-  const cleanUps: (() => unknown)[] = []
+  const scope = suiteScope()
   let scene: Awaited<ReturnType<typeof startFleet>>
   let v1: Awaited<ReturnType<typeof startAzureAdV1>>
   let v2: Awaited<ReturnType<typeof startEntraV2>>
   before(async () => {
-    const scope = { after: (cleanUp: () => unknown) => void cleanUps.push(cleanUp) }
     ;[v1, v2] = await Promise.all([startAzureAdV1(), startEntraV2()])
     scope.after(() => Promise.all([v1.close(), v2.close()]))
     scene = await startFleet(scope, { replicas: 3, resources: NAMES })
-  })
-  after(async () => {
-    for (const cleanUp of cleanUps.reverse()) await cleanUp()
   })
 
   const dialects: readonly Dialect[] = [

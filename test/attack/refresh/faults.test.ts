@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import type { ServerResponse } from 'node:http'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
-import { after, before, describe } from 'node:test'
-import { audienceOf, startFleet } from '../../kit/attack/fleet.ts'
+import { before, describe } from 'node:test'
+import { audienceOf, startFleet, suiteScope } from '../../kit/attack/fleet.ts'
 import type { Browser } from '../../kit/browsers/browser.ts'
 import { field, sendHtml, sendJson } from '../../kit/local-server.ts'
 import { selfSigned } from '../../kit/self-signed.ts'
@@ -34,14 +34,13 @@ type Fault = {
 }
 
 describe('three processes and a token endpoint that', { skip: skipWithoutRedis() }, () => {
-  const cleanUps: (() => unknown)[] = []
+  const scope = suiteScope()
   let scene: Awaited<ReturnType<typeof startFleet>>
   let untrusted = ''
   let asked = 0
   let reloads = 0
   let isBroken = false
   before(async () => {
-    const scope = { after: (cleanUp: () => unknown) => void cleanUps.push(cleanUp) }
     const provider = { timeout: `${TIMEOUT_MS}ms`, concurrency: CONCURRENCY, reusesRefreshTokens: false }
     scene = await startFleet(scope, { replicas: 3, resources: ['orders', 'billing'], provider })
     const server = createServer(selfSigned(['127.0.0.1']), () => assert.fail('it is not spoken to'))
@@ -51,9 +50,6 @@ describe('three processes and a token endpoint that', { skip: skipWithoutRedis()
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
     scope.after(() => server.close())
     untrusted = `https://127.0.0.1:${(server.address() as AddressInfo).port}/token`
-  })
-  after(async () => {
-    for (const cleanUp of cleanUps.reverse()) await cleanUp()
   })
 
   const faults: readonly Fault[] = [

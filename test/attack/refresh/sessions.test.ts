@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict'
 import { request } from 'node:http'
-import { after, before, describe } from 'node:test'
-import { audienceOf, routesTo, startFleet } from '../../kit/attack/fleet.ts'
+import { before, describe } from 'node:test'
+import { audienceOf, routesTo, startFleet, suiteScope } from '../../kit/attack/fleet.ts'
+import { setUp } from '../../kit/attack/sign-in.ts'
 import type { Browser } from '../../kit/browsers/browser.ts'
 import { jwtClaims } from '../../kit/provider/signing.ts'
 import { eventually } from '../../kit/shops/deadline.ts'
 import { verdict } from '../../kit/shops/shop.ts'
 import { steadyTest as test } from '../../kit/steady.ts'
 import { skipWithoutRedis } from '../../kit/store/redis.ts'
+import { bearerToken } from '../../kit/upstream/upstream.ts'
 
 const RESOURCES = ['orders', 'billing', 'audit']
 /** Names of resources, and of theirs at the provider, that are alike when joined, trimmed, decoded or in small letters. */
@@ -19,14 +21,10 @@ const ALIKE = Object.entries({
 describe('three processes and sessions that change while their tokens are renewed', {
   skip: skipWithoutRedis(),
 }, () => {
-  const cleanUps: (() => unknown)[] = []
+  const scope = suiteScope()
   let scene: Awaited<ReturnType<typeof startFleet>>
   before(async () => {
-    const scope = { after: (cleanUp: () => unknown) => void cleanUps.push(cleanUp) }
     scene = await startFleet(scope, { replicas: 3, resources: RESOURCES })
-  })
-  after(async () => {
-    for (const cleanUp of cleanUps.reverse()) await cleanUp()
   })
 
   const via = (at: number) => scene.fleet[at]!.listenUrl
@@ -181,4 +179,28 @@ describe('three processes and sessions that change while their tokens are renewe
     assertRefreshes(asked + ALIKE.length - 1)
     await scene.reload({})
   })
+})
+
+test('G17: another user signs in with the same browser, and the same user with another: no token is shared', async (t) => {
+  const { provider, browser, api, cloakroom } = await setUp(t)
+  const seen: (string | undefined)[] = []
+  const ask = async (by: typeof browser) => {
+    assert.equal((await by.fetch('/api/orders')).status, 200)
+    seen.push(bearerToken(api.requests.at(-1)!))
+  }
+  await browser.signIn()
+  await ask(browser)
+  const second = cloakroom.browser()
+  await second.signIn()
+  await ask(second)
+  provider.control.user = 'bob'
+  await browser.signIn()
+  await ask(browser)
+  await ask(second)
+  assert.deepEqual(
+    seen.map((token) => jwtClaims(token ?? '')?.sub),
+    ['alice', 'alice', 'bob', 'alice'],
+  )
+  assert.equal(new Set(seen).size, 3)
+  assert.equal(seen[1], seen[3])
 })

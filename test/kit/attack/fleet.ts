@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { after } from 'node:test'
 import { createBrowser } from '../browsers/browser.ts'
 import type { ConfigData } from '../config/cloakroom-config.ts'
 import { field } from '../local-server.ts'
@@ -29,6 +30,15 @@ export type FleetParts = {
   readonly scripted?: RotatingOptions
   /** Of the processes. */
   readonly env?: Record<string, string>
+}
+
+/** Clean-up for what the tests of one `describe` share, last first, when all of them have run. Call it inside. */
+export function suiteScope(): Scope {
+  const cleanUps: (() => unknown)[] = []
+  after(async () => {
+    for (const cleanUp of cleanUps.reverse()) await cleanUp()
+  })
+  return { after: (cleanUp) => void cleanUps.push(cleanUp) }
 }
 
 /** So many Cloakroom processes on one Redis, in front of one API per resource, and a browser that can sign in. */
