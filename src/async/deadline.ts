@@ -105,7 +105,8 @@ export function within<T, Late>(
   if (closing?.destroyed) leave()
   const inTime = clock.pause(ms, enough.signal).then(() => (enough.signal.aborted ? promise : late()))
   return Promise.race([work, promise, inTime]).finally(() => {
-    enough.abort()
+    // With a reason, or it would make an error with a stack.
+    enough.abort('enough')
     closing?.off('close', leave)
   })
 }
