@@ -84,15 +84,22 @@ export async function startFleet(t: Scope, parts: FleetParts) {
     },
     /** Changes members of the file, and tells all processes. Resolves when it is in use. */
     async reload(changes: ConfigData) {
-      const read = (outcome: string) => Promise.all(fleet.map((one) => reloadsOf(one, outcome)))
-      const [before, refusedBefore] = [await read('applied'), await read('refused')]
+      const [before, told] = [await reloadsOf(fleet), reloadsTold(fleet)]
       // The keys of the first file stay, or nobody would be signed in any more.
       const { session: _, ...others } = config
       await shared.rewrite({ ...others, ...changes })
       for (const replica of fleet) replica.signal('SIGHUP')
+      // The log is looked at first: to read metrics again and again would keep the processes busy.
+      await eventually('the new file is read', () =>
+        reloadsTold(fleet).every((count, index) => count > told[index]!),
+      )
       await eventually('the new file is in use', async () => {
-        assert.deepEqual(await read('refused'), refusedBefore)
-        return (await read('applied')).every((count, index) => count > before[index]!)
+        const now = await reloadsOf(fleet)
+        assert.deepEqual(
+          now.map(({ refused }) => refused),
+          before.map(({ refused }) => refused),
+        )
+        return now.every(({ applied }, index) => applied > before[index]!.applied)
       })
     },
   }
@@ -126,8 +133,22 @@ const sumOf = (lines: readonly string[], start: string) =>
     .filter((line) => line.startsWith(start))
     .reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0)
 
-const reloadsOf = async (replica: Replica, outcome: string) =>
-  sumOf(await metricsOf(replica), `cloakroom_config_reloads_total{outcome="${outcome}"}`)
+/** How often each process has read its file, by what came of it. */
+function reloadsOf(fleet: readonly Replica[]) {
+  return Promise.all(
+    fleet.map(async (replica) => {
+      const lines = await metricsOf(replica)
+      const times = (outcome: string) => sumOf(lines, `cloakroom_config_reloads_total{outcome="${outcome}"}`)
+      return { applied: times('applied'), refused: times('refused') }
+    }),
+  )
+}
+
+/** How many log lines each process has of a file that it read again. */
+const reloadsTold = (fleet: readonly Replica[]) =>
+  fleet.map(
+    ({ stdout }) => stdout.filter((line) => /configuration (was read again|is refused)/.test(line)).length,
+  )
 
 /** What can be seen of a fleet from outside. */
 function readingsOf({ redis, api, fleet }: { redis: TestRedis; api: Upstream; fleet: readonly Replica[] }) {
