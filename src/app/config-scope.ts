@@ -3,22 +3,25 @@ import { heapShare } from '../async/expiring-map.ts'
 import { createThrottledWarning } from '../async/log-throttle.ts'
 import type { Config } from '../config/config.ts'
 import { BffError, describeError } from '../errors.ts'
-import { createCors } from '../http/cors.ts'
 import { createEdge } from '../http/edge.ts'
 import { createBffRoutes } from '../http/endpoints/bff-routes.ts'
 import { createEndPreviousSessions, createFinishSignIn } from '../http/endpoints/finish-sign-in.ts'
 import { createLoginUrls, pageLoginUrl } from '../http/endpoints/login.ts'
 import { createLoginCookies } from '../http/endpoints/login-cookies.ts'
 import { createPreviousSessionCookie } from '../http/endpoints/previous-session-cookie.ts'
+import { createCors, createSameOriginGuard, isTopLevelNavigation } from '../http/origins.ts'
 import { problemAnswer } from '../http/problem.ts'
 import { createRateLimits } from '../http/rate-limit.ts'
 import { createRequestLog } from '../http/request-log.ts'
-import { createSameOriginGuard, isTopLevelNavigation } from '../http/same-origin.ts'
 import { createSecurityHeaders } from '../http/security-headers.ts'
-import { clientNetwork, createClientAddress, createTrustedPeers } from '../http/server/client-address.ts'
 import { createHostCheck } from '../http/server/host.ts'
 import { endWithAnswer } from '../http/server/raw-answer.ts'
-import { createRequestGuard } from '../http/server/request-guard.ts'
+import {
+  clientNetwork,
+  createClientAddress,
+  createRequestGuard,
+  createTrustedPeers,
+} from '../http/server/request-guard.ts'
 import { reusesRefreshTokens } from '../oidc/grants/dialects.ts'
 import { createProvider } from '../oidc/provider.ts'
 import { createLoginAttempts, LOGIN_LIFETIME_MS } from '../oidc/sign-in/attempts.ts'
@@ -27,6 +30,7 @@ import type { EndSessionRequest } from '../oidc/sign-in/end-session.ts'
 import { parseReturnUrl } from '../oidc/sign-in/return-url.ts'
 import { createSingleUseReferences } from '../oidc/sign-in/single-use-references.ts'
 import { createStepUps, STEP_UP_LIFETIME_MS } from '../oidc/sign-in/step-up.ts'
+import { curable } from '../proxy/access-token.ts'
 import { createForward } from '../proxy/forward.ts'
 import { ownCookieNames } from '../proxy/headers/dropped.ts'
 import { compileRequestHeaders } from '../proxy/headers/request.ts'
@@ -35,9 +39,8 @@ import { compileRoutes, isServed } from '../proxy/route-table.ts'
 import { endWithSessions, watchSession } from '../proxy/session-end/live-connections.ts'
 import { createUpstreams } from '../proxy/upstream/upstreams.ts'
 import { createTunnel } from '../proxy/websocket/tunnel.ts'
-import { type BffSession, sessionHash } from '../session/bff-session.ts'
 import { createMissingSessions } from '../session/missing-session.ts'
-import { createFollowClaims, createSessions } from '../session/session.ts'
+import { type BffSession, createFollowClaims, createSessions, sessionHash } from '../session/session.ts'
 import { createSessionCache } from '../session/session-cache.ts'
 import { createSessionStore } from '../store/session-store.ts'
 import { createSharedClientTokens } from '../tokens/client/shared-client-tokens.ts'
@@ -46,8 +49,8 @@ import {
   cookieSigningSecrets,
   createPseudonyms,
   createSealing,
+  type OpenedTokens,
 } from '../tokens/record/sealing.ts'
-import type { OpenedTokens } from '../tokens/record/token-record.ts'
 import { createTokens } from '../tokens/tokens.ts'
 import type { ProcessScope } from './process-scope.ts'
 
@@ -111,10 +114,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const tokenCopies = createSessionCache<OpenedTokens>(copies)
   const tokens = createTokens({
     ...{ store, sealing, provider, clock: scope.clock },
-    copy: {
-      peek: tokenCopies.peek,
-      load: (hash, read) => tokenCopies.load(hash, hash, read),
-    },
+    copy: tokenCopies,
     resources: config.resources,
     retiredResources: scope.retiredResources,
     sharedClientTokens: createSharedClientTokens({ records: store.clientTokens, sealing, config, now }),
@@ -167,7 +167,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const responseHeaders = compileResponseHeaders(config.routes, site)
   const common = {
     ...{ match, clientAddress, requestHeaders: compileRequestHeaders(config.routes, site) },
-    accessToken: stepUps.curable(tokens.tokenFor),
+    ...{ accessToken: tokens.tokenFor, tokenRefused: stepUps.withLoginUrl },
   }
   const upstreams = createUpstreams(config.routes, {
     responseHeaders,
@@ -185,7 +185,9 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const forward = createForward({
     ...common,
     ...{ findSession: sessions.find, send: upstreams.send, requireSameOrigin, isTopLevelNavigation },
-    ...{ onRejectedToken: stepUps.curable(tokens.onRejected), factsOf: requestLog.factsOf },
+    onRejectedToken: (session, resource, rejection) =>
+      curable(tokens.onRejected(session, resource, rejection), session, stepUps.withLoginUrl),
+    factsOf: requestLog.factsOf,
     setSecurityHeaders: securityHeaders.set,
     loginUrl: (req) => pageLoginUrl(loginUrlFor(req.url), cookie.sameSite),
   })

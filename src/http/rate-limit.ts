@@ -1,7 +1,7 @@
 import type { RequestHandler } from 'express'
 import type { Config, RateLimit } from '../config/config.ts'
 import { BffError } from '../errors.ts'
-import { type ClientAddress, clientNetwork } from './server/client-address.ts'
+import { type ClientAddress, clientNetwork } from './server/request-guard.ts'
 
 /** The endpoints that use the store or the provider before a user has signed in. */
 export type LimitedEndpoint = 'login' | 'callback' | 'logout'

@@ -1,13 +1,29 @@
 import { type Closing, within } from '../async/deadline.ts'
 import { BffError } from '../errors.ts'
-import type { BffSession } from '../session/bff-session.ts'
-import type { AccessToken } from '../tokens/record/token-record.ts'
+import type { BffSession } from '../session/session.ts'
+import type { AccessToken } from '../tokens/record/sealing.ts'
 
 /**
  * The access token of a session for a resource, without a promise when it is in memory. Rejects with session_required,
  * reauthentication_required, provider_rejected, provider_unavailable or store_unavailable.
  */
 export type AccessTokenSource = (session: BffSession, resource: string) => AccessToken | Promise<AccessToken>
+
+/** What is thrown in place of a refusal of the tokens. */
+export type TokenRefused = (error: unknown, session: BffSession) => Promise<unknown>
+
+/** The same answer, whose refusal becomes what `refused` makes of it. */
+export async function curable<T>(
+  answer: Promise<T>,
+  session: BffSession,
+  refused: TokenRefused | undefined,
+): Promise<T> {
+  try {
+    return await answer
+  } catch (error) {
+    throw refused ? await refused(error, session) : error
+  }
+}
 
 /**
  * Waits for an answer of the tokens for as long as the client does; resolves with undefined when the client has left.

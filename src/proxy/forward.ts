@@ -1,8 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
-import type { BffSession } from '../session/bff-session.ts'
-import { type AccessTokenSource, inTime } from './access-token.ts'
+import type { BffSession } from '../session/session.ts'
+import { type AccessTokenSource, curable, inTime, type TokenRefused } from './access-token.ts'
 import type { RequestHeaders } from './headers/request.ts'
 import type { MatchRoute } from './route-table.ts'
 import type { Send } from './upstream/exchange.ts'
@@ -30,8 +30,10 @@ export type ForwardDeps = {
     res: ServerResponse,
   ) => BffSession | undefined | Promise<BffSession | undefined>
   readonly accessToken: AccessTokenSource
+  /** What a refusal of that becomes: one that signing in again can cure gets the login URL that says how. */
+  readonly tokenRefused?: TokenRefused
   readonly send: Send
-  /** Told when an upstream refuses a token of ours; without it such a 401 is passed on as any other. */
+  /** Called when an upstream refuses a token of ours; without it such a 401 is passed on as any other. */
   readonly onRejectedToken?: OnRejectedToken
   /** The browser's address, trusted proxies taken into account. */
   readonly clientAddress: (req: IncomingMessage) => string
@@ -68,7 +70,8 @@ export function createForward(deps: ForwardDeps): Forward {
 
     let token = session && route.resource ? deps.accessToken(session, route.resource) : undefined
     if (token instanceof Promise) {
-      token = await inTime(token, { timeoutMs: route.timeout.responseMs, client: res })
+      const answer = curable(token, session!, deps.tokenRefused)
+      token = await inTime(answer, { timeoutMs: route.timeout.responseMs, client: res })
       if (!token) return true
     }
     if (token) facts.resource = route.resource

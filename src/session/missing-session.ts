@@ -1,7 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { SessionHash, SessionRecords } from '../store/port.ts'
-import { sessionHash } from './bff-session.ts'
-import { readSessionCookie, sessionIdOf, verifiedSessionId } from './session-cookie.ts'
+import { readSessionCookie, sessionHash, sessionIdOf, verifiedSessionId } from './session.ts'
 
 /**
  * Why a request has no session, for operators alone. `repeated`: two cookies of the name. `forged`: none of our keys

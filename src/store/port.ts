@@ -1,3 +1,4 @@
+import { EventEmitter } from 'node:events'
 /** base64url(SHA-256(session id)): names a session in the store and on the invalidation channel; opens nothing. */
 export type SessionHash = string & { readonly __brand: 'SessionHash' }
 
@@ -159,3 +160,20 @@ export type StoreTimes = {
 
 /** Called after every command with the seconds it took and how it ended. */
 export type ObserveStore = (command: string, seconds: number, outcome: 'ok' | 'error') => void
+
+/** `changed`: the session's record changed or ended; undefined when any session may have changed. */
+export type SessionChanges = EventEmitter<{ changed: [hash: SessionHash | undefined] }>
+
+/** Tells the copies of this process which sessions changed; each listener has been called when `emit` returns. */
+export function createSessionChanges(): SessionChanges {
+  const changes: SessionChanges = new EventEmitter()
+  return changes.setMaxListeners(0)
+}
+
+/** The port's word for listening to changes; what it returns ends that. */
+export function onInvalidateOf(changes: SessionChanges): Invalidations['onInvalidate'] {
+  return (listener) => {
+    changes.on('changed', listener)
+    return () => changes.off('changed', listener)
+  }
+}

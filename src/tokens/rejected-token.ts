@@ -1,7 +1,7 @@
 import type { Clock } from '../async/clock.ts'
 import { createExpiringMap, heapBytes, heapShare } from '../async/expiring-map.ts'
 import { BffError, type ErrorCode } from '../errors.ts'
-import type { AccessToken, RenewToken, TokenHolder, WantedToken } from './record/token-record.ts'
+import type { AccessToken, RenewToken, TokenHolder, WantedToken } from './record/sealing.ts'
 
 /** What an upstream said of a token (RFC 6750 §3.1, RFC 9470 §3, Entra's claims challenge). */
 export type TokenChallenge =
@@ -40,6 +40,8 @@ export type RejectionsDeps = {
 export type Rejections = {
   /** Rejects as a renewal does, and with `reauthentication_required` when the user must sign in again. */
   reactTo(holder: TokenHolder, resource: string, rejection: Rejection): Promise<RejectionReaction>
+  /** Number of tokens that are dropped now, of all sessions: nearly always 0. */
+  droppedTokens(): number
   /** Whether the token was rejected and another may be had: then it is not to be sent. */
   isDropped(holder: TokenHolder, resource: string, token: AccessToken): boolean
   /** The token to send in place of a dropped one; that one, once another was refused. Rejects while none is had. */
@@ -54,7 +56,9 @@ const RELAY: RejectionReaction = { kind: 'relay' }
  * `reauthentication_required` and the step-up it needs.
  */
 export function createRejections({ renew, stored, clock }: RejectionsDeps): Rejections {
-  const { replacementFor, isDropped } = createForcedRenewals<WantedToken & { rejected: string }>({
+  const { replacementFor, isDropped, droppedTokens } = createForcedRenewals<
+    WantedToken & { rejected: string }
+  >({
     keyOf: ({ holder, resource }) => holder.hash + resource,
     stored: ({ holder, resource }) => stored(holder, resource),
     ...{ renew, clock },
@@ -84,6 +88,7 @@ export function createRejections({ renew, stored, clock }: RejectionsDeps): Reje
 
   return {
     reactTo,
+    droppedTokens,
     isDropped: (holder, resource, token) => isDropped(holder.hash + resource, token),
     insteadOf: async (holder, resource, token) =>
       (await replacementFor({ holder, resource, rejected: token.value })) ?? token,
@@ -120,6 +125,7 @@ export type ForcedRenewals<Wanted extends WantedReplacement> = {
    * Rejects as the renewal did.
    */
   replacementFor(wanted: Wanted): Promise<AccessToken | undefined>
+  droppedTokens(): number
   /** Whether the token is not to be sent: it was rejected within the last minute, and another may be had. */
   isDropped(key: string, token: AccessToken): boolean
 }
@@ -177,7 +183,11 @@ export function createForcedRenewals<Wanted extends WantedReplacement>(
     return attempt.result
   }
 
-  return { replacementFor, isDropped: (key, token) => dropped.get(key) === token.value }
+  return {
+    replacementFor,
+    droppedTokens: dropped.size,
+    isDropped: (key, token) => dropped.get(key) === token.value,
+  }
 }
 
 function isPassing(error: unknown): boolean {

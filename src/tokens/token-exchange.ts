@@ -12,7 +12,7 @@ import {
   type TokenHolder,
   type TokenSealer,
   type WantedToken,
-} from './record/token-record.ts'
+} from './record/sealing.ts'
 
 /** What the tokens room asks of the authorization server: one access token in exchange for another (RFC 8693). */
 export type TokenExchangeGrant = (request: {

@@ -1,5 +1,4 @@
-import { type SessionId, sessionHash } from '../../src/session/bff-session.ts'
-import { readSessionCookie, sessionIdOf } from '../../src/session/session-cookie.ts'
+import { readSessionCookie, type SessionId, sessionHash, sessionIdOf } from '../../src/session/session.ts'
 import type { SessionHash } from '../../src/store/port.ts'
 import { createBrowser } from '../kit/browsers/browser.ts'
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { suite, type TestContext, test } from 'node:test'
 import { BffError } from '../../src/errors.ts'
-import { sessionHash } from '../../src/session/bff-session.ts'
+import { sessionHash } from '../../src/session/session.ts'
 import type { SessionRecords } from '../../src/store/port.ts'
 import { createSessionStore, type SessionStoreDeps } from '../../src/store/session-store.ts'
 import {

@@ -1,7 +1,7 @@
 import { type RequestHandler, Router } from 'express'
 import { BffError } from '../../errors.ts'
+import { requireNavigation } from '../origins.ts'
 import type { RateLimits } from '../rate-limit.ts'
-import { requireNavigation } from '../same-origin.ts'
 import { type CallbackDeps, createCallback } from './callback.ts'
 import { createLogin, type LoginDeps } from './login.ts'
 import { createSignOut, type SignOutDeps } from './logout.ts'

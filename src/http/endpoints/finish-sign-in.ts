@@ -4,8 +4,7 @@ import type { LoginAttempt, PreviousSession } from '../../oidc/sign-in/attempts.
 import type { BeginSignIn, BegunSignIn } from '../../oidc/sign-in/authorization.ts'
 import type { AskedStepUp } from '../../oidc/sign-in/step-up.ts'
 import type { GrantedTokens } from '../../oidc/token-endpoint/token-requests.ts'
-import type { BffSession } from '../../session/bff-session.ts'
-import type { Sessions } from '../../session/session.ts'
+import type { BffSession, Sessions } from '../../session/session.ts'
 import type { EndPreviousSessions, FinishSignIn } from './callback.ts'
 
 export type FinishSignInDeps = {

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import type { CookieOptions, Response } from 'express'
 import type { PreviousSession } from '../../oidc/sign-in/attempts.ts'
-import { type BffSession, sessionHash } from '../../session/bff-session.ts'
+import { type BffSession, sessionHash } from '../../session/session.ts'
 
 /**
  * A Lax companion of a Strict session cookie. The redirect from the provider is a cross-site navigation, which brings no

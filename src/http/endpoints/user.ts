@@ -1,8 +1,7 @@
 import type { RequestHandler } from 'express'
 import { BffError } from '../../errors.ts'
-import type { BffSession } from '../../session/bff-session.ts'
-import type { Sessions } from '../../session/session.ts'
-import type { RequireSameOrigin } from '../same-origin.ts'
+import type { BffSession, Sessions } from '../../session/session.ts'
+import type { RequireSameOrigin } from '../origins.ts'
 
 export type UserDeps = {
   readonly basePath: string

@@ -12,10 +12,9 @@ import { systemClock } from '../../async/clock.ts'
 import { createThrottledWarning } from '../../async/log-throttle.ts'
 import type { ListenerLimits } from '../../config/config.ts'
 import type { Logger } from '../../log.ts'
-import { clientNetwork } from './client-address.ts'
 import type { ServerObjects } from './express-objects.ts'
 import { endWithAnswer } from './raw-answer.ts'
-import { hasBody, type RequestGuard } from './request-guard.ts'
+import { clientNetwork, hasBody, type RequestGuard } from './request-guard.ts'
 
 /** What the public server does with each message, and its limits. */
 export type PublicServerDeps = {

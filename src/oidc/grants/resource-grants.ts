@@ -11,19 +11,18 @@ import {
   refusalOf,
   signInAgain,
 } from '../token-endpoint/provider-errors.ts'
+import type { TokenAnswer } from '../token-endpoint/provider-fetch.ts'
 import {
   isUnexplained,
   reactionTo,
   reactionToClient,
   reactionToExchange,
 } from '../token-endpoint/reactions.ts'
-import type { TokenAnswer } from '../token-endpoint/token-answer.ts'
 import type { GrantedTokens, TokenRequests } from '../token-endpoint/token-requests.ts'
 import type { ConfigFaults, GrantOutcome } from './config-faults.ts'
 import { claimsParameter, type Dialect } from './dialects.ts'
 import { claimsAfterRefresh } from './refreshed-claims.ts'
-import { scopeList } from './scopes.ts'
-import { judgeToken, type TokenFault } from './token-purpose.ts'
+import { judgeToken, scopeList, type TokenFault } from './scopes.ts'
 
 export type ResourceGrantsDeps = {
   readonly relyingParty: Pick<TokenRequests, 'refreshGrant' | 'clientCredentialsGrant' | 'tokenExchangeGrant'>

@@ -45,7 +45,7 @@ export function createStepUps({ references, loginPath, monotonicNow }: StepUpsDe
     return url
   }
 
-  const stepUps = {
+  return {
     /**
      * The same refusal with a `login_url` that carries its step-up; `access_denied` when this session's sign-in was
      * for the very same one and did not help, so that nobody is sent round in circles.
@@ -72,18 +72,5 @@ export function createStepUps({ references, loginPath, monotonicNow }: StepUpsDe
       if (key !== undefined) recent.delete(key)
       return references.take(challenge)
     },
-    /** Wraps a question about a session: a refusal that signing in again can cure gets the login URL that says how. */
-    curable<Session extends SteppingSession, Rest extends unknown[], Answer>(
-      ask: (session: Session, ...rest: Rest) => Answer,
-    ): (session: Session, ...rest: Rest) => Answer {
-      return (session, ...rest) => {
-        const answer = ask(session, ...rest)
-        if (!(answer instanceof Promise)) return answer
-        return answer.catch(async (error) => {
-          throw await stepUps.withLoginUrl(error, session)
-        }) as Answer
-      }
-    },
   }
-  return stepUps
 }

@@ -1,4 +1,5 @@
 import * as oidc from 'openid-client'
+import { singleFlight } from '../../async/single-flight.ts'
 import type { ClientAuthConfig, ProviderConfig, ProviderEndpoints } from '../../config/config.ts'
 import type { UserClaims } from '../../store/port.ts'
 import { privateKeyFromPem } from './jwt.ts'
@@ -300,4 +301,43 @@ function revocationWays(
   const known = ways.filter(isNamed)
   if (named) return known.length > 0 ? known : [own]
   return [...known, ...ways.filter((way) => !isNamed(way) && way.method !== 'client_secret_jwt')]
+}
+
+const LIFE_MS = 3_600_000
+const RETRY_MIN_MS = 500
+const RETRY_MAX_MS = 30_000
+
+/**
+ * Discovers on first use and again every hour. A client that was discovered once stays: a later failure leaves the last
+ * good one in use. Failures are repeated to callers for 0.5 s, doubling to 30 s, before the next attempt.
+ */
+export function createRefreshedClient(
+  discover: () => Promise<DiscoveredClient>,
+  monotonicNow: () => number,
+): () => Promise<DiscoveredClient> {
+  let current: { client: DiscoveredClient; until: number } | undefined
+  let failed: { error: unknown; until: number; waitMs: number } | undefined
+
+  const discoverOnce = singleFlight(async () => {
+    try {
+      const client = await discover()
+      current = { client, until: monotonicNow() + LIFE_MS }
+      failed = undefined
+      return client
+    } catch (error) {
+      const waitMs = failed ? Math.min(failed.waitMs * 2, RETRY_MAX_MS) : RETRY_MIN_MS
+      failed = { error, until: monotonicNow() + waitMs, waitMs }
+      throw error
+    }
+  })
+
+  return async function refreshedClient() {
+    const isBackingOff = failed !== undefined && monotonicNow() < failed.until
+    if (current) {
+      if (monotonicNow() >= current.until && !isBackingOff) discoverOnce().catch(() => undefined)
+      return current.client
+    }
+    if (isBackingOff) throw failed?.error
+    return discoverOnce()
+  }
 }

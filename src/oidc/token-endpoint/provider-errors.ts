@@ -1,8 +1,8 @@
 import { BffError, type LoggedFacts, withLogged } from '../../errors.ts'
 import { IdTokenError } from './id-token.ts'
 import type { Finding } from './limiter.ts'
+import { askedToWaitSeconds, type TokenAnswer } from './provider-fetch.ts'
 import { type GrantReaction, reactionTo, wordForUser } from './reactions.ts'
-import { askedToWaitSeconds, type TokenAnswer } from './token-answer.ts'
 
 /** What of a provider's refusal is safe and useful for an operator's log; the description may hold names and mails. */
 export type ProviderRefusal = {

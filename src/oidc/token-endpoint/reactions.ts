@@ -1,4 +1,4 @@
-import type { TokenAnswer } from './token-answer.ts'
+import type { TokenAnswer } from './provider-fetch.ts'
 
 /** What a token endpoint said when it did not give a token. `status` undefined: no answer came, or none that could be read. */
 export type GrantFault = Pick<TokenAnswer, 'body'> & { readonly status: number | undefined }

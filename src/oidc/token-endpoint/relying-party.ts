@@ -1,4 +1,3 @@
-import { singleFlight } from '../../async/single-flight.ts'
 import type { ProviderConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import { createProviderKeys } from './key-set.ts'
@@ -6,13 +5,13 @@ import type { Limiter } from './limiter.ts'
 import {
   type AuthorizationChecks,
   codeChallengeOf,
+  createRefreshedClient,
   type DiscoveredClient,
   discoverClient,
   type Parameters,
 } from './openid-client.ts'
 import { failedCall, failedDiscovery, failedPush, findingOf } from './provider-errors.ts'
-import type { ProviderFetch } from './provider-fetch.ts'
-import type { TokenAnswer } from './token-answer.ts'
+import type { ProviderFetch, TokenAnswer } from './provider-fetch.ts'
 import { createTokenRequests, type TokenRequests } from './token-requests.ts'
 
 /** One OpenID Provider as seen by its Relying Party: each call is one request of OpenID Connect or OAuth 2.0. */
@@ -137,44 +136,5 @@ async function observedDiscovery(deps: RelyingPartyDeps): Promise<DiscoveredClie
     const problem = failedDiscovery(error, deps.now())
     deps.discovered?.(problem)
     throw problem
-  }
-}
-
-const LIFE_MS = 3_600_000
-const RETRY_MIN_MS = 500
-const RETRY_MAX_MS = 30_000
-
-/**
- * Discovers on first use and again every hour. A client that was discovered once stays: a later failure leaves the last
- * good one in use. Failures are repeated to callers for 0.5 s, doubling to 30 s, before the next attempt.
- */
-function createRefreshedClient(
-  discover: () => Promise<DiscoveredClient>,
-  monotonicNow: () => number,
-): () => Promise<DiscoveredClient> {
-  let current: { client: DiscoveredClient; until: number } | undefined
-  let failed: { error: unknown; until: number; waitMs: number } | undefined
-
-  const discoverOnce = singleFlight(async () => {
-    try {
-      const client = await discover()
-      current = { client, until: monotonicNow() + LIFE_MS }
-      failed = undefined
-      return client
-    } catch (error) {
-      const waitMs = failed ? Math.min(failed.waitMs * 2, RETRY_MAX_MS) : RETRY_MIN_MS
-      failed = { error, until: monotonicNow() + waitMs, waitMs }
-      throw error
-    }
-  })
-
-  return async function refreshedClient() {
-    const isBackingOff = failed !== undefined && monotonicNow() < failed.until
-    if (current) {
-      if (monotonicNow() >= current.until && !isBackingOff) discoverOnce().catch(() => undefined)
-      return current.client
-    }
-    if (isBackingOff) throw failed?.error
-    return discoverOnce()
   }
 }

@@ -14,8 +14,12 @@ import {
   type SoundAnswer,
 } from './openid-client.ts'
 import { type FailedGrant, failedGrant, failedSignIn, findingOf, refusalOf } from './provider-errors.ts'
-import type { ProviderFetch, TokenRequestHooks } from './provider-fetch.ts'
-import { NO_ACCESS_TOKEN, type TokenAnswer } from './token-answer.ts'
+import {
+  NO_ACCESS_TOKEN,
+  type ProviderFetch,
+  type TokenAnswer,
+  type TokenRequestHooks,
+} from './provider-fetch.ts'
 
 /** What a token endpoint gave. Times in epoch ms; `obtainedAt` is when the request was sent. */
 export type GrantedTokens = {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { HeaderTemplate, RouteConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
-import type { UserClaims } from '../../store/port.ts'
+import type { BffSession } from '../../session/session.ts'
 import {
   droppedFromRequests,
   type FieldNames,
@@ -25,7 +25,7 @@ export type OurRequestFields = {
   /** Sent as `Authorization: Bearer`. */
   readonly accessToken?: string | undefined
   /** Fill the route's header templates. */
-  readonly claims?: UserClaims | undefined
+  readonly claims?: BffSession['claims'] | undefined
 }
 
 /**
@@ -155,7 +155,7 @@ function compileVia(publicUrl: string): Via {
 type CompiledTemplate = {
   readonly name: string
   /** The header's value; undefined when a claim it names is absent, which leaves the header out. */
-  value(claims: UserClaims | undefined): string | undefined
+  value(claims: BffSession['claims'] | undefined): string | undefined
 }
 
 /** Bytes of a header value past which it is left out: more would break the upstream's own limit for all headers. */
@@ -170,7 +170,7 @@ function compileTemplate({ name, value: text }: HeaderTemplate): CompiledTemplat
   for (let index = 0; index < parts.length; index += 2) parts[index] = printable(parts[index]!, NOT_PRINTABLE)
   if (parts.length === 1) return { name, value: () => parts[0] }
 
-  function value(claims: UserClaims | undefined): string | undefined {
+  function value(claims: BffSession['claims'] | undefined): string | undefined {
     let built = ''
     for (let index = 0; index < parts.length; index++) {
       const part = parts[index]!
@@ -190,7 +190,7 @@ const NOT_PLAIN = /[^\x20-\x24\x26-\x7e]/gu
 const NOT_PLAIN_ITEM = /[^\x20-\x24\x26-\x2b\x2d-\x7e]/gu
 
 /** A claim as header text; a list is joined with commas, an object or an absent claim is undefined. */
-function claimText(claims: UserClaims | undefined, name: string): string | undefined {
+function claimText(claims: BffSession['claims'] | undefined, name: string): string | undefined {
   const claim = claims && Object.hasOwn(claims, name) ? claims[name] : undefined
   if (!Array.isArray(claim)) return scalarText(claim, NOT_PLAIN)
   const items = claim.map((item) => scalarText(item, NOT_PLAIN_ITEM))

@@ -130,3 +130,8 @@ function isHeadersTimeout(error: Error): boolean {
 function codeOf(error: Error): unknown {
   return (error as Error & { code?: unknown }).code
 }
+
+/** The refusal of a request that no connection took in time. */
+export function noConnectionInTime(): BffError {
+  return new BffError('upstream_timeout', 'no connection to the upstream fell free in time')
+}

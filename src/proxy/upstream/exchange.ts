@@ -5,23 +5,24 @@ import type { CircuitPeriod } from '../../async/circuit-breaker.ts'
 import type { Clock, Timer } from '../../async/clock.ts'
 import type { RouteConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
-import type { BffSession } from '../../session/bff-session.ts'
-import type { AccessToken } from '../../tokens/record/token-record.ts'
+import type { BffSession } from '../../session/session.ts'
+import type { AccessToken } from '../../tokens/record/sealing.ts'
 import type { TokenChallenge } from '../../tokens/rejected-token.ts'
 import { inTime } from '../access-token.ts'
 import { replaceAccessToken } from '../headers/request.ts'
 import type { ResponseHeaders } from '../headers/response.ts'
-import type { LongAnswer, LongAnswers } from '../session-end/long-answers.ts'
-import { type Admission, noConnectionInTime, type WaitingRequest } from './admission.ts'
+import type { LongAnswer, LongAnswers } from '../session-end/live-connections.ts'
 import {
   type Dispatcher,
   isConnectionLost,
   noAnswerOf,
+  noConnectionInTime,
   type ParsedHeaders,
   type ResponseController,
   type ResponseHandler,
   refusalOf,
 } from './dispatcher.ts'
+import type { Admission, WaitingRequest } from './pool.ts'
 import { BufferedResponse, type SentToken, tokenChallenge } from './rejected-token.ts'
 import { type BodyCopy, bodyTooLarge, createBodyCopy, readBody } from './request-body.ts'
 import { ClientResponse, defectOf, keepOurs, MAX_INTERIM } from './response-writer.ts'

@@ -1,5 +1,5 @@
-import type { BffSession } from '../../session/bff-session.ts'
-import type { AccessToken } from '../../tokens/record/token-record.ts'
+import type { BffSession } from '../../session/session.ts'
+import type { AccessToken } from '../../tokens/record/sealing.ts'
 import type { Rejection, RejectionReaction, TokenChallenge } from '../../tokens/rejected-token.ts'
 import { bearerChallenge } from '../headers/www-authenticate.ts'
 import type { ParsedHeaders, ResponseController, ResponseHandler } from './dispatcher.ts'

@@ -1,12 +1,14 @@
 import type { RouteConfig } from '../../config/config.ts'
-import type { BffSession } from '../../session/bff-session.ts'
+import type { BffSession } from '../../session/session.ts'
 import type { ResponseHeaders } from '../headers/response.ts'
-import { createLiveConnections } from '../session-end/live-connections.ts'
-import { createLongAnswers, type WatchSession } from '../session-end/long-answers.ts'
-import { createAdmission } from './admission.ts'
+import {
+  createLiveConnections,
+  createLongAnswers,
+  type WatchSession,
+} from '../session-end/live-connections.ts'
 import { createSend, type Send, type Upstream } from './exchange.ts'
 import { HTTP2_STREAMS } from './http2/connections.ts'
-import { createDispatcher, type DispatcherOptions } from './pool.ts'
+import { createAdmission, createDispatcher, type DispatcherOptions } from './pool.ts'
 import { createBufferCollector } from './undocumented.ts'
 
 /** The connections to all upstreams of one configuration. */

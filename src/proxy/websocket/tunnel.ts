@@ -2,8 +2,8 @@ import type { IncomingMessage } from 'node:http'
 import type { LookupFunction, Socket } from 'node:net'
 import type { RouteConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
-import type { BffSession } from '../../session/bff-session.ts'
-import { type AccessTokenSource, inTime } from '../access-token.ts'
+import type { BffSession } from '../../session/session.ts'
+import { type AccessTokenSource, curable, inTime, type TokenRefused } from '../access-token.ts'
 import type { RequestHeaders } from '../headers/request.ts'
 import type { ResponseHeaders } from '../headers/response.ts'
 import type { MatchRoute, RouteMatch } from '../route-table.ts'
@@ -18,6 +18,8 @@ export type TunnelDeps = {
   /** Ms until a session ends if nothing more happens, without counting as activity; undefined when it has ended. */
   readonly timeLeft?: (session: BffSession) => Promise<number | undefined>
   readonly accessToken: AccessTokenSource
+  /** What a refusal of that becomes. */
+  readonly tokenRefused?: TokenRefused
   readonly clientAddress: (req: IncomingMessage) => string
   readonly requestId: (req: IncomingMessage) => string
   /** Answers with the problem, and ends the connection: no second request is ever read from it. Returns the status. */
@@ -76,7 +78,10 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
       throw new BffError('origin_forbidden', 'Origin is not allowed')
     const session = await requireSession(deps, route, req)
     let token = session && route.resource ? deps.accessToken(session, route.resource) : undefined
-    if (token instanceof Promise) token = await inTime(token, { timeoutMs: route.timeout.responseMs, client })
+    if (token instanceof Promise) {
+      const answer = curable(token, session!, deps.tokenRefused)
+      token = await inTime(answer, { timeoutMs: route.timeout.responseMs, client })
+    }
     if (client.destroyed) return undefined
     const fields = deps.requestHeaders(route, req.rawHeaders, {
       clientAddress: deps.clientAddress(req),

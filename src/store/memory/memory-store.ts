@@ -1,16 +1,18 @@
 import { isDeepStrictEqual } from 'node:util'
 import { createExpiringMap, type ExpiringMap, heapBytes, heapShare } from '../../async/expiring-map.ts'
-import { createInvalidationListeners, type InvalidationListeners } from '../invalidation-listeners.ts'
-import type {
-  ClientTokenRecords,
-  LoginRecords,
-  SealedTokens,
-  SessionHash,
-  SessionRecords,
-  Store,
-  StoreTimes,
-  TokenRecords,
-  TokenWrite,
+import {
+  type ClientTokenRecords,
+  createSessionChanges,
+  type LoginRecords,
+  onInvalidateOf,
+  type SealedTokens,
+  type SessionChanges,
+  type SessionHash,
+  type SessionRecords,
+  type Store,
+  type StoreTimes,
+  type TokenRecords,
+  type TokenWrite,
 } from '../port.ts'
 import { countInProcess } from '../rate-limits.ts'
 
@@ -25,7 +27,7 @@ type MemorySession = {
 type Parts = {
   readonly sessions: ExpiringMap<SessionHash, MemorySession>
   readonly locks: ExpiringMap<SessionHash, string>
-  readonly listeners: InvalidationListeners
+  readonly changes: SessionChanges
   readonly times: StoreTimes
 }
 
@@ -42,11 +44,11 @@ const LOGINS_SHARE = 1 / 16
 export function createMemoryStore(times: StoreTimes, options: { maxSessions?: number } = {}): Store {
   const { maxSessions: max = 10_000 } = options
   const { monotonicNow } = times
-  const listeners = createInvalidationListeners()
+  const changes = createSessionChanges()
   const bytes = (share: number) => ({ max: heapShare(share), of: heapBytes })
   const sessions = createExpiringMap<SessionHash, MemorySession>({
     ...{ monotonicNow, max, bytes: bytes(SESSIONS_SHARE) },
-    evicted: listeners.tell,
+    evicted: (hash) => changes.emit('changed', hash),
   })
   const locks = createExpiringMap<SessionHash, string>({ monotonicNow, max })
   const logins = createExpiringMap<string, string>({ monotonicNow, max, bytes: bytes(LOGINS_SHARE) })
@@ -54,13 +56,13 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
   const clientLocks = createExpiringMap<string, string>({ monotonicNow, max })
   const maps = [sessions, locks, logins, clientTokens, clientLocks]
 
-  const parts = { sessions, locks, listeners, times }
+  const parts = { sessions, locks, changes, times }
   return {
     sessions: sessionRecords(parts),
     tokens: tokenRecords(parts),
     clientTokens: clientTokenRecords(clientTokens, clientLocks),
     logins: loginRecords(logins),
-    invalidations: { isLive: () => true, onInvalidate: listeners.onInvalidate },
+    invalidations: { isLive: () => true, onInvalidate: onInvalidateOf(changes) },
     countRequests: (_kind, limit) => countInProcess(limit),
     async ping() {},
     async tryOut() {},
@@ -70,7 +72,7 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
   }
 }
 
-function sessionRecords({ sessions, locks, listeners, times }: Parts): SessionRecords {
+function sessionRecords({ sessions, locks, changes, times }: Parts): SessionRecords {
   const lifeMs = ({ endsAt }: MemorySession) => Math.min(times.idleTimeoutMs(), endsAt - times.monotonicNow())
   return {
     async read(hash) {
@@ -98,20 +100,20 @@ function sessionRecords({ sessions, locks, listeners, times }: Parts): SessionRe
       const session = sessions.get(hash)
       if (session?.value !== before) return false
       sessions.update(hash, { ...session, value: after })
-      listeners.tell(hash)
+      changes.emit('changed', hash)
       return true
     },
     async end(hash) {
       const tokens = sessions.get(hash)?.tokens
       sessions.delete(hash)
       locks.delete(hash)
-      listeners.tell(hash)
+      changes.emit('changed', hash)
       return tokens
     },
   }
 }
 
-function tokenRecords({ sessions, locks, listeners }: Parts): TokenRecords {
+function tokenRecords({ sessions, locks, changes }: Parts): TokenRecords {
   return {
     async read(hash) {
       return sessions.get(hash)?.tokens
@@ -129,7 +131,7 @@ function tokenRecords({ sessions, locks, listeners }: Parts): TokenRecords {
       if (isDone(change, session.tokens)) return 'written'
       if (session.tokens?.version !== change.expectedVersion) return 'superseded'
       sessions.update(hash, { ...session, tokens: changed(session.tokens, change) })
-      listeners.tell(hash)
+      changes.emit('changed', hash)
       return 'written'
     },
     async keep(hash, { resource, sealed }) {
@@ -137,7 +139,7 @@ function tokenRecords({ sessions, locks, listeners }: Parts): TokenRecords {
       if (!session?.tokens) return false
       const accessTokens = { ...session.tokens.accessTokens, [resource]: sealed }
       sessions.update(hash, { ...session, tokens: { ...session.tokens, accessTokens } })
-      listeners.tell(hash)
+      changes.emit('changed', hash)
       return true
     },
     async forget(hash, resources) {

@@ -3,8 +3,7 @@ import { every, systemClock } from '../../async/clock.ts'
 import { createDeadline } from '../../async/deadline.ts'
 import { BffError, describeError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
-import type { InvalidationListeners } from '../invalidation-listeners.ts'
-import type { Invalidations, SessionHash } from '../port.ts'
+import { type Invalidations, onInvalidateOf, type SessionChanges, type SessionHash } from '../port.ts'
 import type { RedisConnection } from './client.ts'
 
 type SubscriptionDeps = {
@@ -13,7 +12,7 @@ type SubscriptionDeps = {
   /** Publishes over the connection of the commands, to the server that takes the writes. Rejects when that fails. */
   readonly publish: (text: string) => Promise<unknown>
   readonly channel: string
-  readonly listeners: InvalidationListeners
+  readonly changes: SessionChanges
   readonly log: Logger
 }
 
@@ -41,8 +40,8 @@ const HEARTBEAT = 'heartbeat '
  * sent again.
  */
 export function subscribeToInvalidations(deps: SubscriptionDeps): InvalidationSubscription {
-  const { connection, listeners } = deps
-  const liveness = createLiveness(listeners)
+  const { connection, changes } = deps
+  const liveness = createLiveness(changes)
   const subscriber = createSubscriber(deps, liveness)
   const firstAttempt = Promise.withResolvers<void>()
   connection.onReady(() => subscriber.connected().then(firstAttempt.resolve))
@@ -52,7 +51,7 @@ export function subscribeToInvalidations(deps: SubscriptionDeps): InvalidationSu
   return {
     attempted: firstAttempt.promise,
     isLive: liveness.isLive,
-    onInvalidate: listeners.onInvalidate,
+    onInvalidate: onInvalidateOf(changes),
     async requireLive() {
       if (!liveness.isLive()) await subscriber.beat()
       if (!liveness.isLive()) throw notLive(subscriber.refusal())
@@ -71,20 +70,20 @@ export function subscribeToInvalidations(deps: SubscriptionDeps): InvalidationSu
 
 type Liveness = { isLive(): boolean; set(live: boolean): void }
 
-function createLiveness(listeners: InvalidationListeners): Liveness {
+function createLiveness(changes: SessionChanges): Liveness {
   let live = false
   return {
     isLive: () => live,
     set(next) {
       const lost = live && !next
       live = next
-      if (lost) listeners.tell(undefined)
+      if (lost) changes.emit('changed', undefined)
     },
   }
 }
 
 function createSubscriber(deps: SubscriptionDeps, liveness: Liveness) {
-  const { connection, channel, listeners, log } = deps
+  const { connection, channel, changes, log } = deps
   const heartbeats = createHeartbeats(deps.publish)
   let isConnected = false
   let isSubscribed = false
@@ -92,7 +91,7 @@ function createSubscriber(deps: SubscriptionDeps, liveness: Liveness) {
   let deafnessLogged = false
 
   function heard(text: string): void {
-    if (!text.startsWith(HEARTBEAT)) listeners.tell(text as SessionHash)
+    if (!text.startsWith(HEARTBEAT)) changes.emit('changed', text as SessionHash)
     else heartbeats.heard(text)
   }
 

@@ -1,19 +1,20 @@
 import { randomUUID } from 'node:crypto'
 import type { Logger } from '../../log.ts'
-import { createInvalidationListeners, type InvalidationListeners } from '../invalidation-listeners.ts'
-import type {
-  AttemptMark,
-  ClientTokenRecords,
-  LoginRecords,
-  ObserveStore,
-  SealedTokens,
-  SessionHash,
-  SessionRecords,
-  Store,
-  StoreTimes,
-  TokenRecords,
-  TokenWrite,
-  TokenWriteOutcome,
+import {
+  type AttemptMark,
+  type ClientTokenRecords,
+  createSessionChanges,
+  type LoginRecords,
+  type ObserveStore,
+  type SealedTokens,
+  type SessionChanges,
+  type SessionHash,
+  type SessionRecords,
+  type Store,
+  type StoreTimes,
+  type TokenRecords,
+  type TokenWrite,
+  type TokenWriteOutcome,
 } from '../port.ts'
 import { type CountShared, countOverReplicas } from '../rate-limits.ts'
 import { openRedis, type RedisAddress, type RedisConnection } from './client.ts'
@@ -31,7 +32,7 @@ type Parts = {
   readonly keys: Keys
   readonly idleTimeoutMs: () => number
   readonly absoluteTimeoutMs?: (() => number) | undefined
-  readonly listeners: InvalidationListeners
+  readonly changes: SessionChanges
 }
 
 /**
@@ -44,7 +45,7 @@ export async function createRedisStore(
   deps: RedisStoreDeps,
 ): Promise<Store> {
   const keys = createKeys(config.keyPrefix)
-  const listeners = createInvalidationListeners()
+  const changes = createSessionChanges()
   const redis = openRedis(config, {
     ...{ ...deps, name: 'command' },
     notPrimary: () => invalidations.reconnect(),
@@ -53,10 +54,10 @@ export async function createRedisStore(
     connection: openRedis(config, { ...deps, name: 'invalidation' }),
     publish: (text) => redis.run('heartbeat', [keys.heartbeat], [keys.channel, text]),
     channel: keys.channel,
-    listeners,
+    changes,
     log: deps.log,
   })
-  const parts = { redis, keys, ...times, listeners }
+  const parts = { redis, keys, ...times, changes }
   await Promise.all([redis.attempted, invalidations.attempted])
   const store: Store = {
     sessions: sessionRecords(parts),
@@ -105,7 +106,7 @@ function createKeys(prefix: string) {
 /** What PTTL answers for a key that is not there. */
 const NO_SUCH_KEY = -2
 
-function sessionRecords({ redis, keys, idleTimeoutMs, absoluteTimeoutMs, listeners }: Parts): SessionRecords {
+function sessionRecords({ redis, keys, idleTimeoutMs, absoluteTimeoutMs, changes }: Parts): SessionRecords {
   return {
     async read(hash) {
       return ((await redis.call('readSession', 'GET', keys.session(hash))) as string | null) ?? undefined
@@ -127,19 +128,19 @@ function sessionRecords({ redis, keys, idleTimeoutMs, absoluteTimeoutMs, listene
     async replace(hash, { before, after }) {
       const change = [keys.channel, hash, before, after]
       const replaced = (await redis.run('replaceSession', [keys.session(hash)], change)) === 1
-      if (replaced) listeners.tell(hash)
+      if (replaced) changes.emit('changed', hash)
       return replaced
     },
     async end(hash) {
       const all = [keys.session(hash), keys.tokens(hash), keys.lock(hash), keys.life(hash)]
       const taken = await redis.run('endSession', all, [keys.channel, hash])
-      listeners.tell(hash)
+      changes.emit('changed', hash)
       return sealedTokens(taken as string[])
     },
   }
 }
 
-function tokenRecords({ redis, keys, listeners }: Parts): TokenRecords {
+function tokenRecords({ redis, keys, changes }: Parts): TokenRecords {
   return {
     async read(hash) {
       return sealedTokens((await redis.call('readTokens', 'HGETALL', keys.tokens(hash))) as string[])
@@ -156,13 +157,13 @@ function tokenRecords({ redis, keys, listeners }: Parts): TokenRecords {
       const both = [keys.session(hash), keys.tokens(hash)]
       const args = [keys.channel, hash, change.expectedVersion, ...changedFields(change)]
       const outcome = (await redis.run('writeTokens', both, args)) as TokenWriteOutcome
-      if (outcome === 'written') listeners.tell(hash)
+      if (outcome === 'written') changes.emit('changed', hash)
       return outcome
     },
     async keep(hash, accessToken) {
       const both = [keys.session(hash), keys.tokens(hash)]
       const kept = await redis.run('keepToken', both, [keys.channel, hash, ...accessField(accessToken)])
-      if (kept === 1) listeners.tell(hash)
+      if (kept === 1) changes.emit('changed', hash)
       return kept === 1
     },
     async forget(hash, resources) {

@@ -8,7 +8,7 @@ import {
   freshOrUndefined,
   type GrantedAccessToken,
   storedAccessToken,
-} from '../record/token-record.ts'
+} from '../record/sealing.ts'
 import { createForcedRenewals, type Rejection, type RejectionReaction } from '../rejected-token.ts'
 import type { SharedClientTokens } from './shared-client-tokens.ts'
 

@@ -1,7 +1,13 @@
 import { createHash, createHmac } from 'node:crypto'
 import type { ClientTokenRecords } from '../../store/port.ts'
-import { createDefinitions, type Grants, type Sealing } from '../record/sealing.ts'
-import { type AccessToken, packToken, unpackToken } from '../record/token-record.ts'
+import {
+  type AccessToken,
+  createDefinitions,
+  type Grants,
+  packToken,
+  type Sealing,
+  unpackToken,
+} from '../record/sealing.ts'
 
 /** The cache of the client's own tokens that all replicas share; one for each resource. Rejects with `store_unavailable`. */
 export type SharedClientTokens = {

@@ -10,7 +10,7 @@ import type {
   TokenWrite,
   TokenWriteOutcome,
 } from '../../store/port.ts'
-import type { AccessToken, TokenHolder, TokenSealer } from '../record/token-record.ts'
+import type { AccessToken, TokenHolder, TokenSealer } from '../record/sealing.ts'
 
 /**
  * What an attempt that brought no token means for the refresh token. `unused`: it is as good as before. `unanswered`: the

@@ -12,7 +12,7 @@ import {
   type TokenHolder,
   type TokenSealer,
   type WantedToken,
-} from '../record/token-record.ts'
+} from '../record/sealing.ts'
 import {
   type Attempt,
   type AttemptDeps,

@@ -17,7 +17,7 @@ const REQUESTS = 200
 const PEOPLE = 40
 const MAPS_ON_SIGNAL = new URL('../../kit/attack/maps-on-signal.ts', import.meta.url).href
 /** Copies of opened tokens: bounded, and not about what is under way. */
-const COPIES = 'src/tokens/record/token-record.ts'
+const COPIES = 'src/tokens/record/sealing.ts'
 /** Where what is in flight is kept. */
 const FLIGHTS = 'src/async/single-flight.ts'
 

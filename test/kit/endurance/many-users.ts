@@ -3,9 +3,13 @@ import { Agent, request } from 'node:http'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { loadConfig } from '../../../src/config/load.ts'
-import { sessionHash } from '../../../src/session/bff-session.ts'
-import { bindToGrants, cookieSigningSecrets, createSealing } from '../../../src/tokens/record/sealing.ts'
-import { packToken } from '../../../src/tokens/record/token-record.ts'
+import { sessionHash } from '../../../src/session/session.ts'
+import {
+  bindToGrants,
+  cookieSigningSecrets,
+  createSealing,
+  packToken,
+} from '../../../src/tokens/record/sealing.ts'
 import { type ConfigData, sessionKey } from '../config/cloakroom-config.ts'
 import { startRedis } from '../store/redis.ts'
 import { startUpstream } from '../upstream/upstream.ts'

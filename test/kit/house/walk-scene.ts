@@ -13,7 +13,7 @@ const AFTER_MS = 50
 export type Walks = {
   /** Session and access token are in memory. */
   readonly hot: Walk
-  /** As long after the last request as the access token lives, so that it is refreshed. */
+  /** The access token has expired; the session has been read again. */
   readonly expired: Walk
 }
 
@@ -35,7 +35,10 @@ export async function traceWalks(redisUrl?: string): Promise<Walks> {
       provider: { ...azure.settings, endpoints: azure.endpoints },
       session: redisUrl === undefined ? {} : { store: { type: 'redis', url: redisUrl } },
       resources: { orders: { resource: RESOURCE, audience: RESOURCE } },
-      routes: [{ path: '/api/orders', id: 'orders', upstream: api.url, resource: 'orders' }],
+      routes: [
+        { path: '/api/orders', id: 'orders', upstream: api.url, resource: 'orders' },
+        { path: '/static', id: 'static', upstream: api.url, auth: 'optional' },
+      ],
     },
     { now: () => Date.now() + aheadMs },
   )
@@ -45,7 +48,6 @@ export async function traceWalks(redisUrl?: string): Promise<Walks> {
 
   async function get(refreshes: 0 | 1): Promise<void> {
     const before = azure.tokenRequests().length
-    aheadMs += refreshes * LIFE_SECONDS * 1_000
     const { status, body } = await browser.fetch('/api/orders')
     await delay(AFTER_MS)
     const made = azure.tokenRequests().length - before
@@ -53,7 +55,13 @@ export async function traceWalks(redisUrl?: string): Promise<Walks> {
   }
   await get(0)
   const hot = await traceWalk(() => get(0))
+  async function expire(): Promise<void> {
+    aheadMs += LIFE_SECONDS * 1_000
+    // The copy of the session outlives no access token: another request of the page has read it again.
+    await browser.fetch('/static')
+  }
+  await expire()
   await get(1)
-  const expired = await traceWalk(() => get(1))
+  const expired = await traceWalk(() => get(1), expire)
   return { hot, expired }
 }

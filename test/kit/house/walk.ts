@@ -28,22 +28,28 @@ export type Walk = {
 
 /**
  * Follows what this process does in `src/` until `send` resolves; `send` is called twice and must do the same both
- * times. Nothing is instrumented: V8's coverage says which functions one call of `send` reaches, and a breakpoint at the
+ * times, each time after `prepare`, which is not followed. Nothing is instrumented: V8's coverage says which functions one call of `send` reaches, and a breakpoint at the
  * entry of each, whose condition takes a note and never holds, says in which order the next one does. What timers begin
  * belongs to no request and is left out.
  */
-export async function traceWalk(send: () => Promise<unknown>): Promise<Walk> {
+export async function traceWalk(
+  send: () => Promise<unknown>,
+  prepare: () => Promise<unknown> = async () => undefined,
+): Promise<Walk> {
   const session = new Session()
   session.connect()
   try {
     await session.post('Profiler.enable')
     // For as long as it counts, V8 inlines nothing: a breakpoint in an inlined function is passed by.
     await session.post('Profiler.startPreciseCoverage', { callCount: true, detailed: false })
+    await prepare()
     const reached = await functionsReached(session, send)
     const steps: Step[] = []
     Reflect.set(globalThis, NOTE, (name: string) => noteStep(steps, name))
     await session.post('Debugger.enable')
     for (const one of reached) await noteEntries(session, one)
+    await prepare()
+    steps.length = 0
     await send()
     return summaryOf(steps)
   } finally {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { BffError } from '../../../src/errors.ts'
 import { type CircuitState, createLimiter, type Limiter } from '../../../src/oidc/token-endpoint/limiter.ts'
 import { findingOf } from '../../../src/oidc/token-endpoint/provider-errors.ts'
-import type { TokenAnswer } from '../../../src/oidc/token-endpoint/token-answer.ts'
+import type { TokenAnswer } from '../../../src/oidc/token-endpoint/provider-fetch.ts'
 import { createTestClock, settled as settle } from '../clock.ts'
 
 export { settle }

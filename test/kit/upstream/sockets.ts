@@ -15,7 +15,7 @@ import { compileRequestHeaders } from '../../../src/proxy/headers/request.ts'
 import { compileResponseHeaders } from '../../../src/proxy/headers/response.ts'
 import type { OutboundRequest } from '../../../src/proxy/upstream/exchange.ts'
 import { createUpstreams, type Upstreams, type UpstreamsDeps } from '../../../src/proxy/upstream/upstreams.ts'
-import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
+import { type BffSession, sessionHash } from '../../../src/session/session.ts'
 import { routeWith } from './routes.ts'
 
 export const site = {

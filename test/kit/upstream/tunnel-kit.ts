@@ -9,7 +9,7 @@ import { compileRequestHeaders } from '../../../src/proxy/headers/request.ts'
 import { compileResponseHeaders } from '../../../src/proxy/headers/response.ts'
 import { compileRoutes } from '../../../src/proxy/route-table.ts'
 import { createTunnel, type Tunnel, type TunnelDeps } from '../../../src/proxy/websocket/tunnel.ts'
-import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
+import { type BffSession, sessionHash } from '../../../src/session/session.ts'
 import { routeWith } from './routes.ts'
 import { open, type RawClient, site } from './sockets.ts'
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import express from 'express'
 import request from 'supertest'
-import { createCors } from '../../../src/http/cors.ts'
+import { createCors } from '../../../src/http/origins.ts'
 
 const PARTNER = 'https://partner.test'
 

@@ -4,7 +4,7 @@ import express, { type ErrorRequestHandler } from 'express'
 import request from 'supertest'
 import { BffError } from '../../../src/errors.ts'
 import { createRateLimits } from '../../../src/http/rate-limit.ts'
-import { clientNetwork } from '../../../src/http/server/client-address.ts'
+import { clientNetwork } from '../../../src/http/server/request-guard.ts'
 
 describe('who counts as one client', () => {
   const sameClient: [what: string, ...addresses: string[]][] = [

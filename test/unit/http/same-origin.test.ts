@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import type { IncomingMessage } from 'node:http'
 import { test } from 'node:test'
 import { BffError } from '../../../src/errors.ts'
-import { createSameOriginGuard, type GuardedRoute } from '../../../src/http/same-origin.ts'
+import { createSameOriginGuard, type GuardedRoute } from '../../../src/http/origins.ts'
 
 const guard = createSameOriginGuard({
   publicUrl: 'https://app.test',

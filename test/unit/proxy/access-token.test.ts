@@ -7,8 +7,8 @@ import { inTime } from '../../../src/proxy/access-token.ts'
 import { createForward } from '../../../src/proxy/forward.ts'
 import { compileRequestHeaders } from '../../../src/proxy/headers/request.ts'
 import { compileRoutes } from '../../../src/proxy/route-table.ts'
-import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
-import type { AccessToken } from '../../../src/tokens/record/token-record.ts'
+import { type BffSession, sessionHash } from '../../../src/session/session.ts'
+import type { AccessToken } from '../../../src/tokens/record/sealing.ts'
 import {
   pending,
   proxyWithToken,

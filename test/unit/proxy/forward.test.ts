@@ -8,7 +8,7 @@ import { createForward, type ForwardDeps, type ForwardedFacts } from '../../../s
 import { compileRequestHeaders } from '../../../src/proxy/headers/request.ts'
 import { compileRoutes } from '../../../src/proxy/route-table.ts'
 import type { OutboundRequest } from '../../../src/proxy/upstream/exchange.ts'
-import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
+import { type BffSession, sessionHash } from '../../../src/session/session.ts'
 import { routeWith } from '../../kit/upstream/routes.ts'
 import { site } from '../../kit/upstream/sockets.ts'
 

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { sessionHash } from '../../../src/session/bff-session.ts'
-import { createFollowClaims } from '../../../src/session/session.ts'
+import { createFollowClaims, sessionHash } from '../../../src/session/session.ts'
 import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
 import type { UserClaims } from '../../../src/store/port.ts'
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { createHmac } from 'node:crypto'
 import { test } from 'node:test'
-import { readSessionCookie, sessionIdOf, verifiedSessionId } from '../../../src/session/session-cookie.ts'
+import { readSessionCookie, sessionIdOf, verifiedSessionId } from '../../../src/session/session.ts'
 
 const NAME = '__Host-Http-cloakroom'
 

@@ -5,8 +5,12 @@ import type { AddressInfo } from 'node:net'
 import { suite, type TestContext, test } from 'node:test'
 import type { SessionConfig } from '../../../src/config/config.ts'
 import { BffError } from '../../../src/errors.ts'
-import { type BffSession, sessionHash } from '../../../src/session/bff-session.ts'
-import { createSessions, type SessionsDeps } from '../../../src/session/session.ts'
+import {
+  type BffSession,
+  createSessions,
+  type SessionsDeps,
+  sessionHash,
+} from '../../../src/session/session.ts'
 import { createSessionStore } from '../../../src/store/session-store.ts'
 import {
   type Contestant,

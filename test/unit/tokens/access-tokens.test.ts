@@ -3,14 +3,12 @@ import { randomBytes } from 'node:crypto'
 import { type TestContext, test } from 'node:test'
 import { systemClock } from '../../../src/async/clock.ts'
 import { BffError } from '../../../src/errors.ts'
-import { sessionHash } from '../../../src/session/bff-session.ts'
+import { sessionHash } from '../../../src/session/session.ts'
 import { createSessionCache } from '../../../src/session/session-cache.ts'
 import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
-import type { TokensCopy } from '../../../src/tokens/access-tokens.ts'
-import { createSealing } from '../../../src/tokens/record/sealing.ts'
-import type { OpenedTokens } from '../../../src/tokens/record/token-record.ts'
+import { createSealing, type OpenedTokens } from '../../../src/tokens/record/sealing.ts'
 import type { RefreshGrantOutcome, RefreshGrantRequest } from '../../../src/tokens/refresh/refresh.ts'
-import { createTokens } from '../../../src/tokens/tokens.ts'
+import { createTokens, type TokensCopy } from '../../../src/tokens/tokens.ts'
 
 type Provider = (request: RefreshGrantRequest) => Promise<RefreshGrantOutcome>
 
@@ -26,7 +24,7 @@ async function setUp(t: TestContext, respond: Provider, sealing = createSealing(
     max: 100,
     ...{ maxBytes: 1_000_000, monotonicNow: now },
   })
-  const copy: TokensCopy = { peek: cache.peek, load: (hash, read) => cache.load(hash, hash, read) }
+  const copy: TokensCopy = cache
   const requests: RefreshGrantRequest[] = []
   const revoked: string[] = []
   const ended: string[] = []

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { BffError } from '../../../src/errors.ts'
-import { sessionHash } from '../../../src/session/bff-session.ts'
+import { sessionHash } from '../../../src/session/session.ts'
 import type { SealedTokens } from '../../../src/store/port.ts'
-import { createAccessTokens } from '../../../src/tokens/access-tokens.ts'
-import type { AccessToken, WantedToken } from '../../../src/tokens/record/token-record.ts'
+import type { AccessToken, WantedToken } from '../../../src/tokens/record/sealing.ts'
 import type { TokenChallenge } from '../../../src/tokens/rejected-token.ts'
+import { createAccessTokens } from '../../../src/tokens/tokens.ts'
 
 const HOUR_MS = 3_600_000
 const HOLDER = { id: 'id', hash: sessionHash('id'), claims: { sub: 'ada' } }

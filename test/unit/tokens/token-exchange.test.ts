@@ -2,10 +2,9 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { type TestContext, test } from 'node:test'
 import { BffError } from '../../../src/errors.ts'
-import { sessionHash } from '../../../src/session/bff-session.ts'
+import { sessionHash } from '../../../src/session/session.ts'
 import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
-import { createSealing } from '../../../src/tokens/record/sealing.ts'
-import { createTokenSealer } from '../../../src/tokens/record/token-record.ts'
+import { createSealing, createTokenSealer } from '../../../src/tokens/record/sealing.ts'
 import { createTokenExchange, type TokenExchangeGrant } from '../../../src/tokens/token-exchange.ts'
 
 const HOUR_MS = 3_600_000

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { BffError } from '../../../src/errors.ts'
-import { sessionHash } from '../../../src/session/bff-session.ts'
+import { sessionHash } from '../../../src/session/session.ts'
 import type { SealedTokens } from '../../../src/store/port.ts'
-import { packToken } from '../../../src/tokens/record/token-record.ts'
+import { packToken } from '../../../src/tokens/record/sealing.ts'
 import { createTokens, type TokensDeps } from '../../../src/tokens/tokens.ts'
 
 const START = 1_800_000_000_000
@@ -66,7 +66,7 @@ function setUp(script: Script = {}) {
       },
     },
     sealing: { seal: (_, text) => text, open: (_, text) => text },
-    copy: { peek: () => undefined, load: (_, read) => read() },
+    copy: { peek: () => undefined, load: (_key, _hash, read) => read() },
     provider: {
       refreshGrant: () => assert.fail('nothing is refreshed'),
       clientCredentialsGrant: async (resource) => ({ ...GRANT, accessToken: `${resource} of the client` }),

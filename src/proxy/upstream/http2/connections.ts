@@ -2,8 +2,7 @@ import { type Settings, connect as startSession } from 'node:http2'
 import type { Socket } from 'node:net'
 import type { Clock, Timer } from '../../../async/clock.ts'
 import type { RouteConfig } from '../../../config/config.ts'
-import { noConnectionInTime } from '../admission.ts'
-import { type Dispatcher, Http2Error } from '../dispatcher.ts'
+import { type Dispatcher, Http2Error, noConnectionInTime } from '../dispatcher.ts'
 import { type Http2Connection, Http2Request, http2RequestHead } from './request.ts'
 
 /** Dials, TLS and ALPN included; calls back once. */

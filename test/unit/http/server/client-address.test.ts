@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import type { IncomingMessage } from 'node:http'
 import { test } from 'node:test'
-import { createClientAddress } from '../../../../src/http/server/client-address.ts'
+import { createClientAddress } from '../../../../src/http/server/request-guard.ts'
 
 function address(trustProxy: string[], peer: string, forwardedFor?: string): string {
   const headers = forwardedFor === undefined ? {} : { 'x-forwarded-for': forwardedFor }

@@ -5,7 +5,7 @@ import { BffError } from '../../../../src/errors.ts'
 import type { GrantResult } from '../../../../src/oidc/grants/config-faults.ts'
 import { createDialect } from '../../../../src/oidc/grants/dialects.ts'
 import { createResourceGrants } from '../../../../src/oidc/grants/resource-grants.ts'
-import { judgeToken, resourcesOfCode } from '../../../../src/oidc/grants/token-purpose.ts'
+import { judgeToken, resourcesOfCode } from '../../../../src/oidc/grants/scopes.ts'
 import type { GrantedTokens } from '../../../../src/oidc/token-endpoint/token-requests.ts'
 
 const orders: ResourceConfig = {

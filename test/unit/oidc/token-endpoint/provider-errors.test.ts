@@ -16,8 +16,8 @@ import {
   signInFacts,
   unavailable,
 } from '../../../../src/oidc/token-endpoint/provider-errors.ts'
+import type { TokenAnswer } from '../../../../src/oidc/token-endpoint/provider-fetch.ts'
 import type { GrantReaction } from '../../../../src/oidc/token-endpoint/reactions.ts'
-import type { TokenAnswer } from '../../../../src/oidc/token-endpoint/token-answer.ts'
 
 const CORRELATION = '0f8fad5b-d9cb-469f-a165-70867728950e'
 const TRACE = '7c9e6679-7425-40de-944b-e07fc1f90ae7'

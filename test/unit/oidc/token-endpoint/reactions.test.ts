@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { retryAfterSeconds } from '../../../../src/oidc/token-endpoint/provider-fetch.ts'
 import {
   type GrantReaction,
   reactionTo,
   reactionToExchange,
 } from '../../../../src/oidc/token-endpoint/reactions.ts'
-import { retryAfterSeconds } from '../../../../src/oidc/token-endpoint/token-answer.ts'
 
 const CLAIMS = '{"access_token":{"polids":{"essential":true,"Values":["x"]}}}'
 const LINES: readonly [string, number | undefined, Record<string, unknown> | undefined, GrantReaction][] = [

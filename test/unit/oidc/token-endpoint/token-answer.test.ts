@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createProviderFetch } from '../../../../src/oidc/token-endpoint/provider-fetch.ts'
-import type { TokenAnswer } from '../../../../src/oidc/token-endpoint/token-answer.ts'
+import { createProviderFetch, type TokenAnswer } from '../../../../src/oidc/token-endpoint/provider-fetch.ts'
 
 const NOW = 1_800_000_000_000
 

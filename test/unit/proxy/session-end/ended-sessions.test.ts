@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
 import { createLiveConnections, endWithSessions } from '../../../../src/proxy/session-end/live-connections.ts'
-import { type BffSession, sessionHash } from '../../../../src/session/bff-session.ts'
+import { type BffSession, sessionHash } from '../../../../src/session/session.ts'
 
 type Hash = BffSession['hash']
 const ROUND_MS = 2_000

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { CircuitPeriod } from '../../../../src/async/circuit-breaker.ts'
-import { createAdmission } from '../../../../src/proxy/upstream/admission.ts'
+import { createAdmission } from '../../../../src/proxy/upstream/pool.ts'
 import { createTestClock } from '../../../kit/clock.ts'
 
 function admissionWith(failures: number, permits?: number) {

@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { setTimeout } from 'node:timers/promises'
 import type { RouteConfig } from '../../../../src/config/config.ts'
 import { Secret } from '../../../../src/config/secrets/secret.ts'
-import { sessionHash } from '../../../../src/session/bff-session.ts'
+import { sessionHash } from '../../../../src/session/session.ts'
 import { certificates } from '../../../kit/upstream/certificates.ts'
 import {
   isWholeHead,

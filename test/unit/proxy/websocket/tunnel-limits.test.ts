@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
-import { type BffSession, sessionHash } from '../../../../src/session/bff-session.ts'
+import { type BffSession, sessionHash } from '../../../../src/session/session.ts'
 import { isWholeHead, type RawClient, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
 import { handshake, SESSION, SWITCHED, tunnelTo } from '../../../kit/upstream/tunnel-kit.ts'
 

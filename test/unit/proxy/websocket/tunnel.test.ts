@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
 import { WebSocketServer } from 'ws'
 import { Secret } from '../../../../src/config/secrets/secret.ts'
-import { type BffSession, sessionHash } from '../../../../src/session/bff-session.ts'
+import { type BffSession, sessionHash } from '../../../../src/session/session.ts'
 import { certificates } from '../../../kit/upstream/certificates.ts'
 import { open, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
 

@@ -1,14 +1,15 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { sessionHash } from '../../../../src/session/bff-session.ts'
-import type { SealedPurpose, Sealing } from '../../../../src/tokens/record/sealing.ts'
+import { sessionHash } from '../../../../src/session/session.ts'
 import {
   createTokenSealer,
   freshOrUndefined,
   packToken,
+  type SealedPurpose,
+  type Sealing,
   storedAccessToken,
   unpackToken,
-} from '../../../../src/tokens/record/token-record.ts'
+} from '../../../../src/tokens/record/sealing.ts'
 
 const OBTAINED_AT = 1_800_000_000_000
 const owner = { id: 'id', hash: sessionHash('id') }

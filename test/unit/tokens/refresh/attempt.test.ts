@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { Clock } from '../../../../src/async/clock.ts'
 import { BffError } from '../../../../src/errors.ts'
-import { sessionHash } from '../../../../src/session/bff-session.ts'
+import { sessionHash } from '../../../../src/session/session.ts'
 import type { AttemptMark, TokenWrite, TokenWriteOutcome } from '../../../../src/store/port.ts'
 import {
   type AttemptDeps,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Clock } from '../../../../src/async/clock.ts'
 import { BffError } from '../../../../src/errors.ts'
-import { sessionHash } from '../../../../src/session/bff-session.ts'
+import { sessionHash } from '../../../../src/session/session.ts'
 import {
   createRefreshLock,
   type LockedWork,

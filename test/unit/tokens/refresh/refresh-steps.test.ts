@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { BffError } from '../../../../src/errors.ts'
-import { sessionHash } from '../../../../src/session/bff-session.ts'
+import { sessionHash } from '../../../../src/session/session.ts'
 import type { SealedTokens, TokenWrite, TokenWriteOutcome } from '../../../../src/store/port.ts'
-import { createTokenSealer, packToken, type WantedToken } from '../../../../src/tokens/record/token-record.ts'
+import { createTokenSealer, packToken, type WantedToken } from '../../../../src/tokens/record/sealing.ts'
 import {
   createRefresh,
   type RefreshDeps,

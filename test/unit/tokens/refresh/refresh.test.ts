@@ -4,7 +4,7 @@ import { type TestContext, test } from 'node:test'
 import { type Clock, systemClock } from '../../../../src/async/clock.ts'
 import { createInFlightWork, type InFlightWork } from '../../../../src/async/in-flight.ts'
 import { BffError } from '../../../../src/errors.ts'
-import { sessionHash } from '../../../../src/session/bff-session.ts'
+import { sessionHash } from '../../../../src/session/session.ts'
 import { createMemoryStore } from '../../../../src/store/memory/memory-store.ts'
 import type { TokenWrite } from '../../../../src/store/port.ts'
 import { createSealing } from '../../../../src/tokens/record/sealing.ts'
@@ -48,7 +48,7 @@ async function setUp(t: TestContext) {
     return createTokens({
       store: { sessions: store.sessions, tokens },
       sealing,
-      copy: { peek: () => undefined, load: (_, read) => read() },
+      copy: { peek: () => undefined, load: (_key, _hash, read) => read() },
       provider: {
         refreshGrant,
         clientCredentialsGrant: async () => assert.fail(),
