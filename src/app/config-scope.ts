@@ -174,7 +174,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     clock: scope.socketClock,
     observeBreaker(upstream, isOpen) {
       metrics.upstreamBreaker(upstream, isOpen)
-      if (isOpen) log.warn({ upstream }, 'the upstream does not answer and is left alone')
+      if (isOpen) log.warn({ upstream }, 'the upstream does not answer: its circuit is open, but for a probe')
       else log.info({ upstream }, 'the upstream answers again')
     },
     // A body has the time of a head before its pace is looked at.

@@ -462,13 +462,13 @@ function breakerFields(kit: FieldKit) {
       failures: kit
         .wholeNumber(
           { min: 0, max: 10_000, example: 20 },
-          'Failures in a row, none of them an answer, after which the upstream is left alone; 0 = never.',
+          'Failures in a row, none of them an answer, after which the circuit of the upstream opens; 0 = never.',
         )
         .prefault(20),
       pause: kit.text(TIMEOUT, 'Until one request may try again.').prefault('1s'),
     })
     .prefault({})
-    .describe('When an upstream that fails is left alone.')
+    .describe('When the circuit of a failing upstream opens.')
 }
 
 /** `tls:` towards an upstream or Redis. An empty member (`ca:` from a template) is an absent one: that fails closed. */
