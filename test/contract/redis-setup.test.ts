@@ -10,6 +10,7 @@ import { createRedisStore, type RedisStoreConfig } from '../../src/store/redis/r
 import { captureLog } from '../kit/cloakroom.ts'
 import { accessRule } from '../kit/store/access-rule.ts'
 import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
+import { redisCommand } from '../kit/store/redis-command.ts'
 import {
   eventually,
   openRedisStore,
@@ -86,13 +87,14 @@ suite('setting up a connection to Redis', { skip: skipWithoutRedis() }, () => {
   test('with the access rule of the README another database than 0 is used, after a reconnect too', async (t) => {
     await server().cli('ACL', 'DELUSER', 'cloakroom')
     await server().cli(...accessRule(PASSWORD))
+    const inDatabase2 = (...args: string[]) => redisCommand(server().port, args, { database: 2 })
     const { store, lines } = await open(t, { url: `${server().url}/2`, ...asCloakroom() })
     await signedIn(store)
     await server().cli('CLIENT', 'KILL', 'USER', 'cloakroom')
     await signedIn(store)
     assert.deepEqual(await server().cli('dbsize'), ['0'])
-    assert.deepEqual(await server().cli('-n', '2', 'dbsize'), ['4'])
-    await server().cli('-n', '2', 'FLUSHDB')
+    assert.deepEqual(await inDatabase2('DBSIZE'), ['4'])
+    await inDatabase2('FLUSHDB')
     assert.doesNotMatch(lines.join(''), /Stream isn/)
   })
 })

@@ -106,7 +106,7 @@ type Stored = { readonly key: string; readonly field: string; readonly value: st
 
 /** Every key with everything in it; an unknown type fails the test. */
 async function contentOf(redis: TestRedis): Promise<Stored[]> {
-  const keys = await redis.cli('--scan')
+  const keys = await redis.cli('KEYS', '*')
   const perKey = keys.map(async (key): Promise<Stored[]> => {
     const [type] = await redis.cli('TYPE', key)
     if (type === 'string') return [{ key, field: '', value: (await redis.cli('GET', key))[0] ?? '' }]

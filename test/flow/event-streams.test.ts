@@ -289,14 +289,14 @@ describe('an event stream on another replica', { skip: skipWithoutRedis(), concu
     const browser = await signedInAt(t, a.listenUrl)
     const answer = ask(t, browser, b.listenUrl, { path: '/live/failover' })
     await openStream(t, upstream, answer, '/live/failover')
-    const sessions = () => next.cli('--raw', 'KEYS', 'cloakroom:*:tokens')
+    const sessions = () => next.cli('KEYS', 'cloakroom:*:tokens')
     await eventually('the session is at both', async () => (await sessions()).length === 1)
 
     await next.cli('REPLICAOF', 'NO', 'ONE')
     address.leadTo(next.port)
     await old.cli('REPLICAOF', '127.0.0.1', '1')
     // Nobody asks for anything; each replica finds out by itself.
-    const heard = async () => (await next.cli('--raw', 'PUBSUB', 'NUMSUB', 'cloakroom:invalidate'))[1]
+    const heard = async () => (await next.cli('PUBSUB', 'NUMSUB', 'cloakroom:invalidate'))[1]
     await eventually('both listen at the new primary', async () => (await heard()) === '2')
     const since = await signOut(browser, a.listenUrl)
     await assertEndsWithin(answer, since)
@@ -311,7 +311,7 @@ describe('an event stream on another replica', { skip: skipWithoutRedis(), concu
     await assertEndsWithin(answer, since)
     const refused = await poll.head
     assert.deepEqual([refused.statusCode, refused.headers['set-cookie']], [401, undefined])
-    assert.deepEqual(await redis.cli('--raw', 'KEYS', 'cloakroom:*:session'), [])
+    assert.deepEqual(await redis.cli('KEYS', 'cloakroom:*:session'), [])
   })
 })
 

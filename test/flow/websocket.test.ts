@@ -164,7 +164,7 @@ describe('a WebSocket on another replica', { skip: skipWithoutRedis(), concurren
     const { a, b, browser, redis } = await startTwo(t)
     const other = await signedInAt(t, a.listenUrl)
     const [kept, lost] = [await openChat(t, other, b.listenUrl), await openChat(t, browser, b.listenUrl)]
-    const hashes = await redis.cli('--raw', 'KEYS', 'cloakroom:*:session')
+    const hashes = await redis.cli('KEYS', 'cloakroom:*:session')
     assert.equal(hashes.length, 2)
     redis.pause()
     await eventually('the outage shows', async () => (await readiness(b.adminUrl)) === 'unavailable')

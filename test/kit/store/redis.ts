@@ -1,9 +1,9 @@
-import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { promisify } from 'node:util'
 import { freePort } from '../ports.ts'
+import { redisCommand } from './redis-command.ts'
 
 /** A real redis-server of one test. */
 export type TestRedis = {
@@ -20,7 +20,7 @@ export type TestRedis = {
   restart(): Promise<void>
   /** Ends it and removes its folder. */
   stop(): Promise<void>
-  /** One command through redis-cli; gives the lines of the answer. */
+  /** One command on a connection of its own; gives the lines of the answer as redis-cli prints them. */
   cli(...args: string[]): Promise<string[]>
 }
 
@@ -75,11 +75,7 @@ export async function startRedis(options: TestRedisOptions = {}): Promise<TestRe
       await kill()
       await rm(folder, { recursive: true, force: true })
     },
-    async cli(...args) {
-      const auth = options.password ? ['--no-auth-warning', '-a', options.password] : []
-      const { stdout } = await promisify(execFile)('redis-cli', ['-p', String(port), ...auth, ...args])
-      return stdout.split('\n').filter((line) => line !== '')
-    },
+    cli: (...args) => redisCommand(port, args, options),
   }
 }
 
