@@ -45,8 +45,9 @@ export type SessionRecords = {
 
 /**
  * What the last refresh attempt left in the record. `open:OWNER`: it is in flight, or its owner has died; the owner is part
- * of the mark, so that two that begin at once are told apart. `lost`: no answer will come. `burnt`: the provider refused
- * the resource, and may have used the refresh token up all the same. tokens/refresh/attempt.ts writes and reads them.
+ * of the mark, so that two that begin at once are told apart. `lost`: no usable answer came. `burnt`: the refresh token may
+ * well be used up, because the provider refused the resource, or the process stood still. tokens/refresh/attempt.ts
+ * writes and reads them.
  */
 export type AttemptMark = `open:${string}` | 'lost' | 'burnt'
 

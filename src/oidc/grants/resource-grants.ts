@@ -276,7 +276,7 @@ export function outcomeOf(
   react = reactionTo,
 ): GrantOutcome {
   if (answer && answer.status !== 200) return react(answer)
-  // Anything else is not the provider's doing: its answer could not be kept, because the user signed out, for example.
+  // No error of the token endpoint: no answer, a page in place of one, or an answer that could not be kept.
   return error.code === 'provider_rejected' ? 'unusable_answer' : 'retry_later'
 }
 

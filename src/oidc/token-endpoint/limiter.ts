@@ -21,8 +21,8 @@ export type CallOutcome = 'ok' | 'refused' | 'fault'
 export type CircuitState = 'closed' | 'half-open' | 'open'
 
 /**
- * What a call says about the provider; `nothing` when it was not even sent. `page`: an answer of status 200 that holds no
- * token answer, which may be meant for one user, or be in everybody's way.
+ * What a call says about the provider; `nothing` when it was not even sent. `page`: status 200 without a JSON object, such
+ * as an HTML page. It may be meant for one user, or be shown to all.
  */
 export type Finding = {
   readonly kind: CallOutcome | 'page' | 'nothing'
@@ -154,7 +154,7 @@ const OPEN_TIMES: OpenTimes = { maxMs: 30_000, askedMaxMs: 300_000 }
  */
 function createCircuit(now: () => number, most: OpenTimes, tell: (state: CircuitState) => void) {
   let askedUntil = 0
-  const weigh = createPageScale()
+  const verdictOn = createPageCount()
   const breaker = createCircuitBreaker({
     failures: FAULTS_TO_OPEN,
     openMs: (times) => Math.max(Math.min(most.maxMs, OPEN_MIN_MS * 2 ** (times - 1)), askedUntil - now()),
@@ -162,7 +162,7 @@ function createCircuit(now: () => number, most: OpenTimes, tell: (state: Circuit
     observe: (change) => tell(change === 'closed' ? 'closed' : 'open'),
   })
 
-  /** A page says nothing new, and was an answer all the same: the next probe waits its time. */
+  /** Of a finding that does not count. While the circuit is open, a probe that met a page delays the next one. */
   function saidNothing({ kind }: Finding): void {
     if (!breaker.isOpen()) return
     if (kind === 'page') breaker.stayOpen(OPEN_MIN_MS)
@@ -178,7 +178,7 @@ function createCircuit(now: () => number, most: OpenTimes, tell: (state: Circuit
       return (finding) => {
         // What began before the circuit last changed says nothing about the time after.
         if (period !== breaker.period()) return
-        const verdict = weigh(finding)
+        const verdict = verdictOn(finding)
         if (verdict === 'nothing') {
           saidNothing(finding)
           return
@@ -198,11 +198,11 @@ function createCircuit(now: () => number, most: OpenTimes, tell: (state: Circuit
 const MAX_HOLDERS = 100
 
 /**
- * Weighs pages against one another. Each session's first one since the last usable answer counts as a fault: a gateway
- * in maintenance shows everybody one. Those that follow it say nothing, because one user who is shown an error screen
- * may ask again and again, and must not open the circuit for all.
+ * Counts pages once for each holder (a session). The first one since the last `ok` or `refused` answer is a fault, because
+ * a gateway in maintenance shows all users a page. Further ones, and those of calls without a holder, are `nothing`: one
+ * user who is shown an error screen may ask again and again. After 100 holders the count begins anew.
  */
-function createPageScale(): (finding: Finding) => CallOutcome | 'nothing' {
+function createPageCount(): (finding: Finding) => CallOutcome | 'nothing' {
   const holders = new Set<string>()
   return ({ kind, holder }) => {
     if (kind === 'ok' || kind === 'refused') holders.clear()

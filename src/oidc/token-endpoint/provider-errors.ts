@@ -124,7 +124,7 @@ export function isNetworkError(error: unknown): boolean {
 export function failedCall(error: unknown, answer: TokenAnswer | undefined, now = 0): BffError {
   if (error instanceof BffError) return error
   if (answer && answer.status !== 200) return problemOf(reactionTo(answer), answer)
-  // A page in place of a token answer, whatever its status, is some gateway's or error screen's: it says nothing of us.
+  // Status 200 and no JSON object: a gateway or an error screen answered. It says nothing of our configuration.
   if (answer && answer.body === undefined) return unavailable(error)
   if (isNetworkError(error) || isServerFault(error, answer))
     return unavailable(error, askedSeconds(error, now))
@@ -141,7 +141,8 @@ export function failedGrant(error: unknown, answer: TokenAnswer | undefined, was
 /**
  * What a failed token request says about the provider itself. A refusal of one user or request is a sign of life, and so
  * is a token answer that fails a later check; only 429 among the 4xx says that the provider has enough of all of us.
- * A page with status 200 may be one user's: providers show blocked users one, and one user must not close the way for all.
+ * Status 200 without a JSON object (`page`) may be meant for one user: providers show blocked users a page, and one user
+ * must not open the circuit for all.
  */
 export function findingOf(error: unknown, answer: TokenAnswer | undefined): Finding {
   if (!answer) return { kind: isNetworkError(error) ? 'fault' : 'nothing' }
@@ -171,8 +172,8 @@ export function mayHaveUsedRefreshToken({
   wasSent,
 }: Pick<FailedGrant, 'answer' | 'wasSent'>): boolean {
   if (!answer) return wasSent
-  // A success that cannot be read has rotated the token, and what it says is lost. A page is no such success: a token
-  // endpoint answers in JSON (RFC 6749 §5.1), an error screen or a gateway in maintenance does not.
+  // Status 200 without a readable JSON object: the token may have been rotated, and the new one is lost. Unless it is an
+  // HTML page: a token endpoint answers in JSON (RFC 6749 §5.1), an error screen or a gateway in maintenance does not.
   if (answer.status === 200) return answer.body === undefined && !answer.isHtml
   // A gateway that lost or outwaited the server behind it knows nothing of what that one did.
   if (answer.status === 502 || answer.status === 504) return answer.body?.error === undefined

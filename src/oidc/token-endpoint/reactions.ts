@@ -1,6 +1,6 @@
 import type { TokenAnswer } from './provider-fetch.ts'
 
-/** What a token endpoint said when it did not give a token. `status` undefined: no answer came, or none that could be read. */
+/** What a token endpoint said when it did not give a token. `status` undefined: no answer came. */
 export type GrantFault = Pick<TokenAnswer, 'body'> & { readonly status: number | undefined }
 
 /**

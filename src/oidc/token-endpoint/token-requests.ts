@@ -97,7 +97,10 @@ export function createTokenRequests(deps: TokenRequestsDeps): TokenRequests {
           const rotated = status === 200 ? body?.refresh_token : undefined
           if (typeof rotated === 'string' && rotated !== refreshToken) await keep(rotated)
         },
-        ...{ failed: failedGrant, holder: refreshToken, ignoredIdToken },
+        failed: failedGrant,
+        // Tells sessions apart in the limiter, hashed.
+        holder: refreshToken,
+        ignoredIdToken,
       }),
 
     clientCredentialsGrant: (parameters) =>

@@ -18,9 +18,11 @@ import type { AccessToken, TokenHolder, TokenSealer } from '../record/sealing.ts
  */
 export type AttemptOutcome = 'unused' | 'unanswered' | 'maybe_used'
 
-/** How outcomes are written in the record; `ended` removes the mark. */
-const MARK_OF: Readonly<Record<AttemptOutcome, AttemptMark | 'ended'>> = {
-  unused: 'ended',
+/** What the store makes of it: the mark is removed, and the refresh token in the record may be offered. */
+const NO_MARK = 'ended'
+/** How outcomes are written in the record. */
+const MARK_OF: Readonly<Record<AttemptOutcome, AttemptMark | typeof NO_MARK>> = {
+  unused: NO_MARK,
   unanswered: 'lost',
   maybe_used: 'burnt',
 }
@@ -143,7 +145,7 @@ async function takeBack(
   write: () => Promise<TokenWriteOutcome>,
 ): Promise<void> {
   if ((await persistently(deps, write)) !== 'written') return
-  const change = { expectedVersion: version + 1, attempt: MARK_OF.unused }
+  const change = { expectedVersion: version + 1, attempt: NO_MARK }
   await persistently(deps, () => deps.records.write(holder.hash, change))
 }
 
@@ -186,11 +188,11 @@ function begunAttempt(deps: AttemptDeps, target: AttemptTarget): Attempt {
       rotatedTo = refreshToken
       const sealed = deps.sealer.sealRefreshToken(holder, refreshToken)
       // In one write, so that a replica that dies from here on leaves no doubt behind.
-      return enqueue({ refreshToken: sealed, attempt: MARK_OF.unused })
+      return enqueue({ refreshToken: sealed, attempt: NO_MARK })
     },
     storeAccessToken(resource, token) {
       const sealed = deps.sealer.sealAccessToken(holder, resource, token)
-      return enqueue({ accessToken: { resource, sealed }, attempt: MARK_OF.unused })
+      return enqueue({ accessToken: { resource, sealed }, attempt: NO_MARK })
     },
     end: (outcome) => enqueue({ attempt: MARK_OF[outcome] }),
     written: () => last.catch(() => undefined),
