@@ -99,7 +99,8 @@ suite('the trial of a store that is another kind of server', {
   test('finds one node of a Redis Cluster, which has only some of the slots', async (t) => {
     const node = await startRedis({ args: ['--cluster-enabled', 'yes'] })
     t.after(() => node.stop())
-    await node.cli('CLUSTER', 'ADDSLOTSRANGE', '0', '5460')
+    // Few, so that the trial's keys, which are random, are never all in them.
+    await node.cli('CLUSTER', 'ADDSLOTSRANGE', '0', '99')
     await node.cli('CONFIG', 'SET', 'cluster-require-full-coverage', 'no')
     await eventually(async () => (await node.cli('CLUSTER', 'INFO')).join().includes('cluster_state:ok'))
     assert.match(await withStore({ url: node.url }, refusal), /^store_unavailable .*(MOVED|CLUSTERDOWN)/)
