@@ -66,7 +66,7 @@ describe('three processes and what a provider may answer', { skip: skipWithoutRe
     ['has expires_in -1', withMember('expires_in', -1)],
     ['has expires_in 1e300', withMember('expires_in', 1e300)],
   ] as const)
-    test(`G7: an answer that ${name} is good for all of them, and nobody asks again`, () =>
+    test(`G7: an answer that ${name} is good for all of them, and the provider is not asked again`, () =>
       assertGoodForAll({ editAnswer: edit }))
 
   test('G8: an ID token of another user ends the session and its grant everywhere, and nothing is sent on', async () => {
@@ -186,7 +186,7 @@ describe('three processes and what a provider may answer', { skip: skipWithoutRe
       assert.equal(provider.counters.reuseDetected, 0)
     })
 
-  test('G10: whoever signs in for the claims at one of them has the token at all of them', async () => {
+  test('G10: a sign-in for the claims at one of them gives the token at all of them', async () => {
     const browser = await newcomer()
     refuseBilling({ error: 'invalid_grant', suberror: 'basic_action', claims: CLAIMS })
     const [first, second] = scene.fleet

@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url'
  * G1: attack/refresh/locks.test.ts: G1: one resource
  * G2: attack/refresh/locks.test.ts: G2: four resources
  * G2: unit/tokens/access-tokens.test.ts: fifty callers for two resources use a refresh token twice
- * G3: attack/refresh/locks.test.ts: G3: whoever comes 0 to 100 ms after the rotation
+ * G3: attack/refresh/locks.test.ts: G3: requests 0 to 100 ms after the rotation
  * G4: attack/refresh/crash.test.ts: G4: is killed before the provider did anything
  * G4: attack/refresh/crash.test.ts: G4: is killed after the provider rotated
  * G4: attack/refresh/crash.test.ts: G4: is killed after the answer of a provider that takes refresh tokens again
@@ -45,7 +45,7 @@ import { fileURLToPath } from 'node:url'
  * G10: kit/azure/azure-refusals.ts: ${name} wanted for one resource
  * G10: flow/step-up.test.ts: an API whose policy wants more is cured by the sign-in
  * G10: attack/refresh/answers.test.ts: G10: ${name} concerns one route of them all
- * G10: attack/refresh/answers.test.ts: G10: whoever signs in for the claims
+ * G10: attack/refresh/answers.test.ts: G10: a sign-in for the claims
  * G10: attack/refresh/attempts.test.ts: R-063: living tokens are used on, the burnt one is offered by none
  * G10: attack/refresh/attempts.test.ts: R-063: a living token in its last half is used to its end
  * G11: attack/refresh/locks.test.ts: G11: a grant that is over ends the session once
@@ -60,13 +60,13 @@ import { fileURLToPath } from 'node:url'
  * G13: flow/provider-outage.test.ts: the provider away: living tokens are used on
  * G13: attack/refresh/faults.test.ts: G13: fails in whatever way: tokens that should be renewed are used
  * G13: attack/refresh/faults.test.ts: G13: ${fault.name}: 503 with Retry-After from each of them
- * G13: attack/refresh/faults.test.ts: G13: says 503 to everybody: the circuit opens
+ * G13: attack/refresh/faults.test.ts: G13: says 503 to all: the circuit opens
  * G14: attack/refresh/attempts.test.ts: ${name} of the provider's, tokens of 60 s
  * G14: attack/refresh/attempts.test.ts: G14: ${name}: tokens of ${LONG_SECONDS} s are not renewed
  * G14: attack/refresh/attempts.test.ts: G14: ${name}: tokens of ${SHORT_SECONDS} s are renewed at the half
  * G14: attack/refresh/attempts.test.ts: G14: ${name}: a life that is told by its end alone
  * G15: flow/refresh-races.test.ts: does not revive a session that logs out meanwhile
- * G15: attack/refresh/sessions.test.ts: G15: somebody signs out at one of them while another refreshes
+ * G15: attack/refresh/sessions.test.ts: G15: a sign-out at one of them while another refreshes
  * G16: attack/reload-during-refresh.test.ts: G16: takes the resource away
  * G16: attack/reload-during-refresh.test.ts: G16: gives its name to another
  * G16: attack/reload-during-refresh.test.ts: G16: adds a resource
@@ -87,7 +87,7 @@ import { fileURLToPath } from 'node:url'
  * G20: attack/refresh/memory.test.ts: G20: refusals of very many sessions
  * G20: attack/refresh/memory.test.ts: G20: the copies of tokens are bounded
  * G20: attack/refresh/locks.test.ts: G20: many sessions later nothing is under way
- * G20: attack/refresh/locks.test.ts: the metrics tell who did the work
+ * G20: attack/refresh/locks.test.ts: the metrics tell refreshes that worked
  */
 
 const CASES = Array.from({ length: 20 }, (_, index) => `G${index + 1}`)

@@ -156,7 +156,7 @@ describe('three processes and a token endpoint that', { skip: skipWithoutRedis()
       assert.equal(provider.counters.reuseDetected, reuses)
     })
 
-  test('G13: says 503 to everybody: the circuit opens in each process, once, and closes when all is well', async () => {
+  test('G13: says 503 to all: the circuit opens in each process, once, and closes when all is well', async () => {
     const { provider, logged, fleet } = scene
     if (isBroken) await breakIt(undefined)
     const browsers = await crowd('opening', PEOPLE * 2)

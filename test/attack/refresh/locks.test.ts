@@ -21,7 +21,7 @@ const COPIES = 'src/tokens/record/sealing.ts'
 /** Where what is in flight is kept. */
 const FLIGHTS = 'src/async/single-flight.ts'
 
-describe('three processes that take turns', { skip: skipWithoutRedis() }, () => {
+describe('three processes and one refresh lock', { skip: skipWithoutRedis() }, () => {
   const scope = suiteScope()
   let scene: Awaited<ReturnType<typeof startFleet>>
   /** What the maps hold before anybody has come: words of the program and of the configuration. */
@@ -61,7 +61,7 @@ describe('three processes that take turns', { skip: skipWithoutRedis() }, () => 
   const askAtOnce = (browser: Browser, path: string, at: number, times = AT_ONCE) =>
     Array.from({ length: times }, () => browser.fetch(path, { via: scene.fleet[at]!.listenUrl }))
 
-  test('the metrics tell who did the work, who shared it in a process and who found it done by another', async () => {
+  test('the metrics tell refreshes that worked, that were shared in a process and that another process had done', async () => {
     const browser = await scene.person('ada')
     const [before, waitsBefore] = [await turns('billing'), await waits()]
     const provider = closeProvider()
@@ -169,7 +169,7 @@ describe('three processes that take turns', { skip: skipWithoutRedis() }, () => 
     assert.deepEqual(provider.violations, [])
   })
 
-  test('G3: whoever comes 0 to 100 ms after the rotation uses what it brought, however old their copy', async () => {
+  test('G3: requests 0 to 100 ms after the rotation use the new token, however old the copy of a process is', async () => {
     const { provider, fleet, browser, tokensSent } = await signedInWithExpired(scene)
     const before = provider.counters.refreshCalls
     const path = `/api/orders/g3-${before}`

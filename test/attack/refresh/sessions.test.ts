@@ -61,7 +61,7 @@ describe('three processes and sessions that change while their tokens are renewe
     assertRefreshes(asked + 1)
   })
 
-  test('G15: somebody signs out at one of them while another refreshes: what it brings is revoked, and stored nowhere', async () => {
+  test('G15: a sign-out at one of them while another refreshes: what it brings is revoked, and stored nowhere', async () => {
     const { provider, redis } = scene
     const before = await redis.cli('KEYS', 'cloakroom:{*}:*')
     const browser = await scene.person('bert')
