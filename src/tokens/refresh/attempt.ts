@@ -19,7 +19,7 @@ import type { AccessToken, TokenHolder, TokenSealer } from '../record/sealing.ts
 export type AttemptOutcome = 'unused' | 'unanswered' | 'maybe_used'
 
 /** What the store makes of it: the mark is removed, and the refresh token in the record may be offered. */
-const NO_MARK = 'ended'
+const NO_MARK = 'ended' as const
 /** How outcomes are written in the record. */
 const MARK_OF: Readonly<Record<AttemptOutcome, AttemptMark | typeof NO_MARK>> = {
   unused: NO_MARK,
