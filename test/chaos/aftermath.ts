@@ -39,7 +39,7 @@ export async function examineAftermath(deps: AftermathDeps): Promise<Aftermath> 
   await delay(deps.tokenMs)
   await askEverything(deps)
   const recoveredMs = performance.now() - startedAt
-  await noneLeft(deps, 'refresh locks', () => deps.redis.cli('--scan', '--pattern', '*:refresh-lock'))
+  await noneLeft(deps, 'refresh locks', () => deps.redis.cli('KEYS', '*:refresh-lock'))
   await noneLeft(deps, 'spend marks', () => spendMarks(deps))
   for (const gauge of GAUGES) {
     await noneLeft(deps, gauge, async () => {
