@@ -30,7 +30,7 @@ import type { EndSessionRequest } from '../oidc/sign-in/end-session.ts'
 import { parseReturnUrl } from '../oidc/sign-in/return-url.ts'
 import { createSingleUseReferences } from '../oidc/sign-in/single-use-references.ts'
 import { createStepUps, STEP_UP_LIFETIME_MS } from '../oidc/sign-in/step-up.ts'
-import { curable } from '../proxy/access-token.ts'
+import { mapRefusal } from '../proxy/access-token.ts'
 import { createForward } from '../proxy/forward.ts'
 import { ownCookieNames } from '../proxy/headers/dropped.ts'
 import { compileRequestHeaders } from '../proxy/headers/request.ts'
@@ -186,7 +186,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     ...common,
     ...{ findSession: sessions.find, send: upstreams.send, requireSameOrigin, isTopLevelNavigation },
     onRejectedToken: (session, resource, rejection) =>
-      curable(tokens.onRejected(session, resource, rejection), session, stepUps.withLoginUrl),
+      mapRefusal(tokens.onRejected(session, resource, rejection), session, stepUps.withLoginUrl),
     factsOf: requestLog.factsOf,
     setSecurityHeaders: securityHeaders.set,
     loginUrl: (req) => pageLoginUrl(loginUrlFor(req.url), cookie.sameSite),

@@ -1,4 +1,4 @@
-/** The period of a circuit that a request belongs to. What comes of it after that period says nothing new. */
+/** The period of a circuit in which a request began. A result that arrives in a later period is not counted. */
 export type CircuitPeriod = number
 
 /** `reopened`: a probe failed. A probe itself is no change. */
@@ -28,7 +28,7 @@ export type CircuitBreakerOptions = {
 export type CircuitBreaker = {
   /** The period of a request that may go now, which is the probe if the circuit was open; undefined if it may not. */
   enter(): CircuitPeriod | undefined
-  /** Whether `enter` would let a request through; takes no probe's part. */
+  /** Whether `enter` would let a request through. Begins no probe. */
   isPassable(): boolean
   /** Open or half-open. */
   isOpen(): boolean
@@ -42,7 +42,7 @@ export type CircuitBreaker = {
   failed(period: CircuitPeriod): void
   /** Keeps an open circuit so for at least `ms` from now. */
   stayOpen(ms: number): void
-  /** A request is over. A probe that ended without success or failure leaves its part to the next request. */
+  /** A request is over. After a probe without success or failure, the next request is the probe. */
   ended(period: CircuitPeriod): void
 }
 

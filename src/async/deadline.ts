@@ -84,7 +84,7 @@ export type WithinOptions<Late> = {
 
 /**
  * Waits for `work` for `ms` at most; rejects as it does. The work itself goes on in any case. Unlike a deadline above it
- * goes by the clock: it bounds what somebody outside waits, such as a client, for whom a pause of this process is time too.
+ * goes by the clock: it bounds the wait of a party outside, such as a client, whose time passes while this process stands still.
  */
 export function within<T, Late>(work: Promise<T>, ms: number, options: WithinOptions<Late>): Promise<T | Late>
 /** The same, until `closing` closes at the longest; the result is undefined then, also when it had closed before. */

@@ -28,7 +28,7 @@ export type ExpiringMapOptions<K, V> = {
   readonly max: number
   /** Most bytes, and what an entry takes; without it, all entries count the same. */
   readonly bytes?: { readonly max: number; readonly of: (value: V, key: K) => number }
-  /** How often what has ended is removed, although nobody asks for it; 30 s unless given. */
+  /** How often ended entries are removed that are not asked for; 30 s unless given. */
   readonly sweepMs?: number
   /** Told of an entry that had to go before its time. */
   readonly evicted?: (key: K, value: V) => void

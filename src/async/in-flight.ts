@@ -15,7 +15,7 @@ export type InFlightWork = {
   isOver(): boolean
 }
 
-/** No work has begun yet. */
+/** Makes a register without work. */
 export function createInFlightWork(clock: Pick<Clock, 'pause'> = systemClock): InFlightWork {
   const works = new Set<Promise<unknown>>()
   let isEnding = false

@@ -16,7 +16,7 @@ export type LogThrottle = {
 
 const EVERY_MS = 60_000
 
-/** No line was written yet. Each key takes memory until it is forgotten: there must be few. */
+/** Makes a throttle that has written no line. Each key takes memory until it is forgotten, so there must be few. */
 export function createLogThrottle({ monotonicNow }: Pick<Clock, 'monotonicNow'>): LogThrottle {
   const lines = new Map<string, { quietUntil: number; count: number }>()
 

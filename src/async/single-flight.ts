@@ -20,7 +20,7 @@ export type SingleFlight<Value, Group = undefined> = {
 
 type Running<Value> = { isForgotten: boolean; readonly group: unknown; result?: Promise<Value> }
 
-/** No work runs yet. */
+/** Makes a single flight in which no work runs. */
 export function createSingleFlight<Value, Group = undefined>(): SingleFlight<Value, Group> {
   const flights = new Map<string, Running<Value>>()
   return {

@@ -28,9 +28,9 @@ export type FileWatch = {
 }
 
 /**
- * Each call looks at the files, and calls `onChange` when one holds something else and all have kept still since the
- * look before: what is half written is not read. The contents are compared, because a mounted ConfigMap changes by a
- * symbolic link, and network file systems tell nobody.
+ * Each call looks at the files, and calls `onChange` when one holds something else and none has changed since
+ * the look before: a file that is being written is not read. The contents are compared, because a mounted ConfigMap
+ * changes by a symbolic link, and network file systems send no events.
  */
 export function createFileLook({ seen, onChange }: Omit<FileWatch, 'intervalMs'>): () => Promise<void> {
   let before: SeenFiles | undefined

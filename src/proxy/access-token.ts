@@ -9,11 +9,11 @@ import type { AccessToken } from '../tokens/record/sealing.ts'
  */
 export type AccessTokenSource = (session: BffSession, resource: string) => AccessToken | Promise<AccessToken>
 
-/** What is thrown in place of a refusal of the tokens. */
+/** Makes what is thrown in place of a refusal of the tokens. */
 export type TokenRefused = (error: unknown, session: BffSession) => Promise<unknown>
 
-/** The same answer, whose refusal becomes what `refused` makes of it. */
-export async function curable<T>(
+/** Resolves as `answer` does; a refusal becomes what `refused` makes of it. */
+export async function mapRefusal<T>(
   answer: Promise<T>,
   session: BffSession,
   refused: TokenRefused | undefined,

@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { BffSession } from '../session/session.ts'
-import { type AccessTokenSource, curable, inTime, type TokenRefused } from './access-token.ts'
+import { type AccessTokenSource, inTime, mapRefusal, type TokenRefused } from './access-token.ts'
 import type { RequestHeaders } from './headers/request.ts'
 import type { MatchRoute } from './route-table.ts'
 import type { Send } from './upstream/exchange.ts'
@@ -70,7 +70,7 @@ export function createForward(deps: ForwardDeps): Forward {
 
     let token = session && route.resource ? deps.accessToken(session, route.resource) : undefined
     if (token instanceof Promise) {
-      const answer = curable(token, session!, deps.tokenRefused)
+      const answer = mapRefusal(token, session!, deps.tokenRefused)
       token = await inTime(answer, { timeoutMs: route.timeout.responseMs, client: res })
       if (!token) return true
     }

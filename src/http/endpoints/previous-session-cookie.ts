@@ -7,7 +7,7 @@ import { type BffSession, sessionHash } from '../../session/session.ts'
 /**
  * A Lax companion of a Strict session cookie. The redirect from the provider is a cross-site navigation, which brings no
  * Strict cookie; still the sign-in must end the session that this browser has. The companion names that session, sealed.
- * It signs nobody in.
+ * It opens no session.
  */
 export type PreviousSessionCookie = {
   set(res: Response, session: PreviousSession): void

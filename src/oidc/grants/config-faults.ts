@@ -69,17 +69,17 @@ const KNOWN_ERRORS = new Set([
   ...['invalid_scope', 'invalid_target', 'invalid_resource', 'access_denied'],
   ...['invalid_redirect_uri', 'invalid_request_object', 'unsupported_response_type'],
 ])
-/** What only our configuration can be the reason for, whatever code or parameter somebody has made up. */
+/** Errors that only our configuration can cause: no made-up code or parameter of a client brings them about. */
 const OURS_ALONE = new Set([
   ...['invalid_client', 'unauthorized_client', 'unsupported_grant_type'],
   ...['invalid_scope', 'invalid_target', 'invalid_resource'],
 ])
 
 /**
- * A fault is over when the provider has said something else for so long, in a token or another fault, and not this once
- * more. Not with the first token: half of the provider's servers may have the new secret, and one user of two may lack a
- * scope. Not with silence: where nobody asks, nothing is cured. And so long, because a refusal is remembered for
- * seconds: what goes on comes again within a minute, and a fault has no more than one beginning in that time.
+ * A fault is over when the provider has answered otherwise, with a token or another fault, and this fault has not come
+ * again for so long. The first token does not end it: half of the provider's servers may have the new secret, or one of
+ * two users may lack a scope. Silence does not end it either. Refusals are remembered for seconds, so a fault that goes on
+ * comes again within a minute, and begins once at most in that time.
  */
 const SETTLED_MS = 60_000
 
@@ -128,7 +128,7 @@ export function createConfigFaults({ log, observe, monotonicNow }: ConfigFaultsD
     log.error({ ...fieldsOf(result), reason: error, count }, message)
   }
 
-  /** Nobody is kept from a token by it, so it is no fault of the configuration; but somebody should look. */
+  /** No request fails because of it, so it is no fault of the configuration; an operator should look at it all the same. */
   function alarm(result: GrantResult): void {
     const count = throttle.count(`${result.resource} ${result.outcome}`)
     if (count === undefined) return

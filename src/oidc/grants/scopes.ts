@@ -115,7 +115,7 @@ function likeness(asked: string, answered: string): number {
   const isWanted = wanted.name === given.name || (wanted.name === '.default' && wanted.api !== undefined)
   if (!isWanted) return UNLIKE
   if (wanted.api === given.api) return SAME
-  // Such a name is Graph's, if that was asked for it, rather than one of whoever asked for all.
+  // A bare name belongs to Microsoft Graph if Graph was asked for it, rather than to an API that was asked for `.default`.
   if (given.api === undefined) {
     return wanted.name === given.name && MICROSOFT_GRAPH.has(wanted.api ?? '') ? BARE : ANY
   }
@@ -211,7 +211,7 @@ function isOthersAudience(
   return resources.some((other) => isProvenAudience(accessToken, other))
 }
 
-/** Whether one of these scopes may be one of the resource's, whoever else has it. */
+/** Whether one of these scopes may be one of the resource's. Another resource may have the same scope. */
 function areLike(scopes: readonly string[], resource: ResourceConfig): boolean {
   return apiScopes(scopes).some((scope) => ownersOf(scope, [resource]).length > 0)
 }
@@ -226,9 +226,8 @@ function fault(outcome: TokenFault['outcome'], expected: string, actual: string)
 }
 
 /**
- * The resources that the access token of a code grant is good for, as far as the answer tells. One that is good for
- * several is to be used for none: each then gets its own by a refresh, because a token that an API may use at another is
- * worth more to whoever steals it.
+ * The resources that the access token of a code grant is good for, as far as the answer tells. A token that is good
+ * for several must be used for none, because an API could use it at another one; each then gets its own by a refresh.
  *
  * @param asked the scopes that the sign-in asked for, if an answer without `scope` grants them all.
  */

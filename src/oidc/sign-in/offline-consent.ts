@@ -35,7 +35,8 @@ const VAIN_FOR_MS = 3_600_000
 /**
  * A provider is free to leave `offline_access` out without prompt=consent (OpenID Connect Core §11), and to want none. With
  * `auto` that is learned from what it does: one repetition shows it. Where repetitions do not help, because the client may
- * have no refresh tokens, because users decline, or because the provider refuses the prompt, they stop for an hour: nobody is to sign in twice for nothing.
+ * have no refresh tokens, because users decline, or because the provider refuses the prompt,
+ * they stop for an hour, so that users do not sign in twice in vain.
  *
  * @param memory shared by all configurations. @param monotonicNow ms.
  */
@@ -65,7 +66,7 @@ export function createOfflineConsent(
   }
 
   return {
-    // One that knows no prompt=consent would let nobody in, though it did so without.
+    // A provider that does not know prompt=consent would refuse every sign-in that has it.
     refused: (attempt) => learn(attempt, false),
     promptFor: (prompt, { isRepeated }) => (isRepeated || isAskedAtOnce() ? withConsent(prompt) : prompt),
     isToBeRepeated(attempt, hasRefreshToken) {

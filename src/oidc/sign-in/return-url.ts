@@ -1,10 +1,10 @@
-/** What decides whether somebody can be sent on to a path after sign-in or sign-out. */
+/** What decides whether a browser may be sent to a path after sign-in or sign-out. */
 export type ReturnUrlRules = {
   /** The origin that browsers see. */
   readonly publicUrl: string
-  /** Cloakroom's own endpoints, which are no place to return to: that could loop. */
+  /** Cloakroom's own endpoints, which must not be returned to: that could loop. */
   readonly basePath: string
-  /** Whether a request for this path and query would be let through, whoever answers it. */
+  /** Whether a request for this path and query would be let through, to an upstream or to no route. */
   readonly isServed: (target: string) => boolean
 }
 

@@ -48,7 +48,7 @@ export function createStepUps({ references, loginPath, monotonicNow }: StepUpsDe
   return {
     /**
      * The same refusal with a `login_url` that carries its step-up; `access_denied` when this session's sign-in was
-     * for the very same one and did not help, so that nobody is sent round in circles.
+     * for the very same one and did not help: another would be a loop.
      */
     async withLoginUrl(error: unknown, session: SteppingSession): Promise<unknown> {
       if (!(error instanceof BffError) || !error.stepUp) return error

@@ -55,9 +55,9 @@ export function createProviderKeys(deps: ProviderKeysDeps): ProviderKeys {
 
 /**
  * One key set. It is read again at once for a token that no key of it verifies, because the provider may have a new key,
- * even one under an old kid. A read that did not help begins a rest, 10 s doubling to 60 s, and one that did ends it: what
- * is signed with keys that nobody knows can so make us ask that often and no more. A set that cannot be read is asked for
- * again after 2 s, doubling to 30 s.
+ * even one under an old kid. After a read that did not help the set is not read for 10 s, doubling to 60 s; one that helped ends that. This
+ * bounds the reads that tokens signed with unknown keys can cause. A set that cannot be read is asked for again after 2 s,
+ * doubling to 30 s.
  */
 function createKeySource(jwksUri: string, { read, monotonicNow }: ProviderKeysDeps) {
   let set: KeySet | undefined

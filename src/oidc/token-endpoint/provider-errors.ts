@@ -211,7 +211,7 @@ export function failedSignIn(error: unknown, answer: TokenAnswer | undefined): B
   return withLogged(seen, { ...signInFacts(error, step, answer), ...seen.logged })
 }
 
-/** Whoever is just signing in is not asked to sign in again: the provider does not let this user in. */
+/** During a sign-in, asking for another sign-in would be a loop: the provider refuses this user. */
 function forSignIn(problem: BffError): BffError {
   const { code, message, details } = problem
   return code === 'reauthentication_required' ? new BffError('access_denied', message, { details }) : problem
@@ -235,8 +235,8 @@ const INTERACTION_ERRORS = new Set([
 ])
 
 /**
- * The problem for an error in the authorization response (RFC 6749 §4.1.2.1); undefined for any other failure. Whoever
- * has a sign-in under way can write one into his own response, so it is told, and nothing else follows from it.
+ * The problem for an error in the authorization response (RFC 6749 §4.1.2.1); undefined for any other failure. A
+ * user can write one into the response of their own sign-in, so it is reported and has no other effect.
  */
 function authorizationError(error: unknown): BffError | undefined {
   const { code, cause, ...told } = (error ?? {}) as Record<string, unknown>

@@ -129,7 +129,7 @@ export function wordForUser(fault: Pick<GrantFault, 'body'>): string | undefined
   return error !== undefined && USER_ERRORS.has(error) ? error : undefined
 }
 
-/** Entra ID: the assertion of an on-behalf-of request is a token for somebody else than this client. */
+/** Entra ID: the assertion of an on-behalf-of request is a token for another client. */
 const FOREIGN_ASSERTION_CODE = 500131
 
 /**

@@ -264,7 +264,7 @@ export type LongAnswers = {
 /** A request in flight for so long is bound to its session, if its answer may be endless. Most are over before. */
 const LONG_MS = 2_000
 
-/** Makes it for the requests of one configuration. */
+/** Makes the register of long answers of one configuration. */
 export function createLongAnswers(live: LiveConnections, watch: WatchSession, clock: Clock): LongAnswers {
   const unbind = new Map<LongAnswer, () => void>()
   /** Answers without an end of their own, and requests that ask for one, with a session or without. */

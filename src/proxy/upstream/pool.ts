@@ -271,7 +271,7 @@ export function createAdmission({ breaker, permits, observe, clock }: AdmissionO
 
   function enter(request: WaitingRequest, waitMs: number): (() => void) | undefined {
     if (!circuit.isPassable()) request.refuse(circuitOpen())
-    // The probe must not stand in a line while no other may try: its part is taken with the permit.
+    // A request becomes the probe only when it has its permit: a probe that waits in line would keep all others out.
     else if (!semaphore || semaphore.tryAcquire()) request.go(circuit.enter()!)
     else return waitFor(semaphore, request, waitMs)
     return undefined

@@ -3,7 +3,7 @@ import type { LookupFunction, Socket } from 'node:net'
 import type { RouteConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import type { BffSession } from '../../session/session.ts'
-import { type AccessTokenSource, curable, inTime, type TokenRefused } from '../access-token.ts'
+import { type AccessTokenSource, inTime, mapRefusal, type TokenRefused } from '../access-token.ts'
 import type { RequestHeaders } from '../headers/request.ts'
 import type { ResponseHeaders } from '../headers/response.ts'
 import type { MatchRoute, RouteMatch } from '../route-table.ts'
@@ -79,7 +79,7 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     const session = await requireSession(deps, route, req)
     let token = session && route.resource ? deps.accessToken(session, route.resource) : undefined
     if (token instanceof Promise) {
-      const answer = curable(token, session!, deps.tokenRefused)
+      const answer = mapRefusal(token, session!, deps.tokenRefused)
       token = await inTime(answer, { timeoutMs: route.timeout.responseMs, client })
     }
     if (client.destroyed) return undefined
