@@ -82,3 +82,37 @@ test("another user's ID token, and one from before, change nothing", () => {
   assert.equal(claimsAfterRefresh(BEFORE, { sub: 'eve', iat: 150, name: 'Eve' }, undefined), undefined)
   assert.equal(claimsAfterRefresh(BEFORE, { sub: 'ada', iat: 99, name: 'Old' }, undefined), undefined)
 })
+
+test('an ID token with the protocol claims of JWT, OpenID Connect and known providers alone changes nothing, whichever', () => {
+  const protocol = [
+    ...['iss', 'aud', 'exp', 'nbf', 'iat', 'jti', 'nonce', 'azp', 'at_hash', 'c_hash', 's_hash'],
+    ...['auth_time', 'acr', 'amr', 'sid', 'typ', 'session_state', 'ver', 'tid', 'uti', 'aio', 'rh', 'rat'],
+    ...['idp', 'token_use', 'event_id', 'origin_jti', 'pi.sri'],
+  ]
+  for (const name of protocol)
+    assert.equal(claimsAfterRefresh(BEFORE, { sub: 'ada', [name]: 150 }, undefined), undefined, name)
+})
+
+test('what a scope of OpenID Connect asks for stays where the refresh did not ask for that scope, and goes where it did', () => {
+  // OpenID Connect Core §5.4, and Entra ID's `oid` and `upn`.
+  const ofScope = {
+    profile: [
+      ...['name', 'family_name', 'given_name', 'middle_name', 'nickname', 'preferred_username', 'profile'],
+      ...['picture', 'website', 'gender', 'birthdate', 'zoneinfo', 'locale', 'updated_at', 'oid', 'upn'],
+    ],
+    ...{ email: ['email', 'email_verified'], address: ['address'] },
+    phone: ['phone_number', 'phone_number_verified'],
+  }
+  const refreshed = { sub: 'ada', iat: 150, department: 'R&D' }
+  for (const [scope, names] of Object.entries(ofScope))
+    for (const name of names) {
+      const before = { sub: 'ada', iat: 100, [name]: 'x' }
+      assert.equal(claimsAfterRefresh(before, refreshed, ['openid'])?.[name], 'x', name)
+      assert.equal(claimsAfterRefresh(before, refreshed, ['openid', scope])?.[name], undefined, name)
+    }
+})
+
+test('an ID token of the same second is as new as the one before', () => {
+  const refreshed = { sub: 'ada', iat: BEFORE.iat, name: 'Ada L.' }
+  assert.equal(claimsAfterRefresh(BEFORE, refreshed, undefined)?.name, 'Ada L.')
+})

@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { grantedScopes, judgeScopes, ownersOf, scopeList } from '../../../../src/oidc/grants/scopes.ts'
+import {
+  grantedScopes,
+  isMicrosoftGraph,
+  isOtherThanGraph,
+  judgeScopes,
+  ownersOf,
+  scopeList,
+} from '../../../../src/oidc/grants/scopes.ts'
 
 const GRAPH = 'https://graph.microsoft.com'
 const GRAPH_ID = '00000003-0000-0000-c000-000000000000'
@@ -85,4 +92,49 @@ test('of a resource, the scopes that the sign-in was granted', () => {
   assert.deepEqual(grantedScopes(orders, undefined), orders.scopes)
   assert.deepEqual(grantedScopes(orders, ['openid', 'orders.read']), ['orders.read'])
   assert.deepEqual(grantedScopes(orders, ['openid']), [])
+})
+
+test('Microsoft Graph is known in every cloud, by its URL in any spelling and by its id', () => {
+  const clouds = [
+    ...['https://graph.microsoft.com', 'https://graph.microsoft.us', 'https://dod-graph.microsoft.us'],
+    'https://microsoftgraph.chinacloudapi.cn',
+  ]
+  for (const cloud of clouds) {
+    for (const spelling of [cloud, `${cloud}/`, cloud.toUpperCase()])
+      assert.equal(isMicrosoftGraph(spelling), true, spelling)
+    const graph = { name: 'graph', scopes: [`${cloud}/User.Read`] }
+    assert.equal(judgeScopes(['User.Read'], graph, [graph]), 'granted', cloud)
+    assert.equal(isOtherThanGraph(graph), false, cloud)
+  }
+  assert.equal(isMicrosoftGraph(GRAPH_ID), true)
+  for (const other of [`${GRAPH_ID}1`, `1${GRAPH_ID}`, 'https://graph.microsoft.com.evil.test', ''])
+    assert.equal(isMicrosoftGraph(other), false, other)
+})
+
+test('a resource is other than Microsoft Graph only when each of its scopes names another API', () => {
+  assert.equal(isOtherThanGraph({ scopes: ['openid', 'api://shop/.default'] }), true)
+  assert.equal(isOtherThanGraph({ scopes: ['api://shop/read', 'User.Read'] }), false)
+  assert.equal(isOtherThanGraph({ scopes: ['api://shop/read', `${GRAPH}/User.Read`] }), false)
+  assert.equal(isOtherThanGraph({ scopes: ['api://shop/read', `${GRAPH_ID}/User.Read`] }), false)
+  assert.equal(isOtherThanGraph({ scopes: ['openid'] }), false, 'it names no API at all')
+})
+
+test('the scopes of OpenID Connect are granted without a word, in any spelling', () => {
+  const resource = {
+    name: 'orders',
+    scopes: ['openid', 'Profile', 'email', 'address', 'phone', 'offline_access', 'orders'],
+  }
+  assert.deepEqual(grantedScopes(resource, ['shipping']), resource.scopes.slice(0, -1))
+  assert.deepEqual(grantedScopes(resource, ['ORDERS']), resource.scopes)
+})
+
+test('a scope is read in each spelling that providers have', () => {
+  assert.equal(scopeList(undefined), undefined)
+  assert.equal(scopeList(['orders']), undefined)
+  assert.deepEqual(scopeList(''), [])
+  assert.deepEqual(scopeList('  a\tb  c '), ['a', 'b', 'c'])
+  assert.deepEqual(scopeList('a,b,'), ['a,b,', 'a', 'b'])
+  assert.deepEqual(scopeList('https%3A%2F%2Fa.test%2Fb'), ['https%3A%2F%2Fa.test%2Fb', 'https://a.test/b'])
+  assert.deepEqual(scopeList('a%2fb'), ['a%2fb', 'a/b'])
+  assert.deepEqual(scopeList('a%20b'), ['a%20b'])
 })

@@ -192,7 +192,9 @@ describe('a key set that cannot be read', () => {
   for (const [name, change, code] of [
     ['no answer', { isAway: true }, 'provider_unavailable'],
     ['status 503', { status: 503 }, 'provider_unavailable'],
+    ['status 500', { status: 500 }, 'provider_unavailable'],
     ['status 429', { status: 429 }, 'provider_unavailable'],
+    ['status 408', { status: 408 }, 'provider_unavailable'],
     ['a page', { body: '<html>' }, 'provider_unavailable'],
     ['no list of keys', { body: { keys: {} } }, 'provider_unavailable'],
     ['null', { body: null }, 'provider_unavailable'],
