@@ -117,6 +117,19 @@ export type LoginRecords = {
   take(key: string): Promise<string | undefined>
 }
 
+/**
+ * Messages that are good once over all replicas, such as a logout token or a security event token by its `jti`. Only a
+ * digest of `id` is stored.
+ */
+export type ReplayRecords = {
+  /** Notes for `ttlMs` that the message came; false when that is noted already. */
+  firstUse(kind: string, id: string, ttlMs: number): Promise<boolean>
+  /** Notes it for `ttlMs` from now on, once the message has been acted on. */
+  keep(kind: string, id: string, ttlMs: number): Promise<void>
+  /** Takes the note back, so that a message that could not be acted on may be sent again. */
+  forget(kind: string, id: string): Promise<void>
+}
+
 /** The requests that one key may make within a window of `perMs`. */
 export type RequestLimit = { readonly requests: number; readonly perMs: number }
 
@@ -140,6 +153,7 @@ export type Store = {
   readonly tokens: TokenRecords
   readonly clientTokens: ClientTokenRecords
   readonly logins: LoginRecords
+  readonly replays: ReplayRecords
   readonly invalidations: Invalidations
   /** Makes the counter of one kind of requests over all replicas. Keys are stored as they are, so they must reveal nothing. */
   countRequests(kind: string, limit: RequestLimit): CountRequest

@@ -34,6 +34,9 @@ const EVERY_METHOD: Record<string, (store: Store) => Promise<unknown>> = {
   'logins.put': (store) => store.logins.put('KEY', 'SEALED', 1000),
   'logins.read': (store) => store.logins.read('KEY'),
   'logins.take': (store) => store.logins.take('KEY'),
+  'replays.firstUse': (store) => store.replays.firstUse('logout', 'KEY', 1000),
+  'replays.keep': (store) => store.replays.keep('logout', 'KEY', 1000),
+  'replays.forget': (store) => store.replays.forget('logout', 'KEY'),
 }
 
 async function assertUnavailable(store: Store, withinMs: number, methods = Object.keys(EVERY_METHOD)) {

@@ -19,6 +19,7 @@ for (const contestant of [memoryContestant, redisContestant(server)]) {
     changingRules(contestant)
     endingRules(contestant)
     loginRules(contestant)
+    replayRules(contestant)
     invalidationRules(contestant)
   })
 }
@@ -205,6 +206,30 @@ function loginRules({ open }: Contestant): void {
     await store.logins.put('attempt', 'sealed', 40)
     await elapse(40)
     assert.equal(await store.logins.take('attempt'), undefined)
+  })
+}
+
+function replayRules({ open }: Contestant): void {
+  test('of all that bring one message, one is first; the same id of another kind is another', async (t) => {
+    const { store } = await open(t)
+    const once = () => store.replays.firstUse('logout', 'jti', 60_000)
+    const first = await Promise.all([once(), once(), once()])
+    assert.deepEqual(first.filter(Boolean), [true])
+    assert.equal(await once(), false)
+    assert.equal(await store.replays.firstUse('event', 'jti', 60_000), true)
+    assert.equal(await store.replays.firstUse('logout', `jti ${'x'.repeat(5_000)}`, 60_000), true)
+  })
+
+  test('a message that could not be acted on may come again; one that was is known for as long as it is kept', async (t) => {
+    const { store, elapse } = await open(t)
+    assert.equal(await store.replays.firstUse('logout', 'jti', 60_000), true)
+    await store.replays.forget('logout', 'jti')
+    assert.equal(await store.replays.firstUse('logout', 'jti', 100), true)
+    await store.replays.keep('logout', 'jti', 400)
+    await elapse(200)
+    assert.equal(await store.replays.firstUse('logout', 'jti', 60_000), false)
+    await elapse(200)
+    assert.equal(await store.replays.firstUse('logout', 'jti', 60_000), true)
   })
 }
 

@@ -5,6 +5,7 @@ import {
   createSessionChanges,
   type LoginRecords,
   onInvalidateOf,
+  type ReplayRecords,
   type SealedTokens,
   type SessionChanges,
   type SessionHash,
@@ -54,7 +55,8 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
   const logins = createExpiringMap<string, string>({ monotonicNow, max, bytes: bytes(LOGINS_SHARE) })
   const clientTokens = createExpiringMap<string, string>({ monotonicNow, max })
   const clientLocks = createExpiringMap<string, string>({ monotonicNow, max })
-  const maps = [sessions, locks, logins, clientTokens, clientLocks]
+  const replays = createExpiringMap<string, true>({ monotonicNow, max })
+  const maps = [sessions, locks, logins, clientTokens, clientLocks, replays]
 
   const parts = { sessions, locks, changes, times }
   return {
@@ -62,6 +64,7 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
     tokens: tokenRecords(parts),
     clientTokens: clientTokenRecords(clientTokens, clientLocks),
     logins: loginRecords(logins),
+    replays: replayRecords(replays),
     invalidations: { isLive: () => true, onInvalidate: onInvalidateOf(changes) },
     countRequests: (_kind, limit) => countInProcess(limit),
     async ping() {},
@@ -220,6 +223,23 @@ function loginRecords(logins: ExpiringMap<string, string>): LoginRecords {
       const value = logins.get(key)
       logins.delete(key)
       return value
+    },
+  }
+}
+
+function replayRecords(used: ExpiringMap<string, true>): ReplayRecords {
+  const keyOf = (kind: string, id: string) => `${kind} ${id}`
+  return {
+    async firstUse(kind, id, ttlMs) {
+      if (used.get(keyOf(kind, id))) return false
+      used.set(keyOf(kind, id), true, ttlMs)
+      return true
+    },
+    async keep(kind, id, ttlMs) {
+      used.set(keyOf(kind, id), true, ttlMs)
+    },
+    async forget(kind, id) {
+      used.delete(keyOf(kind, id))
     },
   }
 }

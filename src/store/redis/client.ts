@@ -240,7 +240,7 @@ function watchOutages(redis: Redis, { log, name }: ConnectionDeps): Outage {
 const REPEATABLE: ReadonlySet<string> = new Set([
   ...['readSession', 'slideSession', 'sessionTimeLeft', 'readTokens', 'readClientToken', 'ping', 'heartbeat'],
   ...['createSession', 'createTokens', 'writeTokens', 'keepToken', 'forgetTokens'],
-  ...['lock', 'unlock', 'writeClientToken', 'putLogin'],
+  ...['lock', 'unlock', 'writeClientToken', 'putLogin', 'firstUse', 'keepUsed', 'forgetUsed'],
 ])
 
 type Observed = (label: string, send: () => Promise<unknown>) => Promise<unknown>

@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import type { Logger } from '../../log.ts'
 import {
   type AttemptMark,
@@ -6,6 +6,7 @@ import {
   createSessionChanges,
   type LoginRecords,
   type ObserveStore,
+  type ReplayRecords,
   type SealedTokens,
   type SessionChanges,
   type SessionHash,
@@ -64,6 +65,7 @@ export async function createRedisStore(
     tokens: tokenRecords(parts),
     clientTokens: clientTokenRecords(parts),
     logins: loginRecords(parts),
+    replays: replayRecords(parts),
     invalidations,
     countRequests: (kind, limit) =>
       countOverReplicas(limit, { count: sharedCount(parts, kind), log: deps.log }),
@@ -96,6 +98,9 @@ function createKeys(prefix: string) {
     client: (key: string) => `${prefix}:client:${key}`,
     clientLock: (key: string) => `${prefix}:client-lock:${key}`,
     login: (key: string) => `${prefix}:login:${key}`,
+    /** The id comes from another machine, of whatever length. */
+    used: (kind: string, id: string) =>
+      `${prefix}:used:${kind}:${createHash('sha256').update(id).digest('base64url')}`,
     limit: (kind: string, key: string) => `${prefix}:limit:${kind}:${key}`,
     channel: `${prefix}:invalidate`,
     /** Never exists. */
@@ -210,6 +215,21 @@ function loginRecords({ redis, keys }: Parts): LoginRecords {
   }
 }
 
+function replayRecords({ redis, keys }: Parts): ReplayRecords {
+  return {
+    async firstUse(kind, id, ttlMs) {
+      // Who notes it is told apart, because the command is repeated when its answer was lost.
+      return (await redis.run('firstUse', [keys.used(kind, id)], [randomUUID(), ttlMs])) === 1
+    },
+    async keep(kind, id, ttlMs) {
+      await redis.call('keepUsed', 'SET', keys.used(kind, id), '', 'PX', ttlMs)
+    },
+    async forget(kind, id) {
+      await redis.call('forgetUsed', 'UNLINK', keys.used(kind, id))
+    },
+  }
+}
+
 function sharedCount({ redis, keys }: Parts, kind: string): CountShared {
   return async (key, perMs) =>
     (await redis.run('countRequest', [keys.limit(kind, key)], [perMs])) as [number, number]
@@ -288,7 +308,7 @@ async function trySession({ sessions, tokens }: Store): Promise<void> {
   }
 }
 
-async function tryRest({ clientTokens, logins }: Store): Promise<void> {
+async function tryRest({ clientTokens, logins, replays }: Store): Promise<void> {
   const key = `trial-${randomUUID()}`
   // Only its end removes it.
   await clientTokens.write(key, 'trial', 1)
@@ -296,4 +316,7 @@ async function tryRest({ clientTokens, logins }: Store): Promise<void> {
   await clientTokens.unlock(key, 'trial')
   await logins.put(key, 'trial', TRIAL_LIFE_MS)
   await logins.take(key)
+  await replays.firstUse('trial', key, TRIAL_LIFE_MS)
+  await replays.keep('trial', key, TRIAL_LIFE_MS)
+  await replays.forget('trial', key)
 }

@@ -1,3 +1,7 @@
+const LOCK = `
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0`
+
 /**
  * What must happen in one step. All keys of a script carry the same hash tag, so that they share a cluster slot. The
  * commands are those of Redis 6.0, because managed offers still run it (GETEX and GETDEL came with 6.2).
@@ -112,12 +116,9 @@ redis.call('UNLINK', KEYS[1])
 return redis.call('PUBLISH', ARGV[1], ARGV[2])`,
   },
   /** KEYS lock; ARGV owner, ttl ms. 1, or 0 when another owner holds it. */
-  lock: {
-    numberOfKeys: 1,
-    lua: `
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
-return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0`,
-  },
+  lock: { numberOfKeys: 1, lua: LOCK },
+  /** KEYS used; ARGV user, ttl ms. 1, or 0 when another was first. */
+  firstUse: { numberOfKeys: 1, lua: LOCK },
   /** KEYS lock; ARGV owner. */
   unlock: {
     numberOfKeys: 1,
