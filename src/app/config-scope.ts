@@ -5,6 +5,7 @@ import type { Config } from '../config/config.ts'
 import { BffError, describeError } from '../errors.ts'
 import { createEdge } from '../http/edge.ts'
 import { createBffRoutes } from '../http/endpoints/bff-routes.ts'
+import { POSTED_RESPONSE_LIFETIME_MS } from '../http/endpoints/callback.ts'
 import { createEndPreviousSessions, createFinishSignIn } from '../http/endpoints/finish-sign-in.ts'
 import { createLoginUrls, pageLoginUrl } from '../http/endpoints/login.ts'
 import { createLoginCookies } from '../http/endpoints/login-cookies.ts'
@@ -22,6 +23,7 @@ import {
   createRequestGuard,
   createTrustedPeers,
 } from '../http/server/request-guard.ts'
+import { readSmallBody } from '../http/small-body.ts'
 import { reusesRefreshTokens } from '../oidc/grants/dialects.ts'
 import { createProvider } from '../oidc/provider.ts'
 import { createLoginAttempts, LOGIN_LIFETIME_MS } from '../oidc/sign-in/attempts.ts'
@@ -62,6 +64,8 @@ const COPIES_TRUSTED_MS = 5_000
 const COPIES_HELD = 20_000
 /** Part of the heap for the copies of one kind. Both kinds, under an old and a new configuration, take a third at most. */
 const COPIES_SHARE = 1 / 12
+/** An authorization response with an ID token in it, and room to spare. */
+const MAX_FORM_BYTES = 65_536
 
 /**
  * Wires everything of one configuration, from the keys up to the public listener: each part is made of those above it.
@@ -255,6 +259,14 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       end: async ({ hash }) => (await store.sessions.end(hash)) !== undefined,
       endAndRevoke: ({ id, hash }) => tokens.endReplaced({ id, hash }),
       observe: () => metrics.session('ended', 'replaced'),
+    }),
+    readForm: (req, res) =>
+      readSmallBody(req, res, {
+        ...{ types: ['application/x-www-form-urlencoded'], maxBytes: MAX_FORM_BYTES },
+        ...{ withinMs: limits.headerTimeoutMs, clock: scope.socketClock },
+      }),
+    postedResponses: createSingleUseReferences<string>(logins, {
+      ...{ kind: 'posted-response', lifetimeMs: POSTED_RESPONSE_LIFETIME_MS },
     }),
     noteReturnUrl(req, returnUrl) {
       requestLog.factsOf(req).returnUrl = returnUrl

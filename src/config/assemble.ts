@@ -46,7 +46,7 @@ function assembleRateLimits(file: FileConfig['rateLimits']): RateLimits {
 }
 
 function assembleProvider(file: FileConfig['provider'], proxy: OutgoingProxy | undefined): ProviderConfig {
-  const { responseMode: _onlyQuery, dpop: _onlyOff, timeout, clockTolerance, clientAuth, tls, ...same } = file
+  const { dpop: _onlyOff, timeout, clockTolerance, clientAuth, tls, ...same } = file
   return {
     ...same,
     clientAuth: assembleClientAuth(clientAuth),

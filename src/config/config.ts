@@ -42,6 +42,8 @@ export type ProviderConfig = {
   readonly signInScopes: 'all' | 'first'
   /** Whether a sign-in asks with prompt=consent for `offline_access` (OpenID Connect Core §11). `auto`: that is learned. */
   readonly offlineConsent: 'auto' | 'always' | 'never'
+  /** How the authorization response comes: in the query, by a POST, or signed (JARM) in the query. */
+  readonly responseMode: 'query' | 'form_post' | 'jwt'
   readonly par: 'auto' | 'required' | 'off'
   readonly authorizationParams: Readonly<Record<string, string>>
   /** Entra `tid` allow-list; empty = not checked. */

@@ -39,10 +39,19 @@ export type EdgeDeps = {
 
 /** The routes of a sign-in, by their names in the request log. */
 const SIGN_IN_ROUTES: ReadonlySet<string | undefined> = new Set([
-  ...['bff/login', 'bff/callback', 'bff/landing'],
+  ...['bff/login', 'bff/callback', 'bff/callback/finish', 'bff/landing'],
 ])
 const OWN_ENDPOINTS = new Set([
-  ...['/login', '/callback', '/landing', '/user', '/logout', '/end-session', '/logged-out'],
+  ...[
+    '/login',
+    '/callback',
+    '/callback/finish',
+    '/landing',
+    '/user',
+    '/logout',
+    '/end-session',
+    '/logged-out',
+  ],
 ])
 
 /** The Express app of the public listener as an ordered list; the order is the security policy. */
@@ -184,12 +193,15 @@ function retryOf(
   if (returnUrl !== undefined) return { retryUrl: loginUrlFor(returnUrl) }
   // Nothing was used up: reloading this page presents the provider's response once more.
   const isUntouched = code === 'store_unavailable' || code === 'rate_limited'
-  return { retryUrl: isUntouched && !isLogin ? '' : loginUrlFor() }
+  const isRepeatable = isUntouched && !isLogin && req.method === 'GET'
+  return { retryUrl: isRepeatable ? '' : loginUrlFor() }
 }
 
 /** Only a navigation to one of these endpoints shows a page to a person. */
 function wantsPage({ originalUrl, headers }: Request, basePath: string): boolean {
   const path = originalUrl.split('?', 1)[0]
-  const isNavigation = ['/login', '/callback', '/landing'].some((end) => path === basePath + end)
+  const isNavigation = ['/login', '/callback', '/callback/finish', '/landing'].some(
+    (end) => path === basePath + end,
+  )
   return isNavigation && headers.accept?.includes('text/html') === true
 }

@@ -107,6 +107,23 @@ for (const sameSite of ['strict', 'lax'] as const)
       assert.equal((await call(page, '/bff/user')).status, 200)
     })
 
+    it('signs in by a form that the provider posts, without the code in a URL, and ends the session before', async (t) => {
+      await site.answerBy('form_post')
+      t.after(() => site.answerBy('query'))
+      const passed = site.front.requests.length
+      const { context, page } = await signIn(t)
+      const first = (await heldCookie(context))?.value
+      await signInFromElsewhere(page, 'Grace')
+      assert.deepEqual(await bodies(page), ['for grace', 'for grace'])
+      assert.equal(await statusWith(first), 401)
+      const paths = site.front.requests.slice(passed).map(({ path }) => path)
+      assert.equal(paths.filter((path) => path.startsWith('/bff/callback/finish?h=')).length, 2)
+      assert.deepEqual(
+        paths.filter((path) => /[?&](?:code|state)=/.test(path)),
+        [],
+      )
+    })
+
     it('leaves the tab on a page with a way on when what was asked for is a download', async (t) => {
       const context = await site.browser.newContext()
       t.after(() => context.close())

@@ -213,7 +213,10 @@ function providerFields(kit: FieldKit) {
         )
         .prefault('auto'),
       responseMode: kit
-        .choice(['query'], 'How the provider answers an authorization request.')
+        .choice(
+          ['query', 'form_post'],
+          'How the provider answers an authorization request: in the query of the redirect, or by a form that its page posts, which keeps the code out of URLs.',
+        )
         .prefault('query'),
       par: kit
         .choice(['auto', 'required', 'off'], 'Pushed authorization requests (RFC 9126).')

@@ -62,6 +62,8 @@ export type IdentityProviderOptions = {
   readonly jwks?: { readonly keys: readonly object[] }
   /** Offer pushed authorization requests (RFC 9126). Default true. */
   readonly pushedAuthorizationRequests?: boolean
+  /** Further features of the library by their names, such as `{ dPoP: { enabled: true } }`. */
+  readonly features?: Readonly<Record<string, object>>
   /** Told after every request to the token endpoint, successful or not. */
   readonly onTokenRequest?: (request: TokenRequest) => void
 }

@@ -109,6 +109,7 @@ function providerConfiguration(
 
 function providerFeatures(options: IdentityProviderOptions): NonNullable<Configuration['features']> {
   return {
+    ...options.features,
     devInteractions: { enabled: false },
     pushedAuthorizationRequests: { enabled: options.pushedAuthorizationRequests ?? true },
     revocation: {

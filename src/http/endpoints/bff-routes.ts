@@ -17,7 +17,8 @@ export type BffRoutesDeps = CallbackDeps &
 
 /** The endpoints with their methods, as `Allow` lists them. */
 const METHODS = {
-  ...{ '/login': 'GET, HEAD', '/callback': 'GET', '/landing': 'GET', '/user': 'GET, HEAD' },
+  ...{ '/login': 'GET, HEAD', '/callback': 'GET, POST', '/callback/finish': 'GET' },
+  ...{ '/landing': 'GET', '/user': 'GET, HEAD' },
   ...{ '/logout': 'GET, POST', '/end-session': 'GET', '/logged-out': 'GET' },
 }
 
@@ -25,7 +26,7 @@ const METHODS = {
 export function createBffRoutes(deps: BffRoutesDeps): Router {
   const router = Router({ caseSensitive: true, strict: true })
   const requireReturnUrl = createReturnUrlCheck(deps)
-  const { callback, landing } = createCallback(deps)
+  const { callback, posted, finish, landing } = createCallback(deps)
   const signOut = createSignOut({ ...deps, requireReturnUrl })
 
   // A GET that changes something allows no HEAD, which must neither use up a code nor end a session.
@@ -41,6 +42,8 @@ export function createBffRoutes(deps: BffRoutesDeps): Router {
 
   router.get('/login', createLogin({ ...deps, requireReturnUrl }))
   router.get('/callback', callback)
+  router.post('/callback', posted)
+  router.get('/callback/finish', finish)
   router.get('/landing', landing)
   router.get('/user', createUser(deps))
   router.get('/logout', signOut.byLink)

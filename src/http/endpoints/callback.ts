@@ -8,7 +8,9 @@ import {
 } from '../../oidc/sign-in/attempts.ts'
 import type { BegunSignIn } from '../../oidc/sign-in/authorization.ts'
 import { hasLoginError, withLoginError, withoutLoginError } from '../../oidc/sign-in/return-url.ts'
+import type { SingleUseReferences } from '../../oidc/sign-in/single-use-references.ts'
 import type { BffSession, Sessions } from '../../session/session.ts'
+import { requireNavigation } from '../origins.ts'
 import { clearBrowserCache } from '../security-headers.ts'
 import type { LoginCookies } from './login-cookies.ts'
 import { arrivalPage, landingPage, onwardPage, type Page, sendPage } from './pages.ts'
@@ -39,6 +41,10 @@ export type CallbackDeps = {
   readonly loginCookies: LoginCookies
   readonly previousSessionCookie: PreviousSessionCookie
   readonly finishSignIn: FinishSignIn
+  /** The form of a response that was posted, as text. Rejects with `bad_request` or `body_too_large`. */
+  readonly readForm: (req: Request, res: Response) => Promise<string>
+  /** Posted responses, as queries. */
+  readonly postedResponses: SingleUseReferences<string>
   readonly endPreviousSessions: EndPreviousSessions
   /** Remembers where a failure page of this request leads back to. */
   readonly noteReturnUrl: (req: Request, returnUrl: string) => void
@@ -60,7 +66,15 @@ type AuthorizationResponse = {
   readonly secret: string | undefined
   /** With its question mark. */
   readonly query: string
+  /** It was posted (OAuth 2.0 Form Post Response Mode). */
+  readonly isPosted: boolean
 }
+
+/** The endpoints that take the response. */
+export type Callback = Readonly<Record<'callback' | 'posted' | 'finish' | 'landing', RequestHandler>>
+
+/** How long a posted response waits for the browser to follow the redirect, in ms. */
+export const POSTED_RESPONSE_LIFETIME_MS = 60_000
 
 /** Sends the browser on: by a redirect, or by the page. */
 type GoOn = (url: string, page: (url: string) => Page) => void
@@ -70,29 +84,59 @@ type GoOn = (url: string, page: (url: string) => Page) => void
  * the attempt, and taking the attempt deletes it: a response is good once, in the browser that began it (RFC 9700 §2.1,
  * §4.7.1).
  */
-export function createCallback(deps: CallbackDeps): { callback: RequestHandler; landing: RequestHandler } {
+export function createCallback(deps: CallbackDeps): Callback {
+  async function take(req: Request, res: Response, response: AuthorizationResponse): Promise<void> {
+    const goOn = deps.sameSite === 'lax' ? redirects(res) : navigates(res)
+    if (response.secret !== undefined) await finish(deps, { req, res }, { ...response, goOn })
+    else if (mayLackCookie(req, deps) && (await deps.loginAttempts.isFinished(response.state))) {
+      sendPage(res, arrivalPage(landingUrl(response.state, deps)))
+    } else goOn(await finishedUrl(req, response.state, deps), landingPage)
+  }
+
   return {
-    async callback(req, res) {
-      const goOn = deps.sameSite === 'lax' ? redirects(res) : navigates(res)
-      const response = responseIn(req, deps)
-      if (response.secret !== undefined) await finish(deps, { req, res }, { ...response, goOn })
-      else if (mayLackCookie(req, deps) && (await deps.loginAttempts.isFinished(response.state))) {
-        sendPage(res, arrivalPage(landingUrl(response.state, deps)))
-      } else goOn(await finishedUrl(req, response.state, deps), landingPage)
+    callback: (req, res) => take(req, res, responseIn(req, deps, { query: queryOf(req.originalUrl) })),
+
+    /**
+     * A browser sends no Lax or Strict cookie with a POST from another site. So a posted response is only kept, whoever
+     * posts it; the redirect that follows brings the cookie of the attempt, and the code comes into no URL.
+     */
+    async posted(req, res) {
+      requireNavigation(req)
+      const query = `?${await deps.readForm(req, res)}`
+      responseIn(req, deps, { query })
+      const reference = await deps.postedResponses.keep(query)
+      res.status(303).location(`${deps.basePath}/callback/finish?h=${reference}`).end()
+    },
+
+    /** Only looks it up: the attempt is good once, and a reload must find the way into the application. */
+    async finish(req, res) {
+      requireNavigation(req)
+      const query = await deps.postedResponses.look(req.query.h)
+      if (query === undefined) throw invalid('the posted response is not known any more')
+      await take(req, res, responseIn(req, deps, { query, isPosted: true }))
     },
 
     /** A page of our own site that goes on, so that the browser sends the session cookie. */
     async landing(req, res) {
-      navigates(res)(await finishedUrl(req, responseIn(req, deps).state, deps), landingPage)
+      const { state } = responseIn(req, deps, { query: queryOf(req.originalUrl) })
+      navigates(res)(await finishedUrl(req, state, deps), landingPage)
     },
   }
 }
 
-function responseIn(req: Request, { loginCookies }: CallbackDeps): AuthorizationResponse {
-  const { state } = req.query
-  if (typeof state !== 'string' || state === '') throw invalid('the response has no single state')
+function responseIn(
+  req: Request,
+  { loginCookies }: CallbackDeps,
+  { query, isPosted = false }: { query: string; isPosted?: boolean },
+): AuthorizationResponse {
+  const parameters = new URLSearchParams(query)
+  const names = [...parameters.keys()]
+  // RFC 6749 §3.1: no parameter comes twice.
+  if (new Set(names).size < names.length) throw invalid('the response has a parameter twice')
+  const state = parameters.get('state')
+  if (!state) throw invalid('the response has no single state')
   const id = loginAttemptId(state)
-  return { state, id, secret: loginCookies.read(req, id), query: queryOf(req.originalUrl) }
+  return { state, id, secret: loginCookies.read(req, id), query, isPosted }
 }
 
 /**
@@ -111,7 +155,7 @@ type Exchange = { readonly req: Request; readonly res: Response }
 async function finish(
   deps: CallbackDeps,
   { req, res }: Exchange,
-  { state, id, secret = '', query, goOn }: AuthorizationResponse & { goOn: GoOn },
+  { state, id, secret = '', query, isPosted, goOn }: AuthorizationResponse & { goOn: GoOn },
 ): Promise<void> {
   const { loginAttempts, loginCookies } = deps
   // The session is read before anything is used up: while the store is away, the attempt stays good.
@@ -127,10 +171,11 @@ async function finish(
   try {
     finished = await deps.finishSignIn(req, res, { attempt, query })
   } catch (error) {
-    if (!isOutcome(error, req, attempt)) throw error
-    return goOn(withLoginError(attempt.returnUrl, String(req.query.error)), onwardPage)
+    const outcome = outcomeOf(error, attempt)
+    if (outcome === undefined) throw error
+    return goOn(withLoginError(attempt.returnUrl, outcome), onwardPage)
   }
-  if ('repetition' in finished) return repeat(deps, { req, res }, { ...finished, secret })
+  if ('repetition' in finished) return repeat(deps, { req, res }, { ...finished, secret, isPosted })
   const { session } = finished
   await replacePrevious(deps, res, { ...seen, attempt, secret, session })
   const returnUrl = withoutLoginError(attempt.returnUrl)
@@ -142,12 +187,14 @@ async function finish(
 async function repeat(
   { loginAttempts, loginCookies }: CallbackDeps,
   { req, res }: Exchange,
-  { repetition, secret }: { repetition: BegunSignIn; secret: string },
+  { repetition, secret, isPosted }: { repetition: BegunSignIn; secret: string; isPosted: boolean },
 ): Promise<void> {
   const told = await loginAttempts.takePrevious(secret)
   if (told) await loginAttempts.leavePrevious([repetition.cookie.secret], told)
   loginCookies.set(req, res, repetition.cookie)
-  res.redirect(303, repetition.url.href)
+  // The provider's page says where its form may lead, redirects included (CSP `form-action`): a page of ours ends that.
+  if (isPosted) sendPage(res, onwardPage(repetition.url.href))
+  else res.redirect(303, repetition.url.href)
 }
 
 /** What the cookies of a browser said before this sign-in. */
@@ -194,15 +241,15 @@ async function finishedUrl(req: Request, state: string, deps: CallbackDeps): Pro
 }
 
 /**
- * Whether the provider answered that it cannot sign in without the user. The application is told once. The second time in
- * a row is a failure, so that an application which needs a session starts no loop.
+ * The error with which the provider answered that it cannot sign in without the user. The application is told once. The
+ * second time in a row is a failure, so that an application which needs a session starts no loop.
  */
-function isOutcome(error: unknown, req: Request, attempt: LoginAttempt): boolean {
-  const { error: code } = req.query
-  if (typeof code !== 'string' || !NEEDS_USER.has(code)) return false
-  // The error has this reason only if the response passed every other check.
-  if (!(error instanceof BffError) || error.details?.reason !== code) return false
-  return attempt.prompt === 'none' || !hasLoginError(attempt.returnUrl)
+function outcomeOf(error: unknown, attempt: LoginAttempt): string | undefined {
+  // Only a response that passed every other check gives a reason of its own.
+  if (!(error instanceof BffError) || error.logged?.step !== 'authorization') return undefined
+  const reason = String(error.details?.reason)
+  if (!NEEDS_USER.has(reason)) return undefined
+  return attempt.prompt === 'none' || !hasLoginError(attempt.returnUrl) ? reason : undefined
 }
 
 function landingUrl(state: string, { basePath }: CallbackDeps): string {

@@ -3,6 +3,7 @@ import { scopeList } from '../../oidc/grants/scopes.ts'
 import type { LoginAttempt, PreviousSession } from '../../oidc/sign-in/attempts.ts'
 import type { BeginSignIn, BegunSignIn } from '../../oidc/sign-in/authorization.ts'
 import type { AskedStepUp } from '../../oidc/sign-in/step-up.ts'
+import type { AuthorizationChecks } from '../../oidc/token-endpoint/openid-client.ts'
 import type { GrantedTokens } from '../../oidc/token-endpoint/token-requests.ts'
 import type { BffSession, Sessions } from '../../session/session.ts'
 import type { EndPreviousSessions, FinishSignIn } from './callback.ts'
@@ -15,7 +16,7 @@ export type FinishSignInDeps = {
   readonly sessions: Pick<Sessions, 'signIn' | 'withdraw'>
   readonly codeGrant: (
     callback: URL,
-    attempt: { state: string; nonce: string; codeVerifier: string },
+    attempt: AuthorizationChecks,
     stepUp: StepUp | undefined,
   ) => Promise<GrantedTokens>
   /** Told of each attempt that failed at the provider, or at a check of its answer. */

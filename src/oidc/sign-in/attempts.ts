@@ -1,27 +1,26 @@
 import { createHash, randomBytes } from 'node:crypto'
 import type { LoginRecords, SessionGrant, SessionHash } from '../../store/port.ts'
+import type { AuthorizationChecks } from '../token-endpoint/openid-client.ts'
 import type { AskedStepUp } from './step-up.ts'
 
 /** One sign-in in flight: what its authorization response is checked against, and where it goes on afterwards. */
-export type LoginAttempt = Pick<SessionGrant, 'indicators' | 'scopes'> & {
-  readonly state: string
-  readonly nonce: string
-  readonly codeVerifier: string
-  readonly returnUrl: string
-  /** What an API or the provider wanted of this sign-in, and who must come back from it. */
-  readonly asked?: AskedStepUp
-  /** The `prompt` of its authorization request. */
-  readonly prompt?: string
-  readonly loginHint?: string
-  /** It repeats, with prompt=consent, one that brought no refresh token. */
-  readonly isRepeated?: boolean
-  /** The session that this browser had when it began; it ends when the new one begins. */
-  readonly previous?: PreviousSession
-  /** The browser sent a session cookie when it began, valid or not. */
-  readonly hadCookie?: boolean
-  /** Began with a page that needed a session, which may be a download: it leaves the tab on the page before. */
-  readonly beganAtRoute?: boolean
-}
+export type LoginAttempt = Pick<SessionGrant, 'indicators' | 'scopes'> &
+  Omit<AuthorizationChecks, 'maxAge'> & {
+    readonly returnUrl: string
+    /** What an API or the provider wanted of this sign-in, and who must come back from it. */
+    readonly asked?: AskedStepUp
+    /** The `prompt` of its authorization request. */
+    readonly prompt?: string
+    readonly loginHint?: string
+    /** It repeats, with prompt=consent, one that brought no refresh token. */
+    readonly isRepeated?: boolean
+    /** The session that this browser had when it began; it ends when the new one begins. */
+    readonly previous?: PreviousSession
+    /** The browser sent a session cookie when it began, valid or not. */
+    readonly hadCookie?: boolean
+    /** Began with a page that needed a session, which may be a download: it leaves the tab on the page before. */
+    readonly beganAtRoute?: boolean
+  }
 
 /** A session that a sign-in in the same browser is to end. */
 export type PreviousSession = {

@@ -36,6 +36,8 @@ export type AuthorizationDeps = {
 export type Authorization = {
   /** What a sign-in asks for, as far as its refresh token is limited by it. */
   signInGrant(stepUp?: StepUp): SignInGrant
+  /** How the authorization response of a sign-in that begins now is to come. */
+  readonly responseForm: Pick<AuthorizationChecks, 'responseMode'>
   /** The `prompt` of the authorization request for a sign-in, if it has one. */
   promptFor(goal: SignInGoal): string | undefined
   /** Where the browser signs in; the request is pushed first where the provider takes that. */
@@ -83,6 +85,7 @@ export function createAuthorization(deps: AuthorizationDeps): Authorization {
   }
 
   return {
+    responseForm: provider.responseMode === 'query' ? {} : { responseMode: provider.responseMode },
     signInGrant: (stepUp) => dialect.signInGrant(loginResource(stepUp)),
 
     promptFor(goal) {
@@ -158,7 +161,7 @@ export type BegunSignIn = { readonly url: URL; readonly cookie: LoginCookie }
 
 export type BeginSignInDeps = {
   readonly attempts: Pick<LoginAttempts, 'start'>
-  readonly provider: Pick<Authorization, 'signInGrant' | 'promptFor' | 'authorizationUrl'>
+  readonly provider: Pick<Authorization, 'signInGrant' | 'promptFor' | 'responseForm' | 'authorizationUrl'>
 }
 
 /** Makes the one way to the authorization endpoint, for sign-ins and for the repetition of one. */
@@ -166,7 +169,10 @@ export function createBeginSignIn({ attempts, provider }: BeginSignInDeps): Begi
   return async function beginSignIn(goal) {
     const stepUp = goal.asked?.stepUp
     const prompt = provider.promptFor(goal)
-    const wanted = { ...goal, ...provider.signInGrant(stepUp), ...(prompt === undefined ? {} : { prompt }) }
+    const wanted = {
+      ...{ ...goal, ...provider.signInGrant(stepUp), ...provider.responseForm },
+      ...(prompt === undefined ? {} : { prompt }),
+    }
     const { attempt, cookie } = await attempts.start(wanted)
     const { loginHint } = goal
     const isOfUser = goal.prompt !== undefined || loginHint !== undefined

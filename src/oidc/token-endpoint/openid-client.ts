@@ -13,6 +13,8 @@ export type AuthorizationChecks = {
   readonly state: string
   readonly nonce: string
   readonly codeVerifier: string
+  /** How the response comes; absent: in the query. */
+  readonly responseMode?: 'form_post' | 'jwt'
   /** Seconds since the user's authentication, if the request set a limit. */
   readonly maxAge?: number
 }

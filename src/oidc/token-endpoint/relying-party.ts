@@ -52,7 +52,7 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
       await client()
     },
 
-    async authorizationUrl({ state, nonce, codeVerifier }, parameters) {
+    async authorizationUrl({ state, nonce, codeVerifier, responseMode }, parameters) {
       const request: Parameters = [
         ...parameters,
         ['redirect_uri', redirectUri],
@@ -60,6 +60,7 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
         ['nonce', nonce],
         ['code_challenge', await codeChallengeOf(codeVerifier)],
         ['code_challenge_method', 'S256'],
+        ...(responseMode === undefined ? [] : ([['response_mode', responseMode]] as const)),
       ]
       const known = await client()
       try {

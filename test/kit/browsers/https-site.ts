@@ -35,6 +35,8 @@ export type Site = {
   readonly tokenRequests: TokenRequest[]
   /** What was posted to the end-session endpoint. */
   readonly endSessions: URLSearchParams[]
+  /** From now on the provider answers sign-ins in this mode. */
+  answerBy(responseMode: 'query' | 'form_post'): Promise<unknown>
   close(): Promise<void>
 }
 
@@ -59,7 +61,8 @@ export async function startSite({
   const { sockets, handshakes } = echoWebSockets(api)
   const pages = await Promise.all([startLocalServer(applicationPage), startLocalServer(siblingPage)])
   const [spa, sibling] = pages
-  const cloakroom = await startCloakroom(configFor({ issuer, clientSecret, api, spa, sameSite }))
+  const settings = configFor({ issuer, clientSecret, api, spa, sameSite })
+  const cloakroom = await startCloakroom(settings)
   front.serve(new URL(APP).host, cloakroom.listenUrl)
   front.serve(new URL(SIBLING).host, sibling.origin)
   const browser = await launchChromium([
@@ -68,6 +71,7 @@ export async function startSite({
   ])
   return {
     ...{ browser, cloakroom, front, api, handshakes, issuer, tokenRequests, endSessions },
+    answerBy: (responseMode) => cloakroom.reload({ provider: { ...settings.provider, responseMode } }),
     async close() {
       await browser.close()
       for (const socket of sockets.clients) socket.terminate()

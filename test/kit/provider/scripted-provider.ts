@@ -43,6 +43,7 @@ const PROVIDER: ProviderConfig = {
   },
   ...{ allowedTenants: [], clientCapabilities: [], clockToleranceMs: 60_000, insecureHosts: [] },
   ...{ timeoutMs: 5_000, concurrency: 32, reusesRefreshTokens: 'auto' },
+  ...{ responseMode: 'query' },
 }
 
 /** A Relying Party, with openid-client and all, whose provider is a script instead of a server. */

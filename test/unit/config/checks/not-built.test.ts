@@ -8,12 +8,6 @@ const ISSUER = 'issuer: https://id.example.com'
 describeMutations('what the contract has and this version does not', [
   [
     ISSUER,
-    `${ISSUER}\n  responseMode: form_post`,
-    'provider.responseMode',
-    /not supported by this version yet; only "query" is/,
-  ],
-  [
-    ISSUER,
     `${ISSUER}\n  dpop: provider`,
     'provider.dpop',
     /not supported by this version yet; only "off" is/,

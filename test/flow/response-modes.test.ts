@@ -1,0 +1,210 @@
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import { listenOnLoopback } from '../../src/demo/loopback-server.ts'
+import { createIdentityProvider } from '../../src/demo/provider/identity-provider.ts'
+import type { TokenRequest } from '../../src/demo/provider/identity-provider-options.ts'
+import type { Browser, Exchange } from '../kit/browsers/browser.ts'
+import { fillFirstForm } from '../kit/browsers/html-forms.ts'
+import { type RunningCloakroom, startCloakroom } from '../kit/cloakroom.ts'
+import type { ConfigData } from '../kit/config/cloakroom-config.ts'
+import { assertNoSecrets } from '../kit/secrets.ts'
+import { startUpstream, type Upstream } from '../kit/upstream/upstream.ts'
+
+const APP = 'https://shop.test'
+const ORDERS = 'https://orders.test'
+const SECRET = 'a-client-secret-of-these-tests'
+
+/** The clients of the one provider, and how each wants its responses. */
+const CLIENTS: Readonly<Record<string, { metadata?: object; provider: ConfigData }>> = {
+  posted: { provider: { responseMode: 'form_post' } },
+}
+
+let issuer: string
+let api: Upstream
+const tokenRequests: TokenRequest[] = []
+const running: { close(): Promise<unknown> }[] = []
+
+before(async () => {
+  const provider = await listenOnLoopback(
+    (origin) =>
+      createIdentityProvider({
+        issuer: origin,
+        clients: Object.entries(CLIENTS).map(([clientId, { metadata }]) => ({
+          ...{ clientId, clientSecret: SECRET, authMethod: 'client_secret_post' },
+          redirectUris: [`${APP}/bff/callback`],
+          ...(metadata && { metadata: metadata as Record<string, unknown> }),
+        })),
+        resources: { [ORDERS]: { audience: ORDERS, scope: 'read', accessTokenTtlSeconds: 300 } },
+        onTokenRequest: (request) => tokenRequests.push(request),
+      }).callback,
+  )
+  issuer = provider.origin
+  api = await startUpstream()
+  running.push(provider, api)
+})
+after(() => Promise.all(running.map((one) => one.close())))
+
+async function startFor(clientId: string, changes: ConfigData = {}): Promise<RunningCloakroom> {
+  const cloakroom = await startCloakroom({
+    publicUrl: APP,
+    trustProxy: ['127.0.0.1'],
+    provider: {
+      ...{ issuer, clientId, clientAuth: { method: 'client_secret_post', secret: SECRET } },
+      ...{ resourceDialect: 'resource-indicator', scopes: ['openid', 'offline_access'], par: 'off' },
+      ...CLIENTS[clientId]?.provider,
+    },
+    resources: { orders: { resource: ORDERS, audience: ORDERS } },
+    routes: [
+      { path: '/api/orders', upstream: api.url, resource: 'orders' },
+      { path: '/', upstream: api.url, auth: 'anonymous' },
+    ],
+    ...changes,
+  })
+  running.push(cloakroom)
+  return cloakroom
+}
+
+/** Signs in up to the page of the provider whose form posts the response; gives that form. */
+async function responseForm(browser: Browser, params: Record<string, string> = {}) {
+  const query = new URLSearchParams({ returnUrl: '/home', ...params })
+  let page = await browser.navigate(`${APP}/bff/login?${query}`, { from: APP })
+  for (let steps = 0; steps < 5; steps += 1) {
+    const form = fillFirstForm(page.body)
+    if (form?.action === `${APP}/bff/callback`) return { page, fields: form.fields }
+    page = await browser.submit(page)
+  }
+  throw new Error(`no response from ${page.url.href}`)
+}
+
+/** Posts a response as a page of the provider does. */
+function post(browser: Browser, body: string, headers: Record<string, string> = {}) {
+  const type = { 'content-type': 'application/x-www-form-urlencoded' }
+  return browser.open('/bff/callback', {
+    ...{ method: 'POST', from: issuer, body },
+    headers: { ...type, ...headers },
+  })
+}
+
+const encoded = (fields: readonly [string, string][]) => new URLSearchParams([...fields]).toString()
+const fieldOf = (fields: readonly [string, string][], name: string) =>
+  fields.find(([one]) => one === name)?.[1] ?? ''
+const atApp = ({ exchanges }: { exchanges: Exchange[] }) => exchanges.filter(({ url }) => url.origin === APP)
+
+for (const sameSite of ['strict', 'lax'] as const)
+  describe(`responses that are posted, with sameSite: ${sameSite}`, () => {
+    let cloakroom: RunningCloakroom
+    before(async () => {
+      cloakroom = await startFor('posted', { session: { cookie: { sameSite } } })
+    })
+
+    test('a sign-in by form_post reaches the API, and neither code nor state is in a URL or in the log', async () => {
+      const browser = cloakroom.browser()
+      const landing = await browser.signIn({ returnUrl: '/home' })
+      assert.deepEqual([landing.status, landing.url.href], [200, `${APP}/home`])
+      assert.equal((await browser.fetch('/api/orders')).status, 200)
+      const posted = browser.exchanges.find(({ method, url }) => method === 'POST' && url.origin === APP)
+      assert.ok(posted)
+      assert.equal(posted.requestHeaders.cookie, undefined)
+      assert.equal(posted.status, 303)
+      const fields = new URLSearchParams(posted.requestBody)
+      assert.equal(fields.get('iss'), issuer)
+      const secrets = [fields.get('code'), fields.get('state')].map(String)
+      const urls = atApp(browser).map(({ url, requestHeaders }) => `${url.href} ${requestHeaders.referer}`)
+      assertNoSecrets({ urls: urls.join('\n'), log: cloakroom.logs.join('\n') }, secrets)
+    })
+
+    test('a response that is posted again leads into the application, in the browser that signed in and in no other', async () => {
+      const browser = cloakroom.browser()
+      const { page, fields } = await responseForm(browser)
+      const landing = await browser.submit(page)
+      assert.equal(landing.url.href, `${APP}/home`)
+      const again = await browser.submit(page)
+      assert.deepEqual([again.status, again.url.href], [200, `${APP}/home`])
+      const stranger = cloakroom.browser()
+      const bounced = await post(stranger, encoded(fields))
+      assert.equal(bounced.status, 303)
+      const refused = await stranger.open(String(bounced.headers.location))
+      assert.deepEqual([refused.status, refused.json().code], [400, 'invalid_callback'])
+      const sent = tokenRequests.filter(({ params }) => params.code === fieldOf(fields, 'code'))
+      assert.equal(sent.length, 1)
+    })
+
+    test('two tabs that sign in at once both arrive', async () => {
+      const browser = cloakroom.browser()
+      const [one, two] = [await responseForm(browser), await responseForm(browser)]
+      for (const { page } of [two, one]) {
+        const landing = await browser.submit(page)
+        assert.deepEqual([landing.status, landing.url.href], [200, `${APP}/home`])
+      }
+    })
+
+    test('a posted error goes on to the application with prompt=none, and shows a page otherwise', async () => {
+      const browser = cloakroom.browser()
+      const silent = await browser.signIn({ returnUrl: '/home', params: { prompt: 'none' } })
+      assert.equal(silent.url.href, `${APP}/home?login_error=login_required`)
+      const { fields } = await responseForm(browser)
+      const kept = fields.filter(([name]) => name !== 'code')
+      const bounced = await post(browser, encoded([...kept, ['error', 'access_denied']]))
+      const page = await browser.navigate(String(bounced.headers.location), { from: issuer })
+      assert.equal(page.status, 403)
+      assert.match(page.body, /returnUrl=%2Fhome/)
+    })
+  })
+
+describe('what is posted to the callback and is no response', () => {
+  let cloakroom: RunningCloakroom
+  let browser: Browser
+  let fields: [string, string][]
+  before(async () => {
+    cloakroom = await startFor('posted')
+    browser = cloakroom.browser()
+    fields = (await responseForm(browser)).fields
+  })
+
+  const refusals: [what: string, () => [body: string, headers?: Record<string, string>], number, string][] = [
+    ['a state twice', () => [`${encoded(fields)}&state=x`], 400, 'invalid_callback'],
+    ['a code twice', () => [`${encoded(fields)}&code=x`], 400, 'invalid_callback'],
+    ['no state', () => ['code=x'], 400, 'invalid_callback'],
+    ['another media type', () => [encoded(fields), { 'content-type': 'text/plain' }], 415, 'bad_request'],
+    ['a content coding', () => [encoded(fields), { 'content-encoding': 'gzip' }], 415, 'bad_request'],
+    ['a body over 64 KiB', () => [`${encoded(fields)}&x=${'x'.repeat(65_536)}`], 413, 'body_too_large'],
+    ['a script', () => [encoded(fields), { 'sec-fetch-mode': 'no-cors' }], 403, 'origin_forbidden'],
+  ]
+  for (const [what, request, status, code] of refusals)
+    test(`${what} is refused with ${status}`, async () => {
+      const answer = await post(browser, ...request())
+      assert.deepEqual([answer.status, answer.json().code], [status, code])
+    })
+
+  test('a mixed-up or incomplete response is refused once it is opened', async () => {
+    for (const changed of [
+      fields.map(([name, value]): [string, string] => [name, name === 'iss' ? 'https://evil.test' : value]),
+      fields.filter(([name]) => name !== 'iss'),
+    ]) {
+      const own = cloakroom.browser()
+      const { fields: fresh } = await responseForm(own)
+      const state = fieldOf(fresh, 'state')
+      const body = changed.map(([name, value]): [string, string] => [name, name === 'state' ? state : value])
+      const before = tokenRequests.length
+      const bounced = await post(own, encoded(body))
+      const answer = await own.open(String(bounced.headers.location), { from: issuer })
+      assert.deepEqual([answer.status, answer.json().code], [400, 'invalid_callback'])
+      assert.equal(tokenRequests.length, before)
+    }
+  })
+
+  test('an unknown reference is refused, and so is HEAD', async () => {
+    for (const h of ['', 'x', 'A'.repeat(43)]) {
+      const answer = await browser.open(`/bff/callback/finish?h=${h}`)
+      assert.deepEqual([answer.status, answer.json().code], [400, 'invalid_callback'])
+    }
+    const head = await browser.open('/bff/callback/finish?h=x', { method: 'HEAD' })
+    assert.equal(head.status, 405)
+  })
+
+  test('after all of these the sign-in can still be finished', async () => {
+    const bounced = await post(browser, encoded(fields))
+    const landing = await browser.navigate(String(bounced.headers.location), { from: issuer })
+    assert.deepEqual([landing.status, landing.url.href], [200, `${APP}/home`])
+  })
+})
