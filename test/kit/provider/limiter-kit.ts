@@ -22,6 +22,7 @@ export function setUp({ concurrency = 32, waitMs = WAIT_MS } = {}) {
     inFlight: 0,
     states: [] as CircuitState[],
     calls: [] as string[],
+    seconds: [] as number[],
   }
   const limiter = createLimiter({
     concurrency,
@@ -37,7 +38,10 @@ export function setUp({ concurrency = 32, waitMs = WAIT_MS } = {}) {
         seen.longestQueue = Math.max(seen.longestQueue, waiting)
       },
       breaker: (state) => void seen.states.push(state),
-      call: (grant, outcome) => void seen.calls.push(`${grant} ${outcome}`),
+      call(grant, outcome, seconds) {
+        seen.calls.push(`${grant} ${outcome}`)
+        seen.seconds.push(seconds)
+      },
     },
   })
   const tick = async (ms: number) => {

@@ -136,6 +136,50 @@ test('a step-up for another resource asks for its scopes first, and for all the 
   ])
 })
 
+test('what a sign-in asked for is remembered: scopes always, and indicators where a grant is limited to them', () => {
+  const all = [
+    ...['openid', 'offline_access', 'api://orders/.default', 'api://billing/read', 'api://billing/write'],
+  ]
+  assert.deepEqual(dialect('resource-indicator').signInGrant(orders), {
+    indicators: ['https://orders.example.com/', 'https://billing.example.com'],
+    scopes: all,
+  })
+  assert.deepEqual(dialect('scope').signInGrant(orders), { scopes: all })
+  assert.deepEqual(dialect('audience').signInGrant(orders), {
+    scopes: ['openid', 'offline_access', 'api://orders/.default'],
+  })
+})
+
+test('a resource that a sign-in was not limited to is not asked for again, nor is one that needs no scope', () => {
+  const limited = dialect('resource-indicator')
+  const indicators = ['https://orders.example.com/']
+  const scopes = ['openid', ...orders.scopes, ...billing.scopes]
+  assert.equal(limited.notAskedFor(orders, { indicators, scopes }), undefined)
+  assert.equal(limited.notAskedFor(billing, { indicators, scopes }), 'https://billing.example.com')
+  const unscoped: ResourceConfig = { name: 'unscoped', scopes: ['openid'], grant: 'refresh_token' }
+  assert.equal(dialect('scope').notAskedFor(unscoped, { scopes: [] }), undefined)
+  assert.equal(dialect('scope').notAskedFor(unscoped, {}), undefined)
+})
+
+test('a session of a version that remembered no scopes was for the first resource, unless a step-up was for another', () => {
+  const { notAskedFor } = dialect('scope')
+  assert.equal(notAskedFor(orders, {}), undefined)
+  assert.equal(notAskedFor(billing, {}), 'api://billing/read api://billing/write')
+  assert.equal(notAskedFor(orders, { steppedUp: ['billing'] }), 'api://orders/.default')
+  const settings = { scopes: [], signInScopes: 'all', resourceDialect: 'scope' } as const
+  assert.equal(createDialect(settings, [orders]).notAskedFor(orders, { steppedUp: ['any'] }), undefined)
+})
+
+test('a resource is denied when the code answer named scopes, and none of its own', () => {
+  const { isDenied } = dialect('scope')
+  assert.equal(isDenied(billing, {}), false)
+  assert.equal(isDenied(billing, { granted: ['openid'] }), true)
+  assert.equal(isDenied(billing, { granted: ['openid', 'api://billing/read'] }), false)
+  assert.equal(dialect('audience').isDenied(billing, { granted: ['openid'] }), false)
+  const unscoped: ResourceConfig = { name: 'unscoped', scopes: ['openid'], grant: 'refresh_token' }
+  assert.equal(isDenied(unscoped, { granted: [] }), false)
+})
+
 test('with one resource alone, its token may be asked for by the code too', () => {
   const common = { scopes: ['openid'], signInScopes: 'all' } as const
   const alone = createDialect({ ...common, resourceDialect: 'scope' }, [orders])

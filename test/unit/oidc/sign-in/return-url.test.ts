@@ -182,3 +182,15 @@ test('the outcome of a sign-in is added to a return URL, whose own query and fra
   assert.equal(withoutLoginError('/a?#login_error=x'), '/a?#login_error=x')
   assert.equal(hasLoginError('/a?x=login_error=1'), false)
 })
+
+test('another host is refused even where the proxy would let everything through', () => {
+  const rules = { publicUrl: ORIGIN, basePath: '/bff', isServed: () => true }
+  for (const prefix of PREFIXES)
+    for (const host of [...HOSTS, '[', 'a:b:c'])
+      assert.equal(parseReturnUrl(prefix + host, rules), undefined, JSON.stringify(prefix + host))
+  assert.equal(parseReturnUrl('/a//b', rules), '/a//b')
+  assert.equal(parseReturnUrl('/bff/login', rules), undefined)
+  assert.equal(parseReturnUrl('/a%0ab', rules), undefined)
+  assert.equal(parseReturnUrl('/a%7fb', rules), undefined)
+  assert.equal(parseReturnUrl('/a%5cb', rules), undefined)
+})

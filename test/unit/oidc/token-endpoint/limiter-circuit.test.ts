@@ -124,6 +124,33 @@ test('work that was admitted before the breaker opened does not ask the provider
   assert.equal((await refusal(work)).retryAfter, 2)
 })
 
+test('a call is timed from when it is sent, in seconds', async () => {
+  const { limiter, seen, tick } = setUp({ concurrency: 1 })
+  const [first, second] = [held(), held()]
+  const calls = [ask(limiter, first.script), ask(limiter, second.script)]
+  await tick(1_500)
+  first.resolve('token')
+  await settle()
+  await tick(250)
+  second.resolve('token')
+  await Promise.all(calls)
+  assert.deepEqual(seen.seconds, [1.5, 0.25])
+})
+
+test('a page counts again after any answer, because the circuit counts anew too', async () => {
+  for (const answer of ['ok', 'refused'] as const) {
+    const { limiter, seen } = setUp()
+    const page = () =>
+      limiter.call('refresh_token', bad, () => ({ kind: 'page', holder: 'a' })).catch(() => undefined)
+    await page()
+    if (answer === 'ok') await ask(limiter, good)
+    else await limiter.call('refresh_token', bad, () => ({ kind: 'refused' })).catch(() => undefined)
+    await page()
+    await fail(limiter, 4)
+    assert.deepEqual(seen.states, ['open'], answer)
+  }
+})
+
 test('each call is timed by its grant and outcome; one that was never sent is none', async () => {
   const { limiter, seen } = setUp()
   await limiter.call('authorization_code', good, () => assert.fail())

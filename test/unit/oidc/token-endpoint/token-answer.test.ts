@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createProviderFetch, type TokenAnswer } from '../../../../src/oidc/token-endpoint/provider-fetch.ts'
+import {
+  createProviderFetch,
+  NO_ACCESS_TOKEN,
+  readTokenAnswer,
+  type TokenAnswer,
+} from '../../../../src/oidc/token-endpoint/provider-fetch.ts'
 
 const NOW = 1_800_000_000_000
 
@@ -47,6 +52,7 @@ const OWN_LIFETIMES: readonly [string, { iat?: number; exp?: number }, Record<st
     300,
   ],
   ['not when it is no time', {}, { expires_in: 120 }, 120],
+  ['not when it ended by our clock, and its beginning is not told', { exp: -60 }, { expires_in: 600 }, 600],
 ]
 
 for (const [when, times, members, expected] of OWN_LIFETIMES) {
@@ -141,4 +147,57 @@ test('the observer is awaited before the answer is handed on', async () => {
     },
   )
   assert.deepEqual(order, ['stored', 'checked'])
+})
+
+test('an answer without an access token has none, unless its request asks only who the user is', async () => {
+  const id_token = 'header.payload.signature'
+  assert.deepEqual((await seen({ id_token })).answer?.body, { id_token })
+  const read = (body: object) =>
+    readTokenAnswer(
+      { status: 200, headers: new Headers(), text: JSON.stringify(body) },
+      { now: NOW, mayLackAccessToken: true },
+    ).body
+  for (const access_token of [undefined, null, ''])
+    assert.equal(read({ id_token, access_token })?.access_token, NO_ACCESS_TOKEN)
+  assert.equal(read({ id_token, access_token: 'at' })?.access_token, 'at')
+  assert.equal(read({ refresh_token: 'rt' })?.access_token, undefined, 'nor does it tell who the user is')
+  assert.equal(read({ error: 'invalid_grant' })?.access_token, undefined)
+})
+
+test('only requests that post to the token endpoint are read as such', async () => {
+  const answers: TokenAnswer[] = []
+  const body = { keys: [], access_token: 'a', expires_in: '7' }
+  const headers = { 'x-kept': '1', 'content-length': '9', 'content-encoding': 'br', 'transfer-encoding': 'x' }
+  const provider = createProviderFetch({
+    now: () => NOW,
+    fetch: async () => Response.json(body, { headers }),
+  })
+  const answer = (one: TokenAnswer) => void answers.push(one)
+  for (const method of ['GET', undefined]) {
+    const response = await provider.withHooks({ answer }, () =>
+      provider.fetch('https://op/keys', { ...(method && { method }) }),
+    )
+    assert.deepEqual(await response.json(), body)
+    // The body was read whole and decoded: what told of its form is true of it no more.
+    assert.deepEqual(
+      ['content-length', 'content-encoding', 'transfer-encoding'].map((name) => response.headers.get(name)),
+      [null, null, null],
+    )
+    assert.equal(response.headers.get('x-kept'), '1')
+  }
+  assert.equal((await provider.fetch('https://op/token', { method: 'POST' })).status, 200)
+  assert.deepEqual(answers, [])
+})
+
+test('an answer without a body stays without', async () => {
+  for (const status of [204, 205, 304]) {
+    const fetch = async () => new Response(null, { status })
+    const response = await createProviderFetch({ now: () => NOW, fetch }).fetch('https://op/x', {})
+    assert.deepEqual([response.status, response.body], [status, null])
+  }
+})
+
+test('a type that only mentions HTML is no page', async () => {
+  const headers = { 'content-type': 'application/problem+json; about="text/html"' }
+  assert.equal((await seen({}, { headers })).answer?.isHtml, false)
 })
