@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { exportJWK, generateKeyPair, type JWK, SignJWT } from 'jose'
+import { exportJWK, generateKeyPair, importJWK, type JWK, SignJWT } from 'jose'
 import { createProviderKeys } from '../../../../src/oidc/token-endpoint/key-set.ts'
 
 const URI = 'https://id.example.com/keys'
@@ -89,10 +89,20 @@ describe('every key set that RFC 7517 allows verifies what its keys have signed'
     test(`${signed} in the header and ${named} in the key are one algorithm`, async () => {
       const { isGood } = setUp([{ ...ed.jwk, alg: named }])
       const { privateJwk } = ed
-      const { importJWK } = await import('jose')
       const key = await importJWK(privateJwk, signed)
       const jws = await new SignJWT({}).setProtectedHeader({ alg: signed, kid: 'k1' }).sign(key)
       assert.equal(await isGood(jws), 'yes')
+    })
+
+  // RFC 7518 §3.1. One RSA key is good for all of its kind.
+  for (const alg of ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES384', 'ES512'])
+    test(`a signature with ${alg} is verified, and one of another key is not`, async () => {
+      const isRsa = alg.startsWith('RS') || alg.startsWith('PS')
+      const { jwk, privateJwk } = isRsa ? rsa : await keyPair(alg)
+      const key = await importJWK({ ...privateJwk, alg }, alg)
+      const jws = await new SignJWT({}).setProtectedHeader({ alg, kid: 'k1' }).sign(key)
+      assert.equal(await setUp([without(jwk, 'alg')]).isGood(jws), 'yes')
+      assert.equal(await setUp([own.jwk]).isGood(jws), 'no')
     })
 
   test('a key that is for something else verifies nothing', async () => {

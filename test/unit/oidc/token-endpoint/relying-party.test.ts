@@ -104,6 +104,14 @@ describe('discovery', () => {
       assert.equal(await outcome({}, { [name]: 'http://127.0.0.1:81/x' }), 'provider_rejected')
     })
 
+  test('says which endpoint is no URL', async () => {
+    for (const value of ['', '/token', 7]) {
+      const { relyingParty, discoveries } = scriptedProvider({ metadata: { revocation_endpoint: value } })
+      await assert.rejects(relyingParty.ready())
+      assert.match(String(discoveries[0]?.cause), /the discovery document has no URL for revocation_endpoint/)
+    }
+  })
+
   test('says which endpoint is not https, and what allows it', async () => {
     const { relyingParty, discoveries } = scriptedProvider({
       metadata: { jwks_uri: 'http://id.example.com:81/keys' },
@@ -246,6 +254,25 @@ describe('revocation', () => {
     assert.deepEqual(await ways({}), ['none', true])
     assert.deepEqual(await ways({}, undefined, 1), ['none', 'shop:none', true])
     assert.deepEqual(await ways({}, ['client_secret_basic']), ['shop:none', true])
+  })
+
+  test('a client that is refused with another status is refused all the same (RFC 6749 §5.2)', async () => {
+    const { relyingParty, scripts, requests } = scriptedProvider({ provider: post })
+    scripts.set('/revoke', ({ headers }) =>
+      headers.has('authorization')
+        ? Response.json({ error: 'invalid_client' }, { status: 400 })
+        : new Response(null, { status: 200 }),
+    )
+    assert.equal(await relyingParty.revoke('rt'), true)
+    assert.equal(requests.filter(({ path }) => path === '/revoke').length, 2)
+  })
+
+  test('reaches an endpoint in plain http whose host is allowed', async () => {
+    const metadata = { revocation_endpoint: 'http://id.internal/revoke' }
+    const provider = { insecureHosts: ['id.internal'] }
+    const { relyingParty, scripts } = scriptedProvider({ metadata, provider })
+    scripts.set('/revoke', () => new Response(null, { status: 200 }))
+    assert.equal(await relyingParty.revoke('rt'), true)
   })
 
   test('a failure that is not of the client is not tried in another way', async () => {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { describe, test } from 'node:test'
-import { exportJWK, generateKeyPair, SignJWT } from 'jose'
+import { exportJWK, exportPKCS8, generateKeyPair, jwtVerify, SignJWT } from 'jose'
+import type { ProviderConfig } from '../../../../src/config/config.ts'
 import { Secret } from '../../../../src/config/secrets/secret.ts'
 import { BffError } from '../../../../src/errors.ts'
 import { IdTokenError } from '../../../../src/oidc/token-endpoint/id-token.ts'
@@ -193,6 +194,75 @@ describe('a client that is refused', () => {
     const quick = refusing({ tookMs: 499 })
     assert.ok('accessToken' in (await quick.relyingParty.clientCredentialsGrant([])))
   })
+})
+
+test('a client authenticates as it is registered: by Basic, in the form, or with a signed assertion', async () => {
+  const sent = async (clientAuth: ProviderConfig['clientAuth']) => {
+    const { relyingParty, tokenRequests } = setUp(gives(TOKENS), { clientAuth })
+    assert.ok('accessToken' in (await relyingParty.clientCredentialsGrant([])))
+    const { headers, form } = tokenRequests()[0]!
+    return { basic: headers.get('authorization'), form: Object.fromEntries(form) }
+  }
+  const secret = new Secret('s-e.c_r+t')
+  const basic = await sent({ method: 'client_secret_basic', secret })
+  // RFC 6749 §2.3.1 and appendix B.
+  assert.equal(basic.basic, `Basic ${Buffer.from('shop:s-e.c_r%2Bt').toString('base64')}`)
+  assert.equal(basic.form.client_secret, undefined)
+  const post = await sent({ method: 'client_secret_post', secret })
+  assert.deepEqual([post.basic, post.form.client_id, post.form.client_secret], [null, 'shop', 's-e.c_r+t'])
+  const key = new Secret(await exportPKCS8(privateKey))
+  const signed = await sent({ method: 'private_key_jwt', key, algorithm: 'ES256', keyId: 'key-1' })
+  const assertion = String(signed.form.client_assertion)
+  const { payload, protectedHeader } = await jwtVerify(assertion, publicKey, { audience: ISSUER })
+  assert.deepEqual([payload.iss, payload.sub, protectedHeader.kid], ['shop', 'shop', 'key-1'])
+  assert.equal(signed.basic, null)
+})
+
+test('a key that was replaced while the client was refused is tried once more, as a secret is', async () => {
+  const pems = [await exportPKCS8(privateKey), await exportPKCS8(stranger.privateKey)]
+  let current = 0
+  const { relyingParty, tokenRequests } = setUp(
+    () => {
+      current += 1
+      return current === 1
+        ? Response.json({ error: 'invalid_client' }, { status: 401 })
+        : Response.json(TOKENS)
+    },
+    {
+      clientAuth: {
+        ...{ method: 'private_key_jwt', algorithm: 'ES256', keyId: 'key-1' },
+        key: new Secret(() => pems[Math.min(current, 1)]!),
+      },
+    },
+  )
+  assert.ok('accessToken' in (await relyingParty.clientCredentialsGrant([])))
+  const assertions = tokenRequests().map(({ form }) => String(form.get('client_assertion')))
+  assert.equal(assertions.length, 2)
+  await jwtVerify(assertions[1]!, stranger.publicKey)
+})
+
+test('without discovery an ID token may be signed with any algorithm that is known here, and with no secret', async () => {
+  const endpoints = {
+    ...{ authorization: `${ISSUER}/authorize`, token: `${ISSUER}/token`, jwks: `${ISSUER}/keys` },
+  }
+  const { refresh, requests } = setUp(gives({ ...TOKENS, id_token: await idToken() }), { endpoints })
+  const granted = await refresh()
+  assert.ok('claims' in granted)
+  assert.equal(granted.claims?.sub, 'ada')
+  assert.ok(!requests.some(({ path }) => path.includes('well-known')))
+  const symmetric = await new SignJWT({
+    iss: ISSUER,
+    aud: 'shop',
+    sub: 'ada',
+    iat: SECONDS,
+    exp: SECONDS + 300,
+  })
+    .setProtectedHeader({ alg: 'HS256', kid: 'k1' })
+    .sign(Buffer.alloc(32))
+  const forged = setUp(gives({ ...TOKENS, id_token: symmetric }), { endpoints })
+  const answer = await forged.refresh()
+  assert.ok('accessToken' in answer)
+  assert.deepEqual([answer.claims, forged.ignored.length], [undefined, 1])
 })
 
 test('client credentials and extension grants name their grant type', async () => {
