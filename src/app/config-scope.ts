@@ -44,11 +44,13 @@ import { createTunnel } from '../proxy/websocket/tunnel.ts'
 import { createMissingSessions } from '../session/missing-session.ts'
 import { type BffSession, createFollowClaims, createSessions, sessionHash } from '../session/session.ts'
 import { createSessionCache } from '../session/session-cache.ts'
+import { createUserSessions } from '../session/session-index.ts'
 import { createSessionStore } from '../store/session-store.ts'
 import { createSharedClientTokens } from '../tokens/client/shared-client-tokens.ts'
 import {
   bindToGrants,
   cookieSigningSecrets,
+  createIndexPseudonyms,
   createPseudonyms,
   createSealing,
   type OpenedTokens,
@@ -104,9 +106,14 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     ...{ cookieName: cookie.name, signingSecrets, records: store.sessions, open: openSession, monotonicNow },
     observe: metrics.sessionMissing,
   })
+  const userSessions = createUserSessions({
+    ...{ store, pseudonyms: createIndexPseudonyms(keys) },
+    ended: (_, reason) => metrics.session('ended', reason),
+  })
   const sessions = createSessions({
     store: createSessionStore({
       ...{ records: store.sessions, seal: sealSession, open: openSession, hash: sessionHash },
+      indexesOf: userSessions.indexesOf,
       cookie: { ...cookieAttributes(config), path: '/' },
     }),
     ...{ records: store.sessions, config: config.session, signingSecrets, copy: sessionCopies },
@@ -249,7 +256,8 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     finishSignIn: createFinishSignIn({
       ...{ sessions, redirectUri: provider.redirectUri, allowedTenants: config.provider.allowedTenants },
       ...{ codeGrant: provider.codeGrant, noteFailed: provider.noteFailed },
-      ...{ isToBeRepeated: provider.isToBeRepeated, beginSignIn },
+      ...{ isToBeRepeated: provider.isToBeRepeated, beginSignIn, now },
+      requireNotEnded: userSessions.requireNotEnded,
       keepTokens: (session, granted, stepUp) =>
         tokens.keepFirst(session, granted, provider.resourceOf(granted, session, stepUp)),
       discard: (session) => tokens.end(session, 'discarded'),

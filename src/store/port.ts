@@ -32,16 +32,49 @@ export type SessionRecords = {
   slide(hash: SessionHash): Promise<number | undefined>
   /** Returns the ms that are left and leaves them as they are; undefined when there is no such session. */
   timeLeft(hash: SessionHash): Promise<number | undefined>
-  /** Creates a record that lives for the idle timeout, and at most for the absolute one; false, and nothing written, if that hash exists already. */
-  create(hash: SessionHash, value: string): Promise<boolean>
+  /**
+   * Creates a record that lives for the idle timeout, and at most for the absolute one; false, and nothing written, if that
+   * hash exists already. The session is noted under its indexes first, so that none exists that they do not name.
+   */
+  create(hash: SessionHash, value: string, indexes?: SessionIndexes): Promise<boolean>
   /** Replaces the record `before` and leaves its life as it is; false, and nothing written, if the record is another or has ended: a write never revives a session. */
   replace(hash: SessionHash, change: { readonly before: string; readonly after: string }): Promise<boolean>
   /**
-   * Ends the session: removes record, tokens and refresh lock in one step, and tells every replica.
-   * Returns the sealed tokens that it removed, so that the caller can revoke them; exactly one of two racing callers gets them.
+   * Ends the session: removes record, tokens and refresh lock in one step, and tells every replica; then its name under
+   * its indexes. Returns the sealed tokens that it removed, so that the caller can revoke them; exactly one of two racing callers gets them.
    */
   end(hash: SessionHash): Promise<SealedTokens | undefined>
 }
+
+/** Names the sessions of one user. What follows is a pseudonym of issuer and `sub`. */
+export type UserIndex = `sub:${string}`
+/** Names the sessions that began in one session of the provider. What follows is a pseudonym of issuer and `sid`. */
+export type IdpSessionIndex = `idp:${string}`
+/** Under which names one session is found; a provider need not name its own sessions. */
+export type SessionIndexes = { readonly user: UserIndex; readonly idpSession?: IdpSessionIndex | undefined }
+
+/** A session under an index. */
+export type IndexedSession = {
+  readonly hash: SessionHash
+  /** Grows from one session of a user to the next, over all replicas; 0 under an index of a provider's session. */
+  readonly order: number
+}
+
+/**
+ * Finds sessions by what the provider calls its user and its own session, without their cookies. A session and its
+ * indexes change one after the other, so an index may name a session that has gone, which is forgotten when it is met.
+ */
+export type SessionIndex = {
+  /** Returns the living sessions under a name; those of a user oldest first. */
+  living(index: UserIndex | IdpSessionIndex): Promise<readonly IndexedSession[]>
+  /** Notes that all sessions under a name end now; remembered for `ENDED_REMEMBERED_MS`. */
+  noteEnd(index: UserIndex | IdpSessionIndex): Promise<void>
+  /** Returns how many ms ago that was, by the clock of the store; undefined when it was not, or is forgotten. */
+  endedMsAgo(index: UserIndex | IdpSessionIndex): Promise<number | undefined>
+}
+
+/** Longer than any sign-in takes from its code grant to its session. */
+export const ENDED_REMEMBERED_MS = 120_000
 
 /**
  * What the last refresh attempt left in the record. `open:OWNER`: it is in flight, or its owner has died; the owner is part
@@ -150,6 +183,7 @@ export type Invalidations = {
 /** Everything Cloakroom keeps outside the process. */
 export type Store = {
   readonly sessions: SessionRecords
+  readonly index: SessionIndex
   readonly tokens: TokenRecords
   readonly clientTokens: ClientTokenRecords
   readonly logins: LoginRecords

@@ -1,6 +1,6 @@
 import { RedisStore } from 'connect-redis'
 import { BffError } from '../errors.ts'
-import type { SessionHash, SessionRecords } from './port.ts'
+import type { SessionHash, SessionIndexes, SessionRecords, UserClaims } from './port.ts'
 
 /** Attributes of the session cookie, as express-session names them. */
 export type SessionCookieAttributes = {
@@ -17,6 +17,8 @@ export type SessionStoreDeps = {
   /** Undefined when no key opens it. */
   open(id: string, sealed: string): string | undefined
   hash(id: string): SessionHash
+  /** Under which names a session is found without its cookie. */
+  readonly indexesOf?: (claims: UserClaims) => SessionIndexes
   /** The attributes of today: those of the day the session began are not kept. */
   readonly cookie: SessionCookieAttributes
 }
@@ -26,7 +28,8 @@ export type SessionStoreDeps = {
  * saving it again, or one that was read, fails with `session_required`, because a late save would revive one that has
  * ended. Lives are the records' own: RedisStore sets and touches none, so the last byte of a response waits for nothing.
  */
-export function createSessionStore({ records, seal, open, hash, cookie }: SessionStoreDeps): RedisStore {
+export function createSessionStore(deps: SessionStoreDeps): RedisStore {
+  const { records, seal, open, hash, cookie } = deps
   return new RedisStore({
     prefix: '',
     disableTTL: true,
@@ -38,7 +41,9 @@ export function createSessionStore({ records, seal, open, hash, cookie }: Sessio
         return (sealed === undefined ? undefined : open(id, sealed)) ?? null
       },
       async set(id: string, text: string): Promise<void> {
-        if (!(await records.create(hash(id), seal(id, text)))) throw savedBefore()
+        const { user } = JSON.parse(text) as { user?: { claims: UserClaims } }
+        const indexes = user && deps.indexesOf?.(user.claims)
+        if (!(await records.create(hash(id), seal(id, text), indexes))) throw savedBefore()
       },
       async del([id]: readonly [string]): Promise<void> {
         await records.end(hash(id))

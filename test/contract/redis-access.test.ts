@@ -4,7 +4,7 @@ import { Secret } from '../../src/config/secrets/secret.ts'
 import { createRedisStore } from '../../src/store/redis/redis-store.ts'
 import { accessRule } from '../kit/store/access-rule.ts'
 import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
-import { eventually, signedIn, silentLog } from '../kit/store/store-contestants.ts'
+import { eventually, signedIn, silentLog, someHash } from '../kit/store/store-contestants.ts'
 
 test('the access rule of the README is enough for all that is done with Redis', {
   skip: skipWithoutRedis(),
@@ -13,7 +13,7 @@ test('the access rule of the README is enough for all that is done with Redis', 
   t.after(() => redis.stop())
   await redis.cli(...accessRule('geheim'))
   const address = { url: redis.url, username: 'cloakroom', password: new Secret('geheim') }
-  const times = { idleTimeoutMs: () => 60_000 }
+  const times = { idleTimeoutMs: () => 60_000, absoluteTimeoutMs: () => 600_000 }
   const store = await createRedisStore({ ...address, keyPrefix: 'cloakroom' }, times, { log: silentLog })
   t.after(() => store.close())
   await eventually(() => store.invalidations.isLive())
@@ -34,6 +34,12 @@ test('the access rule of the README is enough for all that is done with Redis', 
   assert.equal((await store.tokens.read(hash))?.version, 3)
   assert.equal(await store.tokens.lock(hash, 'me', 1_000), true)
   await store.tokens.unlock(hash, 'me')
+  const indexes = { user: 'sub:ada', idpSession: 'idp:one' } as const
+  assert.equal(await store.sessions.create(someHash(), 'sealed', indexes), true)
+  assert.equal((await store.index.living('sub:ada')).length, 1)
+  assert.equal((await store.index.living('idp:one')).length, 1)
+  await store.index.noteEnd('idp:one')
+  assert.ok(Number(await store.index.endedMsAgo('idp:one')) >= 0)
   await store.clientTokens.write('key', 'sealed', 1_000)
   assert.equal(await store.clientTokens.read('key'), 'sealed')
   assert.equal(await store.clientTokens.lock('key', 'me', 1_000), true)

@@ -21,6 +21,12 @@ const EVERY_METHOD: Record<string, (store: Store) => Promise<unknown>> = {
   'sessions.replace': (store) =>
     store.sessions.replace(someHash(), { before: 'SEALED', after: 'SEALED too' }),
   'sessions.end': (store) => store.sessions.end(someHash()),
+  'sessions.create with indexes': (store) =>
+    store.sessions.create(someHash(), 'SEALED', { user: 'sub:KEY', idpSession: 'idp:KEY' }),
+  'index.living of a user': (store) => store.index.living('sub:KEY'),
+  'index.living of a session at the provider': (store) => store.index.living('idp:KEY'),
+  'index.noteEnd': (store) => store.index.noteEnd('idp:KEY'),
+  'index.endedMsAgo': (store) => store.index.endedMsAgo('idp:KEY'),
   'tokens.read': (store) => store.tokens.read(someHash()),
   'tokens.create': (store) => store.tokens.create(someHash(), { refreshToken: 'SEALED', accessTokens: {} }),
   'tokens.write': (store) => store.tokens.write(someHash(), { expectedVersion: 1, refreshToken: 'SEALED' }),

@@ -4,7 +4,14 @@ import { suite, test } from 'node:test'
 import type { SessionHash } from '../../src/store/port.ts'
 import { steadyNow } from '../kit/steady.ts'
 import { skipWithoutRedis } from '../kit/store/redis.ts'
-import { openRedisStore, redisForThisFile, signedIn, someHash } from '../kit/store/store-contestants.ts'
+import {
+  eventually,
+  FIRST_TOKENS,
+  openRedisStore,
+  redisForThisFile,
+  signedIn,
+  someHash,
+} from '../kit/store/store-contestants.ts'
 
 suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
   const server = redisForThisFile()
@@ -12,7 +19,10 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
   test('keys and types are those of the contract, and every key ends by itself', async (t) => {
     const keyPrefix = `keys-${randomUUID()}`
     const store = await openRedisStore(t, server(), { keyPrefix })
-    const hash = await signedIn(store)
+    const hash = someHash()
+    await store.sessions.create(hash, 'sealed', { user: 'sub:ada', idpSession: 'idp:one' })
+    await store.tokens.create(hash, FIRST_TOKENS)
+    await store.index.noteEnd('idp:one')
     await store.tokens.lock(hash, 'me', 60_000)
     const accessToken = { resource: 'billing', sealed: 'sealed-at-b' }
     await store.tokens.write(hash, { expectedVersion: 1, accessToken })
@@ -31,6 +41,9 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
       [`${keyPrefix}:{${hash}}:tokens`]: 'hash',
       [`${keyPrefix}:{${hash}}:refresh-lock`]: 'string',
       [`${keyPrefix}:{${hash}}:life`]: 'string',
+      [`${keyPrefix}:sub:ada`]: 'zset',
+      [`${keyPrefix}:idp:one`]: 'set',
+      [`${keyPrefix}:ended:idp:one`]: 'string',
       [`${keyPrefix}:login:attempt`]: 'string',
       [`${keyPrefix}:client:audit`]: 'string',
       [`${keyPrefix}:client-lock:audit`]: 'string',
@@ -39,6 +52,55 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
     assert.deepEqual(fields.sort(), ['at:billing', 'at:orders', 'rt', 'v'])
     await store.sessions.end(hash)
     assert.deepEqual(await server().cli('KEYS', `${keyPrefix}:{*`), [])
+    assert.deepEqual(await server().cli('EXISTS', `${keyPrefix}:sub:ada`, `${keyPrefix}:idp:one`), ['0'])
+  })
+
+  test('an index ends with the last session it may name, and forgets what has gone, but nothing that is about to be created', async (t) => {
+    const keyPrefix = `index-${randomUUID()}`
+    const [sub, idp] = [`${keyPrefix}:sub:ada`, `${keyPrefix}:idp:one`]
+    const indexes = { user: 'sub:ada', idpSession: 'idp:one' } as const
+    const times = { idleTimeoutMs: 60_000, absoluteTimeoutMs: 600_000 }
+    const store = await openRedisStore(t, server(), { keyPrefix, ...times })
+    const long = await openRedisStore(t, server(), { keyPrefix, ...times, absoluteTimeoutMs: 3_600_000 })
+    const members = async () => [
+      await server().cli('ZRANGE', sub, '0', '-1'),
+      (await server().cli('SMEMBERS', idp)).sort(),
+    ]
+    const pending = someHash()
+    const [now = 0] = (await server().cli('TIME')).map((seconds) => Number(seconds) * 1000)
+    await server().cli('ZADD', sub, String(now), pending)
+    await server().cli('SADD', idp, pending)
+    // Long ago by the clock of Redis: older than any session, and old enough to be no sign-in on its way.
+    const gone = someHash()
+    const half = someHash()
+    await server().cli('ZADD', sub, String(now - 700_000), someHash(), String(now - 40_000), gone)
+    await server().cli('SADD', idp, gone, half)
+
+    const first = someHash()
+    await store.sessions.create(first, 'sealed', indexes)
+    await eventually(async () => (await members())[1]?.length === 2)
+    assert.deepEqual(await members(), [[pending, first], [pending, first].sort()])
+    for (const key of [sub, idp]) {
+      const [left] = await server().cli('PTTL', key)
+      assert.ok(Number(left) > 590_000 && Number(left) <= 600_000, key)
+    }
+    await long.sessions.create(someHash(), 'sealed', indexes)
+    await store.sessions.create(someHash(), 'sealed', indexes)
+    for (const key of [sub, idp]) assert.ok(Number((await server().cli('PTTL', key))[0]) > 3_590_000, key)
+    assert.equal((await store.index.living('sub:ada')).length, 3)
+    assert.equal((await store.index.living('idp:one')).length, 3)
+  })
+
+  test('a session is noted before it exists: when it cannot be noted, it is not created', async (t) => {
+    const keyPrefix = `order-${randomUUID()}`
+    const store = await openRedisStore(t, server(), { keyPrefix })
+    const hash = someHash()
+    await server().cli('SET', `${keyPrefix}:idp:one`, 'of another type')
+    await assert.rejects(
+      store.sessions.create(hash, 'sealed', { user: 'sub:ada', idpSession: 'idp:one' }),
+      /did not serve indexIdpSession/,
+    )
+    assert.equal(await store.sessions.read(hash), undefined)
   })
 
   test('tokens live exactly as long as their session: sliding takes them along, writing does not prolong them', async (t) => {

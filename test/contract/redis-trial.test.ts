@@ -21,7 +21,7 @@ async function withStore<T>(
   config: Omit<RedisStoreConfig, 'keyPrefix'>,
   use: (store: Store) => Promise<T>,
 ): Promise<T> {
-  const times = { idleTimeoutMs: () => 60_000 }
+  const times = { idleTimeoutMs: () => 60_000, absoluteTimeoutMs: () => 600_000 }
   const store = await createRedisStore({ keyPrefix: 'cloakroom', ...config }, times, { log: silentLog })
   try {
     return await use(store)

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { suite } from 'node:test'
+import type { SessionHash, SessionIndexes, Store } from '../../src/store/port.ts'
 import { steadyTest as test } from '../kit/steady.ts'
 import {
   type Contestant,
@@ -18,6 +19,7 @@ for (const contestant of [memoryContestant, redisContestant(server)]) {
     sessionRules(contestant)
     changingRules(contestant)
     endingRules(contestant)
+    indexRules(contestant)
     loginRules(contestant)
     replayRules(contestant)
     invalidationRules(contestant)
@@ -181,6 +183,71 @@ function endingRules({ open }: Contestant): void {
       assert.equal((taken as { refreshToken?: string }).refreshToken, expected)
       assert.equal(await store.tokens.read(hash), undefined)
     }
+  })
+}
+
+const INDEXES = { user: 'sub:ada', idpSession: 'idp:one' } as const
+
+async function indexed(store: Store, indexes: SessionIndexes = INDEXES): Promise<SessionHash> {
+  const hash = someHash()
+  assert.equal(await store.sessions.create(hash, 'sealed', indexes), true)
+  assert.equal(await store.tokens.create(hash, FIRST_TOKENS), true)
+  return hash
+}
+
+const hashes = (found: readonly { readonly hash: SessionHash }[]) => found.map(({ hash }) => hash)
+
+function indexRules({ open }: Contestant): void {
+  test('sessions are found under their user, oldest first, and under their session at the provider; nobody finds those of others', async (t) => {
+    const { store, elapse } = await open(t)
+    assert.deepEqual(await store.index.living('sub:ada'), [])
+    const mine: SessionHash[] = []
+    for (const idpSession of ['idp:one', 'idp:one', 'idp:two'] as const) {
+      mine.push(await indexed(store, { user: 'sub:ada', idpSession }))
+      await elapse(2)
+    }
+    const withoutSid = await indexed(store, { user: 'sub:ada' })
+    const other = await indexed(store, { user: 'sub:bob', idpSession: 'idp:three' })
+    const found = await store.index.living('sub:ada')
+    assert.deepEqual(hashes(found), [...mine, withoutSid])
+    assert.ok(found.every(({ order }, at) => at === 0 || order > (found[at - 1]?.order ?? 0)))
+    assert.deepEqual(hashes(await store.index.living('idp:one')).sort(), mine.slice(0, 2).sort())
+    assert.deepEqual(hashes(await store.index.living('idp:two')), mine.slice(2))
+    assert.deepEqual(hashes(await store.index.living('sub:bob')), [other])
+  })
+
+  test('a session that ended, or was idle for too long, is under no name any more', async (t) => {
+    const { store, elapse } = await open(t, { idleTimeoutMs: 300 })
+    const [ended, idle] = [await indexed(store), await indexed(store)]
+    await store.sessions.end(ended)
+    for (const name of ['sub:ada', 'idp:one'] as const)
+      assert.deepEqual(hashes(await store.index.living(name)), [idle])
+    await elapse(300)
+    const fresh = await indexed(store)
+    for (const name of ['sub:ada', 'idp:one'] as const)
+      assert.deepEqual(hashes(await store.index.living(name)), [fresh])
+  })
+
+  test('a session that began twice, because an answer was lost, is there once; one that was refused is not that of another', async (t) => {
+    const { store } = await open(t)
+    const hash = await indexed(store)
+    assert.equal(await store.sessions.create(hash, 'sealed', INDEXES), true)
+    assert.deepEqual(hashes(await store.index.living('sub:ada')), [hash])
+    await store.sessions.end(hash)
+    assert.deepEqual(await store.index.living('sub:ada'), [])
+  })
+
+  test('an end under a name is remembered with its age, by that name alone', async (t) => {
+    const { store, elapse } = await open(t)
+    assert.equal(await store.index.endedMsAgo('idp:one'), undefined)
+    await store.index.noteEnd('idp:one')
+    await elapse(40)
+    const agoMs = await store.index.endedMsAgo('idp:one')
+    assert.ok(agoMs !== undefined && agoMs >= 40 && agoMs < 30_000)
+    assert.equal(await store.index.endedMsAgo('idp:two'), undefined)
+    assert.equal(await store.index.endedMsAgo('sub:ada'), undefined)
+    await store.index.noteEnd('idp:one')
+    assert.ok(Number(await store.index.endedMsAgo('idp:one')) < 40)
   })
 }
 

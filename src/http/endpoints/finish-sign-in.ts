@@ -30,6 +30,10 @@ export type FinishSignInDeps = {
     granted: GrantedTokens,
     stepUp: StepUp | undefined,
   ) => Promise<void>
+  /** Rejects with `invalid_callback` when the provider has ended this session since so many ms. Asked when it exists. */
+  readonly requireNotEnded: (claims: BffSession['claims'], sinceMs: number) => Promise<void>
+  /** Epoch ms. */
+  readonly now: () => number
   /** Takes back a session whose tokens could not be kept. */
   readonly discard: (session: BffSession) => Promise<void>
   readonly observe: (outcome: 'started') => void
@@ -53,7 +57,10 @@ export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
     const user = { claims, idToken, steppedUp, indicators, scopes, granted: scopeList(granted.scope) }
     const session = await deps.sessions.signIn(req, res, user)
     try {
-      await deps.keepTokens(session, granted, asked?.stepUp)
+      await Promise.all([
+        deps.keepTokens(session, granted, asked?.stepUp),
+        deps.requireNotEnded(claims, deps.now() - granted.obtainedAt),
+      ])
     } catch (error) {
       deps.sessions.withdraw(req)
       await deps.discard(session).catch(() => undefined)

@@ -3,12 +3,15 @@ import { createExpiringMap, type ExpiringMap, heapBytes, heapShare } from '../..
 import {
   type ClientTokenRecords,
   createSessionChanges,
+  ENDED_REMEMBERED_MS,
   type LoginRecords,
   onInvalidateOf,
   type ReplayRecords,
   type SealedTokens,
   type SessionChanges,
   type SessionHash,
+  type SessionIndex,
+  type SessionIndexes,
   type SessionRecords,
   type Store,
   type StoreTimes,
@@ -22,6 +25,7 @@ type MemorySession = {
   readonly tokens: SealedTokens | undefined
   /** The absolute timeout, by the clock of the store. */
   readonly endsAt: number
+  readonly indexes: SessionIndexes | undefined
 }
 
 /** What the records of sessions and tokens share. */
@@ -30,6 +34,7 @@ type Parts = {
   readonly locks: ExpiringMap<SessionHash, string>
   readonly changes: SessionChanges
   readonly times: StoreTimes
+  readonly names: Names
 }
 
 /** The parts of the heap that they may take. */
@@ -47,20 +52,24 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
   const { monotonicNow } = times
   const changes = createSessionChanges()
   const bytes = (share: number) => ({ max: heapShare(share), of: heapBytes })
+  const names = createNames()
   const sessions = createExpiringMap<SessionHash, MemorySession>({
     ...{ monotonicNow, max, bytes: bytes(SESSIONS_SHARE) },
     evicted: (hash) => changes.emit('changed', hash),
+    removed: (hash, { indexes }) => names.remove(hash, indexes),
   })
   const locks = createExpiringMap<SessionHash, string>({ monotonicNow, max })
   const logins = createExpiringMap<string, string>({ monotonicNow, max, bytes: bytes(LOGINS_SHARE) })
   const clientTokens = createExpiringMap<string, string>({ monotonicNow, max })
   const clientLocks = createExpiringMap<string, string>({ monotonicNow, max })
   const replays = createExpiringMap<string, true>({ monotonicNow, max })
-  const maps = [sessions, locks, logins, clientTokens, clientLocks, replays]
+  const endings = createExpiringMap<string, true>({ monotonicNow, max })
+  const maps = [sessions, locks, logins, clientTokens, clientLocks, replays, endings]
 
-  const parts = { sessions, locks, changes, times }
+  const parts = { sessions, locks, changes, times, names }
   return {
     sessions: sessionRecords(parts),
+    index: sessionIndex(parts, endings),
     tokens: tokenRecords(parts),
     clientTokens: clientTokenRecords(clientTokens, clientLocks),
     logins: loginRecords(logins),
@@ -75,7 +84,7 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
   }
 }
 
-function sessionRecords({ sessions, locks, changes, times }: Parts): SessionRecords {
+function sessionRecords({ sessions, locks, changes, times, names }: Parts): SessionRecords {
   const lifeMs = ({ endsAt }: MemorySession) => Math.min(times.idleTimeoutMs(), endsAt - times.monotonicNow())
   return {
     async read(hash) {
@@ -91,11 +100,12 @@ function sessionRecords({ sessions, locks, changes, times }: Parts): SessionReco
       const leftMs = sessions.expiresInMs(hash)
       return leftMs > 0 ? leftMs : undefined
     },
-    async create(hash, value) {
+    async create(hash, value, indexes) {
       const there = sessions.get(hash)
       if (there) return there.value === value
       const endsAt = times.monotonicNow() + (times.absoluteTimeoutMs?.() ?? Number.POSITIVE_INFINITY)
-      const created = { value, tokens: undefined, endsAt }
+      const created = { value, tokens: undefined, endsAt, indexes }
+      names.add(hash, indexes)
       sessions.set(hash, created, lifeMs(created))
       return true
     },
@@ -112,6 +122,50 @@ function sessionRecords({ sessions, locks, changes, times }: Parts): SessionReco
       locks.delete(hash)
       changes.emit('changed', hash)
       return tokens
+    },
+  }
+}
+
+/** The sessions under each name, in the order of their beginnings. */
+type Names = ReturnType<typeof createNames>
+
+function createNames() {
+  const byName = new Map<string, Map<SessionHash, number>>()
+  let order = 0
+  const namesOf = (indexes: SessionIndexes | undefined) =>
+    [indexes?.user, indexes?.idpSession].filter((name) => name !== undefined)
+  return {
+    of: (name: string) => [...(byName.get(name) ?? [])],
+    add(hash: SessionHash, indexes: SessionIndexes | undefined): void {
+      order += 1
+      for (const name of namesOf(indexes)) {
+        byName.set(name, (byName.get(name) ?? new Map<SessionHash, number>()).set(hash, order))
+      }
+    },
+    remove(hash: SessionHash, indexes: SessionIndexes | undefined): void {
+      for (const name of namesOf(indexes)) {
+        const hashes = byName.get(name)
+        hashes?.delete(hash)
+        if (hashes?.size === 0) byName.delete(name)
+      }
+    },
+  }
+}
+
+function sessionIndex({ sessions, names }: Parts, endings: ExpiringMap<string, true>): SessionIndex {
+  return {
+    async living(name) {
+      const noted = names
+        .of(name)
+        .map(([hash, order]) => ({ hash, order: name.startsWith('sub:') ? order : 0 }))
+      return noted.filter(({ hash }) => sessions.expiresInMs(hash) > 0)
+    },
+    async noteEnd(name) {
+      endings.set(name, true, ENDED_REMEMBERED_MS)
+    },
+    async endedMsAgo(name) {
+      const leftMs = endings.expiresInMs(name)
+      return leftMs > 0 ? ENDED_REMEMBERED_MS - leftMs : undefined
     },
   }
 }

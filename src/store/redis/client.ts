@@ -239,6 +239,8 @@ function watchOutages(redis: Redis, { log, name }: ConnectionDeps): Outage {
  */
 const REPEATABLE: ReadonlySet<string> = new Set([
   ...['readSession', 'slideSession', 'sessionTimeLeft', 'readTokens', 'readClientToken', 'ping', 'heartbeat'],
+  ...['indexUser', 'indexIdpSession', 'forgetSessions', 'forgetUserSession', 'forgetIdpSession'],
+  ...['readUserIndex', 'readIdpSessionIndex', 'sampleIdpSessionIndex', 'noteEnd', 'endedAgo'],
   ...['createSession', 'createTokens', 'writeTokens', 'keepToken', 'forgetTokens'],
   ...['lock', 'unlock', 'writeClientToken', 'putLogin', 'firstUse', 'keepUsed', 'forgetUsed'],
 ])

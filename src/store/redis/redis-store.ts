@@ -4,6 +4,7 @@ import {
   type AttemptMark,
   type ClientTokenRecords,
   createSessionChanges,
+  type IdpSessionIndex,
   type LoginRecords,
   type ObserveStore,
   type ReplayRecords,
@@ -16,10 +17,12 @@ import {
   type TokenRecords,
   type TokenWrite,
   type TokenWriteOutcome,
+  type UserIndex,
 } from '../port.ts'
 import { type CountShared, countOverReplicas } from '../rate-limits.ts'
 import { openRedis, type RedisAddress, type RedisConnection } from './client.ts'
 import { subscribeToInvalidations } from './invalidation.ts'
+import { createRedisSessionIndex, type RedisSessionIndex } from './session-index.ts'
 
 /** The `session.store` of the configuration, type redis. */
 export type RedisStoreConfig = RedisAddress & { readonly keyPrefix: string }
@@ -34,6 +37,7 @@ type Parts = {
   readonly idleTimeoutMs: () => number
   readonly absoluteTimeoutMs?: (() => number) | undefined
   readonly changes: SessionChanges
+  readonly index: RedisSessionIndex
 }
 
 /**
@@ -58,10 +62,12 @@ export async function createRedisStore(
     changes,
     log: deps.log,
   })
-  const parts = { redis, keys, ...times, changes }
+  const index = createRedisSessionIndex({ redis, keys, absoluteTimeoutMs: times.absoluteTimeoutMs })
+  const parts = { redis, keys, ...times, changes, index }
   await Promise.all([redis.attempted, invalidations.attempted])
   const store: Store = {
     sessions: sessionRecords(parts),
+    index: index.port,
     tokens: tokenRecords(parts),
     clientTokens: clientTokenRecords(parts),
     logins: loginRecords(parts),
@@ -74,6 +80,7 @@ export async function createRedisStore(
     },
     async tryOut() {
       await tryEverything(store)
+      await index.tryOut()
       // Not through `countRequests`, which hides a failure: each replica counts for itself then.
       await sharedCount(parts, 'trial')(randomUUID(), 1)
       await invalidations.requireLive()
@@ -95,6 +102,10 @@ function createKeys(prefix: string) {
     lock: (hash: SessionHash) => `${prefix}:{${hash}}:refresh-lock`,
     /** Lives as long as the absolute timeout allows the session. */
     life: (hash: SessionHash) => `${prefix}:{${hash}}:life`,
+    /** `sub:…` or `idp:…`: in other slots than the sessions that they name. */
+    index: (name: UserIndex | IdpSessionIndex) => `${prefix}:${name}`,
+    /** What was under an index has ended lately. */
+    ended: (name: UserIndex | IdpSessionIndex) => `${prefix}:ended:${name}`,
     client: (key: string) => `${prefix}:client:${key}`,
     clientLock: (key: string) => `${prefix}:client-lock:${key}`,
     login: (key: string) => `${prefix}:login:${key}`,
@@ -111,7 +122,8 @@ function createKeys(prefix: string) {
 /** What PTTL answers for a key that is not there. */
 const NO_SUCH_KEY = -2
 
-function sessionRecords({ redis, keys, idleTimeoutMs, absoluteTimeoutMs, changes }: Parts): SessionRecords {
+function sessionRecords(parts: Parts): SessionRecords {
+  const { redis, keys, idleTimeoutMs, absoluteTimeoutMs, changes, index } = parts
   return {
     async read(hash) {
       return ((await redis.call('readSession', 'GET', keys.session(hash))) as string | null) ?? undefined
@@ -124,11 +136,14 @@ function sessionRecords({ redis, keys, idleTimeoutMs, absoluteTimeoutMs, changes
       const leftMs = (await redis.call('sessionTimeLeft', 'PTTL', keys.session(hash))) as number
       return leftMs === NO_SUCH_KEY ? undefined : leftMs
     },
-    async create(hash, value) {
+    async create(hash, value, indexes) {
+      const names = indexes ? await index.add(hash, indexes) : ''
       const both = [keys.session(hash), keys.life(hash)]
-      return (
-        (await redis.run('createSession', both, [value, idleTimeoutMs(), absoluteTimeoutMs?.() ?? 0])) === 1
-      )
+      const record = [value, idleTimeoutMs(), absoluteTimeoutMs?.() ?? 0, names]
+      const isCreated = (await redis.run('createSession', both, record)) === 1
+      // Not awaited, and nothing depends on it: what is not forgotten now is met again.
+      if (indexes) index.forgetSome(indexes).catch(() => undefined)
+      return isCreated
     },
     async replace(hash, { before, after }) {
       const change = [keys.channel, hash, before, after]
@@ -139,8 +154,11 @@ function sessionRecords({ redis, keys, idleTimeoutMs, absoluteTimeoutMs, changes
     async end(hash) {
       const all = [keys.session(hash), keys.tokens(hash), keys.lock(hash), keys.life(hash)]
       const taken = await redis.run('endSession', all, [keys.channel, hash])
+      const [tokens, names] = taken as [string[], string]
       changes.emit('changed', hash)
-      return sealedTokens(taken as string[])
+      // It has ended whether or not that works: a name without a session is forgotten when it is met.
+      await index.remove(hash, names).catch(() => undefined)
+      return sealedTokens(tokens)
     },
   }
 }

@@ -21,14 +21,15 @@ redis.call('PEXPIRE', KEYS[2], ttl)
 return ttl`,
   },
   /**
-   * KEYS session life; ARGV record, idle ms, absolute ms or 0. 1, or 0 when there is another of that name. The second key
-   * lives for the absolute timeout by the clock of Redis, so that the clocks of the replicas do not matter.
+   * KEYS session life; ARGV record, idle ms, absolute ms or 0, names of its indexes. 1, or 0 when there is another of that
+   * name. The second key lives for the absolute timeout by the clock of Redis, so that the clocks of the replicas do not
+   * matter; it says under which names the session is noted.
    */
   createSession: {
     numberOfKeys: 2,
     lua: `
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
-  if ARGV[3] ~= '0' then redis.call('SET', KEYS[2], '', 'PX', ARGV[3]) end
+  if ARGV[3] ~= '0' then redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[3]) end
   return 1
 end
 return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0`,
@@ -42,14 +43,60 @@ redis.call('SET', KEYS[1], ARGV[4], 'XX', 'KEEPTTL')
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return 1`,
   },
-  /** KEYS session tokens refresh-lock life; ARGV channel, hash. The token fields it took. */
+  /** KEYS session tokens refresh-lock life; ARGV channel, hash. The token fields it took, and the names of its indexes. */
   endSession: {
     numberOfKeys: 4,
     lua: `
 local tokens = redis.call('HGETALL', KEYS[2])
+local indexes = redis.call('GET', KEYS[4]) or ''
 redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
 redis.call('PUBLISH', ARGV[1], ARGV[2])
-return tokens`,
+return {tokens, indexes}`,
+  },
+  /**
+   * KEYS sessions of a user; ARGV hash, ms that a session may live at most, or 0. The score is the time of Redis, which
+   * also forgets what is older than any session; the set ends with the last session that it may name.
+   */
+  indexUser: {
+    numberOfKeys: 1,
+    lua: `
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local life = tonumber(ARGV[2])
+redis.call('ZADD', KEYS[1], 'NX', now, ARGV[1])
+if life > 0 then
+  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - life)
+  redis.call('PEXPIRE', KEYS[1], math.max(life, redis.call('PTTL', KEYS[1])))
+end
+return 1`,
+  },
+  /** KEYS sessions of one session at the provider; ARGV hash, ms that a session may live at most, or 0. */
+  indexIdpSession: {
+    numberOfKeys: 1,
+    lua: `
+redis.call('SADD', KEYS[1], ARGV[1])
+local life = tonumber(ARGV[2])
+if life > 0 then redis.call('PEXPIRE', KEYS[1], math.max(life, redis.call('PTTL', KEYS[1]))) end
+return 1`,
+  },
+  /**
+   * KEYS sessions of a user; ARGV ms, hash, ... Forgets those that were noted longer ago than so many ms, and returns them,
+   * with those that it does not name. The others may be about to be created.
+   */
+  forgetSessions: {
+    numberOfKeys: 1,
+    lua: `
+local time = redis.call('TIME')
+local before = time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[1])
+local gone = {}
+for i = 2, #ARGV do
+  local noted = redis.call('ZSCORE', KEYS[1], ARGV[i])
+  if not noted or tonumber(noted) <= before then
+    redis.call('ZREM', KEYS[1], ARGV[i])
+    gone[#gone + 1] = ARGV[i]
+  end
+end
+return gone`,
   },
   /** KEYS session tokens; ARGV field, value, ... 1, or 0 when the session has ended or has tokens. */
   createTokens: {

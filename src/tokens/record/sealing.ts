@@ -127,6 +127,17 @@ export function createPseudonyms(keys: readonly Buffer[]): (text: string) => str
   return (text) => createHmac('sha256', key).update(text).digest('base64url').slice(0, 22)
 }
 
+/**
+ * Makes names for users and their sessions at the provider, one under each session key in their order: an entry is
+ * written under the first and looked for under all, so that changing the keys loses none.
+ */
+export function createIndexPseudonyms(keys: readonly Buffer[]): ((text: string) => string)[] {
+  return keys.map((sessionKey) => {
+    const key = Buffer.from(hkdfSync('sha256', sessionKey, '', 'cloakroom session index', 32))
+    return (text) => createHmac('sha256', key).update(text).digest('base64url')
+  })
+}
+
 /** Whose tokens: the id opens them, the hash finds them. */
 export type TokenOwner = { readonly id: string; readonly hash: SessionHash }
 

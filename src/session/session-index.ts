@@ -1,0 +1,129 @@
+import { BffError } from '../errors.ts'
+import type {
+  IdpSessionIndex,
+  IndexedSession,
+  SessionHash,
+  SessionIndexes,
+  Store,
+  UserClaims,
+  UserIndex,
+} from '../store/port.ts'
+
+/**
+ * Whose sessions: those of a user, those of one session at the provider, or, with both `sub` and `sid`, those that are
+ * of both (OpenID Connect Back-Channel Logout §2.6). `iss` as in the ID token.
+ */
+export type SessionsOf =
+  | { readonly iss: string; readonly sub: string; readonly sid?: string | undefined }
+  | { readonly iss: string; readonly sub?: undefined; readonly sid: string }
+
+/**
+ * Ends every session of a user, or of a session at the provider, on all replicas: the records are removed, copies are
+ * dropped, WebSockets and endless answers end, and a sign-in that is on its way is refused. Resolves with how many there
+ * were; `reason` labels each in the metrics. Their refresh tokens are not revoked: only their cookies open them.
+ * Rejects with `store_unavailable`; what has ended until then has ended, and the call may be repeated.
+ */
+export type EndSessions = (of: SessionsOf, reason: string) => Promise<number>
+
+export type UserSessionsDeps = {
+  readonly store: Pick<Store, 'sessions' | 'index'>
+  /** Make a name of a text under each session key; the first is that of new sessions. */
+  readonly pseudonyms: readonly ((text: string) => string)[]
+  /** Called for each session that has ended. */
+  readonly ended: (hash: SessionHash, reason: string) => void
+}
+
+/** The sessions of users, found without their cookies. Every promise rejects with `store_unavailable` when the store does not answer. */
+export type UserSessions = {
+  /** The names under which a new session is found. */
+  indexesOf(claims: UserClaims): SessionIndexes
+  /** Returns the living sessions of a user, oldest first. */
+  of(claims: UserClaims): Promise<readonly SessionHash[]>
+  readonly end: EndSessions
+  /**
+   * Throws `invalid_callback` when the user's sessions, or those of this session at the provider, were ended while the
+   * sign-in was on its way: a logout that overtakes its login. Ask when the session exists.
+   *
+   * @param sinceMs how long ago the code was redeemed.
+   */
+  requireNotEnded(claims: UserClaims, sinceMs: number): Promise<void>
+}
+
+/** Most sessions that are ended in one round trip. */
+const ENDED_AT_ONCE = 100
+
+/** Makes the way to sessions that goes by user instead of by cookie. */
+export function createUserSessions({ store, pseudonyms, ended }: UserSessionsDeps): UserSessions {
+  const userNames = (iss: unknown, sub: string) => namesOf<UserIndex>('sub', iss, sub)
+  const idpNames = (iss: unknown, sid: string) => namesOf<IdpSessionIndex>('idp', iss, sid)
+
+  function namesOf<Name>(kind: string, iss: unknown, value: string): Name[] {
+    // JSON, because no choice of issuer and value can make two different pairs equal.
+    const text = JSON.stringify([kind, iss ?? null, value])
+    return pseudonyms.map((pseudonym) => `${kind}:${pseudonym(text)}` as Name)
+  }
+
+  async function living(names: readonly (UserIndex | IdpSessionIndex)[]): Promise<readonly SessionHash[]> {
+    const found = await Promise.all(names.map((name) => store.index.living(name)))
+    return found
+      .flat()
+      .sort(inOrder)
+      .map(({ hash }) => hash)
+  }
+
+  async function matching({ iss, sub, sid }: SessionsOf): Promise<readonly SessionHash[]> {
+    const ofSid = sid === undefined ? undefined : await living(idpNames(iss, sid))
+    if (sub === undefined) return ofSid ?? []
+    const ofSub = await living(userNames(iss, sub))
+    return ofSid ? ofSub.filter((hash) => ofSid.includes(hash)) : ofSub
+  }
+
+  async function endAll(hashes: readonly SessionHash[], reason: string): Promise<number> {
+    let count = 0
+    for (let at = 0; at < hashes.length; at += ENDED_AT_ONCE) {
+      const some = hashes.slice(at, at + ENDED_AT_ONCE)
+      const taken = await Promise.all(some.map((hash) => store.sessions.end(hash)))
+      // Of several that end one session, the one that got its tokens counts it.
+      const endedNow = some.filter((_, index) => taken[index] !== undefined)
+      for (const hash of endedNow) ended(hash, reason)
+      count += endedNow.length
+    }
+    return count
+  }
+
+  return {
+    indexesOf({ iss, sub, sid }) {
+      const [user] = userNames(iss, sub)
+      const [idpSession] = isSid(sid) ? idpNames(iss, sid) : []
+      if (user === undefined) throw new RangeError('at least one session key is needed')
+      return { user, idpSession }
+    },
+    of: ({ iss, sub }) => living(userNames(iss, sub)),
+    async end(of, reason) {
+      const { iss, sub, sid } = of
+      const names = sid !== undefined ? idpNames(iss, sid) : sub === undefined ? [] : userNames(iss, sub)
+      // First, so that a session which is created after the look below is refused by its own sign-in.
+      await Promise.all(names.map((name) => store.index.noteEnd(name)))
+      return endAll(await matching(of), reason)
+    },
+    async requireNotEnded({ iss, sub, sid }, sinceMs) {
+      const names = [...userNames(iss, sub), ...(isSid(sid) ? idpNames(iss, sid) : [])]
+      const ends = await Promise.all(names.map((name) => store.index.endedMsAgo(name)))
+      if (!ends.some((agoMs) => agoMs !== undefined && agoMs <= sinceMs)) return
+      throw new BffError(
+        'invalid_callback',
+        'the provider ended the session while the sign-in was on its way',
+        {
+          details: { reason: 'ended_meanwhile' },
+        },
+      )
+    },
+  }
+}
+
+const isSid = (sid: unknown): sid is string => typeof sid === 'string' && sid !== ''
+
+/** Those of one moment by their names, so that all replicas see the same order. */
+function inOrder(a: IndexedSession, b: IndexedSession): number {
+  return a.order - b.order || (a.hash < b.hash ? -1 : 1)
+}

@@ -1,0 +1,150 @@
+import { randomUUID } from 'node:crypto'
+import {
+  ENDED_REMEMBERED_MS,
+  type IdpSessionIndex,
+  type IndexedSession,
+  type SessionHash,
+  type SessionIndex,
+  type SessionIndexes,
+  type UserIndex,
+} from '../port.ts'
+import type { RedisConnection } from './client.ts'
+
+type Name = UserIndex | IdpSessionIndex
+
+type SessionIndexDeps = {
+  readonly redis: RedisConnection
+  readonly keys: {
+    readonly index: (name: Name) => string
+    readonly ended: (name: Name) => string
+    readonly session: (hash: SessionHash) => string
+  }
+  readonly absoluteTimeoutMs?: (() => number) | undefined
+}
+
+/** The index, and what the session records do with it. */
+export type RedisSessionIndex = {
+  readonly port: SessionIndex
+  /** Notes a session that is about to be created. Resolves with what `remove` needs. */
+  add(hash: SessionHash, indexes: SessionIndexes): Promise<string>
+  /** Forgets a session under the names that `add` gave. */
+  remove(hash: SessionHash, names: string): Promise<void>
+  /** Forgets some of the sessions that have gone without `remove`, so that no index grows with every sign-in. */
+  forgetSome(indexes: SessionIndexes): Promise<void>
+  /** Does what is ever done with an index; leaves nothing behind. */
+  tryOut(): Promise<void>
+}
+
+/** A session that was noted so long ago and is not there will not be created any more: every command has a timeout. */
+const CREATED_WITHIN_MS = 30_000
+const SAMPLE = 16
+
+/**
+ * The indexes of sessions. Their keys lie in other slots than the sessions, so a session is noted before it is created
+ * and forgotten after its end: there may be names without a session, but no session without its names.
+ */
+export function createRedisSessionIndex(deps: SessionIndexDeps): RedisSessionIndex {
+  const { redis, keys, absoluteTimeoutMs } = deps
+  const isLiving = async (hash: SessionHash) =>
+    ((await redis.call('sessionTimeLeft', 'PTTL', keys.session(hash))) as number) > 0
+
+  async function split<T extends { readonly hash: SessionHash }>(noted: readonly T[]) {
+    const lives = await Promise.all(noted.map(({ hash }) => isLiving(hash)))
+    const living = noted.filter((_, at) => lives[at])
+    const gone = noted.flatMap(({ hash }, at) => (lives[at] ? [] : [hash]))
+    return { living, gone }
+  }
+
+  /** Returns those that are certainly over: they were noted long enough ago, or are forgotten already. */
+  const forget = async (user: UserIndex, gone: readonly SessionHash[]) =>
+    gone.length === 0
+      ? []
+      : ((await redis.run(
+          'forgetSessions',
+          [keys.index(user)],
+          [CREATED_WITHIN_MS, ...gone],
+        )) as SessionHash[])
+
+  const ofUser = async (user: UserIndex, last: number): Promise<IndexedSession[]> => {
+    const range = [keys.index(user), 0, last, 'WITHSCORES'] as const
+    // Pairs in RESP3, a flat list in RESP2.
+    const flat = ((await redis.call('readUserIndex', 'ZRANGE', ...range)) as unknown[]).flat() as string[]
+    return flat.flatMap((hash, at) =>
+      at % 2 ? [] : [{ hash: hash as SessionHash, order: Number(flat[at + 1]) }],
+    )
+  }
+
+  async function ofIdpSession(name: IdpSessionIndex): Promise<IndexedSession[]> {
+    const hashes = (await redis.call('readIdpSessionIndex', 'SMEMBERS', keys.index(name))) as SessionHash[]
+    return hashes.map((hash) => ({ hash, order: 0 }))
+  }
+
+  async function living(name: Name): Promise<readonly IndexedSession[]> {
+    const found = await split(isUser(name) ? await ofUser(name, -1) : await ofIdpSession(name))
+    if (isUser(name)) await forget(name, found.gone)
+    return found.living
+  }
+
+  async function forgetSome({ user, idpSession }: SessionIndexes): Promise<void> {
+    // The order matters: what is under both names was noted for the user first. What the user's does not name any more has
+    // been forgotten there, and is not about to be created.
+    const sample = idpSession
+      ? ((await redis.call(
+          'sampleIdpSessionIndex',
+          'SRANDMEMBER',
+          keys.index(idpSession),
+          SAMPLE,
+        )) as SessionHash[])
+      : []
+    const noted = [...(await ofUser(user, SAMPLE - 1)), ...sample.map((hash) => ({ hash }))]
+    const over = await forget(user, (await split(noted)).gone)
+    if (idpSession && over.length > 0)
+      await redis.call('forgetIdpSession', 'SREM', keys.index(idpSession), ...over)
+  }
+
+  async function add(hash: SessionHash, { user, idpSession }: SessionIndexes): Promise<string> {
+    const note = [hash, absoluteTimeoutMs?.() ?? 0]
+    await redis.run('indexUser', [keys.index(user)], note)
+    if (idpSession) await redis.run('indexIdpSession', [keys.index(idpSession)], note)
+    return idpSession ? `${user} ${idpSession}` : user
+  }
+
+  async function remove(hash: SessionHash, names: string): Promise<void> {
+    const indexes = names.split(' ').filter(Boolean) as Name[]
+    await Promise.all(
+      indexes.map((name) =>
+        isUser(name)
+          ? redis.call('forgetUserSession', 'ZREM', keys.index(name), hash)
+          : redis.call('forgetIdpSession', 'SREM', keys.index(name), hash),
+      ),
+    )
+  }
+
+  return {
+    port: {
+      living,
+      async noteEnd(name) {
+        await redis.call('noteEnd', 'SET', keys.ended(name), '', 'PX', ENDED_REMEMBERED_MS)
+      },
+      async endedMsAgo(name) {
+        const leftMs = (await redis.call('endedAgo', 'PTTL', keys.ended(name))) as number
+        return leftMs < 0 ? undefined : ENDED_REMEMBERED_MS - leftMs
+      },
+    },
+    ...{ add, remove, forgetSome },
+    async tryOut() {
+      const hash = `trial-${randomUUID()}` as SessionHash
+      const indexes = { user: `sub:${hash}`, idpSession: `idp:${hash}` } as const
+      const names = await add(hash, indexes)
+      try {
+        await living(indexes.user)
+        await living(indexes.idpSession)
+        await forgetSome(indexes)
+      } finally {
+        await remove(hash, names)
+      }
+    },
+  }
+}
+
+const isUser = (name: Name): name is UserIndex => name.startsWith('sub:')
