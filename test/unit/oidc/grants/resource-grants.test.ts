@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { ResourceConfig } from '../../../../src/config/config.ts'
+import type { ResourceConfig, ResourceDialect } from '../../../../src/config/config.ts'
 import { BffError, type ErrorCode, stepUpFingerprint } from '../../../../src/errors.ts'
 import type { GrantResult } from '../../../../src/oidc/grants/config-faults.ts'
 import { createDialect } from '../../../../src/oidc/grants/dialects.ts'
@@ -42,7 +42,7 @@ const GRANTED: GrantedTokens = {
 const CHALLENGE = '{"access_token":{"polids":{"essential":true}}}'
 
 /** The grants of a client, at a token endpoint that answers as the test says. */
-function setUp({ capabilities = [] as string[] } = {}) {
+function setUp({ capabilities = [] as string[], resourceDialect = 'scope' as ResourceDialect } = {}) {
   const asked: unknown[][] = []
   const noted: GrantResult[] = []
   const lines: [object, string][] = []
@@ -56,7 +56,7 @@ function setUp({ capabilities = [] as string[] } = {}) {
     relyingParty: {
       ...{ refreshGrant: ask, clientCredentialsGrant: ask, tokenExchangeGrant: ask },
     },
-    dialect: createDialect({ resourceDialect: 'scope', scopes: ['openid'], signInScopes: 'all' }, [orders]),
+    dialect: createDialect({ resourceDialect, scopes: ['openid'], signInScopes: 'all' }, [orders]),
     ...{ resources: RESOURCES, clientCapabilities: capabilities, monotonicNow: () => 0 },
     log: { info: write, warn: write, error: write } as never,
     note: (result) => noted.push(result) < 0,
@@ -224,6 +224,14 @@ test('the claims after a refresh keep what its scopes did not ask for', async ()
   const unverified = await refresh()
   assert.ok(unverified.kind === 'renewed')
   assert.deepEqual([unverified.subject, unverified.claimsAfter], ['eve', undefined])
+})
+
+test('a refresh that names no scopes asks for all of the sign-in’s: a claim that it does not bring is gone', async () => {
+  const { refresh, next } = setUp({ resourceDialect: 'resource' })
+  next.grant = { ...GRANTED, claims: { sub: 'ada', iat: 2, department: 'R&D' } }
+  const outcome = await refresh({ signIn: { scopes: ['openid', 'profile'] } })
+  assert.ok(outcome.kind === 'renewed')
+  assert.deepEqual(outcome.claimsAfter?.({ sub: 'ada', iat: 1, name: 'Ada' }), next.grant.claims)
 })
 
 test('a resource that no configuration names is refused before anything is asked', async () => {

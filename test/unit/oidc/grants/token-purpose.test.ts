@@ -197,6 +197,25 @@ test('an answer that names the resource asked for is not judged by scopes that w
   assert.equal(verdict('https://one', 'https://other'), 'wrong_audience')
 })
 
+test('an answer that names another resource is for that one, unless none is configured to compare with', () => {
+  const named = (one: ResourceConfig) =>
+    judgeToken({ accessToken: 'opaque', resource: 'https://other', scope: undefined }, one, { one })
+  assert.deepEqual(named({ ...billing, resource: 'https://one' }), {
+    ...{ outcome: 'wrong_audience', expected: 'https://one', actual: 'https://other' },
+  })
+  assert.equal(named(billing), undefined)
+})
+
+test('of what a provider answers, the log gets 200 characters', () => {
+  const scopes = ['x'.repeat(201)]
+  const fault = judgeToken(
+    { accessToken: 'opaque', resource: undefined, scope: 'y'.repeat(201) },
+    { ...billing, scopes },
+    {},
+  )
+  assert.deepEqual([fault?.expected, fault?.actual], ['x'.repeat(200), 'y'.repeat(200)])
+})
+
 test('api://ID and ID are one application of Entra ID, whichever its token and the configuration say', () => {
   const id = '6731de76-14a6-49ae-97bc-6eba6914391e'
   const verdict = (audience: string, aud: string) =>

@@ -125,6 +125,9 @@ describe('an authorization request', () => {
     const { authorization, noted } = setUp()
     await authorization.authorizationUrl(CHECKS, {})
     assert.deepEqual(noted, [['par', undefined, undefined]])
+    const plain = setUp({ fail: new BffError('provider_rejected', 'without more facts') })
+    await assert.rejects(plain.authorization.authorizationUrl(CHECKS, {}))
+    assert.deepEqual(plain.noted, [['par', 'provider_rejected', true]])
   })
 })
 

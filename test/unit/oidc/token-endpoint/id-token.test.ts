@@ -80,6 +80,11 @@ test('a claim that is no time is named, without its value', () => {
   const error = idTokenError(coded('invalid response', wrong), 'no JWT')
   assert.deepEqual(error.facts, { claim: 'iss', keyId: undefined })
   assert.doesNotMatch(error.message, /evil/)
+  const alone = coded('missing "exp"', { claim: 'exp', now: SECONDS })
+  assert.deepEqual(idTokenError(coded('invalid response', alone), '').facts, {
+    claim: 'exp',
+    keyId: undefined,
+  })
   const text = coded('unexpected "exp"', {
     claim: 'exp',
     claims: { exp: 'soon' },
