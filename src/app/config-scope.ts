@@ -107,7 +107,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     observe: metrics.sessionMissing,
   })
   const userSessions = createUserSessions({
-    ...{ store, pseudonyms: createIndexPseudonyms(keys) },
+    ...{ store, pseudonyms: createIndexPseudonyms(keys), signInLifetimeMs: LOGIN_LIFETIME_MS },
     ended: (_, reason) => metrics.session('ended', reason),
   })
   const sessions = createSessions({
@@ -237,7 +237,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   })
 
   // Our own endpoints.
-  const loginAttempts = createLoginAttempts(logins)
+  const loginAttempts = createLoginAttempts({ ...logins, endings: store.endings })
   const beginSignIn = createBeginSignIn({ attempts: loginAttempts, provider })
   const loggedOutReturns = createSingleUseReferences<string>(logins, {
     ...{ kind: 'logged-out', lifetimeMs: LOGIN_LIFETIME_MS },
@@ -256,7 +256,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     finishSignIn: createFinishSignIn({
       ...{ sessions, redirectUri: provider.redirectUri, allowedTenants: config.provider.allowedTenants },
       ...{ codeGrant: provider.codeGrant, noteFailed: provider.noteFailed },
-      ...{ isToBeRepeated: provider.isToBeRepeated, beginSignIn, now },
+      ...{ isToBeRepeated: provider.isToBeRepeated, beginSignIn },
       requireNotEnded: userSessions.requireNotEnded,
       keepTokens: (session, granted, stepUp) =>
         tokens.keepFirst(session, granted, provider.resourceOf(granted, session, stepUp)),

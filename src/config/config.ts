@@ -61,6 +61,8 @@ export type ProviderConfig = {
   readonly timeoutMs: number
   /** Most requests for tokens at the same time, for each replica. */
   readonly concurrency: number
+  /** What a logout token must have that OpenID Connect Back-Channel Logout 1.0 §2.4 did not always ask for. */
+  readonly logoutToken: { readonly requireExp: boolean; readonly requireType: boolean }
   /** Whether a used refresh token stays good. `auto`: it is offered again after a lost answer, and the provider decides. */
   readonly reusesRefreshTokens: boolean | 'auto'
 }

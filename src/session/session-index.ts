@@ -26,7 +26,9 @@ export type SessionsOf =
 export type EndSessions = (of: SessionsOf, reason: string) => Promise<number>
 
 export type UserSessionsDeps = {
-  readonly store: Pick<Store, 'sessions' | 'index'>
+  readonly store: Pick<Store, 'sessions' | 'index' | 'endings'>
+  /** How long a sign-in may take, in ms: an end is remembered for so long. */
+  readonly signInLifetimeMs: number
   /** Make a name of a text under each session key; the first is that of new sessions. */
   readonly pseudonyms: readonly ((text: string) => string)[]
   /** Called for each session that has ended. */
@@ -42,18 +44,20 @@ export type UserSessions = {
   readonly end: EndSessions
   /**
    * Throws `invalid_callback` when the user's sessions, or those of this session at the provider, were ended while the
-   * sign-in was on its way: a logout that overtakes its login. Ask when the session exists.
+   * sign-in was on its way: a logout that overtakes its login. Ask when the session exists: either the logout finds it in
+   * the index, or this finds the logout.
    *
-   * @param sinceMs how long ago the code was redeemed.
+   * @param endingsBefore `store.endings.last()` when the sign-in began, before the provider was asked.
    */
-  requireNotEnded(claims: UserClaims, sinceMs: number): Promise<void>
+  requireNotEnded(claims: UserClaims, endingsBefore: number): Promise<void>
 }
 
 /** Most sessions that are ended in one round trip. */
 const ENDED_AT_ONCE = 100
 
 /** Makes the way to sessions that goes by user instead of by cookie. */
-export function createUserSessions({ store, pseudonyms, ended }: UserSessionsDeps): UserSessions {
+export function createUserSessions(deps: UserSessionsDeps): UserSessions {
+  const { store, pseudonyms, ended } = deps
   const userNames = (iss: unknown, sub: string) => namesOf<UserIndex>('sub', iss, sub)
   const idpNames = (iss: unknown, sid: string) => namesOf<IdpSessionIndex>('idp', iss, sid)
 
@@ -103,13 +107,12 @@ export function createUserSessions({ store, pseudonyms, ended }: UserSessionsDep
       const { iss, sub, sid } = of
       const names = sid !== undefined ? idpNames(iss, sid) : sub === undefined ? [] : userNames(iss, sub)
       // First, so that a session which is created after the look below is refused by its own sign-in.
-      await Promise.all(names.map((name) => store.index.noteEnd(name)))
+      await store.endings.note(names, deps.signInLifetimeMs)
       return endAll(await matching(of), reason)
     },
-    async requireNotEnded({ iss, sub, sid }, sinceMs) {
+    async requireNotEnded({ iss, sub, sid }, endingsBefore) {
       const names = [...userNames(iss, sub), ...(isSid(sid) ? idpNames(iss, sid) : [])]
-      const ends = await Promise.all(names.map((name) => store.index.endedMsAgo(name)))
-      if (!ends.some((agoMs) => agoMs !== undefined && agoMs <= sinceMs)) return
+      if ((await store.endings.lastOf(names)) <= endingsBefore) return
       throw new BffError(
         'invalid_callback',
         'the provider ended the session while the sign-in was on its way',

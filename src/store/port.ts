@@ -67,14 +67,7 @@ export type IndexedSession = {
 export type SessionIndex = {
   /** Returns the living sessions under a name; those of a user oldest first. */
   living(index: UserIndex | IdpSessionIndex): Promise<readonly IndexedSession[]>
-  /** Notes that all sessions under a name end now; remembered for `ENDED_REMEMBERED_MS`. */
-  noteEnd(index: UserIndex | IdpSessionIndex): Promise<void>
-  /** Returns how many ms ago that was, by the clock of the store; undefined when it was not, or is forgotten. */
-  endedMsAgo(index: UserIndex | IdpSessionIndex): Promise<number | undefined>
 }
-
-/** Longer than any sign-in takes from its code grant to its session. */
-export const ENDED_REMEMBERED_MS = 120_000
 
 /**
  * What the last refresh attempt left in the record. `open:OWNER`: it is in flight, or its owner has died; the owner is part
@@ -163,6 +156,20 @@ export type ReplayRecords = {
   forget(kind: string, id: string): Promise<void>
 }
 
+/**
+ * The users and provider sessions that were signed out from elsewhere, in the order in which the store was told, for as
+ * long as a sign-in that began before may still be on its way. A sign-out counts as later than every sign-in that has
+ * asked for `last` by then, whatever the clocks of the replicas say.
+ */
+export type EndingRecords = {
+  /** The number of the last ending; 0 when there was none for an hour. */
+  last(): Promise<number>
+  /** Notes for `ttlMs` that what these names stand for ended now. */
+  note(names: readonly string[], ttlMs: number): Promise<void>
+  /** The number of the last ending of any of these; 0 when none is noted. */
+  lastOf(names: readonly string[]): Promise<number>
+}
+
 /** The requests that one key may make within a window of `perMs`. */
 export type RequestLimit = { readonly requests: number; readonly perMs: number }
 
@@ -188,6 +195,7 @@ export type Store = {
   readonly clientTokens: ClientTokenRecords
   readonly logins: LoginRecords
   readonly replays: ReplayRecords
+  readonly endings: EndingRecords
   readonly invalidations: Invalidations
   /** Makes the counter of one kind of requests over all replicas. Keys are stored as they are, so they must reveal nothing. */
   countRequests(kind: string, limit: RequestLimit): CountRequest

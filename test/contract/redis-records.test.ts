@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { randomUUID } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import { suite, test } from 'node:test'
 import type { SessionHash } from '../../src/store/port.ts'
 import { steadyNow } from '../kit/steady.ts'
@@ -22,7 +22,8 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
     const hash = someHash()
     await store.sessions.create(hash, 'sealed', { user: 'sub:ada', idpSession: 'idp:one' })
     await store.tokens.create(hash, FIRST_TOKENS)
-    await store.index.noteEnd('idp:one')
+    await store.endings.note(['idp:one'], 60_000)
+    await store.replays.firstUse('logout', 'jti', 60_000)
     await store.tokens.lock(hash, 'me', 60_000)
     const accessToken = { resource: 'billing', sealed: 'sealed-at-b' }
     await store.tokens.write(hash, { expectedVersion: 1, accessToken })
@@ -44,6 +45,8 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
       [`${keyPrefix}:sub:ada`]: 'zset',
       [`${keyPrefix}:idp:one`]: 'set',
       [`${keyPrefix}:ended:idp:one`]: 'string',
+      [`${keyPrefix}:endings`]: 'string',
+      [`${keyPrefix}:used:logout:${createHash('sha256').update('jti').digest('base64url')}`]: 'string',
       [`${keyPrefix}:login:attempt`]: 'string',
       [`${keyPrefix}:client:audit`]: 'string',
       [`${keyPrefix}:client-lock:audit`]: 'string',

@@ -22,6 +22,7 @@ for (const contestant of [memoryContestant, redisContestant(server)]) {
     indexRules(contestant)
     loginRules(contestant)
     replayRules(contestant)
+    endingRulesOfSignIns(contestant)
     invalidationRules(contestant)
   })
 }
@@ -236,19 +237,6 @@ function indexRules({ open }: Contestant): void {
     await store.sessions.end(hash)
     assert.deepEqual(await store.index.living('sub:ada'), [])
   })
-
-  test('an end under a name is remembered with its age, by that name alone', async (t) => {
-    const { store, elapse } = await open(t)
-    assert.equal(await store.index.endedMsAgo('idp:one'), undefined)
-    await store.index.noteEnd('idp:one')
-    await elapse(40)
-    const agoMs = await store.index.endedMsAgo('idp:one')
-    assert.ok(agoMs !== undefined && agoMs >= 40 && agoMs < 30_000)
-    assert.equal(await store.index.endedMsAgo('idp:two'), undefined)
-    assert.equal(await store.index.endedMsAgo('sub:ada'), undefined)
-    await store.index.noteEnd('idp:one')
-    assert.ok(Number(await store.index.endedMsAgo('idp:one')) < 40)
-  })
 }
 
 function loginRules({ open }: Contestant): void {
@@ -297,6 +285,33 @@ function replayRules({ open }: Contestant): void {
     assert.equal(await store.replays.firstUse('logout', 'jti', 60_000), false)
     await elapse(200)
     assert.equal(await store.replays.firstUse('logout', 'jti', 60_000), true)
+  })
+}
+
+function endingRulesOfSignIns({ open }: Contestant): void {
+  test('an ending is later than whatever asked for the last one before, and not later than what asks afterwards', async (t) => {
+    const { store, elapse } = await open(t)
+    const { endings } = store
+    assert.equal(await endings.last(), 0)
+    assert.equal(await endings.lastOf(['ada', 'sid-1']), 0)
+    await endings.note(['ada'], 60_000)
+    const between = await endings.last()
+    assert.equal(await endings.lastOf(['ada', 'sid-1']), between)
+    assert.ok(between > 0)
+    assert.equal(await endings.lastOf(['bob']), 0)
+    await endings.note(['sid-1', 'bob'], 200)
+    assert.ok((await endings.lastOf(['ada', 'sid-1'])) > between)
+    assert.equal(await endings.lastOf(['ada']), between)
+    await elapse(200)
+    assert.equal(await endings.lastOf(['ada', 'sid-1']), between)
+    assert.equal(await endings.lastOf(['bob']), 0)
+  })
+
+  test('of endings at the same time the latest one is noted', async (t) => {
+    const { store } = await open(t)
+    const { endings } = store
+    await Promise.all(Array.from({ length: 20 }, () => endings.note(['ada'], 60_000)))
+    assert.equal(await endings.lastOf(['ada']), await endings.last())
   })
 }
 

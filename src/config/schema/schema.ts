@@ -235,6 +235,21 @@ function providerFields(kit: FieldKit) {
       clientCapabilities: kit
         .list(CAPABILITY, 'Entra ID client capabilities; `cp1` is continuous access evaluation.')
         .prefault([]),
+      logoutToken: kit
+        .section({
+          requireExp: kit
+            .flag(
+              'Whether a logout token needs an `exp`. false for providers of older drafts, whose tokens are then good for 5 minutes from their `iat`.',
+            )
+            .prefault(true),
+          requireType: kit
+            .flag(
+              'Whether a logout token needs the type `logout+jwt`. false takes `JWT` and none too, as many providers send.',
+            )
+            .prefault(false),
+        })
+        .prefault({})
+        .describe('Logout tokens that the provider sends (OpenID Connect Back-Channel Logout).'),
       reusesRefreshTokens: kit
         .flagOrAuto(
           'Whether a refresh token is offered again that may have been used already, because an answer was lost or a resource refused: true once more, false never (the user signs in again); auto as true, but not to a provider that rotates and refused a resource.',

@@ -30,10 +30,8 @@ export type FinishSignInDeps = {
     granted: GrantedTokens,
     stepUp: StepUp | undefined,
   ) => Promise<void>
-  /** Rejects with `invalid_callback` when the provider has ended this session since so many ms. Asked when it exists. */
-  readonly requireNotEnded: (claims: BffSession['claims'], sinceMs: number) => Promise<void>
-  /** Epoch ms. */
-  readonly now: () => number
+  /** Rejects with `invalid_callback` when the provider has ended this session since the sign-in began. Asked when it exists. */
+  readonly requireNotEnded: (claims: BffSession['claims'], endingsBefore: number) => Promise<void>
   /** Takes back a session whose tokens could not be kept. */
   readonly discard: (session: BffSession) => Promise<void>
   readonly observe: (outcome: 'started') => void
@@ -59,7 +57,7 @@ export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
     try {
       await Promise.all([
         deps.keepTokens(session, granted, asked?.stepUp),
-        deps.requireNotEnded(claims, deps.now() - granted.obtainedAt),
+        deps.requireNotEnded(claims, attempt.endingsBefore),
       ])
     } catch (error) {
       deps.sessions.withdraw(req)

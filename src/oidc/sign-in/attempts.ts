@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
-import type { LoginRecords, SessionGrant, SessionHash } from '../../store/port.ts'
+import type { EndingRecords, LoginRecords, SessionGrant, SessionHash } from '../../store/port.ts'
 import type { AuthorizationChecks } from '../token-endpoint/openid-client.ts'
 import type { AskedStepUp } from './step-up.ts'
 
@@ -18,6 +18,8 @@ export type LoginAttempt = Pick<SessionGrant, 'indicators' | 'scopes'> &
     readonly previous?: PreviousSession
     /** The browser sent a session cookie when it began, valid or not. */
     readonly hadCookie?: boolean
+    /** The number of the last sign-out from elsewhere when it began (`EndingRecords`): a later one may be about its user. */
+    readonly endingsBefore: number
     /** Began with a page that needed a session, which may be a download: it leaves the tab on the page before. */
     readonly beganAtRoute?: boolean
   }
@@ -42,6 +44,7 @@ export const LOGIN_LIFETIME_MS = 15 * 60_000
 
 export type LoginAttemptsDeps = {
   readonly records: LoginRecords
+  readonly endings: Pick<EndingRecords, 'last'>
   readonly seal: (secret: string, plaintext: string) => string
   readonly open: (secret: string, sealed: string) => string | undefined
 }
@@ -50,7 +53,7 @@ export type LoginAttemptsDeps = {
 export type LoginAttempts = {
   /** Starts one: fresh state, nonce and PKCE verifier (RFC 7636 §4.1, 256 bits each). */
   start(
-    goal: Omit<LoginAttempt, 'state' | 'nonce' | 'codeVerifier'>,
+    goal: Omit<LoginAttempt, 'state' | 'nonce' | 'codeVerifier' | 'endingsBefore'>,
   ): Promise<{ attempt: LoginAttempt; cookie: LoginCookie }>
   /** The attempt that `state` and the browser's secret belong to; taking it deletes it. */
   take(state: string, secret: string): Promise<LoginAttempt | undefined>
@@ -80,7 +83,8 @@ export function createLoginAttempts(deps: LoginAttemptsDeps): LoginAttempts {
 
   return {
     async start(goal) {
-      const attempt = { ...goal, state: random(), nonce: random(), codeVerifier: random() }
+      const endingsBefore = await deps.endings.last()
+      const attempt = { ...goal, state: random(), nonce: random(), codeVerifier: random(), endingsBefore }
       const cookie = { id: loginAttemptId(attempt.state), secret: random() }
       await put(cookie.secret, cookie.secret, storedOf(attempt))
       return { attempt, cookie }
@@ -124,13 +128,18 @@ export type SignInGoal = Pick<
 >
 
 /** An attempt as it is stored, where the previous session has the name that earlier versions gave it. */
-type StoredAttempt = Omit<LoginAttempt, 'previous'> & { readonly earlier?: PreviousSession }
+type StoredAttempt = Omit<LoginAttempt, 'previous' | 'endingsBefore'> & {
+  readonly earlier?: PreviousSession
+  /** Absent in attempts of earlier versions. */
+  readonly endingsBefore?: number
+}
 
 function storedOf({ previous, ...attempt }: LoginAttempt): StoredAttempt {
   return previous ? { ...attempt, earlier: previous } : attempt
 }
 
-function attemptOf({ earlier, ...attempt }: StoredAttempt): LoginAttempt {
+function attemptOf({ earlier, endingsBefore = 0, ...rest }: StoredAttempt): LoginAttempt {
+  const attempt = { ...rest, endingsBefore }
   return earlier ? { ...attempt, previous: earlier } : attempt
 }
 

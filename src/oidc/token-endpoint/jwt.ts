@@ -1,10 +1,25 @@
 import { createPrivateKey } from 'node:crypto'
 import { compactVerify, decodeJwt, decodeProtectedHeader, importJWK, importPKCS8, type JWK } from 'jose'
 
+/** The claims of a JWT, which may be of any type. */
+export type JwtClaims = Readonly<Record<string, unknown>>
+
 /** The claims of a JWT, its signature not looked at; undefined for anything else. Good for a comparison and for the log. */
-export function unverifiedClaims(jwt: unknown): Readonly<Record<string, unknown>> | undefined {
+export function unverifiedClaims(jwt: unknown): JwtClaims | undefined {
   try {
     return decodeJwt(String(jwt))
+  } catch {
+    return undefined
+  }
+}
+
+/** Header and claims of a JWT, its signature not looked at; undefined for anything else. */
+export function unverifiedJwt(
+  jwt: string,
+): { readonly header: Readonly<Record<string, unknown>>; readonly claims: JwtClaims } | undefined {
+  const claims = unverifiedClaims(jwt)
+  try {
+    return claims && { header: decodeProtectedHeader(jwt), claims }
   } catch {
     return undefined
   }
@@ -53,7 +68,7 @@ const KEYS_OF: Readonly<Record<string, Readonly<{ kty: string; crv?: string }>>>
 export function signatureHeaderOf(jws: string): SignatureHeader {
   const { alg, kid } = decodeProtectedHeader(jws)
   if (alg === undefined || !Object.hasOwn(KEYS_OF, alg)) {
-    throw new Error('the ID token is not signed with an asymmetric algorithm that is known here')
+    throw new Error('the token is not signed with an asymmetric algorithm that is known here')
   }
   return typeof kid === 'string' ? { alg, kid } : { alg }
 }

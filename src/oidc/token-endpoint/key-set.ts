@@ -6,10 +6,14 @@ import { unavailable } from './provider-errors.ts'
 /** The provider's signing keys (OpenID Connect Core §10.1). */
 export type ProviderKeys = {
   /**
-   * Throws unless one of the keys at `jwksUri` verifies the signature of this JWS: a plain Error that names the rule, or
-   * provider_unavailable or provider_rejected when the keys cannot be read.
+   * Throws unless one of the keys at `jwksUri` verifies the signature of this JWS, made by one of `algorithms` where they
+   * are given: a plain Error that names the rule, or provider_unavailable or provider_rejected when the keys cannot be read.
    */
-  requireSigned(jws: string, jwksUri: string | undefined): Promise<void>
+  requireSigned(
+    jws: string,
+    jwksUri: string | undefined,
+    algorithms?: readonly string[] | undefined,
+  ): Promise<void>
 }
 
 export type ProviderKeysDeps = {
@@ -38,17 +42,20 @@ export function createProviderKeys(deps: ProviderKeysDeps): ProviderKeys {
   let known: ReturnType<typeof createKeySource> | undefined
 
   return {
-    async requireSigned(jws, jwksUri) {
+    async requireSigned(jws, jwksUri, algorithms) {
       if (!jwksUri) throw unusable('the authorization server names no jwks_uri')
       if (known?.jwksUri !== jwksUri) known = createKeySource(jwksUri, deps)
       const source = known
       const header = signatureHeaderOf(jws)
+      if (algorithms && !algorithms.includes(header.alg)) {
+        throw new Error('the token is signed with another algorithm than the provider signs its tokens with')
+      }
       const set = await source.current()
       if (await source.verifies(set, jws, header)) return
       const newer = await source.newerThan(set)
       if (newer && (await source.verifies(newer, jws, header))) return
       if (newer) source.weigh(newer, false)
-      throw new Error('no key of the provider verifies the signature of the ID token')
+      throw new Error('no key of the provider verifies the signature of the token')
     },
   }
 }

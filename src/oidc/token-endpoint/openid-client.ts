@@ -32,6 +32,9 @@ export type SoundAnswer = {
 /** What discovery and the configuration say of the provider (OpenID Connect Discovery §3, RFC 8414 §2). */
 export type ProviderMetadata = {
   readonly jwksUri: string | undefined
+  /** The algorithms that the provider signs ID tokens with; RS256 where it does not say (OpenID Connect Registration §2). */
+  readonly signingAlgorithms: readonly string[]
+  readonly authorizationEndpoint: string | undefined
   readonly endSessionEndpoint: string | undefined
   readonly revocationEndpoint: string | undefined
   /** RFC 9126 §5. */
@@ -77,6 +80,8 @@ export async function discoverClient(deps: DiscoveryDeps): Promise<DiscoveredCli
   return {
     metadata: {
       jwksUri: metadata.jwks_uri,
+      signingAlgorithms: metadata.id_token_signing_alg_values_supported ?? ['RS256'],
+      authorizationEndpoint: metadata.authorization_endpoint,
       endSessionEndpoint: metadata.end_session_endpoint,
       revocationEndpoint: metadata.revocation_endpoint,
       pushedRequestEndpoint: metadata.pushed_authorization_request_endpoint,

@@ -24,6 +24,13 @@ export type RelyingParty = TokenRequests & {
   revoke(refreshToken: string): Promise<boolean>
   /** The end-session endpoint (RP-Initiated Logout 1.0 §2.1); undefined when the provider has none. */
   endSessionEndpoint(): Promise<string | undefined>
+  /** Where the provider shows pages to the user. */
+  pageEndpoints(): Promise<readonly string[]>
+  /**
+   * Throws a plain Error unless the provider signed this JWS, under the rules for its ID tokens (OpenID Connect Core
+   * §3.1.3.7 rules 6 to 8); BffError when its keys cannot be read.
+   */
+  requireSigned(jws: string): Promise<void>
 }
 
 export type RelyingPartyDeps = {
@@ -85,6 +92,16 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
 
     async endSessionEndpoint() {
       return (await client()).metadata.endSessionEndpoint
+    },
+
+    async pageEndpoints() {
+      const { authorizationEndpoint, endSessionEndpoint } = (await client()).metadata
+      return [authorizationEndpoint, endSessionEndpoint].filter((url) => url !== undefined)
+    },
+
+    async requireSigned(jws) {
+      const { jwksUri, signingAlgorithms } = (await client()).metadata
+      await keys.requireSigned(jws, jwksUri, signingAlgorithms)
     },
   }
 }

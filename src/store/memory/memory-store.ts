@@ -3,7 +3,7 @@ import { createExpiringMap, type ExpiringMap, heapBytes, heapShare } from '../..
 import {
   type ClientTokenRecords,
   createSessionChanges,
-  ENDED_REMEMBERED_MS,
+  type EndingRecords,
   type LoginRecords,
   onInvalidateOf,
   type ReplayRecords,
@@ -63,17 +63,18 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
   const clientTokens = createExpiringMap<string, string>({ monotonicNow, max })
   const clientLocks = createExpiringMap<string, string>({ monotonicNow, max })
   const replays = createExpiringMap<string, true>({ monotonicNow, max })
-  const endings = createExpiringMap<string, true>({ monotonicNow, max })
-  const maps = [sessions, locks, logins, clientTokens, clientLocks, replays, endings]
+  const ended = createExpiringMap<string, number>({ monotonicNow, max })
+  const maps = [sessions, locks, logins, clientTokens, clientLocks, replays, ended]
 
   const parts = { sessions, locks, changes, times, names }
   return {
     sessions: sessionRecords(parts),
-    index: sessionIndex(parts, endings),
+    index: sessionIndex(parts),
     tokens: tokenRecords(parts),
     clientTokens: clientTokenRecords(clientTokens, clientLocks),
     logins: loginRecords(logins),
     replays: replayRecords(replays),
+    endings: endingRecords(ended),
     invalidations: { isLive: () => true, onInvalidate: onInvalidateOf(changes) },
     countRequests: (_kind, limit) => countInProcess(limit),
     async ping() {},
@@ -152,20 +153,13 @@ function createNames() {
   }
 }
 
-function sessionIndex({ sessions, names }: Parts, endings: ExpiringMap<string, true>): SessionIndex {
+function sessionIndex({ sessions, names }: Parts): SessionIndex {
   return {
     async living(name) {
       const noted = names
         .of(name)
         .map(([hash, order]) => ({ hash, order: name.startsWith('sub:') ? order : 0 }))
       return noted.filter(({ hash }) => sessions.expiresInMs(hash) > 0)
-    },
-    async noteEnd(name) {
-      endings.set(name, true, ENDED_REMEMBERED_MS)
-    },
-    async endedMsAgo(name) {
-      const leftMs = endings.expiresInMs(name)
-      return leftMs > 0 ? ENDED_REMEMBERED_MS - leftMs : undefined
     },
   }
 }
@@ -294,6 +288,22 @@ function replayRecords(used: ExpiringMap<string, true>): ReplayRecords {
     },
     async forget(kind, id) {
       used.delete(keyOf(kind, id))
+    },
+  }
+}
+
+function endingRecords(ended: ExpiringMap<string, number>): EndingRecords {
+  let last = 0
+  return {
+    async last() {
+      return last
+    },
+    async note(names, ttlMs) {
+      last += 1
+      for (const name of names) ended.set(name, last, ttlMs)
+    },
+    async lastOf(names) {
+      return Math.max(0, ...names.map((name) => ended.get(name) ?? 0))
     },
   }
 }

@@ -240,9 +240,10 @@ function watchOutages(redis: Redis, { log, name }: ConnectionDeps): Outage {
 const REPEATABLE: ReadonlySet<string> = new Set([
   ...['readSession', 'slideSession', 'sessionTimeLeft', 'readTokens', 'readClientToken', 'ping', 'heartbeat'],
   ...['indexUser', 'indexIdpSession', 'forgetSessions', 'forgetUserSession', 'forgetIdpSession'],
-  ...['readUserIndex', 'readIdpSessionIndex', 'sampleIdpSessionIndex', 'noteEnd', 'endedAgo'],
+  ...['readUserIndex', 'readIdpSessionIndex', 'sampleIdpSessionIndex'],
   ...['createSession', 'createTokens', 'writeTokens', 'keepToken', 'forgetTokens'],
   ...['lock', 'unlock', 'writeClientToken', 'putLogin', 'firstUse', 'keepUsed', 'forgetUsed'],
+  ...['lastEnding', 'nextEnding', 'noteEnding', 'readEnding'],
 ])
 
 type Observed = (label: string, send: () => Promise<unknown>) => Promise<unknown>

@@ -4,6 +4,7 @@ import {
   type AttemptMark,
   type ClientTokenRecords,
   createSessionChanges,
+  type EndingRecords,
   type IdpSessionIndex,
   type LoginRecords,
   type ObserveStore,
@@ -72,6 +73,7 @@ export async function createRedisStore(
     clientTokens: clientTokenRecords(parts),
     logins: loginRecords(parts),
     replays: replayRecords(parts),
+    endings: endingRecords(parts),
     invalidations,
     countRequests: (kind, limit) =>
       countOverReplicas(limit, { count: sharedCount(parts, kind), log: deps.log }),
@@ -104,14 +106,14 @@ function createKeys(prefix: string) {
     life: (hash: SessionHash) => `${prefix}:{${hash}}:life`,
     /** `sub:…` or `idp:…`: in other slots than the sessions that they name. */
     index: (name: UserIndex | IdpSessionIndex) => `${prefix}:${name}`,
-    /** What was under an index has ended lately. */
-    ended: (name: UserIndex | IdpSessionIndex) => `${prefix}:ended:${name}`,
     client: (key: string) => `${prefix}:client:${key}`,
     clientLock: (key: string) => `${prefix}:client-lock:${key}`,
     login: (key: string) => `${prefix}:login:${key}`,
     /** The id comes from another machine, of whatever length. */
     used: (kind: string, id: string) =>
       `${prefix}:used:${kind}:${createHash('sha256').update(id).digest('base64url')}`,
+    ended: (name: string) => `${prefix}:ended:${name}`,
+    endings: `${prefix}:endings`,
     limit: (kind: string, key: string) => `${prefix}:limit:${kind}:${key}`,
     channel: `${prefix}:invalidate`,
     /** Never exists. */
@@ -248,6 +250,26 @@ function replayRecords({ redis, keys }: Parts): ReplayRecords {
   }
 }
 
+/** Longer than a sign-in may take: whoever has read the number of endings finds it grown, never begun anew. */
+const ENDINGS_LIFE_MS = 3_600_000
+
+function endingRecords({ redis, keys }: Parts): EndingRecords {
+  return {
+    async last() {
+      return Number(await redis.run('lastEnding', [keys.endings], [ENDINGS_LIFE_MS]))
+    },
+    async note(names, ttlMs) {
+      const number = (await redis.run('nextEnding', [keys.endings], [ENDINGS_LIFE_MS])) as number
+      const noted = names.map((name) => redis.run('noteEnding', [keys.ended(name)], [number, ttlMs]))
+      await Promise.all(noted)
+    },
+    async lastOf(names) {
+      const found = names.map((name) => redis.call('readEnding', 'GET', keys.ended(name)))
+      return Math.max(0, ...(await Promise.all(found)).map(Number))
+    },
+  }
+}
+
 function sharedCount({ redis, keys }: Parts, kind: string): CountShared {
   return async (key, perMs) =>
     (await redis.run('countRequest', [keys.limit(kind, key)], [perMs])) as [number, number]
@@ -326,7 +348,7 @@ async function trySession({ sessions, tokens }: Store): Promise<void> {
   }
 }
 
-async function tryRest({ clientTokens, logins, replays }: Store): Promise<void> {
+async function tryRest({ clientTokens, logins, replays, endings }: Store): Promise<void> {
   const key = `trial-${randomUUID()}`
   // Only its end removes it.
   await clientTokens.write(key, 'trial', 1)
@@ -337,4 +359,6 @@ async function tryRest({ clientTokens, logins, replays }: Store): Promise<void> 
   await replays.firstUse('trial', key, TRIAL_LIFE_MS)
   await replays.keep('trial', key, TRIAL_LIFE_MS)
   await replays.forget('trial', key)
+  await endings.last()
+  await endings.lastOf([key])
 }

@@ -173,6 +173,31 @@ return redis.call('PUBLISH', ARGV[1], ARGV[2])`,
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0`,
   },
+  /** KEYS endings; ARGV life ms. The number of the last ending, which lives on, because the caller will compare with it. */
+  lastEnding: {
+    numberOfKeys: 1,
+    lua: `
+local last = redis.call('GET', KEYS[1])
+if last then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+return last or '0'`,
+  },
+  /** KEYS endings; ARGV life ms. The number of a new ending. */
+  nextEnding: {
+    numberOfKeys: 1,
+    lua: `
+local number = redis.call('INCR', KEYS[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return number`,
+  },
+  /** KEYS ended; ARGV number, ttl ms. Two endings at once may come here in either order: the later one stays. */
+  noteEnding: {
+    numberOfKeys: 1,
+    lua: `
+local number = tonumber(ARGV[1])
+local noted = tonumber(redis.call('GET', KEYS[1]) or '0')
+redis.call('SET', KEYS[1], math.max(number, noted), 'PX', ARGV[2])
+return 1`,
+  },
   /** KEYS login. The record, gone from now on, or nil. */
   takeLogin: {
     numberOfKeys: 1,

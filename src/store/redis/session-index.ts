@@ -1,12 +1,11 @@
 import { randomUUID } from 'node:crypto'
-import {
-  ENDED_REMEMBERED_MS,
-  type IdpSessionIndex,
-  type IndexedSession,
-  type SessionHash,
-  type SessionIndex,
-  type SessionIndexes,
-  type UserIndex,
+import type {
+  IdpSessionIndex,
+  IndexedSession,
+  SessionHash,
+  SessionIndex,
+  SessionIndexes,
+  UserIndex,
 } from '../port.ts'
 import type { RedisConnection } from './client.ts'
 
@@ -16,7 +15,6 @@ type SessionIndexDeps = {
   readonly redis: RedisConnection
   readonly keys: {
     readonly index: (name: Name) => string
-    readonly ended: (name: Name) => string
     readonly session: (hash: SessionHash) => string
   }
   readonly absoluteTimeoutMs?: (() => number) | undefined
@@ -121,16 +119,7 @@ export function createRedisSessionIndex(deps: SessionIndexDeps): RedisSessionInd
   }
 
   return {
-    port: {
-      living,
-      async noteEnd(name) {
-        await redis.call('noteEnd', 'SET', keys.ended(name), '', 'PX', ENDED_REMEMBERED_MS)
-      },
-      async endedMsAgo(name) {
-        const leftMs = (await redis.call('endedAgo', 'PTTL', keys.ended(name))) as number
-        return leftMs < 0 ? undefined : ENDED_REMEMBERED_MS - leftMs
-      },
-    },
+    port: { living },
     ...{ add, remove, forgetSome },
     async tryOut() {
       const hash = `trial-${randomUUID()}` as SessionHash

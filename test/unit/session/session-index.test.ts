@@ -13,7 +13,10 @@ function setUp(pseudonyms = [(text: string) => `1(${text})`]) {
   const store = createMemoryStore({ idleTimeoutMs: () => 3_600_000, monotonicNow: () => clock.now })
   const ended: string[] = []
   const usersUnder = (names: typeof pseudonyms) =>
-    createUserSessions({ store, pseudonyms: names, ended: (hash, reason) => ended.push(`${hash} ${reason}`) })
+    createUserSessions({
+      ...{ store, pseudonyms: names, signInLifetimeMs: 900_000 },
+      ended: (hash, reason) => ended.push(`${hash} ${reason}`),
+    })
   const users = usersUnder(pseudonyms)
   let count = 0
   async function begin(sub: string, sid?: string, { iss = ISS, by = users } = {}): Promise<SessionHash> {
@@ -82,21 +85,25 @@ test('changing the session keys loses no session: each is found under the keys o
   for (const hash of hashes) assert.equal(await isAlive(hash), false)
 })
 
-test('a logout that overtakes its login: what was asked for before it is refused, what was asked for after it is not', async () => {
-  const { users, clock } = setUp()
+test('a logout that overtakes its login: what began before it is refused, what began after it is not', async () => {
+  const { users, clock, store } = setUp()
   const refused = (error: unknown) =>
     error instanceof BffError &&
     error.code === 'invalid_callback' &&
     error.details?.reason === 'ended_meanwhile'
-  await users.requireNotEnded(claims('ada', 'one'), 5_000)
+  const before = await store.endings.last()
+  await users.requireNotEnded(claims('ada', 'one'), before)
   await users.end({ iss: ISS, sid: 'one' }, 'r')
-  clock.now += 1_000
-  await assert.rejects(users.requireNotEnded(claims('ada', 'one'), 1_000), refused)
-  await users.requireNotEnded(claims('ada', 'one'), 999)
-  await users.requireNotEnded(claims('ada', 'two'), 5_000)
+  const between = await store.endings.last()
+  clock.now += 899_999
+  await assert.rejects(users.requireNotEnded(claims('ada', 'one'), before), refused)
+  await users.requireNotEnded(claims('ada', 'one'), between)
+  await users.requireNotEnded(claims('ada', 'two'), before)
   await users.end({ iss: ISS, sub: 'ada' }, 'r')
-  await assert.rejects(users.requireNotEnded(claims('ada', 'two'), 0), refused)
-  await users.requireNotEnded(claims('bob', 'two'), 5_000)
+  await assert.rejects(users.requireNotEnded(claims('ada', 'two'), between), refused)
+  await users.requireNotEnded(claims('bob', 'two'), before)
+  clock.now += 1
+  await users.requireNotEnded(claims('bob', 'one'), before)
 })
 
 test('a sign-in races its logout: whatever comes first, no session is left', async () => {
@@ -106,7 +113,7 @@ test('a sign-in races its logout: whatever comes first, no session is left', asy
     const steps = [
       () => begin('ada', 'one'),
       () =>
-        users.requireNotEnded(claims('ada', 'one'), 100).catch(() => store.sessions.end('s1' as SessionHash)),
+        users.requireNotEnded(claims('ada', 'one'), 0).catch(() => store.sessions.end('s1' as SessionHash)),
     ] as const
     if (round === 0) await users.end({ iss: ISS, sid: 'one' }, 'r')
     clock.now += 1

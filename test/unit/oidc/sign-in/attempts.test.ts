@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { describe, test } from 'node:test'
 import { createLoginAttempts, loginAttemptId } from '../../../../src/oidc/sign-in/attempts.ts'
 import type { SessionHash } from '../../../../src/store/port.ts'
@@ -12,7 +13,9 @@ const SESSION = { id: 'session-1', hash: 'hash-1' as SessionHash, sub: 'ada', si
 
 function setUp() {
   const store = loginRecordsInSight()
-  return { ...store, attempts: createLoginAttempts(store.deps) }
+  const endings = { number: 3 }
+  const deps = { ...store.deps, endings: { last: async () => endings.number } }
+  return { ...store, endings, attempts: createLoginAttempts(deps) }
 }
 
 describe('an attempt', () => {
@@ -38,6 +41,18 @@ describe('an attempt', () => {
     })
     assert.deepEqual(await attempts.take(attempt.state, cookie.secret), attempt)
     assert.equal(await attempts.take(attempt.state, cookie.secret), undefined)
+  })
+
+  test('knows how many sign-outs came from elsewhere before it began; one of an earlier version takes all for later', async () => {
+    const { attempts, endings, deps } = setUp()
+    const { attempt, cookie } = await attempts.start({ returnUrl: '/' })
+    endings.number += 1
+    assert.equal((await attempts.take(attempt.state, cookie.secret))?.endingsBefore, 3)
+    const { attempt: next, cookie: its } = await attempts.start({ returnUrl: '/' })
+    const key = createHash('sha256').update(its.secret).digest('base64url')
+    const { endingsBefore: _, ...older } = next
+    await deps.records.put(key, deps.seal(its.secret, JSON.stringify(older)), MINUTE_MS)
+    assert.equal((await attempts.take(next.state, its.secret))?.endingsBefore, 0)
   })
 
   test('of another state is not given out, and is used up all the same', async () => {
