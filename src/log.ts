@@ -37,8 +37,14 @@ export type LogFields = {
   claim?: string
   /** How far a time claim is from our clock: positive in the future. */
   offsetSeconds?: number
-  /** `kid` of a JWT. */
+  /** `kid` of a JWT, or the thumbprint of a certificate. */
   keyId?: string
+  /** How the client authenticates at the provider. */
+  clientAuth?: string
+  /** The end of a certificate, as an ISO date. */
+  notAfter?: string
+  /** What ends a fault that is told. */
+  cure?: string
   url?: string
   config?: string
   signal?: string
@@ -82,6 +88,9 @@ const ALLOWED = new Set([
   'claim',
   'offsetSeconds',
   'keyId',
+  'clientAuth',
+  'notAfter',
+  'cure',
   'url',
   'config',
   'signal',

@@ -20,7 +20,7 @@ export type Metrics = {
   /** A client's connection that was closed at once. */
   connectionRefused(reason: 'limit' | 'client_limit'): void
   /** Calls to the provider's token endpoint, and what came of them. */
-  readonly provider: LimiterObserver & GrantObserver
+  readonly provider: LimiterObserver & GrantObserver & { clientCertificate(notAfter: number): void }
   /** The limiters of sign-ins, apart from those of refreshes. */
   readonly signInLimiters: SignInObserver
   /** `upstream`: its origin. */
@@ -195,7 +195,7 @@ const BREAKER_STATES = { closed: 0, 'half-open': 1, open: 2 } as const
 
 function providerMetrics(
   registers: Registry[],
-): LimiterObserver & Pick<GrantObserver, 'configFault'> & Pick<Metrics, 'forgetFaults'> {
+): Omit<Metrics['provider'], 'grant'> & Pick<Metrics, 'forgetFaults'> {
   const inFlight = new Gauge({
     name: 'cloakroom_provider_calls_in_flight',
     help: "Calls to the provider's token endpoint that have no answer yet",
@@ -217,6 +217,11 @@ function providerMetrics(
     labelNames: ['resource', 'error'],
     registers,
   })
+  const certificateEnd = new Gauge({
+    name: 'cloakroom_client_certificate_expiry_seconds',
+    help: 'End of the certificate that the client authenticates with, as seconds since the epoch; 0 without one',
+    registers,
+  })
   const calls = new Histogram({
     name: 'cloakroom_provider_call_duration_seconds',
     help: "Calls to the provider's token endpoint",
@@ -230,6 +235,7 @@ function providerMetrics(
     breaker: (state) => breaker.set(BREAKER_STATES[state]),
     forgetFaults: () => configFaults.reset(),
     configFault: (resource, error, isFault) => configFaults.set({ resource, error }, isFault ? 1 : 0),
+    clientCertificate: (notAfter) => certificateEnd.set(Math.floor(notAfter / 1000)),
     call: (grant, outcome, seconds) => calls.observe({ grant, outcome }, seconds),
   }
 }

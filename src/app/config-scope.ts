@@ -90,7 +90,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   // The authorization server.
   const provider = createProvider({
     ...{ config, log, now, monotonicNow, observe: metrics.provider },
-    ...{ limiters: scope.limiters, offlineConsent: scope.offlineConsent },
+    ...{ limiters: scope.limiters, offlineConsent: scope.offlineConsent, certificates: scope.certificates },
   })
 
   // Sessions. A short idle timeout must still be extended often enough, so copies are trusted for a part of it.

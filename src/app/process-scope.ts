@@ -3,6 +3,7 @@ import { type Clock, systemClock } from '../async/clock.ts'
 import { createInFlightWork, type InFlightWork } from '../async/in-flight.ts'
 import type { Config } from '../config/config.ts'
 import { createLogger, droppedLogLines, type Logger } from '../log.ts'
+import type { CertificateMemory } from '../oidc/client-auth/certificates.ts'
 import type { OfflineConsentMemory } from '../oidc/sign-in/offline-consent.ts'
 import { createLimiters, type Limiters } from '../oidc/token-endpoint/limiter.ts'
 import { createLiveConnections, type LiveConnections } from '../proxy/session-end/live-connections.ts'
@@ -31,6 +32,8 @@ export type ProcessScope = {
   readonly limiters: Limiters
   /** What has been learned of providers and consent. */
   readonly offlineConsent: OfflineConsentMemory
+  /** The certificates that the client has authenticated with. */
+  readonly certificates: CertificateMemory
   /** Follows the change from one configuration to the next. */
   changeTo(next: Config, before: Config): void
   /** Longest time that a provider call may take under any configuration so far, in ms. */
@@ -75,6 +78,7 @@ export async function openProcessScope(config: Config, deps: ProcessDeps): Promi
   return {
     ...{ log, clock, socketClock: machine, now, monotonicNow, metrics, store, limiters, retiredResources },
     ...{ tunnels: createLiveConnections(), refreshes: createInFlightWork(), offlineConsent: new Map() },
+    certificates: new Map(),
     changeTo(next, before) {
       ;({ idleTimeoutMs, absoluteTimeoutMs } = next.session)
       longestCallMs = Math.max(longestCallMs, next.provider.timeoutMs)

@@ -12,6 +12,7 @@ import type {
   StoreConfig,
   TlsConfig,
 } from './config.ts'
+import { certificatePair } from './rules/certificates.ts'
 import { HEADER_NAME } from './rules/http-rules.ts'
 import { isMicrosoft } from './rules/oauth-rules.ts'
 import { algorithmsOf } from './rules/secret-rules.ts'
@@ -49,7 +50,7 @@ function assembleProvider(file: FileConfig['provider'], proxy: OutgoingProxy | u
   const { dpop: _onlyOff, timeout, clockTolerance, clientAuth, tls, ...same } = file
   return {
     ...same,
-    clientAuth: assembleClientAuth(clientAuth),
+    clientAuth: assembleClientAuth(clientAuth, file.issuer),
     clockToleranceMs: clockTolerance,
     ...assembleTls(tls),
     ...(proxy ? { proxy } : {}),
@@ -61,9 +62,31 @@ function assembleProvider(file: FileConfig['provider'], proxy: OutgoingProxy | u
   }
 }
 
-function assembleClientAuth(file: FileConfig['provider']['clientAuth']): ClientAuthConfig {
-  if (file.method !== 'private_key_jwt') return file
-  return { ...file, algorithm: file.algorithm ?? algorithmsOf(file.key.reveal())[0]! }
+function assembleClientAuth(file: FileConfig['provider']['clientAuth'], issuer: string): ClientAuthConfig {
+  if (!('audience' in file)) return file
+  // Entra ID and AD FS want the URL; FAPI 2.0 §5.3.3.1 the issuer.
+  const isMicrosofts = file.method === 'certificate' || isMicrosoft(issuer)
+  const implied = isMicrosofts ? ('token_endpoint' as const) : ('issuer' as const)
+  const audience = file.audience === 'auto' ? implied : file.audience
+  if (file.method === 'client_secret_jwt') return { ...file, audience }
+  const usual = algorithmsOf(file.key.reveal())
+  if (file.method === 'private_key_jwt') {
+    return { ...file, audience, algorithm: file.algorithm ?? usual[0]! }
+  }
+  const { method, key, certificate } = file
+  const algorithm = file.algorithm ?? usual.find((one) => one === 'PS256') ?? usual[0]!
+  return { method, key, readPair: pairReader(key, certificate), algorithm, audience }
+}
+
+/** Reads both at each call, and parses what has changed. */
+function pairReader(key: Secret, certificate: Secret) {
+  let last: { texts: string; pair: ReturnType<typeof certificatePair> } | undefined
+  return function readPair() {
+    const [keyText, certificateText] = [key.reveal(), certificate.reveal()]
+    const texts = keyText + certificateText
+    if (last?.texts !== texts) last = { texts, pair: certificatePair(keyText, certificateText) }
+    return last.pair
+  }
 }
 
 function assembleSession({ publicUrl, session }: FileConfig): SessionConfig {

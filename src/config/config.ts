@@ -1,3 +1,4 @@
+import type { CertificatePair } from './rules/certificates.ts'
 import type { Secret, SessionKeyBytes } from './secrets/secret.ts'
 
 /** A socket to listen on. Port 0 lets the system choose. */
@@ -10,14 +11,40 @@ export type ResourceDialect = 'resource' | 'scope' | 'resource-indicator' | 'aud
 export type ClientAuthConfig =
   | { readonly method: 'client_secret_basic' | 'client_secret_post'; readonly secret: Secret }
   | {
+      readonly method: 'client_secret_jwt'
+      /** At least 32 bytes, for HS256. */
+      readonly secret: Secret
+      readonly audience: AssertionAudience
+    }
+  | {
       readonly method: 'private_key_jwt'
       /** PKCS#8 PEM. */
       readonly key: Secret
       readonly keyId?: string
       /** JWS algorithm, e.g. RS256, PS256, ES256. */
       readonly algorithm: string
+      readonly audience: AssertionAudience
     }
+  | {
+      readonly method: 'certificate'
+      /** PEM. */
+      readonly key: Secret
+      /** The key and its certificate as they are now; undefined while the two do not belong together. */
+      readonly readPair: () => CertificatePair | undefined
+      readonly algorithm: string
+      readonly audience: AssertionAudience
+    }
+  | {
+      readonly method: 'workload_identity'
+      /** Absolute path of a JWT that another issuer signed, read at each use. */
+      readonly assertionFile: string
+    }
+  /** `tls` of the provider has the certificate. */
+  | { readonly method: 'tls_client_auth' }
   | { readonly method: 'none' }
+
+/** The `aud` of a client assertion (RFC 7523 §3). */
+export type AssertionAudience = 'issuer' | 'token_endpoint'
 
 /** The provider's endpoints when they are not discovered, or override what was. Absolute URLs. */
 export type ProviderEndpoints = {

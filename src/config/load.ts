@@ -23,12 +23,9 @@ import { createReport, type FieldPlace, type Position, type Report } from './rep
 import { required } from './rules/rule.ts'
 import { hiddenCharacter } from './rules/secret-rules.ts'
 import { readConfigFields } from './schema/schema.ts'
-import { createSecretReader, reasonOf } from './secrets/secret-source.ts'
+import { createSecretReader, type ReadTextFile, reasonOf } from './secrets/secret-source.ts'
 
 export { ConfigError, type ConfigProblem } from './report/problem.ts'
-
-/** Gives a file's text. @throws the system's error. */
-type ReadTextFile = (path: string) => string
 
 /** A config file's text and everything it may refer to. */
 export type ConfigSource = {

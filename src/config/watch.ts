@@ -2,19 +2,21 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { systemClock } from '../async/clock.ts'
+import type { ReadTextFile } from './secrets/secret-source.ts'
 
 /** What each file held when a configuration was read from it: a digest, or that it could not be read. */
 export type SeenFiles = Map<string, string>
 
-/** Reads text files and notes in `seen` what each held the first time. @throws the system's error. */
-export function readerThatNotes(seen: SeenFiles): (path: string) => string {
-  return function readTextFile(path) {
+/** Reads text files and notes in `seen` what each that is watched held the first time. @throws the system's error. */
+export function readerThatNotes(seen: SeenFiles): ReadTextFile {
+  return function readTextFile(path, isWatched = true) {
+    const note = (content: string) => void (isWatched && !seen.has(path) && seen.set(path, content))
     try {
       const text = readFileSync(path)
-      if (!seen.has(path)) seen.set(path, digestOf(text))
+      note(digestOf(text))
       return text.toString('utf8')
     } catch (error) {
-      if (!seen.has(path)) seen.set(path, UNREADABLE)
+      note(UNREADABLE)
       throw error
     }
   }

@@ -1,6 +1,8 @@
 import type { Config, ResourceConfig } from '../config/config.ts'
 import { type BffError, describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
+import type { CertificateMemory } from './client-auth/certificates.ts'
+import { CLIENT_AUTH_CURES } from './client-auth/client-assertion.ts'
 import { createConfigFaults, type GrantObserver } from './grants/config-faults.ts'
 import { createDialect } from './grants/dialects.ts'
 import { createResourceGrants } from './grants/resource-grants.ts'
@@ -8,6 +10,7 @@ import { createAuthorization, signInResource } from './sign-in/authorization.ts'
 import { createEndSession } from './sign-in/end-session.ts'
 import type { OfflineConsentMemory } from './sign-in/offline-consent.ts'
 import type { Limiters } from './token-endpoint/limiter.ts'
+import { createClientAuthenticator } from './token-endpoint/openid-client.ts'
 import { createProviderConnections } from './token-endpoint/provider-connections.ts'
 import { createProviderFetch } from './token-endpoint/provider-fetch.ts'
 import { createRelyingParty } from './token-endpoint/relying-party.ts'
@@ -22,7 +25,9 @@ export type ProviderDeps = {
   readonly limiters: Limiters
   /** Absent: nothing is known of the provider. */
   readonly offlineConsent?: OfflineConsentMemory
-  readonly observe: GrantObserver
+  /** Absent: no certificate was used before. */
+  readonly certificates?: CertificateMemory
+  readonly observe: GrantObserver & { readonly clientCertificate?: (notAfter: number) => void }
 }
 
 /** What is known of the provider's endpoints. */
@@ -39,11 +44,18 @@ export function createProvider(deps: ProviderDeps) {
   const inUse = resourcesInUse(config)
   logTransport(provider, log)
 
-  const faults = createConfigFaults({ log, observe: deps.observe, monotonicNow })
+  const authenticator = createClientAuthenticator(provider, {
+    ...{ issuer: provider.issuer, clientId: provider.clientId, now: deps.now, log },
+    ...{ certificates: deps.certificates ?? new Map(), observeCertificate: deps.observe.clientCertificate },
+  })
+  const faults = createConfigFaults({
+    ...{ log, observe: deps.observe, monotonicNow },
+    clientFacts: () => ({ ...authenticator.facts(), cure: CLIENT_AUTH_CURES[authenticator.method] }),
+  })
   const dialect = createDialect(provider, inUse)
   const limiter = deps.limiters.limiterFor(provider)
   const relyingParty = createRelyingParty({
-    ...{ provider, redirectUri, limiter, now: deps.now, monotonicNow },
+    ...{ provider, authenticator, redirectUri, limiter, now: deps.now, monotonicNow },
     providerFetch: createProviderFetch({ now: deps.now, fetch: createProviderConnections(provider) }),
     discovered: (error) => faults.noteSignIn('discovery', error && { error }),
   })

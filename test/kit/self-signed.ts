@@ -1,21 +1,45 @@
-import { generateKeyPairSync, sign } from 'node:crypto'
+import { createPrivateKey, createPublicKey, generateKeyPairSync, sign } from 'node:crypto'
 
 /** A certificate and its private key as PEM. */
 export type SelfSigned = { readonly cert: string; readonly key: string }
 
+/** How a certificate differs from the usual one. */
+export type SelfSignedOptions = {
+  /** Epoch ms. */
+  readonly nowMs?: number
+  /** Days until its end; negative: it has expired. */
+  readonly days?: number
+  /** PEM; a new EC key unless given. */
+  readonly key?: string
+}
+
+/** An RSA key of 2048 bits, PKCS#8 PEM. */
+export function rsaKey(): string {
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+  return privateKey.export({ type: 'pkcs8', format: 'pem' }) as string
+}
+
 /** A new self-signed certificate for host names, good for a day either way; made here, so that no program is needed (RFC 5280 §4.1). */
-export function selfSigned(hosts: readonly string[], nowMs = Date.now()): SelfSigned {
-  const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
-  const signature = sequence(oid(ECDSA_WITH_SHA256))
+export function selfSigned(
+  hosts: readonly string[],
+  { nowMs = Date.now(), days = 1, key }: SelfSignedOptions = {},
+): SelfSigned {
+  const privateKey =
+    key === undefined ? generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey : createPrivateKey(key)
+  const publicKey = createPublicKey(privateKey)
+  const isRsa = privateKey.asymmetricKeyType === 'rsa'
+  const signature = isRsa
+    ? sequence(oid(SHA256_WITH_RSA), der(0x05, Buffer.alloc(0)))
+    : sequence(oid(ECDSA_WITH_SHA256))
   const name = sequence(der(0x31, sequence(oid(COMMON_NAME), der(0x0c, Buffer.from('Cloakroom tests')))))
   const names = hosts.map((host) => der(0x82, Buffer.from(host)))
   const alternativeNames = sequence(oid(SUBJECT_ALT_NAME), der(0x04, sequence(...names)))
   const content = sequence(
     der(0xa0, integer(2)),
-    integer(nowMs),
+    integer(nowMs + serial++),
     signature,
     name,
-    sequence(time(nowMs - DAY_MS), time(nowMs + DAY_MS)),
+    sequence(time(nowMs - (Math.max(0, -days) + 1) * DAY_MS), time(nowMs + days * DAY_MS)),
     name,
     publicKey.export({ type: 'spki', format: 'der' }),
     der(0xa3, sequence(alternativeNames)),
@@ -28,6 +52,9 @@ export function selfSigned(hosts: readonly string[], nowMs = Date.now()): SelfSi
 }
 
 const DAY_MS = 86_400_000
+/** Issuer and serial number name a certificate (RFC 5280 §4.1.2.2). */
+let serial = 0
+const SHA256_WITH_RSA = '2a864886f70d01010b'
 const ECDSA_WITH_SHA256 = '2a8648ce3d040302'
 const COMMON_NAME = '550403'
 const SUBJECT_ALT_NAME = '551d11'

@@ -1,6 +1,8 @@
+import { systemClock } from '../../async/clock.ts'
 import { didYouMean } from '../report/nearest-name.ts'
 import type { Field } from '../report/report.ts'
 import { insecureProviderUrl } from '../rules/addresses.ts'
+import { certificatePair, certificateWarning } from '../rules/certificates.ts'
 import { RESOURCE_NAME } from '../rules/http-rules.ts'
 import { isEntra, isOwnParameter, isQualifiedScope, isResourceIndicator } from '../rules/oauth-rules.ts'
 import { complaint } from '../rules/rule.ts'
@@ -16,6 +18,7 @@ type DraftResource = NonNullable<NonNullable<Draft['resources']>[string]>
 export function checkProvider({ provider }: Draft, field: Field): void {
   checkLoginScopes(provider ?? {}, field)
   checkClientAuth(provider?.clientAuth, field.at('clientAuth'))
+  checkTlsIdentity(provider ?? {}, field)
   for (const name of Object.keys(provider?.authorizationParams ?? {})) {
     if (!isOwnParameter(name)) continue
     field.at('authorizationParams', name).problem(`must not be set: Cloakroom sets ${name} itself`, 'key')
@@ -183,7 +186,9 @@ function isGoogle(issuer: string): boolean {
 
 function checkClientAuth(clientAuth: DraftProvider['clientAuth'], field: Field): void {
   if (clientAuth?.method === 'none') field.warn('makes this a public client: only for tests')
-  if (clientAuth?.method !== 'private_key_jwt' || !(clientAuth.key instanceof Secret)) return
+  const isSigned = clientAuth?.method === 'private_key_jwt' || clientAuth?.method === 'certificate'
+  if (!isSigned || !(clientAuth.key instanceof Secret)) return
+  if (clientAuth.method === 'certificate') checkCertificate(clientAuth, field)
   const possible = algorithmsOf(clientAuth.key.reveal())
   const { algorithm } = clientAuth
   if (possible.length === 0) {
@@ -191,6 +196,36 @@ function checkClientAuth(clientAuth: DraftProvider['clientAuth'], field: Field):
   } else if (algorithm !== undefined && !possible.includes(algorithm)) {
     field.at('algorithm').problem(complaint('must fit the key', possible.join(' or ')))
   }
+}
+
+type DraftCertificate = { readonly key?: unknown; readonly certificate?: unknown }
+
+function checkCertificate({ key, certificate }: DraftCertificate, field: Field): void {
+  if (!(key instanceof Secret) || !(certificate instanceof Secret)) return
+  const at = field.at('certificate')
+  const pair = certificatePair(key.reveal(), certificate.reveal())
+  if (!pair)
+    at.problem('is not for the key beside it: while the two are replaced, the pair before is used on')
+  const warning = pair && certificateWarning(pair, systemClock.now())
+  if (warning !== undefined) at.warn(warning)
+}
+
+/** RFC 8705 §2: the certificate of the connection is the client's proof. */
+function checkTlsIdentity({ clientAuth, tls, issuer = '' }: DraftProvider, field: Field): void {
+  const { cert, key } = tls ?? {}
+  const isProof = clientAuth?.method === 'tls_client_auth'
+  if (isProof && (field.at('tls', 'cert').written() ?? field.at('tls', 'key').written()) === undefined) {
+    const cure = 'tls: { cert: { file: tls.crt }, key: { file: tls.key } }'
+    field.at('clientAuth').problem(`needs a client certificate for calls to the provider: provider.${cure}`)
+  }
+  if (isProof && issuer.startsWith('http:')) {
+    field.at('clientAuth').problem('needs a provider in https: without TLS there is no client certificate')
+  }
+  if (typeof cert !== 'string' || !(key instanceof Secret)) return
+  const pair = certificatePair(key.reveal(), cert)
+  if (!pair) field.at('tls', 'cert').problem('is not for the key beside it')
+  const warning = pair && certificateWarning(pair, systemClock.now())
+  if (warning !== undefined) field.at('tls', 'cert').warn(warning)
 }
 
 function checkScopes(resource: DraftResource, { issuer = '' }: DraftProvider, field: Field): void {

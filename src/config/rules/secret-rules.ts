@@ -12,6 +12,16 @@ export const textSecretCheck: SecretCheck = (value) => {
     : undefined
 }
 
+/** RFC 7518 §3.2: a key of HS256 has at least the size of the hash. */
+const HS256_KEY_BYTES = 32
+
+/** A client secret that signs assertions with HS256. */
+export const hmacSecretCheck: SecretCheck = (value) =>
+  textSecretCheck(value) ??
+  (Buffer.byteLength(value) < HS256_KEY_BYTES
+    ? `must have at least ${HS256_KEY_BYTES} bytes, because it is the key of HS256 (RFC 7518 §3.2); have a longer one issued, or use client_secret_post`
+    : undefined)
+
 /** A session key: base64url or base64 of exactly 32 bytes, which must look random. */
 export const sessionKeyCheck: SecretCheck = (value) => {
   const hidden = hiddenCharacter(value)

@@ -86,8 +86,25 @@ export function createFieldKit(secrets: SecretReader) {
       opened((secret) => secret, { secrets, check, description }),
     publicText: (check: SecretCheck, description: string) =>
       opened((secret) => secret.reveal(), { secrets, check, description }),
+    /** Public, and read again when its file changes; another object than the reader's, because inline it is no secret. */
+    publicSource: (check: SecretCheck, description: string) =>
+      opened((secret) => new Secret(() => secret.reveal()), { secrets, check, description }),
+    /** The absolute path of a file that is read at each use. */
+    assertionFile: (description: string) =>
+      z
+        .string({ error: complaint('must be the path of a file', ASSERTION_FILE) })
+        .meta({ examples: [ASSERTION_FILE], description })
+        .optional()
+        .transform((written, context): string => {
+          const found = secrets.assertionFile(written)
+          if (typeof found === 'string') return found
+          context.addIssue({ code: 'custom', message: found.problem })
+          return z.NEVER
+        }),
   }
 }
+
+const ASSERTION_FILE = '/var/run/secrets/azure/tokens/azure-identity-token'
 
 function text<T>(rule: Rule<T>, description: string) {
   return (

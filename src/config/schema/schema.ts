@@ -17,6 +17,7 @@ import { BASE_PATH, REWRITE_PATH, ROUTE_PATH } from '../rules/paths.ts'
 import type { Rule } from '../rules/rule.ts'
 import {
   certificateCheck,
+  hmacSecretCheck,
   sessionKeyCheck,
   signingKeyCheck,
   textSecretCheck,
@@ -46,7 +47,11 @@ export function readConfigFields(raw: unknown, secrets: SecretReader) {
 
 /** The JSON Schema (2020-12) of the config file as operators write it. */
 export function configJsonSchema(): Record<string, unknown> {
-  const noSecrets: SecretReader = { open: () => ({ problem: '' }), isInline: () => false }
+  const noSecrets: SecretReader = {
+    open: () => ({ problem: '' }),
+    isInline: () => false,
+    assertionFile: () => ({ problem: '' }),
+  }
   return jsonSchemaOf(configFields(createFieldKit(noSecrets)))
 }
 
@@ -182,6 +187,7 @@ const CLIENT_ID = opaqueRule(
 const CAPABILITY = opaqueRule('must be a capability without blanks', 'cp1')
 const TENANT_ID = opaqueRule('must be a tenant id without blanks', '72f988bf-86f1-41af-91ab-2d7cd011db47')
 const KEY_ID = opaqueRule('must be a key id as text without blanks', '"key-2"')
+const CERTIFICATE_ALGORITHMS = ['PS256', 'PS384', 'PS512', 'RS256', 'ES256', 'ES384', 'ES512'] as const
 
 /** `provider:` the OpenID Provider / authorization server. */
 function providerFields(kit: FieldKit) {
@@ -298,11 +304,41 @@ function endpointFields(kit: FieldKit) {
 
 function clientAuthFields(kit: FieldKit) {
   const clientSecret = kit.secret(textSecretCheck, 'The client secret.')
+  const audience = kit
+    .choice(
+      ['auto', 'issuer', 'token_endpoint'],
+      'What the assertion names as its audience: the issuer, or the URL of the token endpoint. auto: the token endpoint for method certificate and at Microsoft, else the issuer.',
+    )
+    .prefault('auto')
+  const clientSecretJwt = kit.section({
+    method: kit.constant('client_secret_jwt'),
+    secret: kit.secret(hmacSecretCheck, 'The client secret, at least 32 bytes: the key of HS256.'),
+    audience,
+  })
   const privateKeyJwt = kit.section({
     method: kit.constant('private_key_jwt'),
     key: kit.secret(signingKeyCheck, 'Private key, PKCS#8 PEM.'),
     keyId: kit.text(KEY_ID, 'JWS `kid`.').optional(),
     algorithm: kit.choice(JWS_ALGORITHMS, 'JWS algorithm; default: the usual one for the key.').optional(),
+    audience,
+  })
+  const certificate = kit.section({
+    method: kit.constant('certificate'),
+    key: kit.secret(tlsKeyCheck, "The certificate's private key, PEM."),
+    certificate: kit.publicSource(certificateCheck, 'The certificate, alone or with its chain, PEM.'),
+    algorithm: kit
+      .choice(
+        CERTIFICATE_ALGORITHMS,
+        'JWS algorithm; default: PS256, or the one of an EC key. RS256 sends x5t beside x5t#S256.',
+      )
+      .optional(),
+    audience,
+  })
+  const workloadIdentity = kit.section({
+    method: kit.constant('workload_identity'),
+    assertionFile: kit.assertionFile(
+      'File of the client assertion, read at each use; default: what AZURE_FEDERATED_TOKEN_FILE names.',
+    ),
   })
   return kit
     .oneOf(
@@ -310,11 +346,18 @@ function clientAuthFields(kit: FieldKit) {
       [
         kit.section({ method: kit.constant('client_secret_basic'), secret: clientSecret }),
         kit.section({ method: kit.constant('client_secret_post'), secret: clientSecret }),
+        clientSecretJwt,
         privateKeyJwt,
+        certificate,
+        workloadIdentity,
+        kit.section({ method: kit.constant('tls_client_auth') }),
         kit.section({ method: kit.constant('none') }),
       ],
       {
-        values: ['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none'],
+        values: [
+          ...['client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt'],
+          ...['certificate', 'tls_client_auth', 'workload_identity', 'none'],
+        ],
         example: '{ method: client_secret_post, secret: { file: /run/secrets/client-secret } }',
       },
     )

@@ -10,15 +10,26 @@ export type SecretSurroundings = {
   readonly env: Readonly<Record<string, string | undefined>>
   /** Relative secret files start here. */
   readonly folder: string
-  readonly readFile: (path: string) => string
+  readonly readFile: ReadTextFile
 }
+
+/**
+ * Gives a file's text. One that is not watched may change without a reload, because it is read at each use.
+ * @throws the system's error.
+ */
+export type ReadTextFile = (path: string, isWatched?: boolean) => string
 
 /** Opens secrets, and remembers which of them stood in the config file itself. */
 export type SecretReader = {
   /** The secret, or what keeps it from being read or used; never with the value in it. */
   open(source: SecretSource, check: SecretCheck): Secret | { readonly problem: string }
   isInline(secret: unknown): boolean
+  /** The absolute path of a client assertion's file, or of that which the platform names; or why it cannot be used now. */
+  assertionFile(written: string | undefined): string | { readonly problem: string }
 }
+
+/** Set in a pod by Entra workload identity. */
+const ASSERTION_VARIABLE = 'AZURE_FEDERATED_TOKEN_FILE'
 
 /** Reads secrets from the environment, from files and from the config file's own text. */
 export function createSecretReader({ env, folder, readFile }: SecretSurroundings): SecretReader {
@@ -37,6 +48,20 @@ export function createSecretReader({ env, folder, readFile }: SecretSurroundings
         : fromFile(resolve(folder, source.file), readFile, check)
     },
     isInline: (secret) => secret instanceof Secret && inline.has(secret),
+    assertionFile(written) {
+      const name = written ?? env[ASSERTION_VARIABLE] ?? ''
+      if (name.trim() === '') {
+        return {
+          problem: `must be the path of a file, because environment variable ${ASSERTION_VARIABLE} is not set; is the pod labelled azure.workload.identity/use: "true"?`,
+        }
+      }
+      const path = resolve(folder, name)
+      try {
+        return readFile(path, false).trim() === '' ? { problem: `the file ${path} is empty` } : path
+      } catch (error) {
+        return { problem: `cannot read the file ${path} (${reasonOf(error)})` }
+      }
+    },
   }
 }
 
@@ -55,11 +80,7 @@ function fromEnvironment(
  * Reads the file at once, and again at every use, so that a rotated secret is picked up without a restart.
  * While the file is missing, empty (a mount being swapped) or holds what the check refuses, the last good value stays.
  */
-function fromFile(
-  path: string,
-  readFile: (path: string) => string,
-  check: SecretCheck,
-): Secret | { problem: string } {
+function fromFile(path: string, readFile: ReadTextFile, check: SecretCheck): Secret | { problem: string } {
   let lastRead: string
   try {
     lastRead = withoutFinalNewline(readFile(path))

@@ -41,6 +41,8 @@ export type CheckedStep = 'discovery' | 'par' | 'code'
 export type ConfigFaultsDeps = {
   readonly log: Logger
   readonly observe: GrantObserver
+  /** What the log says of a refusal of the client itself: how it authenticates, and what cures it. */
+  readonly clientFacts?: () => LogFields
   readonly monotonicNow: () => number
 }
 
@@ -92,7 +94,8 @@ type Fault = {
 }
 
 /** What only the operator can cure is told once, when it begins and when it ends, however many users meet it. */
-export function createConfigFaults({ log, observe, monotonicNow }: ConfigFaultsDeps): ConfigFaults {
+export function createConfigFaults(deps: ConfigFaultsDeps): ConfigFaults {
+  const { log, observe, monotonicNow } = deps
   const faults = new Map<string, Fault>()
   const throttle = createLogThrottle({ monotonicNow })
   let isRetired = false
@@ -125,7 +128,8 @@ export function createConfigFaults({ log, observe, monotonicNow }: ConfigFaultsD
     const message = resource.startsWith('(')
       ? 'nobody can sign in: the provider rejects how we are configured'
       : 'no token for this resource: the provider rejects how we are configured'
-    log.error({ ...fieldsOf(result), reason: error, count }, message)
+    const client = error === 'invalid_client' ? deps.clientFacts?.() : undefined
+    log.error({ ...fieldsOf(result), ...client, reason: error, count }, message)
   }
 
   /** No request fails because of it, so it is no fault of the configuration; an operator should look at it all the same. */
@@ -198,7 +202,7 @@ function signInFault(
 
 function fieldsOf({ resource, outcome, error, refusal, expected, actual }: GrantResult): LogFields {
   return {
-    ...{ resource, outcome, ...error?.logged, ...refusal },
+    ...{ resource, outcome, ...refusal, ...error?.logged },
     ...(expected === undefined ? {} : { expected, actual }),
     ...(error ? { code: error.code } : {}),
     ...(error?.cause ? { err: describeError(error.cause) } : {}),
@@ -213,8 +217,8 @@ const OWN_WORDS: ReadonlySet<GrantOutcome> = new Set([
   'no_refresh_token',
 ])
 
-function errorOf({ outcome, refusal }: GrantResult): string {
+function errorOf({ outcome, refusal, error }: GrantResult): string {
   if (OWN_WORDS.has(outcome)) return outcome
-  const error = refusal?.oauthError
-  return error !== undefined && KNOWN_ERRORS.has(error) ? error : 'other'
+  const word = String(refusal?.oauthError ?? error?.logged?.oauthError)
+  return KNOWN_ERRORS.has(word) ? word : 'other'
 }

@@ -276,6 +276,8 @@ export function outcomeOf(
   react = reactionTo,
 ): GrantOutcome {
   if (answer && answer.status !== 200) return react(answer)
+  // The client had no proof to send.
+  if (error.logged?.oauthError === 'invalid_client') return 'configuration'
   // No error of the token endpoint: no answer, a page in place of one, or an answer that could not be kept.
   return error.code === 'provider_rejected' ? 'unusable_answer' : 'retry_later'
 }

@@ -1,5 +1,13 @@
-import { createPrivateKey } from 'node:crypto'
-import { compactVerify, decodeJwt, decodeProtectedHeader, importJWK, importPKCS8, type JWK } from 'jose'
+import { createPrivateKey, randomUUID } from 'node:crypto'
+import {
+  compactVerify,
+  decodeJwt,
+  decodeProtectedHeader,
+  importJWK,
+  importPKCS8,
+  type JWK,
+  SignJWT,
+} from 'jose'
 
 /** The claims of a JWT, which may be of any type. */
 export type JwtClaims = Readonly<Record<string, unknown>>
@@ -44,6 +52,20 @@ export function unverifiedSubject(jwt: unknown): string | undefined {
 export function privateKeyFromPem(pem: string, algorithm: string): Promise<CryptoKey> {
   const pkcs8 = createPrivateKey(pem).export({ type: 'pkcs8', format: 'pem' }).toString()
   return importPKCS8(pkcs8, algorithm)
+}
+
+/** A JWT of our own with a new `jti`, good from now on for a minute by the machine's clock. */
+export function signedJwt(
+  header: Readonly<{ alg: string } & Record<string, string>>,
+  claims: Readonly<Record<string, string>>,
+  key: CryptoKey | Uint8Array,
+): Promise<string> {
+  return new SignJWT({ ...claims, jti: randomUUID() })
+    .setProtectedHeader(header)
+    .setIssuedAt()
+    .setNotBefore('0s')
+    .setExpirationTime('1m')
+    .sign(key)
 }
 
 /** One member of a key set as it was sent, which may be anything. */

@@ -1,8 +1,12 @@
 import * as oidc from 'openid-client'
 import { singleFlight } from '../../async/single-flight.ts'
-import type { ClientAuthConfig, ProviderConfig, ProviderEndpoints } from '../../config/config.ts'
+import type { ProviderConfig, ProviderEndpoints } from '../../config/config.ts'
 import type { UserClaims } from '../../store/port.ts'
-import { privateKeyFromPem } from './jwt.ts'
+import {
+  type ClientAssertionDeps,
+  type ClientAuthenticator,
+  createClientAssertion,
+} from '../client-auth/client-assertion.ts'
 import type { ProviderFetch } from './provider-fetch.ts'
 
 /** Form or query parameters in the order they are sent; a name may repeat (RFC 8707 `resource`). */
@@ -61,6 +65,7 @@ export type DiscoveredClient = {
 
 export type DiscoveryDeps = {
   readonly provider: ProviderConfig
+  readonly client: ClientAuthenticator
   readonly providerFetch: Pick<ProviderFetch, 'fetch'>
 }
 
@@ -74,7 +79,6 @@ export function codeChallengeOf(codeVerifier: string): Promise<string> {
  * openid-client. Throws a plain Error for endpoints that must not be used, and what openid-client throws.
  */
 export async function discoverClient(deps: DiscoveryDeps): Promise<DiscoveredClient> {
-  const { provider } = deps
   const config = await discoveredConfiguration(deps)
   const metadata = config.serverMetadata()
   return {
@@ -106,7 +110,7 @@ export async function discoverClient(deps: DiscoveryDeps): Promise<DiscoveredCli
     clientCredentialsGrant: (parameters) => oidc.clientCredentialsGrant(config, formOf(parameters)),
     extensionGrant: (grantType, parameters) =>
       oidc.genericGrantRequest(config, grantType, formOf(parameters)),
-    revoke: (refreshToken) => revokeToken(provider, config, refreshToken),
+    revoke: (refreshToken) => revokeToken(deps, config, refreshToken),
   }
 }
 
@@ -121,11 +125,12 @@ const ACCEPTED_SIGNING_ALGORITHMS = [
 
 async function discoveredConfiguration({
   provider,
+  client: authenticator,
   providerFetch,
 }: DiscoveryDeps): Promise<oidc.Configuration> {
   const { issuer, endpoints = {}, clientId, timeoutMs } = provider
-  const auth = clientAuthentication(provider.clientAuth)
-  const client = { [oidc.clockTolerance]: provider.clockToleranceMs / 1000 }
+  const auth: oidc.ClientAuth = authenticator.authenticate
+  const client = { ...mtlsOf(provider), [oidc.clockTolerance]: provider.clockToleranceMs / 1000 }
   const customFetch = providerFetch.fetch as oidc.CustomFetch
   const options = {
     // The library allows plain http for all endpoints or for none; `requireNamedHosts` checks endpoint by endpoint.
@@ -139,13 +144,17 @@ async function discoveredConfiguration({
     : await oidc.discovery(new URL(issuer), clientId, client, auth, options)
   const known = discovered instanceof oidc.Configuration ? discovered.serverMetadata() : discovered
   const configured = endpointMetadata(endpoints)
-  const insecure = insecureEndpoints({ ...known, ...configured })
+  const server = withConfigured(known as oidc.ServerMetadata, configured)
+  const insecure = insecureEndpoints({
+    ...server,
+    ...(client.use_mtls_endpoint_aliases ? aliasesOf(server) : {}),
+  })
   requireNamedHosts(insecure, { configured, provider })
   // Without enableNonRepudiationChecks, whose choice of key fails for sets that RFC 7517 allows: key-set.ts verifies.
   const config =
     discovered instanceof oidc.Configuration && Object.keys(configured).length === 0
       ? discovered
-      : new oidc.Configuration({ ...known, ...configured }, clientId, client, auth)
+      : new oidc.Configuration(server, clientId, client, auth)
   config.timeout = options.timeout
   config[oidc.customFetch] = customFetch
   if (insecure.length > 0) oidc.allowInsecureRequests(config)
@@ -214,26 +223,48 @@ function isThisMachine(hostname: string): boolean {
   return /^(?:(?:.+\.)?localhost|127(?:\.\d{1,3}){3}|\[::1\])$/.test(hostname)
 }
 
-/** The client's secret or key as it is now, never to be logged; undefined for a public client. */
-export function clientCredential(auth: ClientAuthConfig): string | undefined {
-  if (auth.method === 'none') return undefined
-  return auth.method === 'private_key_jwt' ? auth.key.reveal() : auth.secret.reveal()
+/**
+ * RFC 8705 §5: a client that proves itself by its TLS certificate calls the endpoints that ask for one. An alias yields to
+ * what the operator has configured.
+ */
+function mtlsOf({ clientAuth }: Pick<ProviderConfig, 'clientAuth'>): { use_mtls_endpoint_aliases?: true } {
+  return clientAuth.method === 'tls_client_auth' ? { use_mtls_endpoint_aliases: true } : {}
 }
 
-/** Reveals secrets at each use, so that a rotated file takes effect without a restart. */
-function clientAuthentication(auth: ClientAuthConfig): oidc.ClientAuth {
+function withConfigured(
+  known: oidc.ServerMetadata,
+  configured: Readonly<Record<string, string>>,
+): oidc.ServerMetadata {
+  const aliases = Object.entries(known.mtls_endpoint_aliases ?? {})
+  const left = aliases.filter(([name]) => !Object.hasOwn(configured, name))
+  return { ...known, ...configured, mtls_endpoint_aliases: Object.fromEntries(left) }
+}
+
+/** The aliases that are called, in the place of the endpoints of these names. */
+function aliasesOf({ mtls_endpoint_aliases: aliases = {} }: oidc.ServerMetadata): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(aliases).filter(([name]) => ENDPOINTS.includes(name)))
+}
+
+/** Makes the client's way to authenticate. Secrets are revealed at each use, so that a rotated file takes effect. */
+export function createClientAuthenticator(
+  { clientAuth: auth }: Pick<ProviderConfig, 'clientAuth'>,
+  deps: ClientAssertionDeps,
+): ClientAuthenticator {
+  const { method } = auth
+  const facts = () => ({ clientAuth: method })
   switch (auth.method) {
     case 'client_secret_basic':
-      return (...request) => basic(auth.secret.reveal())(...request)
-    case 'client_secret_post':
-      return (...request) => oidc.ClientSecretPost(auth.secret.reveal())(...request)
-    case 'private_key_jwt':
-      return async (...request) => {
-        const key = await privateKeyFromPem(auth.key.reveal(), auth.algorithm)
-        return oidc.PrivateKeyJwt({ key, kid: auth.keyId })(...request)
-      }
+    case 'client_secret_post': {
+      const current = () => auth.secret.reveal()
+      const by = auth.method === 'client_secret_basic' ? basic : oidc.ClientSecretPost
+      return { method, facts, current, authenticate: (...request) => by(current())(...request) }
+    }
+    case 'tls_client_auth':
+      return { method, facts, current: () => undefined, authenticate: oidc.TlsClientAuth() }
     case 'none':
-      return oidc.None()
+      return { method, facts, current: () => undefined, authenticate: oidc.None() }
+    default:
+      return createClientAssertion(auth, deps)
   }
 }
 
@@ -257,14 +288,14 @@ function formEncoded(text: string): string {
  * `revocation_endpoint_auth_methods_supported` says what it does. After a refusal of the client the next way is tried.
  */
 async function revokeToken(
-  provider: ProviderConfig,
+  { provider, client }: DiscoveryDeps,
   config: oidc.Configuration,
   refreshToken: string,
 ): Promise<void> {
   const metadata = config.serverMetadata()
-  const ways = revocationWays(provider, metadata.revocation_endpoint_auth_methods_supported)
+  const ways = revocationWays(provider, client, metadata.revocation_endpoint_auth_methods_supported)
   for (const [index, { authenticate }] of ways.entries()) {
-    const by = new oidc.Configuration(metadata, provider.clientId, undefined, authenticate)
+    const by = new oidc.Configuration(metadata, provider.clientId, mtlsOf(provider), authenticate)
     by.timeout = config.timeout
     by[oidc.customFetch] = config[oidc.customFetch] as oidc.CustomFetch
     if (metadata.revocation_endpoint?.startsWith('http:')) oidc.allowInsecureRequests(by)
@@ -278,7 +309,7 @@ async function revokeToken(
   }
 }
 
-type AuthenticationWay = { readonly method: string; readonly authenticate: oidc.ClientAuth }
+type AuthenticationWay = Pick<ClientAuthenticator, 'method' | 'authenticate'>
 
 /**
  * How the client may authenticate at the revocation endpoint, best first. RFC 8414 §2: it takes Basic if its metadata
@@ -286,9 +317,9 @@ type AuthenticationWay = { readonly method: string; readonly authenticate: oidc.
  */
 function revocationWays(
   { clientAuth, endpoints = {} }: ProviderConfig,
+  own: AuthenticationWay,
   named: readonly string[] | undefined,
 ): AuthenticationWay[] {
-  const own = { method: clientAuth.method, authenticate: clientAuthentication(clientAuth) }
   const secret = 'secret' in clientAuth ? clientAuth.secret : undefined
   // Some servers insist on Basic from a client without a secret too, and take any text for it.
   const reveal = () => secret?.reveal() ?? 'none'

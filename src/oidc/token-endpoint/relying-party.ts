@@ -1,5 +1,6 @@
 import type { ProviderConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
+import type { ClientAuthenticator } from '../client-auth/client-assertion.ts'
 import { createProviderKeys } from './key-set.ts'
 import type { Limiter } from './limiter.ts'
 import {
@@ -35,6 +36,7 @@ export type RelyingParty = TokenRequests & {
 
 export type RelyingPartyDeps = {
   readonly provider: ProviderConfig
+  readonly authenticator: ClientAuthenticator
   readonly redirectUri: string
   readonly providerFetch: ProviderFetch
   /** Every grant and pushed request goes through it; revocation and discovery do not. */
@@ -147,7 +149,7 @@ function keySetRequest({ provider, providerFetch }: RelyingPartyDeps, jwksUri: s
 /** Discovery; rejects with BffError, and tells how it ended. */
 async function observedDiscovery(deps: RelyingPartyDeps): Promise<DiscoveredClient> {
   try {
-    const client = await discoverClient(deps)
+    const client = await discoverClient({ ...deps, client: deps.authenticator })
     deps.discovered?.()
     return client
   } catch (error) {

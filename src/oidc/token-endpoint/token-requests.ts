@@ -2,17 +2,12 @@ import { createHash } from 'node:crypto'
 import type { ProviderConfig } from '../../config/config.ts'
 import { BffError, withLogged } from '../../errors.ts'
 import type { UserClaims } from '../../store/port.ts'
+import type { ClientAuthenticator } from '../client-auth/client-assertion.ts'
 import { idTokenError, requireSoundClaims } from './id-token.ts'
 import { unverifiedSubject } from './jwt.ts'
 import type { ProviderKeys } from './key-set.ts'
 import type { GrantName, Limiter } from './limiter.ts'
-import {
-  type AuthorizationChecks,
-  clientCredential,
-  type DiscoveredClient,
-  type Parameters,
-  type SoundAnswer,
-} from './openid-client.ts'
+import type { AuthorizationChecks, DiscoveredClient, Parameters, SoundAnswer } from './openid-client.ts'
 import { type FailedGrant, failedGrant, failedSignIn, findingOf, refusalOf } from './provider-errors.ts'
 import {
   NO_ACCESS_TOKEN,
@@ -64,7 +59,8 @@ export type TokenRequests = {
 }
 
 export type TokenRequestsDeps = {
-  readonly provider: Pick<ProviderConfig, 'clientId' | 'clientAuth' | 'clockToleranceMs'>
+  readonly provider: Pick<ProviderConfig, 'clientId' | 'clockToleranceMs'>
+  readonly authenticator: Pick<ClientAuthenticator, 'current' | 'refused'>
   /** The client at the provider's endpoints. Rejects while these are unknown. */
   readonly client: () => Promise<DiscoveredClient>
   readonly keys: ProviderKeys
@@ -192,7 +188,7 @@ async function sendRequest<Failure>(
   { client, progress }: { client: DiscoveredClient; progress: Progress },
 ): Promise<Received> {
   const obtainedAt = deps.now()
-  const begun = { credential: clientCredential(deps.provider.clientAuth), at: deps.monotonicNow() }
+  const begun = { credential: deps.authenticator.current(), at: deps.monotonicNow() }
   // An answer that does not come must not be taken for that of the first attempt.
   Object.assign(progress, { begun, wasSent: false, answer: undefined } satisfies Progress)
   const ask = () => request.send(client)
@@ -234,13 +230,15 @@ function hooksOf<Failure>(
 }
 
 /**
- * Whether the client was refused while its secret or key was replaced. The refusal used nothing up, because the client is
- * authenticated first (RFC 6749 §3.2.1).
+ * Whether the client was refused while its secret or key was replaced, or has another that may do. The refusal used nothing
+ * up, because the client is authenticated first (RFC 6749 §3.2.1).
  */
 function isRefusalOfReplacedCredential(deps: TokenRequestsDeps, { begun, answer }: Progress): boolean {
   const isRefusal = answer?.body?.error === 'invalid_client' && answer.status !== 200
-  if (!begun || !isRefusal || deps.monotonicNow() - begun.at >= QUICK_REFUSAL_MS) return false
-  return clientCredential(deps.provider.clientAuth) !== begun.credential
+  if (!begun || !isRefusal) return false
+  if (begun.credential !== undefined) deps.authenticator.refused?.(begun.credential)
+  if (deps.monotonicNow() - begun.at >= QUICK_REFUSAL_MS) return false
+  return deps.authenticator.current() !== begun.credential
 }
 
 /** The process half: the tokens of an answer, with the claims of an ID token that passes every check. */

@@ -34,8 +34,9 @@ export type SharedClientTokensDeps = {
  */
 export function createSharedClientTokens(deps: SharedClientTokensDeps): SharedClientTokens | undefined {
   const { records, sealing, config, now } = deps
-  const { clientAuth } = config.provider
-  const secret = 'secret' in clientAuth ? clientAuth.secret : 'key' in clientAuth ? clientAuth.key : undefined
+  const { clientAuth, tls } = config.provider
+  const key = clientAuth.method === 'tls_client_auth' ? tls?.key : undefined
+  const secret = 'secret' in clientAuth ? clientAuth.secret : 'key' in clientAuth ? clientAuth.key : key
   if (!secret) return undefined
   const credential = () => secret.reveal()
   const definitionOf = createDefinitions(config)

@@ -2,6 +2,7 @@ import { createHash, generateKeyPairSync } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { ConfigError, type LoadedConfig, loadConfig } from '../../../src/config/load.ts'
+import { selfSigned } from '../self-signed.ts'
 
 /** The repository's root, with a slash at its end. */
 export const ROOT = new URL('../../../', import.meta.url)
@@ -78,6 +79,8 @@ const PRIVATE_KEY = generateKeyPairSync('rsa', {
   privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
 }).privateKey
 
+const CERTIFICATE = selfSigned(['app.example.com'], { key: PRIVATE_KEY, days: 365 }).cert
+
 /** What a reader writes for TENANT_ID: the placeholder itself is warned about. */
 const TENANT_ID = '72f988bf-86f1-41af-91ab-2d7cd011db47'
 
@@ -102,6 +105,6 @@ export function problemsOf(text: string): { path: string; message: string }[] {
 function secretFile(path: string): string {
   if (path.includes('session-key')) return sessionKey(path)
   if (/\.key$|key\.pem$/.test(path)) return PRIVATE_KEY
-  if (/\.(?:pem|crt)$/.test(path)) return '-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n'
+  if (/\.(?:pem|crt)$/.test(path)) return CERTIFICATE
   return 'a secret'
 }

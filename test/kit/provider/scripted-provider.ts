@@ -1,8 +1,10 @@
 import type { ProviderConfig } from '../../../src/config/config.ts'
 import type { BffError } from '../../../src/errors.ts'
 import type { Finding, GrantName } from '../../../src/oidc/token-endpoint/limiter.ts'
+import { createClientAuthenticator } from '../../../src/oidc/token-endpoint/openid-client.ts'
 import { createProviderFetch } from '../../../src/oidc/token-endpoint/provider-fetch.ts'
 import { createRelyingParty } from '../../../src/oidc/token-endpoint/relying-party.ts'
+import { captureLog } from '../cloakroom.ts'
 
 /** The issuer of `scriptedProvider`. */
 export const ISSUER = 'https://id.example.com'
@@ -62,8 +64,15 @@ export function scriptedProvider({
   ])
   const limited: { grant: GrantName; finding: Finding | undefined }[] = []
   const discoveries: (BffError | undefined)[] = []
+  const config = { ...PROVIDER, ...provider }
+  const logged = captureLog()
+  const certificates = new Map()
   const relyingParty = createRelyingParty({
-    provider: { ...PROVIDER, ...provider },
+    provider: config,
+    authenticator: createClientAuthenticator(config, {
+      ...{ issuer: config.issuer, clientId: config.clientId, now: () => clock.at, certificates },
+      log: logged.log,
+    }),
     redirectUri: 'https://shop.example.com/bff/callback',
     now: () => clock.at,
     monotonicNow: () => clock.at,
@@ -95,5 +104,5 @@ export function scriptedProvider({
       },
     },
   })
-  return { relyingParty, clock, requests, scripts, limited, discoveries }
+  return { relyingParty, clock, requests, scripts, limited, discoveries, logs: logged.lines }
 }

@@ -14,18 +14,6 @@ describeMutations('what the contract has and this version does not', [
   ],
   [ISSUER, `${ISSUER}\n  dpop: end-to-end`, 'provider.dpop', /not supported by this version yet/],
   [
-    'client_secret_post',
-    'certificate',
-    'provider.clientAuth.method',
-    /"certificate" is not supported by this version yet/,
-  ],
-  [
-    'client_secret_post',
-    'workload_identity',
-    'provider.clientAuth.method',
-    /not supported by this version yet/,
-  ],
-  [
     'url: rediss://redis:6379',
     'cluster: [a:1, b:2]',
     'session.store.cluster',
