@@ -211,7 +211,13 @@ test('a client authenticates as it is registered: by Basic, in the form, or with
   const post = await sent({ method: 'client_secret_post', secret })
   assert.deepEqual([post.basic, post.form.client_id, post.form.client_secret], [null, 'shop', 's-e.c_r+t'])
   const key = new Secret(await exportPKCS8(privateKey))
-  const signed = await sent({ method: 'private_key_jwt', key, algorithm: 'ES256', keyId: 'key-1' })
+  const signed = await sent({
+    method: 'private_key_jwt',
+    key,
+    algorithm: 'ES256',
+    keyId: 'key-1',
+    audience: 'issuer',
+  })
   const assertion = String(signed.form.client_assertion)
   const { payload, protectedHeader } = await jwtVerify(assertion, publicKey, { audience: ISSUER })
   assert.deepEqual([payload.iss, payload.sub, protectedHeader.kid], ['shop', 'shop', 'key-1'])
@@ -230,7 +236,7 @@ test('a key that was replaced while the client was refused is tried once more, a
     },
     {
       clientAuth: {
-        ...{ method: 'private_key_jwt', algorithm: 'ES256', keyId: 'key-1' },
+        ...{ method: 'private_key_jwt', algorithm: 'ES256', keyId: 'key-1', audience: 'issuer' },
         key: new Secret(() => pems[Math.min(current, 1)]!),
       },
     },
