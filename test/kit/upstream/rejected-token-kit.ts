@@ -93,3 +93,13 @@ export function pending() {
   }
   return { reaction, asked: asked.promise, give: answer.resolve, fail: answer.reject }
 }
+
+/** A proxy whose exchange waits, after a refusal of its token, for the reaction that the test gives. */
+export async function proxyThatWaits(
+  t: TestContext,
+  upstream: { origin: string },
+  parts: Partial<RouteConfig> = {},
+) {
+  const { reaction, ...inHand } = pending()
+  return { proxy: await proxyWithToken(t, upstream, reaction, parts), ...inHand }
+}

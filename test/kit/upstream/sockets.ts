@@ -177,3 +177,9 @@ export function rawClient(t: TestContext, port: number, bytes: string): RawClien
 }
 
 export const isWholeHead = (text: string) => text.includes('\r\n\r\n')
+
+/** What a client waits for: a text that ends like this. */
+export const ends = (tail: string) => (text: string) => text.endsWith(tail)
+
+/** What a client waits for: a text with this in it. */
+export const has = (part: string) => (text: string) => text.includes(part)

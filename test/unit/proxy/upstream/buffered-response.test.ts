@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { BffError } from '../../../../src/errors.ts'
 import {
   INVALID_TOKEN,
-  pending,
+  proxyThatWaits,
   proxyWithToken,
   RELAY,
   RESEND,
@@ -12,16 +12,14 @@ import {
   settle,
   upstreamOf,
 } from '../../../kit/upstream/rejected-token-kit.ts'
-import { rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
+import { ends, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
 
-const ends = (tail: string) => (text: string) => text.endsWith(tail)
 const HEAD_401 = `HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: ${INVALID_TOKEN}\r\n`
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 
 test('the client sees nothing until it is known what becomes of the refusal', async (t) => {
   const upstream = await upstreamOf(t, (_, res) => refuse(res))
-  const { reaction, asked, give } = pending()
-  const proxy = await proxyWithToken(t, upstream, reaction)
+  const { proxy, asked, give } = await proxyThatWaits(t, upstream)
   const client = rawClient(t, proxy.port, request('GET /'))
   await asked
   await settle()
@@ -36,8 +34,7 @@ for (const [what, tail] of [
 ]) {
   test(`a client that leaves while a ${what} refusal is buffered ends everything`, async (t) => {
     const upstream = await rawUpstream(t, (socket) => socket.write(HEAD_401 + tail))
-    const { reaction, asked, give } = pending()
-    const proxy = await proxyWithToken(t, upstream, reaction)
+    const { proxy, asked, give } = await proxyThatWaits(t, upstream)
     const settled = proxy.settled()
     const client = rawClient(t, proxy.port, request('POST /', 'abc'))
     await asked
@@ -52,8 +49,7 @@ for (const [what, tail] of [
 
 test('a problem for a client that has left is sent to no one', async (t) => {
   const upstream = await upstreamOf(t, (_, res) => refuse(res))
-  const { reaction, asked, fail } = pending()
-  const proxy = await proxyWithToken(t, upstream, reaction)
+  const { proxy, asked, fail } = await proxyThatWaits(t, upstream)
   const settled = proxy.settled()
   const client = rawClient(t, proxy.port, request('GET /'))
   await asked
@@ -78,8 +74,7 @@ test('a client that leaves during the second try ends it', async (t) => {
 
 test('a refusal that ends with its connection is relayed whole', async (t) => {
   const upstream = await rawUpstream(t, (socket) => socket.end(`${HEAD_401}\r\nrefused`))
-  const { reaction, asked, give } = pending()
-  const proxy = await proxyWithToken(t, upstream, reaction)
+  const { proxy, asked, give } = await proxyThatWaits(t, upstream)
   const client = rawClient(
     t,
     proxy.port,
@@ -93,8 +88,7 @@ test('a refusal that ends with its connection is relayed whole', async (t) => {
 
 test('a refusal that breaks off while it is buffered is no usable answer', async (t) => {
   const upstream = await rawUpstream(t, (socket) => socket.end(`${HEAD_401}Content-Length: 9\r\n\r\nno`))
-  const { reaction, asked, give } = pending()
-  const proxy = await proxyWithToken(t, upstream, reaction)
+  const { proxy, asked, give } = await proxyThatWaits(t, upstream)
   const client = rawClient(t, proxy.port, request('GET /'))
   await asked
   await upstream.closed[0]
@@ -112,8 +106,7 @@ test('a refusal that breaks off on a connection used before is not asked for aga
     } else socket.write(OK)
   })
   const refused: { resetAndDestroy(): unknown }[] = []
-  const { reaction, asked, give } = pending()
-  const proxy = await proxyWithToken(t, upstream, reaction)
+  const { proxy, asked, give } = await proxyThatWaits(t, upstream)
   const client = rawClient(t, proxy.port, request('GET /1'))
   await client.until(ends('ok'))
   client.socket.write(request('GET /2'))
@@ -144,8 +137,7 @@ test('a refusal that breaks off is no obstacle to the second try', async (t) => 
     if (received.includes('at-2')) socket.write(OK)
     else socket.end(`${HEAD_401}Content-Length: 9\r\n\r\nno`)
   })
-  const { reaction, asked, give } = pending()
-  const proxy = await proxyWithToken(t, upstream, reaction)
+  const { proxy, asked, give } = await proxyThatWaits(t, upstream)
   const client = rawClient(t, proxy.port, request('POST /', 'abc'))
   await asked
   await upstream.closed[0]
@@ -179,8 +171,7 @@ test('an upstream that dies in the second try is unreachable', async (t) => {
 test('a body that stands still while it is buffered is a timeout', async (t) => {
   const upstream = await rawUpstream(t, (socket) => socket.write(`${HEAD_401}Content-Length: 9\r\n\r\nno`))
   const timeout = { connectMs: 1_000, responseMs: 1_000, idleMs: 50 }
-  const { reaction, asked, give } = pending()
-  const proxy = await proxyWithToken(t, upstream, reaction, { timeout })
+  const { proxy, asked, give } = await proxyThatWaits(t, upstream, { timeout })
   const client = rawClient(t, proxy.port, request('GET /'))
   await asked
   await upstream.closed[0]
@@ -191,8 +182,7 @@ test('a body that stands still while it is buffered is a timeout', async (t) => 
 
 test('while the pool closes a refusal stands, as another request cannot be begun', async (t) => {
   const upstream = await upstreamOf(t, (_, res) => refuse(res))
-  const { reaction, asked, give } = pending()
-  const proxy = await proxyWithToken(t, upstream, reaction)
+  const { proxy, asked, give } = await proxyThatWaits(t, upstream)
   const client = rawClient(t, proxy.port, request('GET /'))
   await asked
   await settle()

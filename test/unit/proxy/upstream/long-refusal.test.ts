@@ -6,7 +6,7 @@ import { setTimeout } from 'node:timers/promises'
 import { BffError } from '../../../../src/errors.ts'
 import {
   INVALID_TOKEN,
-  pending,
+  proxyThatWaits,
   proxyWithToken,
   RELAY,
   RESEND,
@@ -15,10 +15,7 @@ import {
   settle,
   upstreamOf,
 } from '../../../kit/upstream/rejected-token-kit.ts'
-import { open, rawClient } from '../../../kit/upstream/sockets.ts'
-
-const ends = (tail: string) => (text: string) => text.endsWith(tail)
-const has = (part: string) => (text: string) => text.includes(part)
+import { ends, has, open, rawClient } from '../../../kit/upstream/sockets.ts'
 
 /** Refuses the first token with 4 MiB, more than waits anywhere. */
 async function longRefusal(t: Parameters<typeof open>[0], framing: 'length' | 'chunked') {
@@ -46,8 +43,7 @@ async function longRefusal(t: Parameters<typeof open>[0], framing: 'length' | 'c
 for (const framing of ['length', 'chunked'] as const) {
   test(`a long refusal with ${framing} is given up for another try, and its connection ends`, async (t) => {
     const upstream = await longRefusal(t, framing)
-    const { reaction, asked, give } = pending()
-    const proxy = await proxyWithToken(t, upstream, reaction)
+    const { proxy, asked, give } = await proxyThatWaits(t, upstream)
     const refused = once(upstream.server, 'connection')
     const client = rawClient(t, proxy.port, request('POST /', 'abc'))
     const [socket] = await refused
@@ -66,8 +62,7 @@ for (const framing of ['length', 'chunked'] as const) {
 
   test(`a long refusal with ${framing} is relayed whole, also to a slow reader`, async (t) => {
     const upstream = await longRefusal(t, framing)
-    const { reaction, asked, give } = pending()
-    const proxy = await proxyWithToken(t, upstream, reaction)
+    const { proxy, asked, give } = await proxyThatWaits(t, upstream)
     const settled = proxy.settled()
     const client = rawClient(
       t,
@@ -135,8 +130,7 @@ test('only a little of a refusal is buffered', async (t) => {
     res.on('drain', more)
     more()
   })
-  const { reaction, asked, give } = pending()
-  const proxy = await proxyWithToken(t, upstream, reaction)
+  const { proxy, asked, give } = await proxyThatWaits(t, upstream)
   const client = rawClient(
     t,
     proxy.port,

@@ -9,10 +9,7 @@ import {
   request,
   upstreamOf,
 } from '../../../kit/upstream/rejected-token-kit.ts'
-import { proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
-
-const ends = (tail: string) => (text: string) => text.endsWith(tail)
-const has = (part: string) => (text: string) => text.includes(part)
+import { ends, has, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
 
 for (const [what, head, body] of [
   [

@@ -13,10 +13,7 @@ import {
   settle,
   upstreamOf,
 } from '../../../kit/upstream/rejected-token-kit.ts'
-import { isWholeHead, rawClient, SESSION_HASH } from '../../../kit/upstream/sockets.ts'
-
-const ends = (tail: string) => (text: string) => text.endsWith(tail)
-const has = (part: string) => (text: string) => text.includes(part)
+import { ends, has, isWholeHead, rawClient, SESSION_HASH } from '../../../kit/upstream/sockets.ts'
 
 test('a request without a body is sent again with the other token', async (t) => {
   const upstream = await upstreamOf(t, onlySecond)

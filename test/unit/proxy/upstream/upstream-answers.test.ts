@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { brotliCompressSync, gzipSync, zstdCompressSync } from 'node:zlib'
-import { isWholeHead, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
+import { ends, isWholeHead, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 const CHUNKED_OK = '2\r\nok\r\n0\r\n\r\n'
-const ends = (tail: string) => (text: string) => text.endsWith(tail)
 const bodyOf = (text: string) => text.slice(text.indexOf('\r\n\r\n') + 4)
 const GET = 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'
 const LAST_GET = 'GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'

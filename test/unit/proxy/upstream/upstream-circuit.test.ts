@@ -3,10 +3,9 @@ import { once } from 'node:events'
 import { createServer as createTcpServer, type Socket } from 'node:net'
 import { type TestContext, test } from 'node:test'
 import { systemClock } from '../../../../src/async/clock.ts'
-import { open, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
+import { ends, open, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
-const ends = (tail: string) => (text: string) => text.endsWith(tail)
 const GET = 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'
 const BREAKER = { failures: 3, pauseMs: 1_500 }
 const QUICK = { connectMs: 5_000, responseMs: 50, idleMs: 1_000 }

@@ -2,10 +2,9 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer as createTcpServer } from 'node:net'
 import { test } from 'node:test'
-import { open, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
+import { ends, open, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
-const ends = (tail: string) => (text: string) => text.endsWith(tail)
 
 test('a response that was not asked for reaches no client', async (t) => {
   const poison = 'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil'

@@ -2,10 +2,9 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { test } from 'node:test'
 import { answerWith, http2Upstream } from '../../../kit/upstream/http2-kit.ts'
-import { isWholeHead, proxyTo, rawClient, SESSION_HASH } from '../../../kit/upstream/sockets.ts'
+import { ends, isWholeHead, proxyTo, rawClient, SESSION_HASH } from '../../../kit/upstream/sockets.ts'
 
 const bodyOf = (text: string) => text.slice(text.indexOf('\r\n\r\n') + 4)
-const ends = (tail: string) => (text: string) => text.endsWith(tail)
 const LAST = 'Host: a\r\nConnection: close\r\n'
 
 test('two hundred requests share few connections, also where the upstream takes few at a time', async (t) => {

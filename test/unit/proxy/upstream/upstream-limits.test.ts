@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { type TestContext, test } from 'node:test'
-import { isWholeHead, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
+import { ends, isWholeHead, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
-const ends = (tail: string) => (text: string) => text.endsWith(tail)
 const GET = 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'
 
 /** An upstream that answers each request only when it is told to, oldest first. */

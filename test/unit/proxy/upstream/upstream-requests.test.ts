@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import { test } from 'node:test'
-import { isWholeHead, open, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
+import { ends, isWholeHead, open, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
-const ends = (tail: string) => (text: string) => text.endsWith(tail)
 const HEAD = 'POST / HTTP/1.1\r\nHost: a\r\n'
 const NEXT = 'GET /next HTTP/1.1\r\nHost: a\r\n\r\n'
 

@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict'
 import { createServer as createTcpServer, type Socket } from 'node:net'
 import { type TestContext, test } from 'node:test'
-import { open, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
+import { ends, open, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
-const ends = (tail: string) => (text: string) => text.endsWith(tail)
 
 /** Requests seen by an upstream: method and target of each. */
 function requestLines(received: string[]): string[] {

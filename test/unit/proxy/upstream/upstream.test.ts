@@ -9,6 +9,7 @@ import { Secret } from '../../../../src/config/secrets/secret.ts'
 import { sessionHash } from '../../../../src/session/session.ts'
 import { certificates } from '../../../kit/upstream/certificates.ts'
 import {
+  ends,
   isWholeHead,
   open,
   proxyTo,
@@ -18,7 +19,6 @@ import {
 } from '../../../kit/upstream/sockets.ts'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
-const ends = (tail: string) => (text: string) => text.endsWith(tail)
 
 /** Requests seen by an upstream: method and target of each. */
 function requestLines(received: string[]): string[] {
