@@ -34,6 +34,10 @@ export type StepUp = {
   readonly consent?: true
   /** What the previous sign-in did not ask for, or was not granted. Another lack is another step-up. */
   readonly lacks?: string
+  /** A route asks for it, and judges at each request what came of it: any sign-in of the same user is taken. */
+  readonly ofRoute?: true
+  /** The sign-in of this session brought it; only time has passed since. So asking once more is no loop. */
+  readonly hasAged?: true
 }
 
 /** Names one step-up, for the record of those that were tried: 22 characters that tell nothing of it. */

@@ -11,7 +11,7 @@ import { createLoginUrls, pageLoginUrl } from '../http/endpoints/login.ts'
 import { createLoginCookies } from '../http/endpoints/login-cookies.ts'
 import { createPreviousSessionCookie } from '../http/endpoints/previous-session-cookie.ts'
 import { createCors, createSameOriginGuard, isTopLevelNavigation } from '../http/origins.ts'
-import { problemAnswer } from '../http/problem.ts'
+import { problemAnswer, statusOf } from '../http/problem.ts'
 import { createRateLimits } from '../http/rate-limit.ts'
 import { createRequestLog } from '../http/request-log.ts'
 import { createSecurityHeaders } from '../http/security-headers.ts'
@@ -25,6 +25,7 @@ import {
 } from '../http/server/request-guard.ts'
 import { readSmallBody } from '../http/small-body.ts'
 import { reusesRefreshTokens } from '../oidc/grants/dialects.ts'
+import { createTokenScopes, untoldScope } from '../oidc/grants/scopes.ts'
 import { createProvider } from '../oidc/provider.ts'
 import { createLoginAttempts, LOGIN_LIFETIME_MS } from '../oidc/sign-in/attempts.ts'
 import { createBeginSignIn } from '../oidc/sign-in/authorization.ts'
@@ -32,6 +33,7 @@ import type { EndSessionRequest } from '../oidc/sign-in/end-session.ts'
 import { parseReturnUrl } from '../oidc/sign-in/return-url.ts'
 import { createSingleUseReferences } from '../oidc/sign-in/single-use-references.ts'
 import { createStepUps, STEP_UP_LIFETIME_MS } from '../oidc/sign-in/step-up.ts'
+import { createAccessCheck } from '../proxy/access-rules.ts'
 import { mapRefusal } from '../proxy/access-token.ts'
 import { createForward } from '../proxy/forward.ts'
 import { ownCookieNames } from '../proxy/headers/dropped.ts'
@@ -174,11 +176,20 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   })
 
   // The proxy.
+  const warnOfLeftOutClaims = createThrottledWarning(
+    log,
+    'access refused because the provider left a claim out of its token (groups overage): have it send the groups that are assigned to the application, or roles',
+  )
   const site = { publicUrl, isOwnCookie: ownCookieNames(cookie.name) }
   const responseHeaders = compileResponseHeaders(config.routes, site)
   const common = {
     ...{ match, clientAddress, requestHeaders: compileRequestHeaders(config.routes, site) },
     ...{ accessToken: tokens.tokenFor, tokenRefused: stepUps.withLoginUrl },
+    accessRefusal: createAccessCheck({
+      ...{ now, clockToleranceMs: config.provider.clockToleranceMs },
+      scopesOf: createTokenScopes(config.resources),
+      leftOut: (route, claim) => warnOfLeftOutClaims({ route, claim, reason: 'groups_overage' }),
+    }),
   }
   const upstreams = createUpstreams(config.routes, {
     responseHeaders,
@@ -222,8 +233,13 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       return answer.status
     },
     refused(req, error) {
-      if (!(error instanceof BffError) || error.code !== 'session_required') return
-      const fields = { code: error.code, status: 401, clientIp: clientAddress(req) }
+      if (!(error instanceof BffError)) return
+      const { code, details, logged } = error
+      const fields = { code, status: statusOf(code), clientIp: clientAddress(req) }
+      if (code === 'access_denied' || code === 'reauthentication_required') {
+        log.info({ ...fields, reason: String(details?.reason), ...logged }, 'a WebSocket was refused')
+      }
+      if (code !== 'session_required') return
       missingSessions
         .reasonOf(req)
         .then((reason) => log.info({ ...fields, reason }, 'a WebSocket was refused'))
@@ -259,7 +275,11 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       ...{ isToBeRepeated: provider.isToBeRepeated, beginSignIn },
       requireNotEnded: userSessions.requireNotEnded,
       keepTokens: (session, granted, stepUp) =>
-        tokens.keepFirst(session, granted, provider.resourceOf(granted, session, stepUp)),
+        tokens.keepFirst(
+          session,
+          { ...granted, ...untoldScope(granted, session.scopes?.join(' ')) },
+          provider.resourceOf(granted, session, stepUp),
+        ),
       discard: (session) => tokens.end(session, 'discarded'),
       observe: () => metrics.session('started', 'login'),
     }),

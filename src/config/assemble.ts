@@ -1,5 +1,6 @@
 import { impliedExchange, impliedScopes, impliedSignInScopes } from './checks/provider-checks.ts'
 import type {
+  AccessRules,
   ClientAuthConfig,
   Config,
   ListenerLimits,
@@ -34,7 +35,11 @@ export function assembleConfig(file: FileConfig, proxy?: OutgoingProxy): Config 
     session: assembleSession(file),
     resources: assembleResources(file),
     routes: file.routes.map(assembleRoute),
-    tests: tests.map(({ request, expect }) => ({ ...request, expect })),
+    tests: tests.map(({ request, expect, as }) => ({
+      ...request,
+      ...(as === undefined ? {} : { as }),
+      expect,
+    })),
   })
 }
 
@@ -145,7 +150,7 @@ function exchangeOf(
   return { exchange: exchange ?? impliedExchange(issuer) }
 }
 
-function assembleRoute({ timeout, headers, tls, breaker, ...route }: FileRoute): RouteConfig {
+function assembleRoute({ timeout, headers, tls, breaker, require, ...route }: FileRoute): RouteConfig {
   return {
     ...route,
     id: route.id ?? route.path,
@@ -153,6 +158,17 @@ function assembleRoute({ timeout, headers, tls, breaker, ...route }: FileRoute):
     breaker: { failures: breaker.failures, pauseMs: breaker.pause },
     ...assembleTls(tls),
     headers: Object.entries(headers).map(([name, value]) => ({ name: HEADER_NAME.parse(name)!, value })),
+    ...(require === undefined ? {} : { require: assembleAccessRules(require) }),
+  }
+}
+
+function assembleAccessRules({ claims, maxAge, ...same }: NonNullable<FileRoute['require']>): AccessRules {
+  return {
+    ...same,
+    ...(claims === undefined
+      ? {}
+      : { claims: Object.entries(claims).map(([name, values]) => ({ name, values })) }),
+    ...(maxAge === undefined ? {} : { maxAgeMs: maxAge }),
   }
 }
 

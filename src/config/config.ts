@@ -158,6 +158,20 @@ export type UpstreamBreaker = {
   readonly pauseMs: number
 }
 
+/** One claim that a route asks for: the claim, or one item of it, is one of these, written as text. */
+export type ClaimRule = { readonly name: string; readonly values: readonly string[] }
+
+/** What a route asks of whoever calls it: all of these members, each by one of its values. */
+export type AccessRules = {
+  readonly claims?: readonly ClaimRule[]
+  /** Authentication context classes (OpenID Connect Core §2). */
+  readonly acr?: readonly string[]
+  /** Since the authentication, by `auth_time`. */
+  readonly maxAgeMs?: number
+  /** Of the route's access token, or of the bearer. */
+  readonly scopes?: readonly string[]
+}
+
 /** One route, paths and units already checked. */
 export type RouteConfig = {
   /** Label in metrics and logs. */
@@ -189,6 +203,8 @@ export type RouteConfig = {
   readonly encodedSlashes: 'reject' | 'pass'
   /** Whether the upstream sees the public Host instead of its own. */
   readonly preserveHost: boolean
+  /** Absent = whoever is signed in may call it. */
+  readonly require?: AccessRules
 }
 
 /** One line of the config file's own `tests:`. */
@@ -196,6 +212,8 @@ export type RouteTest = {
   readonly method: string
   /** Path and query. */
   readonly target: string
+  /** The claims of who asks; absent = access rules are not judged. */
+  readonly as?: 'nobody' | Readonly<Record<string, unknown>>
   readonly expect: {
     readonly route?: string
     readonly upstream?: string

@@ -118,7 +118,7 @@ function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
   const logProblem = createProblemLog(deps)
   return function answerWithProblem(error, req, res, _next) {
     const facts = deps.requestLog.factsOf(req)
-    if (error instanceof BffError) facts.code = error.code
+    if (error instanceof BffError) noteRefusal(facts, error)
     logProblem(error, { isAnswered: res.headersSent, facts })
     if (res.headersSent) {
       // Half an answer must not look complete.
@@ -146,6 +146,12 @@ function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
       sendPage(res, failedSignInPage({ title, code, requestId: facts.id, ...retryOf(error, req, deps) }))
     }
   }
+}
+
+function noteRefusal(facts: RequestFacts, { code, details, logged }: BffError): void {
+  facts.code = code
+  if (details?.reason !== undefined) facts.reason = String(details.reason)
+  if (logged?.claim !== undefined) facts.claim = String(logged.claim)
 }
 
 /** Logs our own defects, failed sign-ins, and what caused the other problems. */

@@ -13,6 +13,9 @@ export type RequestFacts = {
   /** First characters of the session's hash: enough to follow a session in the log, and opens nothing. */
   session?: string
   code?: string
+  /** Of a refusal, and the name of the claim that decided. */
+  reason?: string
+  claim?: string
   /** Where the sign-in of this request leads back to, for its failure page. Not logged. */
   returnUrl?: string
   /** Its route looks up a session. */
@@ -59,6 +62,8 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
       resource: known.resource,
       status,
       code: known.code,
+      reason: known.reason,
+      claim: known.claim,
       durationMs: Math.round(durationMs * 10) / 10,
       session: known.session,
       clientIp: clientIp(req),

@@ -1,7 +1,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { RouteConfig } from '../config/config.ts'
+import type { AccessRules, RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { BffSession } from '../session/session.ts'
+import type { AccessToken } from '../tokens/record/sealing.ts'
+import type { AccessCheck } from './access-rules.ts'
 import { type AccessTokenSource, inTime, mapRefusal, type TokenRefused } from './access-token.ts'
 import type { RequestHeaders } from './headers/request.ts'
 import type { MatchRoute } from './route-table.ts'
@@ -32,6 +34,8 @@ export type ForwardDeps = {
   readonly accessToken: AccessTokenSource
   /** What a refusal of that becomes: one that signing in again can cure gets the login URL that says how. */
   readonly tokenRefused?: TokenRefused
+  /** Judges the session of a route with access rules. */
+  readonly accessRefusal: AccessCheck
   readonly send: Send
   /** Called when an upstream refuses a token of ours; without it such a 401 is passed on as any other. */
   readonly onRejectedToken?: OnRejectedToken
@@ -51,8 +55,8 @@ export type ForwardDeps = {
 export type Forward = (req: IncomingMessage, res: ServerResponse) => Promise<boolean>
 
 /**
- * The hot path: match, same origin, session, access token, headers, send. A step whose answer is in memory gives it
- * without a promise, so that nothing is awaited.
+ * The hot path: match, same origin, session, access token, access rules, headers, send. A step whose answer is in memory
+ * gives it without a promise, so that nothing is awaited.
  */
 export function createForward(deps: ForwardDeps): Forward {
   return async function forward(req, res) {
@@ -73,6 +77,12 @@ export function createForward(deps: ForwardDeps): Forward {
       const answer = mapRefusal(token, session!, deps.tokenRefused)
       token = await inTime(answer, { timeoutMs: route.timeout.responseMs, client: res })
       if (!token) return true
+      // A refresh may have brought other claims, by which access is judged.
+      if (route.require) session = await deps.findSession(req, res)
+    }
+    if (route.require) {
+      const isServed = await requireAccess(deps, route, { req, res, session, token })
+      if (!isServed) return true
     }
     if (token) facts.resource = route.resource
 
@@ -99,20 +109,51 @@ function noteRoute(facts: ForwardedFacts, { id, auth }: RouteConfig): void {
   if (auth !== 'anonymous') facts.variesByCookie = true
 }
 
+type Exchange = { readonly req: IncomingMessage; readonly res: ServerResponse }
+
 /** A person who opens a page or a download is sent to sign in; a script is told to (contract section 4). */
-function requireSignIn(
-  deps: ForwardDeps,
-  route: RouteConfig,
-  { req, res }: { req: IncomingMessage; res: ServerResponse },
-): true {
-  if (route.csrf !== 'fetch-metadata' || !deps.isTopLevelNavigation(req)) {
+function requireSignIn(deps: ForwardDeps, route: RouteConfig, exchange: Exchange): true {
+  if (!isPage(deps, route, exchange)) {
     throw new BffError('session_required', 'this route needs a signed-in session')
   }
+  return redirect(deps, exchange, deps.loginUrl(exchange.req))
+}
+
+/**
+ * Resolves with true when the access rules of the route are met, and with false when the person who opens a page was sent
+ * to the sign-in that can meet them. Rejects with access_denied or reauthentication_required (contract section 4b).
+ */
+async function requireAccess(
+  deps: ForwardDeps,
+  route: RouteConfig,
+  {
+    session,
+    token,
+    ...exchange
+  }: Exchange & { session: BffSession | undefined; token: AccessToken | undefined },
+): Promise<boolean> {
+  if (!session) throw new BffError('session_required', 'the session ended meanwhile')
+  const refusal = deps.accessRefusal(route as RouteConfig & { require: AccessRules }, session, token)
+  if (!refusal) return true
+  const refused = deps.tokenRefused ? await deps.tokenRefused(refusal, session) : refusal
+  const { login_url: stepUpUrl } = (refused as BffError).details ?? {}
+  if (stepUpUrl === undefined || !isPage(deps, route, exchange)) throw refused
+  const loginUrl = deps.loginUrl(exchange.req)
+  const [, challenge] = String(stepUpUrl).split('?')
+  redirect(deps, exchange, `${loginUrl}${loginUrl.includes('?') ? '&' : '?'}${challenge}`)
+  return false
+}
+
+function isPage(deps: ForwardDeps, { csrf }: RouteConfig, { req }: Exchange): boolean {
+  return csrf === 'fetch-metadata' && deps.isTopLevelNavigation(req)
+}
+
+function redirect(deps: ForwardDeps, { req, res }: Exchange, location: string): true {
   deps.setSecurityHeaders?.(req, res)
   // Appended, because writeHead would replace the fields that are set already.
   res.appendHeader('vary', 'Cookie, sec-fetch-mode, sec-fetch-dest')
   res.writeHead(302, {
-    location: deps.loginUrl(req),
+    location,
     'cache-control': 'no-store',
     'content-length': '0',
   })

@@ -13,13 +13,7 @@ const STRICTNESS = { anonymous: 0, optional: 1, required: 2 }
 export function isStricter(route: RouteConfig, than: RouteConfig): boolean {
   const more = STRICTNESS[route.auth] - STRICTNESS[than.auth]
   if (more !== 0) return more > 0
-  const [own, other] = [rulesOf(route), rulesOf(than)]
-  return own !== undefined && !isDeepStrictEqual(own, other)
-}
-
-/** Further conditions on the session. */
-function rulesOf(route: RouteConfig & { readonly require?: unknown }): unknown {
-  return route.require
+  return route.require !== undefined && !isDeepStrictEqual(route.require, than.require)
 }
 
 /** Compiles the check of each route; a route without a stricter one at its upstream needs none, and has none. */

@@ -27,6 +27,7 @@ export function checkRoutes({ basePath, resources, routes = [] }: Draft, field: 
     }
     checkReference(route.resource, resources, own.at('resource'))
     checkAnonymous(route, own)
+    checkAccessRules(route, own)
     checkHeaderNames(route.headers, own.at('headers'))
     checkTls(own.at('tls'), !route.upstream?.startsWith('http:'))
   })
@@ -86,6 +87,24 @@ function checkAnonymous(route: DraftRoute, field: Field): void {
   for (const [name, value] of Object.entries(route.headers ?? {})) {
     if (value === undefined || !usesClaims(value)) continue
     field.at('headers', name).problem('needs a session for its claims, but the route has auth: anonymous')
+  }
+}
+
+function checkAccessRules({ require, auth }: DraftRoute, route: Field): void {
+  if (require === undefined) return
+  const field = route.at('require')
+  if (auth !== undefined && auth !== 'required') {
+    field.problem(`needs auth: required, but the route has auth: ${auth}`)
+  }
+  const members = ['claims', 'acr', 'maxAge', 'scopes'].filter(
+    (name) => field.at(name).written() !== undefined,
+  )
+  if (members.length === 0) field.problem('must say what is required: claims, acr, maxAge or scopes')
+  if (require.claims !== undefined && Object.keys(require.claims).length === 0) {
+    field.at('claims').problem('must name a claim, e.g. { groups: [ops] }')
+  }
+  if (require.scopes !== undefined && route.at('resource').written() === undefined) {
+    field.at('scopes').problem('needs a resource, because they are the scopes of its access token')
   }
 }
 

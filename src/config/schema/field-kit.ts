@@ -80,6 +80,12 @@ export function createFieldKit(secrets: SecretReader) {
         .meta({
           description,
         }),
+    claimsOrNobody: (description: string) =>
+      z
+        .union([z.literal('nobody'), z.record(z.string(), z.unknown())], {
+          error: () => complaint('must be claims of a user, or nobody', '{ groups: [staff] }'),
+        })
+        .meta({ description }),
     constant: <const T extends string>(value: T) => z.literal(value),
     oneOf,
     secret: (check: SecretCheck, description: string) =>
@@ -128,6 +134,11 @@ function scalar<T>(rule: Rule<T>) {
   return z
     .union([z.string(), z.number(), z.boolean()], { error: ({ input }) => `${rule.must}${kindOf(input)}` })
     .transform((written, context): T => {
+      // A long id that is read as a number has lost its last digits.
+      if (Number.isInteger(written) && !Number.isSafeInteger(written)) {
+        context.addIssue({ code: 'custom', message: 'must be in quotes: it is too long for a number' })
+        return z.NEVER
+      }
       const value = rule.parse(String(written))
       if (value !== undefined) return value
       const must = rule.because?.(String(written)) ?? rule.must

@@ -498,7 +498,46 @@ function routeFields(kit: FieldKit) {
         "Whether the upstream sees the Host of publicUrl; otherwise its own, and the browser's in X-Forwarded-Host.",
       )
       .prefault(false),
+    require: accessFields(kit),
   })
+}
+
+const CLAIM_VALUE: Rule<string> = {
+  must: 'must be a value of the claim: a text, a number, true or false',
+  example: 'ops',
+  parse: (text) => (text === '' ? undefined : text),
+}
+const ACR_VALUE = opaqueRule('must be an authentication context class without blanks', 'mfa')
+
+/** `require:` of a route. */
+function accessFields(kit: FieldKit) {
+  return kit
+    .section(
+      {
+        claims: kit
+          .map(
+            kit.listOf(kit.scalar(CLAIM_VALUE), '[ops]').min(1),
+            '{ groups: [ops] }',
+            'Claims of the user, each with the values of which it must have one. A name that is no claim is read as a path: realm_access.roles.',
+          )
+          .optional(),
+        acr: kit
+          .listOf(kit.scalar(ACR_VALUE), '[mfa]')
+          .min(1)
+          .optional()
+          .describe('The user must have signed in by one of these authentication context classes.'),
+        maxAge: kit
+          .text(SESSION_TIME, 'How long ago the user may have proved to the provider who she is.')
+          .optional(),
+        scopes: kit
+          .list({ ...SCOPE, example: 'orders.write' }, "The route's access token must have one of these.")
+          .min(1)
+          .optional(),
+      },
+      '{ claims: { groups: [ops] } }',
+    )
+    .optional()
+    .describe('What a caller must be or have: all of these members, each by one of its values.')
 }
 
 function timeoutFields(kit: FieldKit) {
@@ -560,12 +599,21 @@ function testFields(kit: FieldKit) {
     kit.text(opaqueRule(`must be ${what}`, example), `Expected: ${what}.`)
   return kit.section({
     request: kit.text(REQUEST_LINE, 'METHOD /path?query, as a browser would send it.'),
+    as: kit
+      .claimsOrNobody('Claims of the signed-in user, or nobody. Without it, access rules are not judged.')
+      .optional(),
     expect: kit.section({
       route: expected('the id of a route', 'orders').optional(),
       upstream: expected('the whole URL at the upstream', 'http://orders:8080/v1/42').optional(),
       resource: expected('the name of a resource, or null when no token is sent', 'orders').nullish(),
       code: kit
-        .choice(['path_rejected', 'method_not_allowed', 'route_not_found'], 'Expected refusal.')
+        .choice(
+          [
+            ...(['path_rejected', 'method_not_allowed', 'route_not_found'] as const),
+            ...(['session_required', 'access_denied', 'reauthentication_required'] as const),
+          ],
+          'Expected refusal; the last three are for tests with `as`.',
+        )
         .optional(),
     }),
   })

@@ -116,7 +116,7 @@ function requireStepUp(claims: { sub: string; acr?: unknown }, { stepUp, sub }: 
   const refused = (reason: string) =>
     new BffError('invalid_callback', 'the sign-in is not the one that was asked for', { details: { reason } })
   if (claims.sub !== sub) throw refused('other_user')
-  const wanted = stepUp.acrValues?.split(' ')
+  const wanted = stepUp.ofRoute ? undefined : stepUp.acrValues?.split(' ')
   // A provider may leave out the `acr`. Another one than asked for means that it did not step up.
   if (wanted && typeof claims.acr === 'string' && !wanted.includes(claims.acr)) throw refused('acr')
 }

@@ -22,7 +22,7 @@ import type { GrantedTokens, TokenRequests } from '../token-endpoint/token-reque
 import type { ConfigFaults, GrantOutcome } from './config-faults.ts'
 import { claimsParameter, type Dialect } from './dialects.ts'
 import { claimsAfterRefresh } from './refreshed-claims.ts'
-import { judgeToken, scopeList, type TokenFault } from './scopes.ts'
+import { judgeToken, scopeList, type TokenFault, untoldScope } from './scopes.ts'
 
 export type ResourceGrantsDeps = {
   readonly relyingParty: Pick<TokenRequests, 'refreshGrant' | 'clientCredentialsGrant' | 'tokenExchangeGrant'>
@@ -111,16 +111,17 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     note({ resource: resource.name, outcome: 'renewed' })
     renewals.add(resource.name, request.session)
     const { accessToken, obtainedAt, expiresAt, claims: refreshed } = grant
+    const askedScope = scopeIn(parameters)
     return {
       kind: 'renewed' as const,
       accessToken,
       obtainedAt,
       expiresAt,
+      ...untoldScope(grant, askedScope),
       subject: grant.claims?.sub ?? grant.unverifiedSubject,
       ...(refreshed && {
         claimsAfter(before: UserClaims) {
-          const asked = scopeList(parameters.find(([name]) => name === 'scope')?.[1])
-          return claimsAfterRefresh(before, refreshed, asked, request.signIn?.scopes)
+          return claimsAfterRefresh(before, refreshed, scopeList(askedScope), request.signIn?.scopes)
         },
       }),
     }
@@ -162,7 +163,7 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     if ('error' in grant) throw refusedExchange(grant, { ...request, resource })
     requireUsable(grant, resource)
     renewals.add(resource.name, request.session)
-    return grant
+    return { ...grant, ...untoldScope(grant, scopeIn(dialect.otherGrant(resource))) }
   }
 
   function refusedExchange(
@@ -196,7 +197,7 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
       throw answer && answer.status !== 200 ? problemOf(reactionToClient(answer), answer) : error
     }
     requireUsable(grant, resource)
-    return grant
+    return { ...grant, ...untoldScope(grant, scopeIn(dialect.otherGrant(resource))) }
   }
 
   /** Counts a session whose tokens cannot be renewed, because its sign-in brought no refresh token. */
@@ -268,6 +269,10 @@ function exchangeOf(
       ['requested_token_type', ACCESS_TOKEN],
     ],
   }
+}
+
+function scopeIn(parameters: Parameters): string | undefined {
+  return parameters.find(([name]) => name === 'scope')?.[1]
 }
 
 /** The reaction to a failed grant, or what else came in place of a token. */

@@ -270,6 +270,59 @@ function audiences(accessToken: string): readonly string[] | undefined {
 }
 
 /**
+ * The scopes of an access token that does not tell them itself: those answered, or else those asked for (RFC 6749 §5.1).
+ * Undefined for one that does.
+ */
+export function untoldScope(
+  { accessToken, scope }: Pick<GrantedTokens, 'accessToken' | 'scope'>,
+  asked: string | undefined,
+): { readonly untoldScope?: string } {
+  const untold = scopesInToken(accessToken) === undefined ? (scope ?? asked) : undefined
+  return untold ? { untoldScope: untold } : {}
+}
+
+/** The scopes of an access token, under each name that an operator may give them for a resource. */
+export type TokenScopes = (
+  token: { readonly value: string; readonly scope?: string },
+  resource: string,
+) => readonly string[]
+
+/**
+ * Makes the look-up of a token's scopes: those that it carries, else those that came with it. Entra ID and others put the API
+ * before its scopes in some places and not in others: of a resource's own API, `api://orders/read` and `read` are the same.
+ */
+export function createTokenScopes(resources: Readonly<Record<string, ResourceConfig>>): TokenScopes {
+  const known = new WeakMap<object, readonly string[]>()
+  const apisOf = new Map(
+    Object.entries(resources).map(([name, resource]) => [name, apisOfResource(resource)]),
+  )
+  return function tokenScopes(token, resource) {
+    const found = known.get(token)
+    if (found) return found
+    const carried = scopesInToken(token.value) ?? scopeList(token.scope) ?? []
+    const scopes = withAndWithoutApi(carried, apisOf.get(resource) ?? [])
+    known.set(token, scopes)
+    return scopes
+  }
+}
+
+function apisOfResource({ audience, resource, scopes }: ResourceConfig): string[] {
+  const ofScopes = scopes.map((scope) => scope.slice(0, Math.max(0, scope.lastIndexOf('/'))))
+  return [...new Set([audience, resource, ...ofScopes].flatMap((api) => api?.replace(/\/+$/, '') || []))]
+}
+
+/** Each scope as it is, and in the other spelling if it is one of these APIs. */
+export function withAndWithoutApi(scopes: readonly string[], apis: readonly string[]): readonly string[] {
+  return scopes.flatMap((scope) => [
+    scope,
+    ...apis.flatMap((api) => {
+      if (scope.startsWith(`${api}/`)) return scope.slice(api.length + 1)
+      return scope.includes('/') ? [] : `${api}/${scope}`
+    }),
+  ])
+}
+
+/**
  * The scopes that a JWT access token carries, its signature not looked at: `scope` (RFC 9068 §2.2.3), or `scp`, as Entra ID
  * and Okta call it. Undefined where it tells none.
  */

@@ -108,8 +108,9 @@ export function createAuthorization(deps: AuthorizationDeps): Authorization {
 
     async codeGrant(callback, checks, stepUp) {
       const parameters = [...dialect.codeGrant(loginResource(stepUp)), ...claimsOf(stepUp)]
-      const grant = relyingParty.codeGrant(callback, { ...checks, maxAge: stepUp?.maxAge }, parameters)
-      const granted = await noted('code', grant)
+      // A route that asks for a fresh sign-in judges `auth_time` itself, and says when it did not help.
+      const maxAge = stepUp?.ofRoute ? undefined : stepUp?.maxAge
+      const granted = await noted('code', relyingParty.codeGrant(callback, { ...checks, maxAge }, parameters))
       const { accessToken, refreshToken } = granted
       if (accessToken !== '' || refreshToken !== undefined || inUse.length === 0) return granted
       throw new BffError('invalid_callback', 'the provider sent no token for the APIs')

@@ -53,14 +53,17 @@ export function createStepUps({ references, loginPath, monotonicNow }: StepUpsDe
     async withLoginUrl(error: unknown, session: SteppingSession): Promise<unknown> {
       if (!(error instanceof BffError) || !error.stepUp) return error
       const { stepUp } = error
-      if (session.steppedUp?.includes(stepUpFingerprint(stepUp))) {
+      const { logged, retryAfterSeconds } = error
+      if (!stepUp.hasAged && session.steppedUp?.includes(stepUpFingerprint(stepUp))) {
         return new BffError('access_denied', 'signing in again did not bring what the API asks for', {
           details: { reason: 'step_up_did_not_help' },
+          logged,
         })
       }
+      const loginUrl = await urlFor({ stepUp, sub: session.claims.sub }, session)
       return new BffError(error.code, error.message, {
-        details: { ...error.details, login_url: await urlFor({ stepUp, sub: session.claims.sub }, session) },
-        retryAfterSeconds: error.retryAfterSeconds,
+        details: { ...error.details, login_url: loginUrl },
+        ...{ retryAfterSeconds, logged },
       })
     },
 

@@ -1,8 +1,10 @@
 import type { IncomingMessage } from 'node:http'
 import type { LookupFunction, Socket } from 'node:net'
-import type { RouteConfig } from '../../config/config.ts'
+import type { AccessRules, RouteConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import type { BffSession } from '../../session/session.ts'
+import type { AccessToken } from '../../tokens/record/sealing.ts'
+import type { AccessCheck } from '../access-rules.ts'
 import { type AccessTokenSource, inTime, mapRefusal, type TokenRefused } from '../access-token.ts'
 import type { RequestHeaders } from '../headers/request.ts'
 import type { ResponseHeaders } from '../headers/response.ts'
@@ -20,6 +22,8 @@ export type TunnelDeps = {
   readonly accessToken: AccessTokenSource
   /** What a refusal of that becomes. */
   readonly tokenRefused?: TokenRefused
+  /** Judges the session of a route with access rules. */
+  readonly accessRefusal: AccessCheck
   readonly clientAddress: (req: IncomingMessage) => string
   readonly requestId: (req: IncomingMessage) => string
   /** Answers with the problem, and ends the connection: no second request is ever read from it. Returns the status. */
@@ -76,13 +80,16 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     if (!route.websocket) throw new BffError('bad_request', 'this route serves no WebSocket')
     if (!trustedOrigins.has(req.headers.origin ?? ''))
       throw new BffError('origin_forbidden', 'Origin is not allowed')
-    const session = await requireSession(deps, route, req)
+    let session = await requireSession(deps, route, req)
     let token = session && route.resource ? deps.accessToken(session, route.resource) : undefined
     if (token instanceof Promise) {
       const answer = mapRefusal(token, session!, deps.tokenRefused)
       token = await inTime(answer, { timeoutMs: route.timeout.responseMs, client })
+      // A refresh may have brought other claims, by which access is judged.
+      if (route.require) session = await requireSession(deps, route, req)
     }
     if (client.destroyed) return undefined
+    if (route.require) await requireAccess(deps, { ...route, require: route.require }, { session, token })
     const fields = deps.requestHeaders(route, req.rawHeaders, {
       clientAddress: deps.clientAddress(req),
       requestId: deps.requestId(req),
@@ -155,6 +162,17 @@ async function requireSession(
     throw new BffError('session_required', 'this route needs a signed-in session')
   }
   return session
+}
+
+/** Rejects with access_denied or reauthentication_required (contract section 4b). */
+async function requireAccess(
+  { accessRefusal, tokenRefused }: TunnelDeps,
+  route: RouteConfig & { readonly require: AccessRules },
+  { session, token }: { session: BffSession | undefined; token: AccessToken | undefined },
+): Promise<void> {
+  if (!session) throw new BffError('session_required', 'this route needs a signed-in session')
+  const refusal = accessRefusal(route, session, token)
+  if (refusal) throw tokenRefused ? await tokenRefused(refusal, session) : refusal
 }
 
 function watch({ timeLeft }: TunnelDeps, session: BffSession, end: () => void): (() => void) | undefined {

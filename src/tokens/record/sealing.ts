@@ -170,6 +170,8 @@ export type AccessToken = {
   readonly renewAt: number
   /** When it took the place of one that an upstream had rejected; absent = never. */
   readonly forcedAt?: number
+  /** Its scopes, blank-separated, where it does not tell them itself. */
+  readonly scope?: string
 }
 
 /** What a grant gave, as the authorization server said it. Times in epoch ms. */
@@ -177,6 +179,8 @@ export type GrantedAccessToken = {
   readonly accessToken: string
   readonly obtainedAt: number
   readonly expiresAt: number
+  /** Its scopes, blank-separated, where it does not tell them itself. */
+  readonly untoldScope?: string | undefined
 }
 
 /** One session's tokens, opened, without the refresh token: that is opened only to be offered. */
@@ -222,14 +226,23 @@ export function createTokenSealer(sealing: Sealing): TokenSealer {
 }
 
 /** The text that is sealed for one access token. */
-export function packToken({ value, expiresAt, renewAt, forcedAt }: AccessToken): string {
-  return JSON.stringify([value, expiresAt, renewAt, forcedAt])
+export function packToken({ value, expiresAt, renewAt, forcedAt, scope }: AccessToken): string {
+  const parts = [value, expiresAt, renewAt, forcedAt]
+  return JSON.stringify(scope === undefined ? parts : [...parts, scope])
 }
+
+type PackedToken = [
+  value: string,
+  expiresAt: number,
+  renewAt: number,
+  forcedAt: number | null,
+  scope?: string,
+]
 
 /** Reads what `packToken` wrote. */
 export function unpackToken(text: string): AccessToken {
-  const [value, expiresAt, renewAt, forcedAt] = JSON.parse(text) as [string, number, number, number | null]
-  return { value, expiresAt, renewAt, ...(forcedAt ? { forcedAt } : {}) }
+  const [value, expiresAt, renewAt, forcedAt, scope] = JSON.parse(text) as PackedToken
+  return { value, expiresAt, renewAt, ...(forcedAt ? { forcedAt } : {}), ...(scope ? { scope } : {}) }
 }
 
 const RENEWAL_WINDOW_MS = 300_000
@@ -243,13 +256,14 @@ const TRAVEL_MS = 5_000
  * @param forcedAt epoch ms, when it takes the place of a token that an upstream has rejected.
  */
 export function storedAccessToken(granted: GrantedAccessToken, forcedAt?: number): AccessToken {
-  const { accessToken, obtainedAt, expiresAt } = granted
+  const { accessToken, obtainedAt, expiresAt, untoldScope } = granted
   const lifetimeMs = Math.max(0, expiresAt - obtainedAt)
   return {
     value: accessToken,
     expiresAt: expiresAt - Math.min(TRAVEL_MS, lifetimeMs / 10),
     renewAt: expiresAt - Math.min(RENEWAL_WINDOW_MS, lifetimeMs / 2),
     ...(forcedAt === undefined ? {} : { forcedAt }),
+    ...(untoldScope ? { scope: untoldScope } : {}),
   }
 }
 

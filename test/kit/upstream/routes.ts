@@ -1,4 +1,5 @@
 import type { RouteConfig } from '../../../src/config/config.ts'
+import { createAccessCheck } from '../../../src/proxy/access-rules.ts'
 
 /** A complete route for tests; only what a test is about needs to be given. */
 export function routeWith(parts: Partial<RouteConfig> & { path: string }): RouteConfig {
@@ -17,3 +18,7 @@ export function routeWith(parts: Partial<RouteConfig> & { path: string }): Route
     ...parts,
   }
 }
+
+/** Judges access rules at a time that stands still, epoch ms. */
+export const accessCheckAt = (now: number, scopes: readonly string[] = []) =>
+  createAccessCheck({ now: () => now, clockToleranceMs: 0, scopesOf: () => scopes })

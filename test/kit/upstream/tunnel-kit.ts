@@ -10,7 +10,7 @@ import { compileResponseHeaders } from '../../../src/proxy/headers/response.ts'
 import { compileRoutes } from '../../../src/proxy/route-table.ts'
 import { createTunnel, type Tunnel, type TunnelDeps } from '../../../src/proxy/websocket/tunnel.ts'
 import { type BffSession, sessionHash } from '../../../src/session/session.ts'
-import { routeWith } from './routes.ts'
+import { accessCheckAt, routeWith } from './routes.ts'
 import { open, type RawClient, site } from './sockets.ts'
 
 export const KEY = 'dGhlIHNhbXBsZSBub25jZQ=='
@@ -42,6 +42,7 @@ export async function tunnelTo(
     responseHeaders: compileResponseHeaders(routes, site),
     findSession: async (req) => (req.headers.cookie?.includes('cloakroom=1') ? SESSION : undefined),
     accessToken: async (_, resource) => ({ value: `token-for-${resource}`, expiresAt: 0, renewAt: 0 }),
+    accessRefusal: accessCheckAt(0),
     clientAddress: () => '127.0.0.1',
     requestId: () => 'r-1',
     refuse(socket, error) {

@@ -1,9 +1,34 @@
-import { describeMutations } from '../../kit/config/mutations.ts'
+import { describeMutations, type Mutation } from '../../kit/config/mutations.ts'
 
 const ORDERS_PATH = 'path: /api/orders\n'
 const UPSTREAM = 'upstream: http://orders:8080'
 const HEADERS = 'headers: { x-user-id: "{claims.sub}" }'
 const EXPECT = 'expect: { route: orders }'
+
+/** What `require` of a route is, the field that is named, and what is said about it. */
+const REQUIRE: [text: string, path: string, says: RegExp][] = [
+  ['[ops]', 'routes[0].require', /block of keys .*got a list\), e\.g\. \{ claims: \{ groups/],
+  ['{}', 'routes[0].require', /must say what is required: claims, acr, maxAge or scopes/],
+  ['{ claim: { groups: [ops] } }', 'routes[0].require.claim', /not a known key \(did you mean "claims"\?\)/],
+  ['{ claims: {} }', 'routes[0].require.claims', /must name a claim, e\.g\. \{ groups/],
+  ['{ claims: [groups] }', 'routes[0].require.claims', /must be a block of keys/],
+  [
+    '{ claims: { groups: ops } }',
+    'routes[0].require.claims.groups',
+    /must be a list \(got a string\), e\.g\. \[ops\]/,
+  ],
+  ['{ claims: { groups: [] } }', 'routes[0].require.claims.groups', /must not be empty/],
+  ['{ claims: { groups: [""] } }', 'routes[0].require.claims.groups[0]', /must be a value of the claim/],
+  ['{ claims: { groups: [null] } }', 'routes[0].require.claims.groups[0]', /must be a value of the claim/],
+  ['{ claims: { id: [12345678901234567890] } }', 'routes[0].require.claims.id[0]', /must be in quotes/],
+  ['{ acr: [] }', 'routes[0].require.acr', /must not be empty/],
+  ['{ acr: mfa }', 'routes[0].require.acr', /must be a list/],
+  ['{ acr: [mfa hwk] }', 'routes[0].require.acr[0]', /without blanks/],
+  ['{ maxAge: 15 }', 'routes[0].require.maxAge', /must be a duration/],
+  ['{ maxAge: 0s }', 'routes[0].require.maxAge', /must be a duration/],
+  ['{ scopes: [a b] }', 'routes[0].require.scopes[0]', /must be one scope without blanks/],
+  ['{ scopes: [] }', 'routes[0].require.scopes', /must not be empty/],
+]
 
 describeMutations('routes and their tests', [
   [
@@ -120,4 +145,24 @@ describeMutations('routes and their tests', [
   [EXPECT, 'expect: { resource: nope }', 'tests[0].expect.resource', /no resource "nope"/],
   [EXPECT, 'expect: { code: path_rejectd }', 'tests[0].expect.code', /did you mean "path_rejected"\?/],
   [EXPECT, 'expect: { route: orders, code: path_rejected }', 'tests[0].expect.code', /must stand alone/],
+  ...REQUIRE.map(([text, path, says]): Mutation => [HEADERS, `require: ${text}`, path, says]),
+  [
+    `resource: orders\n    methods`,
+    'auth: optional\n    require: { claims: { groups: [ops] } }\n    methods',
+    'routes[0].require',
+    /needs auth: required, but the route has auth: optional/,
+  ],
+  [
+    `resource: orders\n    methods`,
+    'require: { scopes: [orders.write] }\n    methods',
+    'routes[0].require.scopes',
+    /needs a resource, because they are the scopes of its access token/,
+  ],
+  [
+    EXPECT,
+    'as: somebody\n    expect: { route: orders }',
+    'tests[0].as',
+    /must be claims of a user, or nobody/,
+  ],
+  [EXPECT, 'as: [ops]\n    expect: { route: orders }', 'tests[0].as', /must be claims of a user, or nobody/],
 ])

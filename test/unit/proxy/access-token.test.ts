@@ -18,7 +18,7 @@ import {
   settle,
   upstreamOf,
 } from '../../kit/upstream/rejected-token-kit.ts'
-import { routeWith } from '../../kit/upstream/routes.ts'
+import { accessCheckAt, routeWith } from '../../kit/upstream/routes.ts'
 import { rawClient, site } from '../../kit/upstream/sockets.ts'
 import { handshake, tunnelTo } from '../../kit/upstream/tunnel-kit.ts'
 
@@ -52,6 +52,7 @@ function forwarding(accessToken: () => AccessToken | Promise<AccessToken>, clien
     requireSameOrigin: () => undefined,
     findSession: () => SESSION,
     accessToken,
+    accessRefusal: accessCheckAt(0),
     send: async (_req, _res, outbound) => void sent.push(outbound.accessToken?.value),
     clientAddress: () => '203.0.113.7',
     factsOf: () => ({ id: 'r-1' }),

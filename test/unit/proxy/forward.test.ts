@@ -9,7 +9,7 @@ import { compileRequestHeaders } from '../../../src/proxy/headers/request.ts'
 import { compileRoutes } from '../../../src/proxy/route-table.ts'
 import type { OutboundRequest } from '../../../src/proxy/upstream/exchange.ts'
 import { type BffSession, sessionHash } from '../../../src/session/session.ts'
-import { routeWith } from '../../kit/upstream/routes.ts'
+import { accessCheckAt, routeWith } from '../../kit/upstream/routes.ts'
 import { site } from '../../kit/upstream/sockets.ts'
 
 const SESSION = { hash: sessionHash('s'), claims: { sub: 'u1' } } as unknown as BffSession
@@ -47,6 +47,7 @@ async function run({
       steps.push(`token ${resource}`)
       return { value: 'at-1', expiresAt: 0, renewAt: 0 }
     },
+    accessRefusal: accessCheckAt(0),
     send: async (_, __, outbound) => {
       steps.push('send')
       sent.push(outbound)

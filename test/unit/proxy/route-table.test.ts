@@ -354,8 +354,11 @@ test('optional is stricter than anonymous, and a route with conditions than one 
     codeOf(() => guarded('GET', '/MAYBE/x')),
     'path_rejected',
   )
-  const conditions = { require: { claims: { groups: ['ops'] } } } as Partial<RouteConfig>
-  const others = { require: { claims: { groups: ['staff'] } } } as Partial<RouteConfig>
+  const requireGroup = (group: string): Partial<RouteConfig> => ({
+    require: { claims: [{ name: 'groups', values: [group] }] },
+  })
+  const conditions = requireGroup('ops')
+  const others = requireGroup('staff')
   const table = compileRoutes([
     routeWith({ path: '/' }),
     routeWith({ path: '/ops', ...conditions }),
