@@ -71,6 +71,8 @@ export type ProviderConfig = {
   readonly offlineConsent: 'auto' | 'always' | 'never'
   /** How the authorization response comes: in the query, by a POST, or signed (JARM) in the query. */
   readonly responseMode: 'query' | 'form_post' | 'jwt'
+  /** What it brings: a code, or an ID token beside it (OpenID Connect Core §3.3), by form_post only. */
+  readonly responseType: 'code' | 'code id_token'
   readonly par: 'auto' | 'required' | 'off'
   readonly authorizationParams: Readonly<Record<string, string>>
   /** Entra `tid` allow-list; empty = not checked. */

@@ -133,7 +133,7 @@ const WORDS: ReadonlySet<unknown> = new Set([
   // Our own.
   ...['tenant', 'other_user', 'acr', 'step_up_expired', 'ended_meanwhile'],
   // Claims of an ID token.
-  ...['iss', 'sub', 'aud', 'exp', 'iat', 'nbf', 'nonce', 'azp', 'auth_time', 'at_hash', 'c_hash'],
+  ...['iss', 'sub', 'aud', 'exp', 'iat', 'nbf', 'nonce', 'azp', 'auth_time', 'at_hash', 'c_hash', 's_hash'],
 ])
 
 /**

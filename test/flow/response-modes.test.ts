@@ -17,6 +17,14 @@ const SECRET = 'a-client-secret-of-these-tests'
 /** The clients of the one provider, and how each wants its responses. */
 const CLIENTS: Readonly<Record<string, { metadata?: object; provider: ConfigData }>> = {
   posted: { provider: { responseMode: 'form_post' } },
+  hybrid: {
+    provider: { responseMode: 'form_post', responseType: 'code id_token' },
+    metadata: {
+      response_types: ['code id_token'],
+      grant_types: ['authorization_code', 'implicit', 'refresh_token'],
+    },
+  },
+  signed: { provider: { responseMode: 'jwt' }, metadata: { authorization_signed_response_alg: 'RS256' } },
 }
 
 let issuer: string
@@ -35,6 +43,7 @@ before(async () => {
           ...(metadata && { metadata: metadata as Record<string, unknown> }),
         })),
         resources: { [ORDERS]: { audience: ORDERS, scope: 'read', accessTokenTtlSeconds: 300 } },
+        features: { jwtResponseModes: { enabled: true } },
         onTokenRequest: (request) => tokenRequests.push(request),
       }).callback,
   )
@@ -206,5 +215,92 @@ describe('what is posted to the callback and is no response', () => {
     const bounced = await post(browser, encoded(fields))
     const landing = await browser.navigate(String(bounced.headers.location), { from: issuer })
     assert.deepEqual([landing.status, landing.url.href], [200, `${APP}/home`])
+  })
+})
+
+describe('responses with an ID token beside the code', () => {
+  let cloakroom: RunningCloakroom
+  before(async () => {
+    cloakroom = await startFor('hybrid')
+  })
+
+  /** A response of the provider with changes, finished in the browser that it is for. */
+  async function finished(change: (fields: [string, string][]) => [string, string][]) {
+    const browser = cloakroom.browser()
+    const { fields } = await responseForm(browser)
+    const asked = tokenRequests.length
+    const bounced = await post(browser, encoded(change(fields)))
+    const answer = await browser.open(String(bounced.headers.location), { from: issuer })
+    return { answer, requests: tokenRequests.length - asked }
+  }
+
+  test('a sign-in verifies both ID tokens', async () => {
+    const browser = cloakroom.browser()
+    const landing = await browser.signIn({ returnUrl: '/home' })
+    assert.equal(landing.url.href, `${APP}/home`)
+    const posted = browser.exchanges.find(({ method, url }) => method === 'POST' && url.origin === APP)
+    assert.ok(new URLSearchParams(posted?.requestBody).get('id_token'))
+    assert.equal((await browser.fetch('/bff/user')).json().sub, 'ada')
+    assert.equal((await browser.fetch('/api/orders')).status, 200)
+  })
+
+  test('the code of another sign-in does not fit the ID token, and is not redeemed', async () => {
+    const other = await responseForm(cloakroom.browser())
+    const code = fieldOf(other.fields, 'code')
+    const { answer, requests } = await finished((fields) =>
+      fields.map(([name, value]): [string, string] => [name, name === 'code' ? code : value]),
+    )
+    assert.deepEqual([answer.status, answer.json().code, requests], [400, 'invalid_callback', 0])
+    const line = cloakroom.logs.find((one) => one.includes('c_hash'))
+    assert.match(line ?? '', /"step":"id_token"/)
+  })
+
+  test('a response without its ID token is refused', async () => {
+    const { answer, requests } = await finished((fields) => fields.filter(([name]) => name !== 'id_token'))
+    assert.deepEqual([answer.status, answer.json().code, requests], [400, 'invalid_callback', 0])
+  })
+})
+
+describe('responses that are signed', () => {
+  let cloakroom: RunningCloakroom
+  before(async () => {
+    cloakroom = await startFor('signed')
+  })
+
+  test('a sign-in brings a JWT and nothing beside it', async () => {
+    const browser = cloakroom.browser()
+    const landing = await browser.signIn({ returnUrl: '/home' })
+    assert.equal(landing.url.href, `${APP}/home`)
+    const callback = atApp(browser).find(({ url }) => url.pathname === '/bff/callback')
+    assert.deepEqual([...(callback?.url.searchParams.keys() ?? [])], ['response'])
+    assert.equal((await browser.fetch('/api/orders')).status, 200)
+  })
+
+  test('a sign-in without the user is told by a signed error', async () => {
+    const browser = cloakroom.browser()
+    const landing = await browser.signIn({ returnUrl: '/home', params: { prompt: 'none' } })
+    assert.equal(landing.url.href, `${APP}/home?login_error=login_required`)
+  })
+
+  test('a forged response is refused, and so are plain parameters, alone or beside it', async () => {
+    const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+    const forgeries: ((state: string) => string)[] = [
+      (state) =>
+        `response=${part({ alg: 'none' })}.${part({ state, code: 'x', iss: issuer, aud: 'signed', exp: 1e10 })}.`,
+      (state) => `response=${part({ alg: 'RS256' })}.${part({ state, code: 'x' })}.AAAA`,
+      (state) => `response=${part({ alg: 'RS256' })}.${part({ state, code: 'x' })}.AAAA&state=${state}`,
+      (state) => `code=x&state=${state}&iss=${issuer}`,
+      () => 'response=a.b.c.d.e',
+      () => 'response=nonsense',
+    ]
+    for (const forge of forgeries) {
+      const browser = cloakroom.browser()
+      const login = await browser.open('/bff/login')
+      const state = new URL(String(login.headers.location)).searchParams.get('state') ?? ''
+      const asked = tokenRequests.length
+      const answer = await browser.open(`/bff/callback?${forge(state)}`, { from: issuer })
+      assert.deepEqual([answer.status, answer.json().code], [400, 'invalid_callback'], forge(state))
+      assert.equal(tokenRequests.length, asked)
+    }
   })
 })

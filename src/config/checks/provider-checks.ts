@@ -23,6 +23,10 @@ export function checkProvider({ provider }: Draft, field: Field): void {
     if (!isOwnParameter(name)) continue
     field.at('authorizationParams', name).problem(`must not be set: Cloakroom sets ${name} itself`, 'key')
   }
+  if (provider?.responseType === 'code id_token' && provider.responseMode !== 'form_post') {
+    const why = 'brings an ID token, which must not stand in a URL: needs "responseMode: form_post"'
+    if (provider.responseMode !== undefined) field.at('responseType').problem(why)
+  }
   checkTls(field.at('tls'), true)
   checkTransport(provider, field)
 }

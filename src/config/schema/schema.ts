@@ -220,10 +220,16 @@ function providerFields(kit: FieldKit) {
         .prefault('auto'),
       responseMode: kit
         .choice(
-          ['query', 'form_post'],
-          'How the provider answers an authorization request: in the query of the redirect, or by a form that its page posts, which keeps the code out of URLs.',
+          ['query', 'form_post', 'jwt'],
+          'How the provider answers an authorization request: in the query of the redirect, by a form that its page posts, which keeps the code out of URLs, or by a signed JWT in the query (JARM).',
         )
         .prefault('query'),
+      responseType: kit
+        .choice(
+          ['code', 'code id_token'],
+          'What the answer brings: a code, or beside it an ID token that is bound to the code; the latter with responseMode form_post only.',
+        )
+        .prefault('code'),
       par: kit
         .choice(['auto', 'required', 'off'], 'Pushed authorization requests (RFC 9126).')
         .prefault('auto'),

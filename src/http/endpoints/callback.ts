@@ -9,6 +9,7 @@ import {
 import type { BegunSignIn } from '../../oidc/sign-in/authorization.ts'
 import { hasLoginError, withLoginError, withoutLoginError } from '../../oidc/sign-in/return-url.ts'
 import type { SingleUseReferences } from '../../oidc/sign-in/single-use-references.ts'
+import { unverifiedClaims } from '../../oidc/token-endpoint/jwt.ts'
 import type { BffSession, Sessions } from '../../session/session.ts'
 import { requireNavigation } from '../origins.ts'
 import { clearBrowserCache } from '../security-headers.ts'
@@ -133,10 +134,26 @@ function responseIn(
   const names = [...parameters.keys()]
   // RFC 6749 §3.1: no parameter comes twice.
   if (new Set(names).size < names.length) throw invalid('the response has a parameter twice')
-  const state = parameters.get('state')
+  const state = stateOf(parameters)
   if (!state) throw invalid('the response has no single state')
   const id = loginAttemptId(state)
   return { state, id, secret: loginCookies.read(req, id), query, isPosted }
+}
+
+/** The `state` that finds the attempt, whose checks verify it afterwards: of a signed response too (JARM §2.1). */
+function stateOf(parameters: URLSearchParams): string | undefined {
+  const jwt = parameters.get('response')
+  if (jwt === null) return parameters.get('state') ?? undefined
+  if (['code', 'error', 'state'].some((name) => parameters.has(name))) {
+    throw invalid('the response has plain parameters beside the signed ones')
+  }
+  if (jwt.split('.').length === 5) {
+    throw invalid(
+      'the response is encrypted: register the client without authorization_encrypted_response_alg',
+    )
+  }
+  const state = unverifiedClaims(jwt)?.state
+  return typeof state === 'string' ? state : undefined
 }
 
 /**

@@ -37,7 +37,7 @@ export type Authorization = {
   /** What a sign-in asks for, as far as its refresh token is limited by it. */
   signInGrant(stepUp?: StepUp): SignInGrant
   /** How the authorization response of a sign-in that begins now is to come. */
-  readonly responseForm: Pick<AuthorizationChecks, 'responseMode'>
+  readonly responseForm: Pick<AuthorizationChecks, 'responseMode' | 'responseType'>
   /** The `prompt` of the authorization request for a sign-in, if it has one. */
   promptFor(goal: SignInGoal): string | undefined
   /** Where the browser signs in; the request is pushed first where the provider takes that. */
@@ -85,7 +85,7 @@ export function createAuthorization(deps: AuthorizationDeps): Authorization {
   }
 
   return {
-    responseForm: provider.responseMode === 'query' ? {} : { responseMode: provider.responseMode },
+    responseForm: responseFormOf(provider),
     signInGrant: (stepUp) => dialect.signInGrant(loginResource(stepUp)),
 
     promptFor(goal) {
@@ -144,6 +144,13 @@ export function createAuthorization(deps: AuthorizationDeps): Authorization {
       const isRefusal = error.logged.oauthError !== undefined && error.code !== 'provider_unavailable'
       if (isRefusal) consent.refused(attempt)
     },
+  }
+}
+
+function responseFormOf({ responseMode, responseType }: Config['provider']): Authorization['responseForm'] {
+  return {
+    ...(responseMode === 'query' ? {} : { responseMode }),
+    ...(responseType === 'code' ? {} : { responseType }),
   }
 }
 

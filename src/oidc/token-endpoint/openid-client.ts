@@ -19,6 +19,8 @@ export type AuthorizationChecks = {
   readonly codeVerifier: string
   /** How the response comes; absent: in the query. */
   readonly responseMode?: 'form_post' | 'jwt'
+  /** What it brings; absent: a code. */
+  readonly responseType?: 'code id_token'
   /** Seconds since the user's authentication, if the request set a limit. */
   readonly maxAge?: number
 }
@@ -35,6 +37,11 @@ export type SoundAnswer = {
 
 /** What discovery and the configuration say of the provider (OpenID Connect Discovery §3, RFC 8414 §2). */
 export type ProviderMetadata = {
+  readonly issuer: string
+  /** Its responses name it (RFC 9207 §3). */
+  readonly hasIssParameter: boolean
+  /** JARM §4. */
+  readonly responseSigningAlgorithms: readonly string[] | undefined
   readonly jwksUri: string | undefined
   /** The algorithms that the provider signs ID tokens with; RS256 where it does not say (OpenID Connect Registration §2). */
   readonly signingAlgorithms: readonly string[]
@@ -83,6 +90,9 @@ export async function discoverClient(deps: DiscoveryDeps): Promise<DiscoveredCli
   const metadata = config.serverMetadata()
   return {
     metadata: {
+      issuer: metadata.issuer,
+      hasIssParameter: metadata.authorization_response_iss_parameter_supported === true,
+      responseSigningAlgorithms: metadata.authorization_signing_alg_values_supported,
       jwksUri: metadata.jwks_uri,
       signingAlgorithms: metadata.id_token_signing_alg_values_supported ?? ['RS256'],
       authorizationEndpoint: metadata.authorization_endpoint,

@@ -61,7 +61,7 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
       await client()
     },
 
-    async authorizationUrl({ state, nonce, codeVerifier, responseMode }, parameters) {
+    async authorizationUrl({ state, nonce, codeVerifier, responseMode, responseType }, parameters) {
       const request: Parameters = [
         ...parameters,
         ['redirect_uri', redirectUri],
@@ -70,6 +70,7 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
         ['code_challenge', await codeChallengeOf(codeVerifier)],
         ['code_challenge_method', 'S256'],
         ...(responseMode === undefined ? [] : ([['response_mode', responseMode]] as const)),
+        ...(responseType === undefined ? [] : ([['response_type', responseType]] as const)),
       ]
       const known = await client()
       try {

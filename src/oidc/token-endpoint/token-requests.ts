@@ -3,6 +3,7 @@ import type { ProviderConfig } from '../../config/config.ts'
 import { BffError, withLogged } from '../../errors.ts'
 import type { UserClaims } from '../../store/port.ts'
 import type { ClientAuthenticator } from '../client-auth/client-assertion.ts'
+import { requireSameUser, verifiedResponse } from '../sign-in/authorization-response.ts'
 import { idTokenError, requireSoundClaims } from './id-token.ts'
 import { unverifiedSubject } from './jwt.ts'
 import type { ProviderKeys } from './key-set.ts'
@@ -74,15 +75,25 @@ export type TokenRequestsDeps = {
 /** Makes the one way to the token endpoint. */
 export function createTokenRequests(deps: TokenRequestsDeps): TokenRequests {
   return {
-    async codeGrant(callback, checks, parameters) {
-      requireCode(callback)
-      const send = (client: DiscoveredClient) => client.codeGrant(callback, checks, parameters)
+    async codeGrant(received, checks, parameters) {
+      requireCode(received)
+      let callback = received
       const failed = (error: unknown, answer?: TokenAnswer): never => {
         throw withRedirectError(failedSignIn(error, answer), callback.searchParams)
       }
+      const client = await deps.client().catch(failed)
+      const response = { callback: received, checks }
+      const verified = await verifiedResponse(deps, client.metadata, response).catch(failed)
+      ;({ callback } = verified)
+      requireCode(callback)
+      const send = (at: DiscoveredClient) => at.codeGrant(callback, checks, parameters)
       // Without a code there is nothing to ask the provider, whose circuit may be open just now.
-      if (!callback.searchParams.has('code')) await deps.client().then(send).catch(failed)
-      return tokenRequest(deps, { grant: 'authorization_code', send, failed, mayLackAccessToken: true })
+      if (!callback.searchParams.has('code')) await send(client).catch(failed)
+      const granted = await tokenRequest(deps, {
+        ...{ grant: 'authorization_code', send, failed, mayLackAccessToken: true },
+      })
+      requireSameUser(verified, granted.claims)
+      return granted
     },
 
     refreshGrant: (refreshToken, parameters, { keep, ignoredIdToken }) =>

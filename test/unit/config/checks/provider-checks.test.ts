@@ -1,0 +1,27 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { changed, load } from '../../../kit/config/base-config.ts'
+import { describeMutations } from '../../../kit/config/mutations.ts'
+
+const ISSUER = 'issuer: https://id.example.com'
+
+describeMutations('how the authorization response comes', [
+  [ISSUER, `${ISSUER}\n  responseMode: fragment`, 'provider.responseMode', /must be one of|query, form_post/],
+  [ISSUER, `${ISSUER}\n  responseType: code id_token`, 'provider.responseType', /must not stand in a URL/],
+  [
+    ISSUER,
+    `${ISSUER}\n  responseMode: jwt\n  responseType: code id_token`,
+    'provider.responseType',
+    /needs "responseMode: form_post"/,
+  ],
+  [ISSUER, `${ISSUER}\n  responseType: id_token`, 'provider.responseType', /must be/],
+])
+
+test('every mode is accepted, and an ID token by form_post', () => {
+  for (const lines of [
+    'responseMode: form_post',
+    'responseMode: jwt',
+    'responseMode: form_post\n  responseType: code id_token',
+  ])
+    assert.deepEqual(load(changed(ISSUER, `${ISSUER}\n  ${lines}`)).warnings, [])
+})
