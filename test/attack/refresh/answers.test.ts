@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { before, describe, type TestContext } from 'node:test'
-import { audienceOf, startFleet, suiteScope } from '../../kit/attack/fleet.ts'
+import { audienceOf, same, startFleet, suiteScope } from '../../kit/attack/fleet.ts'
 import { ORDERS, setUp } from '../../kit/attack/sign-in.ts'
 import type { Browser } from '../../kit/browsers/browser.ts'
 import { field, sendJson } from '../../kit/local-server.ts'
@@ -38,11 +38,12 @@ describe('three processes and what a provider may answer', { skip: skipWithoutRe
     Object.assign(scene.provider.control, WELL)
     people += 1
     const browser = await scene.person(`person-${people}`)
-    assert.deepEqual(await everywhere(browser, '/api/orders'), same([200, audienceOf('orders')]))
+    assert.deepEqual(
+      await scene.verdictsEverywhere(browser, '/api/orders'),
+      same([200, audienceOf('orders')]),
+    )
     return browser
   }
-  const everywhere = async (browser: Browser, path: string) =>
-    Promise.all(scene.fleet.map(async ({ listenUrl: via }) => verdict(await browser.fetch(path, { via }))))
   /** Answers every refresh for billing so; the refresh token is not looked at. */
   function refuseBilling(body: object, status = 400) {
     const asked = { times: 0 }
@@ -79,7 +80,7 @@ describe('three processes and what a provider may answer', { skip: skipWithoutRe
     const answer = await browser.fetch('/api/billing', { via: first!.listenUrl })
     assert.deepEqual(verdict(answer), [401, 'session_required'])
     for (const path of ['/api/orders', '/api/billing', '/bff/user'])
-      assert.deepEqual(await everywhere(browser, path), same([401, 'session_required']), path)
+      assert.deepEqual(await scene.verdictsEverywhere(browser, path), same([401, 'session_required']), path)
     assert.equal(api.requests.length, sent)
     assert.equal((await counted(ended)) - endedBefore, 1)
     assert.deepEqual(liveOnesOf(`person-${people}`), [])
@@ -96,10 +97,10 @@ describe('three processes and what a provider may answer', { skip: skipWithoutRe
     const ignored = () =>
       scene.counted('cloakroom_refreshes_total{resource="billing",outcome="id_token_ignored"}')
     const before = await ignored()
-    assert.deepEqual(await everywhere(browser, '/api/billing'), same([200, BILLING]))
+    assert.deepEqual(await scene.verdictsEverywhere(browser, '/api/billing'), same([200, BILLING]))
     assert.equal((await ignored()) - before, 1)
     provider.control.forgeIdToken = undefined
-    assert.deepEqual(await everywhere(browser, '/api/audit'), same([200, audienceOf('audit')]))
+    assert.deepEqual(await scene.verdictsEverywhere(browser, '/api/audit'), same([200, audienceOf('audit')]))
     for (const { listenUrl: via } of scene.fleet)
       assert.equal((await browser.fetch('/bff/user', { via })).json().name, `person-${people}`)
     assert.equal(liveOnesOf(`person-${people}`).length, 1)
@@ -114,7 +115,7 @@ describe('three processes and what a provider may answer', { skip: skipWithoutRe
     for (const resource of ['billing', 'audit']) {
       const path = `/api/${resource}/g7-${people}`
       for (let round = 0; round < 3; round += 1)
-        assert.deepEqual(await everywhere(browser, path), same([200, audienceOf(resource)]))
+        assert.deepEqual(await scene.verdictsEverywhere(browser, path), same([200, audienceOf(resource)]))
       assert.equal(tokensSent(path).length, 1)
     }
     assert.equal(provider.counters.refreshCalls - calls, 2)
@@ -137,7 +138,7 @@ describe('three processes and what a provider may answer', { skip: skipWithoutRe
       const wrong = 'cloakroom_refreshes_total{resource="billing",outcome="wrong_audience"}'
       const [sent, wrongBefore] = [api.requests.length, await counted(wrong)]
       const path = `/api/billing/g9-${people}`
-      const seen = await everywhere(browser, path)
+      const seen = await scene.verdictsEverywhere(browser, path)
       assert.deepEqual(
         seen.map(([status]) => status),
         same(isUsed ? 200 : 502),
@@ -147,7 +148,10 @@ describe('three processes and what a provider may answer', { skip: skipWithoutRe
       const wrongNow = (await counted(wrong)) - wrongBefore
       assert.ok(isUsed ? wrongNow === 0 : wrongNow >= 1 && wrongNow <= 3, String(wrongNow))
       provider.control.editAnswer = undefined
-      assert.deepEqual(await everywhere(browser, '/api/audit'), same([200, audienceOf('audit')]))
+      assert.deepEqual(
+        await scene.verdictsEverywhere(browser, '/api/audit'),
+        same([200, audienceOf('audit')]),
+      )
       assert.equal(provider.counters.reuseDetected, 0)
     })
 
@@ -177,10 +181,13 @@ describe('three processes and what a provider may answer', { skip: skipWithoutRe
           assert.match(problem.login_url, /^\/bff\/login\?challenge=/)
       }
       assert.ok(asked.times >= 1 && asked.times <= (others === 200 ? 3 : 1), `${asked.times} requests`)
-      assert.deepEqual(await everywhere(browser, '/api/orders'), same([200, audienceOf('orders')]))
-      assert.deepEqual(await everywhere(browser, '/bff/user'), same([200, 'shop']))
       assert.deepEqual(
-        await everywhere(browser, '/api/audit'),
+        await scene.verdictsEverywhere(browser, '/api/orders'),
+        same([200, audienceOf('orders')]),
+      )
+      assert.deepEqual(await scene.verdictsEverywhere(browser, '/bff/user'), same([200, 'shop']))
+      assert.deepEqual(
+        await scene.verdictsEverywhere(browser, '/api/audit'),
         same(others === 200 ? [200, audienceOf('audit')] : [401, 'reauthentication_required']),
       )
       assert.equal(provider.counters.reuseDetected, 0)
@@ -198,7 +205,7 @@ describe('three processes and what a provider may answer', { skip: skipWithoutRe
     })
     const request = scene.provider.requests.findLast(({ path }) => path === '/authorize')
     assert.deepEqual(JSON.parse(Object.fromEntries(request?.query ?? []).claims ?? '{}'), JSON.parse(CLAIMS))
-    assert.deepEqual(await everywhere(browser, '/api/billing'), same([200, BILLING]))
+    assert.deepEqual(await scene.verdictsEverywhere(browser, '/api/billing'), same([200, BILLING]))
   })
 
   for (const [status, error] of [
@@ -213,19 +220,25 @@ describe('three processes and what a provider may answer', { skip: skipWithoutRe
       const before = told()
       refuseBilling({ error }, status)
       for (const browser of browsers)
-        assert.deepEqual(await everywhere(browser, '/api/billing'), same([502, 'provider_rejected']))
+        assert.deepEqual(
+          await scene.verdictsEverywhere(browser, '/api/billing'),
+          same([502, 'provider_rejected']),
+        )
       assert.deepEqual(
         told().map((lines, index) => lines - before[index]!),
         same(1),
       )
       assert.equal(await faults(), 3)
       for (const browser of browsers) {
-        assert.deepEqual(await everywhere(browser, '/bff/user'), same([200, 'shop']))
-        assert.deepEqual(await everywhere(browser, '/api/audit'), same([200, audienceOf('audit')]))
+        assert.deepEqual(await scene.verdictsEverywhere(browser, '/bff/user'), same([200, 'shop']))
+        assert.deepEqual(
+          await scene.verdictsEverywhere(browser, '/api/audit'),
+          same([200, audienceOf('audit')]),
+        )
       }
       Object.assign(scene.provider.control, WELL)
       const well = await newcomer()
-      assert.deepEqual(await everywhere(well, '/api/billing'), same([200, BILLING]))
+      assert.deepEqual(await scene.verdictsEverywhere(well, '/api/billing'), same([200, BILLING]))
     })
 
   // The last, because what is learned of a provider is believed: one that has stopped to rotate is another provider.
@@ -293,9 +306,4 @@ async function signedInAndExpired(t: TestContext) {
 const WELL = {
   ...{ rotate: true, idTokenOnRefresh: false, idTokenClaims: {} },
   ...{ intercept: undefined, editAnswer: undefined, forgeIdToken: undefined },
-}
-
-/** What all three say. */
-function same<T>(one: T): T[] {
-  return [one, one, one]
 }

@@ -37,10 +37,8 @@ describe('three processes spend a refresh token', { skip: skipWithoutRedis() }, 
 
   const ask = (browser: Browser, at: number, path = '/api/billing') =>
     browser.fetch(path, { via: scene.fleet[at]!.listenUrl })
-  const everywhere = (browser: Browser, path: string) =>
-    Promise.all([0, 1, 2].map((at) => ask(browser, at, path)))
   async function ordersEverywhere(browser: Browser, path = '/api/orders') {
-    for (const answer of await everywhere(browser, path)) assert.deepEqual(verdict(answer), ORDERS)
+    for (const answer of await scene.everywhere(browser, path)) assert.deepEqual(verdict(answer), ORDERS)
   }
   /** From now on: how many refreshes the provider was asked for, and how often it met a spent refresh token. */
   function countCalls() {
@@ -124,9 +122,9 @@ describe('three processes spend a refresh token', { skip: skipWithoutRedis() }, 
     assert.deepEqual(calls(), [1, 0])
 
     await ordersEverywhere(browser)
-    for (const answer of await everywhere(browser, '/bff/user')) assert.equal(answer.status, 200)
+    for (const answer of await scene.everywhere(browser, '/bff/user')) assert.equal(answer.status, 200)
     for (const path of ['/api/audit', '/api/billing'])
-      for (const answer of await everywhere(browser, path)) {
+      for (const answer of await scene.everywhere(browser, path)) {
         if (path === '/api/billing' && answer.status === 502) continue
         assert.deepEqual(verdict(answer), [401, 'reauthentication_required'], path)
         assert.equal(answer.json().reason, 'refresh_token_uncertain')
@@ -136,7 +134,7 @@ describe('three processes spend a refresh token', { skip: skipWithoutRedis() }, 
     await ordersEverywhere(browser)
 
     await browser.signIn({ via: fleet[1]!.listenUrl })
-    for (const answer of await everywhere(browser, '/api/audit'))
+    for (const answer of await scene.everywhere(browser, '/api/audit'))
       assert.deepEqual(verdict(answer), [200, audienceOf('audit')])
     assert.deepEqual(calls(), [2, 0])
   })
@@ -154,7 +152,7 @@ describe('three processes spend a refresh token', { skip: skipWithoutRedis() }, 
     let lastServedAt = 0
     while (Date.now() - signedInAt < 2_500) {
       await delay(ASKED_EVERY_MS)
-      for (const answer of await everywhere(browser, '/api/orders')) {
+      for (const answer of await scene.everywhere(browser, '/api/orders')) {
         seen.add(verdict(answer).join(' '))
         if (answer.status === 200) lastServedAt = Date.now()
       }

@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict'
 import { before, describe } from 'node:test'
-import { routesTo, startFleet, suiteScope } from '../../kit/attack/fleet.ts'
+import { routesTo, same, startFleet, suiteScope } from '../../kit/attack/fleet.ts'
 import { startAzureAdV1, startEntraV2 } from '../../kit/azure/azure-ad.ts'
-import type { Browser } from '../../kit/browsers/browser.ts'
 import type { ConfigData } from '../../kit/config/cloakroom-config.ts'
 import type { RecordedRequest } from '../../kit/local-server.ts'
 import type { ProviderSettings } from '../../kit/provider/provider-settings.ts'
-import { verdict } from '../../kit/shops/shop.ts'
 import { steadyTest as test } from '../../kit/steady.ts'
 import { skipWithoutRedis } from '../../kit/store/redis.ts'
 
@@ -98,19 +96,22 @@ describe('three processes, and to the byte what is asked of a provider in the di
 
       const calls = provider.tokenRequests().length
       const newest = refreshTokensIn(provider.issuedSecrets.slice(issuedBefore)).at(-1)
-      assert.deepEqual(await everywhere(browser, '/api/billing'), same([200, audience('billing')]))
+      assert.deepEqual(
+        await scene.verdictsEverywhere(browser, '/api/billing'),
+        same([200, audience('billing')]),
+      )
       assert.deepEqual(lastForm(provider), {
         ...{ ...client, grant_type: 'refresh_token', refresh_token: newest },
         ...named('billing'),
       })
       assert.equal(provider.tokenRequests().length - calls, 1)
-      assert.deepEqual(await everywhere(browser, '/api/orders'), same([200, audience('orders')]))
+      assert.deepEqual(
+        await scene.verdictsEverywhere(browser, '/api/orders'),
+        same([200, audience('orders')]),
+      )
       assert.equal(provider.tokenRequests().length - calls, 1, 'the token of the sign-in is used')
       assert.deepEqual(provider.violations, [])
     })
-
-  const everywhere = async (browser: Browser, path: string) =>
-    Promise.all(scene.fleet.map(async ({ listenUrl: via }) => verdict(await browser.fetch(path, { via }))))
 })
 
 /** The form of the latest token request; throws when a parameter stands in it twice. */
@@ -123,9 +124,4 @@ function lastForm(provider: Provider): Record<string, string> {
 
 function refreshTokensIn(secrets: readonly string[]): string[] {
   return secrets.filter((secret) => /^(rt_|AwABAAAAvPM1|0\.ARoA)/.test(secret))
-}
-
-/** What all three say. */
-function same<T>(one: T): T[] {
-  return [one, one, one]
 }

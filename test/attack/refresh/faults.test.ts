@@ -93,8 +93,6 @@ describe('three processes and a token endpoint that', { skip: skipWithoutRedis()
     await scene.reload({ provider: { ...config.provider, ...endpoints, timeout } })
     isBroken = fault !== undefined
   }
-  const everywhere = (browser: Browser, path: string) =>
-    Promise.all(scene.fleet.map(({ listenUrl: via }) => browser.fetch(path, { via })))
   async function crowd(name: string, count: number): Promise<Browser[]> {
     const browsers = []
     for (let index = 0; index < count; index += 1)
@@ -114,7 +112,7 @@ describe('three processes and a token endpoint that', { skip: skipWithoutRedis()
     await untilAfter(signedInBy + LIFE_SECONDS * 500)
     for (const place of [faults[0], ...faults.filter(({ token }) => token !== undefined)]) {
       await breakIt(place, people)
-      const answers = await Promise.all(browsers.map((browser) => everywhere(browser, '/api/orders')))
+      const answers = await Promise.all(browsers.map((browser) => scene.everywhere(browser, '/api/orders')))
       for (const answer of answers.flat())
         assert.deepEqual(verdict(answer), [200, audienceOf('orders')], place?.name ?? '')
     }
@@ -128,7 +126,7 @@ describe('three processes and a token endpoint that', { skip: skipWithoutRedis()
       const browsers = await crowd('waiting', PEOPLE)
       await breakIt(fault)
       const reuses = provider.counters.reuseDetected
-      const answers = await Promise.all(browsers.map((browser) => everywhere(browser, '/api/billing')))
+      const answers = await Promise.all(browsers.map((browser) => scene.everywhere(browser, '/api/billing')))
       for (const answer of answers.flat()) {
         if (fault.isLost && answer.status === 401) {
           assert.equal(answer.json().reason, 'refresh_token_uncertain')
@@ -142,15 +140,19 @@ describe('three processes and a token endpoint that', { skip: skipWithoutRedis()
       assert.ok(asked <= most, `${asked} requests`)
       const before = asked
       const open = await counted('cloakroom_provider_breaker_state')
-      await Promise.all(browsers.map((browser) => everywhere(browser, '/api/billing')))
+      await Promise.all(browsers.map((browser) => scene.everywhere(browser, '/api/billing')))
       assert.ok(asked - before <= open, `${asked - before} more, and nobody is left in peace`)
-      for (const answer of (await Promise.all(browsers.map((one) => everywhere(one, '/bff/user')))).flat())
+      for (const answer of (
+        await Promise.all(browsers.map((one) => scene.everywhere(one, '/bff/user')))
+      ).flat())
         assert.equal(answer.status, 200, 'the session stays')
-      for (const answer of await everywhere(browsers[0]!, '/api/orders'))
+      for (const answer of await scene.everywhere(browsers[0]!, '/api/orders'))
         assert.deepEqual(verdict(answer), [200, audienceOf('orders')])
 
       await breakIt(undefined)
-      for (const answer of (await Promise.all(browsers.map((one) => everywhere(one, '/api/billing')))).flat())
+      for (const answer of (
+        await Promise.all(browsers.map((one) => scene.everywhere(one, '/api/billing')))
+      ).flat())
         if (fault.isLost) assert.deepEqual(verdict(answer), [401, 'reauthentication_required'])
         else assert.deepEqual(verdict(answer), [200, audienceOf('billing')])
       assert.equal(provider.counters.reuseDetected, reuses)
@@ -165,7 +167,7 @@ describe('three processes and a token endpoint that', { skip: skipWithoutRedis()
     const told = () =>
       texts.map((text, which) => logged(text).map((lines, at) => lines - before[which]![at]!))
     await breakIt(faults.find(({ name }) => name === 'says 503'))
-    await Promise.all(browsers.map((browser) => everywhere(browser, '/api/billing')))
+    await Promise.all(browsers.map((browser) => scene.everywhere(browser, '/api/billing')))
     await eventually('the line is written', () => told()[0]!.every((lines) => lines > 0))
     provider.control.intercept = undefined
     for (const [index, browser] of browsers.slice(-fleet.length).entries())
@@ -174,7 +176,7 @@ describe('three processes and a token endpoint that', { skip: skipWithoutRedis()
         return status === 200
       })
     await eventually('all have seen it', async () => {
-      for (const browser of browsers) await everywhere(browser, '/api/billing')
+      for (const browser of browsers) await scene.everywhere(browser, '/api/billing')
       return told()[1]!.every((lines) => lines > 0)
     })
     assert.deepEqual(told(), [

@@ -28,8 +28,6 @@ describe('three processes and sessions that change while their tokens are renewe
   })
 
   const via = (at: number) => scene.fleet[at]!.listenUrl
-  const everywhere = async (browser: Browser, path: string) =>
-    Promise.all([0, 1, 2].map(async (at) => verdict(await browser.fetch(path, { via: via(at) }))))
   /** Asks the first process for a path of billing's; resolves when the provider is being asked, with the answer to come. */
   async function refreshing(browser: Browser, latencyMs = 400) {
     const { control, counters } = scene.provider
@@ -55,7 +53,7 @@ describe('three processes and sessions that change while their tokens are renewe
     leaving.on('error', () => undefined).end()
     await eventually('the provider is asked', () => counters.refreshCalls === asked + 1)
     leaving.destroy()
-    for (const answer of await everywhere(browser, '/api/billing/g5'))
+    for (const answer of await scene.verdictsEverywhere(browser, '/api/billing/g5'))
       assert.deepEqual(answer, [200, audienceOf('billing')])
     assert.equal(scene.tokensSent('/api/billing/g5').length, 1)
     assertRefreshes(asked + 1)
@@ -71,7 +69,7 @@ describe('three processes and sessions that change while their tokens are renewe
     assert.equal(logout.status, 200)
     assert.deepEqual(verdict(await answer), [401, 'session_required'])
     for (const path of ['/api/orders', '/api/billing', '/bff/user'])
-      for (const found of await everywhere(elsewhere, path))
+      for (const found of await scene.verdictsEverywhere(elsewhere, path))
         assert.deepEqual(found, [401, 'session_required'], path)
     elsewhere.close()
     const ofBert = provider.issuedSecrets.filter((secret) => provider.ownerOf(secret) === 'bert')
@@ -102,7 +100,7 @@ describe('three processes and sessions that change while their tokens are renewe
         assert.deepEqual(verdict(await answer), [200, audienceOf('billing')], 'who asked before is served')
         scene.provider.control.latencyMs = 0
         for (const route of routes)
-          for (const found of await everywhere(browser, `/api/${route}`))
+          for (const found of await scene.verdictsEverywhere(browser, `/api/${route}`))
             assert.deepEqual(found, [200, resources[route]?.audience], route)
         // The first of them is who asked before.
         for (const one of scene.api.requests.slice(sent + 1)) {
@@ -129,7 +127,7 @@ describe('three processes and sessions that change while their tokens are renewe
     const one = await scene.person('dora', 0)
     const two = await scene.person('dora', 1)
     const sentFor = async (browser: Browser, path: string) => {
-      for (const found of await everywhere(browser, path)) assert.equal(found[0], 200)
+      for (const found of await scene.verdictsEverywhere(browser, path)) assert.equal(found[0], 200)
       return new Set(
         api.requests.filter((seen) => seen.path === path).map(({ headers }) => headers.authorization),
       )
@@ -168,7 +166,9 @@ describe('three processes and sessions that change while their tokens are renewe
     const browser = await scene.person('fred')
     const asked = provider.counters.refreshCalls
     for (let round = 0; round < 2; round += 1) {
-      const found = await Promise.all(ALIKE.map((_, index) => everywhere(browser, `/api/${index}`)))
+      const found = await Promise.all(
+        ALIKE.map((_, index) => scene.verdictsEverywhere(browser, `/api/${index}`)),
+      )
       const expected = ALIKE.map(([, audience]) => [200, audience])
       assert.deepEqual(
         found,

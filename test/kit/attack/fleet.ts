@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
 import { after } from 'node:test'
-import { createBrowser } from '../browsers/browser.ts'
+import { type Browser, createBrowser } from '../browsers/browser.ts'
 import type { ConfigData } from '../config/cloakroom-config.ts'
 import { field } from '../local-server.ts'
 import { type RotatingOptions, startRotatingProvider } from '../provider/rotating-provider.ts'
 import { type Replica, startReplica, writeReplicaConfig } from '../replica.ts'
 import { eventually } from '../shops/deadline.ts'
+import { verdict } from '../shops/shop.ts'
 import { startRedis, type TestRedis } from '../store/redis.ts'
 import { bearerToken, startUpstream, type Upstream } from '../upstream/upstream.ts'
 import type { Scope } from './sign-in.ts'
@@ -30,6 +31,11 @@ export type FleetParts = {
   readonly scripted?: RotatingOptions
   /** Of the processes. */
   readonly env?: Record<string, string>
+}
+
+/** What three processes answer when all answer the same. */
+export function same<T>(one: T): T[] {
+  return [one, one, one]
 }
 
 /** Clean-up for what the tests of one `describe` share, last first, when all of them have run. Call it inside. */
@@ -70,8 +76,13 @@ export async function startFleet(t: Scope, parts: FleetParts) {
     t.after(() => browser.close())
     return browser
   }
+  /** What each process answers this browser on this path. */
+  const everywhere = (asking: Browser, path: string) =>
+    Promise.all(fleet.map(({ listenUrl: via }) => asking.fetch(path, { via })))
   return {
-    ...{ provider, redis, api, fleet, browser: someone(), config, someone },
+    ...{ provider, redis, api, fleet, browser: someone(), config, someone, everywhere },
+    verdictsEverywhere: async (asking: Browser, path: string) =>
+      (await everywhere(asking, path)).map(verdict),
     ...readingsOf({ redis, api, fleet }),
     /** The request for a resource's token that is not the code's. */
     isRefresh: (form: [string, string][]) => field(form, 'grant_type') === 'refresh_token',
