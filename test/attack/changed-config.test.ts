@@ -31,7 +31,7 @@ test(
   options,
   async (t) => {
     const { browser, api, provider, successor } = await setUpTwo(t, [sessionKey()])
-    // Nobody signed in for the new one: the refresh token is not even offered for it.
+    // No sign-in was for the new one: the refresh token is not even offered for it.
     const calls = provider.counters.refreshCalls
     const before = api.requests.length
     await successor({ resources: { orders: { resource: OTHER, audience: OTHER } } })
@@ -49,7 +49,7 @@ test(
 )
 
 test(
-  'a session of another provider or client is none, and its refresh token is offered to nobody',
+  'a session of another provider or client counts as none, and its refresh token is offered nowhere',
   options,
   async (t) => {
     for (const changes of [{ clientId: 'another-client' }, { issuer: 'other' }]) {
@@ -69,7 +69,7 @@ test(
   },
 )
 
-test('while a new session key is rolled out nobody is signed out, in whatever order', options, async (t) => {
+test('while a new session key is rolled out all sessions stay, in whatever order', options, async (t) => {
   const [older, newer] = [sessionKey(), sessionKey()]
   const { browser, store, successor, advance, cloakroom, provider } = await setUpTwo(t, [older])
   const served = async () => [

@@ -55,7 +55,7 @@ const FORGERIES: Record<string, Forge> = {
     hmacSigned(Buffer.from(String(publicJwk(provider).n), 'base64url'), claims, publicJwk(provider).kid),
   'HS256 with the client secret': (claims, { clientSecret }) =>
     hmacSigned(Buffer.from(clientSecret.padEnd(32, '0')), claims, undefined),
-  'signed by somebody else under the same kid': (claims, provider) =>
+  'signed with another key under the same kid': (claims, provider) =>
     signedBy('RS256', claims, { kid: publicJwk(provider).kid! }),
   'an unknown kid': (claims) => signedBy('RS256', claims, { kid: 'unknown' }),
   'a key that the header brings itself': (claims, provider) =>
@@ -196,7 +196,7 @@ describe('a refresh that brings an ID token', () => {
   const liveOnes = ({ issuedSecrets, isRefreshTokenLive }: RotatingProvider) =>
     issuedSecrets.filter((secret) => secret.startsWith('rt_') && isRefreshTokenLive(secret))
 
-  test('of another sub ends the session and the grant, and its access token reaches nobody', async (t) => {
+  test('of another sub ends the session and the grant, and its access token reaches no API', async (t) => {
     const { provider, browser, api } = await signedInAndExpired(t)
     onRefresh(
       provider,
@@ -210,7 +210,7 @@ describe('a refresh that brings an ID token', () => {
   })
 
   for (const name of [
-    'signed by somebody else under the same kid',
+    'signed with another key under the same kid',
     'another issuer',
     'another audience',
     'alg none',
@@ -233,7 +233,7 @@ describe('a refresh that brings an ID token', () => {
       assert.match(metrics, /^cloakroom_refreshes_total\{resource="orders",outcome="id_token_ignored"\} 1$/m)
     })
 
-    test(`with ${name}, for another sub, ends the session: nobody gets its access token`, async (t) => {
+    test(`with ${name}, for another sub, ends the session: no API gets its access token`, async (t) => {
       const { provider, browser, api } = await signedInAndExpired(t)
       provider.control.forgeIdToken = (claims) => FORGERIES[name]!({ ...claims, sub: 'mallory' }, provider)
       const before = api.requests.length

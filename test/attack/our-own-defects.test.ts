@@ -35,7 +35,7 @@ async function failingWith(error: unknown) {
   return { answer, text: answer.text, log: lines.join('\n') }
 }
 
-test('an error that nobody expected says nothing about itself, here or in the log', async () => {
+test('an unexpected error says nothing about itself, here or in the log', async () => {
   const error = Object.assign(new Error('first line\nsecond line'), {
     command: { name: 'set', args: [SECRET] },
     cause: Object.assign(new Error(SECRET), { body: { refresh_token: SECRET } }),

@@ -15,7 +15,7 @@ function exchangeRaw(url: string, text: string, quietMs = 300): Promise<string> 
     socket.on('data', (chunk) => {
       received += chunk
     })
-    // Bytes that nobody read turn a close into a reset; what came before it counts.
+    // Bytes left unread turn a close into a reset; what came before it counts.
     socket.on('error', (error) => (received === '' ? reject(error) : resolve(received)))
     socket.on('close', () => resolve(received))
   })

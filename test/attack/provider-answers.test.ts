@@ -9,7 +9,7 @@ import { steadyNow } from '../kit/steady.ts'
 const TOKEN = '/token'
 const DISCOVERY = '/.well-known/openid-configuration'
 
-/** Goes on writing for as long as somebody reads; tells how much it was. */
+/** Goes on writing for as long as the client reads; tells how much it was. */
 function endless(res: ServerResponse, start: string): { bytes(): number } {
   let bytes = 0
   const chunk = ' '.repeat(64 * 1024)

@@ -71,7 +71,7 @@ describe('a provider that refuses is not asked again by every request', () => {
   })
 })
 
-test('a lock that Redis gave while nobody heard it does not keep a session waiting', {
+test('a lock whose grant by Redis was lost on the way does not keep a session waiting', {
   skip: skipWithoutRedis(),
 }, async (t) => {
   const redis = await startRedis()

@@ -7,7 +7,7 @@ import { captureLog } from '../kit/cloakroom.ts'
 import { assertNoSecrets } from '../kit/secrets.ts'
 
 const PASSWORD = 'a-very-secret-password'
-const SESSION = 'session-text-that-nobody-may-read'
+const SESSION = 'session-text-that-must-stay-secret'
 
 /** A server that answers every command with the same line, `%s` replaced by the command as it came. */
 async function startRefusing(t: TestContext, line: string): Promise<string> {

@@ -114,7 +114,7 @@ describe('an error in the redirect is told once by request id, counted, and sets
     }
   })
 
-  test('it is what it is while the token endpoint is left alone', async (t) => {
+  test('it stays the same while the circuit of the token endpoint is open', async (t) => {
     const { provider, ...setup } = await start(t)
     provider.control.intercept = instead('/token', (res) => void res.writeHead(503).end())
     for (let sign = 0; sign < 6; sign += 1) {
@@ -222,7 +222,7 @@ describe('a fault of the configuration is 502, has a line for each sign-in, and 
       ])
     })
 
-  test('a pushed request that is refused for what somebody put into his login URL raises none', async (t) => {
+  test('a pushed request that is refused for a parameter of the user’s login URL raises none', async (t) => {
     const { provider, ...setup } = await start(t, { config: { provider: { par: 'required' } } })
     provider.control.metadata = { pushed_authorization_request_endpoint: `${provider.origin}/par` }
     await setup.cloakroom.reload({ provider: setup.settings.provider })

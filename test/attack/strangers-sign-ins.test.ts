@@ -39,7 +39,7 @@ async function withStrangers(t: TestContext, config: ConfigData = {}) {
   }
 }
 
-describe('strangers whose sign-ins fail at the provider leave everybody’s renewals alone', () => {
+describe('strangers whose sign-ins fail at the provider do not keep users from renewing their tokens', () => {
   const answers: Record<string, (res: ServerResponse) => void> = {
     '429 with Retry-After: 300': (res) => res.writeHead(429, { 'retry-after': '300' }).end(),
     '500': (res) => sendJson(res, 500, {}),
@@ -105,7 +105,7 @@ describe('strangers whose sign-ins fail at the provider leave everybody’s rene
       assert.equal(login.status, 503)
       assert.match(String(login.headers['retry-after']), /^\d+$/)
     }
-    // It is left alone after five.
+    // It is not asked any more after five.
     assert.equal(provider.requests.filter(({ path }) => path === '/par').length, 5)
     advance(290_000)
     assert.equal((await setup.browser.fetch('/api/orders')).status, 200)

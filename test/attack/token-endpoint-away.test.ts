@@ -51,13 +51,13 @@ const page = answering((_, res) => sendHtml(res, 200, '<h1>blocked</h1>'))
 const json = { 'content-type': 'application/json' }
 
 const ENDPOINTS: [name: string, urlOf: UrlOf, isMaybeUsed: boolean][] = [
-  ['has a name that nobody knows', async () => 'https://token.invalid/token', false],
-  ['nobody listens at', async () => `http://127.0.0.1:${await freePort()}/token`, false],
+  ['has an unknown name', async () => 'https://token.invalid/token', false],
+  ['refuses connections', async () => `http://127.0.0.1:${await freePort()}/token`, false],
   ['speaks no TLS', async (t) => (await page(t)).replace('http:', 'https:'), false],
   ['never answers the TLS handshake', handshake(() => undefined), false],
   ['resets the TLS handshake', handshake((socket) => void socket.resetAndDestroy()), false],
   ['breaks off the TLS handshake', handshake((socket) => void socket.end()), false],
-  ['shows a certificate that nobody vouches for', showing(['127.0.0.1']), false],
+  ['shows an untrusted certificate', showing(['127.0.0.1']), false],
   ['shows the certificate of another', showing(['other.test']), false],
   ['answers with a page and status 200', page, false],
   ['never answers', answering(() => undefined), true],

@@ -7,7 +7,7 @@ import type { RotatingProvider } from '../kit/provider/rotating-provider.ts'
 
 const FLOOD = 40
 
-/** A provider whose ID tokens are signed with a key that nobody knows, under another name each time. */
+/** A provider whose ID tokens are signed with an unknown key, under another name each time. */
 async function flooded(t: Scope) {
   const setup = await setUp(t)
   const { privateKey } = await generateKeyPair('RS256')
@@ -91,7 +91,7 @@ describe('a flood of ID tokens under unknown kids', () => {
 })
 
 describe('a change of the signing key', () => {
-  test('keeps nobody from signing in, not for a moment, and a refreshed ID token is verified, too', async (t) => {
+  test('keeps no user from signing in, not for a moment, and a refreshed ID token is verified, too', async (t) => {
     const control = { idTokenOnRefresh: true }
     const { provider, browser, cloakroom, advance } = await setUp(t, { provider: { control } })
     await browser.signIn()

@@ -24,7 +24,7 @@ function clocksAheadBy(aheadMs: number) {
   }
 }
 
-/** A provider whose clock nobody sets, unless it is to be on the same machine. */
+/** A provider whose clock is its own, unless it is to be on the same machine. */
 async function openShop(t: TestContext, more: Partial<ShopParts> = {}, isSameMachine = false) {
   const clocks = clocksAheadBy(0)
   const provider = await startRotatingProvider(isSameMachine ? { now: clocks.now } : {})
@@ -84,7 +84,7 @@ for (const [name, byMs] of [
   })
 
 describe('replicas whose clocks differ', { skip: skipWithoutRedis() }, () => {
-  test('one that is far ahead refuses what is over for it, and takes it from nobody', async (t) => {
+  test('one that is far ahead refuses what has expired by its clock, and ends no session', async (t) => {
     const redis = await startRedis()
     t.after(() => redis.stop())
     const { parts, browser } = await openShop(t, { redisUrl: redis.url, session: KEYS })

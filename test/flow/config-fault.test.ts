@@ -10,7 +10,7 @@ const LIFE_MS = 300_000
 /** Longer than a refusal is remembered, and than it takes until a fault is over. */
 const MINUTE_MS = 61_000
 
-test('our client secret expires under 20 sessions: one log line, one metric, nobody is signed out; with a new one all go on', async (t) => {
+test('our client secret expires under 20 sessions: one log line, one metric, all sessions stay; with a new one all go on', async (t) => {
   const { browsers, clock, refuse, told, gauges, refreshes } = await signedIn(t)
   clock.advance(LIFE_MS)
   refuse(401, 'invalid_client')

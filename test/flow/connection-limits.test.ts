@@ -6,7 +6,7 @@ import { startCloakroom } from '../kit/cloakroom.ts'
 import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
 import { startChatUpstream } from '../kit/shops/websocket-shop.ts'
 
-/** A Cloakroom behind a load balancer at 127.0.0.3, which anybody may also reach by himself. */
+/** A Cloakroom behind a load balancer at 127.0.0.3, which clients may also reach directly. */
 async function setUp(t: TestContext) {
   const provider = await startRotatingProvider()
   t.after(() => provider.close())

@@ -27,7 +27,7 @@ async function setUp(t: TestContext, { sameSite = 'strict', urlLength = '16KiB' 
 }
 
 for (const sameSite of ['strict', 'lax'])
-  test(`whatever page is served to somebody signed in is come back to after sign-in (sameSite: ${sameSite})`, async (t) => {
+  test(`every page that is served to a user is returned to after sign-in (sameSite: ${sameSite})`, async (t) => {
     const { open, pages } = await setUp(t, { sameSite })
     for (const path of [
       '/',
@@ -125,14 +125,14 @@ test('a page that a service worker fetches is a navigation, and one that is fetc
   )
 })
 
-test('before a download that sent somebody to sign in, sameSite: lax shows a page of ours, too', async (t) => {
+test('before a download that began a sign-in, sameSite: lax shows a page of ours, too', async (t) => {
   const { open } = await setUp(t, { sameSite: 'lax' })
   const page = await open('/report.pdf')
   const steps = page.exchanges.map(({ url, status }) => `${url.pathname} ${status}`)
   assert.deepEqual(steps.slice(-3), ['/bff/callback 303', '/bff/landing 200', '/report.pdf 200'])
 })
 
-test('B/user shows no token that a provider has put into a claim, and says 204 to nobody when asked to', async (t) => {
+test('B/user shows no token that a provider has put into a claim, and answers 204 without a session when asked to', async (t) => {
   const { cloakroom, provider } = await setUp(t)
   const browser = cloakroom.browser()
   const jwt = 'eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl'

@@ -295,7 +295,7 @@ describe('an event stream on another replica', { skip: skipWithoutRedis(), concu
     await next.cli('REPLICAOF', 'NO', 'ONE')
     address.leadTo(next.port)
     await old.cli('REPLICAOF', '127.0.0.1', '1')
-    // Nobody asks for anything; each replica finds out by itself.
+    // No request comes; each replica finds out by itself.
     const heard = async () => (await next.cli('PUBSUB', 'NUMSUB', 'cloakroom:invalidate'))[1]
     await eventually('both listen at the new primary', async () => (await heard()) === '2')
     const since = await signOut(browser, a.listenUrl)

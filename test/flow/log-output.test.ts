@@ -42,7 +42,7 @@ async function droppedLines({ adminUrl }: Replica): Promise<number> {
 }
 
 describe('the proxy when its log cannot be written', { concurrency: true }, () => {
-  test('serves, lives and stops as ever while nobody reads standard output', async (t) => {
+  test('serves, lives and stops as ever while standard output is not read', async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'cloakroom-'))
     t.after(() => rmSync(folder, { recursive: true }))
     execFileSync('mkfifo', [join(folder, 'pipe')])

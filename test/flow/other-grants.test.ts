@@ -88,7 +88,7 @@ describe("the client's own token", () => {
     assert.equal(clientCalls(provider), 2, 'the new one is kept')
   })
 
-  test('refused with what would end a session is our configuration: nobody is signed out, nobody asked to sign in', async (t) => {
+  test('refused with what would end a session is our configuration: no session ends, and no user is asked to sign in', async (t) => {
     const { provider, browser, clock } = await signedIn(t, CLIENT_RESOURCES)
     let asked = 0
     for (const body of [

@@ -185,7 +185,7 @@ describe('every call to the provider goes through the proxy of the environment',
 })
 
 describe('provider.tls', () => {
-  test('ca is trusted for calls to the provider, and without it nobody is', async (t) => {
+  test('ca is trusted for calls to the provider, and without it the provider’s certificate is refused', async (t) => {
     const { start } = await secureProvider(t)
     assert.equal((await login(await start())).status, 302)
     assert.equal((await login(await start({ tls: undefined }))).status, 503)

@@ -13,7 +13,7 @@ const BOTH = [
   ['/api/billing', BILLING],
 ] as const
 
-test('the provider away: living tokens are used on, then 503 until it is back; nobody is signed out', async (t) => {
+test('the provider away: living tokens are used on, then 503 until it is back; all sessions stay', async (t) => {
   const { provider, shop, clock, browser } = await signedIn(t)
   for (const [path, audience] of BOTH) assert.deepEqual(verdict(await browser.fetch(path)), [200, audience])
 

@@ -8,7 +8,7 @@ const LIFE_MS = 300_000
 const CONCURRENCY = 8
 const PEOPLE = 60
 
-test('a page with status 200 for all of 60 sessions: the provider is left alone, the log stays short, and no grant is lost', async (t) => {
+test('a page with status 200 for all of 60 sessions: the provider is not asked again and again, the log stays short, and no grant is lost', async (t) => {
   const { provider, clock, people, warnings, metric, showPage } = await signedIn(t)
   clock.advance(LIFE_MS)
   let asked = 0

@@ -37,7 +37,7 @@ async function setUp(t: TestContext, rateLimits: ConfigData, more: ConfigData = 
 const agent = new Agent({ keepAlive: true })
 after(() => agent.destroy())
 
-/** A login of somebody without cookies. What `fetch` says of itself is no navigation. */
+/** A login from a browser without cookies. What `fetch` says of itself is no navigation. */
 async function login({ listenUrl }: RunningCloakroom, headers: Record<string, string> = {}) {
   const req = request(listenUrl + LOGIN, { agent, headers }).end()
   const [answer] = (await once(req, 'response')) as [IncomingMessage]
@@ -169,7 +169,7 @@ describe('limits on our own endpoints', { concurrency: true }, () => {
     assert.equal(countOf(answers, 400), 200)
   })
 
-  test('without trustProxy nobody gets another count by what X-Forwarded-For says', async (t) => {
+  test('without trustProxy an X-Forwarded-For header gets no client another count', async (t) => {
     const { cloakroom } = await setUp(t, { login: '5/1m' })
     const answers = await inBursts(100, (index) => login(cloakroom, { [FORWARDED]: `203.0.113.${index}` }))
     assert.deepEqual([countOf(answers, 302), countOf(answers, 429)], [5, 95])
@@ -229,7 +229,7 @@ describe('limits over replicas', { skip: skipWithoutRedis(), concurrency: true }
     assert.equal((await browser.fetch('/bff/user')).status, 200)
   })
 
-  test('a Redis that hangs keeps nobody waiting longer than without a limit', async (t) => {
+  test('a Redis that hangs keeps no request waiting longer than without a limit', async (t) => {
     const redis = await startRedis()
     t.after(() => redis.stop())
     const session = { store: { type: 'redis', url: redis.url }, keys: [sessionKey()] }

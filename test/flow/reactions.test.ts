@@ -33,7 +33,7 @@ describe('what a script sees of each reaction to a refused refresh, and what is 
       assert.equal(at.browser.cookieHeader(), cookie)
       at.says(undefined)
       at.advance(301)
-      // A provider that rotates may have burnt the refresh token before it refused the resource; nobody may find out.
+      // A provider that rotates may have used up the refresh token before it refused the resource: it must not be offered again.
       const isBurnt = name === 'route_configuration'
       const later = isBurnt ? [401, 'reauthentication_required'] : [200, BILLING]
       assert.deepEqual(verdict(await at.browser.fetch('/api/billing')), later, 'the tokens are kept')
@@ -198,7 +198,7 @@ async function scene(t: TestContext, settings: object = {}) {
   return {
     ...{ provider, browser },
     advance: (seconds: number) => clock.advance(seconds * 1000),
-    /** Refresh requests so far, whoever answered them. */
+    /** Refresh requests so far, answered by the provider or in its place. */
     refreshCalls: () =>
       provider.tokenRequests().filter(({ form }) => field(form, 'grant_type') === 'refresh_token').length,
     /** Answers requests for billing so; undefined leaves them to the provider again. */

@@ -10,7 +10,7 @@ import { bearerToken } from '../kit/upstream/upstream.ts'
 
 describe('a refresh under way', { skip: skipWithoutRedis() }, () => {
   for (const idTokenOnRefresh of [false, true])
-    test(`does not revive a session that logs out meanwhile, what it brings is revoked, and it is nobody's fault (${idTokenOnRefresh ? 'with' : 'without'} an ID token)`, async (t) => {
+    test(`does not revive a session that logs out meanwhile, what it brings is revoked, and it counts as no fault (${idTokenOnRefresh ? 'with' : 'without'} an ID token)`, async (t) => {
       const { provider, redis, browser, shop } = await signedIn(t)
       provider.control.idTokenOnRefresh = idTokenOnRefresh
       provider.control.latencyMs = 300

@@ -224,7 +224,7 @@ test('streams and WebSockets outlive a reload, and end with the process', async 
   socket.send('still there')
   const [text] = await once(socket, 'message')
   assert.equal(String(text), 'echo still there')
-  // The route is gone for whoever comes now.
+  // The route is gone for requests that come now.
   assert.equal((await browser.fetch('/ws')).json().path, '/ws')
   const closed = once(socket, 'close')
   assert.deepEqual(await replica.stop(), { code: 0, signal: null })

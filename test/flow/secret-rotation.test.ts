@@ -59,7 +59,7 @@ for (const [name, headers] of [
   ['', {}],
   [' and a challenge', { 'www-authenticate': 'Basic realm="token"' }],
 ] as const)
-  test(`a secret whose file changes while it is refused with invalid_client${name}: asked again once, and nobody notices`, async (t) => {
+  test(`a secret whose file changes while it is refused with invalid_client${name}: asked again once, and no user notices`, async (t) => {
     const { browser, clock, deliver, provider, rotate, sent } = await setUp(t)
     await browser.signIn()
     rotate(() => deliver(SECOND), headers)

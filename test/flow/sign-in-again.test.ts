@@ -87,7 +87,7 @@ describe('the session before', () => {
       assert.equal(provider.revoked.length, 3)
     })
 
-    test(`costs nobody the new one: four tabs that finish at once leave the browser signed in (sameSite: ${sameSite})`, async (t) => {
+    test(`does not end the new one: four tabs that finish at once leave the browser signed in (sameSite: ${sameSite})`, async (t) => {
       for (let round = 0; round < 5; round += 1) {
         const { browser, begin, cloakroom } = await setUp(t, { sameSite })
         const tabs = []
@@ -121,7 +121,7 @@ describe('the session before', () => {
     assert.equal(provider.revoked.length, 1)
   })
 
-  test('is named by a cookie that signs nobody in, and that one made up or of another key names nothing', async (t) => {
+  test('is named by a cookie that is no session, and a forged one, or one under another key, names nothing', async (t) => {
     const { browser, cloakroom, provider, fromElsewhere } = await setUp(t)
     await browser.signIn()
     const named = browser.cookies.find(({ name }) => name === 'cloakroom-before')!
@@ -158,7 +158,7 @@ describe('the session before', () => {
     assert.equal(provider.revoked.length, 2)
   })
 
-  test('cannot be one of somebody else: what the browser of an attacker knows ends no session of a victim', async (t) => {
+  test('is the browser’s own: what the browser of an attacker knows ends no session of a victim', async (t) => {
     const { browser, cloakroom, provider, begin } = await setUp(t)
     await browser.signIn()
     const attacker = cloakroom.browser()
@@ -172,9 +172,9 @@ describe('the session before', () => {
 
 describe("what the browser's cache holds", () => {
   for (const sameSite of ['strict', 'lax']) {
-    test(`is cleared when another user signs in, and when nobody knows who it was (sameSite: ${sameSite})`, async (t) => {
+    test(`is cleared when another user signs in, and when the user before is not known (sameSite: ${sameSite})`, async (t) => {
       const { browser, provider, fromElsewhere, advance } = await setUp(t, { sameSite })
-      assert.equal(clearsCache(await browser.signIn()), false, 'nobody was here before')
+      assert.equal(clearsCache(await browser.signIn()), false, 'no user was signed in before')
       assert.equal(clearsCache(await browser.signIn()), false, 'the same user')
       assert.equal(clearsCache(await fromElsewhere(browser)), false, 'the same user, from another site')
       provider.control.user = 'mallory'
@@ -212,7 +212,7 @@ describe("what the browser's cache holds", () => {
 
 describe('a callback that was good already', () => {
   for (const sameSite of ['strict', 'lax']) {
-    test(`goes on to the application, whoever led back to it (sameSite: ${sameSite})`, async (t) => {
+    test(`goes on to the application, even if a link from elsewhere led back to it (sameSite: ${sameSite})`, async (t) => {
       const { browser, cloakroom, provider } = await setUp(t, { sameSite })
       const landing = await browser.signIn({ returnUrl: '/deep?x=1' })
       const callback = landing.exchanges.find(({ url }) => url.pathname === '/bff/callback')!.url.href
@@ -242,7 +242,7 @@ describe('a callback that was good already', () => {
     assert.equal((await browser.navigate(callback, { from: provider.origin })).status, 400)
   })
 
-  test('leads nobody else anywhere', async (t) => {
+  test('leads no other session to its page', async (t) => {
     const { browser, cloakroom, provider } = await setUp(t)
     const landing = await browser.signIn({ returnUrl: '/dangerous' })
     const callback = landing.exchanges.find(({ url }) => url.pathname === '/bff/callback')!.url.href

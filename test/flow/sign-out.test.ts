@@ -39,7 +39,7 @@ describe('a sign-out that another site causes', () => {
     assert.ok(cloakroom.logs.length > 0)
   })
 
-  test('is refused with sameSite: lax, because nobody else has the sid', async (t) => {
+  test('is refused with sameSite: lax, because only the provider has the sid', async (t) => {
     const { browser, provider } = await setUp(t, { cookie: { sameSite: 'lax' } })
     await browser.signIn()
     for (const link of ['/bff/logout', '/bff/logout?sid=x']) {

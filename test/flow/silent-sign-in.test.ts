@@ -69,7 +69,7 @@ test('a silent sign-in that works says nothing of an outcome before', async (t) 
   assert.equal(landing.url.search, '?x=1')
 })
 
-test('other errors are failures as ever, and so is the same answer twice to somebody who was asked', async (t) => {
+test('other errors are failures as ever, and so is a second login_required for the same page', async (t) => {
   const { browser, cloakroom, answer, silently } = await setUp(t)
   for (const code of ['access_denied', 'invalid_scope', 'login_requiredx']) {
     answer(code)
@@ -84,7 +84,7 @@ test('other errors are failures as ever, and so is the same answer twice to some
   assert.match(again.body, /Sign-in failed/)
 })
 
-test('an outcome that somebody else made up is none: another state, issuer or browser is refused', async (t) => {
+test('a forged outcome is refused: another state, issuer or browser', async (t) => {
   const { browser, cloakroom, provider } = await setUp(t)
   const login = await browser.open('/bff/login?prompt=none&returnUrl=/a')
   const state = new URL(String(login.headers.location)).searchParams.get('state')

@@ -22,7 +22,7 @@ test('300 sessions whose tokens expire at once: all are served, and the provider
   provider.control.latencyMs = 50
   const { answers, longestMs } = await askAllTimed(browsers)
   for (const answer of answers) assert.deepEqual(verdict(answer), [200, ORDERS])
-  assert.ok(longestMs < DEFAULT_RESPONSE_MS, `somebody waited for ${longestMs} ms`)
+  assert.ok(longestMs < DEFAULT_RESPONSE_MS, `a request waited for ${longestMs} ms`)
   const { refreshCalls, reuseDetected, mostConcurrentRefreshes } = provider.counters
   assert.deepEqual(
     { refreshes: refreshCalls - before, reuseDetected, mostConcurrentRefreshes },
@@ -41,7 +41,7 @@ test('300 sessions whose tokens expire at once: all are served, and the provider
   }
 })
 
-test('a provider that answers 503 to a stampede is left alone as long as it asks, and then serves everybody', async (t) => {
+test('a provider that answers 503 to a stampede is not asked for as long as its Retry-After says, and then serves all', async (t) => {
   const { provider, shop, clock, browsers } = await signedIn(t, 60)
   const logged = (text: string) => shop.cloakroom.logs.filter((line) => line.includes(text)).length
   clock.advance(LIFE_MS)
@@ -56,7 +56,7 @@ test('a provider that answers 503 to a stampede is left alone as long as it asks
   assert.ok(asked >= 5 && asked < 5 + CONCURRENCY, `${asked} refreshes reached it`)
   clock.advance(10_000)
   await askAll(browsers)
-  assert.equal(provider.counters.refreshCalls, asked, 'it is left alone')
+  assert.equal(provider.counters.refreshCalls, asked, 'it is not asked')
 
   clock.advance(11_000)
   assert.deepEqual(verdict(await browsers[0]!.fetch('/api/orders')), [503, 'provider_unavailable'])
@@ -93,14 +93,14 @@ test('a reload in the middle of a stampede: 8 refreshes at a time all the same, 
   assert.ok(metrics.includes('\ncloakroom_provider_breaker_state 2\n'))
 })
 
-test('a provider that is slower than all of them can wait: nobody waits beyond the time that the route has for an answer', async (t) => {
+test('a provider that is slower than all of them can wait: no request waits beyond the time that the route has for an answer', async (t) => {
   const { provider, shop, clock, browsers } = await signedIn(t, 60)
   await shop.cloakroom.reload({ routes: ordersWithin(shop.orders.url, SHORT_RESPONSE_MS) })
   clock.advance(LIFE_MS)
   // 8 at a time: a last one would wait for 8 s.
   provider.control.latencyMs = 1_000
   const { answers, longestMs } = await askAllTimed(browsers)
-  assert.ok(longestMs < SHORT_RESPONSE_MS + LATE_MS, `somebody waited for ${longestMs} ms`)
+  assert.ok(longestMs < SHORT_RESPONSE_MS + LATE_MS, `a request waited for ${longestMs} ms`)
   const seen = new Map<string, number>()
   for (const answer of answers) {
     const found = verdict(answer).join(' ')
@@ -113,7 +113,7 @@ test('a provider that is slower than all of them can wait: nobody waits beyond t
 
   provider.control.latencyMs = 10
   for (const browser of browsers)
-    await eventually('everybody is served', async () => (await browser.fetch('/api/orders')).status === 200)
+    await eventually('all are served', async () => (await browser.fetch('/api/orders')).status === 200)
   assert.deepEqual([provider.counters.refreshCalls, provider.counters.reuseDetected], [browsers.length, 0])
 })
 
@@ -147,7 +147,7 @@ async function askAll(browsers: readonly Browser[]) {
   return (await askAllTimed(browsers)).answers
 }
 
-/** Everybody asks at once; the answers, and how long the last of them took to come. */
+/** All ask at once; the answers, and how long the last of them took to come. */
 async function askAllTimed(browsers: readonly Browser[]) {
   let longestMs = 0
   const answers = await Promise.all(

@@ -39,7 +39,7 @@ function isAway(answer: FetchAnswer): void {
   assert.equal(answer.headers['retry-after'], '2')
 }
 
-test('a slow provider keeps nobody beyond the response timeout, and its late answer serves the session', async (t) => {
+test('a slow provider keeps no request beyond the response timeout, and its late answer serves the session', async (t) => {
   const { provider, clock, browser, holdUp } = await setUp(t)
   clock.advance(LIFE_MS)
   const release = holdUp()

@@ -33,7 +33,7 @@ describe('three processes and what a provider may answer', { skip: skipWithoutRe
     scene = await startFleet(scope, { replicas: 3, resources: RESOURCES })
   })
 
-  /** Somebody new, whose token for the first resource is known to every process. */
+  /** A new user, whose token for the first resource is known to every process. */
   async function newcomer(): Promise<Browser> {
     Object.assign(scene.provider.control, WELL)
     people += 1
@@ -86,7 +86,7 @@ describe('three processes and what a provider may answer', { skip: skipWithoutRe
     assert.deepEqual(liveOnesOf(`person-${people}`), [])
   })
 
-  test('G8: an ID token that somebody else signed is believed by none, and told to the operator; the tokens are good', async () => {
+  test('G8: an ID token with a foreign signature is believed by no process, and told to the operator; the tokens are good', async () => {
     const browser = await newcomer()
     const { provider } = scene
     provider.control.idTokenOnRefresh = true

@@ -90,7 +90,7 @@ describe('three processes spend a refresh token', { skip: skipWithoutRedis() }, 
     assert.deepEqual(calls(), [2, 0], 'with the refresh token that was stored late')
   })
 
-  test('G6: writes stand still after the provider rotated: everybody gets the one new token, from every process', async () => {
+  test('G6: writes stand still after the provider rotated: every request gets the one new token, from every process', async () => {
     const { redis, tokensSent } = scene
     const browser = await scene.person('bert')
     const calls = countCalls()
@@ -163,7 +163,7 @@ describe('three processes spend a refresh token', { skip: skipWithoutRedis() }, 
     assert.equal((await browser.fetch('/bff/user', { via })).status, 200, 'the session stays')
   })
 
-  /** Somebody whose tokens live so long, and how often their refresh token was spent since they came. */
+  /** A user whose tokens live so long, and how often the refresh token was used since the sign-in. */
   async function newcomer(seconds: number) {
     scene.provider.control.accessTokenSeconds = seconds
     const browser = await scene.person('emil')

@@ -20,7 +20,7 @@ import { fileURLToPath } from 'node:url'
  * G4: attack/refresh/crash.test.ts: G4: a provider of 0.75, 3.75 and 10 times the timeout
  * G4: attack/refresh/crash.test.ts: G4: what was given up is not offered again
  * G4: attack/refresh/crash.test.ts: G4: a process is killed, before the provider rotated and after
- * G4: attack/refresh/crash.test.ts: G4: answers that come after everybody has given up
+ * G4: attack/refresh/crash.test.ts: G4: answers that come after every caller has given up
  * G5: flow/refresh-races.test.ts: is finished and kept when the client that asked for it leaves
  * G5: attack/refresh/sessions.test.ts: G5: the client leaves while one of them refreshes
  * G6: attack/refresh/attempts.test.ts: G6: Redis takes no more writes once the provider has rotated
@@ -36,7 +36,7 @@ import { fileURLToPath } from 'node:url'
  * G8: attack/id-token.test.ts: of another sub ends the session and the grant
  * G8: attack/id-token.test.ts: with ${name}: its claims are not used, the access token is
  * G8: attack/refresh/answers.test.ts: G8: an ID token of another user ends the session
- * G8: attack/refresh/answers.test.ts: G8: an ID token that somebody else signed
+ * G8: attack/refresh/answers.test.ts: G8: an ID token with a foreign signature
  * G9: attack/refresh/answers.test.ts: G9: ${name} is
  * G9: attack/refresh/answers.test.ts: G9: content is opaque is sent
  * G9: kit/azure/azure-refusals.ts: an answer for another resource is never sent anywhere

@@ -112,11 +112,11 @@ describe('three processes, refresh tokens that are good once', { skip: skipWitho
     for (const one of asking) await assert.rejects(one)
     provider.control.latencyFor = undefined
 
-    const everybody = (browser: Browser) =>
+    const everyProcess = (browser: Browser) =>
       Promise.all([1, 2, 1, 2].map((at) => settled(() => ask(browser, at))))
-    // In this order: whoever has seen the provider rotate offers nothing that another replica may hold the answer to.
-    const refused = await everybody(ofRobbed)
-    const served = await everybody(ofSpared)
+    // In this order: a replica that has seen the provider rotate offers no token whose answer another replica may hold.
+    const refused = await everyProcess(ofRobbed)
+    const served = await everyProcess(ofSpared)
     for (const answer of served) assert.deepEqual(verdict(answer), BILLING)
     assert.equal(refreshesOf(spared), 2, 'once more than was held')
     // The answer was lost between the provider and Redis: the provider sees the token again, once, and ends the grant.
@@ -128,7 +128,7 @@ describe('three processes, refresh tokens that are good once', { skip: skipWitho
     assert.deepEqual(verdict(await ask(cured, 1)), BILLING)
   })
 
-  test('G4: answers that come after everybody has given up, or the lock has ended, are written nowhere', async () => {
+  test('G4: answers that come after every caller has given up, or the lock has ended, are written nowhere', async () => {
     await eventually(
       'the last answer would have come',
       () => steadyNow() - slow.startedAt > LATENCIES.endless + 500,
@@ -214,7 +214,7 @@ describe('a process that refreshes', { skip: skipWithoutRedis(), concurrency: 2 
     assert.equal(provider.counters.refreshCalls, 2)
   })
 
-  test('stands still, the answers of a provider that rotates in its sockets: nothing is offered again, and nobody is signed out', async (t) => {
+  test('stands still, the answers of a provider that rotates in its sockets: nothing is offered again, and the session stays', async (t) => {
     const scene = await signedIn(t)
     const { provider, fleet, via, ask } = scene
     const people = await Promise.all(
@@ -273,10 +273,10 @@ async function signedIn(t: TestContext, provider: object = {}) {
   }
 }
 
-/** What comes once the session is not being refreshed by somebody else any more. */
+/** What comes once no other process refreshes the session any more. */
 function settled(ask: () => Promise<FetchAnswer>): Promise<FetchAnswer> {
   return eventually(
-    'somebody takes over',
+    'another process takes over',
     async () => {
       const answer = await ask()
       if (answer.status === 503) assert.ok(Number(answer.headers['retry-after']) > 0)

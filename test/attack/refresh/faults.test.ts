@@ -60,8 +60,8 @@ describe('three processes and a token endpoint that', { skip: skipWithoutRedis()
     },
     { name: 'says 500', answer: (res) => sendJson(res, 500, { error: 'server_error' }) },
     { name: 'says 503', answer: (res) => sendHtml(res, 503, '<h1>Service unavailable</h1>') },
-    { name: 'has a name that nobody knows', token: () => 'https://token.invalid/token' },
-    { name: 'shows a certificate that nobody vouches for', token: () => untrusted },
+    { name: 'has an unknown name', token: () => 'https://token.invalid/token' },
+    { name: 'shows an untrusted certificate', token: () => untrusted },
     { name: 'never answers', answer: () => undefined, isLost: true },
     {
       ...{ name: 'answers with half an answer and status 200', isLost: true, keepsCircuitClosed: true },
@@ -141,7 +141,7 @@ describe('three processes and a token endpoint that', { skip: skipWithoutRedis()
       const before = asked
       const open = await counted('cloakroom_provider_breaker_state')
       await Promise.all(browsers.map((browser) => scene.everywhere(browser, '/api/billing')))
-      assert.ok(asked - before <= open, `${asked - before} more, and nobody is left in peace`)
+      assert.ok(asked - before <= open, `${asked - before} more requests than an open circuit lets through`)
       for (const answer of (
         await Promise.all(browsers.map((one) => scene.everywhere(one, '/bff/user')))
       ).flat())

@@ -24,7 +24,7 @@ const FLIGHTS = 'src/async/single-flight.ts'
 describe('three processes and one refresh lock', { skip: skipWithoutRedis() }, () => {
   const scope = suiteScope()
   let scene: Awaited<ReturnType<typeof startFleet>>
-  /** What the maps hold before anybody has come: words of the program and of the configuration. */
+  /** What the maps hold before the first request: words of the program and of the configuration. */
   let fixed: number[]
   before(async () => {
     scene = await startFleet(scope, {
@@ -86,7 +86,7 @@ describe('three processes and one refresh lock', { skip: skipWithoutRedis() }, (
       settledElsewhere: before.settledElsewhere! + 2,
       lockTimeout: before.lockTimeout,
     })
-    assert.equal(waitsFound.count - waitsBefore.count, 3, 'whoever shares a turn waits for no lock')
+    assert.equal(waitsFound.count - waitsBefore.count, 3, 'a caller that shares a flight waits for no lock')
     const seconds = waitsFound.seconds - waitsBefore.seconds
     assert.ok(seconds > 0.5 && seconds < 2 * tookSeconds + 0.5, `${seconds} of ${tookSeconds} s`)
     // A token that is there is no turn.
@@ -127,7 +127,7 @@ describe('three processes and one refresh lock', { skip: skipWithoutRedis() }, (
     assert.deepEqual(new Set(marks.flat()), new Set(['0']))
   })
 
-  test('G1: one resource: one refresh, and everybody is sent on with the same new token', async () => {
+  test('G1: one resource: one refresh, and every request is sent on with the same new token', async () => {
     const { provider, fleet, browser, tokensSent } = await signedInWithExpired(scene)
     provider.control.latencyMs = 150
     const before = provider.counters.refreshCalls

@@ -12,7 +12,7 @@ import type { ScaleReport } from '../../kit/attack/engine-scale.ts'
 
 const SESSIONS = 100_000
 const SCALE = fileURLToPath(new URL('../../kit/attack/engine-scale.ts', import.meta.url))
-/** No map may keep more than this once nobody asks any more. */
+/** No map may keep more than this once no more requests come. */
 const BOUND = 10_000
 
 test('G20: after 100,000 sessions with 5 resources each nothing is left in flight, and the heap is as before', {
