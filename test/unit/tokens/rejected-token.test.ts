@@ -241,3 +241,23 @@ test('a request that cannot be sent again is answered at once, even if the renew
   await new Promise(setImmediate)
   assert.equal(provider.asked.length, 1)
 })
+
+test('a rejected token stays out of use although the one that came for it is rejected, too', async () => {
+  const { store, next, reject } = setUp()
+  const first = store.token
+  assert.equal((await reject('t-1')).kind, 'resend')
+  assert.deepEqual(await reject('t-2'), RELAY)
+  // As a replica has it whose copy is older.
+  store.token = first
+  assert.equal(await next(), 't-2')
+})
+
+test('a token that another replica stored and that is rejected as well is not sent again either', async () => {
+  const { store, provider, next, reject } = setUp()
+  provider.problem = problem('provider_unavailable')
+  await assert.rejects(reject('t-1'), code('provider_unavailable'))
+  store.token = { ...store.token, value: 't-9' }
+  assert.equal(await next(), 't-9')
+  await assert.rejects(reject('t-9'), code('provider_unavailable'))
+  await assert.rejects(next(), code('provider_unavailable'))
+})
