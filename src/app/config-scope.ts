@@ -12,7 +12,7 @@ import { createLoginCookies } from '../http/endpoints/login-cookies.ts'
 import { createPreviousSessionCookie } from '../http/endpoints/previous-session-cookie.ts'
 import { createCors, createSameOriginGuard, isTopLevelNavigation } from '../http/origins.ts'
 import { problemAnswer, statusOf } from '../http/problem.ts'
-import { createRateLimits } from '../http/rate-limit.ts'
+import { createFailureLimit, createRateLimits } from '../http/rate-limit.ts'
 import { createRequestLog } from '../http/request-log.ts'
 import { createSecurityHeaders } from '../http/security-headers.ts'
 import { createHostCheck } from '../http/server/host.ts'
@@ -24,6 +24,7 @@ import {
   createTrustedPeers,
 } from '../http/server/request-guard.ts'
 import { readSmallBody } from '../http/small-body.ts'
+import { actOnce } from '../oidc/events/event-token.ts'
 import { reusesRefreshTokens } from '../oidc/grants/dialects.ts'
 import { createTokenScopes, untoldScope } from '../oidc/grants/scopes.ts'
 import { createProvider } from '../oidc/provider.ts'
@@ -110,7 +111,10 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   })
   const userSessions = createUserSessions({
     ...{ store, pseudonyms: createIndexPseudonyms(keys), signInLifetimeMs: LOGIN_LIFETIME_MS },
-    ended: (_, reason) => metrics.session('ended', reason),
+    ended(hash, reason) {
+      metrics.session('ended', reason)
+      log.info({ session: hash.slice(0, 12), reason }, 'a session was ended from elsewhere')
+    },
   })
   const sessions = createSessions({
     store: createSessionStore({
@@ -258,6 +262,10 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const loggedOutReturns = createSingleUseReferences<string>(logins, {
     ...{ kind: 'logged-out', lifetimeMs: LOGIN_LIFETIME_MS },
   })
+  const limited = {
+    ...{ limits: config.rateLimits, countRequests: store.countRequests, clientAddress, monotonicNow },
+    ...{ nameOf: createPseudonyms(keys), refused: metrics.rateLimited },
+  }
   const bffRoutes = createBffRoutes({
     ...{ basePath, sameSite: cookie.sameSite, sessions, requireSameOrigin, stepUps, now },
     ...{ parseReturnUrl: parseReturn, loginUrlFor, loginAttempts, beginSignIn, loggedOutReturns },
@@ -265,10 +273,13 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     previousSessionCookie: createPreviousSessionCookie({
       ...{ cookie, basePath, seal: sealLogin, open: openLogin },
     }),
-    rateLimits: createRateLimits({
-      ...{ limits: config.rateLimits, countRequests: store.countRequests, clientAddress },
-      ...{ nameOf: createPseudonyms(keys), refused: metrics.rateLimited },
-    }),
+    rateLimits: createRateLimits(limited),
+    refusedLogouts: createFailureLimit('backchannelLogout', limited),
+    ...{ issuer: config.provider.issuer, isIssuer: provider.isIssuer, frameOrigins: provider.frameOrigins },
+    ...{ verifyLogoutToken: provider.verifyLogoutToken, log },
+    actOnce: (message, act) => actOnce(store.replays, message, act),
+    ...{ endSessions: userSessions.end, bodyTimeMs: limits.headerTimeoutMs },
+    requestIdOf: (req) => requestLog.factsOf(req).id,
     finishSignIn: createFinishSignIn({
       ...{ sessions, redirectUri: provider.redirectUri, allowedTenants: config.provider.allowedTenants },
       ...{ codeGrant: provider.codeGrant, noteFailed: provider.noteFailed },

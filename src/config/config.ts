@@ -255,6 +255,9 @@ export type RateLimits = {
   readonly login?: RateLimit
   readonly callback?: RateLimit
   readonly logout?: RateLimit
+  readonly frontchannelLogout?: RateLimit
+  /** What is refused counts, and nothing else. */
+  readonly backchannelLogout?: RateLimit
 }
 
 /** The whole configuration, validated and frozen: durations in ms, sizes in bytes, secrets wrapped. */

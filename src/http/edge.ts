@@ -10,7 +10,7 @@ import { BffError, describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { LoginUrlFor } from './endpoints/login.ts'
 import { failedSignInPage, sendPage } from './endpoints/pages.ts'
-import { problemAnswer } from './problem.ts'
+import { oauthErrorAnswer, problemAnswer } from './problem.ts'
 import {
   createCauseLog,
   createFailedSignInLog,
@@ -41,6 +41,8 @@ export type EdgeDeps = {
 const SIGN_IN_ROUTES: ReadonlySet<string | undefined> = new Set([
   ...['bff/login', 'bff/callback', 'bff/callback/finish', 'bff/landing'],
 ])
+/** Their specifications have errors of their own. */
+const OAUTH_ERROR_ROUTES: ReadonlySet<string | undefined> = new Set(['bff/backchannel-logout'])
 const OWN_ENDPOINTS = new Set([
   ...[
     '/login',
@@ -51,6 +53,8 @@ const OWN_ENDPOINTS = new Set([
     '/logout',
     '/end-session',
     '/logged-out',
+    '/backchannel-logout',
+    '/frontchannel-logout',
   ],
 ])
 
@@ -127,7 +131,8 @@ function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
     }
     // The refusal of a route is our own answer too.
     deps.securityHeaders.set(req, res)
-    const answer = problemAnswer(error, { requestId: facts.id, loginUrl: deps.loginUrlFor() })
+    const answerTo = OAUTH_ERROR_ROUTES.has(facts.route) ? oauthErrorAnswer : problemAnswer
+    const answer = answerTo(error, { requestId: facts.id, loginUrl: deps.loginUrlFor() })
     // The rest of a request body is not read, so the connection cannot serve another request.
     if (!req.complete && hasBody(req)) res.setHeader('connection', 'close')
     res.status(answer.status)

@@ -84,3 +84,26 @@ function ownHeaders(more: Record<string, string>): Record<string, string> {
     ...more,
   }
 }
+
+/**
+ * Makes the answer of an endpoint whose specification has the errors of RFC 6749 §5.2 (OpenID Connect Back-Channel Logout
+ * 1.0 §2.8): 400 for everything that is wrong with the request, but for a method (405) and a rate limit (429); 5xx when it
+ * may be sent again.
+ */
+export function oauthErrorAnswer(error: unknown, context: ProblemContext = {}): ProblemAnswer {
+  const { status: problemStatus, headers } = problemAnswer(error, context)
+  const keepsStatus = problemStatus >= 500 || problemStatus === 405 || problemStatus === 429
+  const status = keepsStatus ? problemStatus : 400
+  const oauthError =
+    status === 500 ? 'server_error' : status > 405 ? 'temporarily_unavailable' : 'invalid_request'
+  const description = error instanceof BffError ? error.message : 'Internal Server Error'
+  return {
+    status,
+    headers: { ...headers, 'content-type': 'application/json' },
+    body: JSON.stringify({
+      error: oauthError,
+      error_description: description,
+      ...(context.requestId === undefined ? {} : { request_id: context.requestId }),
+    }),
+  }
+}

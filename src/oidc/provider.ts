@@ -3,11 +3,12 @@ import { type BffError, describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { CertificateMemory } from './client-auth/certificates.ts'
 import { CLIENT_AUTH_CURES } from './client-auth/client-assertion.ts'
+import { createVerifyLogoutToken } from './events/logout-token.ts'
 import { createConfigFaults, type GrantObserver } from './grants/config-faults.ts'
 import { createDialect } from './grants/dialects.ts'
 import { createResourceGrants } from './grants/resource-grants.ts'
 import { createAuthorization, signInResource } from './sign-in/authorization.ts'
-import { createEndSession } from './sign-in/end-session.ts'
+import { createEndSession, createFrameOrigins } from './sign-in/end-session.ts'
 import type { OfflineConsentMemory } from './sign-in/offline-consent.ts'
 import type { Limiters } from './token-endpoint/limiter.ts'
 import { createClientAuthenticator } from './token-endpoint/openid-client.ts'
@@ -42,6 +43,7 @@ export function createProvider(deps: ProviderDeps) {
   const { provider, resources } = config
   const redirectUri = `${config.publicUrl}${config.basePath}/callback`
   const inUse = resourcesInUse(config)
+  const isIssuer = (iss: string) => iss === provider.issuer
   logTransport(provider, log)
 
   const authenticator = createClientAuthenticator(provider, {
@@ -79,6 +81,9 @@ export function createProvider(deps: ProviderDeps) {
       clientCapabilities: provider.clientCapabilities,
     }),
     endSession: createEndSession({ config, relyingParty, log }),
+    frameOrigins: createFrameOrigins({ config, relyingParty }),
+    verifyLogoutToken: createVerifyLogoutToken({ provider, isIssuer, relyingParty, now: deps.now }),
+    isIssuer,
     redirectUri,
     admit: limiter.admit,
 

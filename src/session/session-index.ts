@@ -117,7 +117,7 @@ export function createUserSessions(deps: UserSessionsDeps): UserSessions {
         'invalid_callback',
         'the provider ended the session while the sign-in was on its way',
         {
-          details: { reason: 'ended_meanwhile' },
+          details: { reason: 'grant_ended' },
         },
       )
     },

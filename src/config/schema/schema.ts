@@ -172,7 +172,13 @@ function rateLimitFields(kit: FieldKit) {
   const limit = (what: string) =>
     kit.text(RATE_LIMIT, `${what} of one client address, over all replicas; off for none.`).prefault('600/1m')
   return kit
-    .section({ login: limit('Logins begun'), callback: limit('Logins finished'), logout: limit('Logouts') })
+    .section({
+      login: limit('Logins begun'),
+      callback: limit('Logins finished'),
+      logout: limit('Logouts'),
+      frontchannelLogout: limit('Front-channel logouts'),
+      backchannelLogout: limit('Back-channel logouts that are refused'),
+    })
     .prefault({})
     .describe('How often one client address may call, as REQUESTS/DURATION.')
 }

@@ -1,16 +1,20 @@
 import { type RequestHandler, Router } from 'express'
 import { BffError } from '../../errors.ts'
 import { requireNavigation } from '../origins.ts'
-import type { RateLimits } from '../rate-limit.ts'
+import type { LimitedEndpoint, RateLimits } from '../rate-limit.ts'
 import { type CallbackDeps, createCallback } from './callback.ts'
 import { createLogin, type LoginDeps } from './login.ts'
 import { createSignOut, type SignOutDeps } from './logout.ts'
+import { type BackchannelLogoutDeps, createBackchannelLogout } from './provider/backchannel-logout.ts'
+import { createFrontchannelLogout, type FrontchannelLogoutDeps } from './provider/frontchannel-logout.ts'
 import { createUser, type UserDeps } from './user.ts'
 
 export type BffRoutesDeps = CallbackDeps &
   UserDeps &
   Omit<LoginDeps, 'requireReturnUrl'> &
-  Omit<SignOutDeps, 'requireReturnUrl'> & {
+  Omit<SignOutDeps, 'requireReturnUrl'> &
+  BackchannelLogoutDeps &
+  FrontchannelLogoutDeps & {
     readonly rateLimits: RateLimits
     readonly parseReturnUrl: (value: unknown) => string | undefined
   }
@@ -20,6 +24,16 @@ const METHODS = {
   ...{ '/login': 'GET, HEAD', '/callback': 'GET, POST', '/callback/finish': 'GET' },
   ...{ '/landing': 'GET', '/user': 'GET, HEAD' },
   ...{ '/logout': 'GET, POST', '/end-session': 'GET', '/logged-out': 'GET' },
+  ...{ '/backchannel-logout': 'POST', '/frontchannel-logout': 'GET' },
+}
+
+const LIMITED_PATHS: Readonly<Record<LimitedEndpoint, string>> = {
+  ...{
+    login: '/login',
+    callback: '/callback',
+    logout: '/logout',
+    frontchannelLogout: '/frontchannel-logout',
+  },
 }
 
 /** Makes Cloakroom's own endpoints below the base path (contract section 4). */
@@ -38,7 +52,10 @@ export function createBffRoutes(deps: BffRoutesDeps): Router {
     requireNavigation(req)
     next()
   })
-  for (const [endpoint, limitRate] of Object.entries(deps.rateLimits)) router.all(`/${endpoint}`, limitRate)
+  for (const [endpoint, path] of Object.entries(LIMITED_PATHS)) {
+    const limitRate = deps.rateLimits[endpoint as LimitedEndpoint]
+    if (limitRate) router.all(path, limitRate)
+  }
 
   router.get('/login', createLogin({ ...deps, requireReturnUrl }))
   router.get('/callback', callback)
@@ -50,6 +67,8 @@ export function createBffRoutes(deps: BffRoutesDeps): Router {
   router.post('/logout', signOut.byScript)
   router.get('/end-session', signOut.endSession)
   router.get('/logged-out', signOut.loggedOut)
+  router.post('/backchannel-logout', createBackchannelLogout(deps))
+  router.get('/frontchannel-logout', createFrontchannelLogout(deps))
 
   for (const [path, allow] of Object.entries(METHODS)) router.all(path, refuseMethod(allow))
   return router

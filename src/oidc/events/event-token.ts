@@ -131,13 +131,19 @@ export function isObject(value: unknown): value is Readonly<Record<string, unkno
 /** While a message is acted on, its repetitions are refused for this long; then the one that acts on it has died. */
 const CLAIMED_MS = 10_000
 
+/** A message that is good once: `id` tells it from others of its `kind`, and it would be taken again for so many ms. */
+export type SingleUseMessage = { readonly kind: string; readonly id: string; readonly goodForMs: number }
+
+/** `actOnce` over the records of one store. */
+export type ActOnce = (message: SingleUseMessage, act: () => Promise<void>) => Promise<boolean>
+
 /**
  * Acts on a message once over all replicas: true when this call did. A message that could not be acted on may come again,
  * because its sender was told of the failure; one that was acted on is refused for as long as it is good.
  */
 export async function actOnce(
   replays: ReplayRecords,
-  { kind, id, goodForMs }: { readonly kind: string; readonly id: string; readonly goodForMs: number },
+  { kind, id, goodForMs }: SingleUseMessage,
   act: () => Promise<void>,
 ): Promise<boolean> {
   if (!(await replays.firstUse(kind, id, CLAIMED_MS))) return false

@@ -51,6 +51,20 @@ export function createEndSession({ config, relyingParty, log }: EndSessionDeps) 
   }
 }
 
+/** Makes the list of the origins whose pages may show ours in a frame: those of the provider. Never rejects. */
+export function createFrameOrigins({
+  config: { provider },
+  relyingParty,
+}: {
+  readonly config: Pick<Config, 'provider'>
+  readonly relyingParty: Pick<RelyingParty, 'pageEndpoints'>
+}) {
+  return async function frameOrigins(): Promise<readonly string[]> {
+    const pages = await soon(relyingParty.pageEndpoints()).catch(() => [])
+    return [...new Set([provider.issuer, ...pages].map((url) => new URL(url).origin))]
+  }
+}
+
 /** Waits for the endpoints only shortly: a user who signs out does not wait for a provider that was never reached. */
 function soon<T>(work: Promise<T>): Promise<T> {
   return within(work, ENDPOINT_WAIT_MS, {

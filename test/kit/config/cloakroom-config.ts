@@ -17,7 +17,7 @@ export function configWith(
     publicUrl: place.publicUrl,
     listen: place.listen,
     admin: { listen: place.adminListen },
-    rateLimits: { login: 'off', callback: 'off', logout: 'off' },
+    rateLimits: { login: 'off', callback: 'off', logout: 'off', frontchannelLogout: 'off' },
     session: { store: { type: 'memory' }, keys: [sessionKey()] },
   }
   return merge(base, overrides)

@@ -88,9 +88,7 @@ test('changing the session keys loses no session: each is found under the keys o
 test('a logout that overtakes its login: what began before it is refused, what began after it is not', async () => {
   const { users, clock, store } = setUp()
   const refused = (error: unknown) =>
-    error instanceof BffError &&
-    error.code === 'invalid_callback' &&
-    error.details?.reason === 'ended_meanwhile'
+    error instanceof BffError && error.code === 'invalid_callback' && error.details?.reason === 'grant_ended'
   const before = await store.endings.last()
   await users.requireNotEnded(claims('ada', 'one'), before)
   await users.end({ iss: ISS, sid: 'one' }, 'r')
