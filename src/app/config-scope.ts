@@ -44,10 +44,11 @@ import { compileRoutes, isServed } from '../proxy/route-table.ts'
 import { endWithSessions, watchSession } from '../proxy/session-end/live-connections.ts'
 import { createUpstreams } from '../proxy/upstream/upstreams.ts'
 import { createTunnel } from '../proxy/websocket/tunnel.ts'
+import { createFollowClaims } from '../session/follow-claims.ts'
 import { createMissingSessions } from '../session/missing-session.ts'
-import { type BffSession, createFollowClaims, createSessions, sessionHash } from '../session/session.ts'
+import { type BffSession, createSessions, sessionHash } from '../session/session.ts'
 import { createSessionCache } from '../session/session-cache.ts'
-import { createUserSessions } from '../session/session-index.ts'
+import { createUserSessions, type SessionAbout } from '../session/session-index.ts'
 import { createSessionStore } from '../store/session-store.ts'
 import { createSharedClientTokens } from '../tokens/client/shared-client-tokens.ts'
 import {
@@ -67,6 +68,8 @@ export type ConfigScope = ReturnType<typeof createConfigScope>
 /** Longest time that a copy of a session or token is used without a look at the store. */
 const COPIES_TRUSTED_MS = 5_000
 const COPIES_HELD = 20_000
+/** Characters of a User-Agent: they tell browser and system. */
+const USER_AGENT_KEPT = 256
 /** Part of the heap for the copies of one kind. Both kinds, under an old and a new configuration, take a third at most. */
 const COPIES_SHARE = 1 / 12
 /** An authorization response with an ID token in it, and room to spare. */
@@ -80,6 +83,8 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const { log, metrics, now, monotonicNow, store } = scope
   const { publicUrl, basePath, allowedOrigins, limits, trustProxy } = config
   const { cookie, keys, idleTimeoutMs } = config.session
+
+  const clientAddress = createClientAddress(trustProxy)
 
   // Sealing: what goes into the store opens with the session keys and the secret that the browser holds.
   const sealing = bindToGrants(createSealing(keys), config)
@@ -115,6 +120,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       metrics.session('ended', reason)
       log.info({ session: hash.slice(0, 12), reason }, 'a session was ended from elsewhere')
     },
+    openAbout: (hash, sealed) => sealing.open({ id: hash, kind: 'about' }, sealed),
   })
   const sessions = createSessions({
     store: createSessionStore({
@@ -124,8 +130,18 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     }),
     ...{ records: store.sessions, config: config.session, signingSecrets, copy: sessionCopies },
     ...{ expired: missingSessions.noteExpired, log, now, monotonicNow },
+    noteUse({ hash, createdAt }, req) {
+      const about: SessionAbout = {
+        ...{ created: createdAt, lastSeen: now(), ip: clientAddress(req) },
+        userAgent: req.headers['user-agent']?.slice(0, USER_AGENT_KEPT),
+      }
+      return store.sessions.noteAbout(hash, sealing.seal({ id: hash, kind: 'about' }, JSON.stringify(about)))
+    },
   })
-  const followClaims = createFollowClaims({ records: store.sessions, seal: sealSession, open: openSession })
+  const followClaims = createFollowClaims({
+    ...{ records: store.sessions, seal: sealSession, open: openSession },
+    absoluteTimeoutMs: config.session.absoluteTimeoutMs,
+  })
 
   // Tokens.
   const tokenCopies = createSessionCache<OpenedTokens>(copies)
@@ -137,9 +153,9 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     sharedClientTokens: createSharedClientTokens({ records: store.clientTokens, sealing, config, now }),
     reusesRefreshTokens: reusesRefreshTokens(config.provider),
     inFlight: scope.refreshes,
-    followClaims: (holder, claimsAfter) =>
+    followClaims: (holder, claimsAfter, refreshTokenExpiresAt) =>
       // The token is good all the same; the next refresh brings them again.
-      followClaims(holder, claimsAfter).catch((error) =>
+      followClaims(holder, claimsAfter, refreshTokenExpiresAt).catch((error) =>
         log.warn({ err: describeError(error) }, 'the claims of a refreshed ID token could not be stored'),
       ),
     providerTimeoutMs: config.provider.timeoutMs,
@@ -155,7 +171,6 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
 
   // Who asks, and from where: what every request is looked at for.
   const securityHeaders = createSecurityHeaders(publicUrl)
-  const clientAddress = createClientAddress(trustProxy)
   const isTrustedPeer = createTrustedPeers(trustProxy)
   const requireSameOrigin = createSameOriginGuard({ publicUrl, allowedOrigins })
   const requestLog = createRequestLog({
@@ -297,6 +312,18 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     endPreviousSessions: createEndPreviousSessions({
       end: async ({ hash }) => (await store.sessions.end(hash)) !== undefined,
       endAndRevoke: ({ id, hash }) => tokens.endReplaced({ id, hash }),
+      async endOldest(claims) {
+        const { maxPerUser } = config.session
+        if (maxPerUser === 0) return
+        await userSessions
+          .endOldest(claims, maxPerUser)
+          .catch((error) =>
+            log.warn(
+              { err: describeError(error) },
+              'session.maxPerUser was passed over: the next sign-in looks',
+            ),
+          )
+      },
       observe: () => metrics.session('ended', 'replaced'),
     }),
     readForm: (req, res) =>
@@ -313,6 +340,8 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     endSessionForms: createSingleUseReferences<EndSessionRequest['form']>(logins, {
       ...{ kind: 'end-session', lifetimeMs: LOGIN_LIFETIME_MS },
     }),
+    userSessions,
+    endOwn: (session) => tokens.end(session, 'logout'),
     async endSession(session, returnUrl) {
       await tokens.end(session, 'logout')
       return provider.endSession(session.idToken, () =>

@@ -95,13 +95,14 @@ function pairReader(key: Secret, certificate: Secret) {
 }
 
 function assembleSession({ publicUrl, session }: FileConfig): SessionConfig {
-  const { store, keys, idleTimeout, absoluteTimeout, cookie } = session
+  const { store, keys, idleTimeout, absoluteTimeout, maxPerUser, cookie } = session
   const secure = publicUrl.startsWith('https:')
   return {
     store: assembleStore(store),
     keys: keys.map(sessionKeyBytes),
     idleTimeoutMs: idleTimeout,
     absoluteTimeoutMs: absoluteTimeout,
+    maxPerUser,
     cookie: {
       // RFC 6265bis §4.1.3: a browser refuses the prefix on a cookie without Secure, and Secure without TLS.
       name: cookie.name ?? (secure ? '__Host-Http-cloakroom' : 'cloakroom'),

@@ -132,6 +132,8 @@ export type SessionConfig = {
   readonly keys: readonly SessionKeyBytes[]
   readonly idleTimeoutMs: number
   readonly absoluteTimeoutMs: number
+  /** Most sessions of one user; 0 = no limit. */
+  readonly maxPerUser: number
   readonly cookie: { readonly name: string; readonly sameSite: 'strict' | 'lax'; readonly secure: boolean }
 }
 

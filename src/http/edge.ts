@@ -50,6 +50,7 @@ const OWN_ENDPOINTS = new Set([
     '/callback/finish',
     '/landing',
     '/user',
+    '/sessions',
     '/logout',
     '/end-session',
     '/logged-out',
@@ -100,7 +101,8 @@ function beginRequest({ requestLog }: EdgeDeps): RequestHandler {
 /** One label for each of our endpoints, and one for all other paths: clients must not add labels. */
 function nameOwnRoute({ requestLog }: EdgeDeps): RequestHandler {
   return function nameRoute(req, _res, next) {
-    requestLog.factsOf(req).route = OWN_ENDPOINTS.has(req.path) ? `bff${req.path}` : 'bff'
+    const path = req.path.startsWith('/sessions/') ? '/sessions' : req.path
+    requestLog.factsOf(req).route = OWN_ENDPOINTS.has(path) ? `bff${path}` : 'bff'
     next()
   }
 }

@@ -131,7 +131,7 @@ const WORDS: ReadonlySet<unknown> = new Set([
   ...['request_not_supported', 'request_uri_not_supported', 'registration_not_supported'],
   ...['unmet_authentication_requirements', 'invalid_target', 'invalid_resource', 'invalid_redirect_uri'],
   // Our own.
-  ...['tenant', 'other_user', 'acr', 'step_up_expired', 'grant_ended'],
+  ...['tenant', 'other_user', 'acr', 'step_up_expired', 'grant_ended', 'session_expiry'],
   // Claims of an ID token.
   ...['iss', 'sub', 'aud', 'exp', 'iat', 'nbf', 'nonce', 'azp', 'auth_time', 'at_hash', 'c_hash', 's_hash'],
 ])

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { BffError } from '../errors.ts'
 import type {
   IdpSessionIndex,
@@ -25,10 +26,29 @@ export type SessionsOf =
  */
 export type EndSessions = (of: SessionsOf, reason: string) => Promise<number>
 
+/** From where a session is used, for its user to recognize it. Times in epoch ms. */
+export type SessionAbout = {
+  /** The sign-in. */
+  readonly created: number
+  /** The last use, to about a minute; `userAgent` and `ip` are those of then. */
+  readonly lastSeen: number
+  readonly userAgent?: string | undefined
+  readonly ip: string
+}
+
+/** One session of a list. What is told of it is not there when it was sealed with a key that this replica does not have. */
+export type ListedSession = Partial<SessionAbout> & {
+  /** Names it for its own user alone: neither the cookie's session id nor the hash. */
+  readonly id: string
+  readonly hash: SessionHash
+}
+
 export type UserSessionsDeps = {
   readonly store: Pick<Store, 'sessions' | 'index' | 'endings'>
   /** How long a sign-in may take, in ms: an end is remembered for so long. */
   readonly signInLifetimeMs: number
+  /** Opens with the session keys alone, because nobody has the cookies of a user's other sessions. */
+  readonly openAbout: (hash: SessionHash, sealed: string) => string | undefined
   /** Make a name of a text under each session key; the first is that of new sessions. */
   readonly pseudonyms: readonly ((text: string) => string)[]
   /** Called for each session that has ended. */
@@ -39,8 +59,17 @@ export type UserSessionsDeps = {
 export type UserSessions = {
   /** The names under which a new session is found. */
   indexesOf(claims: UserClaims): SessionIndexes
-  /** Returns the living sessions of a user, oldest first. */
-  of(claims: UserClaims): Promise<readonly SessionHash[]>
+  /** Returns the living sessions of a user, the one used last first; of more than 100 those that began last. */
+  list(claims: UserClaims): Promise<readonly ListedSession[]>
+  /** Ends the session that a list of this user's calls so; false when there is none. */
+  endOne(claims: UserClaims, id: string, reason: string): Promise<boolean>
+  /** Ends all sessions of a user but one; resolves with how many there were. */
+  endOthers(claims: UserClaims, kept: SessionHash, reason: string): Promise<number>
+  /**
+   * Ends the oldest sessions of a user beyond so many; resolves with how many there were. Replicas that do so at once end
+   * the same ones, because they see one order.
+   */
+  endOldest(claims: UserClaims, beyond: number): Promise<number>
   readonly end: EndSessions
   /**
    * Throws `invalid_callback` when the user's sessions, or those of this session at the provider, were ended while the
@@ -54,6 +83,8 @@ export type UserSessions = {
 
 /** Most sessions that are ended in one round trip. */
 const ENDED_AT_ONCE = 100
+/** Each costs two commands: a user with thousands must not make every look at his list expensive. */
+const LISTED = 100
 
 /** Makes the way to sessions that goes by user instead of by cookie. */
 export function createUserSessions(deps: UserSessionsDeps): UserSessions {
@@ -67,8 +98,12 @@ export function createUserSessions(deps: UserSessionsDeps): UserSessions {
     return pseudonyms.map((pseudonym) => `${kind}:${pseudonym(text)}` as Name)
   }
 
-  async function living(names: readonly (UserIndex | IdpSessionIndex)[]): Promise<readonly SessionHash[]> {
-    const found = await Promise.all(names.map((name) => store.index.living(name)))
+  /** Oldest first. */
+  async function living(
+    names: readonly (UserIndex | IdpSessionIndex)[],
+    newest?: number,
+  ): Promise<readonly SessionHash[]> {
+    const found = await Promise.all(names.map((name) => store.index.living(name, newest)))
     return found
       .flat()
       .sort(inOrder)
@@ -80,6 +115,18 @@ export function createUserSessions(deps: UserSessionsDeps): UserSessions {
     if (sub === undefined) return ofSid ?? []
     const ofSub = await living(userNames(iss, sub))
     return ofSid ? ofSub.filter((hash) => ofSid.includes(hash)) : ofSub
+  }
+
+  const of = ({ iss, sub }: UserClaims, newest?: number) => living(userNames(iss, sub), newest)
+
+  async function list(claims: UserClaims): Promise<readonly ListedSession[]> {
+    const hashes = (await of(claims, LISTED)).slice(-LISTED)
+    const sealed = await Promise.all(hashes.map((hash) => store.sessions.about(hash)))
+    const listed = hashes.map((hash, at): ListedSession => {
+      const text = sealed[at] === undefined ? undefined : deps.openAbout(hash, sealed[at])
+      return { id: listedId(hash), hash, ...(text === undefined ? {} : (JSON.parse(text) as SessionAbout)) }
+    })
+    return listed.sort((a, b) => (b.lastSeen ?? 0) - (a.lastSeen ?? 0))
   }
 
   async function endAll(hashes: readonly SessionHash[], reason: string): Promise<number> {
@@ -102,7 +149,21 @@ export function createUserSessions(deps: UserSessionsDeps): UserSessions {
       if (user === undefined) throw new RangeError('at least one session key is needed')
       return { user, idpSession }
     },
-    of: ({ iss, sub }) => living(userNames(iss, sub)),
+    list,
+    async endOne(claims, id, reason) {
+      const hash = (await of(claims, LISTED)).find((one) => listedId(one) === id)
+      return hash !== undefined && (await endAll([hash], reason)) === 1
+    },
+    async endOthers(claims, kept, reason) {
+      return endAll(
+        (await of(claims)).filter((hash) => hash !== kept),
+        reason,
+      )
+    },
+    async endOldest(claims, beyond) {
+      const hashes = await of(claims)
+      return endAll(hashes.slice(0, Math.max(0, hashes.length - beyond)), 'max_per_user')
+    },
     async end(of, reason) {
       const { iss, sub, sid } = of
       const names = sid !== undefined ? idpNames(iss, sid) : sub === undefined ? [] : userNames(iss, sub)
@@ -122,6 +183,11 @@ export function createUserSessions(deps: UserSessionsDeps): UserSessions {
       )
     },
   }
+}
+
+/** What a list calls a session: from the hash alone, so that it stays when session keys change; one way, so that it leads to no key of the store. */
+export function listedId(hash: SessionHash): string {
+  return createHash('sha256').update(`cloakroom listed session ${hash}`).digest('base64url').slice(0, 22)
 }
 
 const isSid = (sid: unknown): sid is string => typeof sid === 'string' && sid !== ''

@@ -2,6 +2,7 @@ import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypt
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RequestHandler } from 'express'
 import session, { type Session, type Store as SessionStore } from 'express-session'
+import { createExpiringMap } from '../async/expiring-map.ts'
 import { createLogThrottle } from '../async/log-throttle.ts'
 import type { SessionConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
@@ -22,8 +23,12 @@ export type BffSession = SessionGrant & {
   readonly logoutHandle: string
   /** Epoch ms of the sign-in; the absolute timeout counts from here. */
   readonly createdAt: number
-  /** Epoch ms of the end if nothing more happens: idle or absolute timeout, whichever is first. */
+  /** Epoch ms of the end if nothing more happens: the earlier of the two below. */
   readonly expiresAt: number
+  /** Epoch ms at which the idle timeout is over, if nothing more happens. */
+  readonly idleExpiresAt: number
+  /** Epoch ms at which use does not help any more: the absolute timeout, or what the provider allows if that is sooner. */
+  readonly absoluteExpiresAt: number
 }
 
 /** Returns the name of a session in the store (contract section 6): a dump of the store holds no usable cookie. */
@@ -39,7 +44,22 @@ export type SessionContents = {
 }
 
 /** Who signed in. */
-export type SignedInUser = SessionGrant & { readonly claims: UserClaims; readonly idToken: string }
+export type SignedInUser = SessionGrant & {
+  readonly claims: UserClaims
+  readonly idToken: string
+  /** Epoch ms at which the refresh token ends, where the provider says so. */
+  readonly refreshTokenExpiresAt?: number | undefined
+}
+
+/**
+ * Epoch ms beyond which the provider allows no session: its `session_expiry` claim (IPSIE SL1, seconds since the epoch) and
+ * the end of the refresh token, which would only be found dead later. Infinity when it says neither.
+ */
+function ceilingOf({ claims, refreshTokenExpiresAt = Number.POSITIVE_INFINITY }: SignedInUser): number {
+  const { session_expiry: expiry } = claims
+  const seconds = typeof expiry === 'number' || typeof expiry === 'string' ? Number(expiry) : 0
+  return Math.min(seconds > 0 ? seconds * 1000 : Number.POSITIVE_INFINITY, refreshTokenExpiresAt)
+}
 
 /** The in-process copy of sessions, by the cookie's value. */
 export type SessionCopy = {
@@ -61,20 +81,34 @@ export type SessionsDeps = {
   readonly copy: SessionCopy
   /** Called with a session that is refused because it is past its end by our clock. */
   readonly expired?: (id: string) => void
+  /** Keeps from where a session was used, for the list of sessions. Called once a minute at most, and not waited for. */
+  readonly noteUse?: (session: BffSession, req: IncomingMessage) => Promise<unknown>
   readonly log: Logger
   /** Epoch ms. */
   readonly now: () => number
   readonly monotonicNow: () => number
 }
 
+/** Whether a script asks by itself and not for a user: `Cloakroom-Background: 1` (contract section 4). */
+export function isBackground({ headers }: IncomingMessage): boolean {
+  return headers['cloakroom-background'] === '1'
+}
+
+/** How often it is kept from where a session was used. */
+const USE_NOTED_EVERY_MS = 60_000
+const USES_HELD = 20_000
+
 /** The browser's sessions. Every method that returns a promise rejects with `store_unavailable` when the store does not answer. */
 export type Sessions = {
-  /** Returns the request's session, from the in-process copy while that may be trusted; counts as activity. */
+  /**
+   * Returns the request's session, from the in-process copy while that may be trusted. Counts as activity, unless the
+   * request says that it runs in the background.
+   */
   find(req: IncomingMessage): BffSession | undefined | Promise<BffSession | undefined>
   /** Returns the same, always from the store, and does not count as activity. */
   peek(req: IncomingMessage): Promise<BffSession | undefined>
   /** Returns the ms until a session ends if nothing more happens; undefined when it has ended. Does not count as activity. */
-  timeLeft(session: Pick<BffSession, 'hash' | 'createdAt'>): Promise<number | undefined>
+  timeLeft(session: Pick<BffSession, 'id'>): Promise<number | undefined>
   /** Begins a session under a new id, whatever cookie came with the request (ASVS 7.2.4), and sets the cookie. */
   signIn(req: IncomingMessage, res: ServerResponse, user: SignedInUser): Promise<BffSession>
   /** Returns the session that the request's cookie names, unverified: good for ending it. Ask before `signIn`. */
@@ -94,38 +128,45 @@ export function createSessions(deps: SessionsDeps): Sessions {
   const repeatedCookie = createRepeatedCookieWarning(deps)
   const cookieOf = (req: IncomingMessage) =>
     readSessionCookie(req.headers.cookie, config.cookie.name, repeatedCookie)
-  const begin = createBegin(deps)
+  const noteUse = createUseNotes(deps)
+  const begin = createBegin(deps, noteUse)
 
-  /** Epoch ms: the idle timeout by the store's clock, or the absolute one by ours, whichever is first. */
-  const endOf = (createdAt: number, leftMs: number) =>
-    Math.min(createdAt + config.absoluteTimeoutMs, now() + leftMs)
-
-  /** Reads the record, and either starts its idle timeout again or asks for what is left of it, in one round trip. */
-  async function read(id: SessionId, life: 'slide' | 'timeLeft'): Promise<BffSession | undefined> {
+  /**
+   * Reads the record, and either starts its idle timeout again or asks for what is left of it, in one round trip. The idle
+   * timeout goes by the store's clock, the absolute one by ours.
+   */
+  async function read(
+    id: SessionId,
+    life: 'slide' | 'timeLeft',
+    req?: IncomingMessage,
+  ): Promise<BffSession | undefined> {
     const hash = sessionHash(id)
     const [contents, leftMs] = await Promise.all([store.get(id), records[life](hash)])
-    if (!contents || leftMs === undefined) return undefined
+    if (!contents?.user || leftMs === undefined) return undefined
     const { user, createdAt = Number.NaN } = contents
-    const expiresAt = endOf(createdAt, leftMs)
+    const session = sessionOf({ id, createdAt, user }, { config, idleExpiresAt: now() + leftMs })
     // NaN, for a record without a sign-in time, is never later than now. The record is not removed: our clock may be
     // wrong, and other replicas share the record. The store ends it by its own clock.
-    if (!(now() < expiresAt)) {
-      deps.expired?.(id)
+    if (!(now() < session.expiresAt)) {
+      if (req) deps.expired?.(id)
       return undefined
     }
-    return user && { id, hash, createdAt, expiresAt, ...user }
+    if (req && life === 'slide') noteUse(session, req)
+    return session
   }
 
   function find(req: IncomingMessage): BffSession | undefined | Promise<BffSession | undefined> {
     const cookieValue = cookieOf(req)
     if (cookieValue === undefined) return undefined
-    const known = copy.peek(cookieValue)
+    // What was read for the background has a copy of its own, so that it keeps no other request from sliding the session.
+    const key = isBackground(req) ? `background ${cookieValue}` : cookieValue
+    const known = copy.peek(cookieValue) ?? (key === cookieValue ? undefined : copy.peek(key))
     if (known && now() < known.expiresAt) return known
     const id = verifiedSessionId(cookieValue, signingSecrets)
     if (id === undefined) return undefined
+    const look = () => read(id, key === cookieValue ? 'slide' : 'timeLeft', req)
     // Our clock was set forward past an end that was computed before: the store knows what is left.
-    if (known) return read(id, 'slide')
-    return copy.load(cookieValue, sessionHash(id), () => read(id, 'slide'))
+    return known ? look() : copy.load(key, sessionHash(id), look)
   }
 
   return {
@@ -133,13 +174,12 @@ export function createSessions(deps: SessionsDeps): Sessions {
     async peek(req) {
       const cookieValue = cookieOf(req)
       const id = cookieValue === undefined ? undefined : verifiedSessionId(cookieValue, signingSecrets)
-      return id === undefined ? undefined : read(id, 'timeLeft')
+      return id === undefined ? undefined : read(id, 'timeLeft', req)
     },
-    async timeLeft({ hash, createdAt }) {
-      const leftMs = await records.timeLeft(hash)
-      if (leftMs === undefined) return undefined
-      const untilEndMs = endOf(createdAt, leftMs) - now()
-      return untilEndMs > 0 ? untilEndMs : undefined
+    async timeLeft({ id }) {
+      // The whole record, because a refresh may have moved the end that the provider allows.
+      const session = await read(id, 'timeLeft')
+      return session && session.expiresAt - now()
     },
     async signIn(req, res, user) {
       try {
@@ -162,8 +202,33 @@ function withdraw(req: IncomingMessage): void {
   delete (req as WithSession).session
 }
 
+/** A session as its record and its idle timeout give it. */
+function sessionOf(
+  { id, createdAt, user }: { id: SessionId; createdAt: number; user: NonNullable<SessionContents['user']> },
+  { config, idleExpiresAt }: { config: SessionConfig; idleExpiresAt: number },
+): BffSession {
+  const absoluteExpiresAt = Math.min(createdAt + config.absoluteTimeoutMs, ceilingOf(user))
+  const expiresAt = Math.min(absoluteExpiresAt, idleExpiresAt)
+  return { id, hash: sessionHash(id), createdAt, expiresAt, idleExpiresAt, absoluteExpiresAt, ...user }
+}
+
+type NoteUse = (session: BffSession, req: IncomingMessage) => Promise<unknown> | undefined
+
+/** Keeps uses beside the requests, and not each of them: what a list of sessions says need not cost a round trip. */
+function createUseNotes({ noteUse, monotonicNow }: SessionsDeps): NoteUse {
+  const noted = createExpiringMap<SessionHash, true>({ monotonicNow, max: USES_HELD })
+  return function note(session, req) {
+    if (!noteUse || noted.get(session.hash)) return undefined
+    noted.set(session.hash, true, USE_NOTED_EVERY_MS)
+    return noteUse(session, req).catch(() => undefined)
+  }
+}
+
 /** Begins sessions with express-session: a random id, one save, and the signed cookie when the response begins. */
-function createBegin({ store, config, signingSecrets, now }: SessionsDeps): Sessions['signIn'] {
+function createBegin(
+  { store, config, signingSecrets, now }: SessionsDeps,
+  noteUse: NoteUse,
+): Sessions['signIn'] {
   const { name, sameSite, secure } = config.cookie
   const middleware: RequestHandler = session({
     store,
@@ -178,6 +243,12 @@ function createBegin({ store, config, signingSecrets, now }: SessionsDeps): Sess
   type HandlerArgs = Parameters<RequestHandler>
 
   return async function begin(req, res, user) {
+    const createdAt = now()
+    if (ceilingOf(user) <= createdAt) {
+      throw new BffError('invalid_callback', 'the provider lets this session end before it has begun', {
+        details: { reason: 'session_expiry' },
+      })
+    }
     // No cookie of the request can become the new session. The session it has now stays until the new one is stored:
     // `regenerate` would end it first, and save the new one a second time when the response ends.
     withdraw(req)
@@ -187,11 +258,12 @@ function createBegin({ store, config, signingSecrets, now }: SessionsDeps): Sess
     // express-session leaves it undefined while its store says that it is disconnected.
     if (!begun || !sessionID) throw new BffError('store_unavailable', 'no session could be opened')
     const signedIn = { ...user, logoutHandle: randomBytes(16).toString('base64url') }
-    const createdAt = now()
     Object.assign(begun, { user: signedIn, createdAt } satisfies SessionContents)
     await settled((done) => begun.save(done))
-    const expiresAt = createdAt + Math.min(config.idleTimeoutMs, config.absoluteTimeoutMs)
-    return { id: sessionID as SessionId, hash: sessionHash(sessionID), createdAt, expiresAt, ...signedIn }
+    const record = { id: sessionID as SessionId, createdAt, user: signedIn }
+    const opened = sessionOf(record, { config, idleExpiresAt: createdAt + config.idleTimeoutMs })
+    await noteUse(opened, req)
+    return opened
   }
 }
 
@@ -199,37 +271,6 @@ function settled(call: (done: (error?: unknown) => void) => void): Promise<void>
   return new Promise((resolve, reject) => {
     call((error) => (error ? reject(error) : resolve()))
   })
-}
-
-export type FollowClaimsDeps = {
-  readonly records: Pick<SessionRecords, 'read' | 'replace'>
-  readonly seal: (id: string, plaintext: string) => string
-  readonly open: (id: string, sealed: string) => string | undefined
-}
-
-const ATTEMPTS = 5
-
-/**
- * Makes the way to change the claims of a session after its sign-in, on every replica. Each write is based on the record
- * that was read and is refused if that has changed meanwhile; `change` is asked again then. It returns undefined when there
- * is nothing to change. A session that has ended is not revived, and its life gets no longer. Rejects with `store_unavailable`.
- */
-export function createFollowClaims({ records, seal, open }: FollowClaimsDeps) {
-  return async function followClaims(
-    { id, hash }: { readonly id: string; readonly hash: SessionHash },
-    change: (before: UserClaims) => UserClaims | undefined,
-  ): Promise<void> {
-    for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
-      const before = await records.read(hash)
-      const text = before === undefined ? undefined : open(id, before)
-      if (before === undefined || text === undefined) return
-      const record = JSON.parse(text) as { user?: { claims: UserClaims } }
-      const claims = record.user && change(record.user.claims)
-      if (!record.user || !claims || JSON.stringify(claims) === JSON.stringify(record.user.claims)) return
-      const after = seal(id, JSON.stringify({ ...record, user: { ...record.user, claims } }))
-      if (await records.replace(hash, { before, after })) return
-    }
-  }
 }
 
 /**

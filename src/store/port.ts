@@ -40,6 +40,13 @@ export type SessionRecords = {
   /** Replaces the record `before` and leaves its life as it is; false, and nothing written, if the record is another or has ended: a write never revives a session. */
   replace(hash: SessionHash, change: { readonly before: string; readonly after: string }): Promise<boolean>
   /**
+   * Keeps what a list of sessions tells of this one, sealed, for as long as it lives; false, and nothing written, if it has
+   * ended.
+   */
+  noteAbout(hash: SessionHash, about: string): Promise<boolean>
+  /** Returns what `noteAbout` kept last. */
+  about(hash: SessionHash): Promise<string | undefined>
+  /**
    * Ends the session: removes record, tokens and refresh lock in one step, and tells every replica; then its name under
    * its indexes. Returns the sealed tokens that it removed, so that the caller can revoke them; exactly one of two racing callers gets them.
    */
@@ -65,8 +72,12 @@ export type IndexedSession = {
  * indexes change one after the other, so an index may name a session that has gone, which is forgotten when it is met.
  */
 export type SessionIndex = {
-  /** Returns the living sessions under a name; those of a user oldest first. */
-  living(index: UserIndex | IdpSessionIndex): Promise<readonly IndexedSession[]>
+  /**
+   * Returns the living sessions under a name; those of a user oldest first.
+   *
+   * @param newest looks at so many of the newest of a user alone.
+   */
+  living(index: UserIndex | IdpSessionIndex, newest?: number): Promise<readonly IndexedSession[]>
 }
 
 /**

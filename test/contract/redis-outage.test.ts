@@ -25,6 +25,8 @@ const EVERY_METHOD: Record<string, (store: Store) => Promise<unknown>> = {
     store.sessions.create(someHash(), 'SEALED', { user: 'sub:KEY', idpSession: 'idp:KEY' }),
   'index.living of a user': (store) => store.index.living('sub:KEY'),
   'index.living of a session at the provider': (store) => store.index.living('idp:KEY'),
+  'sessions.noteAbout': (store) => store.sessions.noteAbout(someHash(), 'SEALED'),
+  'sessions.about': (store) => store.sessions.about(someHash()),
   'tokens.read': (store) => store.tokens.read(someHash()),
   'tokens.create': (store) => store.tokens.create(someHash(), { refreshToken: 'SEALED', accessTokens: {} }),
   'tokens.write': (store) => store.tokens.write(someHash(), { expectedVersion: 1, refreshToken: 'SEALED' }),

@@ -24,6 +24,7 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
     await store.tokens.create(hash, FIRST_TOKENS)
     await store.endings.note(['idp:one'], 60_000)
     await store.replays.firstUse('logout', 'jti', 60_000)
+    await store.sessions.noteAbout(hash, 'sealed')
     await store.tokens.lock(hash, 'me', 60_000)
     const accessToken = { resource: 'billing', sealed: 'sealed-at-b' }
     await store.tokens.write(hash, { expectedVersion: 1, accessToken })
@@ -42,6 +43,7 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
       [`${keyPrefix}:{${hash}}:tokens`]: 'hash',
       [`${keyPrefix}:{${hash}}:refresh-lock`]: 'string',
       [`${keyPrefix}:{${hash}}:life`]: 'string',
+      [`${keyPrefix}:{${hash}}:about`]: 'string',
       [`${keyPrefix}:sub:ada`]: 'zset',
       [`${keyPrefix}:idp:one`]: 'set',
       [`${keyPrefix}:ended:idp:one`]: 'string',

@@ -237,6 +237,38 @@ function indexRules({ open }: Contestant): void {
     await store.sessions.end(hash)
     assert.deepEqual(await store.index.living('sub:ada'), [])
   })
+
+  test('what a list tells of a session lives with it, is replaced, and is kept for none that has ended', async (t) => {
+    const { store, elapse } = await open(t, { idleTimeoutMs: 400 })
+    const hash = await indexed(store)
+    assert.equal(await store.sessions.about(hash), undefined)
+    assert.equal(await store.sessions.noteAbout(hash, 'sealed one'), true)
+    assert.equal(await store.sessions.noteAbout(hash, 'sealed two'), true)
+    await elapse(300)
+    await store.sessions.slide(hash)
+    await elapse(300)
+    assert.equal(await store.sessions.about(hash), 'sealed two')
+    await elapse(100)
+    assert.equal(await store.sessions.about(hash), undefined)
+    assert.equal(await store.sessions.noteAbout(hash, 'sealed late'), false)
+    const ended = await indexed(store)
+    await store.sessions.noteAbout(ended, 'sealed')
+    await store.sessions.end(ended)
+    assert.equal(await store.sessions.about(ended), undefined)
+    assert.equal(await store.sessions.noteAbout(ended, 'sealed late'), false)
+    assert.equal(await store.sessions.about(ended), undefined)
+  })
+
+  test('of a user with many sessions the newest can be looked at alone', async (t) => {
+    const { store, elapse } = await open(t)
+    const made: SessionHash[] = []
+    for (let count = 0; count < 4; count += 1) {
+      made.push(await indexed(store))
+      await elapse(2)
+    }
+    assert.deepEqual(hashes(await store.index.living('sub:ada', 2)), made.slice(2))
+    assert.deepEqual(hashes(await store.index.living('sub:ada', 9)), made)
+  })
 }
 
 function loginRules({ open }: Contestant): void {

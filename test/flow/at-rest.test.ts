@@ -56,7 +56,16 @@ describe('Redis at rest', { skip: skipWithoutRedis() }, () => {
     const indexes = content.filter(isIndex)
     assert.ok(indexes.length >= 4)
     for (const { value } of indexes) assert.match(value, /^(?:[\w-]{43}|sub:[\w-]{43}(?: idp:[\w-]{43})?)$/)
-    const values = content.filter((one) => one.field !== 'v' && !isIndex(one))
+    // The one exception: what a user's list of sessions tells, bound to its session, without a claim.
+    const about = content.filter(({ key }) => key.endsWith(':about'))
+    assert.equal(about.length, 2)
+    about.forEach(({ key, value }, at) => {
+      const hashOf = (name = '') => /\{(.+)\}/.exec(name)?.[1] ?? ''
+      const told = sealing.open({ id: hashOf(key), kind: 'about' }, value) ?? '{}'
+      assert.deepEqual(Object.keys(JSON.parse(told)).sort(), ['created', 'ip', 'lastSeen', 'userAgent'])
+      assert.equal(sealing.open({ id: hashOf(about[1 - at]?.key), kind: 'about' }, value), undefined)
+    })
+    const values = content.filter((one) => one.field !== 'v' && !isIndex(one) && !about.includes(one))
     const names = ['', ...values.flatMap(({ key, field }) => [key, field, ...key.split(/[:{}]+/)])]
     const guesses = [...new Set([...names, ...names.map((name) => name.replace(/^at:/, ''))])]
     for (const { key, field, value } of values)

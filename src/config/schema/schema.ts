@@ -391,6 +391,12 @@ function sessionFields(kit: FieldKit) {
       absoluteTimeout: kit
         .text(SESSION_TIME, 'A session ends this long after the login, used or not.')
         .prefault('10h'),
+      maxPerUser: kit
+        .wholeNumber(
+          { min: 0, max: 10_000, example: 5 },
+          'Most sessions of one user: a sign-in beyond it ends the oldest; 0 for no limit.',
+        )
+        .prefault(0),
       cookie: kit
         .section({
           name: kit

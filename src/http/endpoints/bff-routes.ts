@@ -7,10 +7,12 @@ import { createLogin, type LoginDeps } from './login.ts'
 import { createSignOut, type SignOutDeps } from './logout.ts'
 import { type BackchannelLogoutDeps, createBackchannelLogout } from './provider/backchannel-logout.ts'
 import { createFrontchannelLogout, type FrontchannelLogoutDeps } from './provider/frontchannel-logout.ts'
+import { createSessionsEndpoint, type SessionsEndpointDeps } from './sessions.ts'
 import { createUser, type UserDeps } from './user.ts'
 
 export type BffRoutesDeps = CallbackDeps &
   UserDeps &
+  SessionsEndpointDeps &
   Omit<LoginDeps, 'requireReturnUrl'> &
   Omit<SignOutDeps, 'requireReturnUrl'> &
   BackchannelLogoutDeps &
@@ -22,7 +24,7 @@ export type BffRoutesDeps = CallbackDeps &
 /** The endpoints with their methods, as `Allow` lists them. */
 const METHODS = {
   ...{ '/login': 'GET, HEAD', '/callback': 'GET, POST', '/callback/finish': 'GET' },
-  ...{ '/landing': 'GET', '/user': 'GET, HEAD' },
+  ...{ '/landing': 'GET', '/user': 'GET, HEAD', '/sessions': 'GET, HEAD, DELETE' },
   ...{ '/logout': 'GET, POST', '/end-session': 'GET', '/logged-out': 'GET' },
   ...{ '/backchannel-logout': 'POST', '/frontchannel-logout': 'GET' },
 }
@@ -36,17 +38,22 @@ const LIMITED_PATHS: Readonly<Record<LimitedEndpoint, string>> = {
   },
 }
 
+/** No parameter of Express, which would decode it, and fail at what cannot be. */
+const ONE_SESSION = /^\/sessions\/([\w-]{22})$/
+
 /** Makes Cloakroom's own endpoints below the base path (contract section 4). */
 export function createBffRoutes(deps: BffRoutesDeps): Router {
   const router = Router({ caseSensitive: true, strict: true })
   const requireReturnUrl = createReturnUrlCheck(deps)
   const { callback, posted, finish, landing } = createCallback(deps)
   const signOut = createSignOut({ ...deps, requireReturnUrl })
+  const sessions = createSessionsEndpoint(deps)
 
   // A GET that changes something allows no HEAD, which must neither use up a code nor end a session.
   for (const [path, allow] of Object.entries(METHODS)) {
     if (!allow.includes('HEAD')) router.head(path, refuseMethod(allow))
   }
+  router.head(ONE_SESSION, refuseMethod('DELETE'))
   // Before the rate limits: a page of another site must not use up what a client address may do.
   router.get(['/login', '/logout'], (req, _res, next) => {
     requireNavigation(req)
@@ -63,6 +70,9 @@ export function createBffRoutes(deps: BffRoutesDeps): Router {
   router.get('/callback/finish', finish)
   router.get('/landing', landing)
   router.get('/user', createUser(deps))
+  router.get('/sessions', sessions.list)
+  router.delete('/sessions', sessions.endOthers)
+  router.delete(ONE_SESSION, sessions.endOne)
   router.get('/logout', signOut.byLink)
   router.post('/logout', signOut.byScript)
   router.get('/end-session', signOut.endSession)
@@ -71,6 +81,7 @@ export function createBffRoutes(deps: BffRoutesDeps): Router {
   router.get('/frontchannel-logout', createFrontchannelLogout(deps))
 
   for (const [path, allow] of Object.entries(METHODS)) router.all(path, refuseMethod(allow))
+  router.all(ONE_SESSION, refuseMethod('DELETE'))
   return router
 }
 

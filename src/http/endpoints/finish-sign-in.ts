@@ -52,7 +52,10 @@ export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
     if (asked) requireStepUp(claims, asked)
     if (deps.isToBeRepeated(attempt, granted)) return { repetition: await repeat(deps, attempt) }
     const steppedUp = asked && [stepUpFingerprint(asked.stepUp)]
-    const user = { claims, idToken, steppedUp, indicators, scopes, granted: scopeList(granted.scope) }
+    const user = {
+      ...{ claims, idToken, steppedUp, indicators, scopes, granted: scopeList(granted.scope) },
+      refreshTokenExpiresAt: granted.refreshToken ? granted.refreshTokenExpiresAt : undefined,
+    }
     const session = await deps.sessions.signIn(req, res, user)
     try {
       await Promise.all([
@@ -77,6 +80,11 @@ function repeat({ beginSignIn }: FinishSignInDeps, attempt: LoginAttempt): Promi
 
 /** Both end a session and resolve with false when there was none any more. */
 export type EndPreviousSessionsDeps = {
+  /**
+   * Ends the oldest sessions of a user who has too many. Asked last: a session that the new one replaces does not count.
+   * Never rejects.
+   */
+  readonly endOldest: (claims: BffSession['claims']) => Promise<void>
   readonly end: (session: PreviousSession) => Promise<boolean>
   readonly endAndRevoke: (session: PreviousSession) => Promise<boolean>
   readonly observe: (outcome: 'replaced') => void
@@ -86,6 +94,7 @@ export type EndPreviousSessionsDeps = {
 export function createEndPreviousSessions({
   end,
   endAndRevoke,
+  endOldest,
   observe,
 }: EndPreviousSessionsDeps): EndPreviousSessions {
   return async function endPreviousSessions(previous, session, asked) {
@@ -96,6 +105,7 @@ export function createEndPreviousSessions({
       if (ended) observe('replaced')
       wasAlive ||= ended
     }
+    await endOldest(session.claims)
     return wasAlive
   }
 }

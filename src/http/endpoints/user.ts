@@ -1,6 +1,6 @@
 import type { RequestHandler } from 'express'
 import { BffError } from '../../errors.ts'
-import type { BffSession, Sessions } from '../../session/session.ts'
+import { type BffSession, isBackground, type Sessions } from '../../session/session.ts'
 import type { RequireSameOrigin } from '../origins.ts'
 
 export type UserDeps = {
@@ -15,12 +15,15 @@ export type UserDeps = {
 export function createUser({ basePath, sessions, requireSameOrigin, now }: UserDeps): RequestHandler {
   return async function user(req, res) {
     requireSameOrigin(req, { auth: 'required', csrf: 'header' })
-    const slides = req.query.slide !== 'false'
+    const slides = req.query.slide !== 'false' && !isBackground(req)
     const session = await (slides ? sessions.find(req) : sessions.peek(req))
     if (session) {
+      const secondsUntil = (endsAt: number) => Math.max(0, Math.floor((endsAt - now()) / 1000))
       res.json({
         ...presentableClaims(session.claims),
-        'bff:session_expires_in': Math.max(0, Math.floor((session.expiresAt - now()) / 1000)),
+        'bff:session_expires_in': secondsUntil(session.expiresAt),
+        'bff:session_idle_expires_in': secondsUntil(session.idleExpiresAt),
+        'bff:session_absolute_expires_in': secondsUntil(session.absoluteExpiresAt),
         'bff:logout_url': `${basePath}/logout?sid=${session.logoutHandle}`,
       })
     } else if (req.query.anonymous === '204') res.status(204).end()

@@ -9,6 +9,8 @@ const PROTOCOL_CLAIMS: ReadonlySet<string> = new Set([
   ...['auth_time', 'acr', 'amr', 'sid', 'typ', 'session_state', 'ver', 'tid', 'uti', 'aio', 'rh', 'rat'],
   // Okta and Entra ID; Cognito; PingFederate.
   ...['idp', 'token_use', 'event_id', 'origin_jti', 'pi.sri'],
+  // IPSIE SL1: when the session at the provider ends.
+  'session_expiry',
 ])
 
 /** They tell of the sign-in, which a refresh does not repeat: it brings none that was not there either. */
@@ -29,7 +31,8 @@ const SCOPE_CLAIMS: Readonly<Record<string, readonly string[]>> = {
  * The claims of a session after a refresh brought an ID token (OpenID Connect Core §12.2); undefined when it changes
  * nothing. One with protocol claims alone says nothing of the user. One with others replaces all, so that a last role that
  * was taken away goes although providers leave out an empty list; but what tells of the sign-in stays, and what the refresh
- * did not ask for: with `scope=orders openid` the token has no name, although the user still has one.
+ * did not ask for: with `scope=orders openid` the token has no name, although the user still has one. When the session at
+ * the provider ends is taken from every ID token that says it.
  *
  * @param asked the scopes of the refresh; undefined when it asked for all of the sign-in's (RFC 6749 §6).
  * @param askedBefore the scopes of the sign-in. Many a scope of a provider's own has a claim of its name, as `groups` has.
@@ -41,15 +44,20 @@ export function claimsAfterRefresh(
   askedBefore: readonly string[] = [],
 ): UserClaims | undefined {
   if (refreshed.sub !== before.sub) return undefined
-  if (Object.keys(refreshed).every((name) => PROTOCOL_CLAIMS.has(name))) return undefined
   // A replica that stood still must not bring back what was true before.
   if (Number(refreshed.iat) < Number(before.iat)) return undefined
+  if (Object.keys(refreshed).every((name) => PROTOCOL_CLAIMS.has(name))) {
+    const { iat, session_expiry: sessionExpiry } = refreshed
+    return sessionExpiry === undefined ? undefined : { ...before, iat, session_expiry: sessionExpiry }
+  }
   const left = asked && [...Object.keys(SCOPE_CLAIMS), ...askedBefore].filter((one) => !asked.includes(one))
   const notAsked = new Set(left?.flatMap((scope) => SCOPE_CLAIMS[scope] ?? [scope]))
   const isOfSignIn = (name: string) => SIGN_IN_CLAIMS.includes(name)
   const changed = Object.entries(refreshed).filter(([name]) => !isOfSignIn(name))
   const kept = Object.entries(before).filter(
-    ([name]) => isOfSignIn(name) || (notAsked.has(name) && !Object.hasOwn(refreshed, name)),
+    ([name]) =>
+      isOfSignIn(name) ||
+      ((notAsked.has(name) || name === 'session_expiry') && !Object.hasOwn(refreshed, name)),
   )
   return { sub: before.sub, ...Object.fromEntries(changed), ...Object.fromEntries(kept) }
 }

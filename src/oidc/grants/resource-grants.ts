@@ -110,7 +110,7 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     }
     note({ resource: resource.name, outcome: 'renewed' })
     renewals.add(resource.name, request.session)
-    const { accessToken, obtainedAt, expiresAt, claims: refreshed } = grant
+    const { accessToken, obtainedAt, expiresAt, claims: refreshed, refreshTokenExpiresAt } = grant
     const askedScope = scopeIn(parameters)
     return {
       kind: 'renewed' as const,
@@ -119,6 +119,7 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
       expiresAt,
       ...untoldScope(grant, askedScope),
       subject: grant.claims?.sub ?? grant.unverifiedSubject,
+      ...(refreshTokenExpiresAt === undefined ? {} : { refreshTokenExpiresAt }),
       ...(refreshed && {
         claimsAfter(before: UserClaims) {
           return claimsAfterRefresh(before, refreshed, scopeList(askedScope), request.signIn?.scopes)

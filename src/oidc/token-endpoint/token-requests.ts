@@ -33,6 +33,8 @@ export type GrantedTokens = {
   readonly resource: string | undefined
   /** The `scope` of the answer (RFC 6749 §5.1), blank-separated; undefined when it was as asked for. */
   readonly scope?: string | undefined
+  /** When the refresh token ends, where the answer says so (`refresh_token_expires_in`, of no specification). */
+  readonly refreshTokenExpiresAt?: number | undefined
 }
 
 /** What a refresh tells its caller on the way. */
@@ -286,7 +288,14 @@ function grantedTokens(obtainedAt: number, answer: SoundAnswer): Omit<GrantedTok
     idToken: answer.id_token,
     resource: typeof answer.resource === 'string' ? answer.resource : undefined,
     scope: typeof answer.scope === 'string' ? answer.scope : undefined,
+    ...refreshTokenEnd(answer.refresh_token_expires_in, obtainedAt),
   }
+}
+
+/** Seconds, as a number or as text. 0 says that it does not end: a token that has ended would not have been given. */
+function refreshTokenEnd(seconds: unknown, obtainedAt: number): Pick<GrantedTokens, 'refreshTokenExpiresAt'> {
+  const life = typeof seconds === 'number' || typeof seconds === 'string' ? Number(seconds) : 0
+  return life > 0 ? { refreshTokenExpiresAt: obtainedAt + life * 1000 } : {}
 }
 
 /** Tells holders apart without what they hold. */

@@ -15,6 +15,7 @@ const OURS = [
   'cookie',
   'authorization',
   'x-csrf',
+  'cloakroom-background',
   'via',
   'x-request-id',
 ]

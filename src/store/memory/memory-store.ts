@@ -25,6 +25,7 @@ type MemorySession = {
   readonly tokens: SealedTokens | undefined
   /** The absolute timeout, by the clock of the store. */
   readonly endsAt: number
+  readonly about?: string
   readonly indexes: SessionIndexes | undefined
 }
 
@@ -117,6 +118,14 @@ function sessionRecords({ sessions, locks, changes, times, names }: Parts): Sess
       changes.emit('changed', hash)
       return true
     },
+    async noteAbout(hash, about) {
+      const session = sessions.get(hash)
+      if (session) sessions.update(hash, { ...session, about })
+      return session !== undefined
+    },
+    async about(hash) {
+      return sessions.get(hash)?.about
+    },
     async end(hash) {
       const tokens = sessions.get(hash)?.tokens
       sessions.delete(hash)
@@ -155,11 +164,12 @@ function createNames() {
 
 function sessionIndex({ sessions, names }: Parts): SessionIndex {
   return {
-    async living(name) {
+    async living(name, newest) {
       const noted = names
         .of(name)
         .map(([hash, order]) => ({ hash, order: name.startsWith('sub:') ? order : 0 }))
-      return noted.filter(({ hash }) => sessions.expiresInMs(hash) > 0)
+      const looked = newest === undefined || !name.startsWith('sub:') ? noted : noted.slice(-newest)
+      return looked.filter(({ hash }) => sessions.expiresInMs(hash) > 0)
     },
   }
 }

@@ -241,7 +241,7 @@ const REPEATABLE: ReadonlySet<string> = new Set([
   ...['readSession', 'slideSession', 'sessionTimeLeft', 'readTokens', 'readClientToken', 'ping', 'heartbeat'],
   ...['indexUser', 'indexIdpSession', 'forgetSessions', 'forgetUserSession', 'forgetIdpSession'],
   ...['readUserIndex', 'readIdpSessionIndex', 'sampleIdpSessionIndex'],
-  ...['createSession', 'createTokens', 'writeTokens', 'keepToken', 'forgetTokens'],
+  ...['createSession', 'noteAbout', 'readAbout', 'createTokens', 'writeTokens', 'keepToken', 'forgetTokens'],
   ...['lock', 'unlock', 'writeClientToken', 'putLogin', 'firstUse', 'keepUsed', 'forgetUsed'],
   ...['lastEnding', 'nextEnding', 'noteEnding', 'readEnding'],
 ])

@@ -106,6 +106,7 @@ function createKeys(prefix: string) {
     life: (hash: SessionHash) => `${prefix}:{${hash}}:life`,
     /** `sub:…` or `idp:…`: in other slots than the sessions that they name. */
     index: (name: UserIndex | IdpSessionIndex) => `${prefix}:${name}`,
+    about: (hash: SessionHash) => `${prefix}:{${hash}}:about`,
     client: (key: string) => `${prefix}:client:${key}`,
     clientLock: (key: string) => `${prefix}:client-lock:${key}`,
     login: (key: string) => `${prefix}:login:${key}`,
@@ -131,7 +132,7 @@ function sessionRecords(parts: Parts): SessionRecords {
       return ((await redis.call('readSession', 'GET', keys.session(hash))) as string | null) ?? undefined
     },
     async slide(hash) {
-      const all = [keys.session(hash), keys.tokens(hash), keys.life(hash)]
+      const all = [keys.session(hash), keys.tokens(hash), keys.life(hash), keys.about(hash)]
       return ((await redis.run('slideSession', all, [idleTimeoutMs()])) as number | null) ?? undefined
     },
     async timeLeft(hash) {
@@ -153,8 +154,14 @@ function sessionRecords(parts: Parts): SessionRecords {
       if (replaced) changes.emit('changed', hash)
       return replaced
     },
+    async noteAbout(hash, about) {
+      return (await redis.run('noteAbout', [keys.session(hash), keys.about(hash)], [about])) === 1
+    },
+    async about(hash) {
+      return ((await redis.call('readAbout', 'GET', keys.about(hash))) as string | null) ?? undefined
+    },
     async end(hash) {
-      const all = [keys.session(hash), keys.tokens(hash), keys.lock(hash), keys.life(hash)]
+      const all = [keys.session, keys.tokens, keys.lock, keys.life, keys.about].map((key) => key(hash))
       const taken = await redis.run('endSession', all, [keys.channel, hash])
       const [tokens, names] = taken as [string[], string]
       changes.emit('changed', hash)
@@ -335,6 +342,8 @@ async function trySession({ sessions, tokens }: Store): Promise<void> {
     await sessions.read(hash)
     await sessions.slide(hash)
     await sessions.timeLeft(hash)
+    await sessions.noteAbout(hash, 'trial')
+    await sessions.about(hash)
     await tokens.create(hash, { refreshToken: 'trial', accessTokens: {} })
     await tokens.lock(hash, 'trial', TRIAL_LIFE_MS)
     await tokens.write(hash, { expectedVersion: 1, accessToken, attempt: 'ended' })

@@ -9,15 +9,16 @@ return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0`
  * ARGV holds only sealed texts, names and numbers, because tracing tools print it.
  */
 export const SCRIPTS = {
-  /** KEYS session tokens life; ARGV idle ms. The ms it has left now, or nil. */
+  /** KEYS session tokens life about; ARGV idle ms. The ms it has left now, or nil. */
   slideSession: {
-    numberOfKeys: 3,
+    numberOfKeys: 4,
     lua: `
 local left = redis.call('PTTL', KEYS[3])
 local ttl = tonumber(ARGV[1])
 if left > 0 then ttl = math.min(ttl, left) end
 if redis.call('PEXPIRE', KEYS[1], ttl) == 0 then return nil end
 redis.call('PEXPIRE', KEYS[2], ttl)
+redis.call('PEXPIRE', KEYS[4], ttl)
 return ttl`,
   },
   /**
@@ -43,13 +44,22 @@ redis.call('SET', KEYS[1], ARGV[4], 'XX', 'KEEPTTL')
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return 1`,
   },
-  /** KEYS session tokens refresh-lock life; ARGV channel, hash. The token fields it took, and the names of its indexes. */
+  /** KEYS session about; ARGV text. 1, or 0 when the session has ended. */
+  noteAbout: {
+    numberOfKeys: 2,
+    lua: `
+local ttl = redis.call('PTTL', KEYS[1])
+if ttl <= 0 then return 0 end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ttl)
+return 1`,
+  },
+  /** KEYS session tokens refresh-lock life about; ARGV channel, hash. The token fields it took, and the names of its indexes. */
   endSession: {
-    numberOfKeys: 4,
+    numberOfKeys: 5,
     lua: `
 local tokens = redis.call('HGETALL', KEYS[2])
 local indexes = redis.call('GET', KEYS[4]) or ''
-redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5])
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return {tokens, indexes}`,
   },

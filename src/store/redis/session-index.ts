@@ -63,8 +63,11 @@ export function createRedisSessionIndex(deps: SessionIndexDeps): RedisSessionInd
           [CREATED_WITHIN_MS, ...gone],
         )) as SessionHash[])
 
-  const ofUser = async (user: UserIndex, last: number): Promise<IndexedSession[]> => {
-    const range = [keys.index(user), 0, last, 'WITHSCORES'] as const
+  const ofUser = async (
+    user: UserIndex,
+    [from, to]: readonly [number, number],
+  ): Promise<IndexedSession[]> => {
+    const range = [keys.index(user), from, to, 'WITHSCORES'] as const
     // Pairs in RESP3, a flat list in RESP2.
     const flat = ((await redis.call('readUserIndex', 'ZRANGE', ...range)) as unknown[]).flat() as string[]
     return flat.flatMap((hash, at) =>
@@ -77,8 +80,9 @@ export function createRedisSessionIndex(deps: SessionIndexDeps): RedisSessionInd
     return hashes.map((hash) => ({ hash, order: 0 }))
   }
 
-  async function living(name: Name): Promise<readonly IndexedSession[]> {
-    const found = await split(isUser(name) ? await ofUser(name, -1) : await ofIdpSession(name))
+  async function living(name: Name, newest?: number): Promise<readonly IndexedSession[]> {
+    const range = [newest === undefined ? 0 : -newest, -1] as const
+    const found = await split(isUser(name) ? await ofUser(name, range) : await ofIdpSession(name))
     if (isUser(name)) await forget(name, found.gone)
     return found.living
   }
@@ -94,7 +98,7 @@ export function createRedisSessionIndex(deps: SessionIndexDeps): RedisSessionInd
           SAMPLE,
         )) as SessionHash[])
       : []
-    const noted = [...(await ofUser(user, SAMPLE - 1)), ...sample.map((hash) => ({ hash }))]
+    const noted = [...(await ofUser(user, [0, SAMPLE - 1])), ...sample.map((hash) => ({ hash }))]
     const over = await forget(user, (await split(noted)).gone)
     if (idpSession && over.length > 0)
       await redis.call('forgetIdpSession', 'SREM', keys.index(idpSession), ...over)

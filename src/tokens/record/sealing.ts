@@ -4,9 +4,12 @@ import type { SealedTokens, SessionGrant, SessionHash, UserClaims } from '../../
 
 /** What a sealed text is and whose: bound into key and authentication, so that it opens nowhere else. */
 export type SealedPurpose = {
-  /** The browser's secret: a session id, or a login attempt's. For a token of the client itself, the client's. */
+  /**
+   * The browser's secret: a session id, or a login attempt's. For a token of the client itself, the client's. For what a
+   * list of sessions tells, the hash, which is no secret: that opens with the session keys alone.
+   */
   readonly id: string
-  readonly kind: 'session' | 'refresh_token' | 'access_token' | 'client_token' | 'login'
+  readonly kind: 'session' | 'refresh_token' | 'access_token' | 'client_token' | 'login' | 'about'
   /** The resource of an access token. */
   readonly name?: string
 }

@@ -47,6 +47,8 @@ export type RefreshGrantOutcome =
       readonly subject?: string
       /** What the claims of the session become by that ID token; undefined when it changes nothing. */
       readonly claimsAfter?: ClaimsAfter
+      /** When the refresh token ends, where the answer says so; epoch ms. */
+      readonly refreshTokenExpiresAt?: number | undefined
     })
   /** The refresh token is of no use any more: the session ends. */
   | { readonly kind: 'dead'; readonly reason: string }
@@ -68,8 +70,12 @@ export type RefreshDeps = {
   readonly refreshGrant: RefreshGrant
   /** Throws `reauthentication_required` for a resource that the sign-in did not ask for. */
   readonly requireAsked?: (resource: string, signIn: SessionGrant) => void
-  /** Changes the claims of a session, everywhere, as a refreshed ID token says. Never rejects. */
-  readonly followClaims?: (holder: TokenHolder, claimsAfter: ClaimsAfter) => Promise<void>
+  /** Changes the claims and the end of a session, everywhere, as the answer to a refresh says. Never rejects. */
+  readonly followClaims?: (
+    holder: TokenHolder,
+    claimsAfter: ClaimsAfter,
+    refreshTokenExpiresAt?: number,
+  ) => Promise<void>
   /** Ends a session whose grant is dead, everywhere. */
   readonly endSession: (holder: TokenHolder, reason: string) => Promise<void>
   readonly revoke: AttemptDeps['revoke']
@@ -335,6 +341,8 @@ async function keep(
   const token = storedAccessToken(outcome, rejected === undefined ? before?.forcedAt : deps.clock.now())
   await attempt.storeAccessToken(resource, token)
   deps.unsaved(wanted, token, attempt.written())
-  if (outcome.claimsAfter) await deps.followClaims?.(holder, outcome.claimsAfter)
+  const { claimsAfter, refreshTokenExpiresAt } = outcome
+  if (claimsAfter || refreshTokenExpiresAt !== undefined)
+    await deps.followClaims?.(holder, claimsAfter ?? (() => undefined), refreshTokenExpiresAt)
   return token
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createFollowClaims, sessionHash } from '../../../src/session/session.ts'
+import { createFollowClaims } from '../../../src/session/follow-claims.ts'
+import { sessionHash } from '../../../src/session/session.ts'
 import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
 import type { UserClaims } from '../../../src/store/port.ts'
 
@@ -53,4 +54,34 @@ test('a session that ends meanwhile stays ended, and a record that does not open
   assert.equal(await read(), undefined)
   await store.sessions.create(owner.hash, 'of another key')
   await followClaims(owner, () => assert.fail('it does not open'))
+})
+
+test('the end of a refresh token is kept when it moves the end of the session, and not written again for a rounded second', async (t) => {
+  const { store, read } = await setUp(t, RECORD)
+  let written = 0
+  const records = {
+    read: store.sessions.read,
+    replace: (...args: Parameters<typeof store.sessions.replace>) => {
+      written += 1
+      return store.sessions.replace(...args)
+    },
+  }
+  const followClaims = createFollowClaims({ records, seal, open, absoluteTimeoutMs: 1_000_000 })
+  const follow = async (
+    endsAt: number | undefined,
+    change = (_: UserClaims): UserClaims | undefined => undefined,
+  ) => {
+    written = 0
+    await followClaims(owner, change, endsAt)
+    return [written, (await read()).user.refreshTokenExpiresAt]
+  }
+  assert.deepEqual(await follow(undefined), [0, undefined])
+  assert.deepEqual(await follow(2_000_000), [0, undefined])
+  assert.deepEqual(await follow(500_000), [1, 500_000])
+  assert.deepEqual(await follow(559_000), [0, 500_000])
+  assert.deepEqual(await follow(560_000), [1, 560_000])
+  assert.deepEqual(await follow(500_001), [0, 560_000])
+  assert.deepEqual(await follow(undefined, (before) => ({ ...before, name: 'Ada' })), [1, 560_000])
+  assert.deepEqual(await follow(2_000_000), [1, 2_000_000])
+  assert.equal((await read()).user.claims.name, 'Ada')
 })

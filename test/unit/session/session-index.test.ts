@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { BffError } from '../../../src/errors.ts'
-import { createUserSessions } from '../../../src/session/session-index.ts'
+import { createUserSessions, listedId, type UserSessions } from '../../../src/session/session-index.ts'
 import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
 import type { SessionHash } from '../../../src/store/port.ts'
 
 const ISS = 'https://idp.test'
 const claims = (sub: string, sid?: string, iss = ISS) => ({ iss, sub, ...(sid === undefined ? {} : { sid }) })
+
+const hashesOf = async (users: UserSessions, sub = 'ada') =>
+  (await users.list(claims(sub))).map(({ hash }) => hash)
 
 function setUp(pseudonyms = [(text: string) => `1(${text})`]) {
   const clock = { now: 1_000_000 }
@@ -16,6 +19,8 @@ function setUp(pseudonyms = [(text: string) => `1(${text})`]) {
     createUserSessions({
       ...{ store, pseudonyms: names, signInLifetimeMs: 900_000 },
       ended: (hash, reason) => ended.push(`${hash} ${reason}`),
+      openAbout: (hash, sealed) =>
+        sealed.startsWith(`${hash}|`) ? sealed.slice(hash.length + 1) : undefined,
     })
   const users = usersUnder(pseudonyms)
   let count = 0
@@ -34,7 +39,7 @@ test('ending by sub ends every session of that user at that issuer, and of no ot
   const { users, begin, isAlive, ended } = setUp()
   const mine = [await begin('ada', 'one'), await begin('ada'), await begin('ada', 'two')]
   const others = [await begin('bob', 'one'), await begin('ada', 'one', { iss: 'https://other.test' })]
-  assert.deepEqual(await users.of(claims('ada')), mine)
+  assert.deepEqual(await hashesOf(users), mine)
   assert.equal(await users.end({ iss: ISS, sub: 'ada' }, 'backchannel_logout'), 3)
   assert.deepEqual(
     ended,
@@ -80,7 +85,7 @@ test('changing the session keys loses no session: each is found under the keys o
     await begin('ada', 'one', { by: promoted }),
     await begin('ada', 'one', { by: added }),
   ]
-  for (const users of [added, promoted]) assert.deepEqual(await users.of(claims('ada')), hashes)
+  for (const users of [added, promoted]) assert.deepEqual(await hashesOf(users), hashes)
   assert.equal(await added.end({ iss: ISS, sid: 'one' }, 'r'), 3)
   for (const hash of hashes) assert.equal(await isAlive(hash), false)
 })
@@ -130,5 +135,64 @@ test('more sessions than one round trip ends are all ended and counted', async (
   const { users, begin } = setUp()
   for (let count = 0; count < 250; count += 1) await begin('ada')
   assert.equal(await users.end({ iss: ISS, sub: 'ada' }, 'r'), 250)
-  assert.deepEqual(await users.of(claims('ada')), [])
+  assert.deepEqual(await hashesOf(users), [])
+})
+
+test('a list names each session for its user alone, and says from where it is used, the one used last first', async () => {
+  const { store, users, begin } = setUp()
+  const [one, two, three] = [await begin('ada'), await begin('ada'), await begin('ada')]
+  const about = (lastSeen: number) => JSON.stringify({ created: 1_000, lastSeen, userAgent: 'UA', ip: '::1' })
+  await store.sessions.noteAbout(one, `${one}|${about(3_000)}`)
+  await store.sessions.noteAbout(two, `${two}|${about(4_000)}`)
+  await store.sessions.noteAbout(three, `sealed with a key that is gone`)
+  const told = { created: 1_000, userAgent: 'UA', ip: '::1' }
+  const listed = await users.list(claims('ada'))
+  assert.deepEqual(listed, [
+    { id: listedId(two), hash: two, ...told, lastSeen: 4_000 },
+    { id: listedId(one), hash: one, ...told, lastSeen: 3_000 },
+    { id: listedId(three), hash: three },
+  ])
+  for (const { id, hash } of listed) {
+    assert.match(id, /^[\w-]{22}$/)
+    assert.ok(!id.includes(hash))
+  }
+  assert.deepEqual(await users.list(claims('bob')), [])
+})
+
+test('a user ends one session or all others, and nobody ends those of another user', async () => {
+  const { users, begin, isAlive, ended } = setUp()
+  const [own, phone, laptop, ofBob] = [
+    await begin('ada'),
+    await begin('ada'),
+    await begin('ada'),
+    await begin('bob'),
+  ]
+  for (const id of [listedId(ofBob), ofBob, phone, '', 'x'.repeat(22)])
+    assert.equal(await users.endOne(claims('ada'), id, 'by_user'), false, id)
+  assert.deepEqual(await hashesOf(users), [own, phone, laptop])
+  assert.equal(await users.endOne(claims('ada'), listedId(phone), 'by_user'), true)
+  assert.equal(await users.endOne(claims('ada'), listedId(phone), 'by_user'), false)
+  assert.equal(await users.endOthers(claims('ada'), own, 'by_user'), 1)
+  assert.deepEqual([await isAlive(own), await isAlive(phone), await isAlive(laptop)], [true, false, false])
+  assert.equal(await isAlive(ofBob), true)
+  assert.deepEqual(ended, [`${phone} by_user`, `${laptop} by_user`])
+})
+
+test('of more sessions than a list shows, those that began last are listed and can be ended one by one', async () => {
+  const { users, begin } = setUp([(text) => `1(${text})`, (text) => `2(${text})`])
+  const hashes: SessionHash[] = []
+  for (let count = 0; count < 120; count += 1) hashes.push(await begin('ada'))
+  assert.deepEqual(await hashesOf(users), hashes.slice(-100))
+  assert.equal(await users.endOne(claims('ada'), listedId(hashes[0]!), 'by_user'), false)
+  assert.equal(await users.endOthers(claims('ada'), hashes[119]!, 'by_user'), 119)
+})
+
+test('beyond so many sessions the oldest end, the same for every replica that looks at once', async () => {
+  const { users, begin, ended, isAlive } = setUp()
+  const hashes = [await begin('ada'), await begin('ada'), await begin('ada'), await begin('bob')]
+  assert.equal(await users.endOldest(claims('ada'), 3), 0)
+  const counts = await Promise.all([users.endOldest(claims('ada'), 1), users.endOldest(claims('ada'), 1)])
+  assert.equal(counts[0] + counts[1], 2)
+  assert.deepEqual(ended, [`${hashes[0]} max_per_user`, `${hashes[1]} max_per_user`])
+  assert.deepEqual([await isAlive(hashes[2]!), await isAlive(hashes[3]!)], [true, true])
 })

@@ -113,6 +113,8 @@ function sessionRules(contestant: Contestant): void {
       ...ALICE,
       createdAt: SIGNED_IN_AT,
       expiresAt: SIGNED_IN_AT + IDLE_MS,
+      idleExpiresAt: SIGNED_IN_AT + IDLE_MS,
+      absoluteExpiresAt: SIGNED_IN_AT + ABSOLUTE_MS,
     })
     const sealed = (await store.sessions.read(session.hash)) ?? ''
     assert.doesNotMatch(sealed, /alice|cookie|sameSite/)
@@ -156,6 +158,96 @@ function sessionRules(contestant: Contestant): void {
     assert.ok(await sessions.find(requestWith(cookie)))
   })
 
+  test('a request of the background finds the session and extends nothing, and its copy keeps no other request from doing so', async (t) => {
+    const copies = new Map<string, BffSession>()
+    const copy: SessionsDeps['copy'] = {
+      peek: (key) => copies.get(key),
+      async load(key, _hash, read) {
+        const session = await read()
+        if (session) copies.set(key, session)
+        return session
+      },
+    }
+    const uses: string[] = []
+    const noteUse: SessionsDeps['noteUse'] = async ({ hash }) => void uses.push(hash)
+    const { sessions, elapse, clock, signIn, store } = await setUp(t, contestant, { copy, noteUse })
+    const { cookie, session } = await signIn()
+    const background = (value = '1') =>
+      ({ headers: { cookie, 'cloakroom-background': value } }) as unknown as IncomingMessage
+    await elapse(300)
+    clock.time += 300
+    for (let count = 0; count < 2; count += 1) {
+      const found = await sessions.find(background())
+      assert.equal(found?.hash, session?.hash)
+      assert.ok(found && found.idleExpiresAt <= clock.time + IDLE_MS - 300)
+    }
+    assert.equal(copies.size, 1)
+    assert.ok(Number(await store.sessions.timeLeft(session!.hash)) <= IDLE_MS - 300)
+    assert.equal((await sessions.find(requestWith(cookie)))?.idleExpiresAt, clock.time + IDLE_MS)
+    assert.ok(Number(await store.sessions.timeLeft(session!.hash)) > IDLE_MS - 300)
+    // The copy that slid serves both.
+    assert.equal(sessions.find(background()), sessions.find(requestWith(cookie)))
+    copies.clear()
+    for (const value of ['0', 'true', '', '1, 1']) {
+      await elapse(5)
+      await sessions.find(background(value))
+      assert.ok(Number(await store.sessions.timeLeft(session!.hash)) > IDLE_MS - 100, value)
+      copies.clear()
+    }
+    assert.deepEqual(uses, [session!.hash], 'the sign-in alone, within the minute')
+    clock.time += 60_000
+    await sessions.find(background())
+    assert.equal(uses.length, 1)
+    await sessions.find(requestWith(cookie))
+    assert.equal(uses.length, 2)
+  })
+
+  test('the provider shortens a session: by its claim, or by the end of its refresh token; never lengthens it', async (t) => {
+    const { sessions, store, clock, signIn } = await setUp(t, contestant)
+    const { cookie, session } = await signIn()
+    const { id, hash } = session!
+    async function endOf(user: object): Promise<number | undefined> {
+      const before = (await store.sessions.read(hash)) ?? ''
+      const contents = JSON.parse(open(id, before) ?? '')
+      const after = seal(id, JSON.stringify({ ...contents, user: { ...contents.user, ...user } }))
+      assert.equal(await store.sessions.replace(hash, { before, after }), true)
+      const found = await sessions.find(requestWith(cookie))
+      assert.equal(found?.expiresAt, found && Math.min(found.idleExpiresAt, found.absoluteExpiresAt))
+      const leftMs = await sessions.timeLeft(session!)
+      if (found) assert.ok(Math.abs(Number(leftMs) - (found.expiresAt - clock.time)) < 1_000)
+      else assert.equal(leftMs, undefined)
+      return found?.absoluteExpiresAt
+    }
+    const claims = (session_expiry: unknown) => ({ claims: { sub: 'alice', session_expiry } })
+    const seconds = SIGNED_IN_AT / 1000
+    assert.equal(await endOf(claims(seconds + 10)), SIGNED_IN_AT + 10_000)
+    assert.equal(await endOf(claims(String(seconds + 20))), SIGNED_IN_AT + 20_000)
+    assert.equal(await endOf(claims(seconds + 10_000)), SIGNED_IN_AT + ABSOLUTE_MS)
+    for (const useless of [undefined, null, 0, -5, Number.NaN, 'soon', true, [seconds + 10], {}])
+      assert.equal(await endOf(claims(useless)), SIGNED_IN_AT + ABSOLUTE_MS, String(useless))
+    assert.equal(
+      await endOf({ refreshTokenExpiresAt: SIGNED_IN_AT + 30_000, ...claims(seconds + 40) }),
+      SIGNED_IN_AT + 30_000,
+    )
+    assert.equal(await endOf(claims(seconds + 20)), SIGNED_IN_AT + 20_000)
+    clock.time += 20_000
+    assert.equal(await endOf({}), undefined)
+    assert.equal(await endOf({ ...claims(seconds + 25) }), SIGNED_IN_AT + 25_000)
+  })
+
+  test('a sign-in whose session is over by the claim of its own ID token is refused, and nothing is kept', async (t) => {
+    const { sessions, clock } = await setUp(t, contestant)
+    const user = { ...ALICE, claims: { sub: 'alice', session_expiry: SIGNED_IN_AT / 1000 } }
+    assert.equal(clock.time, SIGNED_IN_AT)
+    await assert.rejects(
+      sessions.signIn({ headers: {} } as IncomingMessage, {} as ServerResponse, user),
+      (error: unknown) =>
+        error instanceof BffError &&
+        error.code === 'invalid_callback' &&
+        error.details?.reason === 'session_expiry',
+    )
+  })
+
   test('a session without a login time counts as absent', async (t) => {
     const { sessions, store, signIn } = await setUp(t, contestant)
     const { cookie, session } = await signIn()
@@ -167,7 +259,7 @@ function sessionRules(contestant: Contestant): void {
       true,
     )
     assert.equal(await sessions.find(requestWith(cookie)), undefined)
-    assert.equal(await sessions.timeLeft({ hash, createdAt: Number.NaN }), undefined)
+    assert.equal(await sessions.timeLeft(session!), undefined)
   })
 
   test('a record that does not open counts as absent, and stays for the replica that has its key', async (t) => {

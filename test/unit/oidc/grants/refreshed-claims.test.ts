@@ -116,3 +116,21 @@ test('an ID token of the same second is as new as the one before', () => {
   const refreshed = { sub: 'ada', iat: BEFORE.iat, name: 'Ada L.' }
   assert.equal(claimsAfterRefresh(BEFORE, refreshed, undefined)?.name, 'Ada L.')
 })
+
+test('session_expiry is taken from every newer ID token that says it, whatever else it says, and stays when it does not', () => {
+  const before = { ...BEFORE, session_expiry: 1_000 }
+  const protocol = { sub: 'ada', iss: 'https://op', iat: 150, exp: 250 }
+  assert.deepEqual(claimsAfterRefresh(before, { ...protocol, session_expiry: 900 }, undefined), {
+    ...before,
+    ...{ iat: 150, session_expiry: 900 },
+  })
+  assert.equal(claimsAfterRefresh(before, protocol, undefined), undefined)
+  assert.equal(
+    claimsAfterRefresh(before, { ...protocol, iat: 50, session_expiry: 900 }, undefined),
+    undefined,
+  )
+  const named = claimsAfterRefresh(before, { ...protocol, name: 'Ada' }, undefined)
+  assert.equal(named?.session_expiry, 1_000)
+  const both = claimsAfterRefresh(before, { ...protocol, name: 'Ada', session_expiry: 1_100 }, undefined)
+  assert.equal(both?.session_expiry, 1_100)
+})

@@ -60,6 +60,20 @@ describe('a refresh', () => {
     assert.deepEqual(limited, [{ grant: 'refresh_token', finding: undefined }])
   })
 
+  test('tells when the refresh token ends, as number or text; 0 and what is no number tell nothing', async () => {
+    for (const [seconds, expected] of [
+      [600, SECONDS * 1000 + 600_000],
+      ['600', SECONDS * 1000 + 600_000],
+      ...[0, '0', -1, 'never', '', null, true, [600], undefined].map((one) => [one, undefined] as const),
+    ] as const) {
+      const { refresh } = setUp(
+        gives({ ...TOKENS, refresh_token: 'rt-2', refresh_token_expires_in: seconds }),
+      )
+      const granted = (await refresh()) as { refreshTokenExpiresAt?: number }
+      assert.equal(granted.refreshTokenExpiresAt, expected, String(seconds))
+    }
+  })
+
   test('keeps a rotated refresh token before anything else is judged, and only one that is new', async () => {
     for (const [body, status, expected] of [
       [{ ...TOKENS, refresh_token: 'rt-2', token_type: 'DPoP' }, 200, ['rt-2']],
