@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto'
 import type { ServerResponse } from 'node:http'
 import { field, type RecordedRequest, sendHtml, sendJson, startLocalServer } from '../local-server.ts'
-import { createAuthorizationEndpoint, createCodes } from '../provider/authorization-endpoint.ts'
+import { createAuthorizationEndpoint } from '../provider/authorization-endpoint.ts'
 import type { KnownClient } from '../provider/client-check.ts'
 import { endSession } from '../provider/end-session.ts'
-import type { ProviderSettings } from '../provider/provider-settings.ts'
-import { createSigner, opaque, type Signer } from '../provider/signing.ts'
+import { createProviderState, endpointsAt, type ProviderSettings } from '../provider/provider-settings.ts'
+import { opaque, type Signer } from '../provider/signing.ts'
 import { AZURE_V1, type AzureDialect, ENTRA_V2 } from './azure-dialects.ts'
 import type { AzureTrace } from './azure-errors.ts'
 import type { AzureGrant } from './azure-issue.ts'
@@ -73,22 +73,13 @@ async function startAzure(dialect: AzureDialect, options: AzureOptions): Promise
   const tenant = options.tenant ?? '7fe81447-da57-4385-becb-6de57f21477e'
   const client = knownClient(options)
   const policy = defaultPolicy(options.policy)
-  const signer = await createSigner()
-  const codes = createCodes()
+  const { signer, codes, issuedSecrets, violations, issue } = await createProviderState()
   const grants = new Map<string, AzureGrant>()
   const assertions = new Map<string, AzureGrant>()
-  const issuedSecrets: string[] = []
-  const violations: string[] = []
   const paths = dialect.paths(tenant)
-  const issue = (secret: string) => {
-    issuedSecrets.push(secret)
-    return secret
-  }
   const server = await startLocalServer((request, res) => route(request, res), options.port)
   const issuer = options.issuer ?? server.origin + dialect.issuerPath(tenant)
-  const endpoints = Object.fromEntries(
-    Object.entries(paths).map(([name, path]) => [name, server.origin + path]),
-  ) as ScriptedAzure['endpoints']
+  const endpoints = endpointsAt(server.origin, paths)
   const authorize = createAuthorizationEndpoint({
     clientId: client.clientId,
     interactive: () => policy.interactive,

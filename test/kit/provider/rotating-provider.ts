@@ -1,14 +1,10 @@
 import type { ServerResponse } from 'node:http'
 import { type RecordedRequest, sendJson, sendText, startLocalServer } from '../local-server.ts'
-import {
-  type AuthorizationError,
-  createAuthorizationEndpoint,
-  createCodes,
-} from './authorization-endpoint.ts'
+import { type AuthorizationError, createAuthorizationEndpoint } from './authorization-endpoint.ts'
 import { endSession } from './end-session.ts'
-import type { ProviderSettings } from './provider-settings.ts'
+import { createProviderState, endpointsAt, type ProviderSettings } from './provider-settings.ts'
 import { createRotatingTokens, type RotatingCounters } from './rotating-tokens.ts'
-import { createSigner, opaque, type Signer } from './signing.ts'
+import { opaque, type Signer } from './signing.ts'
 
 /** The switches of a running provider; change them at any time. */
 export type RotatingControl = {
@@ -113,21 +109,12 @@ export async function startRotatingProvider(options: RotatingOptions = {}): Prom
     ...(options.publicKeyPem ? { publicKeyPem: options.publicKeyPem } : {}),
   }
   const control = defaultControl(options.control)
-  const signer = await createSigner()
-  const codes = createCodes()
-  const issuedSecrets: string[] = []
-  const violations: string[] = []
+  const { signer, codes, issuedSecrets, violations, issue } = await createProviderState()
   const revoked: string[] = []
   const endSessions: RecordedRequest[] = []
-  const issue = (secret: string) => {
-    issuedSecrets.push(secret)
-    return secret
-  }
   const server = await startLocalServer((request, res) => route(request, res), options.port)
   const issuer = server.origin
-  const endpoints = Object.fromEntries(
-    Object.entries(PATHS).map(([name, path]) => [name, server.origin + path]),
-  ) as RotatingProvider['endpoints']
+  const endpoints = endpointsAt(server.origin, PATHS)
   const authorize = createAuthorizationEndpoint({
     clientId: client.clientId,
     interactive: () => control.interactive,

@@ -8,11 +8,15 @@ import {
   sendText,
   startLocalServer,
 } from '../local-server.ts'
-import { type AuthorizedGrant, createAuthorizationEndpoint, createCodes } from './authorization-endpoint.ts'
+import {
+  type AuthorizedGrant,
+  createAuthorizationEndpoint,
+  type createCodes,
+} from './authorization-endpoint.ts'
 import { basicCredentials, checkClient } from './client-check.ts'
 import { endSession } from './end-session.ts'
-import type { ProviderSettings } from './provider-settings.ts'
-import { createSigner, opaque, type Signer } from './signing.ts'
+import { createProviderState, endpointsAt, type ProviderSettings } from './provider-settings.ts'
+import { opaque, type Signer } from './signing.ts'
 
 /** The switches of a running provider; change them at any time. */
 export type SeedControl = {
@@ -69,20 +73,11 @@ export async function startSeedProvider(
     ...{ interactive: false, user: 'alice', accessTokenSeconds: 3600, blocked: false, blockedStatus: 403 },
     ...options.control,
   }
-  const signer = await createSigner()
-  const codes = createCodes()
+  const { signer, codes, issuedSecrets, violations, issue } = await createProviderState()
   const state: State = { refreshTokens: new Map(), accessTokens: new Set(), revoked: [] }
-  const issuedSecrets: string[] = []
-  const violations: string[] = []
-  const issue = (secret: string) => {
-    issuedSecrets.push(secret)
-    return secret
-  }
   const server = await startLocalServer((request, res) => route(request, res))
   const issuer = `${server.origin}/auth`
-  const endpoints = Object.fromEntries(
-    Object.entries(PATHS).map(([name, path]) => [name, server.origin + path]),
-  ) as SeedProvider['endpoints']
+  const endpoints = endpointsAt(server.origin, PATHS)
   const authorize = createAuthorizationEndpoint({
     clientId,
     interactive: () => control.interactive,
