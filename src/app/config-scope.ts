@@ -273,7 +273,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
 
   // Our own endpoints.
   const loginAttempts = createLoginAttempts({ ...logins, endings: store.endings })
-  const beginSignIn = createBeginSignIn({ attempts: loginAttempts, provider })
+  const beginSignIn = createBeginSignIn({ attempts: loginAttempts, provider, now })
   const loggedOutReturns = createSingleUseReferences<string>(logins, {
     ...{ kind: 'logged-out', lifetimeMs: LOGIN_LIFETIME_MS },
   })
@@ -284,6 +284,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const bffRoutes = createBffRoutes({
     ...{ basePath, sameSite: cookie.sameSite, sessions, requireSameOrigin, stepUps, now },
     ...{ parseReturnUrl: parseReturn, loginUrlFor, loginAttempts, beginSignIn, loggedOutReturns },
+    loginParams: config.provider.loginParams,
     loginCookies: createLoginCookies(cookie, LOGIN_LIFETIME_MS),
     previousSessionCookie: createPreviousSessionCookie({
       ...{ cookie, basePath, seal: sealLogin, open: openLogin },

@@ -46,6 +46,9 @@ export type ClientAuthConfig =
 /** The `aud` of a client assertion (RFC 7523 §3). */
 export type AssertionAudience = 'issuer' | 'token_endpoint'
 
+/** A parameter of the authorization request (OpenID Connect Core §3.1.2.1) that a login URL may set. */
+export type LoginParam = 'prompt' | 'login_hint' | 'acr_values' | 'max_age' | 'ui_locales'
+
 /** The provider's endpoints when they are not discovered, or override what was. Absolute URLs. */
 export type ProviderEndpoints = {
   readonly authorization?: string
@@ -75,6 +78,10 @@ export type ProviderConfig = {
   readonly responseType: 'code' | 'code id_token'
   readonly par: 'auto' | 'required' | 'off'
   readonly authorizationParams: Readonly<Record<string, string>>
+  /** What the query of `B/login` may pass on to the authorization request. */
+  readonly loginParams: readonly LoginParam[]
+  /** Whether the claims of the UserInfo endpoint are added to those of the ID token at sign-in. */
+  readonly userinfo: boolean
   /** Entra `tid` allow-list; empty = not checked. */
   readonly allowedTenants: readonly string[]
   /** Entra ID client capabilities, such as `cp1`: sent as `xms_cc` with every request for tokens. */

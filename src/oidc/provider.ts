@@ -75,6 +75,7 @@ export function createProvider(deps: ProviderDeps) {
   return {
     ...createAuthorization({
       ...{ config, relyingParty, dialect, inUse, faults, offlineConsent, log, monotonicNow },
+      now: deps.now,
     }),
     ...createResourceGrants({
       ...{ relyingParty, dialect, resources, log, monotonicNow, note: faults.note },

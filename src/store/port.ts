@@ -13,6 +13,8 @@ export type SessionGrant = {
   readonly scopes?: readonly string[] | undefined
   /** The scopes that its code answer named (RFC 6749 §5.1), if it did. */
   readonly granted?: readonly string[] | undefined
+  /** Names of the claims that came from the UserInfo endpoint. */
+  readonly userinfo?: readonly string[] | undefined
   /** Fingerprints of the step-ups that the sign-in was for. */
   readonly steppedUp?: readonly string[] | undefined
 }

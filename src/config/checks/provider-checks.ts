@@ -4,7 +4,13 @@ import type { Field } from '../report/report.ts'
 import { insecureProviderUrl } from '../rules/addresses.ts'
 import { certificatePair, certificateWarning } from '../rules/certificates.ts'
 import { RESOURCE_NAME } from '../rules/http-rules.ts'
-import { isEntra, isOwnParameter, isQualifiedScope, isResourceIndicator } from '../rules/oauth-rules.ts'
+import {
+  isEntra,
+  isMicrosoft,
+  isOwnParameter,
+  isQualifiedScope,
+  isResourceIndicator,
+} from '../rules/oauth-rules.ts'
 import { complaint } from '../rules/rule.ts'
 import { algorithmsOf } from '../rules/secret-rules.ts'
 import type { Draft } from '../schema/schema.ts'
@@ -19,6 +25,7 @@ export function checkProvider({ provider }: Draft, field: Field): void {
   checkLoginScopes(provider ?? {}, field)
   checkClientAuth(provider?.clientAuth, field.at('clientAuth'))
   checkTlsIdentity(provider ?? {}, field)
+  checkUserInfo(provider ?? {}, field)
   for (const name of Object.keys(provider?.authorizationParams ?? {})) {
     if (!isOwnParameter(name)) continue
     field.at('authorizationParams', name).problem(`must not be set: Cloakroom sets ${name} itself`, 'key')
@@ -200,6 +207,21 @@ function checkClientAuth(clientAuth: DraftProvider['clientAuth'], field: Field):
   } else if (algorithm !== undefined && !possible.includes(algorithm)) {
     field.at('algorithm').problem(complaint('must fit the key', possible.join(' or ')))
   }
+}
+
+function checkUserInfo(
+  { userinfo, endpoints, resourceDialect, issuer = '' }: DraftProvider,
+  field: Field,
+): void {
+  if (!userinfo) return
+  const at = field.at('userinfo')
+  if (endpoints?.authorization && endpoints.token && endpoints.jwks && !endpoints.userinfo) {
+    at.problem('needs provider.endpoints.userinfo, because nothing is discovered')
+  }
+  if (!isMicrosoft(issuer) && resourceDialect !== 'resource') return
+  at.warn(
+    "fails where the token of the code is for an API: this provider's UserInfo endpoint takes none; have the claims put into the ID token instead",
+  )
 }
 
 type DraftCertificate = { readonly key?: unknown; readonly certificate?: unknown }

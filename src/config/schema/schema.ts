@@ -247,6 +247,21 @@ function providerFields(kit: FieldKit) {
           'More parameters for the authorization request.',
         )
         .prefault({}),
+      loginParams: kit
+        .listOf(
+          kit.choice(
+            ['prompt', 'login_hint', 'acr_values', 'max_age', 'ui_locales'],
+            'A parameter of the authorization request.',
+          ),
+          '[prompt, login_hint]',
+        )
+        .prefault(['prompt', 'login_hint'])
+        .describe('What the query of the login URL passes on to the provider; the rest of it is ignored.'),
+      userinfo: kit
+        .flag(
+          "True: a sign-in adds the UserInfo endpoint's claims to those of the ID token, after the check of `sub`.",
+        )
+        .prefault(false),
       allowedTenants: kit
         .list(TENANT_ID, 'Entra ID multi-tenant: the `tid` values that may sign in; empty = not checked.')
         .prefault([]),

@@ -46,14 +46,14 @@ export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
       deps.noteFailed?.(attempt, error)
       throw error
     })
-    const { claims, idToken } = granted
+    const { claims, idToken, userinfo } = granted
     if (!claims || !idToken) throw new BffError('invalid_callback', 'the provider sent no ID token')
     requireTenant(claims.tid, deps.allowedTenants)
     if (asked) requireStepUp(claims, asked)
     if (deps.isToBeRepeated(attempt, granted)) return { repetition: await repeat(deps, attempt) }
     const steppedUp = asked && [stepUpFingerprint(asked.stepUp)]
     const user = {
-      ...{ claims, idToken, steppedUp, indicators, scopes, granted: scopeList(granted.scope) },
+      ...{ claims, idToken, userinfo, steppedUp, indicators, scopes, granted: scopeList(granted.scope) },
       refreshTokenExpiresAt: granted.refreshToken ? granted.refreshTokenExpiresAt : undefined,
     }
     const session = await deps.sessions.signIn(req, res, user)
@@ -74,8 +74,9 @@ export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
 
 /** The same sign-in once more, with consent. */
 function repeat({ beginSignIn }: FinishSignInDeps, attempt: LoginAttempt): Promise<BegunSignIn> {
-  const { returnUrl, previous, hadCookie, beganAtRoute, asked, loginHint } = attempt
-  return beginSignIn({ returnUrl, previous, hadCookie, beganAtRoute, asked, loginHint, isRepeated: true })
+  const { returnUrl, previous, hadCookie, beganAtRoute, asked, loginHint, params } = attempt
+  const same = { returnUrl, previous, hadCookie, beganAtRoute, asked, loginHint, params }
+  return beginSignIn({ ...same, isRepeated: true })
 }
 
 /** Both end a session and resolve with false when there was none any more. */
@@ -132,6 +133,8 @@ function requireStepUp(claims: { sub: string; acr?: unknown }, { stepUp, sub }: 
 }
 
 function requireTenant(tenant: unknown, allowed: readonly string[]): void {
-  if (allowed.length === 0 || (typeof tenant === 'string' && allowed.includes(tenant))) return
+  // GUIDs, which a person may have written in capital letters.
+  const isListed = allowed.some((one) => one.toLowerCase() === String(tenant).toLowerCase())
+  if (allowed.length === 0 || (typeof tenant === 'string' && isListed)) return
   throw new BffError('access_denied', 'this tenant may not sign in here', { details: { reason: 'tenant' } })
 }

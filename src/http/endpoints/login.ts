@@ -1,5 +1,7 @@
 import type { Request, RequestHandler } from 'express'
+import type { LoginParam } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
+import type { SignInGoal } from '../../oidc/sign-in/attempts.ts'
 import type { BeginSignIn } from '../../oidc/sign-in/authorization.ts'
 import type { SingleUseReferences } from '../../oidc/sign-in/single-use-references.ts'
 import type { AskedStepUp } from '../../oidc/sign-in/step-up.ts'
@@ -10,6 +12,8 @@ import { previousSessionOf } from './previous-session-cookie.ts'
 export type LoginDeps = {
   readonly sessions: Pick<Sessions, 'find' | 'named'>
   readonly beginSignIn: BeginSignIn
+  /** What a login URL may pass on to the provider. */
+  readonly loginParams: readonly LoginParam[]
   readonly loginCookies: LoginCookies
   /** The step-up that the `challenge` of a login URL stands for, if it is known. */
   readonly stepUps: Pick<SingleUseReferences<AskedStepUp>, 'look' | 'take'>
@@ -36,7 +40,7 @@ export function createLogin(deps: LoginDeps): RequestHandler {
     }
     const current = await sessions.find(req)
     const { url, cookie } = await deps.beginSignIn({
-      ...{ returnUrl, asked, ...parametersOf(req) },
+      ...{ returnUrl, asked, ...parametersOf(req, deps.loginParams) },
       ...(current ? { previous: previousSessionOf(current) } : {}),
       ...(sessions.named(req) === undefined ? {} : { hadCookie: true }),
       ...(req.query.landing === 'page' ? { beganAtRoute: true } : {}),
@@ -48,14 +52,41 @@ export function createLogin(deps: LoginDeps): RequestHandler {
   }
 }
 
+/** OpenID Connect Core §3.1.2.1, and `create` of Initiating User Registration 1.0. */
 const PROMPTS = new Set(['none', 'login', 'consent', 'select_account', 'create'])
 
-/** What a login URL may pass on to the provider. Everything else in its query is ignored. */
-function parametersOf({ query }: Request): { prompt?: string; loginHint?: string } {
-  const { prompt, login_hint: loginHint } = query
+/** What each parameter may be: its own values, a sane length, and nothing that ends a line or a header. */
+const LOGIN_PARAMS: Readonly<Record<LoginParam, (value: string) => boolean>> = {
+  prompt: isPrompt,
+  login_hint: (value) => /^[^\p{Cc}]{1,256}$/u.test(value),
+  acr_values: (value) => value.length <= 512 && /^[\x21-\x7e]+(?: [\x21-\x7e]+)*$/.test(value),
+  // Seconds: up to 31 years.
+  max_age: (value) => /^\d{1,9}$/.test(value),
+  // BCP 47.
+  ui_locales: (value) => value.length <= 256 && /^[A-Za-z0-9-]{1,35}(?: [A-Za-z0-9-]{1,35})*$/.test(value),
+}
+
+/** `none` stands alone, because the others show a page. */
+function isPrompt(value: string): boolean {
+  const prompts = value.split(' ')
+  const isSet = new Set(prompts).size === prompts.length && prompts.every((one) => PROMPTS.has(one))
+  return isSet && (prompts.length === 1 || !prompts.includes('none'))
+}
+
+/** What of a login URL is passed on to the provider. Everything else in its query is ignored, and so is a value that is none. */
+function parametersOf(
+  { query }: Request,
+  allowed: readonly LoginParam[],
+): Pick<SignInGoal, 'prompt' | 'loginHint' | 'params'> {
+  const given = allowed.flatMap((name): [LoginParam, string][] => {
+    const value = query[name]
+    return typeof value === 'string' && LOGIN_PARAMS[name](value) ? [[name, value]] : []
+  })
+  const { prompt, login_hint: loginHint, ...params } = Object.fromEntries(given)
   return {
-    ...(typeof prompt === 'string' && PROMPTS.has(prompt) ? { prompt } : {}),
-    ...(typeof loginHint === 'string' && loginHint !== '' && loginHint.length <= 256 ? { loginHint } : {}),
+    ...(prompt === undefined ? {} : { prompt }),
+    ...(loginHint === undefined ? {} : { loginHint }),
+    ...(Object.keys(params).length === 0 ? {} : { params }),
   }
 }
 

@@ -36,7 +36,7 @@ export type GrantResult = {
 }
 
 /** The steps of a sign-in whose failure may be a fault of our configuration; what the metric has for a resource. */
-export type CheckedStep = 'discovery' | 'par' | 'code'
+export type CheckedStep = 'discovery' | 'par' | 'code' | 'userinfo'
 
 export type ConfigFaultsDeps = {
   readonly log: Logger
@@ -192,7 +192,7 @@ function signInFault(
 ): string | undefined {
   // Anybody may write an error into his own authorization response.
   if (code !== 'provider_rejected' || logged?.step === 'authorization') return undefined
-  if (step === 'discovery') return 'discovery'
+  if (step === 'discovery' || step === 'userinfo') return step
   if (logged?.step === 'keys') return 'keys'
   const word = String(logged?.oauthError)
   if (OURS_ALONE.has(word)) return word

@@ -20,13 +20,16 @@ export type Dialect = {
   otherGrant(resource: ResourceConfig): Parameters
   /** Whether the scopes of a code answer are those of the whole grant, and not of one resource only. */
   readonly isCodeForAll: boolean
+  /** The token that comes with the code is for the UserInfo endpoint, and for no resource. */
+  readonly isCodeForUserInfo?: boolean
   /** What of a resource a sign-in did not ask for, if a refresh must not ask for it then; blank-separated. */
   notAskedFor(resource: ResourceConfig, signIn: SessionGrant): string | undefined
   /** Whether the code answer named the scopes of the whole grant, and none of this resource's is among them. */
   isDenied(resource: ResourceConfig, signIn: SessionGrant): boolean
 }
 
-type DialectSettings = Pick<ProviderConfig, 'resourceDialect' | 'scopes' | 'signInScopes'>
+type DialectSettings = Pick<ProviderConfig, 'resourceDialect' | 'scopes' | 'signInScopes'> &
+  Partial<Pick<ProviderConfig, 'userinfo'>>
 
 /** Makes the dialect of one provider. @param resources those that routes use with the refresh token, in their order. */
 export function createDialect(provider: DialectSettings, resources: readonly ResourceConfig[]): Dialect {
@@ -100,7 +103,9 @@ export function createDialect(provider: DialectSettings, resources: readonly Res
           scope(signInScopes(login)),
           ...resources.flatMap((resource) => named('resource', resource)),
         ],
-        codeGrant: (login) => named('resource', login),
+        // A token for one of the resources is none for the UserInfo endpoint.
+        isCodeForUserInfo: provider.userinfo === true,
+        codeGrant: (login) => (provider.userinfo ? [] : named('resource', login)),
         refreshGrant: (resource) => [...named('resource', resource), ...ownScopes(resource)],
         otherGrant: (resource) => [...named('resource', resource), ...ownScopes(resource)],
       }

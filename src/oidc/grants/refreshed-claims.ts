@@ -1,10 +1,10 @@
-import type { UserClaims } from '../../store/port.ts'
+import type { SessionGrant, UserClaims } from '../../store/port.ts'
 
 /**
  * Claims that serve the protocol: JWT (RFC 7519 §4.1), ID token (OpenID Connect Core §2, §3.3.2.11, Back-Channel Logout
  * §2.1), Keycloak's `typ`, and what Entra ID and others put into every token. They tell an application nothing of the user.
  */
-const PROTOCOL_CLAIMS: ReadonlySet<string> = new Set([
+export const PROTOCOL_CLAIMS: ReadonlySet<string> = new Set([
   ...['iss', 'sub', 'aud', 'exp', 'nbf', 'iat', 'jti', 'nonce', 'azp', 'at_hash', 'c_hash', 's_hash'],
   ...['auth_time', 'acr', 'amr', 'sid', 'typ', 'session_state', 'ver', 'tid', 'uti', 'aio', 'rh', 'rat'],
   // Okta and Entra ID; Cognito; PingFederate.
@@ -35,13 +35,14 @@ const SCOPE_CLAIMS: Readonly<Record<string, readonly string[]>> = {
  * the provider ends is taken from every ID token that says it.
  *
  * @param asked the scopes of the refresh; undefined when it asked for all of the sign-in's (RFC 6749 §6).
- * @param askedBefore the scopes of the sign-in. Many a scope of a provider's own has a claim of its name, as `groups` has.
+ * @param signIn its scopes, of which many a one of a provider's own has a claim of its name, as `groups` has; and which claims
+ * are of the UserInfo endpoint, which a refresh does not ask.
  */
 export function claimsAfterRefresh(
   before: UserClaims,
   refreshed: UserClaims,
   asked: readonly string[] | undefined,
-  askedBefore: readonly string[] = [],
+  { scopes: askedBefore = [], userinfo = [] }: Pick<SessionGrant, 'scopes' | 'userinfo'> = {},
 ): UserClaims | undefined {
   if (refreshed.sub !== before.sub) return undefined
   // A replica that stood still must not bring back what was true before.
@@ -52,7 +53,7 @@ export function claimsAfterRefresh(
   }
   const left = asked && [...Object.keys(SCOPE_CLAIMS), ...askedBefore].filter((one) => !asked.includes(one))
   const notAsked = new Set(left?.flatMap((scope) => SCOPE_CLAIMS[scope] ?? [scope]))
-  const isOfSignIn = (name: string) => SIGN_IN_CLAIMS.includes(name)
+  const isOfSignIn = (name: string) => SIGN_IN_CLAIMS.includes(name) || userinfo.includes(name)
   const changed = Object.entries(refreshed).filter(([name]) => !isOfSignIn(name))
   const kept = Object.entries(before).filter(
     ([name]) =>

@@ -122,7 +122,7 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
       ...(refreshTokenExpiresAt === undefined ? {} : { refreshTokenExpiresAt }),
       ...(refreshed && {
         claimsAfter(before: UserClaims) {
-          return claimsAfterRefresh(before, refreshed, scopeList(askedScope), request.signIn?.scopes)
+          return claimsAfterRefresh(before, refreshed, scopeList(askedScope), request.signIn)
         },
       }),
     }

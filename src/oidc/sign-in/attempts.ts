@@ -12,6 +12,10 @@ export type LoginAttempt = Pick<SessionGrant, 'indicators' | 'scopes'> &
     /** The `prompt` of its authorization request. */
     readonly prompt?: string
     readonly loginHint?: string
+    /** What else of the login URL its authorization request has. */
+    readonly params?: LoginParams
+    /** Epoch ms; absent in one that an earlier version began. */
+    readonly startedAt?: number
     /** It repeats, with prompt=consent, one that brought no refresh token. */
     readonly isRepeated?: boolean
     /** The session that this browser had when it began; it ends when the new one begins. */
@@ -23,6 +27,9 @@ export type LoginAttempt = Pick<SessionGrant, 'indicators' | 'scopes'> &
     /** Began with a page that needed a session, which may be a download: it leaves the tab on the page before. */
     readonly beganAtRoute?: boolean
   }
+
+/** Parameters of the authorization request, checked (OpenID Connect Core §3.1.2.1). */
+export type LoginParams = Readonly<Partial<Record<'acr_values' | 'max_age' | 'ui_locales', string>>>
 
 /** A session that a sign-in in the same browser is to end. */
 export type PreviousSession = {
@@ -124,7 +131,15 @@ export function createLoginAttempts(deps: LoginAttemptsDeps): LoginAttempts {
 /** What a sign-in is for; the rest of its attempt is made here or follows from the configuration. */
 export type SignInGoal = Pick<
   LoginAttempt,
-  'returnUrl' | 'previous' | 'hadCookie' | 'beganAtRoute' | 'asked' | 'prompt' | 'loginHint' | 'isRepeated'
+  | 'returnUrl'
+  | 'previous'
+  | 'hadCookie'
+  | 'beganAtRoute'
+  | 'asked'
+  | 'isRepeated'
+  | 'prompt'
+  | 'loginHint'
+  | 'params'
 >
 
 /** An attempt as it is stored, where the previous session has the name that earlier versions gave it. */

@@ -8,13 +8,15 @@ import { judgeToken, resourcesOfCode } from '../grants/scopes.ts'
 import type { AuthorizationChecks } from '../token-endpoint/openid-client.ts'
 import type { RelyingParty } from '../token-endpoint/relying-party.ts'
 import type { GrantedTokens } from '../token-endpoint/token-requests.ts'
-import type { LoginAttempt, LoginAttempts, LoginCookie, SignInGoal } from './attempts.ts'
+import type { LoginAttempt, LoginAttempts, LoginCookie, LoginParams, SignInGoal } from './attempts.ts'
 import { createOfflineConsent, type OfflineConsentMemory, withConsent } from './offline-consent.ts'
+import { createUserInfo } from './user-info.ts'
 
 /** What one authorization request asks for beyond the configuration. */
 export type AuthorizationRequest = {
   readonly prompt?: string | undefined
   readonly loginHint?: string | undefined
+  readonly params?: LoginParams | undefined
   /** The person who signs in has put something of it into the login URL. */
   readonly isOfUser?: boolean
   readonly stepUp?: StepUp | undefined
@@ -22,15 +24,20 @@ export type AuthorizationRequest = {
 
 export type AuthorizationDeps = {
   readonly config: Config
-  readonly relyingParty: Pick<RelyingParty, 'authorizationUrl' | 'codeGrant'>
+  readonly relyingParty: Pick<RelyingParty, 'authorizationUrl' | 'codeGrant' | 'userInfo'>
   readonly dialect: Dialect
   /** Resources that sign-ins are for, in the order of the routes. */
   readonly inUse: readonly ResourceConfig[]
   readonly faults: Pick<ConfigFaults, 'note' | 'noteSignIn'>
   readonly offlineConsent: OfflineConsentMemory
   readonly log: Logger
+  /** Epoch ms. */
+  readonly now: () => number
   readonly monotonicNow: () => number
 }
+
+/** What an authorization response is checked against. */
+export type SignInChecks = AuthorizationChecks & Pick<LoginAttempt, 'params' | 'startedAt'>
 
 /** One sign-in at the authorization server. Every method that returns a promise rejects with BffError only. */
 export type Authorization = {
@@ -43,7 +50,7 @@ export type Authorization = {
   /** Where the browser signs in; the request is pushed first where the provider takes that. */
   authorizationUrl(checks: AuthorizationChecks, request: AuthorizationRequest): Promise<URL>
   /** Redeems the code of the authorization response `callback`. Rejects when a token for the APIs was wanted and none came. */
-  codeGrant(callback: URL, checks: AuthorizationChecks, stepUp?: StepUp): Promise<GrantedTokens>
+  codeGrant(callback: URL, checks: SignInChecks, stepUp?: StepUp): Promise<GrantedTokens>
   /** Name of the resource that the access token of a code grant is for, if it is for one and may be used at all. */
   resourceOf(granted: GrantedTokens, signIn: SignInGrant, stepUp?: StepUp): string | undefined
   /**
@@ -67,12 +74,17 @@ export function createAuthorization(deps: AuthorizationDeps): Authorization {
   const { provider, resources } = config
   const consent = createOfflineConsent(provider, { memory: deps.offlineConsent, monotonicNow })
   const throttle = createLogThrottle({ monotonicNow })
+  const withUserInfo = createUserInfo({ provider, relyingParty })
   const claimsOf = (stepUp?: StepUp) => claimsParameter(provider.clientCapabilities, stepUp?.claims)
   /** The resource whose policies the provider applies at sign-in: the one that asked for it, else the first in use. */
   const loginResource = (stepUp?: StepUp) => (stepUp && signInResource(config, stepUp.resource)) ?? inUse[0]
 
   /** Notes how a step of a sign-in ended, unless it failed before it began. */
-  async function noted<T>(step: 'par' | 'code', work: Promise<T>, isOwnRequest = false): Promise<T> {
+  async function noted<T>(
+    step: 'par' | 'code' | 'userinfo',
+    work: Promise<T>,
+    isOwnRequest = false,
+  ): Promise<T> {
     try {
       const result = await work
       faults.noteSignIn(step)
@@ -84,6 +96,20 @@ export function createAuthorization(deps: AuthorizationDeps): Authorization {
     }
   }
 
+  /**
+   * The `max_age` of the request (OpenID Connect Core §3.1.2.1), with which `auth_time` must come. Counted from the request
+   * on: what the user takes to sign in does not make the authentication old.
+   */
+  function maxAgeAt({ params, startedAt }: SignInChecks, stepUp?: StepUp): { maxAge?: number } {
+    // A route that asks for a fresh sign-in judges `auth_time` itself, and says when it did not help.
+    if (stepUp?.ofRoute && stepUp.maxAge !== undefined) return {}
+    const asked = params?.max_age ?? provider.authorizationParams.max_age
+    const maxAge = stepUp?.maxAge ?? (asked === undefined ? undefined : Number(asked))
+    if (maxAge === undefined || !Number.isFinite(maxAge)) return {}
+    const elapsedMs = startedAt === undefined ? 0 : Math.max(0, deps.now() - startedAt)
+    return { maxAge: maxAge + Math.ceil(elapsedMs / 1000) }
+  }
+
   return {
     responseForm: responseFormOf(provider),
     signInGrant: (stepUp) => dialect.signInGrant(loginResource(stepUp)),
@@ -93,10 +119,11 @@ export function createAuthorization(deps: AuthorizationDeps): Authorization {
       return consent.promptFor(goal.asked?.stepUp.consent ? withConsent(asked) : asked, goal)
     },
 
-    authorizationUrl(checks, { prompt, loginHint, isOfUser, stepUp }) {
+    authorizationUrl(checks, { prompt, loginHint, params = {}, isOfUser, stepUp }) {
       const extra = new Map(Object.entries(provider.authorizationParams))
       if (prompt !== undefined) extra.set('prompt', prompt)
       if (loginHint !== undefined) extra.set('login_hint', loginHint)
+      for (const [name, value] of Object.entries(params)) extra.set(name, value)
       for (const [name, value] of claimsOf(stepUp)) extra.set(name, value)
       if (stepUp?.acrValues !== undefined) extra.set('acr_values', stepUp.acrValues)
       if (stepUp?.maxAge !== undefined) extra.set('max_age', String(stepUp.maxAge))
@@ -108,15 +135,17 @@ export function createAuthorization(deps: AuthorizationDeps): Authorization {
 
     async codeGrant(callback, checks, stepUp) {
       const parameters = [...dialect.codeGrant(loginResource(stepUp)), ...claimsOf(stepUp)]
-      // A route that asks for a fresh sign-in judges `auth_time` itself, and says when it did not help.
-      const maxAge = stepUp?.ofRoute ? undefined : stepUp?.maxAge
-      const granted = await noted('code', relyingParty.codeGrant(callback, { ...checks, maxAge }, parameters))
+      const maxAge = maxAgeAt(checks, stepUp)
+      const grant = relyingParty.codeGrant(callback, { ...checks, ...maxAge }, parameters)
+      const redeemed = await noted('code', grant)
+      const granted = provider.userinfo ? await noted('userinfo', withUserInfo(redeemed)) : redeemed
       const { accessToken, refreshToken } = granted
       if (accessToken !== '' || refreshToken !== undefined || inUse.length === 0) return granted
       throw new BffError('invalid_callback', 'the provider sent no token for the APIs')
     },
 
     resourceOf(granted, signIn, stepUp) {
+      if (dialect.isCodeForUserInfo) return undefined
       const goodFor = resourcesOfCode(granted, dialect.isCodeForAll ? signIn.scopes : undefined, inUse)
       const [resource = loginResource(stepUp)] = goodFor
       if (!resource || goodFor.length > 1 || granted.accessToken === '') return undefined
@@ -170,21 +199,23 @@ export type BegunSignIn = { readonly url: URL; readonly cookie: LoginCookie }
 export type BeginSignInDeps = {
   readonly attempts: Pick<LoginAttempts, 'start'>
   readonly provider: Pick<Authorization, 'signInGrant' | 'promptFor' | 'responseForm' | 'authorizationUrl'>
+  /** Epoch ms. */
+  readonly now: () => number
 }
 
 /** Makes the one way to the authorization endpoint, for sign-ins and for the repetition of one. */
-export function createBeginSignIn({ attempts, provider }: BeginSignInDeps): BeginSignIn {
+export function createBeginSignIn({ attempts, provider, now }: BeginSignInDeps): BeginSignIn {
   return async function beginSignIn(goal) {
     const stepUp = goal.asked?.stepUp
     const prompt = provider.promptFor(goal)
     const wanted = {
-      ...{ ...goal, ...provider.signInGrant(stepUp), ...provider.responseForm },
+      ...{ ...goal, ...provider.signInGrant(stepUp), ...provider.responseForm, startedAt: now() },
       ...(prompt === undefined ? {} : { prompt }),
     }
     const { attempt, cookie } = await attempts.start(wanted)
-    const { loginHint } = goal
-    const isOfUser = goal.prompt !== undefined || loginHint !== undefined
-    const url = await provider.authorizationUrl(attempt, { prompt, loginHint, isOfUser, stepUp })
+    const { loginHint, params } = goal
+    const isOfUser = goal.prompt !== undefined || loginHint !== undefined || params !== undefined
+    const url = await provider.authorizationUrl(attempt, { prompt, loginHint, params, isOfUser, stepUp })
     return { url, cookie }
   }
 }

@@ -114,6 +114,22 @@ export function keysThatFit(keys: readonly JsonWebKey[], { alg, kid }: Signature
   return fitting.toSorted((a, b) => Number(b.kid === kid) - Number(a.kid === kid))
 }
 
+/**
+ * Whether a key may sign for the issuer that a JWT names. Entra ID writes into each key whose tokens it signs: for many
+ * tenants as `{tenantid}`, which is the token's `tid`, or for one. A key of another issuer verifies nothing, because what it
+ * signs may name a tenant that is not its own. Keys of other providers say nothing of it.
+ */
+export function maySignFor(key: JsonWebKey, jws: string): boolean {
+  if (typeof key.issuer !== 'string') return true
+  const { iss, tid } = unverifiedClaims(jws) ?? {}
+  return typeof iss !== 'string' || iss === issuerFor(key.issuer, tid)
+}
+
+/** The issuer of one token under metadata that may be for many tenants of Entra ID. */
+export function issuerFor(issuer: string, tid: unknown): string {
+  return issuer.replace('{tenantid}', () => String(tid))
+}
+
 /** RFC 9864 §2.2: `EdDSA` on this curve is what is now called `Ed25519`. */
 function isSameAlgorithm(a: string, b: string): boolean {
   return a === b || (['EdDSA', 'Ed25519'].includes(a) && ['EdDSA', 'Ed25519'].includes(b))

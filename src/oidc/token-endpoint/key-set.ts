@@ -1,6 +1,6 @@
 import { singleFlight } from '../../async/single-flight.ts'
 import { BffError } from '../../errors.ts'
-import { isVerifiedBy, type JsonWebKey, keysThatFit, signatureHeaderOf } from './jwt.ts'
+import { isVerifiedBy, type JsonWebKey, keysThatFit, maySignFor, signatureHeaderOf } from './jwt.ts'
 import { unavailable } from './provider-errors.ts'
 
 /** The provider's signing keys (OpenID Connect Core §10.1). */
@@ -121,6 +121,7 @@ function createKeySource(jwksUri: string, { read, monotonicNow }: ProviderKeysDe
       header: ReturnType<typeof signatureHeaderOf>,
     ): Promise<boolean> {
       for (const key of keysThatFit(tried.keys, header)) {
+        if (!maySignFor(key, jws)) continue
         if (!(await isVerifiedBy(key, jws, header.alg))) continue
         weigh(tried, true)
         return true

@@ -1,12 +1,13 @@
 import * as oidc from 'openid-client'
 import { singleFlight } from '../../async/single-flight.ts'
-import type { ProviderConfig, ProviderEndpoints } from '../../config/config.ts'
+import type { ProviderConfig } from '../../config/config.ts'
 import type { UserClaims } from '../../store/port.ts'
 import {
   type ClientAssertionDeps,
   type ClientAuthenticator,
   createClientAssertion,
 } from '../client-auth/client-assertion.ts'
+import { aliasesOf, endpointMetadata, insecureEndpoints, requireNamedHosts } from './endpoints.ts'
 import type { ProviderFetch } from './provider-fetch.ts'
 
 /** Form or query parameters in the order they are sent; a name may repeat (RFC 8707 `resource`). */
@@ -37,6 +38,7 @@ export type SoundAnswer = {
 
 /** What discovery and the configuration say of the provider (OpenID Connect Discovery §3, RFC 8414 §2). */
 export type ProviderMetadata = {
+  /** That of ID tokens; `{tenantid}` in it stands for the `tid` of each. */
   readonly issuer: string
   /** Its responses name it (RFC 9207 §3). */
   readonly hasIssParameter: boolean
@@ -68,6 +70,11 @@ export type DiscoveredClient = {
   extensionGrant(grantType: string, parameters: Parameters): Promise<SoundAnswer>
   /** RFC 7009. */
   revoke(refreshToken: string): Promise<void>
+  /** OpenID Connect Core §5.3, after the check of `sub`; `signed` is the JWT of an answer that is one, unverified. */
+  userInfo(
+    accessToken: string,
+    subject: string,
+  ): Promise<{ readonly claims: UserClaims; readonly signed: string | undefined }>
 }
 
 export type DiscoveryDeps = {
@@ -121,6 +128,7 @@ export async function discoverClient(deps: DiscoveryDeps): Promise<DiscoveredCli
     extensionGrant: (grantType, parameters) =>
       oidc.genericGrantRequest(config, grantType, formOf(parameters)),
     revoke: (refreshToken) => revokeToken(deps, config, refreshToken),
+    userInfo: (accessToken, subject) => userInfoRequest(deps, config, { accessToken, subject }),
   }
 }
 
@@ -148,10 +156,15 @@ async function discoveredConfiguration({
     timeout: timeoutMs / 1000,
     [oidc.customFetch]: customFetch,
   }
+  const discover = (from: URL, fetch: oidc.CustomFetch) =>
+    oidc.discovery(from, clientId, client, auth, { ...options, [oidc.customFetch]: fetch })
+  const { location, fetch } = isSharedAuthority(issuer)
+    ? atLargestCloud(new URL(issuer), customFetch)
+    : { location: new URL(issuer), fetch: customFetch }
   const isComplete = endpoints.authorization && endpoints.token && endpoints.jwks
   const discovered = isComplete
     ? { issuer, id_token_signing_alg_values_supported: ACCEPTED_SIGNING_ALGORITHMS }
-    : await oidc.discovery(new URL(issuer), clientId, client, auth, options)
+    : await discover(location, fetch)
   const known = discovered instanceof oidc.Configuration ? discovered.serverMetadata() : discovered
   const configured = endpointMetadata(endpoints)
   const server = withConfigured(known as oidc.ServerMetadata, configured)
@@ -164,73 +177,32 @@ async function discoveredConfiguration({
   const config =
     discovered instanceof oidc.Configuration && Object.keys(configured).length === 0
       ? discovered
-      : new oidc.Configuration(server, clientId, client, auth)
+      : server.issuer.includes(TENANT)
+        ? await discover(new URL(LARGEST_CLOUD), async () => Response.json(server))
+        : new oidc.Configuration(server, clientId, client, auth)
   config.timeout = options.timeout
   config[oidc.customFetch] = customFetch
   if (insecure.length > 0) oidc.allowInsecureRequests(config)
   return config
 }
 
-/** The configured endpoints under their names of RFC 8414 §2. */
-function endpointMetadata(endpoints: ProviderEndpoints): Record<string, string> {
-  const named = {
-    authorization_endpoint: endpoints.authorization,
-    token_endpoint: endpoints.token,
-    jwks_uri: endpoints.jwks,
-    revocation_endpoint: endpoints.revocation,
-    end_session_endpoint: endpoints.endSession,
-    userinfo_endpoint: endpoints.userinfo,
+/** What stands in the issuer of Entra ID's metadata for many tenants, in the place of a tenant. */
+const TENANT = '{tenantid}'
+/** The one host whose metadata openid-client takes such an issuer from; it puts the `tid` of each ID token in. */
+const LARGEST_CLOUD = 'https://login.microsoftonline.com'
+
+/** True for an authority of Entra ID that signs in users of many tenants, in whatever cloud. */
+function isSharedAuthority(issuer: string): boolean {
+  return /^https:\/\/[^/]+\/(?:common|organizations|consumers)(?:\/|$)/i.test(issuer)
+}
+
+/** Reads the metadata where they are, while openid-client takes them for those of the host that it knows. */
+function atLargestCloud(issuer: URL, fetch: oidc.CustomFetch): { location: URL; fetch: oidc.CustomFetch } {
+  const elsewhere = (url: string) => url.replace(LARGEST_CLOUD, issuer.origin)
+  return {
+    location: new URL(issuer.href.replace(issuer.origin, LARGEST_CLOUD)),
+    fetch: (url, options) => fetch(elsewhere(url), options),
   }
-  return Object.fromEntries(
-    Object.entries(named).filter((entry): entry is [string, string] => Boolean(entry[1])),
-  )
-}
-
-/** Endpoints that we, or the browser on our behalf, send secrets or codes to. */
-const ENDPOINTS = [
-  ...['authorization_endpoint', 'token_endpoint', 'jwks_uri', 'revocation_endpoint', 'end_session_endpoint'],
-  ...['userinfo_endpoint', 'pushed_authorization_request_endpoint'],
-]
-
-/** Those of them that are not https. */
-function insecureEndpoints(metadata: Readonly<Record<string, unknown>>): { name: string; url: URL }[] {
-  return ENDPOINTS.flatMap((name) => {
-    const value = metadata[name]
-    if (value === undefined) return []
-    const url = typeof value === 'string' && URL.canParse(value) ? new URL(value) : undefined
-    if (!url) throw new Error(`the discovery document has no URL for ${name}`)
-    return url.protocol === 'https:' ? [] : [{ name, url }]
-  })
-}
-
-/**
- * A provider whose issuer is https names no endpoint in plain http, unless the host is in `provider.insecureHosts`; a
- * provider on this machine may name others on it. Configured endpoints were checked with the configuration.
- */
-function requireNamedHosts(
-  insecure: readonly { name: string; url: URL }[],
-  {
-    configured,
-    provider: { issuer, insecureHosts },
-  }: { configured: Readonly<Record<string, string>>; provider: ProviderConfig },
-): void {
-  for (const { name, url } of insecure) {
-    if (Object.hasOwn(configured, name)) continue
-    const isPlain = url.protocol === 'http:'
-    const { hostname, host, port } = url
-    if (isPlain && [hostname, `${hostname}:${port || '80'}`].some((one) => insecureHosts.includes(one)))
-      continue
-    if (isPlain && issuer.startsWith('http:') && isThisMachine(hostname)) continue
-    throw new Error(
-      `the discovery document names ${name} at ${url.origin}, which is not https: ` +
-        `correct it at the provider, or allow the host: provider.insecureHosts: [${host}]`,
-    )
-  }
-}
-
-/** RFC 6761 §6.3. */
-function isThisMachine(hostname: string): boolean {
-  return /^(?:(?:.+\.)?localhost|127(?:\.\d{1,3}){3}|\[::1\])$/.test(hostname)
 }
 
 /**
@@ -248,11 +220,6 @@ function withConfigured(
   const aliases = Object.entries(known.mtls_endpoint_aliases ?? {})
   const left = aliases.filter(([name]) => !Object.hasOwn(configured, name))
   return { ...known, ...configured, mtls_endpoint_aliases: Object.fromEntries(left) }
-}
-
-/** The aliases that are called, in the place of the endpoints of these names. */
-function aliasesOf({ mtls_endpoint_aliases: aliases = {} }: oidc.ServerMetadata): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(aliases).filter(([name]) => ENDPOINTS.includes(name)))
 }
 
 /** Makes the client's way to authenticate. Secrets are revealed at each use, so that a rotated file takes effect. */
@@ -291,6 +258,32 @@ function basic(secret: string): oidc.ClientAuth {
 
 function formEncoded(text: string): string {
   return new URLSearchParams([['', text]]).toString().slice(1)
+}
+
+/** OpenID Connect Core §5.3.1 and §5.3.2: the token in the header, and the answer in JSON or as a signed JWT. */
+async function userInfoRequest(
+  { provider, client, providerFetch }: DiscoveryDeps,
+  config: oidc.Configuration,
+  { accessToken, subject }: { readonly accessToken: string; readonly subject: string },
+) {
+  const metadata: oidc.ServerMetadata = config.serverMetadata()
+  const { userinfo_signing_alg_values_supported: algorithms = ACCEPTED_SIGNING_ALGORITHMS } = metadata
+  const by = new oidc.Configuration(
+    { ...metadata, userinfo_signing_alg_values_supported: algorithms },
+    provider.clientId,
+    { ...mtlsOf(provider), [oidc.clockTolerance]: provider.clockToleranceMs / 1000 },
+    client.authenticate,
+  )
+  let signed: string | undefined
+  by.timeout = config.timeout
+  by[oidc.customFetch] = async (url, options) => {
+    const answer = await providerFetch.fetch(url, options)
+    const isJwt = /^application\/jwt\b/i.test(answer.headers.get('content-type') ?? '')
+    if (isJwt) signed = await answer.clone().text()
+    return answer
+  }
+  if (metadata.userinfo_endpoint?.startsWith('http:')) oidc.allowInsecureRequests(by)
+  return { claims: (await oidc.fetchUserInfo(by, accessToken, subject)) as UserClaims, signed }
 }
 
 /**

@@ -189,7 +189,7 @@ function isMicrosoft({ body }: TokenAnswer): boolean {
 }
 
 /** Where a sign-in failed, for log and metrics. `authorization`: in the response that the browser brought. */
-export type SignInStep = 'discovery' | 'par' | 'authorization' | 'code' | 'keys' | 'id_token'
+export type SignInStep = 'discovery' | 'par' | 'authorization' | 'code' | 'keys' | 'id_token' | 'userinfo'
 
 /** What the log says of a failed sign-in, on top of its problem. */
 export function signInFacts(error: unknown, step: SignInStep, answer?: TokenAnswer): LoggedFacts {
@@ -281,6 +281,30 @@ function pushProblem(error: unknown, answer: TokenAnswer | undefined): BffError 
       ...(reason === undefined ? { cause: error } : { details: { reason } }),
     },
   )
+}
+
+/**
+ * Turns a failed UserInfo request into our problem. Claims that are of another user, or that the provider did not sign, are
+ * not to be trusted (OpenID Connect Core §5.3.2, §5.3.4); a token that is refused there is a matter of the configuration.
+ */
+export function failedUserInfo(error: unknown, now: number): BffError {
+  const isOtherUser = (error as { code?: unknown }).code === 'OAUTH_JSON_ATTRIBUTE_COMPARISON_FAILED'
+  const isUntrue = isOtherUser || isUnsound(error)
+  const problem = isUntrue
+    ? new BffError('invalid_callback', 'the UserInfo answer is not to be trusted', { cause: error })
+    : failedCall(error, undefined, now)
+  return withLogged(problem, {
+    ...problem.logged,
+    step: 'userinfo',
+    ...(isOtherUser ? { claim: 'sub' } : {}),
+  })
+}
+
+/** A claim or a time of a signed answer is not right, or its signature is no key's of the provider. */
+function isUnsound(error: unknown): boolean {
+  if (!(error instanceof Error) || error instanceof BffError) return false
+  const { code } = error as { code?: unknown }
+  return String(code).startsWith('OAUTH_JWT_') || (code === undefined && !isNetworkError(error))
 }
 
 /** Turns a failed discovery into our problem: what a later attempt may cure is unavailable, the rest is configuration. */

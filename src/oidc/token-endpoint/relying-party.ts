@@ -1,6 +1,8 @@
 import type { ProviderConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
+import type { UserClaims } from '../../store/port.ts'
 import type { ClientAuthenticator } from '../client-auth/client-assertion.ts'
+import { issuerFor } from './jwt.ts'
 import { createProviderKeys } from './key-set.ts'
 import type { Limiter } from './limiter.ts'
 import {
@@ -11,7 +13,7 @@ import {
   discoverClient,
   type Parameters,
 } from './openid-client.ts'
-import { failedCall, failedDiscovery, failedPush, findingOf } from './provider-errors.ts'
+import { failedCall, failedDiscovery, failedPush, failedUserInfo, findingOf } from './provider-errors.ts'
 import type { ProviderFetch, TokenAnswer } from './provider-fetch.ts'
 import { createTokenRequests, type TokenRequests } from './token-requests.ts'
 
@@ -23,8 +25,15 @@ export type RelyingParty = TokenRequests & {
   authorizationUrl(checks: AuthorizationChecks, parameters: Parameters): Promise<URL>
   /** RFC 7009. Resolves false when the provider has no revocation endpoint. */
   revoke(refreshToken: string): Promise<boolean>
+  /**
+   * The claims of the UserInfo endpoint (OpenID Connect Core §5.3), which are of this subject. Rejects with invalid_callback
+   * for those of another, or when no key of the provider verifies a signed answer.
+   */
+  userInfo(accessToken: string, subject: string): Promise<UserClaims>
   /** The end-session endpoint (RP-Initiated Logout 1.0 §2.1); undefined when the provider has none. */
   endSessionEndpoint(): Promise<string | undefined>
+  /** The `iss` of a token with this `tid`: the provider's, with the tenant put in where Entra ID's metadata are for many. */
+  expectedIssuer(tid: unknown): Promise<string>
   /** Where the provider shows pages to the user. */
   pageEndpoints(): Promise<readonly string[]>
   /**
@@ -91,6 +100,21 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
       } catch (error) {
         throw failedCall(error, undefined)
       }
+    },
+
+    async userInfo(accessToken, subject) {
+      try {
+        const known = await client()
+        const { claims, signed } = await known.userInfo(accessToken, subject)
+        if (signed !== undefined) await keys.requireSigned(signed, known.metadata.jwksUri)
+        return claims
+      } catch (error) {
+        throw failedUserInfo(error, deps.now())
+      }
+    },
+
+    async expectedIssuer(tid) {
+      return issuerFor((await client()).metadata.issuer, tid)
     },
 
     async endSessionEndpoint() {

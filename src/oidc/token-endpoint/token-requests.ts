@@ -35,6 +35,8 @@ export type GrantedTokens = {
   readonly scope?: string | undefined
   /** When the refresh token ends, where the answer says so (`refresh_token_expires_in`, of no specification). */
   readonly refreshTokenExpiresAt?: number | undefined
+  /** Names of the claims that the UserInfo endpoint gave. */
+  readonly userinfo?: readonly string[]
 }
 
 /** What a refresh tells its caller on the way. */

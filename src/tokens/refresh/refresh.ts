@@ -266,8 +266,8 @@ function noRefreshToken(hadToken: boolean): BffError {
 }
 
 /** Without the id: that opens the session's records, and other rooms do not get it. */
-function signInOf({ indicators, scopes, granted, steppedUp }: TokenHolder): SessionGrant {
-  return { indicators, scopes, granted, steppedUp }
+function signInOf({ indicators, scopes, granted, userinfo, steppedUp }: TokenHolder): SessionGrant {
+  return { indicators, scopes, granted, userinfo, steppedUp }
 }
 
 /** An outcome that is no token says what the refresh token is worth from now on. */

@@ -42,6 +42,8 @@ const PROVIDER: ProviderConfig = {
     offlineConsent: 'auto',
     par: 'auto',
     authorizationParams: {},
+    loginParams: ['prompt', 'login_hint'],
+    userinfo: false,
   },
   ...{ allowedTenants: [], clientCapabilities: [], clockToleranceMs: 60_000, insecureHosts: [] },
   ...{ timeoutMs: 5_000, concurrency: 32, reusesRefreshTokens: 'auto' },

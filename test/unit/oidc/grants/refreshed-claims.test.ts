@@ -50,7 +50,8 @@ test('a refresh that asked for openid without profile takes no name away, and ta
 
 test("groups that come with a scope of the provider's own stay when the refresh did not ask for that scope", () => {
   const before = { ...BEFORE, groups: ['ops'], 'urn:zitadel:iam:user:metadata': { a: 'b' } }
-  const signIn = ['openid', 'profile', 'groups', 'urn:zitadel:iam:user:metadata', 'orders', 'constructor']
+  const scopes = ['openid', 'profile', 'groups', 'urn:zitadel:iam:user:metadata', 'orders', 'constructor']
+  const signIn = { scopes }
   const refreshed = { sub: 'ada', iat: 150, department: 'R&D' }
   const after = claimsAfterRefresh(before, refreshed, ['orders', 'openid'], signIn)
   assert.deepEqual(after?.groups, ['ops'])
@@ -60,6 +61,13 @@ test("groups that come with a scope of the provider's own stay when the refresh 
   assert.equal(claimsAfterRefresh(before, refreshed, undefined, signIn)?.groups, undefined)
   const told = { ...refreshed, groups: [] }
   assert.deepEqual(claimsAfterRefresh(before, told, ['orders', 'openid'], signIn)?.groups, [])
+})
+
+test('claims of the UserInfo endpoint stay as they were at sign-in, because a refresh does not ask for them', () => {
+  const before = { ...BEFORE, groups: ['ops'], name: 'Ada of UserInfo' }
+  const refreshed = { sub: 'ada', iat: 150, name: 'Ada of the ID token', department: 'R&D' }
+  const after = claimsAfterRefresh(before, refreshed, undefined, { userinfo: ['groups', 'name'] })
+  assert.deepEqual([after?.groups, after?.name, after?.department], [['ops'], 'Ada of UserInfo', 'R&D'])
 })
 
 test('an ID token with what Okta and Cognito put into every one changes nothing', () => {

@@ -23,10 +23,12 @@ type Scene = {
   inUse?: ResourceConfig[]
   fail?: unknown
   grant?: GrantedTokens
+  userInfo?: object
 }
 
-function setUp({ provider = {}, inUse = [orders, billing], fail, grant = granted }: Scene = {}) {
+function setUp({ provider = {}, inUse = [orders, billing], fail, grant = granted, userInfo }: Scene = {}) {
   const clock = { at: 0 }
+  const userInfoAsked: [string, string][] = []
   const sent: (readonly (readonly [string, string])[])[] = []
   const asked: unknown[] = []
   const noted: unknown[] = []
@@ -47,6 +49,10 @@ function setUp({ provider = {}, inUse = [orders, billing], fail, grant = granted
         if (fail) throw fail
         return new URL('https://id.test/authorize')
       },
+      async userInfo(accessToken, subject) {
+        userInfoAsked.push([accessToken, subject])
+        return { sub: subject, ...userInfo }
+      },
       async codeGrant(_, checks, parameters) {
         asked.push(checks)
         sent.push(parameters)
@@ -63,9 +69,10 @@ function setUp({ provider = {}, inUse = [orders, billing], fail, grant = granted
       error() {},
       warn: (fields: object, text: string) => void lines.push([fields, text]),
     } as never,
+    now: () => clock.at,
     monotonicNow: () => clock.at,
   })
-  return { authorization, clock, sent, asked, noted, lines }
+  return { authorization, clock, sent, asked, noted, lines, userInfoAsked }
 }
 
 const ALL = ['scope', 'openid offline_access orders billing']
@@ -128,6 +135,99 @@ describe('an authorization request', () => {
     const plain = setUp({ fail: new BffError('provider_rejected', 'without more facts') })
     await assert.rejects(plain.authorization.authorizationUrl(CHECKS, {}))
     assert.deepEqual(plain.noted, [['par', 'provider_rejected', true]])
+  })
+})
+
+describe('parameters of the login URL', () => {
+  test('go before what is configured, after what a step-up needs, and are no fault of the configuration', async () => {
+    const authorizationParams = { ui_locales: 'de', max_age: '9' }
+    const { authorization, sent } = setUp({ provider: { authorizationParams } })
+    const params = { acr_values: 'gold', max_age: '600', ui_locales: 'fr' }
+    await authorization.authorizationUrl(CHECKS, { params, isOfUser: true })
+    const stepUp: StepUp = { resource: 'orders', maxAge: 0 }
+    await authorization.authorizationUrl(CHECKS, { params, stepUp })
+    const rest = (max: string) => [
+      ['ui_locales', 'fr'],
+      ['max_age', max],
+      ['acr_values', 'gold'],
+    ]
+    assert.deepEqual(
+      sent.map((parameters) => parameters.slice(1)),
+      [rest('600'), rest('0')],
+    )
+  })
+
+  test('max_age is checked in the answer, from the beginning of the sign-in on, whoever has asked for it', async () => {
+    const maxAgeOf = async (checks: object, provider = {}, stepUp?: StepUp) => {
+      const { authorization, asked, clock } = setUp({ provider })
+      clock.at = 100_500
+      await authorization.codeGrant(new URL('https://app.test'), { ...CHECKS, ...checks }, stepUp)
+      return (asked[0] as { maxAge?: number }).maxAge
+    }
+    const params = { max_age: '60' }
+    assert.equal(await maxAgeOf({}), undefined)
+    assert.equal(await maxAgeOf({ params, startedAt: 90_000 }), 71)
+    assert.equal(await maxAgeOf({ params }), 60)
+    // The clock of the replica that began it may be ahead.
+    assert.equal(await maxAgeOf({ params, startedAt: 200_000 }), 60)
+    assert.equal(await maxAgeOf({ startedAt: 100_500 }, { authorizationParams: { max_age: '7' } }), 7)
+    assert.equal(await maxAgeOf({ params, startedAt: 100_500 }, {}, { resource: 'orders', maxAge: 0 }), 0)
+    assert.equal(await maxAgeOf({}, { authorizationParams: { max_age: 'never' } }), undefined)
+  })
+})
+
+describe('the UserInfo endpoint', () => {
+  const claims = { sub: 'ada', iss: 'https://id.test', acr: 'gold', name: 'Ada', email: 'ada@id.test' }
+  const grant: GrantedTokens = { ...granted, claims }
+  const redeem = ({ authorization }: ReturnType<typeof setUp>) =>
+    authorization.codeGrant(new URL('https://app.test'), CHECKS)
+  const provider = { userinfo: true }
+
+  test('is asked with the token of the code; its claims are added and win, those of the protocol stay', async () => {
+    const userInfo = {
+      groups: ['ops'],
+      name: 'Ada L.',
+      iss: 'https://evil.test',
+      acr: 'none',
+      tid: 'x',
+      sid: 'y',
+    }
+    const scene = setUp({ provider, grant, userInfo })
+    const { claims: merged, userinfo } = await redeem(scene)
+    assert.deepEqual(scene.userInfoAsked, [['at', 'ada']])
+    assert.deepEqual(merged, { ...claims, groups: ['ops'], name: 'Ada L.' })
+    assert.deepEqual(userinfo, ['groups', 'name'])
+    assert.deepEqual(scene.noted.at(-1), ['userinfo', undefined, undefined])
+  })
+
+  test('is not asked unless that is configured', async () => {
+    const scene = setUp({ grant, userInfo: { groups: ['ops'] } })
+    assert.deepEqual((await redeem(scene)).claims, claims)
+    assert.deepEqual(scene.userInfoAsked, [])
+  })
+
+  test('fails the sign-in when there is no token for it, or when it sends more than a session can hold', async () => {
+    for (const scene of [
+      setUp({ provider, grant: { ...grant, accessToken: '' } }),
+      setUp({ provider, grant, userInfo: { groups: 'x'.repeat(65_536) } }),
+    ]) {
+      const isRejected = (error: unknown) => error instanceof BffError && error.logged?.step === 'userinfo'
+      await assert.rejects(redeem(scene), isRejected)
+      assert.deepEqual(scene.noted.at(-1), ['userinfo', 'provider_rejected', false])
+    }
+  })
+
+  test('with RFC 8707 the code is redeemed for no resource, and its token is kept for none', async () => {
+    const resource = { ...orders, resource: 'https://orders.test' }
+    const scene = setUp({
+      provider: { ...provider, resourceDialect: 'resource-indicator' },
+      inUse: [resource],
+      grant,
+      userInfo: {},
+    })
+    const redeemed = await redeem(scene)
+    assert.deepEqual(scene.sent, [[]])
+    assert.equal(scene.authorization.resourceOf(redeemed, {}), undefined)
   })
 })
 

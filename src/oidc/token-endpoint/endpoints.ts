@@ -1,0 +1,72 @@
+import type { ProviderConfig, ProviderEndpoints } from '../../config/config.ts'
+
+/** The configured endpoints under their names of RFC 8414 §2. */
+export function endpointMetadata(endpoints: ProviderEndpoints): Record<string, string> {
+  const named = {
+    authorization_endpoint: endpoints.authorization,
+    token_endpoint: endpoints.token,
+    jwks_uri: endpoints.jwks,
+    revocation_endpoint: endpoints.revocation,
+    end_session_endpoint: endpoints.endSession,
+    userinfo_endpoint: endpoints.userinfo,
+  }
+  return Object.fromEntries(
+    Object.entries(named).filter((entry): entry is [string, string] => Boolean(entry[1])),
+  )
+}
+
+/** Endpoints that we, or the browser on our behalf, send secrets or codes to. */
+const ENDPOINTS = [
+  ...['authorization_endpoint', 'token_endpoint', 'jwks_uri', 'revocation_endpoint', 'end_session_endpoint'],
+  ...['userinfo_endpoint', 'pushed_authorization_request_endpoint'],
+]
+
+/** Those of them that are not https. */
+export function insecureEndpoints(metadata: Readonly<Record<string, unknown>>): { name: string; url: URL }[] {
+  return ENDPOINTS.flatMap((name) => {
+    const value = metadata[name]
+    if (value === undefined) return []
+    const url = typeof value === 'string' && URL.canParse(value) ? new URL(value) : undefined
+    if (!url) throw new Error(`the discovery document has no URL for ${name}`)
+    return url.protocol === 'https:' ? [] : [{ name, url }]
+  })
+}
+
+/**
+ * A provider whose issuer is https names no endpoint in plain http, unless the host is in `provider.insecureHosts`; a
+ * provider on this machine may name others on it. Configured endpoints were checked with the configuration.
+ */
+export function requireNamedHosts(
+  insecure: readonly { name: string; url: URL }[],
+  {
+    configured,
+    provider: { issuer, insecureHosts },
+  }: { configured: Readonly<Record<string, string>>; provider: ProviderConfig },
+): void {
+  for (const { name, url } of insecure) {
+    if (Object.hasOwn(configured, name)) continue
+    const isPlain = url.protocol === 'http:'
+    const { hostname, host, port } = url
+    if (isPlain && [hostname, `${hostname}:${port || '80'}`].some((one) => insecureHosts.includes(one)))
+      continue
+    if (isPlain && issuer.startsWith('http:') && isThisMachine(hostname)) continue
+    throw new Error(
+      `the discovery document names ${name} at ${url.origin}, which is not https: ` +
+        `correct it at the provider, or allow the host: provider.insecureHosts: [${host}]`,
+    )
+  }
+}
+
+/** RFC 6761 §6.3. */
+function isThisMachine(hostname: string): boolean {
+  return /^(?:(?:.+\.)?localhost|127(?:\.\d{1,3}){3}|\[::1\])$/.test(hostname)
+}
+
+/** The aliases that are called, in the place of the endpoints of these names. */
+export function aliasesOf({
+  mtls_endpoint_aliases: aliases = {},
+}: {
+  readonly mtls_endpoint_aliases?: object
+}): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(aliases).filter(([name]) => ENDPOINTS.includes(name)))
+}
