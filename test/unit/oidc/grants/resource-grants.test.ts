@@ -28,6 +28,7 @@ test('a success that came too late, or could not be kept because the user signed
 const orders: ResourceConfig = { name: 'orders', scopes: ['orders'], grant: 'refresh_token' }
 const RESOURCES: Record<string, ResourceConfig> = {
   orders,
+  bound: { ...orders, name: 'bound', scopes: [], audience: 'https://bound.test' },
   audit: { ...orders, name: 'audit', scopes: ['audit'], grant: 'client_credentials' },
   stock: { ...orders, name: 'stock', scopes: ['stock'], grant: 'token_exchange', subject: 'orders' },
   mail: {
@@ -47,6 +48,8 @@ function setUp({ capabilities = [] as string[], resourceDialect = 'scope' as Res
   const noted: GrantResult[] = []
   const lines: [object, string][] = []
   const next: { grant: GrantedTokens | FailedGrant } = { grant: GRANTED }
+  /** Whether the faults of the configuration have told the operator already. */
+  const settings = { isNoteLogged: false }
   const ask = async (...request: unknown[]) => {
     asked.push(request)
     return next.grant
@@ -59,7 +62,7 @@ function setUp({ capabilities = [] as string[], resourceDialect = 'scope' as Res
     dialect: createDialect({ resourceDialect, scopes: ['openid'], signInScopes: 'all' }, [orders]),
     ...{ resources: RESOURCES, clientCapabilities: capabilities, monotonicNow: () => 0 },
     log: { info: write, warn: write, error: write } as never,
-    note: (result) => noted.push(result) < 0,
+    note: (result) => noted.push(result) > 0 && settings.isNoteLogged,
   })
   const refuse = (body: Record<string, unknown>, status = 400) => {
     const answer = { status, body, retryAfterSeconds: undefined, isHtml: false }
@@ -69,7 +72,7 @@ function setUp({ capabilities = [] as string[], resourceDialect = 'scope' as Res
     grants.tokenExchangeGrant({ resource, subjectToken: 'at-1', ...more })
   const refresh = (more: object = {}) =>
     grants.refreshGrant({ resource: 'orders', refreshToken: 'rt', keep: async () => undefined, ...more })
-  return { ...grants, exchange, refresh, refuse, next, asked, noted, lines }
+  return { ...grants, exchange, refresh, refuse, next, asked, noted, lines, settings }
 }
 
 async function problem(work: Promise<unknown>): Promise<BffError> {
@@ -194,6 +197,36 @@ test('a refresh whose grant is dead says so by the word of the provider, and one
     assert.match(text, /the grant is dead/)
     assert.equal((fields as { oauthError: string }).oauthError, error)
   }
+})
+
+test('a token for another audience is no user’s matter, and is told by what was expected and what came', async () => {
+  const { refresh, next, noted, lines } = setUp()
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const accessToken = `${part({ alg: 'RS256' })}.${part({ aud: 'https://other.test' })}.c2ln`
+  next.grant = { ...GRANTED, accessToken }
+  const outcome = await refresh({ resource: 'bound' })
+  assert.ok(outcome.kind === 'refused')
+  assert.deepEqual([outcome.error.code, outcome.isMaybeUsed], ['provider_rejected', false])
+  assert.match(outcome.error.message, /answered for another resource/)
+  const { outcome: counted, isOfUser, expected, actual } = noted.pop()!
+  assert.deepEqual(
+    [counted, isOfUser, expected, actual],
+    ['wrong_audience', false, 'https://bound.test', 'https://other.test'],
+  )
+  assert.equal(lines.at(-1)?.[1], 'a token is not for its resource: not sent')
+})
+
+test('a refused refresh has one line in the log: that of a fault of the configuration, or its own', async () => {
+  const { refresh, refuse, lines, settings } = setUp()
+  refuse({ error: 'interaction_required' })
+  await refresh()
+  assert.deepEqual(
+    lines.splice(0).map(([, text]) => text),
+    ['a refresh was refused'],
+  )
+  settings.isNoteLogged = true
+  await refresh()
+  assert.deepEqual(lines, [])
 })
 
 test('a refresh tells whether its refresh token may be used up, and whether it is worth another try', async () => {

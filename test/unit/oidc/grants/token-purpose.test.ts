@@ -228,6 +228,8 @@ test('api://ID and ID are one application of Entra ID, whichever its token and t
   assert.equal(verdict(id, `api://${id}`), 'sent')
   assert.equal(verdict(`api://${id}`, `api://${id}/orders`), 'wrong_audience')
   assert.equal(verdict('api://orders', 'orders'), 'wrong_audience')
+  for (const longer of [`https://api.test/${id}`, `xapi://${id}`, `${id}/x`, `api://${id}0`])
+    assert.equal(verdict(longer, id), 'wrong_audience', longer)
 })
 
 test('an aud that is no text names nobody', () => {

@@ -19,6 +19,9 @@ const half = (text: string) =>
 
 type Claims = Record<string, unknown>
 
+/** OpenID Connect Core §3.1.3.7 rule 4. */
+const SEVERAL = { aud: [CLIENT, 'other'], azp: CLIENT }
+
 function verify(query: Record<string, string>, checks: object, metadata: object = {}) {
   const callback = new URL(`https://app.test/bff/callback?${new URLSearchParams(query)}`)
   const known = {
@@ -103,7 +106,7 @@ describe('a response with an ID token beside the code', () => {
   })
 
   test('is bound to code, state and request; the ID token goes no further', async () => {
-    for (const changes of [{}, { s_hash: half(CHECKS.state) }, { aud: [CLIENT] }]) {
+    for (const changes of [{}, { s_hash: half(CHECKS.state) }, { aud: [CLIENT] }, SEVERAL]) {
       const { callback, user } = await verify(await responseWith(changes), hybrid)
       assert.deepEqual(Object.fromEntries(callback.searchParams), {
         ...{ code: 'the-code', state: CHECKS.state, iss: ISSUER },

@@ -240,6 +240,7 @@ describe('revocation', () => {
     assert.deepEqual(await ways(basic, ['client_secret_post']), ['post s-e.c_r+t', true])
     assert.deepEqual(await ways(basic, ['client_secret_jwt']), ['jwt', true])
     assert.deepEqual(await ways(post, ['tls_client_auth']), ['post s-e.c_r+t', true])
+    assert.deepEqual(await ways(post, ['client_secret_post'], 9), ['post s-e.c_r+t', 'provider_rejected'])
   })
 
   test('takes Basic where the metadata names none (RFC 8414 §2), and tries the next way after a refusal', async () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { describe, test } from 'node:test'
-import { exportJWK, exportPKCS8, generateKeyPair, jwtVerify, SignJWT } from 'jose'
+import { exportJWK, exportPKCS8, generateKeyPair, importJWK, jwtVerify, SignJWT } from 'jose'
 import type { ProviderConfig } from '../../../../src/config/config.ts'
 import { Secret } from '../../../../src/config/secrets/secret.ts'
 import { BffError } from '../../../../src/errors.ts'
@@ -283,6 +283,26 @@ test('without discovery an ID token may be signed with any algorithm that is kno
   const answer = await forged.refresh()
   assert.ok('accessToken' in answer)
   assert.deepEqual([answer.claims, forged.ignored.length], [undefined, 1])
+})
+
+test('without discovery each algorithm that providers sign ID tokens with is accepted', async () => {
+  const endpoints = {
+    ...{ authorization: `${ISSUER}/authorize`, token: `${ISSUER}/token`, jwks: `${ISSUER}/keys` },
+  }
+  const rsa = await generateKeyPair('RS256', { extractable: true })
+  const claims = { iss: ISSUER, aud: 'shop', sub: 'ada', iat: SECONDS, exp: SECONDS + 300 }
+  for (const alg of ['RS256', 'PS256', 'ES256', 'ES384', 'PS384', 'RS384', 'EdDSA', 'Ed25519']) {
+    const isRsa = alg.startsWith('RS') || alg.startsWith('PS')
+    const pair = isRsa ? rsa : await generateKeyPair(alg, { extractable: true })
+    const key = await importJWK({ ...(await exportJWK(pair.privateKey)), alg }, alg)
+    const id_token = await new SignJWT(claims).setProtectedHeader({ alg, kid: 'k1' }).sign(key)
+    const { refresh, scripts } = setUp(gives({ ...TOKENS, id_token }), { endpoints })
+    const jwk = { ...(await exportJWK(pair.publicKey)), kid: 'k1' }
+    scripts.set('/keys', () => Response.json({ keys: [jwk] }))
+    const granted = await refresh()
+    assert.ok('claims' in granted)
+    assert.equal(granted.claims?.sub, 'ada', alg)
+  }
 })
 
 test('client credentials and extension grants name their grant type', async () => {
