@@ -7,6 +7,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   check: async () => (await import('./cli/check.ts')).checkCommand,
   demo: async () => (await import('./cli/demo.ts')).demoCommand,
   keygen: async () => (await import('./cli/keygen.ts')).keygenCommand,
+  sessions: async () => (await import('./cli/sessions.ts')).sessionsCommand,
   schema: async () => (await import('./cli/schema.ts')).schemaCommand,
 }
 
@@ -15,6 +16,7 @@ const USAGE = `usage: cloakroom [command] [options]
   serve [--config FILE]    run the proxy (default; FILE: $CLOAKROOM_CONFIG or config/cloakroom.yaml)
   check [--config FILE]    validate a config file and run its tests, without network
   demo [--port 8080]       everything on one machine: identity provider, two APIs, a single-page app
+  sessions --user SUB      list the sessions of a user, or with --end end them
   keygen                   print a new session key
   schema                   print the JSON Schema of the config file
 

@@ -59,8 +59,8 @@ export type UserSessionsDeps = {
 export type UserSessions = {
   /** The names under which a new session is found. */
   indexesOf(claims: UserClaims): SessionIndexes
-  /** Returns the living sessions of a user, the one used last first; of more than 100 those that began last. */
-  list(claims: UserClaims): Promise<readonly ListedSession[]>
+  /** Returns the living sessions of a user, the one used last first; of more than `most`, 100 unless given, those that began last. */
+  list(claims: UserClaims, most?: number): Promise<readonly ListedSession[]>
   /** Ends the session that a list of this user's calls so; false when there is none. */
   endOne(claims: UserClaims, id: string, reason: string): Promise<boolean>
   /** Ends all sessions of a user but one; resolves with how many there were. */
@@ -119,8 +119,8 @@ export function createUserSessions(deps: UserSessionsDeps): UserSessions {
 
   const of = ({ iss, sub }: UserClaims, newest?: number) => living(userNames(iss, sub), newest)
 
-  async function list(claims: UserClaims): Promise<readonly ListedSession[]> {
-    const hashes = (await of(claims, LISTED)).slice(-LISTED)
+  async function list(claims: UserClaims, most = LISTED): Promise<readonly ListedSession[]> {
+    const hashes = (await of(claims, most)).slice(-most)
     const sealed = await Promise.all(hashes.map((hash) => store.sessions.about(hash)))
     const listed = hashes.map((hash, at): ListedSession => {
       const text = sealed[at] === undefined ? undefined : deps.openAbout(hash, sealed[at])

@@ -1,12 +1,16 @@
 import assert from 'node:assert/strict'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { after, before, describe, type TestContext, test } from 'node:test'
+import { sessionsCommand } from '../../src/cli/sessions.ts'
 import { sessionHash } from '../../src/session/session.ts'
 import type { Browser, FetchAnswer } from '../kit/browsers/browser.ts'
 import { type RunningCloakroom, startCloakroom } from '../kit/cloakroom.ts'
-import { type ConfigData, sessionKey } from '../kit/config/cloakroom-config.ts'
+import { type ConfigData, configWith, sessionKey } from '../kit/config/cloakroom-config.ts'
 import { type RotatingProvider, startRotatingProvider } from '../kit/provider/rotating-provider.ts'
 import { assertNoSecrets } from '../kit/secrets.ts'
-import { movableClock, type Scope, startApis } from '../kit/shops/shop.ts'
+import { APP, movableClock, type Scope, startApis } from '../kit/shops/shop.ts'
 import { skipWithoutRedis, startRedis, type TestRedis } from '../kit/store/redis.ts'
 
 const MINUTE = 60_000
@@ -323,6 +327,74 @@ describe('the sessions of a user over two replicas', { skip: skipWithoutRedis() 
     assert.equal((await end(here, other?.id)).status, 204)
     for (let tries = 0; (await there.fetch('/api/orders')).status === 200; tries += 1) assert.ok(tries < 50)
     assert.equal((await listOf(here)).length, 1)
+  })
+
+  test('an operator lists and ends the sessions of one user; WebSockets or not, they are gone on every replica', async (t) => {
+    const { a, b, provider, config } = await startReplicas(t)
+    const [here, there, ofBob] = [a.browser({ userAgent: 'Evil\x9b2J/1.0' }), b.browser(), a.browser()]
+    provider.control.user = 'ada'
+    await here.signIn()
+    await there.signIn()
+    provider.control.user = 'bob'
+    await ofBob.signIn()
+    const folder = await mkdtemp(join(tmpdir(), 'cloakroom-sessions-'))
+    t.after(() => rm(folder, { recursive: true }))
+    const file = async (name: string, changes: ConfigData) => {
+      const place = { publicUrl: APP, listen: '127.0.0.1:0', adminListen: '127.0.0.1:0' }
+      const path = join(folder, name)
+      await writeFile(path, JSON.stringify(configWith({ ...config, ...changes }, place)))
+      return path
+    }
+    const path = await file('cloakroom.yaml', {})
+    async function run(...args: string[]) {
+      let [out, err] = ['', '']
+      const io = {
+        stdout: { write: (text: string) => (out += text) },
+        stderr: { write: (text: string) => (err += text) },
+        env: { CLOAKROOM_CONFIG: path },
+      }
+      const code = await sessionsCommand(args, io)
+      return { code, out, err }
+    }
+
+    const listed = await run('--user', 'ada')
+    const [head = '', ...lines] = listed.out.trimEnd().split('\n')
+    assert.equal(listed.code, 0)
+    assert.match(head, /^ID +CREATED +LAST SEEN +FROM +BROWSER$/)
+    assert.equal(lines.length, 2)
+    for (const line of lines)
+      assert.match(
+        line,
+        /^[\w-]{22} {2}\d{4}-\S+Z {2}\d{4}-\S+Z {2}127\.0\.0\.1 +(?:Evil\?2J|ScriptedBrowser)\/1\.0$/,
+      )
+    const ids = [here, there].map(sessionIdOf)
+    assertNoSecrets({ out: listed.out }, [...ids, ...ids.map(sessionHash), ...provider.issuedSecrets])
+    assert.deepEqual(await run('--user', 'nobody'), {
+      ...{ code: 1, out: '', err: 'cloakroom sessions: this user has no sessions\n' },
+    })
+    assert.equal((await run('--user', 'ada', '--issuer', 'https://other.test')).code, 1)
+
+    const ended = await run('--user', 'ada', '--end')
+    assert.deepEqual(ended, { code: 0, out: '2 sessions have ended\n', err: '' })
+    for (let tries = 0; (await isIn(here)) || (await isIn(there)); tries += 1) assert.ok(tries < 50)
+    assert.equal(await isIn(ofBob), true)
+    assert.equal((await run('--user', 'ada', '--end')).code, 1)
+
+    assert.equal((await run()).code, 1)
+    assert.match((await run('--user', '')).err, /--user SUB is missing/)
+    assert.equal((await run('--help')).code, 0)
+    const inMemory = await run(
+      ...['--user', 'ada', '--config'],
+      await file('memory.yaml', { session: { ...(config.session as object), store: { type: 'memory' } } }),
+    )
+    assert.deepEqual([inMemory.code, inMemory.out], [1, ''])
+    assert.match(inMemory.err, /session\.store is memory/)
+    assert.equal((await run('--user', 'ada', '--config', join(folder, 'none.yaml'))).code, 78)
+    const store = { type: 'redis', url: 'redis://127.0.0.1:1' }
+    const away = await file('away.yaml', { session: { ...(config.session as object), store } })
+    const refused = await run('--user', 'ada', '--config', away)
+    assert.equal(refused.code, 1)
+    assert.match(refused.err, /redis did not serve readUserIndex: .*ECONNREFUSED/)
   })
 
   test('session keys change under load, added, promoted, removed: nobody is signed out, and nothing fails', async (t) => {

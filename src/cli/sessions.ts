@@ -1,0 +1,147 @@
+import { parseArgs } from 'node:util'
+import type { Config } from '../config/config.ts'
+import { ConfigError } from '../config/load.ts'
+import { BffError, describeError } from '../errors.ts'
+import type { Logger } from '../log.ts'
+import { LOGIN_LIFETIME_MS } from '../oidc/sign-in/attempts.ts'
+import { createUserSessions, type ListedSession, type UserSessions } from '../session/session-index.ts'
+import { createRedisStore } from '../store/redis/redis-store.ts'
+import { bindToGrants, createIndexPseudonyms, createSealing } from '../tokens/record/sealing.ts'
+import { type CommandIo, usageError } from './command.ts'
+import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config-file.ts'
+
+const USAGE = `usage: cloakroom sessions --user SUB [--end] [--issuer URL] [--config FILE]
+
+Lists the sessions of one user, or ends them on all replicas. Goes to the session store itself: no replica need run. Refresh tokens of sessions that end so are not revoked, because only the user's cookies open them.
+
+  --user SUB       the user's sub claim
+  --end            end them, in place of listing them
+  --issuer URL     the iss claim of the user; default: provider.issuer, for each of provider.allowedTenants
+  --config FILE    default: $CLOAKROOM_CONFIG, else config/cloakroom.yaml
+`
+
+/** Lists or ends the sessions of one user; resolves with 0, 78 for a bad config, 1 when there are none or the store cannot be asked. */
+export async function sessionsCommand(args: string[], io: CommandIo): Promise<number> {
+  const wish = wishOf(args, io)
+  if (typeof wish === 'number') return wish
+  const config = readConfig(configFileName(wish.config, io.env), io)
+  if (!config) return EXIT_BAD_CONFIG
+  const issuers = wish.issuer === undefined ? issuersOf(config) : [wish.issuer]
+  const users = issuers.map((iss) => ({ iss, sub: wish.user }))
+  try {
+    return await withSessions(config, async (sessions) => {
+      const count = wish.end ? await endAll(sessions, users, io) : await listAll(sessions, users, io)
+      if (count === 0) io.stderr.write('cloakroom sessions: this user has no sessions\n')
+      return count === 0 ? 1 : 0
+    })
+  } catch (error) {
+    const cause = error instanceof BffError && error.cause ? `: ${describeError(error.cause).message}` : ''
+    io.stderr.write(`cloakroom sessions: ${describeError(error).message}${cause}\n`)
+    return 1
+  }
+}
+
+type Wish = {
+  readonly user: string
+  readonly end: boolean
+  readonly issuer?: string
+  readonly config?: string
+}
+
+/** What is wished for, or the exit code. */
+function wishOf(args: string[], io: CommandIo): Wish | number {
+  try {
+    const text = { type: 'string' } as const
+    const { values } = parseArgs({
+      args,
+      options: {
+        ...{ user: text, issuer: text, config: text, end: { type: 'boolean' } },
+        help: { type: 'boolean', short: 'h' },
+      },
+    })
+    const { user, end = false, help, ...more } = values
+    if (help) {
+      io.stdout.write(USAGE)
+      return 0
+    }
+    if (user === undefined || user === '') throw new Error('--user SUB is missing')
+    return { ...more, user, end }
+  } catch (error) {
+    return usageError({ error, usage: USAGE }, io)
+  }
+}
+
+function readConfig(file: string, io: CommandIo): Config | undefined {
+  try {
+    return loadCheckedConfig(file, io.env).config
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    io.stderr.write(`${error.message}\n`)
+    return undefined
+  }
+}
+
+/** Entra ID writes the tenant into the issuer of each ID token, where the configured one names several. */
+function issuersOf({ provider }: Config): string[] {
+  const several = /\/(?:common|organizations|consumers|\{tenantid\})(?=\/|$)/
+  if (!several.test(provider.issuer)) return [provider.issuer]
+  return provider.allowedTenants.map((tenant) => provider.issuer.replace(several, `/${tenant}`))
+}
+
+const noLog: Logger = { info() {}, warn() {}, error() {} }
+
+/** Opens the store, lends the sessions in it, and closes it. */
+async function withSessions<T>(config: Config, use: (sessions: UserSessions) => Promise<T>): Promise<T> {
+  const { store: address, keys, idleTimeoutMs, absoluteTimeoutMs } = config.session
+  if (address.type === 'memory') {
+    throw new Error(
+      'session.store is memory: its sessions are in the process that serves them, and no other can see them',
+    )
+  }
+  const times = { idleTimeoutMs: () => idleTimeoutMs, absoluteTimeoutMs: () => absoluteTimeoutMs }
+  const store = await createRedisStore(address, times, { log: noLog })
+  const sealing = bindToGrants(createSealing(keys), config)
+  try {
+    return await use(
+      createUserSessions({
+        ...{ store, pseudonyms: createIndexPseudonyms(keys), signInLifetimeMs: LOGIN_LIFETIME_MS },
+        openAbout: (hash, sealed) => sealing.open({ id: hash, kind: 'about' }, sealed),
+        ended() {},
+      }),
+    )
+  } finally {
+    await store.close()
+  }
+}
+
+type User = { readonly iss: string; readonly sub: string }
+
+/** Most sessions that are listed. */
+const LISTED = 10_000
+
+async function listAll(sessions: UserSessions, users: readonly User[], io: CommandIo): Promise<number> {
+  const lists = await Promise.all(users.map((user) => sessions.list(user, LISTED)))
+  const listed = lists.flat()
+  if (listed.length > 0) io.stdout.write(`${HEAD.join('  ')}\n`)
+  for (const session of listed) io.stdout.write(`${lineOf(session)}\n`)
+  return listed.length
+}
+
+const HEAD = ['ID'.padEnd(22), 'CREATED'.padEnd(24), 'LAST SEEN'.padEnd(24), 'FROM'.padEnd(15), 'BROWSER']
+
+function lineOf({ id, created, lastSeen, ip = '?', userAgent = '?' }: ListedSession): string {
+  const time = (ms: number | undefined) => (ms === undefined ? '?' : new Date(ms).toISOString()).padEnd(24)
+  return [id, time(created), time(lastSeen), printable(ip).padEnd(15), printable(userAgent)].join('  ')
+}
+
+/** A browser says what it likes: nothing of it may steer the terminal. */
+function printable(text: string): string {
+  return text.replaceAll(/[^\x20-\x7e]/g, '?')
+}
+
+async function endAll(sessions: UserSessions, users: readonly User[], io: CommandIo): Promise<number> {
+  const counts = await Promise.all(users.map((user) => sessions.end(user, 'operator')))
+  const count = counts.reduce((sum, one) => sum + one, 0)
+  if (count > 0) io.stdout.write(`${count} ${count === 1 ? 'session has' : 'sessions have'} ended\n`)
+  return count
+}
