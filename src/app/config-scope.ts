@@ -158,7 +158,8 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       followClaims(holder, claimsAfter, refreshTokenExpiresAt).catch((error) =>
         log.warn({ err: describeError(error) }, 'the claims of a refreshed ID token could not be stored'),
       ),
-    providerTimeoutMs: config.provider.timeoutMs,
+    // A proof that lacks the server's nonce is sent once more.
+    providerTimeoutMs: config.provider.timeoutMs * (config.provider.dpop === 'off' ? 1 : 2),
     observe: {
       unseenRefresh: (resource, outcome) =>
         outcome === 'no_refresh_token'

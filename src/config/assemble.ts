@@ -52,7 +52,7 @@ function assembleRateLimits(file: FileConfig['rateLimits']): RateLimits {
 }
 
 function assembleProvider(file: FileConfig['provider'], proxy: OutgoingProxy | undefined): ProviderConfig {
-  const { dpop: _onlyOff, timeout, clockTolerance, clientAuth, tls, ...same } = file
+  const { timeout, clockTolerance, clientAuth, tls, ...same } = file
   return {
     ...same,
     clientAuth: assembleClientAuth(clientAuth, file.issuer),

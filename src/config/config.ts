@@ -77,6 +77,8 @@ export type ProviderConfig = {
   /** What it brings: a code, or an ID token beside it (OpenID Connect Core §3.3), by form_post only. */
   readonly responseType: 'code' | 'code id_token'
   readonly par: 'auto' | 'required' | 'off'
+  /** Whether tokens are bound to a key of their session (RFC 9449), and whether upstreams are shown the proof, too. */
+  readonly dpop: 'off' | 'provider' | 'end-to-end'
   readonly authorizationParams: Readonly<Record<string, string>>
   /** What the query of `B/login` may pass on to the authorization request. */
   readonly loginParams: readonly LoginParam[]

@@ -3,7 +3,9 @@ import { type BffError, describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { CertificateMemory } from './client-auth/certificates.ts'
 import { CLIENT_AUTH_CURES } from './client-auth/client-assertion.ts'
+import { mayProve, proofKeyFor } from './dpop.ts'
 import { createVerifyLogoutToken } from './events/logout-token.ts'
+
 import { createConfigFaults, type GrantObserver } from './grants/config-faults.ts'
 import { createDialect } from './grants/dialects.ts'
 import { createResourceGrants } from './grants/resource-grants.ts'
@@ -80,6 +82,7 @@ export function createProvider(deps: ProviderDeps) {
     ...createResourceGrants({
       ...{ relyingParty, dialect, resources, log, monotonicNow, note: faults.note },
       clientCapabilities: provider.clientCapabilities,
+      ...(mayProve(provider) && { proofKeyFor: (known) => proofKeyFor(provider, known) }),
     }),
     endSession: createEndSession({ config, relyingParty, log }),
     frameOrigins: createFrameOrigins({ config, relyingParty }),

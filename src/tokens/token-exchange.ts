@@ -1,3 +1,4 @@
+import type { KeyObject } from 'node:crypto'
 import type { Clock } from '../async/clock.ts'
 import { createSingleFlight } from '../async/single-flight.ts'
 import { BffError } from '../errors.ts'
@@ -20,6 +21,8 @@ export type TokenExchangeGrant = (request: {
   readonly resource: string
   /** A living access token of the same user. */
   readonly subjectToken: string
+  /** The private key that it is bound to (RFC 9449). */
+  readonly key?: KeyObject
   /** Tells one session from another. */
   readonly session?: string
   /** JSON text of the claims that a challenge asks for. */
@@ -77,6 +80,7 @@ async function exchange(
   const subject = await deps.subjectTokenFor(holder, resource)
   const granted = await deps.exchangeGrant({
     ...{ resource, subjectToken: subject.value, claims },
+    ...(subject.key && { key: subject.key }),
     session: holder.hash,
   })
   const token = storedAccessToken(granted, rejected === undefined ? undefined : deps.clock.now())

@@ -88,7 +88,7 @@ export function createTokens(deps: TokensDeps) {
     async keepFirst(owner: TokenOwner, grant: FirstGrant, resource: string | undefined): Promise<void> {
       const { refreshToken } = grant
       const kept = await store.tokens.create(owner.hash, {
-        refreshToken: refreshToken && sealer.sealRefreshToken(owner, refreshToken),
+        refreshToken: refreshToken && sealer.sealRefreshToken(owner, refreshToken, grant.key),
         accessTokens: resource
           ? { [resource]: sealer.sealAccessToken(owner, resource, storedAccessToken(grant)) }
           : {},

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import { after, before, describe, test } from 'node:test'
 import { listenOnLoopback } from '../../src/demo/loopback-server.ts'
 import { createIdentityProvider } from '../../src/demo/provider/identity-provider.ts'
@@ -7,11 +8,13 @@ import type { Browser, Exchange } from '../kit/browsers/browser.ts'
 import { fillFirstForm } from '../kit/browsers/html-forms.ts'
 import { type RunningCloakroom, startCloakroom } from '../kit/cloakroom.ts'
 import type { ConfigData } from '../kit/config/cloakroom-config.ts'
+import { jwtClaims } from '../kit/provider/signing.ts'
 import { assertNoSecrets } from '../kit/secrets.ts'
 import { startUpstream, type Upstream } from '../kit/upstream/upstream.ts'
 
 const APP = 'https://shop.test'
 const ORDERS = 'https://orders.test'
+const BILLING = 'https://billing.test'
 const SECRET = 'a-client-secret-of-these-tests'
 
 /** The clients of the one provider, and how each wants its responses. */
@@ -25,6 +28,7 @@ const CLIENTS: Readonly<Record<string, { metadata?: object; provider: ConfigData
     },
   },
   signed: { provider: { responseMode: 'jwt' }, metadata: { authorization_signed_response_alg: 'RS256' } },
+  bound: { provider: { dpop: 'provider', par: 'auto' }, metadata: { dpop_bound_access_tokens: true } },
 }
 
 let issuer: string
@@ -42,8 +46,16 @@ before(async () => {
           redirectUris: [`${APP}/bff/callback`],
           ...(metadata && { metadata: metadata as Record<string, unknown> }),
         })),
-        resources: { [ORDERS]: { audience: ORDERS, scope: 'read', accessTokenTtlSeconds: 300 } },
-        features: { jwtResponseModes: { enabled: true } },
+        resources: Object.fromEntries(
+          [ORDERS, BILLING].map((audience) => [
+            audience,
+            { audience, scope: 'read', accessTokenTtlSeconds: 300 },
+          ]),
+        ),
+        features: {
+          jwtResponseModes: { enabled: true },
+          dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => true },
+        },
         onTokenRequest: (request) => tokenRequests.push(request),
       }).callback,
   )
@@ -62,9 +74,13 @@ async function startFor(clientId: string, changes: ConfigData = {}): Promise<Run
       ...{ resourceDialect: 'resource-indicator', scopes: ['openid', 'offline_access'], par: 'off' },
       ...CLIENTS[clientId]?.provider,
     },
-    resources: { orders: { resource: ORDERS, audience: ORDERS } },
+    resources: {
+      orders: { resource: ORDERS, audience: ORDERS },
+      billing: { resource: BILLING, audience: BILLING },
+    },
     routes: [
       { path: '/api/orders', upstream: api.url, resource: 'orders' },
+      { path: '/api/billing', upstream: api.url, resource: 'billing' },
       { path: '/', upstream: api.url, auth: 'anonymous' },
     ],
     ...changes,
@@ -302,5 +318,41 @@ describe('responses that are signed', () => {
       assert.deepEqual([answer.status, answer.json().code], [400, 'invalid_callback'], forge(state))
       assert.equal(tokenRequests.length, asked)
     }
+  })
+})
+
+describe('tokens that are bound to a key of their session', () => {
+  const tokenOf = ({ requests }: Upstream) => String(requests.at(-1)?.headers.authorization).split(' ')
+  const keyIn = (token = '') => (jwtClaims(token)?.cnf as { jkt?: string } | undefined)?.jkt
+
+  test('the provider binds them by code and by refresh, and wants its nonce once', async () => {
+    const cloakroom = await startFor('bound')
+    const asked = tokenRequests.length
+    const browser = cloakroom.browser()
+    await browser.signIn()
+    const keys: (string | undefined)[] = []
+    for (const path of ['/api/orders', '/api/billing']) {
+      assert.equal((await browser.fetch(path)).status, 200)
+      const [scheme, token] = tokenOf(api)
+      assert.equal(scheme, 'Bearer')
+      assert.equal(api.requests.at(-1)?.headers.dpop, undefined)
+      keys.push(keyIn(token))
+    }
+    assert.ok(keys[0])
+    assert.equal(keys[1], keys[0])
+    const grants = tokenRequests.slice(asked)
+    assert.deepEqual(
+      grants.map(({ grantType, status, answer }) => [grantType, status, answer.error ?? answer.token_type]),
+      [
+        ['authorization_code', 400, 'use_dpop_nonce'],
+        ['authorization_code', 200, 'DPoP'],
+        ['refresh_token', 200, 'DPoP'],
+      ],
+    )
+    const other = cloakroom.browser()
+    await other.signIn()
+    assert.equal((await other.fetch('/api/orders')).status, 200)
+    assert.notEqual(keyIn(tokenOf(api)[1]), keys[0])
+    assertNoSecrets({ log: cloakroom.logs.join('\n'), ...browser.haystacks() }, [])
   })
 })

@@ -239,7 +239,12 @@ function providerFields(kit: FieldKit) {
       par: kit
         .choice(['auto', 'required', 'off'], 'Pushed authorization requests (RFC 9126).')
         .prefault('auto'),
-      dpop: kit.choice(['off'], 'Sender-constrained tokens (RFC 9449).').prefault('off'),
+      dpop: kit
+        .choice(
+          ['off', 'provider', 'end-to-end'],
+          'Tokens that are bound to a key of their session (DPoP, RFC 9449). provider: proofs go to the provider, and upstreams get the token as a Bearer token; end-to-end: upstreams get a proof with each request.',
+        )
+        .prefault('off'),
       authorizationParams: kit
         .map(
           kit.scalar(PARAMETER_VALUE),

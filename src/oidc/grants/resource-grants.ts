@@ -1,3 +1,4 @@
+import type { KeyObject } from 'node:crypto'
 import type { ResourceConfig } from '../../config/config.ts'
 import { BffError, stepUpFingerprint } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
@@ -32,6 +33,8 @@ export type ResourceGrantsDeps = {
   readonly log: Logger
   readonly monotonicNow: () => number
   readonly note: ConfigFaults['note']
+  /** The key to ask for tokens with, given the one that the grant has had so far; absent: none (RFC 9449). */
+  readonly proofKeyFor?: (known: KeyObject | undefined) => KeyObject | undefined
 }
 
 /** One refresh grant for one resource (RFC 6749 §6). */
@@ -42,10 +45,12 @@ export type RefreshRequest = {
   /** Tells one session from another. */
   readonly session?: string
   readonly signIn?: SessionGrant
-  /** Stores a rotated refresh token; awaited before anything else in the answer is looked at. */
-  readonly keep: (newRefreshToken: string) => Promise<void>
+  /** Stores a rotated refresh token and the key it came with; awaited before anything else in the answer is looked at. */
+  readonly keep: (newRefreshToken: string, key?: KeyObject) => Promise<void>
   /** JSON text of the claims that a challenge asks for (OpenID Connect Core §5.5). */
   readonly claims?: string
+  /** The private key of the refresh token (RFC 9449 §5). */
+  readonly key?: KeyObject
 }
 
 /** One access token for another. */
@@ -53,6 +58,8 @@ export type ExchangeRequest = {
   /** Name of the resource that the new token is for. */
   readonly resource: string
   readonly subjectToken: string
+  /** The private key of that token, if it is bound to one. */
+  readonly key?: KeyObject
   /** Tells one session from another. */
   readonly session?: string
   /** JSON text of the claims that a challenge asks for. */
@@ -65,7 +72,12 @@ export type ExchangeRequest = {
  */
 export function createResourceGrants(deps: ResourceGrantsDeps) {
   const { relyingParty, dialect, resources, clientCapabilities, log, note } = deps
+  const { proofKeyFor = () => undefined } = deps
   const renewals = createRecentRenewals(deps.monotonicNow)
+  function proving(known?: KeyObject): [] | [{ key: KeyObject }] {
+    const key = proofKeyFor(known)
+    return key ? [{ key }] : []
+  }
 
   function resourceNamed(name: string): ResourceConfig {
     const resource = resources[name]
@@ -97,10 +109,15 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
   async function refreshGrant(request: RefreshRequest) {
     const resource = resourceNamed(request.resource)
     const parameters = dialect.refreshGrant(resource, request.signIn)
+    const key = proofKeyFor(request.key)
     const grant = await relyingParty.refreshGrant(
       request.refreshToken,
       [...parameters, ...claimsParameter(clientCapabilities, request.claims)],
-      { keep: request.keep, ignoredIdToken: (cause) => noteIgnoredIdToken(resource, cause) },
+      {
+        keep: (next) => request.keep(next, key),
+        ignoredIdToken: (cause) => noteIgnoredIdToken(resource, cause),
+        key,
+      },
     )
     if ('error' in grant) return refusedRefresh(grant, { ...request, resource })
     const fault = judgeToken(grant, resource, resources)
@@ -156,11 +173,12 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
   async function tokenExchangeGrant(request: ExchangeRequest): Promise<GrantedTokens> {
     const resource = resourceNamed(request.resource)
     const { grantType, parameters } = exchangeOf(resource, request.subjectToken)
-    const grant = await relyingParty.tokenExchangeGrant(grantType, [
+    const asked = [
       ...parameters,
       ...dialect.otherGrant(resource),
       ...claimsParameter(clientCapabilities, request.claims),
-    ])
+    ]
+    const grant = await relyingParty.tokenExchangeGrant(grantType, asked, ...proving(request.key))
     if ('error' in grant) throw refusedExchange(grant, { ...request, resource })
     requireUsable(grant, resource)
     renewals.add(resource.name, request.session)
@@ -190,7 +208,7 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
   /** A token for the client itself (RFC 6749 §4.4). Rejects with provider_rejected or provider_unavailable. */
   async function clientCredentialsGrant(name: string): Promise<GrantedTokens> {
     const resource = resourceNamed(name)
-    const grant = await relyingParty.clientCredentialsGrant(dialect.otherGrant(resource))
+    const grant = await relyingParty.clientCredentialsGrant(dialect.otherGrant(resource), ...proving())
     if ('error' in grant) {
       const { answer, error } = grant
       const outcome = outcomeOf(grant, reactionToClient)

@@ -2,6 +2,7 @@ import { createLogThrottle } from '../../async/log-throttle.ts'
 import type { Config, ResourceConfig } from '../../config/config.ts'
 import { BffError, type StepUp } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
+import { proofKeyFor, proofKeyToJwk } from '../dpop.ts'
 import type { ConfigFaults } from '../grants/config-faults.ts'
 import { claimsParameter, type Dialect, type SignInGrant } from '../grants/dialects.ts'
 import { judgeToken, resourcesOfCode } from '../grants/scopes.ts'
@@ -43,8 +44,8 @@ export type SignInChecks = AuthorizationChecks & Pick<LoginAttempt, 'params' | '
 export type Authorization = {
   /** What a sign-in asks for, as far as its refresh token is limited by it. */
   signInGrant(stepUp?: StepUp): SignInGrant
-  /** How the authorization response of a sign-in that begins now is to come. */
-  readonly responseForm: Pick<AuthorizationChecks, 'responseMode' | 'responseType'>
+  /** How the authorization response of a sign-in that begins now is to come, and the key of its tokens. */
+  newResponseForm(): Pick<AuthorizationChecks, 'responseMode' | 'responseType' | 'dpopKey'>
   /** The `prompt` of the authorization request for a sign-in, if it has one. */
   promptFor(goal: SignInGoal): string | undefined
   /** Where the browser signs in; the request is pushed first where the provider takes that. */
@@ -111,7 +112,15 @@ export function createAuthorization(deps: AuthorizationDeps): Authorization {
   }
 
   return {
-    responseForm: responseFormOf(provider),
+    newResponseForm() {
+      const { responseMode, responseType } = provider
+      const key = proofKeyFor(provider)
+      return {
+        ...(responseMode === 'query' ? {} : { responseMode }),
+        ...(responseType === 'code' ? {} : { responseType }),
+        ...(key && { dpopKey: proofKeyToJwk(key) }),
+      }
+    },
     signInGrant: (stepUp) => dialect.signInGrant(loginResource(stepUp)),
 
     promptFor(goal) {
@@ -176,13 +185,6 @@ export function createAuthorization(deps: AuthorizationDeps): Authorization {
   }
 }
 
-function responseFormOf({ responseMode, responseType }: Config['provider']): Authorization['responseForm'] {
-  return {
-    ...(responseMode === 'query' ? {} : { responseMode }),
-    ...(responseType === 'code' ? {} : { responseType }),
-  }
-}
-
 function noRefreshToken({ scopes, offlineConsent }: Config['provider']): string {
   const why = !scopes.includes('offline_access')
     ? 'provider.scopes lacks offline_access'
@@ -198,7 +200,7 @@ export type BegunSignIn = { readonly url: URL; readonly cookie: LoginCookie }
 
 export type BeginSignInDeps = {
   readonly attempts: Pick<LoginAttempts, 'start'>
-  readonly provider: Pick<Authorization, 'signInGrant' | 'promptFor' | 'responseForm' | 'authorizationUrl'>
+  readonly provider: Pick<Authorization, 'signInGrant' | 'promptFor' | 'newResponseForm' | 'authorizationUrl'>
   /** Epoch ms. */
   readonly now: () => number
 }
@@ -209,7 +211,7 @@ export function createBeginSignIn({ attempts, provider, now }: BeginSignInDeps):
     const stepUp = goal.asked?.stepUp
     const prompt = provider.promptFor(goal)
     const wanted = {
-      ...{ ...goal, ...provider.signInGrant(stepUp), ...provider.responseForm, startedAt: now() },
+      ...{ ...goal, ...provider.signInGrant(stepUp), ...provider.newResponseForm(), startedAt: now() },
       ...(prompt === undefined ? {} : { prompt }),
     }
     const { attempt, cookie } = await attempts.start(wanted)

@@ -1,3 +1,4 @@
+import type { webcrypto } from 'node:crypto'
 import * as oidc from 'openid-client'
 import { singleFlight } from '../../async/single-flight.ts'
 import type { ProviderConfig } from '../../config/config.ts'
@@ -22,6 +23,8 @@ export type AuthorizationChecks = {
   readonly responseMode?: 'form_post' | 'jwt'
   /** What it brings; absent: a code. */
   readonly responseType?: 'code id_token'
+  /** The private key that its tokens are to be bound to (RFC 9449), as JWK; absent: to none. */
+  readonly dpopKey?: webcrypto.JsonWebKey
   /** Seconds since the user's authentication, if the request set a limit. */
   readonly maxAge?: number
 }
@@ -52,6 +55,8 @@ export type ProviderMetadata = {
   readonly revocationEndpoint: string | undefined
   /** RFC 9126 §5. */
   readonly pushedRequestEndpoint: string | undefined
+  /** RFC 9449 §5.1. */
+  readonly proofSigningAlgorithms: readonly string[] | undefined
 }
 
 /** The client at one discovered provider: each method is one request, and rejects with what openid-client throws. */
@@ -106,6 +111,7 @@ export async function discoverClient(deps: DiscoveryDeps): Promise<DiscoveredCli
       endSessionEndpoint: metadata.end_session_endpoint,
       revocationEndpoint: metadata.revocation_endpoint,
       pushedRequestEndpoint: metadata.pushed_authorization_request_endpoint,
+      proofSigningAlgorithms: metadata.dpop_signing_alg_values_supported,
     },
     authorizationUrl: (parameters) => oidc.buildAuthorizationUrl(config, formOf(parameters)),
     pushedAuthorizationUrl: (parameters) => oidc.buildAuthorizationUrlWithPAR(config, formOf(parameters)),

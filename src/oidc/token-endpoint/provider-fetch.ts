@@ -8,6 +8,12 @@ export type TokenRequestHooks = {
   readonly answer: (answer: TokenAnswer) => Promise<void> | void
   /** Called once a request was sent, if only in part, or may have been; before its failure is known. */
   readonly sent?: () => void
+  /** Proves possession of a key in every token request of this call (RFC 9449 §5). */
+  readonly proof?: {
+    for(url: string): string
+    /** Told of the nonce for the next proof, if an answer has one. */
+    learn(url: string, nonce: string | null): void
+  }
   /** The answer is good without an access token: the request asks who the user is. */
   readonly mayLackAccessToken?: boolean
   /** Answers every token request of this call in the place of the provider: nothing is sent. */
@@ -55,10 +61,15 @@ export function createProviderFetch(deps: ProviderFetchDeps): ProviderFetch {
   }
 
   async function tokenRequest(hooks: TokenRequestHooks, url: string, options: FetchOptions) {
+    const { proof } = hooks
+    const headers = proof
+      ? { ...(options.headers as Record<string, string>), dpop: proof.for(url) }
+      : options.headers
     const received = await watchSend(
-      () => readWhole(url, options),
+      () => readWhole(url, { ...options, headers }),
       () => hooks.sent?.(),
     )
+    proof?.learn(url, received.headers.get('dpop-nonce'))
     const { mayLackAccessToken } = hooks
     const answer = readTokenAnswer(received, { now: deps.now(), mayLackAccessToken })
     await hooks.answer(answer)

@@ -2,6 +2,7 @@ import type { ProviderConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import type { UserClaims } from '../../store/port.ts'
 import type { ClientAuthenticator } from '../client-auth/client-assertion.ts'
+import { createProofs, proofKeyFromJwk, thumbprintOf } from '../dpop.ts'
 import { issuerFor } from './jwt.ts'
 import { createProviderKeys } from './key-set.ts'
 import type { Limiter } from './limiter.ts'
@@ -64,13 +65,13 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
   const keys = createProviderKeys({ read: (jwksUri) => keySetRequest(deps, jwksUri), monotonicNow })
 
   return {
-    ...createTokenRequests({ ...deps, client, keys }),
+    ...createTokenRequests({ ...deps, client, keys, proofs: createProofs(deps) }),
 
     async ready() {
       await client()
     },
 
-    async authorizationUrl({ state, nonce, codeVerifier, responseMode, responseType }, parameters) {
+    async authorizationUrl({ state, nonce, codeVerifier, ...form }, parameters) {
       const request: Parameters = [
         ...parameters,
         ['redirect_uri', redirectUri],
@@ -78,10 +79,10 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
         ['nonce', nonce],
         ['code_challenge', await codeChallengeOf(codeVerifier)],
         ['code_challenge_method', 'S256'],
-        ...(responseMode === undefined ? [] : ([['response_mode', responseMode]] as const)),
-        ...(responseType === undefined ? [] : ([['response_type', responseType]] as const)),
+        ...formParameters(form),
       ]
       const known = await client()
+      if (form.dpopKey) requireProofAlgorithm(known)
       try {
         return isPushed(provider, known)
           ? await pushedRequest(deps, known, request)
@@ -131,6 +132,27 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
       await keys.requireSigned(jws, jwksUri, signingAlgorithms)
     },
   }
+}
+
+/** How the response is to come, and the key that its code is to be bound to (RFC 9449 §10). */
+function formParameters({
+  responseMode,
+  responseType,
+  dpopKey,
+}: Pick<AuthorizationChecks, 'responseMode' | 'responseType' | 'dpopKey'>): Parameters {
+  const named = {
+    ...{ response_mode: responseMode, response_type: responseType },
+    dpop_jkt: dpopKey && thumbprintOf(proofKeyFromJwk(dpopKey)),
+  }
+  return Object.entries(named).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]]))
+}
+
+function requireProofAlgorithm({ metadata: { proofSigningAlgorithms } }: DiscoveredClient): void {
+  if (proofSigningAlgorithms === undefined || proofSigningAlgorithms.includes('ES256')) return
+  throw new BffError(
+    'provider_rejected',
+    'the authorization server takes no DPoP proofs that are signed with ES256: set provider.dpop: off',
+  )
 }
 
 function isPushed({ par }: ProviderConfig, { metadata }: DiscoveredClient): boolean {

@@ -1,8 +1,9 @@
-import { createHash } from 'node:crypto'
+import { createHash, type KeyObject } from 'node:crypto'
 import type { ProviderConfig } from '../../config/config.ts'
 import { BffError, withLogged } from '../../errors.ts'
 import type { UserClaims } from '../../store/port.ts'
 import type { ClientAuthenticator } from '../client-auth/client-assertion.ts'
+import { type Proofs, proofKeyFromJwk } from '../dpop.ts'
 import { requireSameUser, verifiedResponse } from '../sign-in/authorization-response.ts'
 import { idTokenError, requireSoundClaims } from './id-token.ts'
 import { unverifiedSubject } from './jwt.ts'
@@ -37,6 +38,8 @@ export type GrantedTokens = {
   readonly refreshTokenExpiresAt?: number | undefined
   /** Names of the claims that the UserInfo endpoint gave. */
   readonly userinfo?: readonly string[]
+  /** The private key that the access token, and a public client's refresh token, is bound to (RFC 9449). */
+  readonly key?: KeyObject | undefined
 }
 
 /** What a refresh tells its caller on the way. */
@@ -55,13 +58,20 @@ export type TokenRequests = {
   refreshGrant(
     refreshToken: string,
     parameters: Parameters,
-    hooks: RefreshHooks,
+    hooks: RefreshHooks & Proving,
   ): Promise<GrantedTokens | FailedGrant>
   /** RFC 6749 §4.4. Never rejects. */
-  clientCredentialsGrant(parameters: Parameters): Promise<GrantedTokens | FailedGrant>
+  clientCredentialsGrant(parameters: Parameters, proving?: Proving): Promise<GrantedTokens | FailedGrant>
   /** A grant by assertion or token, such as RFC 8693 or RFC 7523 §2.1. Never rejects. */
-  tokenExchangeGrant(grantType: string, parameters: Parameters): Promise<GrantedTokens | FailedGrant>
+  tokenExchangeGrant(
+    grantType: string,
+    parameters: Parameters,
+    proving?: Proving,
+  ): Promise<GrantedTokens | FailedGrant>
 }
+
+/** The private key that a request proves possession of, and the new token is to be bound to; absent: none. */
+type Proving = { readonly key?: KeyObject | undefined }
 
 export type TokenRequestsDeps = {
   readonly provider: Pick<ProviderConfig, 'clientId' | 'clockToleranceMs'>
@@ -71,6 +81,7 @@ export type TokenRequestsDeps = {
   readonly keys: ProviderKeys
   readonly limiter: Pick<Limiter, 'call'>
   readonly providerFetch: Pick<ProviderFetch, 'withHooks'>
+  readonly proofs: Proofs
   /** Epoch ms. */
   readonly now: () => number
   readonly monotonicNow: () => number
@@ -95,14 +106,15 @@ export function createTokenRequests(deps: TokenRequestsDeps): TokenRequests {
       if (!callback.searchParams.has('code')) await send(client).catch(failed)
       const granted = await tokenRequest(deps, {
         ...{ grant: 'authorization_code', send, failed, mayLackAccessToken: true },
+        key: checks.dpopKey && proofKeyFromJwk(checks.dpopKey),
       })
       requireSameUser(verified, granted.claims)
       return granted
     },
 
-    refreshGrant: (refreshToken, parameters, { keep, ignoredIdToken }) =>
+    refreshGrant: (refreshToken, parameters, { keep, ignoredIdToken, key }) =>
       tokenRequest(deps, {
-        grant: 'refresh_token',
+        ...{ grant: 'refresh_token', key },
         send: (client) => client.refreshGrant(refreshToken, parameters),
         async received({ status, body }) {
           const rotated = status === 200 ? body?.refresh_token : undefined
@@ -114,16 +126,16 @@ export function createTokenRequests(deps: TokenRequestsDeps): TokenRequests {
         ignoredIdToken,
       }),
 
-    clientCredentialsGrant: (parameters) =>
+    clientCredentialsGrant: (parameters, { key } = {}) =>
       tokenRequest(deps, {
-        grant: 'client_credentials',
+        ...{ grant: 'client_credentials', key },
         send: (client) => client.clientCredentialsGrant(parameters),
         failed: failedGrant,
       }),
 
-    tokenExchangeGrant: (grantType, parameters) =>
+    tokenExchangeGrant: (grantType, parameters, { key } = {}) =>
       tokenRequest(deps, {
-        grant: 'token_exchange',
+        ...{ grant: 'token_exchange', key },
         send: (client) => client.extensionGrant(grantType, parameters),
         failed: failedGrant,
       }),
@@ -131,7 +143,7 @@ export function createTokenRequests(deps: TokenRequestsDeps): TokenRequests {
 }
 
 /** One request to the token endpoint, and what its caller makes of the answer. */
-type TokenRequest<Failure> = {
+type TokenRequest<Failure> = Proving & {
   readonly grant: GrantName
   readonly send: (client: DiscoveredClient) => Promise<SoundAnswer>
   /** Sees the answer first; awaited before the answer is judged. */
@@ -153,6 +165,8 @@ type Progress = {
   begun?: { readonly credential: string | undefined; readonly at: number }
   wasSent: boolean
   answer: TokenAnswer | undefined
+  /** The answer has a nonce that its proof did not have. */
+  hasNewNonce?: boolean
   /** Why what the answer brought could not be kept; openid-client would make an error of the answer's of it. */
   unkept?: unknown
 }
@@ -183,9 +197,10 @@ async function tokenRequest<Failure>(
         () => sendRequest(deps, request, { client, progress }),
         (error) => ({ ...findingOf(error, progress.answer), holder: pseudonym(request.holder) }),
       )
-    // 3. The request itself, and a second one if it was refused for a secret or key that was replaced meanwhile.
+    // 3. The request itself, and a second one if it was refused for a secret or key that was replaced meanwhile, or for a
+    // proof without the server's nonce.
     const received = await attempt().catch((error) => {
-      if (!isRefusalOfReplacedCredential(deps, progress)) throw error
+      if (!isRefusalOfReplacedCredential(deps, progress) && !isRefusalOfNonce(progress)) throw error
       return attempt()
     })
     // 4. The ID token. The permit is free by now, because reading keys may take long.
@@ -205,10 +220,10 @@ async function sendRequest<Failure>(
   const obtainedAt = deps.now()
   const begun = { credential: deps.authenticator.current(), at: deps.monotonicNow() }
   // An answer that does not come must not be taken for that of the first attempt.
-  Object.assign(progress, { begun, wasSent: false, answer: undefined } satisfies Progress)
+  Object.assign(progress, { begun, wasSent: false, answer: undefined, hasNewNonce: false } satisfies Progress)
   const ask = () => request.send(client)
   try {
-    return { answer: await deps.providerFetch.withHooks(hooksOf(request, progress), ask), obtainedAt }
+    return { answer: await deps.providerFetch.withHooks(hooksOf(deps, request, progress), ask), obtainedAt }
   } catch (error) {
     if (progress.unkept) throw progress.unkept
     const body = progress.answer?.status === 200 ? progress.answer.body : undefined
@@ -224,11 +239,20 @@ async function sendRequest<Failure>(
 }
 
 function hooksOf<Failure>(
-  { received, mayLackAccessToken = false }: TokenRequest<Failure>,
+  { proofs }: TokenRequestsDeps,
+  { received, mayLackAccessToken = false, key }: TokenRequest<Failure>,
   progress: Progress,
 ): TokenRequestHooks {
   return {
     mayLackAccessToken,
+    ...(key && {
+      proof: {
+        for: (url) => proofs.proofFor(key, { method: 'POST', url }),
+        learn(url, nonce) {
+          progress.hasNewNonce = proofs.learn(url, nonce)
+        },
+      },
+    }),
     async answer(answer) {
       progress.answer = answer
       try {
@@ -256,13 +280,18 @@ function isRefusalOfReplacedCredential(deps: TokenRequestsDeps, { begun, answer 
   return deps.authenticator.current() !== begun.credential
 }
 
+/** RFC 9449 §8: the refusal used nothing up, and the next proof has the nonce that came with it. Asked once more only. */
+function isRefusalOfNonce({ answer, hasNewNonce = false }: Progress): boolean {
+  return hasNewNonce && answer?.body?.error === 'use_dpop_nonce' && answer.status !== 200
+}
+
 /** The process half: the tokens of an answer, with the claims of an ID token that passes every check. */
 async function processAnswer<Failure>(
   { provider, keys, now }: TokenRequestsDeps,
-  { ignoredIdToken }: TokenRequest<Failure>,
+  { ignoredIdToken, key }: TokenRequest<Failure>,
   { client, answer, obtainedAt, ignored }: Received & { client: DiscoveredClient },
 ): Promise<GrantedTokens> {
-  const granted = grantedTokens(obtainedAt, answer)
+  const granted = grantedTokens(obtainedAt, answer, key)
   if (ignored) return { ...granted, claims: undefined, unverifiedSubject: unverifiedSubject(ignored.idToken) }
   const claims = answer.claims()
   const { id_token: idToken } = answer
@@ -279,19 +308,37 @@ async function processAnswer<Failure>(
   }
 }
 
-function grantedTokens(obtainedAt: number, answer: SoundAnswer): Omit<GrantedTokens, 'claims'> {
-  // The request offered no key to bind the token to, and nothing could prove that we have it (RFC 9449).
-  if (answer.token_type === 'dpop') throw new Error('the access token is bound to a key (DPoP)')
+function grantedTokens(
+  obtainedAt: number,
+  answer: SoundAnswer,
+  key: KeyObject | undefined,
+): Omit<GrantedTokens, 'claims'> {
+  const accessToken = answer.access_token === NO_ACCESS_TOKEN ? '' : answer.access_token
+  if (accessToken !== '') requireTokenType(answer.token_type, key)
   return {
-    accessToken: answer.access_token === NO_ACCESS_TOKEN ? '' : answer.access_token,
-    obtainedAt,
+    ...{ accessToken, obtainedAt },
     expiresAt: obtainedAt + (answer.expires_in ?? 0) * 1000,
     refreshToken: answer.refresh_token,
     idToken: answer.id_token,
     resource: typeof answer.resource === 'string' ? answer.resource : undefined,
     scope: typeof answer.scope === 'string' ? answer.scope : undefined,
     ...refreshTokenEnd(answer.refresh_token_expires_in, obtainedAt),
+    ...(key && { key }),
   }
+}
+
+/** RFC 9449 §5: an operator who sets `provider.dpop` wants bound tokens, so that an unbound one is refused. */
+function requireTokenType(type: unknown, key: KeyObject | undefined): void {
+  const isBound = type === 'dpop'
+  if (isBound && !key) {
+    // The request offered no key to bind the token to, and nothing could prove that we have it.
+    throw new Error('the access token is bound to a key (DPoP)')
+  }
+  if (isBound || !key) return
+  throw new BffError(
+    'provider_rejected',
+    'the authorization server gave a token that is bound to no key, although provider.dpop is on: is DPoP switched on there?',
+  )
 }
 
 /** Seconds, as a number or as text. 0 says that it does not end: a token that has ended would not have been given. */

@@ -1,4 +1,13 @@
-import { createCipheriv, createDecipheriv, createHash, createHmac, hkdfSync, randomBytes } from 'node:crypto'
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHash,
+  createHmac,
+  createPrivateKey,
+  hkdfSync,
+  type KeyObject,
+  randomBytes,
+} from 'node:crypto'
 import type { Config } from '../../config/config.ts'
 import type { SealedTokens, SessionGrant, SessionHash, UserClaims } from '../../store/port.ts'
 
@@ -175,6 +184,8 @@ export type AccessToken = {
   readonly forcedAt?: number
   /** Its scopes, blank-separated, where it does not tell them itself. */
   readonly scope?: string
+  /** The private key that it is bound to (RFC 9449); absent = a bearer token. */
+  readonly key?: KeyObject
 }
 
 /** What a grant gave, as the authorization server said it. Times in epoch ms. */
@@ -184,6 +195,8 @@ export type GrantedAccessToken = {
   readonly expiresAt: number
   /** Its scopes, blank-separated, where it does not tell them itself. */
   readonly untoldScope?: string | undefined
+  /** The private key that it is bound to. */
+  readonly key?: KeyObject | undefined
 }
 
 /** One session's tokens, opened, without the refresh token: that is opened only to be offered. */
@@ -194,8 +207,10 @@ export type OpenedTokens = {
 
 /** Seals and opens the token record of one session, each part under its own name. */
 export type TokenSealer = {
-  sealRefreshToken(owner: TokenOwner, refreshToken: string): string
+  /** Seals it with the private key that it came with, if any: the two are never one without the other. */
+  sealRefreshToken(owner: TokenOwner, refreshToken: string, key?: KeyObject): string
   openRefreshToken(owner: TokenOwner, sealed: string | undefined): string | undefined
+  openRefreshKey(owner: TokenOwner, sealed: string | undefined): KeyObject | undefined
   sealAccessToken(owner: TokenOwner, resource: string, token: AccessToken): string
   /** The token of one resource; undefined when there is none, or it does not open. */
   openAccessToken(owner: TokenOwner, resource: string, sealed: SealedTokens): AccessToken | undefined
@@ -212,9 +227,22 @@ export function createTokenSealer(sealing: Sealing): TokenSealer {
     return text === undefined ? undefined : unpackToken(text)
   }
 
+  const openRefresh = ({ id }: TokenOwner, sealed: string | undefined) =>
+    sealed === undefined
+      ? undefined
+      : sealing.open({ id, kind: 'refresh_token' }, sealed)?.split(KEY_FOLLOWS, 2)
+
   return {
-    sealRefreshToken: ({ id }, refreshToken) => sealing.seal({ id, kind: 'refresh_token' }, refreshToken),
-    openRefreshToken: ({ id }, sealed) => sealed && sealing.open({ id, kind: 'refresh_token' }, sealed),
+    sealRefreshToken: ({ id }, refreshToken, key) =>
+      sealing.seal(
+        { id, kind: 'refresh_token' },
+        key ? refreshToken + KEY_FOLLOWS + JSON.stringify(packKey(key)) : refreshToken,
+      ),
+    openRefreshToken: (owner, sealed) => openRefresh(owner, sealed)?.[0],
+    openRefreshKey(owner, sealed) {
+      const packed = openRefresh(owner, sealed)?.[1]
+      return packed === undefined ? undefined : unpackKey(JSON.parse(packed) as PackedKey)
+    },
     sealAccessToken: ({ id }, resource, token) => sealing.seal(accessPurpose(id, resource), packToken(token)),
     openAccessToken,
     openTokens(owner, sealed) {
@@ -228,10 +256,25 @@ export function createTokenSealer(sealing: Sealing): TokenSealer {
   }
 }
 
-/** The text that is sealed for one access token. */
-export function packToken({ value, expiresAt, renewAt, forcedAt, scope }: AccessToken): string {
-  const parts = [value, expiresAt, renewAt, forcedAt]
-  return JSON.stringify(scope === undefined ? parts : [...parts, scope])
+/** No character of a refresh token (RFC 6749 appendix A.17). */
+const KEY_FOLLOWS = '\n'
+
+/** The private members of a P-256 key in its JWK (RFC 7518 §6.2). */
+type PackedKey = readonly [x: string, y: string, d: string]
+
+function packKey(key: KeyObject): PackedKey {
+  const { x = '', y = '', d = '' } = key.export({ format: 'jwk' })
+  return [x, y, d]
+}
+
+function unpackKey([x, y, d]: PackedKey): KeyObject {
+  return createPrivateKey({ key: { kty: 'EC', crv: 'P-256', x, y, d }, format: 'jwk' })
+}
+
+/** The text that is sealed for one access token; what it lacks at the end is left out. */
+export function packToken({ value, expiresAt, renewAt, forcedAt, scope, key }: AccessToken): string {
+  const more = key ? [scope ?? null, packKey(key)] : scope === undefined ? [] : [scope]
+  return JSON.stringify([value, expiresAt, renewAt, forcedAt, ...more])
 }
 
 type PackedToken = [
@@ -239,13 +282,17 @@ type PackedToken = [
   expiresAt: number,
   renewAt: number,
   forcedAt: number | null,
-  scope?: string,
+  scope?: string | null,
+  key?: PackedKey,
 ]
 
 /** Reads what `packToken` wrote. */
 export function unpackToken(text: string): AccessToken {
-  const [value, expiresAt, renewAt, forcedAt, scope] = JSON.parse(text) as PackedToken
-  return { value, expiresAt, renewAt, ...(forcedAt ? { forcedAt } : {}), ...(scope ? { scope } : {}) }
+  const [value, expiresAt, renewAt, forcedAt, scope, key] = JSON.parse(text) as PackedToken
+  return {
+    ...{ value, expiresAt, renewAt, ...(forcedAt ? { forcedAt } : {}), ...(scope ? { scope } : {}) },
+    ...(key ? { key: unpackKey(key) } : {}),
+  }
 }
 
 const RENEWAL_WINDOW_MS = 300_000
@@ -259,7 +306,7 @@ const TRAVEL_MS = 5_000
  * @param forcedAt epoch ms, when it takes the place of a token that an upstream has rejected.
  */
 export function storedAccessToken(granted: GrantedAccessToken, forcedAt?: number): AccessToken {
-  const { accessToken, obtainedAt, expiresAt, untoldScope } = granted
+  const { accessToken, obtainedAt, expiresAt, untoldScope, key } = granted
   const lifetimeMs = Math.max(0, expiresAt - obtainedAt)
   return {
     value: accessToken,
@@ -267,6 +314,7 @@ export function storedAccessToken(granted: GrantedAccessToken, forcedAt?: number
     renewAt: expiresAt - Math.min(RENEWAL_WINDOW_MS, lifetimeMs / 2),
     ...(forcedAt === undefined ? {} : { forcedAt }),
     ...(untoldScope ? { scope: untoldScope } : {}),
+    ...(key && { key }),
   }
 }
 

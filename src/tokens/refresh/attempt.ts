@@ -1,3 +1,4 @@
+import type { KeyObject } from 'node:crypto'
 import type { Clock } from '../../async/clock.ts'
 import { within } from '../../async/deadline.ts'
 import { createExpiringMap } from '../../async/expiring-map.ts'
@@ -104,7 +105,7 @@ export type AttemptTarget = {
 /** The writes of one refresh attempt, in order, each fenced by the version before it. */
 export type Attempt = {
   /** Stores a rotated refresh token, and with it ends the attempt: the one that the record then holds is unused. */
-  storeRefreshToken(refreshToken: string): Promise<void>
+  storeRefreshToken(refreshToken: string, key?: KeyObject): Promise<void>
   /** Stores the access token unless another replica took over, and ends the attempt if that has not happened yet. */
   storeAccessToken(resource: string, token: AccessToken): Promise<void>
   /** Ends the attempt without a token. */
@@ -184,9 +185,9 @@ function begunAttempt(deps: AttemptDeps, target: AttemptTarget): Attempt {
   }
 
   return {
-    storeRefreshToken(refreshToken) {
+    storeRefreshToken(refreshToken, key) {
       rotatedTo = refreshToken
-      const sealed = deps.sealer.sealRefreshToken(holder, refreshToken)
+      const sealed = deps.sealer.sealRefreshToken(holder, refreshToken, key)
       // In one write, so that a replica that dies from here on leaves no doubt behind.
       return enqueue({ refreshToken: sealed, attempt: NO_MARK })
     },

@@ -1,3 +1,4 @@
+import type { KeyObject } from 'node:crypto'
 import type { Clock } from '../../async/clock.ts'
 import type { InFlightWork } from '../../async/in-flight.ts'
 import { BffError } from '../../errors.ts'
@@ -33,8 +34,10 @@ export type RefreshGrantRequest = {
   /** Tells one session from another. */
   readonly session?: string
   readonly signIn?: SessionGrant
-  /** Stores a rotated refresh token. Called, and awaited, before anything else in the answer is looked at. */
-  readonly keep: (newRefreshToken: string) => Promise<void>
+  /** Stores a rotated refresh token and the key it came with. Called, and awaited, before anything else in the answer is looked at. */
+  readonly keep: (newRefreshToken: string, key?: KeyObject) => Promise<void>
+  /** The private key that the refresh token came with (RFC 9449). */
+  readonly key?: KeyObject
   /** JSON text of the claims that a challenge asks for (OpenID Connect Core §5.5). */
   readonly claims?: string
 }
@@ -175,7 +178,8 @@ async function refresh(deps: Refreshing, wanted: WantedToken, lease: Lease): Pro
     if (!attempt) continue
 
     // 5. Ask. A rotated refresh token is stored before anything else in the answer is looked at.
-    const outcome = await askForToken(deps, wanted, { refreshToken, attempt })
+    const key = deps.sealer.openRefreshKey(wanted.holder, found.record.refreshToken)
+    const outcome = await askForToken(deps, wanted, { refreshToken, key, attempt })
 
     // 6. React: store the access token, end the session, or leave both as they are and say why.
     if (outcome.kind === 'dead') return endSession(deps, wanted.holder, outcome)
@@ -278,15 +282,16 @@ type AskedOutcome =
 async function askForToken(
   deps: Refreshing,
   { holder, resource, claims }: WantedToken,
-  { refreshToken, attempt }: { refreshToken: string; attempt: Attempt },
+  { refreshToken, key, attempt }: { refreshToken: string; key: KeyObject | undefined; attempt: Attempt },
 ): Promise<AskedOutcome> {
   const begunAt = deps.clock.monotonicNow()
   let hasRotated = false
   const outcome = await deps.refreshGrant({
     ...{ refreshToken, resource, claims, signIn: signInOf(holder), session: holder.hash },
-    keep(next) {
+    ...(key && { key }),
+    keep(next, nextKey) {
       hasRotated ||= next !== refreshToken
-      return attempt.storeRefreshToken(next)
+      return attempt.storeRefreshToken(next, nextKey)
     },
   })
   if (hasRotated || outcome.kind === 'renewed') deps.reuse.learn(hasRotated)

@@ -48,7 +48,7 @@ const PROVIDER: ProviderConfig = {
   ...{ allowedTenants: [], clientCapabilities: [], clockToleranceMs: 60_000, insecureHosts: [] },
   ...{ timeoutMs: 5_000, concurrency: 32, reusesRefreshTokens: 'auto' },
   logoutToken: { requireExp: true, requireType: false },
-  ...{ responseMode: 'query', responseType: 'code' },
+  ...{ responseMode: 'query', responseType: 'code', dpop: 'off' },
 }
 
 /** A Relying Party, with openid-client and all, whose provider is a script instead of a server. */

@@ -6,12 +6,6 @@ import { describeMutations } from '../../../kit/config/mutations.ts'
 const ISSUER = 'issuer: https://id.example.com'
 
 describeMutations('what the contract has and this version does not', [
-  [
-    ISSUER,
-    `${ISSUER}\n  dpop: provider`,
-    'provider.dpop',
-    /not supported by this version yet; only "off" is/,
-  ],
   [ISSUER, `${ISSUER}\n  dpop: end-to-end`, 'provider.dpop', /not supported by this version yet/],
   [
     'url: rediss://redis:6379',

@@ -26,7 +26,7 @@ function verify(query: Record<string, string>, checks: object, metadata: object 
   const callback = new URL(`https://app.test/bff/callback?${new URLSearchParams(query)}`)
   const known = {
     ...{ issuer: ISSUER, hasIssParameter: true, jwksUri: `${ISSUER}/jwks`, endSessionEndpoint: undefined },
-    ...{ revocationEndpoint: undefined, pushedRequestEndpoint: undefined },
+    ...{ revocationEndpoint: undefined, pushedRequestEndpoint: undefined, proofSigningAlgorithms: undefined },
     ...{
       authorizationEndpoint: undefined,
       signingAlgorithms: ['RS256'],

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
-import { createHash } from 'node:crypto'
+import { createHash, type KeyObject } from 'node:crypto'
 import { describe, test } from 'node:test'
 import { exportJWK, exportPKCS8, generateKeyPair, importJWK, jwtVerify, SignJWT } from 'jose'
 import type { ProviderConfig } from '../../../../src/config/config.ts'
 import { Secret } from '../../../../src/config/secrets/secret.ts'
 import { BffError } from '../../../../src/errors.ts'
+import { newProofKey } from '../../../../src/oidc/dpop.ts'
 import { IdTokenError } from '../../../../src/oidc/token-endpoint/id-token.ts'
 import { ISSUER, NOW, type Script, scriptedProvider } from '../../../kit/provider/scripted-provider.ts'
 
@@ -37,7 +38,7 @@ function setUp(script: Script, provider = {}) {
     },
     ignoredIdToken: (error: unknown) => void ignored.push(error),
   }
-  const refresh = (more: Partial<typeof hooks> = {}) =>
+  const refresh = (more: Partial<typeof hooks> & { key?: KeyObject } = {}) =>
     scene.relyingParty.refreshGrant('rt-1', [['scope', 'orders openid']], { ...hooks, ...more })
   const tokenRequests = () => scene.requests.filter(({ path }) => path === '/token')
   return { ...scene, kept, ignored, refresh, tokenRequests }
@@ -129,6 +130,43 @@ describe('a refresh', () => {
     const failed = await refresh()
     assert.ok('error' in failed)
     assert.equal(failed.error.code, 'provider_rejected')
+  })
+
+  test('with a key takes only a token that is bound, in whatever letter case that is said', async () => {
+    const key = newProofKey()
+    const bound = setUp(gives({ ...TOKENS, token_type: 'dpOP', refresh_token: 'rt-2' }))
+    const granted = await bound.refresh({ key })
+    assert.ok('accessToken' in granted)
+    assert.equal(granted.key, key)
+    const unbound = setUp(gives({ ...TOKENS, refresh_token: 'rt-2' }))
+    const failed = await unbound.refresh({ key })
+    assert.ok('error' in failed)
+    assert.equal(failed.error.code, 'provider_rejected')
+    assert.match(failed.error.message, /bound to no key/)
+    assert.deepEqual(unbound.kept, ['rt-2'])
+  })
+
+  test('is sent once more with the nonce that a refusal brings, and no third time', async () => {
+    const key = newProofKey()
+    let nonces = 0
+    const refusal = (nonce?: string) =>
+      Response.json(
+        { error: 'use_dpop_nonce' },
+        { status: 400, headers: nonce === undefined ? {} : { 'dpop-nonce': nonce } },
+      )
+    const loop = setUp(() => refusal(`n-${++nonces}`))
+    const failed = await loop.refresh({ key })
+    assert.ok('error' in failed)
+    assert.equal(failed.error.code, 'provider_rejected')
+    assert.equal(loop.tokenRequests().length, 2)
+    for (const nonce of [undefined, '', 'not a nonce']) {
+      const silent = setUp(() => refusal(nonce))
+      await silent.refresh({ key })
+      assert.equal(silent.tokenRequests().length, 1)
+    }
+    const keyless = setUp(() => refusal('n'))
+    await keyless.refresh()
+    assert.equal(keyless.tokenRequests().length, 1)
   })
 
   test('brings the claims of an ID token that passes every check', async () => {

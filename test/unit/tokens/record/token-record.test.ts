@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
+import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { describe, test } from 'node:test'
 import { sessionHash } from '../../../../src/session/session.ts'
 import {
+  createSealing,
   createTokenSealer,
   freshOrUndefined,
   packToken,
@@ -53,6 +55,30 @@ test('what is packed of a token is what it was', () => {
   assert.equal(packToken(token), '["at",20,10,null]')
   assert.deepEqual(unpackToken(packToken(token)), token)
   assert.deepEqual(unpackToken(packToken({ ...token, forcedAt: 5 })), { ...token, forcedAt: 5 })
+})
+
+test('the key of a bound token is packed with it, and shown by nothing else', () => {
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const { d = '' } = privateKey.export({ format: 'jwk' })
+  const token = storedAccessToken({ accessToken: 'at', obtainedAt: 0, expiresAt: 10, key: privateKey })
+  assert.equal(token.key, privateKey)
+  for (const one of [token, { ...token, scope: 'read' }]) {
+    const unpacked = unpackToken(packToken(one))
+    assert.deepEqual([unpacked.value, unpacked.scope], ['at', one.scope])
+    assert.ok(unpacked.key?.equals(privateKey))
+    assert.ok(!JSON.stringify(unpacked).includes(d))
+  }
+  const sealing = createSealing([randomBytes(32)])
+  const sealer = createTokenSealer(sealing)
+  const sealed = sealer.sealRefreshToken(owner, 'rt', privateKey)
+  assert.equal(sealer.openRefreshToken(owner, sealed), 'rt')
+  assert.ok(sealer.openRefreshKey(owner, sealed)?.equals(privateKey))
+  const plain = sealer.sealRefreshToken(owner, 'rt')
+  assert.deepEqual(
+    [sealer.openRefreshToken(owner, plain), sealer.openRefreshKey(owner, plain)],
+    ['rt', undefined],
+  )
+  assert.equal(sealer.openRefreshKey(owner, undefined), undefined)
 })
 
 describe('the sealer of token records', () => {
