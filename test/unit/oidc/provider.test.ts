@@ -3,17 +3,31 @@ import { test } from 'node:test'
 import type { Config } from '../../../src/config/config.ts'
 import { Secret } from '../../../src/config/secrets/secret.ts'
 import { createProvider } from '../../../src/oidc/provider.ts'
-import { createLimiters } from '../../../src/oidc/token-endpoint/limiter.ts'
+import { createLimiters, type Limiters } from '../../../src/oidc/token-endpoint/limiter.ts'
 import { captureLog } from '../../kit/cloakroom.ts'
 import { createTestClock, settled } from '../../kit/clock.ts'
 import { BASE, load } from '../../kit/config/base-config.ts'
 
 /** A provider at an address where no server is. */
-function setUp(of: { provider?: Partial<Config['provider']>; more?: Partial<Config> } = {}) {
+function setUp(
+  of: { provider?: Partial<Config['provider']>; more?: Partial<Config>; limiters?: Limiters } = {},
+) {
   const { config } = load(BASE)
   const clock = createTestClock()
   const { log, lines } = captureLog()
   const faults: unknown[] = []
+  const reports: [string, unknown][] = []
+  const limiters =
+    of.limiters ??
+    createLimiters({
+      ...{ log, clock },
+      observe: {
+        inFlight: (calls) => void reports.push(['inFlight', calls]),
+        queue: (waiting) => void reports.push(['queue', waiting]),
+        breaker: (state) => void reports.push(['breaker', state]),
+        call() {},
+      },
+    })
   const provider = createProvider({
     config: {
       ...config,
@@ -21,17 +35,14 @@ function setUp(of: { provider?: Partial<Config['provider']>; more?: Partial<Conf
       provider: { ...config.provider, issuer: 'http://127.0.0.1:1', ...of.provider },
     },
     ...{ log, now: clock.now, monotonicNow: clock.monotonicNow },
-    limiters: createLimiters({
-      ...{ log, clock },
-      observe: { inFlight() {}, queue() {}, breaker() {}, call() {} },
-    }),
+    limiters,
     observe: {
       grant: (...told) => void faults.push(told),
       configFault: (...told) => void faults.push(told),
     },
   })
   const told = () => lines.splice(0).map((line) => JSON.parse(line))
-  return { provider, config, clock, told, faults }
+  return { provider, config, clock, told, faults, limiters, reports }
 }
 
 test('the redirect URI is the callback of this service under its public address', () => {
@@ -114,4 +125,21 @@ test('what becomes of a grant is counted, and a fault of the configuration is to
   ])
   assert.equal(told()[0].level, 'error')
   provider.retire()
+})
+
+test('the configuration that takes over reports in the place of the one before, which falls silent', () => {
+  const before = setUp()
+  const { provider } = setUp({ provider: { timeoutMs: 1_234 }, limiters: before.limiters })
+  assert.deepEqual(before.reports, [])
+  provider.succeed(before.provider)
+  assert.deepEqual(before.reports, [
+    ['inFlight', 0],
+    ['queue', 0],
+    ['breaker', 'closed'],
+  ])
+  before.provider.noRefreshToken('orders')
+  assert.deepEqual(
+    before.faults.filter((told) => Array.isArray(told) && told.length === 3),
+    [],
+  )
 })

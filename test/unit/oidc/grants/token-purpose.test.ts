@@ -206,6 +206,18 @@ test('an answer that names another resource is for that one, unless none is conf
   assert.equal(named(billing), undefined)
 })
 
+test('what was expected and what came are told as the requests have them, blank between scopes', () => {
+  const one = { ...billing, scopes: ['billing.read', 'billing.write'] }
+  const told = (accessToken: string, scope?: string) =>
+    judgeToken({ accessToken, resource: undefined, scope }, one, { one, orders })
+  const outcome = 'scope_not_granted'
+  const expected = 'billing.read billing.write'
+  assert.deepEqual(told('opaque', 'openid orders'), { outcome, expected, actual: 'openid orders' })
+  assert.deepEqual(told(jwt({ scp: ['orders', 'openid'] })), { outcome, expected, actual: 'orders openid' })
+  const foreign = told(jwt({ aud: ['api://orders', 'x'] }))
+  assert.deepEqual(foreign, { outcome: 'wrong_audience', expected, actual: 'api://orders x' })
+})
+
 test('of what a provider answers, the log gets 200 characters', () => {
   const scopes = ['x'.repeat(201)]
   const fault = judgeToken(

@@ -63,6 +63,15 @@ describe('discovery', () => {
     assert.deepEqual(requests, [])
   })
 
+  for (const missing of ['authorization', 'token', 'jwks'] as const)
+    test(`is needed where ${missing} alone is not configured`, async () => {
+      const all = { authorization: `${ISSUER}/a`, token: `${ISSUER}/t`, jwks: `${ISSUER}/k` }
+      const { [missing]: _, ...endpoints } = all
+      const { relyingParty, requests } = scriptedProvider({ provider: { endpoints } })
+      await relyingParty.ready()
+      assert.equal(requests.length, 1)
+    })
+
   test('a configured endpoint takes the place of the one that was discovered', async () => {
     const { relyingParty } = scriptedProvider({
       provider: { endpoints: { endSession: 'https://other.test/e' } },
