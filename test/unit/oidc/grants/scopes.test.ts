@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
+  createTokenScopes,
   grantedScopes,
   isMicrosoftGraph,
   isOtherThanGraph,
@@ -137,4 +138,26 @@ test('a scope is read in each spelling that providers have', () => {
   assert.deepEqual(scopeList('https%3A%2F%2Fa.test%2Fb'), ['https%3A%2F%2Fa.test%2Fb', 'https://a.test/b'])
   assert.deepEqual(scopeList('a%2fb'), ['a%2fb', 'a/b'])
   assert.deepEqual(scopeList('a%20b'), ['a%20b'])
+})
+
+test('the scopes of a token have every name that an operator may give them for its resource', () => {
+  const resource = (parts: object) => ({
+    ...{ name: 'orders', scopes: [] as string[], grant: 'refresh_token' as const, ...parts },
+  })
+  const scopesOf = createTokenScopes({
+    orders: resource({ audience: 'api://orders/', resource: 'https://orders.test' }),
+    billing: resource({ scopes: ['api://billing/read', 'openid'] }),
+    plain: resource({}),
+  })
+  const names = (name: string, scope: string) => scopesOf({ value: 'opaque', scope }, name)
+  assert.deepEqual(names('orders', 'read'), ['read', 'api://orders/read', 'https://orders.test/read'])
+  assert.deepEqual(names('orders', 'api://orders/read'), ['api://orders/read', 'read'])
+  assert.deepEqual(names('orders', 'api://billing/read'), ['api://billing/read'], 'another API is another')
+  assert.deepEqual(names('billing', 'read'), ['read', 'api://billing/read'])
+  assert.deepEqual(names('plain', 'read write'), ['read', 'write'])
+  assert.deepEqual(names('unknown', 'read'), ['read'])
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const value = `${part({ alg: 'RS256' })}.${part({ scp: 'carried' })}.c2ln`
+  assert.deepEqual(scopesOf({ value, scope: 'told' }, 'plain'), ['carried'], 'what it carries comes first')
+  assert.deepEqual(scopesOf({ value: 'opaque' }, 'plain'), [])
 })

@@ -6,6 +6,7 @@ import { type TestContext, test } from 'node:test'
 import type { ProviderConfig } from '../../../../src/config/config.ts'
 import { Secret } from '../../../../src/config/secrets/secret.ts'
 import { createProviderConnections } from '../../../../src/oidc/token-endpoint/provider-connections.ts'
+import { createSendWatch } from '../../../../src/oidc/token-endpoint/provider-fetch.ts'
 import { startForwardProxy } from '../../../kit/forward-proxy.ts'
 import { selfSigned } from '../../../kit/self-signed.ts'
 
@@ -96,4 +97,25 @@ test('giving up on a request is told by its own reason, proxy or not', async (t)
   const fetchFromProvider = createProviderConnections({ proxy: { http: url, except: [] } })
   const signal = AbortSignal.abort(reason)
   await assert.rejects(fetchFromProvider!('http://plain.test/', { signal }), (error) => error === reason)
+})
+
+test('a request whose proxy refuses the tunnel was not sent, and one that went through it was', async (t) => {
+  const { identity, proxy, url } = await scene(t)
+  const settings = { tls: { ca: identity.cert }, proxy: { https: url, except: [] } }
+  const watch = createSendWatch()
+  /** With connections of its own, and so with a tunnel of its own. */
+  const wasSent = async () => {
+    const fetchFromProvider = createProviderConnections(settings)!
+    const sent: true[] = []
+    const request = () => fetchFromProvider('https://id.test/token', { method: 'POST', body: 'x' })
+    const work = watch(request, () => void sent.push(true))
+    await work.then(
+      (answer) => answer.text(),
+      () => undefined,
+    )
+    return sent.length > 0
+  }
+  assert.equal(await wasSent(), true)
+  proxy.refuseWith(503)
+  assert.equal(await wasSent(), false)
 })

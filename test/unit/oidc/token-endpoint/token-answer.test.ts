@@ -201,3 +201,8 @@ test('a type that only mentions HTML is no page', async () => {
   const headers = { 'content-type': 'application/problem+json; about="text/html"' }
   assert.equal((await seen({}, { headers })).answer?.isHtml, false)
 })
+
+test('JSON that is no object tells nothing', async () => {
+  for (const text of ['7', 'null', '"access_token"', '[]', '[{"access_token":"a"}]', 'true', ''])
+    assert.equal((await seen(text)).answer?.body, undefined, text)
+})
