@@ -60,6 +60,8 @@ export type BffErrorOptions = {
   headers?: Readonly<Record<string, string>> | undefined
   /** Says it better than the code's own, such as 408. */
   status?: number | undefined
+  /** False: no sign-in in a browser cures it, so that a 401 has no `login_url`. */
+  offersLogin?: boolean | undefined
   /** More fields for the log line, beside code and message. Never shown to the browser. */
   logged?: LoggedFacts | undefined
 }
@@ -75,6 +77,7 @@ export class BffError extends Error {
   readonly headers: Readonly<Record<string, string>> | undefined
   readonly stepUp: StepUp | undefined
   readonly status: number | undefined
+  readonly offersLogin: boolean | undefined
   readonly logged: LoggedFacts | undefined
 
   constructor(code: ErrorCode, message: string, options: BffErrorOptions = {}) {
@@ -86,6 +89,7 @@ export class BffError extends Error {
     this.headers = options.headers
     this.stepUp = options.stepUp
     this.status = options.status
+    this.offersLogin = options.offersLogin
     this.logged = options.logged
   }
 }

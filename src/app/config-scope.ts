@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
 import { heapShare } from '../async/expiring-map.ts'
 import { createThrottledWarning } from '../async/log-throttle.ts'
 import type { Config } from '../config/config.ts'
-import { BffError, describeError } from '../errors.ts'
+import { BffError, describeError, type ErrorCode } from '../errors.ts'
 import { createEdge } from '../http/edge.ts'
 import { createBffRoutes } from '../http/endpoints/bff-routes.ts'
 import { POSTED_RESPONSE_LIFETIME_MS } from '../http/endpoints/callback.ts'
@@ -24,6 +25,7 @@ import {
   createTrustedPeers,
 } from '../http/server/request-guard.ts'
 import { readSmallBody } from '../http/small-body.ts'
+import { invalidToken } from '../oidc/bearer-token.ts'
 import { actOnce } from '../oidc/events/event-token.ts'
 import { reusesRefreshTokens } from '../oidc/grants/dialects.ts'
 import { createTokenScopes, untoldScope } from '../oidc/grants/scopes.ts'
@@ -36,6 +38,7 @@ import { createSingleUseReferences } from '../oidc/sign-in/single-use-references
 import { createStepUps, STEP_UP_LIFETIME_MS } from '../oidc/sign-in/step-up.ts'
 import { createAccessCheck } from '../proxy/access-rules.ts'
 import { mapRefusal } from '../proxy/access-token.ts'
+import { createFindBearerCaller } from '../proxy/bearer.ts'
 import { createForward } from '../proxy/forward.ts'
 import { ownCookieNames } from '../proxy/headers/dropped.ts'
 import { compileRequestHeaders } from '../proxy/headers/request.ts'
@@ -46,10 +49,17 @@ import { createUpstreams } from '../proxy/upstream/upstreams.ts'
 import { createTunnel } from '../proxy/websocket/tunnel.ts'
 import { createFollowClaims } from '../session/follow-claims.ts'
 import { createMissingSessions } from '../session/missing-session.ts'
-import { type BffSession, createSessions, sessionHash } from '../session/session.ts'
+import {
+  type BffSession,
+  createSessions,
+  hasSessionCookie,
+  isOfBearer,
+  sessionHash,
+} from '../session/session.ts'
 import { createSessionCache } from '../session/session-cache.ts'
 import { createUserSessions, type SessionAbout } from '../session/session-index.ts'
 import { createSessionStore } from '../store/session-store.ts'
+import { createBearerExchange } from '../tokens/bearer-exchange.ts'
 import { createSharedClientTokens } from '../tokens/client/shared-client-tokens.ts'
 import {
   bindToGrants,
@@ -74,6 +84,11 @@ const USER_AGENT_KEPT = 256
 const COPIES_SHARE = 1 / 12
 /** An authorization response with an ID token in it, and room to spare. */
 const MAX_FORM_BYTES = 65_536
+
+/** Refusals of WebSockets for what the caller lacks: each has a line in the log. */
+const CALLERS_FAULT: ReadonlySet<ErrorCode> = new Set([
+  ...(['session_required', 'reauthentication_required', 'access_denied'] as const),
+])
 
 /**
  * Wires everything of one configuration, from the keys up to the public listener: each part is made of those above it.
@@ -202,14 +217,22 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   )
   const site = { publicUrl, isOwnCookie: ownCookieNames(cookie.name) }
   const responseHeaders = compileResponseHeaders(config.routes, site)
+  const accessRefusal = createAccessCheck({
+    ...{ now, clockToleranceMs: config.provider.clockToleranceMs },
+    scopesOf: createTokenScopes(config.resources),
+    leftOut: (route, claim) => warnOfLeftOutClaims({ route, claim, reason: 'groups_overage' }),
+  })
+  const clientOf = (req: IncomingMessage) => clientNetwork(clientAddress(req))
+  const bearerCaller = createFindBearerCaller({
+    hasSessionCookie: (req) => hasSessionCookie(req.headers.cookie, cookie.name),
+    requireOrigin: (req) => requireSameOrigin(req, { auth: 'required', csrf: 'origin' }),
+    ...{ verify: provider.verifyBearer, invalidToken, accessRefusal, clientOf, now },
+    exchange: createBearerExchange({ exchangeGrant: provider.tokenExchangeGrant, clock: scope.clock }),
+  })
   const common = {
+    ...{ accessRefusal, bearerCaller },
     ...{ match, clientAddress, requestHeaders: compileRequestHeaders(config.routes, site) },
     ...{ accessToken: tokens.tokenFor, tokenRefused: stepUps.withLoginUrl },
-    accessRefusal: createAccessCheck({
-      ...{ now, clockToleranceMs: config.provider.clockToleranceMs },
-      scopesOf: createTokenScopes(config.resources),
-      leftOut: (route, claim) => warnOfLeftOutClaims({ route, claim, reason: 'groups_overage' }),
-    }),
   }
   const upstreams = createUpstreams(config.routes, {
     responseHeaders,
@@ -241,8 +264,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     ...{ ...common, publicUrl, allowedOrigins, responseHeaders, limits },
     ...{ live: scope.tunnels, requestId: () => randomUUID() },
     findSession: sessions.find,
-    timeLeft: sessions.timeLeft,
-    clientOf: (req) => clientNetwork(clientAddress(req)),
+    ...{ timeLeft: sessions.timeLeft, clientOf },
     refuse(socket, error, headers) {
       if (error instanceof BffError && error.code === 'rate_limited') warnOfWebSockets()
       const answer = problemAnswer(error, { loginUrl: loginUrlFor() })
@@ -256,20 +278,20 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       if (!(error instanceof BffError)) return
       const { code, details, logged } = error
       const fields = { code, status: statusOf(code), clientIp: clientAddress(req) }
-      if (code === 'access_denied' || code === 'reauthentication_required') {
-        log.info({ ...fields, reason: String(details?.reason), ...logged }, 'a WebSocket was refused')
-      }
-      if (code !== 'session_required') return
-      missingSessions
-        .reasonOf(req)
-        .then((reason) => log.info({ ...fields, reason }, 'a WebSocket was refused'))
+      const told = (reason: string | undefined) =>
+        log.info({ ...fields, reason, ...logged }, 'a WebSocket was refused')
+      const reason = details?.reason === undefined ? undefined : String(details.reason)
+      if (code === 'session_required' && reason !== 'invalid_token') {
+        missingSessions.reasonOf(req).then(told)
+      } else if (CALLERS_FAULT.has(code)) told(reason)
     },
     observe: (route, status) => metrics.request(route, 'UPGRADE', status, 0),
   })
   const stopWatching = endWithSessions({
     ...store.invalidations,
     connections: [tunnel, upstreams],
-    exists: async (hash) => (await store.sessions.timeLeft(hash)) !== undefined,
+    // The store knows nothing of the holders of access tokens, whose connections end with these.
+    exists: async (hash) => isOfBearer({ hash }) || (await store.sessions.timeLeft(hash)) !== undefined,
   })
 
   // Our own endpoints.

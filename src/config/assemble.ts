@@ -1,4 +1,5 @@
 import { impliedExchange, impliedScopes, impliedSignInScopes } from './checks/provider-checks.ts'
+import { deliveryOf } from './checks/route-checks.ts'
 import type {
   AccessRules,
   ClientAuthConfig,
@@ -34,7 +35,7 @@ export function assembleConfig(file: FileConfig, proxy?: OutgoingProxy): Config 
     provider: assembleProvider(file.provider, proxy),
     session: assembleSession(file),
     resources: assembleResources(file),
-    routes: file.routes.map(assembleRoute),
+    routes: file.routes.map((route) => assembleRoute(route, file.resources)),
     tests: tests.map(({ request, expect, as }) => ({
       ...request,
       ...(as === undefined ? {} : { as }),
@@ -151,7 +152,10 @@ function exchangeOf(
   return { exchange: exchange ?? impliedExchange(issuer) }
 }
 
-function assembleRoute({ timeout, headers, tls, breaker, require, ...route }: FileRoute): RouteConfig {
+function assembleRoute(
+  { timeout, headers, tls, breaker, require, bearer, ...route }: FileRoute,
+  resources: FileConfig['resources'],
+): RouteConfig {
   return {
     ...route,
     id: route.id ?? route.path,
@@ -160,6 +164,14 @@ function assembleRoute({ timeout, headers, tls, breaker, require, ...route }: Fi
     ...assembleTls(tls),
     headers: Object.entries(headers).map(([name, value]) => ({ name: HEADER_NAME.parse(name)!, value })),
     ...(require === undefined ? {} : { require: assembleAccessRules(require) }),
+    ...(bearer === undefined
+      ? {}
+      : {
+          bearer: {
+            ...bearer,
+            isExchanged: deliveryOf(bearer, resources[route.resource ?? '']) === 'exchanged',
+          },
+        }),
   }
 }
 

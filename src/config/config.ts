@@ -185,6 +185,15 @@ export type AccessRules = {
   readonly scopes?: readonly string[]
 }
 
+/** Which access tokens a route takes from clients that bring one of their own. */
+export type BearerConfig = {
+  readonly audience: string
+  /** All are needed. */
+  readonly scopes: readonly string[]
+  /** Whether the upstream gets the token of the route's resource in exchange; otherwise the token itself. */
+  readonly isExchanged: boolean
+}
+
 /** One route, paths and units already checked. */
 export type RouteConfig = {
   /** Label in metrics and logs. */
@@ -218,6 +227,8 @@ export type RouteConfig = {
   readonly preserveHost: boolean
   /** Absent = whoever is signed in may call it. */
   readonly require?: AccessRules
+  /** Absent = a token of the client's own is dropped. */
+  readonly bearer?: BearerConfig
 }
 
 /** One line of the config file's own `tests:`. */

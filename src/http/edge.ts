@@ -140,7 +140,9 @@ function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
     res.status(answer.status)
     // An answer that failed in the middle of its head has left another reason phrase.
     res.statusMessage = STATUS_CODES[answer.status] ?? ''
-    if (facts.variesByCookie) res.appendHeader('vary', 'Cookie')
+    if (facts.variesByCookie) {
+      res.appendHeader('vary', facts.variesByAuthorization ? 'Cookie, Authorization' : 'Cookie')
+    }
     for (const [name, value] of Object.entries(answer.headers)) {
       // CORS may have set a `Vary`.
       if (name === 'vary') res.appendHeader(name, value)

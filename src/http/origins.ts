@@ -6,7 +6,8 @@ import type { SecurityHeaders } from './security-headers.ts'
 /** What the CSRF defence needs to know of a route. */
 export type GuardedRoute = {
   readonly auth: 'required' | 'optional' | 'anonymous'
-  readonly csrf: 'header' | 'fetch-metadata'
+  /** `origin`: for a request whose credential no browser adds by itself; only a foreign origin is refused. */
+  readonly csrf: 'header' | 'fetch-metadata' | 'origin'
 }
 
 /** Throws csrf_required or origin_forbidden. It reads headers only, so it runs before the session is looked up. */
@@ -33,7 +34,7 @@ export function createSameOriginGuard(origins: {
     if (site !== undefined && site !== 'same-origin' && !(isTrustedOrigin && site !== 'none')) {
       throw forbidden('Sec-Fetch-Site is not same-origin')
     }
-    if (req.headers['x-csrf'] === '1') return
+    if (req.headers['x-csrf'] === '1' || route.csrf === 'origin') return
     const saysSameOrigin = isTrustedOrigin || site === 'same-origin'
     if (route.csrf === 'fetch-metadata' && saysSameOrigin) return
     if (site === 'same-origin' && isEventStream(req)) return

@@ -56,7 +56,9 @@ export function problemAnswer(error: unknown, context: ProblemContext = {}): Pro
     code: error.code,
     detail: error.message,
     ...ids,
-    ...(status === 401 && loginUrl !== undefined ? { login_url: loginUrl } : {}),
+    ...(status === 401 && loginUrl !== undefined && error.offersLogin !== false
+      ? { login_url: loginUrl }
+      : {}),
     ...error.details,
   }
   const retryAfter = error.retryAfterSeconds ?? (status === 503 ? 2 : undefined)

@@ -20,6 +20,8 @@ export type RequestFacts = {
   returnUrl?: string
   /** Its route looks up a session. */
   variesByCookie?: boolean
+  /** And takes access tokens of clients. */
+  variesByAuthorization?: boolean
 }
 
 /** Called at the end of each request: route id, method, status, seconds. */
@@ -68,7 +70,8 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
       session: known.session,
       clientIp: clientIp(req),
     }
-    const reason = known.code === 'session_required' ? deps.whyNoSession?.(req) : undefined
+    const hasNoSession = known.code === 'session_required' && known.reason !== 'invalid_token'
+    const reason = hasNoSession ? deps.whyNoSession?.(req) : undefined
     if (reason) reason.then((found) => log.info({ ...fields, reason: found }, 'request'))
     else log.info(fields, 'request')
   }

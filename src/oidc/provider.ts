@@ -1,6 +1,7 @@
 import type { Config, ResourceConfig } from '../config/config.ts'
 import { type BffError, describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
+import { createVerifyBearer } from './bearer-token.ts'
 import type { CertificateMemory } from './client-auth/certificates.ts'
 import { CLIENT_AUTH_CURES } from './client-auth/client-assertion.ts'
 import { mayProve, proofKeyFor } from './dpop.ts'
@@ -88,6 +89,7 @@ export function createProvider(deps: ProviderDeps) {
     frameOrigins: createFrameOrigins({ config, relyingParty }),
     verifyLogoutToken: createVerifyLogoutToken({ provider, isIssuer, relyingParty, now: deps.now }),
     isIssuer,
+    verifyBearer: createVerifyBearer({ provider, relyingParty, now: deps.now, monotonicNow }),
     redirectUri,
     admit: limiter.admit,
 

@@ -157,3 +157,9 @@ function signInAgain(
     },
   })
 }
+
+/** RFC 9110 §15.5.2: what would do, beside the cookie. A browser asks its user nothing for this scheme. */
+export function sessionRequired({ bearer }: RouteConfig): BffError {
+  const headers = bearer ? { 'www-authenticate': 'Bearer' } : undefined
+  return new BffError('session_required', 'this route needs a signed-in session', { headers })
+}

@@ -3,10 +3,11 @@ import type { AccessRules, RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { BffSession } from '../session/session.ts'
 import type { AccessToken } from '../tokens/record/sealing.ts'
-import type { AccessCheck } from './access-rules.ts'
+import { type AccessCheck, sessionRequired } from './access-rules.ts'
 import { type AccessTokenSource, inTime, mapRefusal, type TokenRefused } from './access-token.ts'
+import type { BearerCaller, FindBearerCaller } from './bearer.ts'
 import type { RequestHeaders } from './headers/request.ts'
-import type { MatchRoute } from './route-table.ts'
+import type { MatchRoute, RouteMatch } from './route-table.ts'
 import type { Send } from './upstream/exchange.ts'
 import type { OnRejectedToken } from './upstream/rejected-token.ts'
 
@@ -19,6 +20,7 @@ export type ForwardedFacts = {
   session?: string
   /** For a refusal, which says so too. Noted here, because a header that is set beforehand slows every answer down. */
   variesByCookie?: boolean
+  variesByAuthorization?: boolean
 }
 
 export type ForwardDeps = {
@@ -32,6 +34,8 @@ export type ForwardDeps = {
     res: ServerResponse,
   ) => BffSession | undefined | Promise<BffSession | undefined>
   readonly accessToken: AccessTokenSource
+  /** Who calls with an access token of her own, on routes that take one. */
+  readonly bearerCaller?: FindBearerCaller
   /** What a refusal of that becomes: one that signing in again can cure gets the login URL that says how. */
   readonly tokenRefused?: TokenRefused
   /** Judges the session of a route with access rules. */
@@ -65,6 +69,8 @@ export function createForward(deps: ForwardDeps): Forward {
     const { route, target } = matched
     const facts = deps.factsOf(req)
     noteRoute(facts, route)
+    const bearer = route.bearer && deps.bearerCaller?.(req, route)
+    if (bearer) return forwardBearer(deps, { req, res, ...matched }, bearer)
     deps.requireSameOrigin(req, route)
 
     let session = route.auth === 'anonymous' ? undefined : deps.findSession(req, res)
@@ -104,9 +110,32 @@ export function createForward(deps: ForwardDeps): Forward {
   }
 }
 
-function noteRoute(facts: ForwardedFacts, { id, auth }: RouteConfig): void {
+/** The same for a client with an access token of its own. What the upstream says of that is the client's to act on. */
+async function forwardBearer(
+  deps: ForwardDeps,
+  { req, res, route, target }: Exchange & RouteMatch,
+  bearer: Promise<BearerCaller>,
+): Promise<true> {
+  const facts = deps.factsOf(req)
+  const caller = await inTime(bearer, { timeoutMs: route.timeout.responseMs, client: res })
+  if (!caller) return true
+  const { session, token } = caller
+  facts.session = session.hash.slice(0, 12)
+  if (route.resource) facts.resource = route.resource
+  const headers = deps.requestHeaders(route, req.rawHeaders, {
+    clientAddress: deps.clientAddress(req),
+    requestId: facts.id,
+    accessToken: token.value,
+    claims: session.claims,
+  })
+  await deps.send(req, res, { route, target, headers, session, accessToken: token })
+  return true
+}
+
+function noteRoute(facts: ForwardedFacts, { id, auth, bearer }: RouteConfig): void {
   facts.route = id
   if (auth !== 'anonymous') facts.variesByCookie = true
+  if (bearer) facts.variesByAuthorization = true
 }
 
 type Exchange = { readonly req: IncomingMessage; readonly res: ServerResponse }
@@ -114,7 +143,7 @@ type Exchange = { readonly req: IncomingMessage; readonly res: ServerResponse }
 /** A person who opens a page or a download is sent to sign in; a script is told to (contract section 4). */
 function requireSignIn(deps: ForwardDeps, route: RouteConfig, exchange: Exchange): true {
   if (!isPage(deps, route, exchange)) {
-    throw new BffError('session_required', 'this route needs a signed-in session')
+    throw sessionRequired(route)
   }
   return redirect(deps, exchange, deps.loginUrl(exchange.req))
 }

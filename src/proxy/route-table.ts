@@ -48,7 +48,7 @@ export function compileRoutes(routes: readonly RouteConfig[], basePath?: string)
     }
     const compiled = found.byMethod.get(method) ?? found.anyMethod
     if (hasEncodedSlash && compiled?.route.encodedSlashes !== 'pass') throw rejected(ENCODED_SLASH)
-    if (!compiled) throw methodNotAllowed(found.allow, found.variesByCookie)
+    if (!compiled) throw methodNotAllowed(found.allow, found.vary)
     if (compiled.isDisguised?.(method, path)) throw rejected(DISGUISED)
     return { route: compiled.route, target: upstreamTarget(compiled, canonical, target) }
   }
@@ -83,8 +83,8 @@ type RoutesOfPath = {
   anyMethod?: CompiledRoute
   /** Value of the `Allow` header (RFC 9110 §10.2.1). */
   allow: string
-  /** Some route of this path looks for a session. */
-  variesByCookie: boolean
+  /** Value of the `Vary` header: what the routes of this path look at to know who calls. */
+  vary?: string
 }
 
 const EVERY_METHOD = 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS'
@@ -96,13 +96,13 @@ function groupByPath(routes: readonly RouteConfig[]): Map<string, RoutesOfPath> 
     const group: RoutesOfPath = byPath.get(route.path) ?? {
       byMethod: new Map(),
       allow: '',
-      variesByCookie: false,
     }
     byPath.set(route.path, group)
     const compiled = compileRoute(route, disguises.get(route))
     if (!route.methods) group.anyMethod = compiled
     for (const method of route.methods ?? []) group.byMethod.set(method, compiled)
-    if (route.auth !== 'anonymous') group.variesByCookie = true
+    if (route.bearer) group.vary = 'Cookie, Authorization'
+    else if (route.auth !== 'anonymous') group.vary ??= 'Cookie'
     group.allow = [...group.byMethod.keys()].join(', ')
   }
   return byPath
@@ -126,8 +126,8 @@ function upstreamTarget(
   return (rewritten === '' ? '/' : rewritten) + query
 }
 
-function methodNotAllowed(allow: string, variesByCookie = false): BffError {
-  const headers = { allow, ...(variesByCookie ? { vary: 'Cookie' } : {}) }
+function methodNotAllowed(allow: string, vary?: string): BffError {
+  const headers = { allow, ...(vary === undefined ? {} : { vary }) }
   return new BffError('method_not_allowed', 'the route does not allow this method', { headers })
 }
 

@@ -12,7 +12,11 @@ const STRICTNESS = { anonymous: 0, optional: 1, required: 2 }
 /** Whether a route demands more than the other: a session, or something of the session. */
 export function isStricter(route: RouteConfig, than: RouteConfig): boolean {
   const more = STRICTNESS[route.auth] - STRICTNESS[than.auth]
-  if (more !== 0) return more > 0
+  if (more > 0) return true
+  // Another token would open it, or none but the cookie.
+  const isClosedToBearer = than.bearer !== undefined && !isDeepStrictEqual(route.bearer, than.bearer)
+  if (isClosedToBearer && route.auth !== 'anonymous') return true
+  if (more < 0) return false
   return route.require !== undefined && !isDeepStrictEqual(route.require, than.require)
 }
 

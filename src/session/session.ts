@@ -31,6 +31,28 @@ export type BffSession = SessionGrant & {
   readonly absoluteExpiresAt: number
 }
 
+/**
+ * The stand-in for the session of a request that comes with an access token of its client's own: it has the claims and
+ * the end of that token, and nothing that a store or a provider would know.
+ */
+export function sessionOfBearer(
+  bearer: { readonly hash: string; readonly claims: UserClaims; readonly expiresAt: number },
+  now: number,
+): BffSession {
+  const { claims, expiresAt } = bearer
+  const ends = { expiresAt, idleExpiresAt: expiresAt, absoluteExpiresAt: expiresAt }
+  // A dot is in no name of a session.
+  const hash = `${OF_BEARER}${bearer.hash}` as SessionHash
+  return { id: '' as SessionId, hash, claims, idToken: '', logoutHandle: '', createdAt: now, ...ends }
+}
+
+const OF_BEARER = 'bearer.'
+
+/** Whether a session is such a stand-in. */
+export function isOfBearer({ hash }: { readonly hash: SessionHash }): boolean {
+  return hash.startsWith(OF_BEARER)
+}
+
 /** Returns the name of a session in the store (contract section 6): a dump of the store holds no usable cookie. */
 export function sessionHash(id: string): SessionHash {
   return createHash('sha256').update(id).digest('base64url') as SessionHash
@@ -108,7 +130,7 @@ export type Sessions = {
   /** Returns the same, always from the store, and does not count as activity. */
   peek(req: IncomingMessage): Promise<BffSession | undefined>
   /** Returns the ms until a session ends if nothing more happens; undefined when it has ended. Does not count as activity. */
-  timeLeft(session: Pick<BffSession, 'id'>): Promise<number | undefined>
+  timeLeft(session: Pick<BffSession, 'id' | 'hash' | 'expiresAt'>): Promise<number | undefined>
   /** Begins a session under a new id, whatever cookie came with the request (ASVS 7.2.4), and sets the cookie. */
   signIn(req: IncomingMessage, res: ServerResponse, user: SignedInUser): Promise<BffSession>
   /** Returns the session that the request's cookie names, unverified: good for ending it. Ask before `signIn`. */
@@ -176,10 +198,10 @@ export function createSessions(deps: SessionsDeps): Sessions {
       const id = cookieValue === undefined ? undefined : verifiedSessionId(cookieValue, signingSecrets)
       return id === undefined ? undefined : read(id, 'timeLeft', req)
     },
-    async timeLeft({ id }) {
-      // The whole record, because a refresh may have moved the end that the provider allows.
-      const session = await read(id, 'timeLeft')
-      return session && session.expiresAt - now()
+    async timeLeft(session) {
+      // The whole record, because a refresh may have moved the end that the provider allows; that of a token stays.
+      const current = isOfBearer(session) ? session : await read(session.id, 'timeLeft')
+      return current && current.expiresAt - now()
     },
     async signIn(req, res, user) {
       try {
@@ -295,6 +317,15 @@ export function readSessionCookie(
     found = header.slice(at + name.length + 1, end === -1 ? undefined : end).trim()
   }
   return found
+}
+
+/** Whether a Cookie header has a session cookie, or several, of whatever worth. */
+export function hasSessionCookie(header: string | undefined, name: string): boolean {
+  let isRepeated = false
+  const value = readSessionCookie(header, name, () => {
+    isRepeated = true
+  })
+  return value !== undefined || isRepeated
 }
 
 function startsPair(header: string, at: number): boolean {

@@ -61,9 +61,9 @@ function named(error: Error, name: string): Error {
 }
 
 function copyOf(error: BffError, changed: BffErrorOptions): BffError {
-  const { code, message, cause, retryAfterSeconds, details, headers, stepUp, status } = error
+  const { code, message, cause, retryAfterSeconds, details, headers, stepUp, status, offersLogin } = error
   return new BffError(code, message, {
-    ...{ cause, retryAfterSeconds, details, headers, stepUp, status },
+    ...{ cause, retryAfterSeconds, details, headers, stepUp, status, offersLogin },
     ...changed,
   })
 }

@@ -1,6 +1,7 @@
 import { didYouMean } from '../report/nearest-name.ts'
 import type { Field } from '../report/report.ts'
 import { HEADER_NAME, usesClaims } from '../rules/http-rules.ts'
+import { isSameAudience } from '../rules/oauth-rules.ts'
 import { isAtOrBelow } from '../rules/paths.ts'
 import { complaint } from '../rules/rule.ts'
 import type { Draft } from '../schema/schema.ts'
@@ -28,6 +29,7 @@ export function checkRoutes({ basePath, resources, routes = [] }: Draft, field: 
     checkReference(route.resource, resources, own.at('resource'))
     checkAnonymous(route, own)
     checkAccessRules(route, own)
+    checkBearer(route, resources, own)
     checkHeaderNames(route.headers, own.at('headers'))
     checkTls(own.at('tls'), !route.upstream?.startsWith('http:'))
   })
@@ -106,6 +108,39 @@ function checkAccessRules({ require, auth }: DraftRoute, route: Field): void {
   if (require.scopes !== undefined && route.at('resource').written() === undefined) {
     field.at('scopes').problem('needs a resource, because they are the scopes of its access token')
   }
+}
+
+/** What becomes of a client's own token on a route; undefined when nothing right can: its API would get another's. */
+export function deliveryOf(
+  { audience }: { readonly audience: string },
+  resource:
+    | { grant?: string | undefined; audience?: string | undefined; resource?: string | undefined }
+    | undefined,
+): 'passed_on' | 'exchanged' | undefined {
+  const expected = resource?.audience ?? resource?.resource
+  if (!resource || (expected !== undefined && isSameAudience(audience, expected))) return 'passed_on'
+  return resource.grant === 'token_exchange' ? 'exchanged' : undefined
+}
+
+function checkBearer(
+  { bearer, auth, resource: name }: DraftRoute,
+  resources: Draft['resources'],
+  route: Field,
+): void {
+  if (bearer === undefined) return
+  if (auth === 'anonymous') {
+    const cure = 'use auth: required or optional'
+    route.at('bearer').problem(`needs a route that asks who calls, but it has auth: anonymous; ${cure}`)
+  }
+  const resource = resources?.[name ?? '']
+  if (bearer.audience === undefined || resource === undefined) return
+  if (deliveryOf({ audience: bearer.audience }, resource) !== undefined) return
+  const expected = resource.audience ?? resource.resource
+  const must =
+    expected === undefined
+      ? `must be that of the resource ${name}, which says none: give it an audience`
+      : `must be that of the resource ${name}, ${expected}, because the token is passed on to that API`
+  route.at('bearer', 'audience').problem(complaint(`${must}; or give the resource grant: token_exchange`))
 }
 
 function checkHeaderNames(headers: DraftRoute['headers'], field: Field): void {

@@ -53,6 +53,12 @@ export function isTenantId(text: string): boolean {
   return UUID.test(text) && !/^[0-]+$/.test(text)
 }
 
+/** Whether two audiences are one. Entra ID calls an API `api://ID` in v1 tokens and `ID` in v2 tokens. */
+export function isSameAudience(a: string, b: string): boolean {
+  const [bareA, bareB] = [a, b].map((audience) => audience.replace(/^api:\/\//, ''))
+  return a === b || (UUID.test(bareA!) && bareA === bareB)
+}
+
 const GRAPH = 'https://graph.microsoft.com'
 
 /**

@@ -537,6 +537,23 @@ function routeFields(kit: FieldKit) {
       )
       .prefault(false),
     require: accessFields(kit),
+    bearer: kit
+      .section(
+        {
+          audience: kit.text(
+            opaqueRule('must be an audience without blanks', 'api://orders'),
+            'The `aud` that the token must have.',
+          ),
+          scopes: kit
+            .list({ ...SCOPE, example: 'orders.read' }, 'Scopes that the token must have, all of them.')
+            .prefault([]),
+        },
+        '{ audience: api://orders }',
+      )
+      .optional()
+      .describe(
+        "Clients may bring an access token of the provider's in place of the cookie: a command line, a native application, a service.",
+      ),
   })
 }
 

@@ -258,7 +258,7 @@ function isForAudience(accessToken: string, { audience }: ResourceConfig): boole
 const APPLICATION = /^(?:api:\/\/)?([\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12})$/i
 
 /** Whether an audience is among those of a token. Entra ID calls an API `api://ID` in v1 tokens and `ID` in v2 tokens. */
-function hasAudience(aud: readonly string[], audience: string): boolean {
+export function hasAudience(aud: readonly string[], audience: string): boolean {
   const [, id] = APPLICATION.exec(audience) ?? []
   return aud.includes(audience) || (id !== undefined && (aud.includes(id) || aud.includes(`api://${id}`)))
 }
@@ -327,7 +327,14 @@ export function withAndWithoutApi(scopes: readonly string[], apis: readonly stri
  * and Okta call it. Undefined where it tells none.
  */
 function scopesInToken(accessToken: string): readonly string[] | undefined {
-  const { scope, scp } = unverifiedClaims(accessToken) ?? {}
+  return scopesOfClaims(unverifiedClaims(accessToken) ?? {})
+}
+
+/** The same of claims that were read already. */
+export function scopesOfClaims({
+  scope,
+  scp,
+}: Readonly<Record<string, unknown>>): readonly string[] | undefined {
   const claims = [scope, scp].flat().filter((one) => typeof one === 'string')
   return claims.length === 0 ? undefined : claims.flatMap((one) => scopeList(one) ?? [])
 }

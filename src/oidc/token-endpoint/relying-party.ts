@@ -42,6 +42,10 @@ export type RelyingParty = TokenRequests & {
    * §3.1.3.7 rules 6 to 8); BffError when its keys cannot be read.
    */
   requireSigned(jws: string): Promise<void>
+  /** The same, by whatever algorithm of its keys: an API may ask for another one than ID tokens have. */
+  requireSignedAccessToken(jws: string): Promise<void>
+  /** As discovery names it: Entra ID writes `{tenantid}` where tokens have their tenant. */
+  issuer(): Promise<string>
 }
 
 export type RelyingPartyDeps = {
@@ -62,7 +66,10 @@ export type RelyingPartyDeps = {
 export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
   const { provider, redirectUri, monotonicNow } = deps
   const client = createRefreshedClient(() => observedDiscovery(deps), monotonicNow)
-  const keys = createProviderKeys({ read: (jwksUri) => keySetRequest(deps, jwksUri), monotonicNow })
+  const read = (jwksUri: string) => keySetRequest(deps, jwksUri)
+  const keys = createProviderKeys({ read, monotonicNow })
+  // Apart, because the reads that strangers cause with made-up tokens must not keep a sign-in from a new key.
+  const keysForStrangers = createProviderKeys({ read, monotonicNow })
 
   return {
     ...createTokenRequests({ ...deps, client, keys, proofs: createProofs(deps) }),
@@ -129,7 +136,15 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
 
     async requireSigned(jws) {
       const { jwksUri, signingAlgorithms } = (await client()).metadata
-      await keys.requireSigned(jws, jwksUri, signingAlgorithms)
+      await keysForStrangers.requireSigned(jws, jwksUri, signingAlgorithms)
+    },
+
+    async requireSignedAccessToken(jws) {
+      await keysForStrangers.requireSigned(jws, (await client()).metadata.jwksUri)
+    },
+
+    async issuer() {
+      return (await client()).metadata.issuer
     },
   }
 }

@@ -13,8 +13,8 @@ export type ResponseHeaders = (
 /** The rules of one route. */
 type ResponseRules = {
   readonly mapping: ReverseMapping
-  /** The answer may be another for another session. */
-  readonly variesByCookie: boolean
+  /** What tells one caller, who may get another answer, from the next; empty where nobody looks. */
+  readonly varies: readonly string[]
 }
 
 /** A field that is looked at: its name folded, and both as they came. */
@@ -23,7 +23,9 @@ type ReviewedField = { readonly folded: string; readonly name: string; readonly 
 /** Schemes that make a browser open its own sign-in dialog, which would ask for a password of another system. */
 const DIALOG_SCHEMES = /(?:^|,)\s*(?:basic|digest|negotiate|ntlm)(?:[\s,]|$)/i
 
-const VARIES_BY_COOKIE = ['Cookie']
+const OF_ANYBODY: readonly string[] = []
+const OF_SESSION = ['Cookie']
+const OF_SESSION_OR_BEARER = ['Cookie', 'Authorization']
 
 /** Compiles the response headers of all routes of one configuration. */
 export function compileResponseHeaders(
@@ -34,7 +36,8 @@ export function compileResponseHeaders(
   const rulesOf = new Map<RouteConfig, ResponseRules>()
   for (const route of routes) {
     const mapping = compileReverseMapping(route, publicUrl)
-    rulesOf.set(route, { mapping, variesByCookie: route.auth !== 'anonymous' })
+    const varies = route.auth === 'anonymous' ? OF_ANYBODY : route.bearer ? OF_SESSION_OR_BEARER : OF_SESSION
+    rulesOf.set(route, { mapping, varies })
   }
 
   /** Of fields that cross under conditions only. */
@@ -57,7 +60,7 @@ export function compileResponseHeaders(
   }
 
   return function responseHeaders(route, raw, isAuthenticated) {
-    const { mapping, variesByCookie } = rulesOf.get(route)!
+    const { mapping, varies } = rulesOf.get(route)!
     const fields: string[] = []
     let connection = ''
     let cacheControlAt: number | undefined
@@ -78,7 +81,7 @@ export function compileResponseHeaders(
     if (isAuthenticated && named.has('cache-control')) fields.push('cache-control', 'private')
     // The upstream tells users apart by `Authorization`; a cache on our side sees only the cookie. Without this, the next
     // user of a browser is shown what the previous one was sent.
-    if (variesByCookie) addVary(fields, VARIES_BY_COOKIE)
+    if (varies.length > 0) addVary(fields, varies)
     return fields
   }
 }

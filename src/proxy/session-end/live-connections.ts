@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import { type Clock, systemClock, type Timer } from '../../async/clock.ts'
 import { BffError } from '../../errors.ts'
-import type { BffSession } from '../../session/session.ts'
+import { type BffSession, isOfBearer } from '../../session/session.ts'
 
 /** Why we end a connection: its session is over, or this process is. */
 export type EndReason = 'session_over' | 'shutdown'
@@ -331,8 +331,10 @@ function mayBeEndless({ req, response }: LongAnswer): boolean | undefined {
 function endWithSession(answer: LongAnswer): void {
   const { response } = answer
   if (mayBeEndless(answer) !== true) return
-  if (!response.isStarted) answer.giveUp(new BffError('session_required', 'the session ended meanwhile'))
-  else if (answer.giveUp()) response.stop()
+  if (!response.isStarted) {
+    const offersLogin = !answer.session || !isOfBearer(answer.session)
+    answer.giveUp(new BffError('session_required', 'the session ended meanwhile', { offersLogin }))
+  } else if (answer.giveUp()) response.stop()
 }
 
 /**

@@ -4,8 +4,9 @@ import type { AccessRules, RouteConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import type { BffSession } from '../../session/session.ts'
 import type { AccessToken } from '../../tokens/record/sealing.ts'
-import type { AccessCheck } from '../access-rules.ts'
+import { type AccessCheck, sessionRequired } from '../access-rules.ts'
 import { type AccessTokenSource, inTime, mapRefusal, type TokenRefused } from '../access-token.ts'
+import type { FindBearerCaller } from '../bearer.ts'
 import type { RequestHeaders } from '../headers/request.ts'
 import type { ResponseHeaders } from '../headers/response.ts'
 import type { MatchRoute, RouteMatch } from '../route-table.ts'
@@ -20,6 +21,8 @@ export type TunnelDeps = {
   /** Ms until a session ends if nothing more happens, without counting as activity; undefined when it has ended. */
   readonly timeLeft?: (session: BffSession) => Promise<number | undefined>
   readonly accessToken: AccessTokenSource
+  /** Who calls with an access token of her own, on routes that take one. */
+  readonly bearerCaller?: FindBearerCaller
   /** What a refusal of that becomes. */
   readonly tokenRefused?: TokenRefused
   /** Judges the session of a route with access rules. */
@@ -78,6 +81,13 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
   ): Promise<Handshake | undefined> {
     const offer = requireHandshake(req, { sendsToken: route.resource !== undefined })
     if (!route.websocket) throw new BffError('bad_request', 'this route serves no WebSocket')
+    const bearer = route.bearer && deps.bearerCaller?.(req, route)
+    if (bearer) {
+      const caller = await inTime(bearer, { timeoutMs: route.timeout.responseMs, client })
+      return (
+        caller && { route, target, offer, session: caller.session, headers: fieldsFor(req, route, caller) }
+      )
+    }
     if (!trustedOrigins.has(req.headers.origin ?? ''))
       throw new BffError('origin_forbidden', 'Origin is not allowed')
     let session = await requireSession(deps, route, req)
@@ -90,13 +100,21 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     }
     if (client.destroyed) return undefined
     if (route.require) await requireAccess(deps, { ...route, require: route.require }, { session, token })
+    return { route, target, headers: fieldsFor(req, route, { session, token }), session, offer }
+  }
+
+  function fieldsFor(
+    req: IncomingMessage,
+    route: RouteConfig,
+    { session, token }: { session: BffSession | undefined; token: AccessToken | undefined },
+  ): string[] {
     const fields = deps.requestHeaders(route, req.rawHeaders, {
       clientAddress: deps.clientAddress(req),
       requestId: deps.requestId(req),
       accessToken: token?.value,
       claims: session?.claims,
     })
-    return { route, target, headers: withoutLookalikes(fields), session, offer }
+    return withoutLookalikes(fields)
   }
 
   /** Registers the tunnel before it looks at the session again, so that an end of the session in between is not missed. */
@@ -130,8 +148,7 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     const observe = (status: number) => deps.observe?.(matched?.route.id ?? 'none', status)
     function refuse(error: unknown): void {
       deps.refused?.(req, error)
-      const variesByCookie = matched !== undefined && matched.route.auth !== 'anonymous'
-      observe(deps.refuse(socket, error, variesByCookie ? { vary: 'Cookie' } : {}))
+      observe(deps.refuse(socket, error, varyOf(matched?.route)))
     }
     try {
       matched = deps.match(req.method!, req.url!)
@@ -151,6 +168,11 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
   return { upgrade, hasSession, sessions, endSession, closeAll, count }
 }
 
+function varyOf(route: RouteConfig | undefined): Readonly<Record<string, string>> {
+  if (!route || route.auth === 'anonymous') return {}
+  return { vary: route.bearer ? 'Cookie, Authorization' : 'Cookie' }
+}
+
 async function requireSession(
   { findSession }: TunnelDeps,
   route: RouteConfig,
@@ -158,9 +180,7 @@ async function requireSession(
 ): Promise<BffSession | undefined> {
   if (route.auth === 'anonymous') return undefined
   const session = await findSession(req)
-  if (!session && route.auth === 'required') {
-    throw new BffError('session_required', 'this route needs a signed-in session')
-  }
+  if (!session && route.auth === 'required') throw sessionRequired(route)
   return session
 }
 

@@ -57,6 +57,8 @@ routes:                                 # longest path wins, at segment boundari
     maxBody: 10MiB                      # default none
     tls: { ca, cert, key, servername }
     headers: { x-user-id: "{claims.sub}" }              # added for the upstream; the client's own are removed
+    require: { claims: { groups: [ops] }, acr: [mfa], maxAge: 15m, scopes: [orders.write] }   # all of these members, each by one of its values (section 4b)
+    bearer: { audience: api://orders, scopes: [] }      # clients with an access token of their own, beside the cookie (section 4b)
   - path: /
     upstream: http://spa.shop.svc:80
     auth: anonymous
@@ -66,6 +68,9 @@ tests:                                  # checked by \`check\` and before every 
     expect: { route: orders, upstream: "http://orders.shop.svc:8080/v1/42?x=1", resource: orders }
   - request: DELETE /api/orders/42
     expect: { code: method_not_allowed }
+  - request: GET /api/orders/42
+    as: { groups: [staff] }             # claims of the signed-in user; \`as: nobody\` for none; without \`as\` access rules are not judged
+    expect: { code: access_denied }
 `
 
 test('the config file of the public contract loads, and its routes do what its tests say', () => {

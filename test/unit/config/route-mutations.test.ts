@@ -30,6 +30,21 @@ const REQUIRE: [text: string, path: string, says: RegExp][] = [
   ['{ scopes: [] }', 'routes[0].require.scopes', /must not be empty/],
 ]
 
+/** What `bearer` of a route is, the field that is named, and what is said about it. */
+const BEARER: [text: string, path: string, says: RegExp][] = [
+  ['true', 'routes[0].bearer', /block of keys .*e\.g\. \{ audience: api:\/\/orders \}/],
+  ['{}', 'routes[0].bearer.audience', /is required/],
+  ['{ audience: [api://orders] }', 'routes[0].bearer.audience', /must be an audience without blanks/],
+  ['{ audience: "" }', 'routes[0].bearer.audience', /must be an audience without blanks/],
+  ['{ audience: api://orders, scopes: [a b] }', 'routes[0].bearer.scopes[0]', /must be one scope/],
+  [
+    '{ audience: api://cli }',
+    'routes[0].bearer.audience',
+    /must be that of the resource orders, api:\/\/orders, because the token is passed on .*or give the resource grant: token_exchange/,
+  ],
+  ['{ audience: api://orders/ }', 'routes[0].bearer.audience', /must be that of the resource orders/],
+]
+
 describeMutations('routes and their tests', [
   [
     'timeout: { connect: 2s, response: 30s, idle: 5m }',
@@ -165,4 +180,17 @@ describeMutations('routes and their tests', [
     /must be claims of a user, or nobody/,
   ],
   [EXPECT, 'as: [ops]\n    expect: { route: orders }', 'tests[0].as', /must be claims of a user, or nobody/],
+  ...BEARER.map(([text, path, says]): Mutation => [HEADERS, `bearer: ${text}`, path, says]),
+  [
+    'auth: anonymous',
+    'auth: anonymous\n    bearer: { audience: x }',
+    'routes[2].bearer',
+    /needs a route that asks who calls, but it has auth: anonymous/,
+  ],
+  [
+    'resource: billing',
+    'resource: billing\n    bearer: { audience: api://billing }',
+    'routes[1].bearer.audience',
+    /must be that of the resource billing, which says none: give it an audience/,
+  ],
 ])

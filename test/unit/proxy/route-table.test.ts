@@ -479,3 +479,29 @@ test('of routes of one path, each says for its own methods whether encoded slash
     'path_rejected',
   )
 })
+
+test('a token of the client opens no route that takes none, or another, by a spelling of its path', () => {
+  const bearer = (audience: string): Partial<RouteConfig> => ({
+    bearer: { audience, scopes: [], isExchanged: false },
+  })
+  const table = compileRoutes([
+    routeWith({ path: '/', ...bearer('cli') }),
+    routeWith({ path: '/cookie' }),
+    routeWith({ path: '/other', ...bearer('other') }),
+    routeWith({ path: '/same', ...bearer('cli') }),
+    routeWith({ path: '/maybe', auth: 'optional' }),
+    routeWith({ path: '/public', auth: 'anonymous' }),
+  ])
+  for (const target of ['/COOKIE', '/Other/x', '/MAYBE', '/cookie%2e'])
+    assert.equal(
+      codeOf(() => table('GET', target)),
+      'path_rejected',
+      target,
+    )
+  for (const target of ['/cookie', '/Same', '/PUBLIC', '/x'])
+    assert.equal(
+      codeOf(() => table('GET', target)),
+      'none',
+      target,
+    )
+})
