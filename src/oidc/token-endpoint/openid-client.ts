@@ -329,7 +329,9 @@ function revocationWays(
   own: AuthenticationWay,
   named: readonly string[] | undefined,
 ): AuthenticationWay[] {
-  const secret = 'secret' in clientAuth ? clientAuth.secret : undefined
+  // A client that signs with its secret does so in order not to send it.
+  const isSent = clientAuth.method === 'client_secret_basic' || clientAuth.method === 'client_secret_post'
+  const secret = isSent ? clientAuth.secret : undefined
   // Some servers insist on Basic from a client without a secret too, and take any text for it.
   const reveal = () => secret?.reveal() ?? 'none'
   const withSecret: AuthenticationWay[] = [

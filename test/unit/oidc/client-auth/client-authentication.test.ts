@@ -82,6 +82,17 @@ test('client_secret_jwt: each request has an assertion of its own, signed with t
   assert.equal(new Set(seen.map(({ jti }) => jti)).size, 3)
 })
 
+test('client_secret_jwt: the secret itself is never sent, whatever the revocation endpoint says of the assertion', async () => {
+  for (const methods of [undefined, ['client_secret_basic', 'client_secret_post']]) {
+    const metadata = methods ? { revocation_endpoint_auth_methods_supported: methods } : {}
+    const shop = scene({ method: 'client_secret_jwt', secret: SECRET }, { metadata })
+    shop.scripts.set('/revoke', refused)
+    await assert.rejects(shop.relyingParty.revoke('rt'))
+    const [{ headers, form } = assert.fail(), ...more] = shop.sent('/revoke')
+    assert.deepEqual([more, headers.get('authorization'), form.has('client_secret')], [[], null, false])
+  }
+})
+
 test('private_key_jwt: the assertion names key and algorithm as they are configured, and the issuer or the token endpoint', async () => {
   const key = rsaKey()
   for (const [audience, expected] of [

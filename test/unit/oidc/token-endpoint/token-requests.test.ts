@@ -368,6 +368,22 @@ describe('a code grant', () => {
     return { code: error.code, step: error.logged?.step, logged: error.logged }
   }
 
+  test('with max_age needs an auth_time, and one that is young enough', async () => {
+    const outcome = async (claims: object) => {
+      const answer = gives({ ...TOKENS, id_token: await idToken({ nonce: 'the-nonce', ...claims }) })
+      const { relyingParty } = setUp(answer)
+      const checks = { ...CHECKS, maxAge: 600 }
+      return relyingParty.codeGrant(callback(good), checks, []).then(
+        ({ claims: found }) => found?.sub,
+        ({ code, logged }) => [code, logged?.claim ?? logged?.step],
+      )
+    }
+    assert.equal(await outcome({ auth_time: SECONDS - 600 }), 'ada')
+    assert.deepEqual(await outcome({ auth_time: SECONDS - 900 }), ['invalid_callback', 'auth_time'])
+    for (const claims of [{}, { auth_time: 'now' }])
+      assert.deepEqual((await outcome(claims))?.[0], 'invalid_callback')
+  })
+
   test('redeems the code with its verifier, and verifies the ID token', async () => {
     const { relyingParty, tokenRequests, limited } = setUp(
       gives({ ...TOKENS, id_token: await idToken({ nonce: 'the-nonce' }) }),
