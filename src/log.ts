@@ -21,6 +21,8 @@ export type LogFields = {
   /** First 12 characters of the session's hashed key. */
   session?: string
   outcome?: string
+  /** Type of a security event. */
+  event?: string
   oauthError?: string
   suberror?: string
   errorCodes?: string
@@ -76,6 +78,7 @@ const ALLOWED = new Set([
   'host',
   'session',
   'outcome',
+  'event',
   'oauthError',
   'suberror',
   'errorCodes',

@@ -71,6 +71,7 @@ import {
 } from '../tokens/record/sealing.ts'
 import { createTokens } from '../tokens/tokens.ts'
 import type { ProcessScope } from './process-scope.ts'
+import { createSignalEndpoints } from './signal-endpoints.ts'
 
 /** Everything that belongs to one configuration. */
 export type ConfigScope = ReturnType<typeof createConfigScope>
@@ -136,6 +137,8 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       log.info({ session: hash.slice(0, 12), reason }, 'a session was ended from elsewhere')
     },
     openAbout: (hash, sealed) => sealing.open({ id: hash, kind: 'about' }, sealed),
+    byEmail: config.provider.sharedSignals?.subjects.includes('email') ?? false,
+    now,
   })
   const sessions = createSessions({
     store: createSessionStore({
@@ -319,6 +322,10 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     actOnce: (message, act) => actOnce(store.replays, message, act),
     ...{ endSessions: userSessions.end, bodyTimeMs: limits.headerTimeoutMs },
     requestIdOf: (req) => requestLog.factsOf(req).id,
+    signals: createSignalEndpoints(config, {
+      ...{ provider, userSessions, requestLog, log, now, replays: store.replays },
+      ...{ forceRenewal: tokens.forceRenewal, refusedPushes: createFailureLimit('events', limited) },
+    }),
     finishSignIn: createFinishSignIn({
       ...{ sessions, redirectUri: provider.redirectUri, allowedTenants: config.provider.allowedTenants },
       ...{ codeGrant: provider.codeGrant, noteFailed: provider.noteFailed },

@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util'
+import { systemClock } from '../async/clock.ts'
 import type { Config } from '../config/config.ts'
 import { ConfigError } from '../config/load.ts'
 import { BffError, describeError } from '../errors.ts'
@@ -107,6 +108,7 @@ async function withSessions<T>(config: Config, use: (sessions: UserSessions) => 
         ...{ store, pseudonyms: createIndexPseudonyms(keys), signInLifetimeMs: LOGIN_LIFETIME_MS },
         openAbout: (hash, sealed) => sealing.open({ id: hash, kind: 'about' }, sealed),
         ended() {},
+        now: systemClock.now,
       }),
     )
   } finally {

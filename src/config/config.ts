@@ -103,6 +103,21 @@ export type ProviderConfig = {
   readonly logoutToken: { readonly requireExp: boolean; readonly requireType: boolean }
   /** Whether a used refresh token stays good. `auto`: it is offered again after a lost answer, and the provider decides. */
   readonly reusesRefreshTokens: boolean | 'auto'
+  readonly sharedSignals?: SharedSignalsConfig
+  /** Whether `B/global-token-revocation` is served. */
+  readonly globalTokenRevocation?: boolean
+}
+
+/** Whose security events are received (OpenID Shared Signals Framework 1.0), and what is believed of them. */
+export type SharedSignalsConfig = {
+  /** Issuer of the events. */
+  readonly transmitter: string
+  /** What their `aud` has. */
+  readonly audience: string
+  /** The whole value of the `Authorization` field that pushes come with; absent: the signature alone is looked at. */
+  readonly authorization?: Secret
+  /** How an event may name a user. Sessions of the provider may be named in any case. */
+  readonly subjects: readonly ('iss_sub' | 'email')[]
 }
 
 /** Proxies on the way out. Their URLs may hold a password. */
@@ -280,6 +295,8 @@ export type RateLimits = {
   readonly frontchannelLogout?: RateLimit
   /** What is refused counts, and nothing else. */
   readonly backchannelLogout?: RateLimit
+  /** The same, where nothing but the signature tells who asks. */
+  readonly events?: RateLimit
 }
 
 /** The whole configuration, validated and frozen: durations in ms, sizes in bytes, secrets wrapped. */

@@ -44,6 +44,7 @@ const SIGN_IN_ROUTES: ReadonlySet<string | undefined> = new Set([
 /** Their specifications have errors of their own. */
 const OAUTH_ERROR_ROUTES: ReadonlySet<string | undefined> = new Set(['bff/backchannel-logout'])
 const OWN_ENDPOINTS = new Set([
+  ...['/ssf/events', '/global-token-revocation'],
   ...[
     '/login',
     '/callback',

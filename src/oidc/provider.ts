@@ -6,7 +6,7 @@ import type { CertificateMemory } from './client-auth/certificates.ts'
 import { CLIENT_AUTH_CURES } from './client-auth/client-assertion.ts'
 import { mayProve, proofKeyFor } from './dpop.ts'
 import { createVerifyLogoutToken } from './events/logout-token.ts'
-
+import { createTransmitter } from './events/transmitter.ts'
 import { createConfigFaults, type GrantObserver } from './grants/config-faults.ts'
 import { createDialect } from './grants/dialects.ts'
 import { createResourceGrants } from './grants/resource-grants.ts'
@@ -59,11 +59,14 @@ export function createProvider(deps: ProviderDeps) {
   })
   const dialect = createDialect(provider, inUse)
   const limiter = deps.limiters.limiterFor(provider)
+  const providerFetch = createProviderFetch({ now: deps.now, fetch: createProviderConnections(provider) })
   const relyingParty = createRelyingParty({
-    ...{ provider, authenticator, redirectUri, limiter, now: deps.now, monotonicNow },
-    providerFetch: createProviderFetch({ now: deps.now, fetch: createProviderConnections(provider) }),
+    ...{ provider, authenticator, redirectUri, limiter, providerFetch, now: deps.now, monotonicNow },
     discovered: (error) => faults.noteSignIn('discovery', error && { error }),
   })
+  const transmitter =
+    provider.sharedSignals &&
+    createTransmitter({ ...provider.sharedSignals, provider, providerFetch, monotonicNow })
   const offlineConsent = deps.offlineConsent ?? new Map()
 
   let state: ProviderState = 'unknown'
@@ -91,6 +94,12 @@ export function createProvider(deps: ProviderDeps) {
     isIssuer,
     verifyBearer: createVerifyBearer({ provider, relyingParty, now: deps.now, monotonicNow }),
     redirectUri,
+    requireSigned: relyingParty.requireSigned,
+    /** Throws as `Transmitter` does; a plain Error when no events are configured. */
+    async requireSignedByTransmitter(jws: string): Promise<void> {
+      if (!transmitter) throw new Error('no transmitter is configured')
+      await transmitter.requireSigned(jws)
+    },
     admit: limiter.admit,
 
     /** From now on the metrics tell of this one, and of `before` no more, whatever answer still comes to it. */

@@ -11,12 +11,18 @@ import type {
 } from '../store/port.ts'
 
 /**
- * Whose sessions: those of a user, those of one session at the provider, or, with both `sub` and `sid`, those that are
+ * Whose sessions: those of a user, by name or by a verified e-mail address, those of one session at the provider, or, with both `sub` and `sid`, those that are
  * of both (OpenID Connect Back-Channel Logout §2.6). `iss` as in the ID token.
  */
 export type SessionsOf =
-  | { readonly iss: string; readonly sub: string; readonly sid?: string | undefined }
-  | { readonly iss: string; readonly sub?: undefined; readonly sid: string }
+  | {
+      readonly email?: undefined
+      readonly iss: string
+      readonly sub: string
+      readonly sid?: string | undefined
+    }
+  | { readonly email?: undefined; readonly iss: string; readonly sub?: undefined; readonly sid: string }
+  | { readonly email: string; readonly iss?: undefined; readonly sub?: undefined; readonly sid?: undefined }
 
 /**
  * Ends every session of a user, or of a session at the provider, on all replicas: the records are removed, copies are
@@ -24,7 +30,16 @@ export type SessionsOf =
  * were; `reason` labels each in the metrics. Their refresh tokens are not revoked: only their cookies open them.
  * Rejects with `store_unavailable`; what has ended until then has ended, and the call may be repeated.
  */
-export type EndSessions = (of: SessionsOf, reason: string) => Promise<number>
+export type EndSessions = (of: SessionsOf, reason: string, options?: EndOptions) => Promise<number>
+
+/** Which of the sessions found are meant. */
+export type EndOptions = {
+  /**
+   * Epoch ms: a session of the user that began later is another sign-in than the one that ends. What began in one session
+   * of the provider ends in any case, because that session is over.
+   */
+  readonly startedBefore?: number
+}
 
 /** From where a session is used, for its user to recognize it. Times in epoch ms. */
 export type SessionAbout = {
@@ -53,6 +68,10 @@ export type UserSessionsDeps = {
   readonly pseudonyms: readonly ((text: string) => string)[]
   /** Called for each session that has ended. */
   readonly ended: (hash: SessionHash, reason: string) => void
+  /** Whether sessions are also found by a verified e-mail address. */
+  readonly byEmail?: boolean
+  /** Epoch ms. */
+  readonly now: () => number
 }
 
 /** The sessions of users, found without their cookies. Every promise rejects with `store_unavailable` when the store does not answer. */
@@ -70,6 +89,8 @@ export type UserSessions = {
    * the same ones, because they see one order.
    */
   endOldest(claims: UserClaims, beyond: number): Promise<number>
+  /** Returns the living sessions that `end` would end, oldest first. */
+  find(of: SessionsOf): Promise<readonly SessionHash[]>
   readonly end: EndSessions
   /**
    * Throws `invalid_callback` when the user's sessions, or those of this session at the provider, were ended while the
@@ -88,9 +109,16 @@ const LISTED = 100
 
 /** Makes the way to sessions that goes by user instead of by cookie. */
 export function createUserSessions(deps: UserSessionsDeps): UserSessions {
-  const { store, pseudonyms, ended } = deps
+  const { store, pseudonyms, ended, now } = deps
   const userNames = (iss: unknown, sub: string) => namesOf<UserIndex>('sub', iss, sub)
   const idpNames = (iss: unknown, sid: string) => namesOf<IdpSessionIndex>('idp', iss, sid)
+
+  /** RFC 5321 §2.4 has case in the local part, and no mail system that people use goes by it. */
+  const emailNames = (email: string) => namesOf<UserIndex>('sub', 'mailto:', email.toLowerCase())
+
+  /** Anybody may claim an address that is not verified. */
+  const aliasNames = ({ email, email_verified: isVerified }: UserClaims) =>
+    deps.byEmail && isVerified === true && isText(email) ? emailNames(email) : []
 
   function namesOf<Name>(kind: string, iss: unknown, value: string): Name[] {
     // JSON, because no choice of issuer and value can make two different pairs equal.
@@ -102,22 +130,23 @@ export function createUserSessions(deps: UserSessionsDeps): UserSessions {
   async function living(
     names: readonly (UserIndex | IdpSessionIndex)[],
     newest?: number,
-  ): Promise<readonly SessionHash[]> {
+  ): Promise<IndexedSession[]> {
     const found = await Promise.all(names.map((name) => store.index.living(name, newest)))
-    return found
-      .flat()
-      .sort(inOrder)
-      .map(({ hash }) => hash)
+    return found.flat().sort(inOrder)
   }
 
-  async function matching({ iss, sub, sid }: SessionsOf): Promise<readonly SessionHash[]> {
+  async function matching({ email, iss, sub, sid }: SessionsOf): Promise<readonly IndexedSession[]> {
+    if (email !== undefined) return living(emailNames(email))
     const ofSid = sid === undefined ? undefined : await living(idpNames(iss, sid))
     if (sub === undefined) return ofSid ?? []
     const ofSub = await living(userNames(iss, sub))
-    return ofSid ? ofSub.filter((hash) => ofSid.includes(hash)) : ofSub
+    if (!ofSid) return ofSub
+    const hashes = new Set(hashesOf(ofSid))
+    return ofSub.filter(({ hash }) => hashes.has(hash))
   }
 
-  const of = ({ iss, sub }: UserClaims, newest?: number) => living(userNames(iss, sub), newest)
+  const of = async ({ iss, sub }: UserClaims, newest?: number) =>
+    hashesOf(await living(userNames(iss, sub), newest))
 
   async function list(claims: UserClaims, most = LISTED): Promise<readonly ListedSession[]> {
     const hashes = (await of(claims, most)).slice(-most)
@@ -143,11 +172,13 @@ export function createUserSessions(deps: UserSessionsDeps): UserSessions {
   }
 
   return {
-    indexesOf({ iss, sub, sid }) {
+    indexesOf(claims) {
+      const { iss, sub, sid } = claims
       const [user] = userNames(iss, sub)
-      const [idpSession] = isSid(sid) ? idpNames(iss, sid) : []
+      const [idpSession] = isText(sid) ? idpNames(iss, sid) : []
+      const [alias] = aliasNames(claims)
       if (user === undefined) throw new RangeError('at least one session key is needed')
-      return { user, idpSession }
+      return { user, idpSession, alias }
     },
     list,
     async endOne(claims, id, reason) {
@@ -164,15 +195,25 @@ export function createUserSessions(deps: UserSessionsDeps): UserSessions {
       const hashes = await of(claims)
       return endAll(hashes.slice(0, Math.max(0, hashes.length - beyond)), 'max_per_user')
     },
-    async end(of, reason) {
-      const { iss, sub, sid } = of
-      const names = sid !== undefined ? idpNames(iss, sid) : sub === undefined ? [] : userNames(iss, sub)
+    find: async (of) => hashesOf(await matching(of)),
+    async end(of, reason, { startedBefore = Number.POSITIVE_INFINITY } = {}) {
+      const { email, iss, sub, sid } = of
+      const ofUser = email !== undefined ? emailNames(email) : sub === undefined ? [] : userNames(iss, sub)
+      const names = sid !== undefined ? idpNames(iss, sid) : startedBefore < now() ? [] : ofUser
       // First, so that a session which is created after the look below is refused by its own sign-in.
-      await store.endings.note(names, deps.signInLifetimeMs)
-      return endAll(await matching(of), reason)
+      if (names.length > 0) await store.endings.note(names, deps.signInLifetimeMs)
+      const at = now()
+      const isMeant = ({ startedMsAgo }: IndexedSession) =>
+        sid !== undefined || startedMsAgo === undefined || at - startedMsAgo <= startedBefore
+      return endAll(hashesOf((await matching(of)).filter(isMeant)), reason)
     },
-    async requireNotEnded({ iss, sub, sid }, endingsBefore) {
-      const names = [...userNames(iss, sub), ...(isSid(sid) ? idpNames(iss, sid) : [])]
+    async requireNotEnded(claims, endingsBefore) {
+      const { iss, sub, sid } = claims
+      const names = [
+        ...userNames(iss, sub),
+        ...(isText(sid) ? idpNames(iss, sid) : []),
+        ...aliasNames(claims),
+      ]
       if ((await store.endings.lastOf(names)) <= endingsBefore) return
       throw new BffError(
         'invalid_callback',
@@ -190,7 +231,8 @@ export function listedId(hash: SessionHash): string {
   return createHash('sha256').update(`cloakroom listed session ${hash}`).digest('base64url').slice(0, 22)
 }
 
-const isSid = (sid: unknown): sid is string => typeof sid === 'string' && sid !== ''
+const hashesOf = (found: readonly IndexedSession[]) => found.map(({ hash }) => hash)
+const isText = (value: unknown): value is string => typeof value === 'string' && value !== ''
 
 /** Those of one moment by their names, so that all replicas see the same order. */
 function inOrder(a: IndexedSession, b: IndexedSession): number {

@@ -60,13 +60,20 @@ export type UserIndex = `sub:${string}`
 /** Names the sessions that began in one session of the provider. What follows is a pseudonym of issuer and `sid`. */
 export type IdpSessionIndex = `idp:${string}`
 /** Under which names one session is found; a provider need not name its own sessions. */
-export type SessionIndexes = { readonly user: UserIndex; readonly idpSession?: IdpSessionIndex | undefined }
+export type SessionIndexes = {
+  readonly user: UserIndex
+  readonly idpSession?: IdpSessionIndex | undefined
+  /** Another name of the user. */
+  readonly alias?: UserIndex | undefined
+}
 
 /** A session under an index. */
 export type IndexedSession = {
   readonly hash: SessionHash
   /** Grows from one session of a user to the next, over all replicas; 0 under an index of a provider's session. */
   readonly order: number
+  /** Ms since its sign-in, by the clock of the store; undefined under an index of a provider's session. */
+  readonly startedMsAgo: number | undefined
 }
 
 /**
@@ -130,6 +137,11 @@ export type TokenRecords = {
   ): Promise<boolean>
   /** Removes access tokens that nothing will ask for again. The version stays, as with `keep`. */
   forget(hash: SessionHash, resources: readonly string[]): Promise<void>
+  /**
+   * Removes every access token of a session that has a refresh token, and tells every replica, so that the next request
+   * asks for new ones. The version stays, as with `keep`; false, and nothing removed, if there is no refresh token.
+   */
+  forgetAll(hash: SessionHash): Promise<boolean>
   /** Takes the refresh lock for `ttlMs`; false if another owner holds it. */
   lock(hash: SessionHash, owner: string, ttlMs: number): Promise<boolean>
   /** Releases the lock, if it is still `owner`'s. */

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import type { Clock } from '../async/clock.ts'
 import { within } from '../async/deadline.ts'
 import type { InFlightWork } from '../async/in-flight.ts'
@@ -103,6 +104,11 @@ export function createTokens(deps: TokensDeps) {
       observe.sessionEnded(owner.hash, reason)
     },
 
+    /** Makes the next request of a session get new tokens, on every replica; false when it has no refresh token. */
+    forceRenewal: createForceRenewal({
+      ...{ records: store.tokens, clock, lockTtlMs: deps.providerTimeoutMs + LOCK_MARGIN_MS },
+    }),
+
     /** The same for a session that may have ended already; false then. It is not counted as an end. */
     endReplaced: (owner: TokenOwner): Promise<boolean> => endGrant(owner),
   }
@@ -202,6 +208,34 @@ function createGrantEnding({ end, sealer, revoke, clock }: GrantEndingDeps): End
     if (!refreshToken) return sealed !== undefined
     await within(revoke(refreshToken), REVOCATION_BUDGET_MS, { clock, late: () => undefined })
     return true
+  }
+}
+
+const LOOK_EVERY_MS = 100
+
+/**
+ * A refresh in flight may bring tokens from before the change that the renewal is for, so they are removed under the
+ * refresh lock. While another holds that, they are removed at once, and again when it is free.
+ */
+function createForceRenewal(deps: {
+  readonly records: Pick<TokenRecords, 'forgetAll' | 'lock' | 'unlock'>
+  readonly clock: Pick<Clock, 'monotonicNow' | 'pause'>
+  readonly lockTtlMs: number
+}): (hash: SessionHash) => Promise<boolean> {
+  const { records, clock, lockTtlMs } = deps
+  return async function forceRenewal(hash) {
+    const owner = randomUUID()
+    const until = clock.monotonicNow() + lockTtlMs
+    for (let isFirst = true; !(await records.lock(hash, owner, lockTtlMs)); isFirst = false) {
+      if (isFirst && !(await records.forgetAll(hash))) return false
+      if (clock.monotonicNow() >= until) return records.forgetAll(hash)
+      await clock.pause(LOOK_EVERY_MS)
+    }
+    try {
+      return await records.forgetAll(hash)
+    } finally {
+      await records.unlock(hash, owner)
+    }
   }
 }
 

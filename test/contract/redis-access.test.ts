@@ -31,6 +31,7 @@ test('the access rule of the README is enough for all that is done with Redis', 
   assert.equal(await store.tokens.write(hash, renewal), 'written')
   assert.equal(await store.tokens.keep(hash, accessToken), true)
   await store.tokens.forget(hash, ['orders'])
+  assert.equal(await store.tokens.forgetAll(hash), true)
   assert.equal((await store.tokens.read(hash))?.version, 3)
   assert.equal(await store.tokens.lock(hash, 'me', 1_000), true)
   await store.tokens.unlock(hash, 'me')

@@ -33,6 +33,7 @@ const EVERY_METHOD: Record<string, (store: Store) => Promise<unknown>> = {
   'tokens.lock': (store) => store.tokens.lock(someHash(), 'OWNER', 1000),
   'tokens.unlock': (store) => store.tokens.unlock(someHash(), 'OWNER'),
   'tokens.keep': (store) => store.tokens.keep(someHash(), { resource: 'orders', sealed: 'SEALED' }),
+  'tokens.forgetAll': (store) => store.tokens.forgetAll(someHash()),
   'clientTokens.read': (store) => store.clientTokens.read('KEY'),
   'clientTokens.write': (store) => store.clientTokens.write('KEY', 'SEALED', 1000),
   'clientTokens.lock': (store) => store.clientTokens.lock('KEY', 'OWNER', 1000),

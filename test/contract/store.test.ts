@@ -20,6 +20,7 @@ for (const contestant of [memoryContestant, redisContestant(server)]) {
     changingRules(contestant)
     endingRules(contestant)
     indexRules(contestant)
+    forgetAllRules(contestant)
     loginRules(contestant)
     replayRules(contestant)
     endingRulesOfSignIns(contestant)
@@ -212,9 +213,24 @@ function indexRules({ open }: Contestant): void {
     const found = await store.index.living('sub:ada')
     assert.deepEqual(hashes(found), [...mine, withoutSid])
     assert.ok(found.every(({ order }, at) => at === 0 || order > (found[at - 1]?.order ?? 0)))
+    const ages = found.map(({ startedMsAgo }) => startedMsAgo ?? Number.NaN)
+    assert.ok(ages.every((age, at) => age >= 0 && age < 10_000 && (at === 0 || age < ages[at - 1]!)))
     assert.deepEqual(hashes(await store.index.living('idp:one')).sort(), mine.slice(0, 2).sort())
     assert.deepEqual(hashes(await store.index.living('idp:two')), mine.slice(2))
     assert.deepEqual(hashes(await store.index.living('sub:bob')), [other])
+    const [named] = await store.index.living('idp:three')
+    assert.equal(named?.startedMsAgo, undefined)
+  })
+
+  test('a session is found under another name of its user as long as it lives', async (t) => {
+    const { store } = await open(t)
+    const mine = await indexed(store, { user: 'sub:ada', alias: 'sub:mail' })
+    const other = await indexed(store, { user: 'sub:bob', idpSession: 'idp:one', alias: 'sub:mail' })
+    assert.deepEqual(hashes(await store.index.living('sub:mail')).sort(), [mine, other].sort())
+    await store.sessions.end(mine)
+    assert.deepEqual(hashes(await store.index.living('sub:mail')), [other])
+    await store.sessions.end(other)
+    assert.deepEqual(await store.index.living('sub:mail'), [])
   })
 
   test('a session that ended, or was idle for too long, is under no name any more', async (t) => {
@@ -268,6 +284,29 @@ function indexRules({ open }: Contestant): void {
     }
     assert.deepEqual(hashes(await store.index.living('sub:ada', 2)), made.slice(2))
     assert.deepEqual(hashes(await store.index.living('sub:ada', 9)), made)
+  })
+}
+
+function forgetAllRules({ open }: Contestant): void {
+  test('all access tokens of a session can be removed under its version, everywhere, unless nothing could renew them', async (t) => {
+    const { store } = await open(t)
+    const hash = await signedIn(store)
+    const told: unknown[] = []
+    t.after(store.invalidations.onInvalidate((changed) => told.push(changed)))
+    await store.tokens.keep(hash, { resource: 'billing', sealed: 'sealed-at-2' })
+    told.length = 0
+    assert.equal(await store.tokens.forgetAll(hash), true)
+    assert.equal(told[0], hash)
+    const after = await store.tokens.read(hash)
+    assert.deepEqual([after?.version, after?.accessTokens], [1, {}])
+    assert.equal(after?.refreshToken, FIRST_TOKENS.refreshToken)
+    const other = someHash()
+    await store.sessions.create(other, 'sealed')
+    assert.equal(await store.tokens.forgetAll(other), false)
+    const accessTokens = { orders: 'sealed-at-1' }
+    await store.tokens.create(other, { refreshToken: undefined, accessTokens })
+    assert.equal(await store.tokens.forgetAll(other), false)
+    assert.deepEqual((await store.tokens.read(other))?.accessTokens, accessTokens)
   })
 }
 

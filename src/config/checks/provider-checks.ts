@@ -34,8 +34,18 @@ export function checkProvider({ provider }: Draft, field: Field): void {
     const why = 'brings an ID token, which must not stand in a URL: needs "responseMode: form_post"'
     if (provider.responseMode !== undefined) field.at('responseType').problem(why)
   }
+  checkSharedSignals(provider?.sharedSignals, field.at('sharedSignals'))
   checkTls(field.at('tls'), true)
   checkTransport(provider, field)
+}
+
+function checkSharedSignals(signals: DraftProvider['sharedSignals'], field: Field): void {
+  if (signals === undefined) return
+  if (field.at('authorization').written() === undefined) {
+    field.warn(
+      'lacks authorization: anybody can make Cloakroom check signatures; write what the transmitter sends, e.g. authorization: { file: /run/secrets/ssf-authorization }',
+    )
+  }
 }
 
 /** Plain http is allowed for this machine and for `insecureHosts` only. */
@@ -49,6 +59,7 @@ function checkTransport(provider: Draft['provider'], field: Field): void {
       url,
       field.at('endpoints', name),
     ]),
+    [provider?.sharedSignals?.transmitter, field.at('sharedSignals', 'transmitter')],
   ]
   for (const [url, at] of urls) {
     const why = url === undefined ? undefined : insecureProviderUrl(url, hosts)

@@ -36,7 +36,7 @@ export const ISSUER: Rule<string> = {
 /** The issuer of a discovery document, by its address (OpenID Connect Discovery §4, RFC 8414 §3.1); undefined for any other. */
 function issuerIn(text: string): string | undefined {
   const [, origin, tenant = ''] =
-    /^(https?:\/\/.+?)\/\.well-known\/(?:openid-configuration|oauth-authorization-server)(\/[^/?#][^?#]*?)?\/?(?:[?#].*)?$/i.exec(
+    /^(https?:\/\/.+?)\/\.well-known\/(?:openid-configuration|oauth-authorization-server|ssf-configuration)(\/[^/?#][^?#]*?)?\/?(?:[?#].*)?$/i.exec(
       text,
     ) ?? []
   return origin === undefined ? undefined : origin + tenant

@@ -178,6 +178,7 @@ function rateLimitFields(kit: FieldKit) {
       logout: limit('Logouts'),
       frontchannelLogout: limit('Front-channel logouts'),
       backchannelLogout: limit('Back-channel logouts that are refused'),
+      events: limit('Security events and revocations that are refused'),
     })
     .prefault({})
     .describe('How often one client address may call, as REQUESTS/DURATION.')
@@ -315,8 +316,37 @@ function providerFields(kit: FieldKit) {
           'Most requests for tokens at the same time, per replica.',
         )
         .prefault(32),
+      sharedSignals: sharedSignalsFields(kit),
+      globalTokenRevocation: kit
+        .flag('Whether POST B/global-token-revocation ends the sessions of a user.')
+        .prefault(false),
     })
     .describe('The OpenID Provider / authorization server.')
+}
+
+/** `provider.sharedSignals:` the transmitter of security events. */
+function sharedSignalsFields(kit: FieldKit) {
+  return kit
+    .section({
+      transmitter: kit.text(ISSUER, 'Issuer of the events; its metadata and keys are read from there.'),
+      audience: kit.text(
+        opaqueRule('must be the audience of the events, without blanks', 'https://app.example.com'),
+        'What the `aud` of the events has. A client id is also good for CLIENT/STREAM, as Keycloak writes it.',
+      ),
+      authorization: kit
+        .secret(textSecretCheck, 'The whole value of the Authorization field that pushes come with.')
+        .optional(),
+      subjects: kit
+        .listOf(
+          kit.choice(['iss_sub', 'email'], 'Issuer and subject, or a verified e-mail address.'),
+          '[iss_sub]',
+        )
+        .min(1)
+        .prefault(['iss_sub'])
+        .describe('How an event may name a user; sessions of the provider may be named in any case.'),
+    })
+    .optional()
+    .describe('Security events (Shared Signals: CAEP, RISC) that the provider pushes to B/ssf/events.')
 }
 
 function endpointFields(kit: FieldKit) {

@@ -18,6 +18,8 @@ export type BffRoutesDeps = CallbackDeps &
   BackchannelLogoutDeps &
   FrontchannelLogoutDeps & {
     readonly rateLimits: RateLimits
+    /** What the provider posts to, by path, as far as it is switched on. */
+    readonly signals?: Readonly<Record<string, RequestHandler>>
     readonly parseReturnUrl: (value: unknown) => string | undefined
   }
 
@@ -79,6 +81,11 @@ export function createBffRoutes(deps: BffRoutesDeps): Router {
   router.get('/logged-out', signOut.loggedOut)
   router.post('/backchannel-logout', createBackchannelLogout(deps))
   router.get('/frontchannel-logout', createFrontchannelLogout(deps))
+
+  for (const [path, handler] of Object.entries(deps.signals ?? {})) {
+    router.post(path, handler)
+    router.all(path, refuseMethod('POST'))
+  }
 
   for (const [path, allow] of Object.entries(METHODS)) router.all(path, refuseMethod(allow))
   router.all(ONE_SESSION, refuseMethod('DELETE'))

@@ -45,16 +45,25 @@ export function requireNamedHosts(
 ): void {
   for (const { name, url } of insecure) {
     if (Object.hasOwn(configured, name)) continue
-    const isPlain = url.protocol === 'http:'
-    const { hostname, host, port } = url
-    if (isPlain && [hostname, `${hostname}:${port || '80'}`].some((one) => insecureHosts.includes(one)))
-      continue
-    if (isPlain && issuer.startsWith('http:') && isThisMachine(hostname)) continue
+    if (isAllowedTransport(url, { issuer, insecureHosts })) continue
     throw new Error(
       `the discovery document names ${name} at ${url.origin}, which is not https: ` +
-        `correct it at the provider, or allow the host: provider.insecureHosts: [${host}]`,
+        `correct it at the provider, or allow the host: provider.insecureHosts: [${url.host}]`,
     )
   }
+}
+
+/** Whether an endpoint that `issuer` names may be asked: https, a host of `insecureHosts`, or both of them on this machine. */
+export function isAllowedTransport(
+  { protocol, hostname, port }: URL,
+  { issuer, insecureHosts }: Pick<ProviderConfig, 'issuer' | 'insecureHosts'>,
+): boolean {
+  if (protocol !== 'http:') return protocol === 'https:'
+  const names = [hostname, `${hostname}:${port || '80'}`]
+  return (
+    names.some((one) => insecureHosts.includes(one)) ||
+    (issuer.startsWith('http:') && isThisMachine(hostname))
+  )
 }
 
 /** RFC 6761 §6.3. */

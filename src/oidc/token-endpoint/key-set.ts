@@ -7,13 +7,25 @@ import { unavailable } from './provider-errors.ts'
 export type ProviderKeys = {
   /**
    * Throws unless one of the keys at `jwksUri` verifies the signature of this JWS, made by one of `algorithms` where they
-   * are given: a plain Error that names the rule, or provider_unavailable or provider_rejected when the keys cannot be read.
+   * are given: a plain Error that names the rule (an UnreadKeysError where a newer key might verify it), or provider_unavailable or provider_rejected when the keys cannot be read.
    */
   requireSigned(
     jws: string,
     jwksUri: string | undefined,
     algorithms?: readonly string[] | undefined,
   ): Promise<void>
+}
+
+/** No key that is known verifies a signature, and it is too early to read the keys again: a newer one might. */
+export class UnreadKeysError extends Error {
+  /** Whether the set has a key of the name that the token says. */
+  readonly isKeyKnown: boolean
+
+  constructor(message: string, isKeyKnown: boolean) {
+    super(message)
+    this.name = 'UnreadKeysError'
+    this.isKeyKnown = isKeyKnown
+  }
 }
 
 export type ProviderKeysDeps = {
@@ -37,6 +49,8 @@ const STALE_MS = 3_600_000
 const USELESS = { minMs: 10_000, maxMs: 60_000 }
 const FAILED = { minMs: 2_000, maxMs: 30_000 }
 
+const UNVERIFIED = 'no key of the provider verifies the signature of the token'
+
 /** Makes the keys of one provider, read when they are first needed. */
 export function createProviderKeys(deps: ProviderKeysDeps): ProviderKeys {
   let known: ReturnType<typeof createKeySource> | undefined
@@ -52,10 +66,15 @@ export function createProviderKeys(deps: ProviderKeysDeps): ProviderKeys {
       }
       const set = await source.current()
       if (await source.verifies(set, jws, header)) return
+      const wasReadForThis = !set.isWeighed
       const newer = await source.newerThan(set)
       if (newer && (await source.verifies(newer, jws, header))) return
       if (newer) source.weigh(newer, false)
-      throw new Error('no key of the provider verifies the signature of the token')
+      if (newer || wasReadForThis) throw new Error(UNVERIFIED)
+      throw new UnreadKeysError(
+        UNVERIFIED,
+        set.keys.some(({ kid }) => kid === header.kid),
+      )
     },
   }
 }

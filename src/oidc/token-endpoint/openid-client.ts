@@ -360,11 +360,11 @@ const RETRY_MAX_MS = 30_000
  * Discovers on first use and again every hour. A client that was discovered once stays: a later failure leaves the last
  * good one in use. Failures are repeated to callers for 0.5 s, doubling to 30 s, before the next attempt.
  */
-export function createRefreshedClient(
-  discover: () => Promise<DiscoveredClient>,
+export function createRefreshedClient<Client = DiscoveredClient>(
+  discover: () => Promise<Client>,
   monotonicNow: () => number,
-): () => Promise<DiscoveredClient> {
-  let current: { client: DiscoveredClient; until: number } | undefined
+): () => Promise<Client> {
+  let current: { client: Client; until: number } | undefined
   let failed: { error: unknown; until: number; waitMs: number } | undefined
 
   const discoverOnce = singleFlight(async () => {

@@ -53,7 +53,7 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
   const { monotonicNow } = times
   const changes = createSessionChanges()
   const bytes = (share: number) => ({ max: heapShare(share), of: heapBytes })
-  const names = createNames()
+  const names = createNames(times.monotonicNow)
   const sessions = createExpiringMap<SessionHash, MemorySession>({
     ...{ monotonicNow, max, bytes: bytes(SESSIONS_SHARE) },
     evicted: (hash) => changes.emit('changed', hash),
@@ -139,18 +139,18 @@ function sessionRecords({ sessions, locks, changes, times, names }: Parts): Sess
 /** The sessions under each name, in the order of their beginnings. */
 type Names = ReturnType<typeof createNames>
 
-function createNames() {
-  const byName = new Map<string, Map<SessionHash, number>>()
+function createNames(monotonicNow: () => number) {
+  const byName = new Map<string, Map<SessionHash, { order: number; startedAt: number }>>()
   let order = 0
   const namesOf = (indexes: SessionIndexes | undefined) =>
-    [indexes?.user, indexes?.idpSession].filter((name) => name !== undefined)
+    [indexes?.user, indexes?.idpSession, indexes?.alias].filter((name) => name !== undefined)
   return {
     of: (name: string) => [...(byName.get(name) ?? [])],
     add(hash: SessionHash, indexes: SessionIndexes | undefined): void {
       order += 1
-      for (const name of namesOf(indexes)) {
-        byName.set(name, (byName.get(name) ?? new Map<SessionHash, number>()).set(hash, order))
-      }
+      const started = { order, startedAt: monotonicNow() }
+      for (const name of namesOf(indexes))
+        byName.set(name, (byName.get(name) ?? new Map()).set(hash, started))
     },
     remove(hash: SessionHash, indexes: SessionIndexes | undefined): void {
       for (const name of namesOf(indexes)) {
@@ -162,13 +162,15 @@ function createNames() {
   }
 }
 
-function sessionIndex({ sessions, names }: Parts): SessionIndex {
+function sessionIndex({ sessions, names, times }: Parts): SessionIndex {
   return {
     async living(name, newest) {
-      const noted = names
-        .of(name)
-        .map(([hash, order]) => ({ hash, order: name.startsWith('sub:') ? order : 0 }))
-      const looked = newest === undefined || !name.startsWith('sub:') ? noted : noted.slice(-newest)
+      const isOfUser = name.startsWith('sub:')
+      const noted = names.of(name).map(([hash, { order, startedAt }]) => {
+        const startedMsAgo = isOfUser ? times.monotonicNow() - startedAt : undefined
+        return { hash, order: isOfUser ? order : 0, startedMsAgo }
+      })
+      const looked = newest === undefined || !isOfUser ? noted : noted.slice(-newest)
       return looked.filter(({ hash }) => sessions.expiresInMs(hash) > 0)
     },
   }
@@ -209,6 +211,13 @@ function tokenRecords({ sessions, locks, changes }: Parts): TokenRecords {
       const living = Object.entries(session.tokens.accessTokens).filter(([name]) => !resources.includes(name))
       const tokens = { ...session.tokens, accessTokens: Object.fromEntries(living) }
       sessions.update(hash, { ...session, tokens })
+    },
+    async forgetAll(hash) {
+      const session = sessions.get(hash)
+      if (session?.tokens?.refreshToken === undefined) return false
+      sessions.update(hash, { ...session, tokens: { ...session.tokens, accessTokens: {} } })
+      changes.emit('changed', hash)
+      return true
     },
     ...lockRecords(locks),
   }

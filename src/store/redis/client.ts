@@ -242,6 +242,7 @@ const REPEATABLE: ReadonlySet<string> = new Set([
   ...['indexUser', 'indexIdpSession', 'forgetSessions', 'forgetUserSession', 'forgetIdpSession'],
   ...['readUserIndex', 'readIdpSessionIndex', 'sampleIdpSessionIndex'],
   ...['createSession', 'noteAbout', 'readAbout', 'createTokens', 'writeTokens', 'keepToken', 'forgetTokens'],
+  'forgetAllTokens',
   ...['lock', 'unlock', 'writeClientToken', 'putLogin', 'firstUse', 'keepUsed', 'forgetUsed'],
   ...['lastEnding', 'nextEnding', 'noteEnding', 'readEnding'],
 ])

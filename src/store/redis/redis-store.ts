@@ -202,6 +202,11 @@ function tokenRecords({ redis, keys, changes }: Parts): TokenRecords {
       const fields = resources.map((resource) => ACCESS + resource)
       await redis.call('forgetTokens', 'HDEL', keys.tokens(hash), ...fields)
     },
+    async forgetAll(hash) {
+      const forgotten = (await redis.run('forgetAllTokens', [keys.tokens(hash)], [keys.channel, hash])) === 1
+      if (forgotten) changes.emit('changed', hash)
+      return forgotten
+    },
     async lock(hash, owner, ttlMs) {
       return (await redis.run('lock', [keys.lock(hash)], [owner, ttlMs])) === 1
     },
@@ -350,6 +355,7 @@ async function trySession({ sessions, tokens }: Store): Promise<void> {
     await tokens.keep(hash, accessToken)
     await tokens.read(hash)
     await tokens.forget(hash, [accessToken.resource])
+    await tokens.forgetAll(hash)
     await tokens.unlock(hash, 'trial')
     await sessions.replace(hash, { before: 'trial', after: 'trial' })
   } finally {

@@ -80,6 +80,13 @@ if life > 0 then
 end
 return 1`,
   },
+  /** KEYS sessions of a user; ARGV indexes of the first and the last one, oldest first. The time of Redis in ms, and each with its score. */
+  readUserIndex: {
+    numberOfKeys: 1,
+    lua: `
+local time = redis.call('TIME')
+return {time[1] * 1000 + math.floor(time[2] / 1000), redis.call('ZRANGE', KEYS[1], ARGV[1], ARGV[2], 'WITHSCORES')}`,
+  },
   /** KEYS sessions of one session at the provider; ARGV hash, ms that a session may live at most, or 0. */
   indexIdpSession: {
     numberOfKeys: 1,
@@ -159,6 +166,18 @@ return 'written'`,
     lua: `
 if redis.call('PTTL', KEYS[1]) < 0 or redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
+redis.call('PUBLISH', ARGV[1], ARGV[2])
+return 1`,
+  },
+  /** KEYS tokens; ARGV channel, hash. 1, or 0 when there is no refresh token to get others with. */
+  forgetAllTokens: {
+    numberOfKeys: 1,
+    lua: `
+if not redis.call('HGET', KEYS[1], 'rt') then return 0 end
+local fields = redis.call('HGETALL', KEYS[1])
+for i = 1, #fields, 2 do
+  if string.sub(fields[i], 1, 3) == 'at:' then redis.call('HDEL', KEYS[1], fields[i]) end
+end
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return 1`,
   },

@@ -65,19 +65,21 @@ export function createRedisSessionIndex(deps: SessionIndexDeps): RedisSessionInd
 
   const ofUser = async (
     user: UserIndex,
-    [from, to]: readonly [number, number],
+    range: readonly [from: number, to: number],
   ): Promise<IndexedSession[]> => {
-    const range = [keys.index(user), from, to, 'WITHSCORES'] as const
-    // Pairs in RESP3, a flat list in RESP2.
-    const flat = ((await redis.call('readUserIndex', 'ZRANGE', ...range)) as unknown[]).flat() as string[]
-    return flat.flatMap((hash, at) =>
-      at % 2 ? [] : [{ hash: hash as SessionHash, order: Number(flat[at + 1]) }],
-    )
+    const [now, flat] = (await redis.run('readUserIndex', [keys.index(user)], [...range])) as [
+      number,
+      string[],
+    ]
+    return flat.flatMap((hash, at) => {
+      const order = Number(flat[at + 1])
+      return at % 2 ? [] : [{ hash: hash as SessionHash, order, startedMsAgo: now - order }]
+    })
   }
 
   async function ofIdpSession(name: IdpSessionIndex): Promise<IndexedSession[]> {
     const hashes = (await redis.call('readIdpSessionIndex', 'SMEMBERS', keys.index(name))) as SessionHash[]
-    return hashes.map((hash) => ({ hash, order: 0 }))
+    return hashes.map((hash) => ({ hash, order: 0, startedMsAgo: undefined }))
   }
 
   async function living(name: Name, newest?: number): Promise<readonly IndexedSession[]> {
@@ -104,11 +106,12 @@ export function createRedisSessionIndex(deps: SessionIndexDeps): RedisSessionInd
       await redis.call('forgetIdpSession', 'SREM', keys.index(idpSession), ...over)
   }
 
-  async function add(hash: SessionHash, { user, idpSession }: SessionIndexes): Promise<string> {
+  async function add(hash: SessionHash, { user, idpSession, alias }: SessionIndexes): Promise<string> {
     const note = [hash, absoluteTimeoutMs?.() ?? 0]
     await redis.run('indexUser', [keys.index(user)], note)
     if (idpSession) await redis.run('indexIdpSession', [keys.index(idpSession)], note)
-    return idpSession ? `${user} ${idpSession}` : user
+    if (alias) await redis.run('indexUser', [keys.index(alias)], note)
+    return [user, idpSession, alias].filter((name) => name !== undefined).join(' ')
   }
 
   async function remove(hash: SessionHash, names: string): Promise<void> {

@@ -17,7 +17,7 @@ function setUp(pseudonyms = [(text: string) => `1(${text})`]) {
   const ended: string[] = []
   const usersUnder = (names: typeof pseudonyms) =>
     createUserSessions({
-      ...{ store, pseudonyms: names, signInLifetimeMs: 900_000 },
+      ...{ store, pseudonyms: names, signInLifetimeMs: 900_000, byEmail: true, now: () => clock.now },
       ended: (hash, reason) => ended.push(`${hash} ${reason}`),
       openAbout: (hash, sealed) =>
         sealed.startsWith(`${hash}|`) ? sealed.slice(hash.length + 1) : undefined,
@@ -32,7 +32,8 @@ function setUp(pseudonyms = [(text: string) => `1(${text})`]) {
     return hash
   }
   const isAlive = async (hash: SessionHash) => (await store.sessions.read(hash)) !== undefined
-  return { store, clock, users, usersUnder, ended, begin, isAlive }
+  const endings = () => store.endings.last()
+  return { store, clock, users, usersUnder, ended, begin, isAlive, endings }
 }
 
 test('ending by sub ends every session of that user at that issuer, and of no other', async () => {
@@ -60,6 +61,50 @@ test('ending by sid ends the sessions that began there; with a sub beside it onl
   assert.equal(await users.end({ iss: ISS, sub: 'ada', sid: 'one' }, 'r'), 1)
   assert.equal(await users.end({ iss: ISS, sid: 'two' }, 'r'), 1)
   assert.deepEqual([await isAlive(one), await isAlive(two)], [false, false])
+})
+
+test('a session of the user that began after a moment is left; what began in a session of the provider that ended is not', async () => {
+  const { users, begin, isAlive, clock, endings } = setUp()
+  const early = await begin('ada', 'one')
+  clock.now += 60_000
+  const late = await begin('ada', 'one')
+  assert.deepEqual(await users.find({ iss: ISS, sub: 'ada' }), [early, late])
+  const startedBefore = clock.now - 1
+  assert.equal(await users.end({ iss: ISS, sub: 'ada' }, 'r', { startedBefore: 900_000 }), 0)
+  assert.equal(await users.end({ iss: ISS, sub: 'ada' }, 'r', { startedBefore }), 1)
+  assert.deepEqual([await isAlive(early), await isAlive(late)], [false, true])
+  await users.requireNotEnded(claims('ada', 'one'), await endings())
+  assert.equal(await users.end({ iss: ISS, sid: 'one' }, 'r', { startedBefore }), 1)
+})
+
+test('an end that is about what began earlier refuses no sign-in that is on its way', async () => {
+  const { users, clock, endings } = setUp()
+  const before = await endings()
+  await users.end({ iss: ISS, sub: 'ada' }, 'r', { startedBefore: clock.now - 1 })
+  await users.requireNotEnded(claims('ada'), before)
+  await users.end({ iss: ISS, sub: 'ada' }, 'r', { startedBefore: clock.now + 60_000 })
+  await assert.rejects(users.requireNotEnded(claims('ada'), before), { code: 'invalid_callback' })
+})
+
+test('an e-mail address finds the sessions that it is verified for, in any case of its letters', async () => {
+  const { users, store, isAlive } = setUp()
+  const at = (email: unknown, isVerified: unknown, sub: string) => ({
+    ...{ iss: ISS, sub, email, email_verified: isVerified },
+  })
+  const people = [
+    at('Ada@Example.com', true, 'ada'),
+    at('ada@example.com', 'true', 'eve'),
+    at('ada@example.com', undefined, 'mallory'),
+    at(['ada@example.com'], true, 'trent'),
+  ]
+  for (const one of people) {
+    await store.sessions.create(one.sub as SessionHash, 'sealed', users.indexesOf(one))
+    await store.tokens.create(one.sub as SessionHash, { refreshToken: undefined, accessTokens: {} })
+  }
+  assert.equal(await users.end({ email: 'ADA@example.com' }, 'r'), 1)
+  const alive = await Promise.all(people.map(({ sub }) => isAlive(sub as SessionHash)))
+  assert.deepEqual(alive, [false, true, true, true])
+  await assert.rejects(users.requireNotEnded(people[0]!, 0), { code: 'invalid_callback' })
 })
 
 test('no choice of names makes a sub of a sid, or two users one', () => {

@@ -61,6 +61,7 @@ function setUp(script: Script = {}) {
           log.forgotten.push(forgotten)
           await script.forget?.()
         },
+        forgetAll: async () => true,
         lock: async () => true,
         unlock: async () => undefined,
       },

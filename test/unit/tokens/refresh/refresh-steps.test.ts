@@ -67,6 +67,7 @@ function setUp({ records = [{}], writes = [], grant, deps, ...script }: Script =
       create: () => assert.fail(),
       keep: () => assert.fail(),
       forget: () => assert.fail(),
+      forgetAll: () => assert.fail(),
     },
     sealer: createTokenSealer({ seal: (_, text) => text, open: (_, text) => text }),
     async refreshGrant(request) {
