@@ -116,6 +116,15 @@ test("a 400 without a word is this session's matter while others are renewed; a 
   assert.deepEqual(alarms, [])
 })
 
+test('however often one session is renewed, the other one that was is not forgotten', async () => {
+  const { give, refuse, verdict } = scene()
+  give()
+  await verdict('bob')
+  for (let time = 0; time < 3; time += 1) await verdict('alice')
+  refuse('made_up')
+  assert.equal(await verdict('alice'), 'reauthentication_required made_up')
+})
+
 test('its own renewal of before says nothing, and neither does what is known for a fault of the configuration', async () => {
   const { give, refuse, verdict, alarms, retire } = scene()
   give()
