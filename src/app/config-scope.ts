@@ -1,3 +1,5 @@
+// Over 400 lines, because it is one list: everything that belongs to one configuration, each part made of those above it.
+
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import { heapShare } from '../async/expiring-map.ts'
