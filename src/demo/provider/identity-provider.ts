@@ -1,5 +1,6 @@
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import type { RequestListener } from 'node:http'
+import { createRequire } from 'node:module'
 import type { ClientMetadata, Configuration, JWKS, KoaContextWithOIDC, Provider } from 'oidc-provider'
 import type {
   IdentityProviderOptions,
@@ -11,7 +12,7 @@ import { createProviderListener } from './provider-listener.ts'
 import { createProviderMemory } from './provider-memory.ts'
 import { errorPage, signedOutPage, signingOutPage, signOutPage } from './provider-pages.ts'
 
-const oidc = await importOidcProvider()
+const oidc = requireOidcProvider()
 
 /** A running provider, still without a socket. */
 export type IdentityProvider = {
@@ -233,13 +234,13 @@ function tokenRequest(ctx: KoaContextWithOIDC): TokenRequest {
 }
 
 /** Loads the library without its remark that a Node.js release before its LTS date, or packaged by npm, is no LTS. */
-async function importOidcProvider() {
+function requireOidcProvider(): typeof import('oidc-provider') {
   const { warn } = console
   console.warn = (...args: unknown[]) => {
     if (!String(args[0]).includes('oidc-provider WARNING: Unsupported runtime')) warn(...args)
   }
   try {
-    return await import('oidc-provider')
+    return createRequire(import.meta.url)('oidc-provider')
   } finally {
     console.warn = warn
   }

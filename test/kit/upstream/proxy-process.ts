@@ -56,4 +56,4 @@ async function serve(route: RouteParts): Promise<void> {
   process.send!(port)
 }
 
-if (import.meta.main) await serve(JSON.parse(process.argv[2]!))
+if (import.meta.main) void serve(JSON.parse(process.argv[2]!))

@@ -1,20 +1,31 @@
 import assert from 'node:assert/strict'
+import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { describe, test } from 'node:test'
-import { exportJWK, generateKeyPair, importJWK, type JWK, SignJWT } from 'jose'
+import { importJWK, type JWK, SignJWT } from 'jose'
 import { createProviderKeys } from '../../../../src/oidc/token-endpoint/key-set.ts'
 
 const URI = 'https://id.example.com/keys'
 
-async function keyPair(alg = 'ES256', kid = 'k1') {
-  const { privateKey, publicKey } = await generateKeyPair(alg, { extractable: true })
-  const jwk: JWK = { ...(await exportJWK(publicKey)), kid, alg, use: 'sig' }
-  const privateJwk: JWK = { ...(await exportJWK(privateKey)), kid, alg, use: 'sig' }
+const GENERATE: Readonly<
+  Record<string, () => { readonly privateKey: KeyObject; readonly publicKey: KeyObject }>
+> = {
+  ES256: () => generateKeyPairSync('ec', { namedCurve: 'P-256' }),
+  RS256: () => generateKeyPairSync('rsa', { modulusLength: 2048 }),
+  ES384: () => generateKeyPairSync('ec', { namedCurve: 'P-384' }),
+  ES512: () => generateKeyPairSync('ec', { namedCurve: 'P-521' }),
+  Ed25519: () => generateKeyPairSync('ed25519'),
+}
+
+function keyPair(alg = 'ES256', kid = 'k1') {
+  const { privateKey, publicKey } = GENERATE[alg]!()
+  const jwk: JWK = { ...publicKey.export({ format: 'jwk' }), kid, alg, use: 'sig' }
+  const privateJwk: JWK = { ...privateKey.export({ format: 'jwk' }), kid, alg, use: 'sig' }
   const sign = (header: { kid?: string | undefined; alg?: string } = {}) =>
     new SignJWT({ sub: 'ada' }).setProtectedHeader({ alg, kid, ...header }).sign(privateKey)
   return { jwk, privateJwk, sign }
 }
 
-const [own, other, rsa, ed] = await Promise.all([keyPair(), keyPair(), keyPair('RS256'), keyPair('Ed25519')])
+const [own, other, rsa, ed] = [keyPair(), keyPair(), keyPair('RS256'), keyPair('Ed25519')]
 
 /** A key set that may change, on a clock that stands still until the test moves it. */
 function setUp(keys: unknown) {
@@ -98,7 +109,7 @@ describe('every key set that RFC 7517 allows verifies what its keys have signed'
   for (const alg of ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES384', 'ES512'])
     test(`a signature with ${alg} is verified, and one of another key is not`, async () => {
       const isRsa = alg.startsWith('RS') || alg.startsWith('PS')
-      const { jwk, privateJwk } = isRsa ? rsa : await keyPair(alg)
+      const { jwk, privateJwk } = isRsa ? rsa : keyPair(alg)
       const key = await importJWK({ ...privateJwk, alg }, alg)
       const jws = await new SignJWT({}).setProtectedHeader({ alg, kid: 'k1' }).sign(key)
       assert.equal(await setUp([without(jwk, 'alg')]).isGood(jws), 'yes')
@@ -129,7 +140,7 @@ describe('after a change of the signing key', () => {
   test('what the new key has signed is good at once, and what the old one has while it is in the set', async () => {
     const { isGood, serve, at } = setUp([own.jwk])
     await isGood(await own.sign())
-    const next = await keyPair('ES256', 'k2')
+    const next = keyPair('ES256', 'k2')
     serve(own.jwk, next.jwk)
     assert.equal(await isGood(await next.sign()), 'yes')
     assert.equal(await isGood(await own.sign()), 'yes')

@@ -89,7 +89,7 @@ function answering() {
 async function wasSentTo(url: string, watch = createSendWatch()): Promise<boolean> {
   let wasSent = false
   const body = new URLSearchParams({ refresh_token: 'rt' })
-  const signal = AbortSignal.timeout(500)
+  const signal = AbortSignal.timeout(1_500)
   await watch(
     () => fetch(url, { method: 'POST', body, signal }),
     () => {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { createHash, type KeyObject } from 'node:crypto'
+import { createHash, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { describe, test } from 'node:test'
 import { exportJWK, exportPKCS8, generateKeyPair, importJWK, jwtVerify, SignJWT } from 'jose'
 import type { ProviderConfig } from '../../../../src/config/config.ts'
@@ -11,9 +11,9 @@ import { ISSUER, NOW, type Script, scriptedProvider } from '../../../kit/provide
 
 const SECONDS = NOW / 1000
 const CHECKS = { state: 'the-state', nonce: 'the-nonce', codeVerifier: 'v'.repeat(43) }
-const { privateKey, publicKey } = await generateKeyPair('ES256', { extractable: true })
-const stranger = await generateKeyPair('ES256', { extractable: true })
-const keys = { keys: [{ ...(await exportJWK(publicKey)), kid: 'k1', alg: 'ES256' }] }
+const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+const stranger = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+const keys = { keys: [{ ...publicKey.export({ format: 'jwk' }), kid: 'k1', alg: 'ES256' }] }
 
 function idToken(claims: object = {}, key = privateKey): Promise<string> {
   const usual = { iss: ISSUER, aud: 'shop', sub: 'ada', iat: SECONDS, exp: SECONDS + 300 }
