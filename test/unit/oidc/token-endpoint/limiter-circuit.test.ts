@@ -98,6 +98,17 @@ test('what was sent before the breaker opened says nothing about the time after'
   assert.deepEqual(seen.states, ['open', 'half-open', 'closed'])
 })
 
+test('an answer to what was sent before the circuit opened does not close it', async () => {
+  const { limiter, seen } = setUp()
+  const old = held()
+  const late = ask(limiter, old.script)
+  await fail(limiter, 5)
+  old.resolve('token')
+  assert.equal(await late, 'token')
+  assert.deepEqual(seen.states, ['open'])
+  assert.equal((await refusal(ask(limiter, good))).retryAfter, 2)
+})
+
 test('a probe that was never sent leaves the turn to the next', async () => {
   const { limiter, seen, tick } = setUp()
   await fail(limiter, 5)

@@ -206,3 +206,28 @@ test('JSON that is no object tells nothing', async () => {
   for (const text of ['7', 'null', '"access_token"', '[]', '[{"access_token":"a"}]', 'true', ''])
     assert.equal((await seen(text)).answer?.body, undefined, text)
 })
+
+test('an answer of more than 1 MiB is given up, and its body with it', async () => {
+  const chunk = new Uint8Array(256 * 1024)
+  const answerOf = (chunks: number) => {
+    const state = { sent: 0, isCancelled: false }
+    const body = new ReadableStream({
+      pull(controller) {
+        if (state.sent === chunks) return controller.close()
+        state.sent += 1
+        controller.enqueue(chunk)
+      },
+      cancel() {
+        state.isCancelled = true
+      },
+    })
+    const { fetch } = createProviderFetch({ now: () => NOW, fetch: async () => new Response(body) })
+    return { state, read: fetch('https://op/keys', {}) }
+  }
+  const whole = await answerOf(4).read
+  assert.equal((await whole.arrayBuffer()).byteLength, 1024 * 1024)
+  const { state, read } = answerOf(100)
+  await assert.rejects(read, TypeError)
+  assert.equal(state.isCancelled, true)
+  assert.ok(state.sent < 10)
+})

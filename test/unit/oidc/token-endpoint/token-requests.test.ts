@@ -170,12 +170,16 @@ describe('a refresh', () => {
   })
 
   test('brings the claims of an ID token that passes every check', async () => {
-    const { refresh, ignored } = setUp(gives({ ...TOKENS, id_token: await idToken({ name: 'Ada' }) }))
+    const { refresh, ignored, requests } = setUp(
+      gives({ ...TOKENS, id_token: await idToken({ name: 'Ada' }) }),
+    )
     const granted = await refresh()
     assert.ok('claims' in granted)
     assert.deepEqual([granted.claims?.sub, granted.claims?.name], ['ada', 'Ada'])
     assert.ok(granted.idToken)
     assert.deepEqual(ignored, [])
+    const ofKeys = requests.find(({ path }) => path === '/keys')
+    assert.equal(ofKeys?.headers.get('accept'), 'application/json, application/jwk-set+json')
   })
 
   test('is good without an ID token that fails a check; only its sub is told', async () => {
