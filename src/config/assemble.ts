@@ -57,6 +57,8 @@ function assembleProvider(file: FileConfig['provider'], proxy: OutgoingProxy | u
   return {
     ...same,
     clientAuth: assembleClientAuth(clientAuth, file.issuer),
+    // `tid` has small letters; a GUID may have been written in capital ones.
+    allowedTenants: file.allowedTenants.map((tenant) => tenant.toLowerCase()),
     clockToleranceMs: clockTolerance,
     ...assembleTls(tls),
     ...(proxy ? { proxy } : {}),

@@ -133,8 +133,6 @@ function requireStepUp(claims: { sub: string; acr?: unknown }, { stepUp, sub }: 
 }
 
 function requireTenant(tenant: unknown, allowed: readonly string[]): void {
-  // GUIDs, which a person may have written in capital letters.
-  const isListed = allowed.some((one) => one.toLowerCase() === String(tenant).toLowerCase())
-  if (allowed.length === 0 || (typeof tenant === 'string' && isListed)) return
+  if (allowed.length === 0 || (typeof tenant === 'string' && allowed.includes(tenant))) return
   throw new BffError('access_denied', 'this tenant may not sign in here', { details: { reason: 'tenant' } })
 }

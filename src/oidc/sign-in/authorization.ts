@@ -147,7 +147,7 @@ export function createAuthorization(deps: AuthorizationDeps): Authorization {
       const maxAge = maxAgeAt(checks, stepUp)
       const grant = relyingParty.codeGrant(callback, { ...checks, ...maxAge }, parameters)
       const redeemed = await noted('code', grant)
-      const granted = provider.userinfo ? await noted('userinfo', withUserInfo(redeemed)) : redeemed
+      const granted = provider.userinfo ? await noted('userinfo', withUserInfo(redeemed, checks)) : redeemed
       const { accessToken, refreshToken } = granted
       if (accessToken !== '' || refreshToken !== undefined || inUse.length === 0) return granted
       throw new BffError('invalid_callback', 'the provider sent no token for the APIs')

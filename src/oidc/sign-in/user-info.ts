@@ -2,6 +2,7 @@ import type { ProviderConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import type { UserClaims } from '../../store/port.ts'
 import { PROTOCOL_CLAIMS } from '../grants/refreshed-claims.ts'
+import type { AuthorizationChecks } from '../token-endpoint/openid-client.ts'
 import type { RelyingParty } from '../token-endpoint/relying-party.ts'
 import type { GrantedTokens } from '../token-endpoint/token-requests.ts'
 
@@ -19,12 +20,15 @@ const MOST_CLAIMS = 65_536
  * for as long as the session lives.
  */
 export function createUserInfo({ provider, relyingParty }: UserInfoDeps) {
-  return async function withUserInfo(granted: GrantedTokens): Promise<GrantedTokens> {
+  return async function withUserInfo(
+    granted: GrantedTokens,
+    { dpopKey }: Pick<AuthorizationChecks, 'dpopKey'>,
+  ): Promise<GrantedTokens> {
     const { accessToken, claims } = granted
     if (!provider.userinfo || !claims) return granted
     if (accessToken === '')
       throw rejected('the provider sent no access token to ask the UserInfo endpoint with')
-    const found = await relyingParty.userInfo(accessToken, claims.sub)
+    const found = await relyingParty.userInfo(accessToken, claims.sub, dpopKey)
     if (JSON.stringify(found).length > MOST_CLAIMS) {
       throw rejected(`the UserInfo endpoint sent more than ${MOST_CLAIMS} characters of claims`)
     }

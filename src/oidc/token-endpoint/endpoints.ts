@@ -79,3 +79,25 @@ export function aliasesOf({
 }): Record<string, unknown> {
   return Object.fromEntries(Object.entries(aliases).filter(([name]) => ENDPOINTS.includes(name)))
 }
+
+/** What stands in the issuer of Entra ID's metadata for many tenants, in the place of a tenant. */
+export const TENANT = '{tenantid}'
+/** The one host whose metadata openid-client takes such an issuer from; it puts the `tid` of each ID token in. */
+export const LARGEST_CLOUD = 'https://login.microsoftonline.com'
+
+/** True for an authority of Entra ID that signs in users of many tenants, in whatever cloud. */
+export function isSharedAuthority(issuer: string): boolean {
+  return /^https:\/\/[^/]+\/(?:common|organizations|consumers)(?:\/|$)/i.test(issuer)
+}
+
+/** Reads the metadata where they are, while openid-client takes them for those of the host that it knows. */
+export function atLargestCloud<Options, Answer>(
+  issuer: URL,
+  fetch: (url: string, options: Options) => Answer,
+): { location: URL; fetch: (url: string, options: Options) => Answer } {
+  const elsewhere = (url: string) => url.replace(LARGEST_CLOUD, issuer.origin)
+  return {
+    location: new URL(issuer.href.replace(issuer.origin, LARGEST_CLOUD)),
+    fetch: (url, options) => fetch(elsewhere(url), options),
+  }
+}

@@ -116,13 +116,20 @@ export function keysThatFit(keys: readonly JsonWebKey[], { alg, kid }: Signature
 
 /**
  * Whether a key may sign for the issuer that a JWT names. Entra ID writes into each key whose tokens it signs: for many
- * tenants as `{tenantid}`, which is the token's `tid`, or for one. A key of another issuer verifies nothing, because what it
- * signs may name a tenant that is not its own. Keys of other providers say nothing of it.
+ * tenants as `{tenantid}`, which is the token's `tid`, or for one. A key of another tenant verifies nothing, because what it
+ * signs may name a tenant that is not its own. The host may differ: v1 tokens are of sts.windows.net, by the same keys. Keys
+ * of other providers say nothing of it.
  */
 export function maySignFor(key: JsonWebKey, jws: string): boolean {
   if (typeof key.issuer !== 'string') return true
   const { iss, tid } = unverifiedClaims(jws) ?? {}
-  return typeof iss !== 'string' || iss === issuerFor(key.issuer, tid)
+  if (typeof iss !== 'string') return true
+  const issuer = issuerFor(key.issuer, tid)
+  return iss === issuer || (tenantIn(iss) !== undefined && tenantIn(iss) === tenantIn(issuer))
+}
+
+function tenantIn(issuer: string): string | undefined {
+  return /^https:\/\/[^/]+\/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\/|$)/.exec(issuer)?.[1]
 }
 
 /** The issuer of one token under metadata that may be for many tenants of Entra ID. */

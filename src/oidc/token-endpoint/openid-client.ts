@@ -8,7 +8,16 @@ import {
   type ClientAuthenticator,
   createClientAssertion,
 } from '../client-auth/client-assertion.ts'
-import { aliasesOf, endpointMetadata, insecureEndpoints, requireNamedHosts } from './endpoints.ts'
+import {
+  aliasesOf,
+  atLargestCloud,
+  endpointMetadata,
+  insecureEndpoints,
+  isSharedAuthority,
+  LARGEST_CLOUD,
+  requireNamedHosts,
+  TENANT,
+} from './endpoints.ts'
 import type { ProviderFetch } from './provider-fetch.ts'
 
 /** Form or query parameters in the order they are sent; a name may repeat (RFC 8707 `resource`). */
@@ -77,9 +86,15 @@ export type DiscoveredClient = {
   revoke(refreshToken: string): Promise<void>
   /** OpenID Connect Core §5.3, after the check of `sub`; `signed` is the JWT of an answer that is one, unverified. */
   userInfo(
-    accessToken: string,
-    subject: string,
+    request: UserInfoRequest,
   ): Promise<{ readonly claims: UserClaims; readonly signed: string | undefined }>
+}
+
+export type UserInfoRequest = {
+  readonly accessToken: string
+  readonly subject: string
+  /** Of the possession of the key that the token is bound to (RFC 9449 §7.1). */
+  readonly proof?: { for(url: string): string; learn(url: string, nonce: unknown): boolean } | undefined
 }
 
 export type DiscoveryDeps = {
@@ -134,7 +149,7 @@ export async function discoverClient(deps: DiscoveryDeps): Promise<DiscoveredCli
     extensionGrant: (grantType, parameters) =>
       oidc.genericGrantRequest(config, grantType, formOf(parameters)),
     revoke: (refreshToken) => revokeToken(deps, config, refreshToken),
-    userInfo: (accessToken, subject) => userInfoRequest(deps, config, { accessToken, subject }),
+    userInfo: (request) => userInfoRequest(deps, config, request),
   }
 }
 
@@ -190,25 +205,6 @@ async function discoveredConfiguration({
   config[oidc.customFetch] = customFetch
   if (insecure.length > 0) oidc.allowInsecureRequests(config)
   return config
-}
-
-/** What stands in the issuer of Entra ID's metadata for many tenants, in the place of a tenant. */
-const TENANT = '{tenantid}'
-/** The one host whose metadata openid-client takes such an issuer from; it puts the `tid` of each ID token in. */
-const LARGEST_CLOUD = 'https://login.microsoftonline.com'
-
-/** True for an authority of Entra ID that signs in users of many tenants, in whatever cloud. */
-function isSharedAuthority(issuer: string): boolean {
-  return /^https:\/\/[^/]+\/(?:common|organizations|consumers)(?:\/|$)/i.test(issuer)
-}
-
-/** Reads the metadata where they are, while openid-client takes them for those of the host that it knows. */
-function atLargestCloud(issuer: URL, fetch: oidc.CustomFetch): { location: URL; fetch: oidc.CustomFetch } {
-  const elsewhere = (url: string) => url.replace(LARGEST_CLOUD, issuer.origin)
-  return {
-    location: new URL(issuer.href.replace(issuer.origin, LARGEST_CLOUD)),
-    fetch: (url, options) => fetch(elsewhere(url), options),
-  }
 }
 
 /**
@@ -270,7 +266,7 @@ function formEncoded(text: string): string {
 async function userInfoRequest(
   { provider, client, providerFetch }: DiscoveryDeps,
   config: oidc.Configuration,
-  { accessToken, subject }: { readonly accessToken: string; readonly subject: string },
+  { accessToken, subject, proof }: UserInfoRequest,
 ) {
   const metadata: oidc.ServerMetadata = config.serverMetadata()
   const { userinfo_signing_alg_values_supported: algorithms = ACCEPTED_SIGNING_ALGORITHMS } = metadata
@@ -283,7 +279,16 @@ async function userInfoRequest(
   let signed: string | undefined
   by.timeout = config.timeout
   by[oidc.customFetch] = async (url, options) => {
-    const answer = await providerFetch.fetch(url, options)
+    const headers = (): Record<string, string> => ({
+      ...options.headers,
+      ...(proof ? { authorization: `DPoP ${accessToken}`, dpop: proof.for(url) } : {}),
+    })
+    let answer = await providerFetch.fetch(url, { ...options, headers: headers() })
+    const hasNewNonce = proof?.learn(url, answer.headers.get('dpop-nonce'))
+    // RFC 9449 §9: once more, with the nonce that the refusal brought.
+    if (hasNewNonce && answer.status === 401) {
+      answer = await providerFetch.fetch(url, { ...options, headers: headers() })
+    }
     const isJwt = /^application\/jwt\b/i.test(answer.headers.get('content-type') ?? '')
     if (isJwt) signed = await answer.clone().text()
     return answer

@@ -3,7 +3,6 @@ import { BffError } from '../../errors.ts'
 import type { UserClaims } from '../../store/port.ts'
 import type { ClientAuthenticator } from '../client-auth/client-assertion.ts'
 import { createProofs, proofKeyFromJwk, thumbprintOf } from '../dpop.ts'
-import { issuerFor } from './jwt.ts'
 import { createProviderKeys } from './key-set.ts'
 import type { Limiter } from './limiter.ts'
 import {
@@ -29,12 +28,16 @@ export type RelyingParty = TokenRequests & {
   /**
    * The claims of the UserInfo endpoint (OpenID Connect Core §5.3), which are of this subject. Rejects with invalid_callback
    * for those of another, or when no key of the provider verifies a signed answer.
+   *
+   * @param dpopKey the key that the access token is bound to, if it is (RFC 9449 §7.1).
    */
-  userInfo(accessToken: string, subject: string): Promise<UserClaims>
+  userInfo(
+    accessToken: string,
+    subject: string,
+    dpopKey?: AuthorizationChecks['dpopKey'],
+  ): Promise<UserClaims>
   /** The end-session endpoint (RP-Initiated Logout 1.0 §2.1); undefined when the provider has none. */
   endSessionEndpoint(): Promise<string | undefined>
-  /** The `iss` of a token with this `tid`: the provider's, with the tenant put in where Entra ID's metadata are for many. */
-  expectedIssuer(tid: unknown): Promise<string>
   /** Where the provider shows pages to the user. */
   pageEndpoints(): Promise<readonly string[]>
   /**
@@ -71,8 +74,9 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
   // Apart, because the reads that strangers cause with made-up tokens must not keep a sign-in from a new key.
   const keysForStrangers = createProviderKeys({ read, monotonicNow })
 
+  const proofs = createProofs(deps)
   return {
-    ...createTokenRequests({ ...deps, client, keys, proofs: createProofs(deps) }),
+    ...createTokenRequests({ ...deps, client, keys, proofs }),
 
     async ready() {
       await client()
@@ -110,19 +114,20 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
       }
     },
 
-    async userInfo(accessToken, subject) {
+    async userInfo(accessToken, subject, dpopKey) {
+      const key = dpopKey && proofKeyFromJwk(dpopKey)
+      const proof = key && {
+        for: (url: string) => proofs.proofFor(key, { method: 'GET', url, accessToken }),
+        learn: proofs.learn,
+      }
       try {
         const known = await client()
-        const { claims, signed } = await known.userInfo(accessToken, subject)
+        const { claims, signed } = await known.userInfo({ accessToken, subject, proof })
         if (signed !== undefined) await keys.requireSigned(signed, known.metadata.jwksUri)
         return claims
       } catch (error) {
         throw failedUserInfo(error, deps.now())
       }
-    },
-
-    async expectedIssuer(tid) {
-      return issuerFor((await client()).metadata.issuer, tid)
     },
 
     async endSessionEndpoint() {

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
+import { createHash, createPublicKey } from 'node:crypto'
 import { describe, test } from 'node:test'
-import { exportJWK, generateKeyPair, SignJWT } from 'jose'
+import { exportJWK, generateKeyPair, jwtVerify, SignJWT } from 'jose'
 import { BffError } from '../../../../src/errors.ts'
+import { newProofKey, proofKeyToJwk } from '../../../../src/oidc/dpop.ts'
 import { ISSUER, NOW, type Script, scriptedProvider } from '../../../kit/provider/scripted-provider.ts'
 
 const { privateKey, publicKey } = await generateKeyPair('ES256')
@@ -34,6 +36,28 @@ describe('the UserInfo endpoint', () => {
     const [{ method, headers, form } = assert.fail()] = requests
     assert.deepEqual([method, headers.get('authorization')], ['GET', 'Bearer the-token'])
     assert.deepEqual([...form], [])
+  })
+
+  test('a token that is bound to a key goes with a proof of it, made again when the server wants its nonce in it', async () => {
+    const scene = scriptedProvider({ metadata: { userinfo_endpoint: `${ISSUER}/userinfo` } })
+    const key = newProofKey()
+    const seen: unknown[] = []
+    scene.scripts.set('/userinfo', async ({ headers }) => {
+      const { payload, protectedHeader } = await jwtVerify(headers.get('dpop') ?? '', createPublicKey(key))
+      const { htm, htu, ath, nonce } = payload
+      seen.push([headers.get('authorization'), protectedHeader.typ, htm, htu, ath, nonce])
+      if (nonce === 'n-1') return Response.json({ sub: 'ada', groups: ['ops'] })
+      const refusal = { 'www-authenticate': 'DPoP error="use_dpop_nonce"', 'dpop-nonce': 'n-1' }
+      return new Response(null, { status: 401, headers: refusal })
+    })
+    const claims = await scene.relyingParty.userInfo('the-token', 'ada', proofKeyToJwk(key))
+    assert.deepEqual(claims.groups, ['ops'])
+    const ath = createHash('sha256').update('the-token').digest('base64url')
+    const usual = ['DPoP the-token', 'dpop+jwt', 'GET', `${ISSUER}/userinfo`, ath]
+    assert.deepEqual(seen, [
+      [...usual, undefined],
+      [...usual, 'n-1'],
+    ])
   })
 
   test('claims of another user, or of none, are not used', async () => {
