@@ -212,7 +212,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   })
   const stepUps = createStepUps({
     references: createSingleUseReferences(logins, { kind: 'step-up', lifetimeMs: STEP_UP_LIFETIME_MS }),
-    ...{ loginPath: `${basePath}/login`, monotonicNow },
+    ...{ loginPath: `${basePath}/login`, now, monotonicNow },
   })
 
   // The proxy.

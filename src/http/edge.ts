@@ -7,7 +7,7 @@ import express, {
   type Router,
 } from 'express'
 import { BffError, describeError } from '../errors.ts'
-import type { Logger } from '../log.ts'
+import type { LogFields, Logger } from '../log.ts'
 import type { LoginUrlFor } from './endpoints/login.ts'
 import { failedSignInPage, sendPage } from './endpoints/pages.ts'
 import { oauthErrorAnswer, problemAnswer } from './problem.ts'
@@ -160,8 +160,9 @@ function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
 
 function noteRefusal(facts: RequestFacts, { code, details, logged }: BffError): void {
   facts.code = code
-  if (details?.reason !== undefined) facts.reason = String(details.reason)
-  if (logged?.claim !== undefined) facts.claim = String(logged.claim)
+  const { claim, offsetSeconds, keyId } = (logged ?? {}) as LogFields
+  const reason = details?.reason === undefined ? undefined : String(details.reason)
+  if (reason ?? claim) facts.refusal = { reason, claim, offsetSeconds, keyId }
 }
 
 /** Logs our own defects, failed sign-ins, and what caused the other problems. */

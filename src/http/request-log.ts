@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createLogThrottle } from '../async/log-throttle.ts'
 import { type BffError, describeError, type ErrorCode } from '../errors.ts'
-import type { Logger } from '../log.ts'
+import type { LogFields, Logger } from '../log.ts'
 
 /** What is known about a request when its line is written. Kept on the request, under a symbol. */
 export type RequestFacts = {
@@ -13,9 +13,8 @@ export type RequestFacts = {
   /** First characters of the session's hash: enough to follow a session in the log, and opens nothing. */
   session?: string
   code?: string
-  /** Of a refusal, and the name of the claim that decided. */
-  reason?: string
-  claim?: string
+  /** Why it was refused: the reason, the name of the claim that decided, and what else an operator can go by. */
+  refusal?: Pick<LogFields, 'reason' | 'claim' | 'offsetSeconds' | 'keyId'>
   /** Where the sign-in of this request leads back to, for its failure page. Not logged. */
   returnUrl?: string
   /** Its route looks up a session. */
@@ -64,13 +63,12 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
       resource: known.resource,
       status,
       code: known.code,
-      reason: known.reason,
-      claim: known.claim,
+      ...known.refusal,
       durationMs: Math.round(durationMs * 10) / 10,
       session: known.session,
       clientIp: clientIp(req),
     }
-    const hasNoSession = known.code === 'session_required' && known.reason !== 'invalid_token'
+    const hasNoSession = known.code === 'session_required' && known.refusal?.reason !== 'invalid_token'
     const reason = hasNoSession ? deps.whyNoSession?.(req) : undefined
     if (reason) reason.then((found) => log.info({ ...fields, reason: found }, 'request'))
     else log.info(fields, 'request')

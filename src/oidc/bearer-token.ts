@@ -124,7 +124,7 @@ function requireKind(typ: unknown, claims: Readonly<Record<string, unknown>>): b
   if (!isTyped && type !== 'jwt') throw invalidToken({ claim: 'typ' })
   const other = OF_OTHER_TOKENS.find((name) => claims[name] !== undefined)
   if (other !== undefined && !isTyped) throw invalidToken({ claim: other })
-  if (claims.typ !== undefined && String(claims.typ).toLowerCase() !== 'bearer')
+  if (claims.typ !== undefined && !/^(?:bearer|at\+jwt)$/i.test(String(claims.typ)))
     throw invalidToken({ claim: 'typ' })
   if (claims.token_use !== undefined && claims.token_use !== 'access')
     throw invalidToken({ claim: 'token_use' })

@@ -75,7 +75,10 @@ function isLeftOut(claims: Readonly<Record<string, unknown>>, name: string): boo
   return isNamed || (name === 'groups' && String(claims.hasgroups) === 'true')
 }
 
-/** RFC 9470 §4: by `acr`, and by an `auth_time` that is there. One in the future tells nothing. */
+/**
+ * RFC 9470 §4: by `acr`, and by an `auth_time` that is there. One in the future, beyond what clocks differ, tells nothing.
+ * The tolerance is not added to the age: an operator's 15 minutes are 15.
+ */
 function unmetAuthentication(
   { acr, maxAgeMs }: AccessRules,
   claims: Readonly<Record<string, unknown>>,
@@ -86,7 +89,7 @@ function unmetAuthentication(
   if (maxAgeMs === undefined) return undefined
   const { auth_time: authTime } = claims
   const ageMs = typeof authTime === 'number' ? now - authTime * 1000 : Number.NaN
-  const isFresh = ageMs <= maxAgeMs + clockToleranceMs && ageMs >= -clockToleranceMs
+  const isFresh = ageMs <= maxAgeMs && ageMs >= -clockToleranceMs
   return isFresh ? undefined : { reason, claim: 'auth_time' }
 }
 

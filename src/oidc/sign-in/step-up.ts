@@ -9,6 +9,8 @@ export type AskedStepUp = { readonly stepUp: StepUp; readonly sub: string }
 export type SteppingSession = {
   readonly hash: string
   readonly claims: { readonly sub: string }
+  /** Epoch ms of its sign-in. */
+  readonly createdAt?: number
   /** Fingerprints of the step-ups that its sign-in was for. */
   readonly steppedUp?: readonly string[]
 }
@@ -17,6 +19,8 @@ export type StepUpsDeps = {
   readonly references: SingleUseReferences<AskedStepUp>
   /** The path of `B/login`. */
   readonly loginPath: string
+  /** Epoch ms. */
+  readonly now: () => number
   readonly monotonicNow: () => number
 }
 
@@ -26,7 +30,7 @@ const SHARED_MS = 10_000
 const MAX_RECENT = 10_000
 
 /** Step-ups that the browser carries as an opaque reference: what is asked for stays in the store. */
-export function createStepUps({ references, loginPath, monotonicNow }: StepUpsDeps) {
+export function createStepUps({ references, loginPath, now, monotonicNow }: StepUpsDeps) {
   /** Refusals come in crowds: for a few seconds, those of one session for one step-up share a reference. */
   const recent = createExpiringMap<string, Promise<string>>({ monotonicNow, max: MAX_RECENT })
   const keyOf = createExpiringMap<string, string>({ monotonicNow, max: MAX_RECENT })
@@ -45,6 +49,12 @@ export function createStepUps({ references, loginPath, monotonicNow }: StepUpsDe
     return url
   }
 
+  /** Whether only time has passed since the sign-in that brought it: to ask once more is no loop then. */
+  function hasAged({ ofRoute, hasAged, maxAge }: StepUp, { createdAt }: SteppingSession): boolean {
+    if (ofRoute) return hasAged === true
+    return maxAge !== undefined && createdAt !== undefined && now() - createdAt > maxAge * 1000
+  }
+
   return {
     /**
      * The same refusal with a `login_url` that carries its step-up; `access_denied` when this session's sign-in was
@@ -54,7 +64,7 @@ export function createStepUps({ references, loginPath, monotonicNow }: StepUpsDe
       if (!(error instanceof BffError) || !error.stepUp) return error
       const { stepUp } = error
       const { logged, retryAfterSeconds } = error
-      if (!stepUp.hasAged && session.steppedUp?.includes(stepUpFingerprint(stepUp))) {
+      if (session.steppedUp?.includes(stepUpFingerprint(stepUp)) && !hasAged(stepUp, session)) {
         return new BffError('access_denied', 'signing in again did not bring what the API asks for', {
           details: { reason: 'step_up_did_not_help' },
           logged,

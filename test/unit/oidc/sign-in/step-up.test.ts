@@ -16,7 +16,7 @@ function setUp() {
       kind: 'step-up',
       lifetimeMs: STEP_UP_LIFETIME_MS,
     }),
-    ...{ loginPath: '/bff/login', monotonicNow: () => clock.at },
+    ...{ loginPath: '/bff/login', monotonicNow: () => clock.at, now: () => clock.at },
   })
   const refused = (stepUp = STEP_UP) =>
     new BffError('reauthentication_required', 'the API wants more', {
@@ -86,6 +86,24 @@ test('a step-up that the sign-in of this session was for already is refused for 
   assert.deepEqual(error.details, { reason: 'step_up_did_not_help' })
   const another = { ...SESSION, steppedUp: [stepUpFingerprint({ ...STEP_UP, maxAge: 60 })] }
   assert.equal((await refusal(another)).code, 'reauthentication_required')
+})
+
+test('a step-up that has helped is asked for again when only time has passed', async () => {
+  const { refusal, clock } = setUp()
+  const codeOf = async (stepUp: StepUp) => {
+    const session = { ...SESSION, createdAt: 0, steppedUp: [stepUpFingerprint(stepUp)] }
+    return (await refusal(session, stepUp)).code
+  }
+  const ofApi = { ...STEP_UP, maxAge: 300 }
+  const ofRoute = { ...ofApi, ofRoute: true } as const
+  clock.at = 300_000
+  assert.equal(await codeOf(ofApi), 'access_denied')
+  clock.at = 300_001
+  assert.equal(await codeOf(ofApi), 'reauthentication_required')
+  assert.equal(await codeOf(STEP_UP), 'access_denied')
+  // A route judges for itself whether its step-up had helped.
+  assert.equal(await codeOf(ofRoute), 'access_denied')
+  assert.equal(await codeOf({ ...ofRoute, hasAged: true }), 'reauthentication_required')
 })
 
 test('errors without a step-up stay as they are', async () => {
