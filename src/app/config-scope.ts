@@ -150,12 +150,16 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     }),
     ...{ records: store.sessions, config: config.session, signingSecrets, copy: sessionCopies },
     ...{ expired: missingSessions.noteExpired, log, now, monotonicNow },
-    noteUse({ hash, createdAt }, req) {
+    noteUse({ hash, createdAt, claims }, req) {
       const about: SessionAbout = {
         ...{ created: createdAt, lastSeen: now(), ip: clientAddress(req) },
         userAgent: req.headers['user-agent']?.slice(0, USER_AGENT_KEPT),
       }
-      return store.sessions.noteAbout(hash, sealing.seal({ id: hash, kind: 'about' }, JSON.stringify(about)))
+      const sealed = sealing.seal({ id: hash, kind: 'about' }, JSON.stringify(about))
+      return store.sessions.noteAbout(hash, sealed, {
+        indexes: userSessions.indexesOf(claims),
+        startedMsAgo: Math.max(0, now() - createdAt),
+      })
     },
   })
   const followClaims = createFollowClaims({

@@ -132,7 +132,9 @@ export function createUserSessions(deps: UserSessionsDeps): UserSessions {
     newest?: number,
   ): Promise<IndexedSession[]> {
     const found = await Promise.all(names.map((name) => store.index.living(name, newest)))
-    return found.flat().sort(inOrder)
+    // Once each: while session keys change, one may be under the names of both.
+    const sorted = found.flat().sort(inOrder)
+    return [...new Map(sorted.toReversed().map((one) => [one.hash, one])).values()].reverse()
   }
 
   async function matching({ email, iss, sub, sid }: SessionsOf): Promise<readonly IndexedSession[]> {

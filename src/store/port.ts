@@ -42,10 +42,14 @@ export type SessionRecords = {
   /** Replaces the record `before` and leaves its life as it is; false, and nothing written, if the record is another or has ended: a write never revives a session. */
   replace(hash: SessionHash, change: { readonly before: string; readonly after: string }): Promise<boolean>
   /**
-   * Keeps what a list of sessions tells of this one, sealed, for as long as it lives; false, and nothing written, if it has
-   * ended.
+   * Keeps what a list of sessions tells of this one, sealed, for as long as it lives, and notes it under its indexes again:
+   * it may have begun under a version that had none, or they were evicted. False, and nothing written, if it has ended.
    */
-  noteAbout(hash: SessionHash, about: string): Promise<boolean>
+  noteAbout(
+    hash: SessionHash,
+    about: string,
+    session?: { readonly indexes: SessionIndexes; readonly startedMsAgo: number },
+  ): Promise<boolean>
   /** Returns what `noteAbout` kept last. */
   about(hash: SessionHash): Promise<string | undefined>
   /**

@@ -275,6 +275,24 @@ function indexRules({ open }: Contestant): void {
     assert.equal(await store.sessions.about(ended), undefined)
   })
 
+  test('a session that began without indexes, or lost them, is under them once its use is noted, and goes with its end', async (t) => {
+    const { store } = await open(t)
+    const hash = await signedIn(store)
+    assert.deepEqual(await store.index.living('sub:ada'), [])
+    for (let times = 0; times < 2; times += 1) {
+      const noted = { indexes: INDEXES, startedMsAgo: 1_000 }
+      assert.equal(await store.sessions.noteAbout(hash, 'sealed', noted), true)
+      const found = await store.index.living('sub:ada')
+      assert.deepEqual(hashes(found), [hash])
+      assert.ok(Number(found[0]?.startedMsAgo) >= 1_000 && Number(found[0]?.startedMsAgo) < 30_000)
+      assert.deepEqual(hashes(await store.index.living('idp:one')), [hash])
+    }
+    await store.sessions.end(hash)
+    assert.deepEqual(await store.index.living('sub:ada'), [])
+    assert.equal(await store.sessions.noteAbout(hash, 'sealed', { indexes: INDEXES, startedMsAgo: 0 }), false)
+    assert.deepEqual(await store.index.living('idp:one'), [])
+  })
+
   test('of a user with many sessions the newest can be looked at alone', async (t) => {
     const { store, elapse } = await open(t)
     const made: SessionHash[] = []

@@ -118,10 +118,12 @@ function sessionRecords({ sessions, locks, changes, times, names }: Parts): Sess
       changes.emit('changed', hash)
       return true
     },
-    async noteAbout(hash, about) {
+    async noteAbout(hash, about, noted) {
       const session = sessions.get(hash)
-      if (session) sessions.update(hash, { ...session, about })
-      return session !== undefined
+      if (!session) return false
+      if (!session.indexes) names.add(hash, noted?.indexes, noted?.startedMsAgo)
+      sessions.update(hash, { ...session, about, indexes: session.indexes ?? noted?.indexes })
+      return true
     },
     async about(hash) {
       return sessions.get(hash)?.about
@@ -146,9 +148,9 @@ function createNames(monotonicNow: () => number) {
     [indexes?.user, indexes?.idpSession, indexes?.alias].filter((name) => name !== undefined)
   return {
     of: (name: string) => [...(byName.get(name) ?? [])],
-    add(hash: SessionHash, indexes: SessionIndexes | undefined): void {
+    add(hash: SessionHash, indexes: SessionIndexes | undefined, startedMsAgo = 0): void {
       order += 1
-      const started = { order, startedAt: monotonicNow() }
+      const started = { order, startedAt: monotonicNow() - startedMsAgo }
       for (const name of namesOf(indexes))
         byName.set(name, (byName.get(name) ?? new Map()).set(hash, started))
     },

@@ -154,8 +154,11 @@ function sessionRecords(parts: Parts): SessionRecords {
       if (replaced) changes.emit('changed', hash)
       return replaced
     },
-    async noteAbout(hash, about) {
-      return (await redis.run('noteAbout', [keys.session(hash), keys.about(hash)], [about])) === 1
+    async noteAbout(hash, about, session) {
+      const both = [keys.session(hash), keys.about(hash)]
+      const isNoted = (await redis.run('noteAbout', both, [about])) === 1
+      if (isNoted && session) await index.add(hash, session.indexes, session.startedMsAgo)
+      return isNoted
     },
     async about(hash) {
       return ((await redis.call('readAbout', 'GET', keys.about(hash))) as string | null) ?? undefined

@@ -64,8 +64,9 @@ redis.call('PUBLISH', ARGV[1], ARGV[2])
 return {tokens, indexes}`,
   },
   /**
-   * KEYS sessions of a user; ARGV hash, ms that a session may live at most, or 0. The score is the time of Redis, which
-   * also forgets what is older than any session; the set ends with the last session that it may name.
+   * KEYS sessions of a user; ARGV hash, ms that a session may live at most, or 0, ms since its sign-in. The score is the
+   * sign-in by the clock of Redis, which also forgets what is older than any session; the set ends with the last session
+   * that it may name.
    */
   indexUser: {
     numberOfKeys: 1,
@@ -73,10 +74,11 @@ return {tokens, indexes}`,
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local life = tonumber(ARGV[2])
-redis.call('ZADD', KEYS[1], 'NX', now, ARGV[1])
+local age = tonumber(ARGV[3])
+redis.call('ZADD', KEYS[1], 'NX', now - age, ARGV[1])
 if life > 0 then
   redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - life)
-  redis.call('PEXPIRE', KEYS[1], math.max(life, redis.call('PTTL', KEYS[1])))
+  redis.call('PEXPIRE', KEYS[1], math.max(life - age, redis.call('PTTL', KEYS[1]), 1))
 end
 return 1`,
   },
@@ -87,13 +89,15 @@ return 1`,
 local time = redis.call('TIME')
 return {time[1] * 1000 + math.floor(time[2] / 1000), redis.call('ZRANGE', KEYS[1], ARGV[1], ARGV[2], 'WITHSCORES')}`,
   },
-  /** KEYS sessions of one session at the provider; ARGV hash, ms that a session may live at most, or 0. */
+  /** KEYS sessions of one session at the provider; ARGV as above. */
   indexIdpSession: {
     numberOfKeys: 1,
     lua: `
 redis.call('SADD', KEYS[1], ARGV[1])
 local life = tonumber(ARGV[2])
-if life > 0 then redis.call('PEXPIRE', KEYS[1], math.max(life, redis.call('PTTL', KEYS[1]))) end
+if life > 0 then
+  redis.call('PEXPIRE', KEYS[1], math.max(life - tonumber(ARGV[3]), redis.call('PTTL', KEYS[1]), 1))
+end
 return 1`,
   },
   /**

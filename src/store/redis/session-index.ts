@@ -23,8 +23,8 @@ type SessionIndexDeps = {
 /** The index, and what the session records do with it. */
 export type RedisSessionIndex = {
   readonly port: SessionIndex
-  /** Notes a session that is about to be created. Resolves with what `remove` needs. */
-  add(hash: SessionHash, indexes: SessionIndexes): Promise<string>
+  /** Notes a session that is about to be created, or began so many ms ago. Resolves with what `remove` needs. */
+  add(hash: SessionHash, indexes: SessionIndexes, startedMsAgo?: number): Promise<string>
   /** Forgets a session under the names that `add` gave. */
   remove(hash: SessionHash, names: string): Promise<void>
   /** Forgets some of the sessions that have gone without `remove`, so that no index grows with every sign-in. */
@@ -106,8 +106,9 @@ export function createRedisSessionIndex(deps: SessionIndexDeps): RedisSessionInd
       await redis.call('forgetIdpSession', 'SREM', keys.index(idpSession), ...over)
   }
 
-  async function add(hash: SessionHash, { user, idpSession, alias }: SessionIndexes): Promise<string> {
-    const note = [hash, absoluteTimeoutMs?.() ?? 0]
+  async function add(hash: SessionHash, indexes: SessionIndexes, startedMsAgo = 0): Promise<string> {
+    const { user, idpSession, alias } = indexes
+    const note = [hash, absoluteTimeoutMs?.() ?? 0, Math.round(startedMsAgo)]
     await redis.run('indexUser', [keys.index(user)], note)
     if (idpSession) await redis.run('indexIdpSession', [keys.index(idpSession)], note)
     if (alias) await redis.run('indexUser', [keys.index(alias)], note)
