@@ -59,7 +59,7 @@ import {
   sessionHash,
 } from '../session/session.ts'
 import { createSessionCache } from '../session/session-cache.ts'
-import { createUserSessions, type SessionAbout } from '../session/session-index.ts'
+import { createUserSessions } from '../session/session-index.ts'
 import { createSessionStore } from '../store/session-store.ts'
 import { createBearerExchange } from '../tokens/bearer-exchange.ts'
 import { createSharedClientTokens } from '../tokens/client/shared-client-tokens.ts'
@@ -81,8 +81,6 @@ export type ConfigScope = ReturnType<typeof createConfigScope>
 /** Longest time that a copy of a session or token is used without a look at the store. */
 const COPIES_TRUSTED_MS = 5_000
 const COPIES_HELD = 20_000
-/** Characters of a User-Agent: they tell browser and system. */
-const USER_AGENT_KEPT = 256
 /** Part of the heap for the copies of one kind. Both kinds, under an old and a new configuration, take a third at most. */
 const COPIES_SHARE = 1 / 12
 /** An authorization response with an ID token in it, and room to spare. */
@@ -138,6 +136,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       metrics.session('ended', reason)
       log.info({ session: hash.slice(0, 12), reason }, 'a session was ended from elsewhere')
     },
+    sealAbout: (hash, text) => sealing.seal({ id: hash, kind: 'about' }, text),
     openAbout: (hash, sealed) => sealing.open({ id: hash, kind: 'about' }, sealed),
     byEmail: config.provider.sharedSignals?.subjects.includes('email') ?? false,
     now,
@@ -150,17 +149,8 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     }),
     ...{ records: store.sessions, config: config.session, signingSecrets, copy: sessionCopies },
     ...{ expired: missingSessions.noteExpired, log, now, monotonicNow },
-    noteUse({ hash, createdAt, claims }, req) {
-      const about: SessionAbout = {
-        ...{ created: createdAt, lastSeen: now(), ip: clientAddress(req) },
-        userAgent: req.headers['user-agent']?.slice(0, USER_AGENT_KEPT),
-      }
-      const sealed = sealing.seal({ id: hash, kind: 'about' }, JSON.stringify(about))
-      return store.sessions.noteAbout(hash, sealed, {
-        indexes: userSessions.indexesOf(claims),
-        startedMsAgo: Math.max(0, now() - createdAt),
-      })
-    },
+    noteUse: (session, req) =>
+      userSessions.noteUse(session, { ip: clientAddress(req), userAgent: req.headers['user-agent'] }),
   })
   const followClaims = createFollowClaims({
     ...{ records: store.sessions, seal: sealSession, open: openSession },
@@ -349,18 +339,8 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     endPreviousSessions: createEndPreviousSessions({
       end: async ({ hash }) => (await store.sessions.end(hash)) !== undefined,
       endAndRevoke: ({ id, hash }) => tokens.endReplaced({ id, hash }),
-      async endOldest(claims) {
-        const { maxPerUser } = config.session
-        if (maxPerUser === 0) return
-        await userSessions
-          .endOldest(claims, maxPerUser)
-          .catch((error) =>
-            log.warn(
-              { err: describeError(error) },
-              'session.maxPerUser was passed over: the next sign-in looks',
-            ),
-          )
-      },
+      endOldest: (claims) => userSessions.endOldest(claims, config.session.maxPerUser),
+      log,
       observe: () => metrics.session('ended', 'replaced'),
     }),
     readForm: (req, res) =>

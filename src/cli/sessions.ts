@@ -106,6 +106,7 @@ async function withSessions<T>(config: Config, use: (sessions: UserSessions) => 
     return await use(
       createUserSessions({
         ...{ store, pseudonyms: createIndexPseudonyms(keys), signInLifetimeMs: LOGIN_LIFETIME_MS },
+        sealAbout: (hash, text) => sealing.seal({ id: hash, kind: 'about' }, text),
         openAbout: (hash, sealed) => sealing.open({ id: hash, kind: 'about' }, sealed),
         ended() {},
         now: systemClock.now,

@@ -62,7 +62,8 @@ export type UserSessionsDeps = {
   readonly store: Pick<Store, 'sessions' | 'index' | 'endings'>
   /** How long a sign-in may take, in ms: an end is remembered for so long. */
   readonly signInLifetimeMs: number
-  /** Opens with the session keys alone, because nobody has the cookies of a user's other sessions. */
+  /** Seal and open with the session keys alone, because nobody has the cookies of a user's other sessions. */
+  readonly sealAbout: (hash: SessionHash, text: string) => string
   readonly openAbout: (hash: SessionHash, sealed: string) => string | undefined
   /** Make a name of a text under each session key; the first is that of new sessions. */
   readonly pseudonyms: readonly ((text: string) => string)[]
@@ -78,6 +79,11 @@ export type UserSessionsDeps = {
 export type UserSessions = {
   /** The names under which a new session is found. */
   indexesOf(claims: UserClaims): SessionIndexes
+  /** Keeps from where a session is used, and notes it under its names again. */
+  noteUse(
+    session: { readonly hash: SessionHash; readonly createdAt: number; readonly claims: UserClaims },
+    from: Pick<SessionAbout, 'ip' | 'userAgent'>,
+  ): Promise<unknown>
   /** Returns the living sessions of a user, the one used last first; of more than `most`, 100 unless given, those that began last. */
   list(claims: UserClaims, most?: number): Promise<readonly ListedSession[]>
   /** Ends the session that a list of this user's calls so; false when there is none. */
@@ -85,8 +91,8 @@ export type UserSessions = {
   /** Ends all sessions of a user but one; resolves with how many there were. */
   endOthers(claims: UserClaims, kept: SessionHash, reason: string): Promise<number>
   /**
-   * Ends the oldest sessions of a user beyond so many; resolves with how many there were. Replicas that do so at once end
-   * the same ones, because they see one order.
+   * Ends the oldest sessions of a user beyond so many, 0 for no limit; resolves with how many there were. Replicas that do
+   * so at once end the same ones, because they see one order.
    */
   endOldest(claims: UserClaims, beyond: number): Promise<number>
   /** Returns the living sessions that `end` would end, oldest first. */
@@ -106,6 +112,8 @@ export type UserSessions = {
 const ENDED_AT_ONCE = 100
 /** Each costs two commands: a user with thousands must not make every look at his list expensive. */
 const LISTED = 100
+/** Characters of a User-Agent: they tell browser and system. */
+const USER_AGENT_KEPT = 256
 
 /** Makes the way to sessions that goes by user instead of by cookie. */
 export function createUserSessions(deps: UserSessionsDeps): UserSessions {
@@ -160,6 +168,15 @@ export function createUserSessions(deps: UserSessionsDeps): UserSessions {
     return listed.sort((a, b) => (b.lastSeen ?? 0) - (a.lastSeen ?? 0))
   }
 
+  const indexesOf = (claims: UserClaims): SessionIndexes => {
+    const { iss, sub, sid } = claims
+    const [user] = userNames(iss, sub)
+    const [idpSession] = isText(sid) ? idpNames(iss, sid) : []
+    const [alias] = aliasNames(claims)
+    if (user === undefined) throw new RangeError('at least one session key is needed')
+    return { user, idpSession, alias }
+  }
+
   async function endAll(hashes: readonly SessionHash[], reason: string): Promise<number> {
     let count = 0
     for (let at = 0; at < hashes.length; at += ENDED_AT_ONCE) {
@@ -174,13 +191,17 @@ export function createUserSessions(deps: UserSessionsDeps): UserSessions {
   }
 
   return {
-    indexesOf(claims) {
-      const { iss, sub, sid } = claims
-      const [user] = userNames(iss, sub)
-      const [idpSession] = isText(sid) ? idpNames(iss, sid) : []
-      const [alias] = aliasNames(claims)
-      if (user === undefined) throw new RangeError('at least one session key is needed')
-      return { user, idpSession, alias }
+    indexesOf,
+    noteUse({ hash, createdAt, claims }, { ip, userAgent }) {
+      const about = {
+        created: createdAt,
+        lastSeen: now(),
+        ip,
+        userAgent: userAgent?.slice(0, USER_AGENT_KEPT),
+      }
+      const sealed = deps.sealAbout(hash, JSON.stringify(about satisfies SessionAbout))
+      const startedMsAgo = Math.max(0, now() - createdAt)
+      return store.sessions.noteAbout(hash, sealed, { indexes: indexesOf(claims), startedMsAgo })
     },
     list,
     async endOne(claims, id, reason) {
@@ -194,7 +215,7 @@ export function createUserSessions(deps: UserSessionsDeps): UserSessions {
       )
     },
     async endOldest(claims, beyond) {
-      const hashes = await of(claims)
+      const hashes = beyond > 0 ? await of(claims) : []
       return endAll(hashes.slice(0, Math.max(0, hashes.length - beyond)), 'max_per_user')
     },
     find: async (of) => hashesOf(await matching(of)),

@@ -1,4 +1,5 @@
-import { BffError, type StepUp, stepUpFingerprint } from '../../errors.ts'
+import { BffError, describeError, type StepUp, stepUpFingerprint } from '../../errors.ts'
+import type { Logger } from '../../log.ts'
 import { scopeList } from '../../oidc/grants/scopes.ts'
 import type { LoginAttempt, PreviousSession } from '../../oidc/sign-in/attempts.ts'
 import type { BeginSignIn, BegunSignIn } from '../../oidc/sign-in/authorization.ts'
@@ -81,11 +82,9 @@ function repeat({ beginSignIn }: FinishSignInDeps, attempt: LoginAttempt): Promi
 
 /** Both end a session and resolve with false when there was none any more. */
 export type EndPreviousSessionsDeps = {
-  /**
-   * Ends the oldest sessions of a user who has too many. Asked last: a session that the new one replaces does not count.
-   * Never rejects.
-   */
-  readonly endOldest: (claims: BffSession['claims']) => Promise<void>
+  /** Ends the oldest sessions of a user who has too many. Asked last: a session that the new one replaces does not count. */
+  readonly endOldest: (claims: BffSession['claims']) => Promise<unknown>
+  readonly log: Logger
   readonly end: (session: PreviousSession) => Promise<boolean>
   readonly endAndRevoke: (session: PreviousSession) => Promise<boolean>
   readonly observe: (outcome: 'replaced') => void
@@ -96,6 +95,7 @@ export function createEndPreviousSessions({
   end,
   endAndRevoke,
   endOldest,
+  log,
   observe,
 }: EndPreviousSessionsDeps): EndPreviousSessions {
   return async function endPreviousSessions(previous, session, asked) {
@@ -106,7 +106,9 @@ export function createEndPreviousSessions({
       if (ended) observe('replaced')
       wasAlive ||= ended
     }
-    await endOldest(session.claims)
+    await endOldest(session.claims).catch((error) =>
+      log.warn({ err: describeError(error) }, 'session.maxPerUser was passed over: the next sign-in looks'),
+    )
     return wasAlive
   }
 }

@@ -19,6 +19,7 @@ function setUp(pseudonyms = [(text: string) => `1(${text})`]) {
     createUserSessions({
       ...{ store, pseudonyms: names, signInLifetimeMs: 900_000, byEmail: true, now: () => clock.now },
       ended: (hash, reason) => ended.push(`${hash} ${reason}`),
+      sealAbout: (hash, text) => `${hash}|${text}`,
       openAbout: (hash, sealed) =>
         sealed.startsWith(`${hash}|`) ? sealed.slice(hash.length + 1) : undefined,
     })
@@ -202,6 +203,28 @@ test('a list names each session for its user alone, and says from where it is us
     assert.ok(!id.includes(hash))
   }
   assert.deepEqual(await users.list(claims('bob')), [])
+})
+
+test('the use of a session is kept for the list, its browser cut to a length, and notes it under its names again', async () => {
+  const { store, users, clock } = setUp()
+  const hash = 'begun-before-there-were-indexes' as SessionHash
+  const session = { hash, createdAt: clock.now - 5_000, claims: claims('ada', 'one') }
+  await users.noteUse(session, { ip: '::1', userAgent: 'none' })
+  assert.deepEqual(await users.list(claims('ada')), [], 'it is not there')
+  await store.sessions.create(hash, 'sealed')
+  await users.noteUse(session, { ip: '192.0.2.7', userAgent: 'x'.repeat(1_000) })
+  const told = {
+    created: clock.now - 5_000,
+    lastSeen: clock.now,
+    ip: '192.0.2.7',
+    userAgent: 'x'.repeat(256),
+  }
+  assert.deepEqual(await users.list(claims('ada')), [{ id: listedId(hash), hash, ...told }])
+  await users.noteUse(session, { ip: '192.0.2.8' })
+  assert.equal((await users.list(claims('ada')))[0]?.userAgent, undefined)
+  assert.equal(await users.end({ iss: ISS, sub: 'ada' }, 'r', { startedBefore: clock.now - 6_000 }), 0)
+  assert.equal(await users.endOldest(claims('ada'), 0), 0)
+  assert.equal((await users.find({ iss: ISS, sid: 'one' })).length, 1)
 })
 
 test('a user ends one session or all others, and nobody ends those of another user', async () => {
