@@ -25,6 +25,7 @@ const ALONE = [
   'attack/refresh/memory.test.ts',
   'contract/rate-limits.test.ts',
   'unit/async/expiring-map.test.ts',
+  'unit/oidc/token-endpoint/limiter-queue.test.ts',
   'unit/oidc/token-endpoint/send-watch.test.ts',
   'unit/proxy/access-token.test.ts',
   'unit/proxy/upstream/undocumented.test.ts',

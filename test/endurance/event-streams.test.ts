@@ -1,3 +1,4 @@
+import '../kit/untracked.ts'
 import assert from 'node:assert/strict'
 import { type IncomingMessage, request, type ServerResponse } from 'node:http'
 import { describe, type TestContext } from 'node:test'

@@ -1,3 +1,4 @@
+import '../kit/untracked.ts'
 import assert from 'node:assert/strict'
 import { createServer, type Socket } from 'node:net'
 import { describe, type TestContext } from 'node:test'

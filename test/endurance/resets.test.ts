@@ -1,3 +1,4 @@
+import '../kit/untracked.ts'
 import assert from 'node:assert/strict'
 import { request } from 'node:http'
 import { createServer } from 'node:net'

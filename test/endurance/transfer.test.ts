@@ -1,3 +1,4 @@
+import '../kit/untracked.ts'
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'

@@ -1,3 +1,4 @@
+import '../kit/untracked.ts'
 import assert from 'node:assert/strict'
 import { Agent, request } from 'node:http'
 import { createServer, type Socket } from 'node:net'

@@ -1,3 +1,4 @@
+import '../kit/untracked.ts'
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
 import type { Configuration } from './configuration.ts'

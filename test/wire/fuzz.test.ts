@@ -1,3 +1,4 @@
+import '../kit/untracked.ts'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type FuzzCase, fuzzCases } from './fuzz.ts'

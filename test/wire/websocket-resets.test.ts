@@ -1,3 +1,4 @@
+import '../kit/untracked.ts'
 import assert from 'node:assert/strict'
 import { connect, type Socket } from 'node:net'
 import { type TestContext, test } from 'node:test'
