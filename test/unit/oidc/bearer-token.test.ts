@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { createHash, createPublicKey } from 'node:crypto'
-import { beforeEach, describe, test } from 'node:test'
+import { before, beforeEach, describe, test } from 'node:test'
 import { SignJWT } from 'jose'
 import { BffError } from '../../../src/errors.ts'
 import { createVerifyBearer } from '../../../src/oidc/bearer-token.ts'
 import { createProviderKeys } from '../../../src/oidc/token-endpoint/key-set.ts'
-import { createSigner, unsignedJwt } from '../../kit/provider/signing.ts'
+import { createSigner, type Signer, unsignedJwt } from '../../kit/provider/signing.ts'
 
 const ISSUER = 'https://id.example.com'
 const AUDIENCE = 'api://orders'
@@ -15,8 +15,8 @@ const CLIENT = '6731de76-14a6-49ae-97bc-6eba6914391e'
 const NOW = 1_800_000_000
 
 type Claims = Record<string, unknown>
-const signer = await createSigner()
-const stranger = await createSigner({ ownKey: true })
+let signer: Signer
+let stranger: Signer
 
 const sound = (changes: Claims = {}): Claims => ({
   ...{ iss: ISSUER, aud: AUDIENCE, sub: 'alice', scope: 'orders.read orders.write' },
@@ -65,7 +65,11 @@ function setUp({ issuer = ISSUER, clientId = 'shop', allowedTenants = [] as stri
   return { verify, refusal, clock, set }
 }
 
-let scene = setUp()
+let scene: ReturnType<typeof setUp>
+before(async () => {
+  signer = await createSigner()
+  stranger = await createSigner({ ownKey: true })
+})
 beforeEach(() => {
   scene = setUp()
 })
