@@ -14,7 +14,9 @@ import {
 const START = 1_800_000_000_000
 const HOUR_MS = 3_600_000
 const LOCK_TTL_MS = 4_000
-const GRANT = { indicators: ['urn:orders'], scopes: ['a'], granted: ['b'], steppedUp: ['c'] }
+const GRANT = {
+  ...{ indicators: ['urn:orders'], scopes: ['a'], granted: ['b'], userinfo: ['name'], steppedUp: ['c'] },
+}
 const holder = { id: 'id', hash: sessionHash('id'), claims: { sub: 'ada' }, ...GRANT }
 const wanted: WantedToken = { holder, resource: 'orders' }
 
@@ -323,15 +325,32 @@ describe('step 6, the reaction', () => {
     }
   })
 
-  test('to changed claims has the session follow them, once the token is stored', async () => {
-    const followed: unknown[] = []
+  test('to changed claims, or to an end of the refresh token, has the session follow, once the token is stored', async () => {
     const claimsAfter = () => undefined
-    const found = setUp({
-      grant: () => ({ ...found.renewed(), claimsAfter }),
-      deps: { followClaims: async (...change) => void followed.push(change, found.log.writes.length) },
-    })
-    await found.refresh(wanted)
-    assert.deepEqual(followed, [[holder, claimsAfter], 2])
+    for (const change of [
+      { claimsAfter },
+      { refreshTokenExpiresAt: 7 },
+      { claimsAfter, refreshTokenExpiresAt: 7 },
+    ]) {
+      const followed: Parameters<NonNullable<RefreshDeps['followClaims']>>[] = []
+      const writes: number[] = []
+      const found = setUp({
+        grant: () => ({ ...found.renewed(), ...change }),
+        deps: {
+          async followClaims(...told) {
+            followed.push(told)
+            writes.push(found.log.writes.length)
+          },
+        },
+      })
+      await found.refresh(wanted)
+      const [[who, after, endsAt] = assert.fail()] = followed
+      assert.deepEqual([who, endsAt, followed.length, writes], [holder, change.refreshTokenExpiresAt, 1, [2]])
+      assert.equal(after({ sub: 'ada' }), undefined)
+      if (change.claimsAfter) assert.equal(after, claimsAfter)
+    }
+    const unchanged = setUp({ deps: { followClaims: async () => assert.fail('nothing has changed') } })
+    await unchanged.refresh(wanted)
   })
 
   test('to a token stores it, with the time of the last forced renewal', async () => {
