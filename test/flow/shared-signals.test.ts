@@ -367,10 +367,10 @@ describe('global token revocation', () => {
         headers,
         body: JSON.stringify({ sub_id: user('g-jwt') }),
       })
-      const { code, reason } = (await answer.json()) as { code: string; reason: string }
+      const problem = (await answer.json()) as Record<string, unknown>
       assert.deepEqual(
-        [answer.status, code, reason],
-        [401, 'session_required', 'invalid_token'],
+        [answer.status, problem.code, problem.reason, problem.login_url],
+        [401, 'session_required', 'invalid_token', undefined],
         authorization ?? 'none',
       )
       assert.match(answer.headers.get('www-authenticate') ?? '', /^Bearer/)

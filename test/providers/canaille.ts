@@ -7,7 +7,15 @@ import type { Landing } from '../kit/browsers/browser.ts'
 import { freePort } from '../kit/ports.ts'
 import { type RecordingProxy, startRecordingProxy } from '../kit/recording-proxy.ts'
 import { cacheFolder, has, type Program, run, startProgram, unlessThere, whyNot } from './program.ts'
-import { APP, CLIENT_ID, PERSON, type ProviderKind, type RealProvider, throughForms } from './provider.ts'
+import {
+  APP,
+  CLIENT_ID,
+  NO_SIGNALS,
+  PERSON,
+  type ProviderKind,
+  type RealProvider,
+  throughForms,
+} from './provider.ts'
 import { assertServed, ROWS, signedIn } from './rows.ts'
 
 const VERSION = '0.3.6'
@@ -30,6 +38,7 @@ export const canaille: ProviderKind = {
     (await has('python3', '-m', 'venv', '--help')) ? whyNot(installed) : 'needs python3 with venv',
   start,
   limits: {
+    'shared signals': NO_SIGNALS,
     'two resources': { reason: FOR_BOTH, check: ROWS['two resources'] },
     'silent renewal': { reason: FOR_BOTH, check: ROWS['silent renewal'] },
     '20 parallel calls': { reason: FOR_BOTH, check: ROWS['20 parallel calls'] },

@@ -2,7 +2,15 @@ import { join } from 'node:path'
 import { freePort } from '../kit/ports.ts'
 import { startRecordingProxy } from '../kit/recording-proxy.ts'
 import { cacheFolder, has, run, startProgram, unlessThere, whyNot } from './program.ts'
-import { APP, CLIENT_ID, PERSON, type ProviderKind, type RealProvider, throughForms } from './provider.ts'
+import {
+  APP,
+  CLIENT_ID,
+  PERSON,
+  type ProviderKind,
+  type ProviderSignals,
+  type RealProvider,
+  throughForms,
+} from './provider.ts'
 
 const VERSION = '26.7.3'
 const ARTIFACT = `org.keycloak:keycloak-quarkus-dist:${VERSION}:zip`
@@ -33,6 +41,9 @@ async function start(): Promise<RealProvider> {
     command: kc,
     args: [
       ...['start-dev', '--db=dev-mem', '--http-host=127.0.0.1', `--http-port=${port}`],
+      // Shared Signals is experimental; its pushes to plain http, and at once, are for this machine.
+      ...['--features=ssf', '--spi-ssf-transmitter--default--allow-insecure-push-targets=true'],
+      '--spi-ssf-transmitter--default--outbox-drainer-interval=1s',
       `--http-management-port=${await freePort()}`,
     ],
     env: {
@@ -45,7 +56,7 @@ async function start(): Promise<RealProvider> {
   })
   proxy.forwardTo(port)
   const admin = administrator(base)
-  const { clientUuid, userId, scopeIds } = await makeRealm(admin)
+  const { clientUuid, userId, scopeIds } = await makeRealm(admin, proxy.origin)
   const issuer = `${proxy.origin}/realms/shop`
   return {
     ...{ issuer, jwks: `${issuer}/protocol/openid-connect/certs`, clientSecret: SECRET },
@@ -78,6 +89,7 @@ async function start(): Promise<RealProvider> {
     },
     narrow: () => admin('DELETE', `/shop/clients/${clientUuid}/optional-client-scopes/${scopeIds.billing}`),
     widen: () => admin('PUT', `/shop/clients/${clientUuid}/optional-client-scopes/${scopeIds.billing}`),
+    signals: signalsOf({ admin, issuer, userId }),
     async stop() {
       await program.stop()
       await proxy.close()
@@ -131,8 +143,74 @@ function administrator(base: string): Administrator {
   }
 }
 
-async function makeRealm(admin: Administrator) {
-  await admin('POST', '', { realm: 'shop', enabled: true, revokeRefreshToken: true, refreshTokenMaxReuse: 0 })
+const RECEIVER = { clientId: 'shop-signals', secret: 'signals-secret-0123456789' }
+const CAEP = 'https://schemas.openid.net/secevent/caep/event-type/'
+
+/** The realm's transmitter of security events: a client for the receiver, and a stream that it creates. */
+function signalsOf({
+  admin,
+  issuer,
+  userId,
+}: {
+  admin: Administrator
+  issuer: string
+  userId: string
+}): ProviderSignals {
+  const authorization = 'Bearer keycloak-push-secret-0123456789'
+  return {
+    ...{ transmitter: issuer, audience: RECEIVER.clientId, authorization },
+    async connect(pushUrl) {
+      const uuid = await admin('POST', '/shop/clients', {
+        ...{ ...RECEIVER, publicClient: false, standardFlowEnabled: false, serviceAccountsEnabled: true },
+        attributes: {
+          'ssf.enabled': 'true',
+          'ssf.validPushUrls': pushUrl,
+          'ssf.defaultSubjects': 'ALL',
+        },
+      })
+      const scopes = (await admin('GET', '/shop/client-scopes')) as { id: string; name: string }[]
+      for (const { id } of scopes.filter(({ name }) => name.startsWith('ssf')))
+        await admin('PUT', `/shop/clients/${uuid}/optional-client-scopes/${id}`)
+      const answer = await fetch(`${issuer}/protocol/openid-connect/token`, {
+        method: 'POST',
+        body: new URLSearchParams({
+          ...{ grant_type: 'client_credentials', client_id: RECEIVER.clientId },
+          ...{ client_secret: RECEIVER.secret, scope: 'ssf.read ssf.manage' },
+        }),
+      })
+      const { access_token: token } = (await answer.json()) as { access_token: string }
+      const stream = await fetch(`${issuer}/ssf/transmitter/streams`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+        body: JSON.stringify({
+          delivery: {
+            ...{ method: 'urn:ietf:rfc:8935', endpoint_url: pushUrl },
+            authorization_header: authorization,
+          },
+          events_requested: [`${CAEP}session-revoked`, `${CAEP}credential-change`],
+          description: 'cloakroom',
+        }),
+      })
+      if (!stream.ok) throw new Error(`the stream was not created: ${stream.status} ${await stream.text()}`)
+    },
+    logOutUser: () => admin('POST', `/shop/users/${userId}/logout`),
+    async endOwnSession(browser) {
+      const page = await browser.navigate(`${issuer}/protocol/openid-connect/logout`)
+      return browser.submit(page)
+    },
+    resetPassword: () =>
+      admin('PUT', `/shop/users/${userId}/reset-password`, {
+        ...{ type: 'password', value: PERSON.password, temporary: false },
+      }),
+  }
+}
+
+/** @param frontendUrl what the realm calls itself, in events that no request causes too. */
+async function makeRealm(admin: Administrator, frontendUrl: string) {
+  await admin('POST', '', {
+    ...{ realm: 'shop', enabled: true, revokeRefreshToken: true, refreshTokenMaxReuse: 0 },
+    attributes: { frontendUrl, 'ssf.transmitterEnabled': 'true' },
+  })
   const scopeIds = {
     orders: await makeApiScope(admin, 'orders'),
     billing: await makeApiScope(admin, 'billing'),

@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net'
 import type { Configuration, JWK, Provider } from 'oidc-provider'
 import type { Browser, Landing } from '../kit/browsers/browser.ts'
 import { startRecordingProxy } from '../kit/recording-proxy.ts'
-import { APP, CLIENT_ID, type ProviderKind, type RealProvider, throughForms } from './provider.ts'
+import { APP, CLIENT_ID, NO_SIGNALS, type ProviderKind, type RealProvider, throughForms } from './provider.ts'
 
 const SECRET = 'oidc-provider-client-secret-0123456789'
 const BILLING = 'https://billing.example.com'
@@ -25,7 +25,7 @@ export const oidcProvider: ProviderKind = {
   section: 'oidc-provider',
   missing: async () => undefined,
   start,
-  limits: {},
+  limits: { 'shared signals': NO_SIGNALS },
 }
 
 async function start(): Promise<RealProvider> {

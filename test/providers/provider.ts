@@ -25,6 +25,7 @@ export const ROW_IDS = [
   'cancelled',
   'key rotation',
   'narrowed',
+  'shared signals',
 ] as const
 
 export type RowId = (typeof ROW_IDS)[number]
@@ -64,7 +65,24 @@ export type RealProvider = {
   /** From now on the user's sign-in brings less than was asked for: nothing for billing. */
   narrow?(): Promise<unknown>
   widen?(): Promise<unknown>
+  /** Absent: it transmits no security events. */
+  readonly signals?: ProviderSignals
   stop(): Promise<void>
+}
+
+/** What makes a provider push security events, for `provider.sharedSignals`. */
+export type ProviderSignals = {
+  readonly transmitter: string
+  readonly audience: string
+  readonly authorization: string
+  /** Creates a stream of session-revoked and credential-change that is pushed to this URL. */
+  connect(pushUrl: string): Promise<unknown>
+  /** The administrator ends all sessions of the user. */
+  logOutUser(): Promise<unknown>
+  /** The user's browser ends its own session at the provider, without the application. */
+  endOwnSession(browser: Browser): Promise<unknown>
+  /** The administrator sets the user's password, to what it was. */
+  resetPassword(): Promise<unknown>
 }
 
 /** Two replicas of Cloakroom, two APIs and a page behind them, and the provider. */
@@ -96,6 +114,14 @@ export type Limit = string
 
 /** A row that a provider cannot do: what it does instead, which is asserted. */
 export type Limited = { readonly reason: Limit; check(scene: Scene): Promise<void> }
+
+/** For a provider that transmits no security events. */
+export const NO_SIGNALS: Limited = {
+  reason: 'it transmits no security events',
+  async check({ provider }) {
+    if (provider.signals) throw new Error('it does')
+  },
+}
 
 /** One kind of provider: how to get it and what it cannot do. */
 export type ProviderKind = {

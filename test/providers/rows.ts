@@ -105,6 +105,54 @@ export const ROWS: Readonly<Record<RowId, (scene: Scene) => Promise<void>>> = {
       await widen()
     }
   },
+
+  'shared signals': endBySignals,
+}
+
+/** One session and all sessions end by what the provider pushes to one replica, for those of the other one too. */
+async function endBySignals(scene: Scene): Promise<void> {
+  const { signals } = scene.provider
+  assert.ok(signals)
+  const [a, b] = scene.replicas
+  await signals.connect(`${a.listenUrl}/bff/ssf/events`)
+  const ended = (event: string, count: number) => untilLogged(a.stdout, { event, outcome: 'ended', count })
+
+  const [one, two] = [await signedIn(scene), await signedIn(scene)]
+  for (const browser of [one, two]) await assertServed(scene, browser, 'orders')
+  await signals.endOwnSession(one)
+  await ended('session-revoked', 1)
+  await assertSignedOut(one)
+  assert.equal((await two.fetch(scene.apis.orders.path, { via: b.listenUrl })).status, 200)
+
+  await signals.logOutUser()
+  await ended('session-revoked', 1)
+  assert.equal((await two.fetch(scene.apis.orders.path, { via: b.listenUrl })).status, 401)
+
+  const three = await signedIn(scene)
+  await signals.resetPassword()
+  await ended('credential-change', 1)
+  await assertSignedOut(three)
+}
+
+const EVENT_MS = 45_000
+
+/** Resolves when a line with these members has been logged, and takes it out, so that it counts once. */
+async function untilLogged(lines: string[], members: Record<string, unknown>): Promise<void> {
+  const deadline = performance.now() + EVENT_MS
+  const matches = (line: string) => {
+    const fields = line.startsWith('{') ? JSON.parse(line) : {}
+    return Object.entries(members).every(([name, value]) => fields[name] === value)
+  }
+  for (;;) {
+    const at = lines.findIndex(matches)
+    if (at !== -1) return void lines.splice(at, 1)
+    const told = lines
+      .filter((line) => line.includes('"event"') || line.includes('security event'))
+      .join('\n')
+    if (performance.now() > deadline)
+      assert.fail(`${JSON.stringify(members)} is not logged; there is: ${told}`)
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  }
 }
 
 export const API_NAMES = ['orders', 'billing'] as const

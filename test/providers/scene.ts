@@ -43,7 +43,14 @@ export async function startScene(t: Scope, kind: ProviderKind, provider: RealPro
   const listen = onLoopback('PUBLIC_PORT')
   const admin = { listen: onLoopback('ADMIN_PORT') }
   const { endpoints } = provider
-  const reached = endpoints ? { provider: { ...(config.provider as ConfigData), endpoints } } : {}
+  const { transmitter, audience, authorization } = provider.signals ?? {}
+  const reached = {
+    provider: {
+      ...(config.provider as ConfigData),
+      ...(endpoints ? { endpoints } : {}),
+      ...(provider.signals ? { sharedSignals: { transmitter, audience, authorization } } : {}),
+    },
+  }
   await writeFile(files.config, JSON.stringify({ ...config, ...reached, listen, admin }, undefined, 2))
   const start = async () => {
     const replica = await startReplica({ configFile: files.config })

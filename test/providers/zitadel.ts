@@ -5,7 +5,15 @@ import { join } from 'node:path'
 import { freePort } from '../kit/ports.ts'
 import { startRecordingProxy } from '../kit/recording-proxy.ts'
 import { cacheFolder, has, type Program, run, startProgram, unlessThere, whyNot } from './program.ts'
-import { APP, CLIENT_ID, PERSON, type ProviderKind, type RealProvider, throughForms } from './provider.ts'
+import {
+  APP,
+  CLIENT_ID,
+  NO_SIGNALS,
+  PERSON,
+  type ProviderKind,
+  type RealProvider,
+  throughForms,
+} from './provider.ts'
 import {
   assertRefused,
   assertServed,
@@ -36,6 +44,7 @@ export const zitadel: ProviderKind = {
   missing: async () => ((await has('go', 'version')) ? whyNot(installed) : 'needs go to build it'),
   start,
   limits: {
+    'shared signals': NO_SIGNALS,
     'two resources': {
       reason: FOREIGN_SCOPES,
       async check(scene) {

@@ -127,6 +127,42 @@ describeMutations('the provider and its resources', [
   ],
   ['timeout: 5s', 'concurrency: 1001', 'provider.concurrency', /from 1 to 1000 \(got 1001\)/],
   ['timeout: 5s', 'concurrency: 2.5', 'provider.concurrency', /must be a whole number .*\(got 2\.5\)/],
+  [
+    'timeout: 5s',
+    'sharedSignals: { transmitter: "https://id.example.com/.well-known/ssf-configuration/realms/shop", audience: a }',
+    'provider.sharedSignals.transmitter',
+    /must be the issuer, .*write https:\/\/id\.example\.com\/realms\/shop/,
+  ],
+  [
+    'timeout: 5s',
+    'sharedSignals: { transmitter: "http://id.example.com", audience: a }',
+    'provider.sharedSignals.transmitter',
+    /insecureHosts: \[id\.example\.com\]/,
+  ],
+  [
+    'timeout: 5s',
+    'sharedSignals: { transmitter: "https://id.example.com" }',
+    'provider.sharedSignals.audience',
+    /must be the audience of the events/,
+  ],
+  [
+    'timeout: 5s',
+    'sharedSignals: { transmitter: "https://id.example.com", audience: a, subjects: [] }',
+    'provider.sharedSignals.subjects',
+    /must not be empty/,
+  ],
+  [
+    'timeout: 5s',
+    'sharedSignals: { transmitter: "https://id.example.com", audience: a, subjects: [mail] }',
+    'provider.sharedSignals.subjects[0]',
+    /must be iss_sub or email/,
+  ],
+  [
+    'timeout: 5s',
+    'globalTokenRevocation: yes please',
+    'provider.globalTokenRevocation',
+    /must be true or false/,
+  ],
   ['timeout: 5s', 'concurrency: many', 'provider.concurrency', /must be a whole number .*\(got "many"\)/],
 
   ['  orders: {', '  or ders: {', 'resources["or ders"]', /must be a name of letters/],

@@ -67,7 +67,7 @@ export function createGlobalTokenRevocation(deps: GlobalTokenRevocationDeps): Re
 
 function notAuthenticated(cause: EventTokenError): BffError {
   return new BffError('session_required', cause.message, {
-    ...{ cause, details: { reason: 'invalid_token' } },
+    ...{ cause, details: { reason: 'invalid_token' }, offersLogin: false },
     headers: { 'www-authenticate': 'Bearer error="invalid_token"' },
   })
 }
