@@ -15,7 +15,7 @@ import {
 const VERSION = '26.7.3'
 const ARTIFACT = `org.keycloak:keycloak-quarkus-dist:${VERSION}:zip`
 const DOWNLOAD_MS = 20 * 60_000
-const START_MS = 300_000
+const START_MS = 600_000
 const TOKEN_SECONDS = 10
 const SECRET = 'keycloak-client-secret-0123456789'
 

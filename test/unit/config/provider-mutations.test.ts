@@ -143,7 +143,7 @@ describeMutations('the provider and its resources', [
     'timeout: 5s',
     'sharedSignals: { transmitter: "https://id.example.com" }',
     'provider.sharedSignals.audience',
-    /must be the audience of the events/,
+    /is required: the audience of the events/,
   ],
   [
     'timeout: 5s',
