@@ -20,7 +20,12 @@ test('G20: after 100,000 sessions with 5 resources each nothing is left in fligh
   timeout: 600_000,
 }, async (t) => {
   // In a process of its own: the test runner follows every promise, and would need three times as long.
-  const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', '--max-semi-space-size=64', SCALE, String(SESSIONS)])
+  const { stdout } = await promisify(execFile)(process.execPath, [
+    '--expose-gc',
+    '--max-semi-space-size=64',
+    SCALE,
+    String(SESSIONS),
+  ])
   const found = JSON.parse(stdout) as ScaleReport
   t.diagnostic(stdout.trim())
   assert.equal(found.renewals, SESSIONS * 5)
