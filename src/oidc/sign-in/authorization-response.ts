@@ -1,8 +1,7 @@
-import { createHash } from 'node:crypto'
 import type { ProviderConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import { IdTokenError, idTokenError, requireSoundClaims } from '../token-endpoint/id-token.ts'
-import { signatureHeaderOf, unverifiedClaims } from '../token-endpoint/jwt.ts'
+import { halfHash, signatureHeaderOf, unverifiedClaims } from '../token-endpoint/jwt.ts'
 import type { ProviderKeys } from '../token-endpoint/key-set.ts'
 import type { AuthorizationChecks, ProviderMetadata } from '../token-endpoint/openid-client.ts'
 
@@ -138,13 +137,6 @@ function requireAlgorithm(jws: string, named: readonly string[] | undefined): st
   const { alg } = signatureHeaderOf(jws)
   if (named && !named.includes(alg)) throw new Error(`signed with ${alg}, which the provider does not name`)
   return alg
-}
-
-/** OpenID Connect Core §3.3.2.11: the left half of the hash of the algorithm's size; that of Ed25519 is SHA-512. */
-function halfHash(text: string, algorithm: string): string {
-  const size = /(?:256|384)$/.exec(algorithm)?.[0] ?? '512'
-  const digest = createHash(`sha${size}`).update(text).digest()
-  return digest.subarray(0, digest.length / 2).toString('base64url')
 }
 
 function isTime(value: unknown): value is number {

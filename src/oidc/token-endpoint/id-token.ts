@@ -1,6 +1,6 @@
 import { type LoggedFacts, reasonBelow } from '../../errors.ts'
 import type { UserClaims } from '../../store/port.ts'
-import { unverifiedKeyId } from './jwt.ts'
+import { halfHash, signatureHeaderOf, unverifiedKeyId } from './jwt.ts'
 
 /** No ID token is good for a year: such an `exp` was not meant as one. */
 const LONGEST_LIFE_SECONDS = 365 * 24 * 3600
@@ -45,6 +45,16 @@ export function requireSoundClaims(
     throw new IdTokenError('the ID token has an exp that is no date', { claim: 'exp' })
   }
   return claims
+}
+
+/** OpenID Connect Core §3.1.3.8: an ID token that names its access token by a hash came with this one. Throws an IdTokenError. */
+export function requireAccessToken(
+  { at_hash: atHash }: UserClaims,
+  idToken: string,
+  accessToken: string,
+): void {
+  if (atHash === undefined || atHash === halfHash(accessToken, signatureHeaderOf(idToken).alg)) return
+  throw new IdTokenError('the ID token has the at_hash of another access token', { claim: 'at_hash' })
 }
 
 /** Says what is wrong with an ID token for which openid-client, or one of our rules, has thrown `error`. */

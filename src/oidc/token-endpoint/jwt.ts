@@ -1,4 +1,4 @@
-import { createPrivateKey, randomUUID } from 'node:crypto'
+import { createHash, createPrivateKey, randomUUID } from 'node:crypto'
 import {
   compactVerify,
   decodeJwt,
@@ -135,6 +135,13 @@ function tenantIn(issuer: string): string | undefined {
 /** The issuer of one token under metadata that may be for many tenants of Entra ID. */
 export function issuerFor(issuer: string, tid: unknown): string {
   return issuer.replace('{tenantid}', () => String(tid))
+}
+
+/** OpenID Connect Core §3.1.3.6, §3.3.2.11: the left half of the hash of the algorithm's size; that of Ed25519 is SHA-512. */
+export function halfHash(text: string, algorithm: string): string {
+  const size = /(?:256|384)$/.exec(algorithm)?.[0] ?? '512'
+  const digest = createHash(`sha${size}`).update(text).digest()
+  return digest.subarray(0, digest.length / 2).toString('base64url')
 }
 
 /** RFC 9864 §2.2: `EdDSA` on this curve is what is now called `Ed25519`. */

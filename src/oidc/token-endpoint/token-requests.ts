@@ -5,7 +5,7 @@ import type { UserClaims } from '../../store/port.ts'
 import type { ClientAuthenticator } from '../client-auth/client-assertion.ts'
 import { type Proofs, proofKeyFromJwk } from '../dpop.ts'
 import { requireSameUser, verifiedResponse } from '../sign-in/authorization-response.ts'
-import { idTokenError, requireSoundClaims } from './id-token.ts'
+import { idTokenError, requireAccessToken, requireSoundClaims } from './id-token.ts'
 import { unverifiedSubject } from './jwt.ts'
 import type { ProviderKeys } from './key-set.ts'
 import type { GrantName, Limiter } from './limiter.ts'
@@ -298,6 +298,9 @@ async function processAnswer<Failure>(
   if (!claims || idToken === undefined) return { ...granted, claims: undefined }
   try {
     await keys.requireSigned(idToken, client.metadata.jwksUri)
+    // A refresh may bring the ID token of the sign-in again, which came with another access token.
+    if (!ignoredIdToken && granted.accessToken !== '')
+      requireAccessToken(claims, idToken, granted.accessToken)
     return { ...granted, claims: requireSoundClaims(claims, { ...provider, now: now() }) }
   } catch (error) {
     const failure = error instanceof BffError ? error : idTokenError(error, idToken)

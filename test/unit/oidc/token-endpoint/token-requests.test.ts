@@ -372,6 +372,24 @@ describe('a code grant', () => {
     return { code: error.code, step: error.logged?.step, logged: error.logged }
   }
 
+  test('whose ID token names another access token by its at_hash is refused, that of a refresh is not', async () => {
+    const hashOf = (token: string) =>
+      createHash('sha256').update(token).digest().subarray(0, 16).toString('base64url')
+    const outcome = async (atHash: string) => {
+      const signed = await idToken({ nonce: 'the-nonce', at_hash: atHash })
+      const { relyingParty } = setUp(gives({ ...TOKENS, id_token: signed }))
+      return relyingParty.codeGrant(callback(good), CHECKS, []).then(
+        ({ claims }) => claims?.sub,
+        ({ code, logged }) => [code, logged?.claim],
+      )
+    }
+    assert.equal(await outcome(hashOf('at')), 'ada')
+    assert.deepEqual(await outcome(hashOf('another')), ['invalid_callback', 'at_hash'])
+    const old = await idToken({ at_hash: hashOf('that of the sign-in') })
+    const refreshed = await setUp(gives({ ...TOKENS, id_token: old })).refresh()
+    assert.ok('claims' in refreshed && refreshed.claims?.sub === 'ada')
+  })
+
   test('with max_age needs an auth_time, and one that is young enough', async () => {
     const outcome = async (claims: object) => {
       const answer = gives({ ...TOKENS, id_token: await idToken({ nonce: 'the-nonce', ...claims }) })
