@@ -28,6 +28,7 @@ import {
 } from '../http/server/request-guard.ts'
 import { readSmallBody } from '../http/small-body.ts'
 import { invalidToken } from '../oidc/bearer-token.ts'
+import { createProofs } from '../oidc/dpop.ts'
 import { actOnce } from '../oidc/events/event-token.ts'
 import { reusesRefreshTokens } from '../oidc/grants/dialects.ts'
 import { createTokenScopes, untoldScope } from '../oidc/grants/scopes.ts'
@@ -47,6 +48,7 @@ import { compileRequestHeaders } from '../proxy/headers/request.ts'
 import { compileResponseHeaders } from '../proxy/headers/response.ts'
 import { compileRoutes, isServed } from '../proxy/route-table.ts'
 import { endWithSessions, watchSession } from '../proxy/session-end/live-connections.ts'
+import { createTokenProofs } from '../proxy/upstream/token-proofs.ts'
 import { createUpstreams } from '../proxy/upstream/upstreams.ts'
 import { createTunnel } from '../proxy/websocket/tunnel.ts'
 import { createFollowClaims } from '../session/follow-claims.ts'
@@ -233,8 +235,12 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     ...{ match, clientAddress, requestHeaders: compileRequestHeaders(config.routes, site) },
     ...{ accessToken: tokens.tokenFor, tokenRefused: stepUps.withLoginUrl },
   }
+  const tokenProofs =
+    config.provider.dpop === 'end-to-end'
+      ? createTokenProofs(createProofs({ now, monotonicNow }), publicUrl)
+      : undefined
   const upstreams = createUpstreams(config.routes, {
-    responseHeaders,
+    ...{ responseHeaders, tokenProofs },
     clock: scope.socketClock,
     observeBreaker(upstream, isOpen) {
       metrics.upstreamBreaker(upstream, isOpen)
@@ -260,7 +266,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     'WebSockets refused: as many are open as limits.webSocketsPerSession or limits.webSocketsPerClient say',
   )
   const tunnel = createTunnel({
-    ...{ ...common, publicUrl, allowedOrigins, responseHeaders, limits },
+    ...{ ...common, publicUrl, allowedOrigins, responseHeaders, tokenProofs, limits },
     ...{ live: scope.tunnels, requestId: () => randomUUID() },
     findSession: sessions.find,
     ...{ timeLeft: sessions.timeLeft, clientOf },

@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict'
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { after, before, describe, test } from 'node:test'
+import { calculateJwkThumbprint, decodeJwt, EmbeddedJWK, type JWK, jwtVerify } from 'jose'
+import { WebSocket, WebSocketServer } from 'ws'
 import { listenOnLoopback } from '../../src/demo/loopback-server.ts'
 import { createIdentityProvider } from '../../src/demo/provider/identity-provider.ts'
 import type { TokenRequest } from '../../src/demo/provider/identity-provider-options.ts'
@@ -8,6 +13,7 @@ import type { Browser, Exchange } from '../kit/browsers/browser.ts'
 import { fillFirstForm } from '../kit/browsers/html-forms.ts'
 import { type RunningCloakroom, startCloakroom } from '../kit/cloakroom.ts'
 import type { ConfigData } from '../kit/config/cloakroom-config.ts'
+import type { RecordedRequest } from '../kit/local-server.ts'
 import { jwtClaims } from '../kit/provider/signing.ts'
 import { assertNoSecrets } from '../kit/secrets.ts'
 import { startUpstream, type Upstream } from '../kit/upstream/upstream.ts'
@@ -28,6 +34,7 @@ const CLIENTS: Readonly<Record<string, { metadata?: object; provider: ConfigData
     },
   },
   signed: { provider: { responseMode: 'jwt' }, metadata: { authorization_signed_response_alg: 'RS256' } },
+  proved: { provider: { dpop: 'end-to-end', par: 'auto' } },
   bound: { provider: { dpop: 'provider', par: 'auto' }, metadata: { dpop_bound_access_tokens: true } },
 }
 
@@ -60,26 +67,31 @@ before(async () => {
       }).callback,
   )
   issuer = provider.origin
-  api = await startUpstream()
+  api = await startUpstream({ handle: requireProof })
   running.push(provider, api)
 })
 after(() => Promise.all(running.map((one) => one.close())))
+
+function cloakroomProvider(clientId: string): ConfigData {
+  return {
+    ...{ issuer, clientId, clientAuth: { method: 'client_secret_post', secret: SECRET } },
+    ...{ resourceDialect: 'resource-indicator', scopes: ['openid', 'offline_access'], par: 'off' },
+    ...CLIENTS[clientId]?.provider,
+  }
+}
 
 async function startFor(clientId: string, changes: ConfigData = {}): Promise<RunningCloakroom> {
   const cloakroom = await startCloakroom({
     publicUrl: APP,
     trustProxy: ['127.0.0.1'],
-    provider: {
-      ...{ issuer, clientId, clientAuth: { method: 'client_secret_post', secret: SECRET } },
-      ...{ resourceDialect: 'resource-indicator', scopes: ['openid', 'offline_access'], par: 'off' },
-      ...CLIENTS[clientId]?.provider,
-    },
+    provider: cloakroomProvider(clientId),
     resources: {
       orders: { resource: ORDERS, audience: ORDERS },
       billing: { resource: BILLING, audience: BILLING },
     },
     routes: [
       { path: '/api/orders', upstream: api.url, resource: 'orders' },
+      { path: '/api/proved', upstream: api.url, rewrite: '/proved', resource: 'orders', websocket: true },
       { path: '/api/billing', upstream: api.url, resource: 'billing' },
       { path: '/', upstream: api.url, auth: 'anonymous' },
     ],
@@ -317,6 +329,115 @@ describe('responses that are signed', () => {
       const answer = await browser.open(`/bff/callback?${forge(state)}`, { from: issuer })
       assert.deepEqual([answer.status, answer.json().code], [400, 'invalid_callback'], forge(state))
       assert.equal(tokenRequests.length, asked)
+    }
+  })
+})
+
+/** What the API under `/proved` wants in a proof, and the proofs that it has seen. */
+const wanted: { nonce: string | undefined; seen: Set<string> } = { nonce: undefined, seen: new Set<string>() }
+
+/** Refuses all that is no DPoP request (RFC 9449 §4.3, §7.1), and proofs without its nonce. */
+async function requireProof({ path, method, headers }: RecordedRequest, res: ServerResponse) {
+  if (!path.startsWith('/proved')) return false
+  const [scheme, token = ''] = String(headers.authorization).split(' ')
+  const { payload, protectedHeader } = await jwtVerify(String(headers.dpop), EmbeddedJWK)
+  assert.deepEqual([scheme, protectedHeader.typ], ['DPoP', 'dpop+jwt'])
+  assert.equal(payload.ath, createHash('sha256').update(token).digest('base64url'))
+  assert.deepEqual([payload.htm, payload.htu], [method, `${api.url}${path}`])
+  assert.deepEqual(jwtClaims(token)?.cnf, { jkt: await calculateJwkThumbprint(protectedHeader.jwk as JWK) })
+  assert.ok(!wanted.seen.has(String(payload.jti)), 'a proof was sent twice')
+  wanted.seen.add(String(payload.jti))
+  if (wanted.nonce === undefined || payload.nonce === wanted.nonce) return false
+  const challenge = 'dpop error="use_dpop_nonce", error_description="nonce"'
+  res.writeHead(401, { 'www-authenticate': challenge, 'dpop-nonce': wanted.nonce }).end('nonce')
+  return true
+}
+
+describe('tokens that are proved to upstreams', () => {
+  let cloakroom: RunningCloakroom
+  let browser: Browser
+  before(async () => {
+    cloakroom = await startFor('proved')
+    browser = cloakroom.browser()
+    await browser.signIn()
+  })
+  const seen = () => wanted.seen.size
+
+  test('each request has a proof of its own, with the nonce that the API gave last', async () => {
+    wanted.nonce = undefined
+    assert.equal((await browser.fetch('/api/proved/1?x=1')).status, 200)
+    wanted.nonce = 'n-1'
+    let before = seen()
+    assert.equal((await browser.fetch('/api/proved/2')).status, 200)
+    assert.equal(seen(), before + 2, 'once more with the nonce')
+    before = seen()
+    assert.equal((await browser.fetch('/api/proved/3')).status, 200)
+    assert.equal(seen(), before + 1, 'the nonce is known by now')
+  })
+
+  test('a body that is still whole is sent again, a longer one is not', async () => {
+    wanted.nonce = 'n-2'
+    const headers = { 'content-type': 'text/plain' }
+    const answer = await browser.fetch('/api/proved', { method: 'POST', body: 'x'.repeat(1_000), headers })
+    assert.deepEqual([answer.status, answer.json().bodyBytes], [200, 1_000])
+    wanted.nonce = 'n-3'
+    const long = { method: 'POST', body: 'x'.repeat(70_000), headers }
+    assert.equal((await browser.fetch('/api/proved', long)).status, 401)
+    assert.equal((await browser.fetch('/api/proved', long)).status, 200)
+  })
+
+  test('an API that is never content is asked twice', async () => {
+    const before = seen()
+    Object.defineProperty(wanted, 'nonce', {
+      get: () => `n-${randomBytes(4).toString('hex')}`,
+      configurable: true,
+    })
+    const answer = await browser.fetch('/api/proved')
+    Object.defineProperty(wanted, 'nonce', { value: undefined, writable: true, configurable: true })
+    assert.deepEqual([answer.status, seen()], [401, before + 2])
+  })
+
+  test("a client's own proof and scheme reach no upstream, and ours no client and no log", async () => {
+    const forged = { DPoP: 'forged', authorization: 'DPoP forged' }
+    assert.equal((await browser.fetch('/api/proved', { headers: forged })).status, 200)
+    assert.doesNotMatch(JSON.stringify(api.requests.at(-1)?.headers), /forged/)
+    assertNoSecrets({ log: cloakroom.logs.join('\n'), ...browser.haystacks() }, [...wanted.seen])
+  })
+
+  test('a WebSocket handshake has one, too', async (t) => {
+    const sockets = new WebSocketServer({ noServer: true })
+    const proofs: unknown[] = []
+    const accept = (req: IncomingMessage, socket: Duplex, head: Buffer) => {
+      const { dpop, authorization } = req.headers
+      proofs.push([
+        String(authorization).split(' ')[0],
+        decodeJwt(String(dpop)).htu,
+        decodeJwt(String(dpop)).htm,
+      ])
+      sockets.handleUpgrade(req, socket, head, (one) => one.close(1000))
+    }
+    api.server.on('upgrade', accept)
+    t.after(() => api.server.off('upgrade', accept))
+    const client = new WebSocket(`${cloakroom.listenUrl.replace('http', 'ws')}/api/proved/live?x=1`, {
+      headers: { host: 'shop.test', origin: APP, cookie: browser.cookieHeader() },
+    })
+    const [code] = await once(client, 'close')
+    assert.equal(code, 1000)
+    assert.deepEqual(proofs, [['DPoP', `${api.url}/proved/live`, 'GET']])
+  })
+
+  test('switched off and on again, the session goes on', async () => {
+    for (const [dpop, isBound] of [
+      ['off', false],
+      ['provider', true],
+    ] as const) {
+      // A resource with another definition starts without a token.
+      const billing = { resource: BILLING, ...(isBound ? {} : { audience: BILLING }) }
+      const resources = { orders: { resource: ORDERS, audience: ORDERS }, billing }
+      await cloakroom.reload({ provider: { ...cloakroomProvider('proved'), dpop }, resources })
+      assert.equal((await browser.fetch('/api/billing')).status, 200)
+      const claims = jwtClaims(String(api.requests.at(-1)?.headers.authorization).split(' ')[1] ?? '')
+      assert.equal(claims?.cnf !== undefined, isBound, dpop)
     }
   })
 })

@@ -14,7 +14,6 @@ type NotBuilt = {
 
 // A feature that gets built deletes its line here and adds its fields to the schema.
 const NOT_BUILT: readonly NotBuilt[] = [
-  { field: 'provider.dpop', values: ['end-to-end'], instead: '"provider" is' },
   { field: 'session.store.cluster', instead: 'a single "url" is', excuses: 'session.store.url' },
   { field: 'session.store.sentinels', instead: 'a single "url" is', excuses: 'session.store.url' },
   { field: 'session.store.masterName', instead: 'a single "url" is', excuses: 'session.store.url' },

@@ -14,6 +14,8 @@ const OURS = [
   'http2-settings',
   'cookie',
   'authorization',
+  // RFC 9449: a proof of the client is for no token of ours.
+  'dpop',
   'x-csrf',
   'cloakroom-background',
   'via',

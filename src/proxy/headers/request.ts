@@ -22,7 +22,7 @@ export type OurRequestFields = {
   /** IP address of the client, trusted proxies already taken into account. */
   readonly clientAddress: string
   readonly requestId: string
-  /** Sent as `Authorization: Bearer`. */
+  /** Sent as `Authorization: Bearer`, until a proof is added. */
   readonly accessToken?: string | undefined
   /** Fill the route's header templates. */
   readonly claims?: BffSession['claims'] | undefined
@@ -80,12 +80,20 @@ function compileRules(route: RouteConfig, publicHost: string): RequestRules {
   }
 }
 
-/** Puts another access token in the place of the one that `requestHeaders` added. */
-export function replaceAccessToken(fields: string[], accessToken: string): void {
+/**
+ * Puts another access token in the place of the one that `requestHeaders` added; with a proof, as one that is bound to a
+ * key (RFC 9449 §7.1).
+ */
+export function replaceAccessToken(fields: string[], accessToken: string, proof?: string): void {
+  let proofAt = -1
   for (let i = 0; i < fields.length; i += 2) {
-    // The client's own was dropped, whatever its case, so this is ours.
-    if (fields[i] === 'authorization') fields[i + 1] = `Bearer ${accessToken}`
+    // The client's own were dropped, whatever their case, so these are ours.
+    if (fields[i] === 'authorization')
+      fields[i + 1] = `${proof === undefined ? 'Bearer' : 'DPoP'} ${accessToken}`
+    else if (fields[i] === 'dpop') proofAt = i
   }
+  if (proofAt !== -1) fields.splice(proofAt, 2)
+  if (proof !== undefined) fields.push('dpop', proof)
 }
 
 /** What of the client's own fields goes to the upstream. */

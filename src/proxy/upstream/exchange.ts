@@ -1,3 +1,8 @@
+/*
+ * Longer than most files, because one exchange is one story: whatever may happen between a request and the end of its
+ * answer is told here in the order in which it happens.
+ */
+
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { BodyPace } from '../../async/body-pace.ts'
@@ -26,6 +31,7 @@ import type { Admission, WaitingRequest } from './pool.ts'
 import { BufferedResponse, type SentToken, tokenChallenge } from './rejected-token.ts'
 import { type BodyCopy, bodyTooLarge, createBodyCopy, readBody } from './request-body.ts'
 import { ClientResponse, defectOf, keepOurs, MAX_INTERIM } from './response-writer.ts'
+import type { TokenProofs } from './token-proofs.ts'
 
 /** One request as it goes to its upstream. */
 export type OutboundRequest = SentToken & {
@@ -41,6 +47,8 @@ export type Upstream = {
   readonly admission: Admission
   readonly dispatcher: Dispatcher
   readonly longAnswers: LongAnswers
+  /** Absent: every access token is sent as a bearer token. */
+  readonly tokenProofs?: TokenProofs | undefined
   readonly responseHeaders: ResponseHeaders
   readonly bodyPace: BodyPace
   readonly clock: Clock
@@ -134,6 +142,10 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
   #interimResponses = 0
   #isRetried = false
   #isTokenQuestioned = false
+  /** The one that is sent, which may have taken the place of the first. */
+  #token: AccessToken | undefined
+  /** An answer wanted a nonce in the proof. */
+  #isProvedAgain = false
   #buffered: BufferedResponse | undefined
   /** Of a response that was given up for another; its further reports are ignored. */
   #discarded: ResponseController | undefined
@@ -143,6 +155,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
   constructor({ req, res, outbound, upstream, resolve, reject }: ExchangeParts) {
     this.req = req
     this.session = outbound.session
+    this.#token = outbound.accessToken
     this.response = new ClientResponse(res, outbound.route.timeout.idleMs, upstream)
     this.#res = res
     this.#outbound = outbound
@@ -198,6 +211,10 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
   #dispatch(body: Readable | Buffer | null): void {
     const { route, target, headers } = this.#outbound
     const { responseMs, idleMs } = route.timeout
+    const { tokenProofs } = this.#upstream
+    // A proof is for one request, so each try has its own.
+    if (tokenProofs && this.#token)
+      tokenProofs.prove(headers, { route, target, method: this.req.method!, token: this.#token })
     this.#inFlight++
     this.#controller = undefined
     this.#isAnswering = false
@@ -247,6 +264,9 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
       controller.abort(new Error(defect))
       return
     }
+    const { tokenProofs } = this.#upstream
+    const lacksNonce = tokenProofs?.lacksNonce(this.#outbound, { status, headers: parsed })
+    if (lacksNonce && this.#provesAgain(new BufferedResponse(controller, parsed, reason))) return
     if (status === 401 && !this.#isTokenQuestioned) {
       const challenge = tokenChallenge(this.#outbound, parsed)
       if (challenge) {
@@ -313,6 +333,24 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
     return this.#isReused && !this.#isAnswering && isConnectionLost(error)
   }
 
+  /**
+   * Whether the request is sent again because its proof lacked the upstream's nonce (RFC 9449 §9): once, and with a body
+   * that is still whole.
+   */
+  #provesAgain(buffered: BufferedResponse): boolean {
+    const body = this.#body === null ? null : this.#bodyCopy?.whole()
+    const isRepeatable = body !== undefined && this.#upstream.dispatcher.isOpen()
+    if (this.#isProvedAgain || this.#token?.key === undefined || !isRepeatable) return false
+    this.#isProvedAgain = true
+    this.#isReused = false
+    this.#buffered = buffered
+    // Later, because the connection is in the middle of its report.
+    queueMicrotask(() => {
+      if (this.#discard(buffered)) this.#dispatch(body)
+    })
+    return true
+  }
+
   /** The buffered 401: asks what becomes of it, and does it. Once for each exchange. */
   async #question(challenge: TokenChallenge, buffered: BufferedResponse): Promise<void> {
     const { session, accessToken, onRejectedToken, route } = this.#outbound
@@ -353,6 +391,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
   }
 
   #resend(body: Buffer | null, token: AccessToken): void {
+    this.#token = token
     replaceAccessToken(this.#outbound.headers, token.value)
     this.#dispatch(body)
   }

@@ -29,7 +29,7 @@ export type Upstreams = {
 }
 
 export type UpstreamsDeps = DispatcherOptions &
-  Pick<Upstream, 'bodyPace' | 'clock'> & {
+  Pick<Upstream, 'bodyPace' | 'clock' | 'tokenProofs'> & {
     /** Told when the circuit of an upstream opens, and when it closes. */
     readonly observeBreaker: (upstream: string, isOpen: boolean) => void
     /** Asked for each answer that may outlive its session. */
@@ -43,8 +43,11 @@ export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsD
   const byRoute = new Map<RouteConfig, Upstream>()
   const live = createLiveConnections()
   const longAnswers = createLongAnswers(live, deps.watch, deps.clock)
-  const { bodyPace, responseHeaders, clock } = deps
-  const shared = { longAnswers, bodyPace, responseHeaders, clock, bodyPassed: createBufferCollector() }
+  const { bodyPace, responseHeaders, clock, tokenProofs } = deps
+  const shared = {
+    ...{ longAnswers, bodyPace, responseHeaders, clock, tokenProofs },
+    bodyPassed: createBufferCollector(),
+  }
   let isClosing = false
   for (const route of routes) {
     const key = keyOf(route)

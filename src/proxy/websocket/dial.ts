@@ -23,10 +23,12 @@ import { systemClock, type Timer } from '../../async/clock.ts'
 import type { RouteConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import type { BffSession } from '../../session/session.ts'
+import type { AccessToken } from '../../tokens/record/sealing.ts'
 import type { ResponseHeaders } from '../headers/response.ts'
 import type { EndReason } from '../session-end/live-connections.ts'
 import { refusingLinkLocal, serverNameOf } from '../upstream/lookup.ts'
 import { defectOf, isSayable, isUnending, MAX_INTERIM, withoutLength } from '../upstream/response-writer.ts'
+import type { TokenProofs } from '../upstream/token-proofs.ts'
 import { isAccepted, type Offer } from './handshake.ts'
 import { createRelay } from './relay.ts'
 
@@ -38,6 +40,8 @@ export type Handshake = {
   readonly headers: readonly string[]
   readonly session: BffSession | undefined
   readonly offer: Offer
+  /** The access token among the headers, if there is one. */
+  readonly token?: AccessToken | undefined
 }
 
 /** The client's side of an upgrade. */
@@ -54,6 +58,8 @@ export type UpgradingClient = {
 
 export type DialDeps = {
   readonly responseHeaders: ResponseHeaders
+  /** Absent: every access token is sent as a bearer token. */
+  readonly tokenProofs?: TokenProofs | undefined
   /** Resolves the names of upstreams; the system's look-up unless given. */
   readonly lookup?: LookupFunction
 }
@@ -81,7 +87,11 @@ type Attempt = {
  * Makes the function that dials. One instance of the library serves every route; the upstream and the agent of each
  * handshake come from its `router`.
  */
-export function createDial({ responseHeaders, lookup = systemLookup as LookupFunction }: DialDeps): Dial {
+export function createDial({
+  responseHeaders,
+  tokenProofs,
+  lookup = systemLookup as LookupFunction,
+}: DialDeps): Dial {
   const agentOf = createAgents(refusingLinkLocal(lookup))
   /** By the client's request and by the upstream's socket, because the library's events name one or the other. */
   const attempts = new WeakMap<IncomingMessage | Socket, Attempt>()
@@ -118,8 +128,10 @@ export function createDial({ responseHeaders, lookup = systemLookup as LookupFun
         limitTime(attempt, 'upstream_timeout', handshake.route.timeout.responseMs),
       )
     })
-    writeRequest(request, handshake)
+    writeRequest(request, tokenProofs ? proved(handshake, tokenProofs) : handshake)
     request.on('information', limitInterim(attempt))
+    // A refusal for the lack of a nonce is passed on as it is: the client's next attempt has it.
+    request.once('response', (response) => noteNonce(handshake, response, tokenProofs))
     request.once('response', (response) => passOnRefusal(attempt, response, responseHeaders))
     request.once('upgrade', (response, upstream) => {
       if (accept(attempt, response, responseHeaders)) attempts.set(upstream as Socket, attempt)
@@ -142,6 +154,19 @@ export function createDial({ responseHeaders, lookup = systemLookup as LookupFun
 const ENDED: Readonly<Record<EndReason, () => BffError>> = {
   session_over: () => new BffError('session_required', 'the session ended'),
   shutdown: () => new BffError('upstream_unreachable', 'shutting down'),
+}
+
+/** The handshake with a proof for its token (RFC 9449 §7.1). */
+function proved(handshake: Handshake, tokenProofs: TokenProofs): Handshake {
+  const { route, target, token } = handshake
+  if (!token) return handshake
+  const headers = [...handshake.headers]
+  tokenProofs.prove(headers, { route, target, method: 'GET', token })
+  return { ...handshake, headers }
+}
+
+function noteNonce(handshake: Handshake, response: IncomingMessage, tokenProofs?: TokenProofs): void {
+  tokenProofs?.lacksNonce(handshake, { status: response.statusCode!, headers: response.headers })
 }
 
 /** Replaces the client's own fields, of which the library has made the request. Nothing has been sent yet. */

@@ -11,6 +11,7 @@ import type { RequestHeaders } from '../headers/request.ts'
 import type { ResponseHeaders } from '../headers/response.ts'
 import type { MatchRoute, RouteMatch } from '../route-table.ts'
 import { createLiveConnections, type LiveConnections, watchSession } from '../session-end/live-connections.ts'
+import type { TokenProofs } from '../upstream/token-proofs.ts'
 import { createDial, type Handshake, type UpgradingClient } from './dial.ts'
 import { requireHandshake, withoutLookalikes } from './handshake.ts'
 
@@ -33,6 +34,8 @@ export type TunnelDeps = {
   readonly refuse: (socket: Socket, error: unknown, headers: Readonly<Record<string, string>>) => number
   readonly requestHeaders: RequestHeaders
   readonly responseHeaders: ResponseHeaders
+  /** Absent: every access token is sent as a bearer token. */
+  readonly tokenProofs?: TokenProofs | undefined
   readonly publicUrl: string
   /** Resolves the names of upstreams; the system's look-up unless given. */
   readonly lookup?: LookupFunction
@@ -84,9 +87,9 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     const bearer = route.bearer && deps.bearerCaller?.(req, route)
     if (bearer) {
       const caller = await inTime(bearer, { timeoutMs: route.timeout.responseMs, client })
-      return (
-        caller && { route, target, offer, session: caller.session, headers: fieldsFor(req, route, caller) }
-      )
+      if (!caller) return undefined
+      const { session, token } = caller
+      return { route, target, offer, session, token, headers: fieldsFor(req, route, caller) }
     }
     if (!trustedOrigins.has(req.headers.origin ?? ''))
       throw new BffError('origin_forbidden', 'Origin is not allowed')
@@ -100,7 +103,7 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     }
     if (client.destroyed) return undefined
     if (route.require) await requireAccess(deps, { ...route, require: route.require }, { session, token })
-    return { route, target, headers: fieldsFor(req, route, { session, token }), session, offer }
+    return { route, target, headers: fieldsFor(req, route, { session, token }), session, offer, token }
   }
 
   function fieldsFor(

@@ -39,7 +39,7 @@ export type UpstreamEcho = {
   readonly path: string
   readonly query: string
   readonly method: string
-  /** As received, `authorization` replaced by the token's claims, so that an echo never leaks a token. */
+  /** As received, `authorization` replaced by the token's claims and a proof by a word, so that an echo never leaks a token. */
   readonly headers: Record<string, unknown>
   readonly bodyBytes: number
 }
@@ -112,7 +112,7 @@ export function bearerToken(request: RecordedRequest): string | undefined {
 function echo(request: RecordedRequest): UpstreamEcho {
   const token = bearerToken(request)
   const claims = token === undefined ? undefined : jwtClaims(token)
-  const { authorization, ...headers } = request.headers
+  const { authorization, dpop, ...headers } = request.headers
   return {
     aud: claims?.aud ?? null,
     sub: claims?.sub ?? null,
@@ -122,6 +122,7 @@ function echo(request: RecordedRequest): UpstreamEcho {
     headers: {
       ...headers,
       ...(authorization === undefined ? {} : { authorization: claims ?? 'opaque' }),
+      ...(dpop === undefined ? {} : { dpop: 'a proof' }),
     },
     bodyBytes: Buffer.byteLength(request.body),
   }

@@ -3,10 +3,7 @@ import { test } from 'node:test'
 import { changed, load, problemsOf } from '../../../kit/config/base-config.ts'
 import { describeMutations } from '../../../kit/config/mutations.ts'
 
-const ISSUER = 'issuer: https://id.example.com'
-
 describeMutations('what the contract has and this version does not', [
-  [ISSUER, `${ISSUER}\n  dpop: end-to-end`, 'provider.dpop', /not supported by this version yet/],
   [
     'url: rediss://redis:6379',
     'cluster: [a:1, b:2]',

@@ -23,6 +23,7 @@ test('every mode is accepted, and an ID token by form_post', () => {
     'responseMode: jwt',
     'responseMode: form_post\n  responseType: code id_token',
     'dpop: provider',
+    'dpop: end-to-end',
   ])
     assert.deepEqual(load(changed(ISSUER, `${ISSUER}\n  ${lines}`)).warnings, [])
 })
