@@ -12,13 +12,14 @@ import { run } from 'node:test'
 import { spec } from 'node:test/reporters'
 
 const ROOT = resolve(import.meta.dirname, '..')
-const GROUPS = join(ROOT, 'node_modules/.cache/test-groups')
+/** Below the packages, so that the files made here are found by nothing else. */
+const GROUPS = join(ROOT, `node_modules/.cache/test-groups-${process.pid}`)
 const AT_ONCE = 3
 const TEST_TIMEOUT_MS = 120_000
 const PROCESS_TIMEOUT_MS = 600_000
 
-/** Folders whose files share processes, and how many. */
-const SHARED: Readonly<Record<string, number>> = { unit: 4, contract: 1, flow: 4, attack: 3 }
+/** Folders whose files share processes, and how many. (Of `kit`, samples for the test of this runner.) */
+const SHARED: Readonly<Record<string, number>> = { unit: 4, contract: 1, flow: 4, attack: 3, kit: 1 }
 
 /** Files of these folders that need a process of their own, because they measure it, change it, or fill it. */
 const ALONE = [
@@ -67,8 +68,8 @@ setInterval(() => {
 type Unit = { readonly file: string; readonly members: readonly string[] }
 
 async function main(wanted: readonly string[]): Promise<void> {
-  rmSync(GROUPS, { recursive: true, force: true })
   mkdirSync(GROUPS, { recursive: true })
+  process.once('exit', () => rmSync(GROUPS, { recursive: true, force: true }))
   const files = globSync(wanted.length > 0 ? wanted : 'test/**/*.test.ts', { cwd: ROOT }).sort()
   const untold = await runUnits(plan(files.map((file) => relative('test', file))))
   if (untold.length === 0) return
