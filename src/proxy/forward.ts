@@ -83,8 +83,9 @@ export function createForward(deps: ForwardDeps): Forward {
       const answer = mapRefusal(token, session!, deps.tokenRefused)
       token = await inTime(answer, { timeoutMs: route.timeout.responseMs, client: res })
       if (!token) return true
-      // A refresh may have brought other claims, by which access is judged.
-      if (route.require) session = await deps.findSession(req, res)
+      // A refresh may have brought other claims, by which access is judged, and which the upstream is told.
+      if (route.require || route.headers.length > 0) session = await deps.findSession(req, res)
+      if (!session && route.auth === 'required') throw sessionRequired(route)
     }
     if (route.require) {
       const isServed = await requireAccess(deps, route, { req, res, session, token })

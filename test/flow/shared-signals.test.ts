@@ -37,6 +37,10 @@ before(async () => {
       rateLimits: { login: 'off', callback: 'off', logout: 'off', events: '20/1m' },
     },
   })
+  // A reload keeps all of it.
+  const [orders, rest] = system.settings.routes
+  const headers = { 'x-role': '{claims.role}' }
+  await system.cloakroom.reload({ routes: [{ ...orders, headers }, rest] })
   events = `${system.cloakroom.listenUrl}/bff/ssf/events`
   revocation = `${system.cloakroom.listenUrl}/bff/global-token-revocation`
 })
@@ -168,13 +172,16 @@ describe('a change of claims', () => {
     test(`(${type.split('/').at(-1)}) makes the next request get new tokens and claims, and ends nothing`, async () => {
       const sub = `claims-${type.length}`
       const { browser } = await signedIn(sub, { role: 'admin' })
-      const tokenOf = async () => (await browser.fetch('/api/orders')).status
-      assert.equal(await tokenOf(), 200)
+      const roleTold = async () => {
+        assert.equal((await browser.fetch('/api/orders')).status, 200)
+        return system.api.requests.at(-1)?.headers['x-role']
+      }
+      assert.equal(await roleTold(), 'admin')
       const refreshes = system.provider.counters.refreshCalls
       system.provider.control.idTokenClaims = { role: 'reader' }
       assert.equal((await push(type, user(sub), { event: { claims: { role: 'reader' } } })).status, 202)
       assert.equal(system.provider.counters.refreshCalls, refreshes, 'nothing is asked for in advance')
-      assert.equal(await tokenOf(), 200)
+      assert.equal(await roleTold(), 'reader', 'in the very request that gets them')
       assert.equal(system.provider.counters.refreshCalls, refreshes + 1)
       assert.equal((await browser.fetch('/bff/user')).json().role, 'reader')
     })
