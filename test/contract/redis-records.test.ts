@@ -158,6 +158,7 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
     for (const change of [
       () => here.tokens.write(hash, { expectedVersion: 1, refreshToken: 'rt-2' }),
       () => here.sessions.replace(hash, { before: 'sealed', after: 'changed' }),
+      () => here.tokens.forgetAll(hash),
       () => here.sessions.end(hash),
     ]) {
       const heard = Promise.withResolvers<SessionHash | undefined>()

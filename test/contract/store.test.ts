@@ -415,6 +415,7 @@ function invalidationRules({ open }: Contestant): void {
     for (const change of [
       () => store.tokens.write(hash, { expectedVersion: 1, refreshToken: 'rt-2' }),
       () => store.sessions.replace(hash, { before: 'sealed', after: 'changed' }),
+      () => store.tokens.forgetAll(hash),
       () => store.sessions.end(hash),
     ]) {
       told.length = 0
