@@ -35,6 +35,10 @@ const CLIENTS: Readonly<Record<string, { metadata?: object; provider: ConfigData
   },
   signed: { provider: { responseMode: 'jwt' }, metadata: { authorization_signed_response_alg: 'RS256' } },
   proved: { provider: { dpop: 'end-to-end', par: 'auto' } },
+  public: {
+    provider: { dpop: 'provider', clientAuth: { method: 'none' } },
+    metadata: { token_endpoint_auth_method: 'none', client_secret: undefined },
+  },
   bound: { provider: { dpop: 'provider', par: 'auto' }, metadata: { dpop_bound_access_tokens: true } },
 }
 
@@ -475,5 +479,16 @@ describe('tokens that are bound to a key of their session', () => {
     assert.equal((await other.fetch('/api/orders')).status, 200)
     assert.notEqual(keyIn(tokenOf(api)[1]), keys[0])
     assertNoSecrets({ log: cloakroom.logs.join('\n'), ...browser.haystacks() }, [])
+  })
+
+  test('the refresh token of a public client is offered with the key that it is bound to', async () => {
+    const cloakroom = await startFor('public')
+    const browser = cloakroom.browser()
+    await browser.signIn()
+    assert.equal((await browser.fetch('/api/orders')).status, 200)
+    const key = keyIn(tokenOf(api)[1])
+    assert.equal((await browser.fetch('/api/billing')).status, 200)
+    assert.equal(keyIn(tokenOf(api)[1]), key)
+    assert.ok(key)
   })
 })

@@ -35,6 +35,7 @@ export function checkProvider({ provider }: Draft, field: Field): void {
     if (provider.responseMode !== undefined) field.at('responseType').problem(why)
   }
   checkSharedSignals(provider?.sharedSignals, field.at('sharedSignals'))
+  checkMicrosoft(provider ?? {}, field)
   checkTls(field.at('tls'), true)
   checkTransport(provider, field)
 }
@@ -46,6 +47,15 @@ function checkSharedSignals(signals: DraftProvider['sharedSignals'], field: Fiel
       'lacks authorization: anybody can make Cloakroom check signatures; write what the transmitter sends, e.g. authorization: { file: /run/secrets/ssf-authorization }',
     )
   }
+}
+
+/** Entra ID and what is built on it answers in the query or by form_post, and knows neither JARM nor DPoP. */
+function checkMicrosoft({ issuer, responseMode, dpop }: DraftProvider, field: Field): void {
+  if (issuer === undefined || !isMicrosoft(issuer)) return
+  const cure = 'this provider does not have it, so that every sign-in would fail'
+  if (responseMode === 'jwt')
+    field.at('responseMode').warn(`"jwt": ${cure}; form_post keeps the code out of URLs`)
+  if (dpop !== undefined && dpop !== 'off') field.at('dpop').warn(`"${dpop}": ${cure}; set off`)
 }
 
 /** Plain http is allowed for this machine and for `insecureHosts` only. */

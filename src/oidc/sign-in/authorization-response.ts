@@ -1,7 +1,7 @@
 import type { ProviderConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import { IdTokenError, idTokenError, requireSoundClaims } from '../token-endpoint/id-token.ts'
-import { halfHash, signatureHeaderOf, unverifiedClaims } from '../token-endpoint/jwt.ts'
+import { halfHash, issuerFor, signatureHeaderOf, unverifiedClaims } from '../token-endpoint/jwt.ts'
 import type { ProviderKeys } from '../token-endpoint/key-set.ts'
 import type { AuthorizationChecks, ProviderMetadata } from '../token-endpoint/openid-client.ts'
 
@@ -124,7 +124,7 @@ function requireFor(
   }: { provider: AuthorizationResponseDeps['provider']; issuer: string; seconds: number },
 ): void {
   // Entra ID's issuer for several tenants is a template.
-  if (iss !== issuer.replace('{tenantid}', () => String(tid))) throw wrong('iss')
+  if (iss !== issuerFor(issuer, tid)) throw wrong('iss')
   if (typeof sub !== 'string') throw wrong('sub')
   const audiences = [aud].flat()
   if (!audiences.includes(clientId) || (audiences.length > 1 && azp !== clientId)) throw wrong('aud')

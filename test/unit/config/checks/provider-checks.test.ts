@@ -27,3 +27,10 @@ test('every mode is accepted, and an ID token by form_post', () => {
   ])
     assert.deepEqual(load(changed(ISSUER, `${ISSUER}\n  ${lines}`)).warnings, [])
 })
+
+test('what Entra ID does not have is warned of', () => {
+  const entra = 'issuer: https://login.microsoftonline.com/72f988bf-86f1-41af-91ab-2d7cd011db47/v2.0'
+  const { warnings } = load(changed(ISSUER, `${entra}\n  responseMode: jwt\n  dpop: provider`))
+  const paths = warnings.map(({ path }) => path)
+  assert.ok(paths.includes('provider.responseMode') && paths.includes('provider.dpop'), paths.join())
+})
