@@ -5,6 +5,7 @@ import { signedInAtAzure } from '../kit/azure/azure-shop.ts'
 import { type Browser, createBrowser, type Exchange } from '../kit/browsers/browser.ts'
 import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
 import { jwtClaims } from '../kit/provider/signing.ts'
+import { EVENT, issSub, PUSH_AUTHORIZATION, startSsfTransmitter } from '../kit/provider/ssf-transmitter.ts'
 import { startReplica, writeReplicaConfig } from '../kit/replica.ts'
 import { assertNoSecrets } from '../kit/secrets.ts'
 import { eventually } from '../kit/shops/deadline.ts'
@@ -24,12 +25,13 @@ describe('nothing leaks', () => {
     await troubleWithRedis(day)
     await troubleUpstream(day)
     const logouts = await signOuts(day)
+    const pushed = await securityEvents(day)
     await day.visitAdmin()
 
     const log = [...day.replica.stdout, ...day.replica.stderr].join('\n')
     const cookies = day.browsers.flatMap(({ exchanges }) => exchanges.flatMap(cookieValues))
     const cookieSecrets = [...cookies, ...cookies.map(sessionIdOf)].filter((value) => value.length >= 8)
-    const secrets = [...day.secrets(), ...day.provider.issuedSecrets, ...codeVerifiers(day)]
+    const secrets = [...day.secrets(), ...day.provider.issuedSecrets, ...codeVerifiers(day), ...pushed]
     assert.ok(secrets.length > 20 && cookieSecrets.length > 10 && day.adminPages.length > 5)
     assert.match(log, /provider_unavailable/)
     assert.match(log, /invalid_grant/)
@@ -69,8 +71,14 @@ async function startDay(t: TestContext) {
   t.after(() => provider.close())
   const redis = await startRedis({ args: ['--appendonly', 'yes', '--appendfsync', 'always'] })
   t.after(() => redis.stop())
+  const transmitter = await startSsfTransmitter()
+  t.after(() => transmitter.close())
+  const sharedSignals = {
+    ...{ transmitter: transmitter.issuer, audience: transmitter.audience, subjects: ['iss_sub', 'email'] },
+    authorization: PUSH_AUTHORIZATION,
+  }
   const { config, billing } = await startApis(t, {
-    provider: provider.settings,
+    provider: { ...provider.settings, sharedSignals, globalTokenRevocation: true },
     jwks: provider.endpoints.jwks,
     redisUrl: redis.url,
   })
@@ -88,7 +96,7 @@ async function startDay(t: TestContext) {
     return browser
   }
   return {
-    ...{ provider, redis, replica, billing, browsers, adminPages, newBrowser },
+    ...{ provider, transmitter, redis, replica, billing, browsers, adminPages, newBrowser },
     secrets: (): string[] => [provider.clientSecret, ...session.keys],
     async signedIn() {
       const browser = newBrowser()
@@ -189,6 +197,36 @@ async function signOuts({ signedIn, browsers }: Day): Promise<{ hints: number; h
   const hints = texts.flatMap((text) => text.match(/id_token_hint=eyJ[\w.-]+/g) ?? [])
   for (const hint of hints) assert.equal(jwtClaims(hint.split('=')[1]!)?.sub, PERSON)
   return { hints: hints.length, handles: [new URL(logoutUrl, APP).searchParams.get('sid') ?? ''] }
+}
+
+/** What the provider pushes, good and forged; gives what must not be found again. */
+async function securityEvents({ provider, transmitter, replica, signedIn }: Day): Promise<string[]> {
+  const browser = await signedIn()
+  const user = issSub(provider.issuer, PERSON)
+  const guess = 'Bearer a-guess-at-the-push-secret'
+  const sets = [
+    await transmitter.set(EVENT.verification, undefined, { event: { state: 'state-of-a-verification' } }),
+    await transmitter.set(EVENT.accountDisabled, user, { claims: { aud: 'https://other.test' } }),
+    await transmitter.set(EVENT.accountDisabled, { format: 'email', email: EMAIL }),
+    await transmitter.set(EVENT.sessionRevoked, user),
+  ]
+  const statuses: number[] = []
+  for (const set of sets) {
+    const { status } = await transmitter.push(`${replica.listenUrl}/bff/ssf/events`, set)
+    statuses.push(status)
+  }
+  const refused = await transmitter.push(`${replica.listenUrl}/bff/ssf/events`, sets[3]!, {
+    authorization: guess,
+  })
+  assert.deepEqual([...statuses, refused.status], [202, 400, 202, 202, 400])
+  assert.equal((await browser.fetch('/api/orders')).status, 401)
+  const revocation = await fetch(`${replica.listenUrl}/bff/global-token-revocation`, {
+    method: 'POST',
+    headers: { authorization: guess, 'content-type': 'application/json' },
+    body: JSON.stringify({ sub_id: user }),
+  })
+  assert.equal(revocation.status, 401)
+  return [PUSH_AUTHORIZATION, guess, 'state-of-a-verification', ...sets]
 }
 
 function assertNothingAtTheBrowser(browser: Browser, secrets: string[], cookieSecrets: string[]): void {
