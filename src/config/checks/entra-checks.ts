@@ -20,6 +20,11 @@ export function checkEntra({ provider = {}, resources }: Draft, root: Field): vo
   const field = root.at('provider')
   warnOfPlaceholders({ issuer, clientId, endpoints }, field)
   if (isEntra(issuer)) checkTenant(provider, issuer, field)
+  if (isEntra(issuer) && provider.clientAuth?.method === 'private_key_jwt') {
+    field
+      .at('clientAuth', 'method')
+      .warn('should be "certificate": Entra ID finds a key by the thumbprint of its certificate (x5t#S256)')
+  }
   if (isEntra(issuer)) checkVersion(issuer, resourceDialect, field.at('issuer'))
   if (resourceDialect !== 'scope' || !isMicrosoft(issuer)) return
   scopes?.forEach((scope, index) => {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { BASE, changed, load, problemsOf } from '../../../kit/config/base-config.ts'
+import { BASE, changed, ENV, load, problemsOf } from '../../../kit/config/base-config.ts'
+import { rsaKey } from '../../../kit/self-signed.ts'
 
 const TENANT = '72f988bf-86f1-41af-91ab-2d7cd011db47'
 const ISSUER = 'https://id.example.com'
@@ -133,6 +134,26 @@ describe('the issuer of an Entra tenant', () => {
     assert.match(warningsOf(allowing(other)).join(), /lacks the issuer's own tenant/)
     assert.deepEqual(warningsOf(allowing(`${other}, ${TENANT.toUpperCase()}`)), [])
   })
+})
+
+test('a client of Entra ID that signs without a certificate is warned about', () => {
+  const key = rsaKey()
+  const written = 'method: client_secret_post\n    secret: { env: CLIENT_SECRET }'
+  const signs = entra.replace(written, 'method: private_key_jwt\n    key: { env: CLIENT_KEY }')
+  const env = { ...ENV, CLIENT_KEY: key }
+  const [warning, ...more] = load(signs, { env }).warnings
+  assert.deepEqual(more, [])
+  assert.match(
+    `${warning?.path} ${warning?.message}`,
+    /^provider\.clientAuth\.method should be "certificate"/,
+  )
+  assert.deepEqual(load(signs.replace(V2, ISSUER), { env }).warnings, [])
+})
+
+test('tenants are compared by their ids, in whatever letters they are written', () => {
+  const text = entra.replace(V2, `${V2}\n  allowedTenants: [${TENANT.toUpperCase()}]`)
+  const { config, warnings } = load(text)
+  assert.deepEqual([config.provider.allowedTenants, warnings], [[TENANT], []])
 })
 
 describe('the scopes of a resource on Entra', () => {
