@@ -14,12 +14,16 @@ import { spec } from 'node:test/reporters'
 const ROOT = resolve(import.meta.dirname, '..')
 /** Below the packages, so that the files made here are found by nothing else. */
 const GROUPS = join(ROOT, `node_modules/.cache/test-groups-${process.pid}`)
-const AT_ONCE = 3
+/** More than two processors, because most tests also wait. */
+const AT_ONCE = 4
 const TEST_TIMEOUT_MS = 120_000
 const PROCESS_TIMEOUT_MS = 600_000
 
 /** Folders whose files share processes, and how many. (Of `kit`, samples for the test of this runner.) */
-const SHARED: Readonly<Record<string, number>> = { unit: 4, contract: 1, flow: 4, attack: 3, kit: 1 }
+const SHARED: Readonly<Record<string, number>> = {
+  ...{ attack: 3, flow: 4, wire: 1, contract: 1, unit: 4 },
+  kit: 1,
+}
 
 /** Files of these folders that need a process of their own, because they measure it, change it, or fill it. */
 const ALONE = [
@@ -30,6 +34,10 @@ const ALONE = [
   'unit/oidc/token-endpoint/send-watch.test.ts',
   'unit/proxy/access-token.test.ts',
   'unit/proxy/upstream/undocumented.test.ts',
+  'wire/differential.test.ts',
+  'wire/fuzz.test.ts',
+  'wire/websocket-echo.test.ts',
+  'wire/websocket-resets.test.ts',
 ]
 
 /** The longest, in the order in which they are started, so that none of them is left alone at the end. */
