@@ -12,10 +12,11 @@ import type { TokenRequest } from '../../src/demo/provider/identity-provider-opt
 import type { Browser, Exchange } from '../kit/browsers/browser.ts'
 import { fillFirstForm } from '../kit/browsers/html-forms.ts'
 import { type RunningCloakroom, startCloakroom } from '../kit/cloakroom.ts'
-import type { ConfigData } from '../kit/config/cloakroom-config.ts'
+import { type ConfigData, sessionKey } from '../kit/config/cloakroom-config.ts'
 import type { RecordedRequest } from '../kit/local-server.ts'
 import { jwtClaims } from '../kit/provider/signing.ts'
 import { assertNoSecrets } from '../kit/secrets.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
 import { startUpstream, type Upstream } from '../kit/upstream/upstream.ts'
 
 const APP = 'https://shop.test'
@@ -338,7 +339,9 @@ describe('responses that are signed', () => {
 })
 
 /** What the API under `/proved` wants in a proof, and the proofs that it has seen. */
-const wanted: { nonce: string | undefined; seen: Set<string> } = { nonce: undefined, seen: new Set<string>() }
+const wanted: { nonce: string | undefined; rejects: number; seen: Set<string> } = {
+  ...{ nonce: undefined, rejects: 0, seen: new Set() },
+}
 
 /** Refuses all that is no DPoP request (RFC 9449 §4.3, §7.1), and proofs without its nonce. */
 async function requireProof({ path, method, headers }: RecordedRequest, res: ServerResponse) {
@@ -351,7 +354,12 @@ async function requireProof({ path, method, headers }: RecordedRequest, res: Ser
   assert.deepEqual(jwtClaims(token)?.cnf, { jkt: await calculateJwkThumbprint(protectedHeader.jwk as JWK) })
   assert.ok(!wanted.seen.has(String(payload.jti)), 'a proof was sent twice')
   wanted.seen.add(String(payload.jti))
-  if (wanted.nonce === undefined || payload.nonce === wanted.nonce) return false
+  if (wanted.nonce === undefined || payload.nonce === wanted.nonce) {
+    if (wanted.rejects === 0) return false
+    wanted.rejects -= 1
+    res.writeHead(401, { 'www-authenticate': 'DPoP error="invalid_token"' }).end()
+    return true
+  }
   const challenge = 'dpop error="use_dpop_nonce", error_description="nonce"'
   res.writeHead(401, { 'www-authenticate': challenge, 'dpop-nonce': wanted.nonce }).end('nonce')
   return true
@@ -388,6 +396,13 @@ describe('tokens that are proved to upstreams', () => {
     const long = { method: 'POST', body: 'x'.repeat(70_000), headers }
     assert.equal((await browser.fetch('/api/proved', long)).status, 401)
     assert.equal((await browser.fetch('/api/proved', long)).status, 200)
+  })
+
+  test('a token that the API rejects is renewed, and the new one proved', async () => {
+    const tokens = () => api.requests.slice(-2).map(({ headers }) => headers.authorization)
+    wanted.rejects = 1
+    assert.equal((await browser.fetch('/api/proved/4')).status, 200)
+    assert.equal(new Set(tokens()).size, 2)
   })
 
   test('an API that is never content is asked twice', async () => {
@@ -490,5 +505,21 @@ describe('tokens that are bound to a key of their session', () => {
     assert.equal((await browser.fetch('/api/billing')).status, 200)
     assert.equal(keyIn(tokenOf(api)[1]), key)
     assert.ok(key)
+  })
+
+  test('another replica renews them with the same key, which Redis holds sealed', {
+    skip: skipWithoutRedis(),
+  }, async (t) => {
+    const redis = await startRedis()
+    t.after(() => redis.stop())
+    const session = { store: { type: 'redis', url: redis.url }, keys: [sessionKey()] }
+    const [one, other] = [await startFor('public', { session }), await startFor('public', { session })]
+    t.after(() => Promise.all([one.close(), other.close()]))
+    const browser = one.browser()
+    await browser.signIn()
+    assert.equal((await browser.fetch('/api/orders')).status, 200)
+    const key = keyIn(tokenOf(api)[1])
+    assert.equal((await browser.fetch('/api/billing', { via: other.listenUrl })).status, 200)
+    assert.equal(keyIn(tokenOf(api)[1]), key)
   })
 })

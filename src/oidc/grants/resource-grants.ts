@@ -135,6 +135,7 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
       obtainedAt,
       expiresAt,
       ...untoldScope(grant, askedScope),
+      ...(grant.key && { key: grant.key }),
       subject: grant.claims?.sub ?? grant.unverifiedSubject,
       ...(refreshTokenExpiresAt === undefined ? {} : { refreshTokenExpiresAt }),
       ...(refreshed && {
