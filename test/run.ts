@@ -21,7 +21,7 @@ const PROCESS_TIMEOUT_MS = 600_000
 
 /** Folders whose files share processes, and how many. (Of `kit`, samples for the test of this runner.) */
 const SHARED: Readonly<Record<string, number>> = {
-  ...{ attack: 3, flow: 4, wire: 1, contract: 1, unit: 4 },
+  ...{ attack: 3, flow: 4, wire: 1, contract: 1, unit: 4, conformance: 1 },
   kit: 1,
 }
 

@@ -38,7 +38,12 @@ export type AuthorizationEndpointOptions = {
   readonly suffix?: string
   /** Told about requests that no conforming client sends. */
   readonly violation: (text: string) => void
+  /** Changes the parameters of each response. */
+  readonly edit?: (answer: ResponseParameters) => ResponseParameters | Promise<ResponseParameters>
 }
+
+/** The parameters of an authorization response, by name. */
+export type ResponseParameters = Readonly<Record<string, string>>
 
 /** An authorization endpoint for GET (the request) and POST (our own sign-in form). */
 export function createAuthorizationEndpoint(options: AuthorizationEndpointOptions) {
@@ -52,16 +57,16 @@ export function createAuthorizationEndpoint(options: AuthorizationEndpointOption
       return sendHtml(res, 400, `<h1>Bad authorization request</h1><p>${escapeHtml(String(fault))}</p>`)
     }
     const refused = options.refuse?.(params)
-    if (refused) return respond(res, params, { ...refused }, options.suffix)
+    if (refused) return respond(res, params, { ...refused }, options)
     const interactive = options.interactive()
     if (interactive && field(params, 'prompt') === 'none')
-      return respond(res, params, { error: 'login_required' }, options.suffix)
+      return respond(res, params, { error: 'login_required' }, options)
     if (interactive && !isForm) return sendHtml(res, 200, signInForm(request))
     if (isForm && field(params, 'action') === 'cancel')
-      return respond(res, params, { error: 'access_denied' }, options.suffix)
+      return respond(res, params, { error: 'access_denied' }, options)
     const user = (isForm && field(params, 'username')) || options.user()
     const grant = grantOf(params, user)
-    respond(res, params, { code: options.issueCode(grant), ...options.extra?.(grant) }, options.suffix)
+    return respond(res, params, { code: options.issueCode(grant), ...options.extra?.(grant) }, options)
   }
 }
 
@@ -104,15 +109,15 @@ function grantOf(params: [string, string][], user: string): AuthorizedGrant {
 }
 
 /** Sends the authorization response in the asked response mode: query or form_post. */
-function respond(
+async function respond(
   res: ServerResponse,
   params: [string, string][],
   answer: Record<string, string>,
-  suffix = '',
+  { suffix = '', edit = (same) => same }: Pick<AuthorizationEndpointOptions, 'suffix' | 'edit'>,
 ) {
   const redirectUri = field(params, 'redirect_uri') ?? ''
   const state = field(params, 'state')
-  const all = { ...answer, ...(state === undefined ? {} : { state }) }
+  const all = await edit({ ...answer, ...(state === undefined ? {} : { state }) })
   if (field(params, 'response_mode') === 'form_post') return sendFormPost(res, redirectUri, all)
   const location = new URL(redirectUri)
   for (const [name, value] of Object.entries(all)) location.searchParams.set(name, value)
@@ -120,7 +125,7 @@ function respond(
   res.end()
 }
 
-function sendFormPost(res: ServerResponse, action: string, answer: Record<string, string>): void {
+function sendFormPost(res: ServerResponse, action: string, answer: ResponseParameters): void {
   const inputs = Object.entries(answer).map(
     ([name, value]) => `<input type="hidden" name="${escapeHtml(name)}" value="${escapeHtml(value)}">`,
   )

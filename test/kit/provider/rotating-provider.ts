@@ -1,6 +1,10 @@
 import type { ServerResponse } from 'node:http'
 import { type RecordedRequest, sendJson, sendText, startLocalServer } from '../local-server.ts'
-import { type AuthorizationError, createAuthorizationEndpoint } from './authorization-endpoint.ts'
+import {
+  type AuthorizationError,
+  createAuthorizationEndpoint,
+  type ResponseParameters,
+} from './authorization-endpoint.ts'
 import { endSession } from './end-session.ts'
 import { createProviderState, endpointsAt, type ProviderSettings } from './provider-settings.ts'
 import { createRotatingTokens, type RotatingCounters } from './rotating-tokens.ts'
@@ -39,6 +43,8 @@ export type RotatingControl = {
     leg?: 'code' | 'refresh'
     times?: number
   }
+  /** Changes the parameters of authorization responses. */
+  editResponse?: (answer: ResponseParameters) => ResponseParameters | Promise<ResponseParameters>
   /** Answers authorization requests with this error. */
   authorizationError?: AuthorizationError
   /** Claims added to ID tokens. */
@@ -124,6 +130,7 @@ export async function startRotatingProvider(options: RotatingOptions = {}): Prom
     refuse: () => control.authorizationError && { ...control.authorizationError, iss: issuer },
     extra: () => ({ iss: issuer }),
     violation: (text) => violations.push(text),
+    edit: (answer) => control.editResponse?.(answer) ?? answer,
   })
   const now = options.now ?? Date.now
   const tokens = createRotatingTokens({
