@@ -6,7 +6,7 @@
  * themselves. What a crash or a hang of a shared process leaves untold is run again, each file in a process of its own.
  * `node --test FILE` runs one file as it is.
  */
-import { globSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
 import { run } from 'node:test'
 import { spec } from 'node:test/reporters'
@@ -21,17 +21,24 @@ const PROCESS_TIMEOUT_MS = 600_000
 
 /** Folders whose files share processes, and how many. (Of `kit`, samples for the test of this runner.) */
 const SHARED: Readonly<Record<string, number>> = {
-  ...{ attack: 3, flow: 4, wire: 1, contract: 1, unit: 4, conformance: 1 },
+  attack: 3,
+  flow: 4,
+  wire: 1,
+  conformance: 1,
+  contract: 1,
+  unit: 4,
   kit: 1,
 }
 
-/** Files of these folders that need a process of their own, because they measure it, change it, or fill it. */
+/** Files of these folders that need a process of their own, because they measure it, change it, fill it, or take the time when they are loaded. */
 const ALONE = [
   'attack/refresh/memory.test.ts',
   'contract/rate-limits.test.ts',
   'unit/async/expiring-map.test.ts',
+  'unit/oidc/dpop.test.ts',
   'unit/oidc/token-endpoint/limiter-queue.test.ts',
   'unit/oidc/token-endpoint/send-watch.test.ts',
+  'unit/oidc/token-endpoint/token-requests.test.ts',
   'unit/proxy/access-token.test.ts',
   'unit/proxy/upstream/undocumented.test.ts',
   'wire/differential.test.ts',
@@ -92,7 +99,8 @@ async function main(wanted: readonly string[]): Promise<void> {
 
 /** The longest first, then those that share a process, then the rest. */
 function plan(files: readonly string[]): Unit[] {
-  const shares = (file: string) => file.split('/')[0]! in SHARED && !ALONE.includes(file)
+  const shares = (file: string) =>
+    file.split('/')[0]! in SHARED && !ALONE.includes(file) && !waitsOutside(file)
   const groups = Object.entries(SHARED).flatMap(([folder, count]) =>
     dealt(
       folder,
@@ -104,6 +112,11 @@ function plan(files: readonly string[]): Unit[] {
   const first = FIRST.filter((file) => single.includes(file))
   const rest = single.filter((file) => !first.includes(file))
   return [...first.map(alone), ...groups, ...rest.map(alone)]
+}
+
+/** Whether a file may have an `await` outside of functions: `require` loads none that has. */
+function waitsOutside(file: string): boolean {
+  return /^\S.*\bawait /m.test(readFileSync(join(ROOT, 'test', file), 'utf8'))
 }
 
 function alone(file: string): Unit {
