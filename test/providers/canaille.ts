@@ -16,7 +16,7 @@ import {
   type RealProvider,
   throughForms,
 } from './provider.ts'
-import { assertServed, ROWS, signedIn } from './rows.ts'
+import { assertCannotLogOut, assertServed, ROWS, signedIn } from './rows.ts'
 
 const VERSION = '0.3.6'
 const INSTALL_MS = 10 * 60_000
@@ -39,6 +39,8 @@ export const canaille: ProviderKind = {
   start,
   limits: {
     'shared signals': NO_SIGNALS,
+    'back-channel logout': { reason: 'it signs nobody out elsewhere', check: assertCannotLogOut },
+    'front-channel logout': { reason: 'it signs nobody out elsewhere', check: assertCannotLogOut },
     'two resources': { reason: FOR_BOTH, check: ROWS['two resources'] },
     'silent renewal': { reason: FOR_BOTH, check: ROWS['silent renewal'] },
     '20 parallel calls': { reason: FOR_BOTH, check: ROWS['20 parallel calls'] },

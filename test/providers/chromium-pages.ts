@@ -1,4 +1,4 @@
-import type { Page, Browser as RealBrowser } from 'playwright-core'
+import type { BrowserContext, Page, Browser as RealBrowser } from 'playwright-core'
 import type { Browser, Landing } from '../kit/browsers/browser.ts'
 import { launchChromium } from '../kit/browsers/chromium.ts'
 import { APP } from './provider.ts'
@@ -7,6 +7,8 @@ import { APP } from './provider.ts'
 export type ScriptedPages = {
   /** Opens the page where the scripted browser is, lets `act` do what a person would, and follows it back to the application. */
   pass(browser: Browser, from: Landing, act: (page: Page) => Promise<void>): Promise<Landing>
+  /** Opens the page where the scripted browser is, lets `act` do what a person would, and gives what the application was asked for in frames. */
+  frames(browser: Browser, from: Landing, act: (page: Page) => Promise<void>): Promise<readonly string[]>
   close(): Promise<void>
 }
 
@@ -16,15 +18,26 @@ const PASS_MS = 45_000
 export async function startScriptedPages(): Promise<ScriptedPages> {
   const chromium: RealBrowser = await launchChromium()
   return {
-    async pass(browser, from, act) {
-      const context = await chromium.newContext()
-      context.setDefaultTimeout(PASS_MS)
+    async frames(browser, from, act) {
+      const context = await withCookies(chromium, browser, from)
       try {
-        await context.addCookies(
-          browser.jar.held
-            .filter(({ host }) => host === from.url.host)
-            .map(({ name, value, httpOnly }) => ({ name, value, httpOnly, url: from.url.origin })),
-        )
+        const page = await context.newPage()
+        const asked: string[] = []
+        await page.route(`${APP}/**`, (route) => {
+          asked.push(route.request().url())
+          return route.fulfill({ status: 200, contentType: 'text/html', body: '' })
+        })
+        await page.goto(from.url.href)
+        await act(page)
+        await page.waitForLoadState('networkidle')
+        return asked
+      } finally {
+        await context.close()
+      }
+    },
+    async pass(browser, from, act) {
+      const context = await withCookies(chromium, browser, from)
+      try {
         const page = await context.newPage()
         // The application's name leads nowhere: whoever is sent there is back.
         const back = new Promise<string>((resolve, reject) => {
@@ -52,4 +65,19 @@ export async function startScriptedPages(): Promise<ScriptedPages> {
     },
     close: () => chromium.close(),
   }
+}
+
+async function withCookies(
+  chromium: RealBrowser,
+  browser: Browser,
+  { url }: Landing,
+): Promise<BrowserContext> {
+  const context = await chromium.newContext()
+  context.setDefaultTimeout(PASS_MS)
+  await context.addCookies(
+    browser.jar.held
+      .filter(({ host }) => host === url.host)
+      .map(({ name, value, httpOnly }) => ({ name, value, httpOnly, url: url.origin })),
+  )
+  return context
 }

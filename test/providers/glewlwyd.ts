@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import type { Page } from 'playwright-core'
+import type { Browser } from '../kit/browsers/browser.ts'
 import { skipWithoutChromium } from '../kit/browsers/chromium.ts'
 import { freePort } from '../kit/ports.ts'
 import { startRecordingProxy } from '../kit/recording-proxy.ts'
@@ -90,6 +91,7 @@ export const glewlwyd: ProviderKind = {
 
 async function start(): Promise<RealProvider> {
   const proxy = await startRecordingProxy()
+  const application = await startRecordingProxy()
   const port = await freePort()
   const folder = await mkdtemp(join(tmpdir(), 'cloakroom-glewlwyd-'))
   await fillFolder(folder, { port, origin: proxy.origin })
@@ -102,18 +104,23 @@ async function start(): Promise<RealProvider> {
   const admin = caller(proxy.origin, ADMINISTRATOR)
   let keys = [newKey()]
   const withheld = new Set<string>()
-  await setUp(admin, issuer, keys)
+  await setUp(admin, { issuer, keys, application: application.origin })
   const pages = await startScriptedPages()
+  /** Its page for a sign-out wants to know who asks; the application of this one has nothing to do with it. */
+  async function signOutThere(browser: Browser): Promise<readonly string[]> {
+    const { answer } = proxy.tokenExchanges.findLast(({ answer }) => answer.id_token !== undefined) ?? {}
+    const query = new URLSearchParams({ id_token_hint: String(answer?.id_token) })
+    const page = await browser.navigate(`${issuer}/end_session?${query}`, { from: proxy.origin })
+    return pages.frames(browser, page, pressLogout)
+  }
   return {
     ...{ issuer, jwks: `${issuer}/jwks`, clientSecret: SECRET, tokenExchanges: proxy.tokenExchanges },
     tokensForBoth: FOR_BOTH,
     ...{ rotates: true, substitutions: [['https://glewlwyd.example.com/api/glwd', issuer]] },
-    passSignOut: (browser, page) =>
-      pages.pass(browser, page, async (real) => {
-        // Until then a click on the button does nothing.
-        await real.waitForLoadState('networkidle')
-        await real.getByRole('button', { name: 'Logout' }).first().click()
-      }),
+    passSignOut: (browser, page) => pages.pass(browser, page, pressLogout),
+    leadToApplication: application.forwardTo,
+    signOutElsewhere: signOutThere,
+    signOutWithFrames: signOutThere,
     passSignIn: (browser, page) => pages.pass(browser, page, (real) => signIn(real, withheld)),
     removeUser: () => admin('DELETE', `/user/${PERSON.user}`),
     restoreUser: () => makeUser(admin),
@@ -135,9 +142,16 @@ async function start(): Promise<RealProvider> {
       await pages.close()
       await program.stop()
       await proxy.close()
+      await application.close()
       await rm(folder, { recursive: true, force: true })
     },
   }
+}
+
+async function pressLogout(page: Page): Promise<void> {
+  // Until then a click on the button does nothing.
+  await page.waitForLoadState('networkidle')
+  await page.getByRole('button', { name: 'Logout' }).first().click()
 }
 
 /** Name and password, then the scopes one by one, if they were not given before. */
@@ -253,7 +267,10 @@ function caller(origin: string, { user, password }: { user: string; password: st
   }
 }
 
-async function setUp(admin: Caller, issuer: string, keys: readonly object[]): Promise<void> {
+async function setUp(
+  admin: Caller,
+  { issuer, keys, application }: { issuer: string; keys: readonly object[]; application: string },
+): Promise<void> {
   for (const name of ['profile', 'email', 'offline_access', 'orders', 'billing'])
     await admin('POST', '/scope', {
       ...{ name, display_name: name, description: name, password_required: false, scheme: {} },
@@ -265,6 +282,9 @@ async function setUp(admin: Caller, issuer: string, keys: readonly object[]): Pr
     ...{ password: SECRET, client_secret: SECRET, redirect_uri: [`${APP}/bff/callback`] },
     ...{ authorization_type: ['code', 'refresh_token'], token_endpoint_auth_method: AUTH_METHODS },
     ...{ post_logout_redirect_uris: [`${APP}/bff/logged-out`], scope: [] },
+    backchannel_logout_uri: `${application}/bff/backchannel-logout`,
+    frontchannel_logout_uri: `${APP}/bff/frontchannel-logout`,
+    frontchannel_logout_session_required: '1',
   })
   await admin('POST', '/mod/plugin', plugin(issuer, keys))
 }
@@ -274,6 +294,9 @@ async function knowPostLogoutUris(admin: Caller): Promise<void> {
   const clients = (await admin('GET', '/mod/client/database')) as { parameters: { 'data-format': object } }
   Object.assign(clients.parameters['data-format'], {
     post_logout_redirect_uris: { multiple: true, read: true, write: true },
+    backchannel_logout_uri: { multiple: false, read: true, write: true },
+    frontchannel_logout_uri: { multiple: false, read: true, write: true },
+    frontchannel_logout_session_required: { multiple: false, read: true, write: true },
   })
   await admin('PUT', '/mod/client/database', clients)
   await admin('PUT', '/mod/client/database/reset')
@@ -306,7 +329,7 @@ function pluginParameters(issuer: string, keys: readonly object[]) {
     ...{ 'name-claim': 'mandatory', 'email-claim': 'mandatory', 'scope-claim': 'no' },
     ...{ 'session-cookie-name': 'GLEWLWYD2_OIDC_SID', 'session-cookie-expiration': 86_400 },
     // Its page for a sign-out asks for the clients that hear of it through the browser.
-    'front-channel-logout-allowed': true,
+    ...{ 'front-channel-logout-allowed': true, 'back-channel-logout-allowed': true },
     ...{ 'session-management-allowed': true, 'introspection-revocation-allowed': true },
     ...{ 'introspection-revocation-allow-target-client': true, 'oauth-as-iss-id': true },
   }

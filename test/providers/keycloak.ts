@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import type { Landing } from '../kit/browsers/browser.ts'
 import { freePort } from '../kit/ports.ts'
 import { startRecordingProxy } from '../kit/recording-proxy.ts'
 import { cacheFolder, has, run, startProgram, unlessThere, whyNot } from './program.ts'
@@ -56,7 +57,10 @@ async function start(): Promise<RealProvider> {
   })
   proxy.forwardTo(port)
   const admin = administrator(base)
-  const { clientUuid, userId, scopeIds } = await makeRealm(admin, proxy.origin)
+  const application = await startRecordingProxy()
+  const { clientUuid, userId, scopeIds } = await makeRealm(admin, {
+    ...{ frontendUrl: proxy.origin, application: application.origin },
+  })
   const issuer = `${proxy.origin}/realms/shop`
   return {
     ...{ issuer, jwks: `${issuer}/protocol/openid-connect/certs`, clientSecret: SECRET },
@@ -64,6 +68,18 @@ async function start(): Promise<RealProvider> {
     tokenExchanges: proxy.tokenExchanges,
     rotates: true,
     passSignIn: throughForms,
+    leadToApplication: application.forwardTo,
+    signOutElsewhere: () => admin('POST', `/shop/users/${userId}/logout`),
+    async signOutWithFrames(browser) {
+      const client = (await admin('GET', `/shop/clients/${clientUuid}`)) as object
+      await admin('PUT', `/shop/clients/${clientUuid}`, { ...client, frontchannelLogout: true })
+      try {
+        const page = await browser.navigate(`${issuer}/protocol/openid-connect/logout`, { from: issuer })
+        return framesOf(await browser.submit(page))
+      } finally {
+        await admin('PUT', `/shop/clients/${clientUuid}`, { ...client, frontchannelLogout: false })
+      }
+    },
     async denySignIn(browser, page) {
       const withConsent = async (consentRequired: boolean) => {
         const client = (await admin('GET', `/shop/clients/${clientUuid}`)) as object
@@ -93,6 +109,7 @@ async function start(): Promise<RealProvider> {
     async stop() {
       await program.stop()
       await proxy.close()
+      await application.close()
     },
   }
 }
@@ -205,8 +222,11 @@ function signalsOf({
   }
 }
 
-/** @param frontendUrl what the realm calls itself, in events that no request causes too. */
-async function makeRealm(admin: Administrator, frontendUrl: string) {
+/** @param at.frontendUrl what the realm calls itself, in events that no request causes too. */
+async function makeRealm(
+  admin: Administrator,
+  { frontendUrl, application }: { frontendUrl: string; application: string },
+) {
   await admin('POST', '', {
     ...{ realm: 'shop', enabled: true, revokeRefreshToken: true, refreshTokenMaxReuse: 0 },
     attributes: { frontendUrl, 'ssf.transmitterEnabled': 'true' },
@@ -218,8 +238,12 @@ async function makeRealm(admin: Administrator, frontendUrl: string) {
   const clientUuid = String(
     await admin('POST', '/shop/clients', {
       ...{ clientId: CLIENT_ID, secret: SECRET, publicClient: false, standardFlowEnabled: true },
-      redirectUris: [`${APP}/bff/callback`],
+      ...{ redirectUris: [`${APP}/bff/callback`], frontchannelLogout: false },
       attributes: {
+        'backchannel.logout.url': `${application}/bff/backchannel-logout`,
+        'backchannel.logout.session.required': 'true',
+        'frontchannel.logout.url': `${APP}/bff/frontchannel-logout`,
+        'frontchannel.logout.session.required': 'true',
         'post.logout.redirect.uris': `${APP}/bff/logged-out`,
         'access.token.lifespan': String(TOKEN_SECONDS),
       },
@@ -235,6 +259,13 @@ async function makeRealm(admin: Administrator, frontendUrl: string) {
     }),
   )
   return { clientUuid, userId, scopeIds }
+}
+
+/** The addresses of the frames on a page. */
+function framesOf({ body }: Landing): string[] {
+  return [...body.matchAll(/<iframe[^>]*\ssrc="([^"]*)"/g)].map(([, url = '']) =>
+    url.replaceAll('&amp;', '&'),
+  )
 }
 
 /** A client scope whose Audience mapper puts its API into `aud`. */

@@ -1,10 +1,19 @@
+import assert from 'node:assert/strict'
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Configuration, JWK, Provider } from 'oidc-provider'
 import type { Browser, Landing } from '../kit/browsers/browser.ts'
 import { startRecordingProxy } from '../kit/recording-proxy.ts'
-import { APP, CLIENT_ID, NO_SIGNALS, type ProviderKind, type RealProvider, throughForms } from './provider.ts'
+import {
+  APP,
+  CLIENT_ID,
+  NO_SIGNALS,
+  type ProviderKind,
+  type RealProvider,
+  type Scene,
+  throughForms,
+} from './provider.ts'
 
 const SECRET = 'oidc-provider-client-secret-0123456789'
 const BILLING = 'https://billing.example.com'
@@ -25,12 +34,16 @@ export const oidcProvider: ProviderKind = {
   section: 'oidc-provider',
   missing: async () => undefined,
   start,
-  limits: { 'shared signals': NO_SIGNALS },
+  limits: {
+    'shared signals': NO_SIGNALS,
+    'front-channel logout': { reason: 'it has back-channel logout only', check: assertNoFrontChannel },
+  },
 }
 
 async function start(): Promise<RealProvider> {
   const proxy = await startRecordingProxy()
   const issuer = proxy.origin
+  const application = await startRecordingProxy()
   const removed = new Set<string>()
   const grants = new Set<string>()
   const cookieKeys = [randomBytes(32).toString('base64url')]
@@ -39,7 +52,9 @@ async function start(): Promise<RealProvider> {
 
   /** What it stores is kept by the package itself, so that a new one goes on where the old one was. */
   async function makeProvider(): Promise<void> {
-    const provider = await createProvider(issuer, { keys, cookieKeys, removed })
+    const provider = await createProvider(issuer, {
+      ...{ keys, cookieKeys, removed, application: application.origin },
+    })
     provider.on('grant.saved', (grant) => void (grant.jti && grants.add(grant.jti)))
     running = { provider, handle: provider.callback() }
   }
@@ -54,6 +69,9 @@ async function start(): Promise<RealProvider> {
     passSignIn: throughForms,
     denySignIn: abort,
     passSignOut: (browser, page) => browser.submit(page),
+    leadToApplication: application.forwardTo,
+    signOutElsewhere: async (browser) =>
+      browser.submit(await browser.navigate(`${issuer}/session/end`, { from: issuer })),
     removeUser: async () => removed.add('ada'),
     restoreUser: async () => removed.delete('ada'),
     async rotateKeys() {
@@ -69,6 +87,7 @@ async function start(): Promise<RealProvider> {
     },
     widen: async () => undefined,
     async stop() {
+      await application.close()
       await proxy.close()
       await new Promise((resolve) => {
         server.close(resolve)
@@ -80,7 +99,12 @@ async function start(): Promise<RealProvider> {
 
 async function createProvider(
   issuer: string,
-  { keys, cookieKeys, removed }: { keys: JWK[]; cookieKeys: string[]; removed: ReadonlySet<string> },
+  {
+    keys,
+    cookieKeys,
+    removed,
+    application,
+  }: { keys: JWK[]; cookieKeys: string[]; removed: ReadonlySet<string>; application: string },
 ): Promise<Provider> {
   const configuration: Configuration = {
     clients: [
@@ -88,6 +112,8 @@ async function createProvider(
         ...{ client_id: CLIENT_ID, client_secret: SECRET, redirect_uris: [`${APP}/bff/callback`] },
         grant_types: ['authorization_code', 'refresh_token'],
         post_logout_redirect_uris: [`${APP}/bff/logged-out`],
+        backchannel_logout_uri: `${application}/bff/backchannel-logout`,
+        backchannel_logout_session_required: true,
       },
     ],
     claims: { profile: ['name'], email: ['email'] },
@@ -97,6 +123,8 @@ async function createProvider(
         : { accountId: sub, claims: () => ({ sub, name: 'Ada Lovelace', email: `${sub}@example.com` }) },
     jwks: { keys },
     cookies: { keys: cookieKeys },
+    // Its own would not ask a loopback address, where the application is here.
+    fetch: (url, options) => fetch(url, { ...options, dispatcher: undefined } as RequestInit),
     rotateRefreshToken: true,
     // The others are its own; named, it does not remark on them.
     ttl: {
@@ -109,6 +137,7 @@ async function createProvider(
     },
     features: {
       revocation: { enabled: true },
+      backchannelLogout: { enabled: true },
       resourceIndicators: {
         enabled: true,
         getResourceServerInfo: (_ctx, indicator) => ({
@@ -122,6 +151,13 @@ async function createProvider(
     const { default: ProviderClass } = await import('oidc-provider')
     return new ProviderClass(issuer, configuration)
   })
+}
+
+async function assertNoFrontChannel({ provider }: Scene): Promise<void> {
+  const answer = await fetch(`${provider.issuer}/.well-known/openid-configuration`)
+  const metadata = (await answer.json()) as Record<string, unknown>
+  assert.equal(metadata.backchannel_logout_supported, true)
+  assert.equal(metadata.frontchannel_logout_supported, undefined)
 }
 
 /** The link "Cancel" of the page for signing in. */

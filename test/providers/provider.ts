@@ -25,6 +25,8 @@ export const ROW_IDS = [
   'cancelled',
   'key rotation',
   'narrowed',
+  'back-channel logout',
+  'front-channel logout',
   'shared signals',
 ] as const
 
@@ -58,6 +60,12 @@ export type RealProvider = {
   readonly denyPrompt?: string
   /** Goes through its pages of a sign-out; the forms are sent as they are unless given. */
   passSignOut?(browser: Browser, page: Landing): Promise<Landing>
+  /** Leads what the provider itself asks of the application to this port, for its back-channel logout. */
+  leadToApplication?(port: number): void
+  /** Signs the user out at the provider, by its administrator or in the user's browser but without the application. */
+  signOutElsewhere?(browser: Browser): Promise<unknown>
+  /** The same in the user's browser, at a client registered for it. The frames that its last page would load. */
+  signOutWithFrames?(browser: Browser): Promise<readonly string[]>
   removeUser?(): Promise<unknown>
   restoreUser?(): Promise<unknown>
   /** A new signing key from now on. */

@@ -91,6 +91,36 @@ export const ROWS: Readonly<Record<RowId, (scene: Scene) => Promise<void>>> = {
     await assertServed(scene, browser, 'orders')
   },
 
+  'back-channel logout': async (scene) => {
+    const { signOutElsewhere, leadToApplication } = scene.provider
+    assert.ok(signOutElsewhere && leadToApplication)
+    // The replica that is told is not the one that the browser uses.
+    leadToApplication(Number(new URL(scene.replicas[1].listenUrl).port))
+    await assertEndsElsewhere(scene, signOutElsewhere)
+  },
+
+  'front-channel logout': async (scene) => {
+    const { signOutWithFrames, leadToApplication } = scene.provider
+    assert.ok(signOutWithFrames)
+    // What comes by the other channel as well must not be what ends it.
+    leadToApplication?.(NOBODY_THERE)
+    await assertEndsElsewhere(scene, async (browser) => {
+      const frames = await signOutWithFrames(browser)
+      const ours = frames.filter((url) => url.startsWith(`${APP}/bff/frontchannel-logout?`))
+      assert.equal(ours.length, 1, frames.join(' '))
+      // As a browser does in a frame of another site: without a cookie.
+      const { pathname, search } = new URL(ours[0]!)
+      const answer = await fetch(scene.replicas[1].listenUrl + pathname + search)
+      const policy = String(answer.headers.get('content-security-policy'))
+      assert.equal(
+        answer.status,
+        200,
+        `${[...new URL(ours[0]!).searchParams.keys()]}: ${await answer.text()}`,
+      )
+      assert.ok(policy.includes(`frame-ancestors ${new URL(scene.provider.issuer).origin}`), policy)
+    })
+  },
+
   narrowed: async (scene) => {
     const { narrow, widen } = scene.provider
     assert.ok(narrow && widen)
@@ -153,6 +183,43 @@ async function untilLogged(lines: string[], members: Record<string, unknown>): P
       assert.fail(`${JSON.stringify(members)} is not logged; there is: ${told}`)
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
+}
+
+/** Ends a session from the provider's side; both replicas know it soon, and a new sign-in is as good as ever. */
+async function assertEndsElsewhere(scene: Scene, end: (browser: Browser) => Promise<unknown>): Promise<void> {
+  const browser = await signedIn(scene)
+  await assertServed(scene, browser, 'orders')
+  await end(browser)
+  const deadline = performance.now() + ENDS_WITHIN_MS
+  for (const { listenUrl: via } of scene.replicas) {
+    for (;;) {
+      const answer = await browser.fetch('/bff/user', { via })
+      if (answer.status === 401) break
+      assert.ok(
+        performance.now() < deadline,
+        `${via} still knows the session: ${answer.status}; ${heardBy(scene)}`,
+      )
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+  }
+  assertHome(await scene.signIn(scene.browser()))
+}
+
+/** What the replicas say of logouts. */
+function heardBy({ replicas }: Scene): string {
+  const lines = replicas.flatMap(({ stdout }) => stdout).filter((line) => line.includes('logout'))
+  return lines.slice(-4).join('\n')
+}
+
+const ENDS_WITHIN_MS = 10_000
+/** The port of the discard service, which is not there. */
+const NOBODY_THERE = 9
+
+/** A provider that does not say that it can. */
+export async function assertCannotLogOut({ provider }: Scene): Promise<void> {
+  const answer = await fetch(`${provider.issuer.replace(/\/$/, '')}/.well-known/openid-configuration`)
+  const metadata = (await answer.json()) as Record<string, unknown>
+  for (const channel of ['back', 'front']) assert.ok(!metadata[`${channel}channel_logout_supported`])
 }
 
 export const API_NAMES = ['orders', 'billing'] as const

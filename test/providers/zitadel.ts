@@ -15,6 +15,7 @@ import {
   throughForms,
 } from './provider.ts'
 import {
+  assertCannotLogOut,
   assertRefused,
   assertServed,
   assertSignedOut,
@@ -45,6 +46,8 @@ export const zitadel: ProviderKind = {
   start,
   limits: {
     'shared signals': NO_SIGNALS,
+    'back-channel logout': { reason: 'it signs nobody out elsewhere', check: assertCannotLogOut },
+    'front-channel logout': { reason: 'it signs nobody out elsewhere', check: assertCannotLogOut },
     'two resources': {
       reason: FOREIGN_SCOPES,
       async check(scene) {
