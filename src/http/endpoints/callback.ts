@@ -104,7 +104,7 @@ export function createCallback(deps: CallbackDeps): Callback {
     async posted(req, res) {
       requireNavigation(req)
       const query = `?${await deps.readForm(req, res)}`
-      responseIn(req, deps, { query })
+      responseIn(req, deps, { query, isPosted: true })
       const reference = await deps.postedResponses.keep(query)
       res.status(303).location(`${deps.basePath}/callback/finish?h=${reference}`).end()
     },
@@ -132,8 +132,8 @@ function responseIn(
 ): AuthorizationResponse {
   const parameters = new URLSearchParams(query)
   const names = [...parameters.keys()]
-  // RFC 6749 §3.1: no parameter comes twice.
-  if (new Set(names).size < names.length) throw invalid('the response has a parameter twice')
+  // RFC 6749 §3.1: no parameter comes twice. Of a query the checks of the response say so.
+  if (isPosted && new Set(names).size < names.length) throw invalid('the response has a parameter twice')
   const state = stateOf(parameters)
   if (!state) throw invalid('the response has no single state')
   const id = loginAttemptId(state)
@@ -143,7 +143,10 @@ function responseIn(
 /** The `state` that finds the attempt, whose checks verify it afterwards: of a signed response too (JARM §2.1). */
 function stateOf(parameters: URLSearchParams): string | undefined {
   const jwt = parameters.get('response')
-  if (jwt === null) return parameters.get('state') ?? undefined
+  if (jwt === null) {
+    const [state, ...more] = parameters.getAll('state')
+    return more.length === 0 ? state : undefined
+  }
   if (['code', 'error', 'state'].some((name) => parameters.has(name))) {
     throw invalid('the response has plain parameters beside the signed ones')
   }
