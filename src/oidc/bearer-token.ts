@@ -6,6 +6,7 @@ import { BffError, type LoggedFacts } from '../errors.ts'
 import type { UserClaims } from '../store/port.ts'
 import { hasAudience, scopesOfClaims, withAndWithoutApi } from './grants/scopes.ts'
 import { unverifiedJwt, unverifiedKeyId } from './token-endpoint/jwt.ts'
+import { UnreadKeysError } from './token-endpoint/key-set.ts'
 import type { RelyingParty } from './token-endpoint/relying-party.ts'
 
 /** An access token that a client brought and that passed every check. */
@@ -69,7 +70,8 @@ export function createVerifyBearer(deps: BearerTokensDeps): VerifyBearer {
       await relyingParty.requireSignedAccessToken(token)
     } catch (error) {
       if (error instanceof BffError) throw error
-      forged.add(hash, client)
+      // A key that is not known may be new: nothing was verified, and when the keys are read again the token may be good.
+      if (!(error instanceof UnreadKeysError) || error.isKeyKnown) forged.add(hash, client)
       throw invalidToken({ claim: 'signature', keyId: unverifiedKeyId(token) })
     }
   }

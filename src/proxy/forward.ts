@@ -86,6 +86,8 @@ export function createForward(deps: ForwardDeps): Forward {
       // A refresh may have brought other claims, by which access is judged, and which the upstream is told.
       if (route.require || route.headers.length > 0) session = await deps.findSession(req, res)
       if (!session && route.auth === 'required') throw sessionRequired(route)
+      // It ended meanwhile: its token must not make an answer that caches take for anybody's.
+      if (!session) token = undefined
     }
     if (route.require) {
       const isServed = await requireAccess(deps, route, { req, res, session, token })

@@ -98,8 +98,10 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     if (token instanceof Promise) {
       const answer = mapRefusal(token, session!, deps.tokenRefused)
       token = await inTime(answer, { timeoutMs: route.timeout.responseMs, client })
-      // A refresh may have brought other claims, by which access is judged.
-      if (route.require) session = await requireSession(deps, route, req)
+      if (client.destroyed) return undefined
+      // A refresh may have brought other claims, by which access is judged, and which the upstream is told.
+      if (route.require || route.headers.length > 0) session = await requireSession(deps, route, req)
+      if (!session) token = undefined
     }
     if (client.destroyed) return undefined
     if (route.require) await requireAccess(deps, { ...route, require: route.require }, { session, token })

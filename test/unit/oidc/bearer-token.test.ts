@@ -286,6 +286,21 @@ describe('what strangers can cause with made-up tokens', () => {
     assert.ok(set.reads <= 2, `${set.reads} reads`)
   })
 
+  test('a good token of a new key is taken as soon as the keys are read, however often it came too early', async () => {
+    const { refusal, verify, set, clock } = scene
+    await verify(await tokenOf())
+    await refusal(await stranger.sign(sound(), { ...typed, kid: 'made-up' }))
+    const next = await createSigner({ ownKey: true })
+    set.keys = [...signer.jwks().keys, { ...next.jwks().keys[0]!, kid: 'next' }]
+    const token = await next.sign(sound({ jti: 'next' }), { ...typed, kid: 'next' })
+    clock.seconds += 2
+    const reads = set.reads
+    for (let n = 0; n < 100; n += 1) assert.equal((await refusal(token)).code, 'session_required')
+    assert.equal(set.reads, reads)
+    clock.seconds += 9
+    await verify(token)
+  })
+
   test('while the keys cannot be read, nobody is told that the token is bad', async () => {
     const { refusal, verify, set, clock } = scene
     set.isAway = true

@@ -94,6 +94,17 @@ test('answers that come later are waited for', async () => {
   assert.equal(headersOf(sent[0]!).authorization, 'Bearer at-2')
 })
 
+test('an optional route whose session ends while its token is renewed goes out without either', async () => {
+  const found = [SESSION, undefined]
+  const { sent } = await run({
+    route: { auth: 'optional', headers: [{ name: 'x-user', value: '{claims.sub}' }] },
+    findSession: () => found.shift(),
+    accessToken: async () => ({ value: 'at-2', expiresAt: 0, renewAt: 0 }),
+  })
+  assert.deepEqual([sent[0]!.session, sent[0]!.accessToken], [undefined, undefined])
+  assert.deepEqual([headersOf(sent[0]!).authorization, headersOf(sent[0]!)['x-user']], [undefined, undefined])
+})
+
 test('a path without a route is not answered here', async () => {
   const { outcome, steps } = await run({ route: {}, request: { url: '/other' } })
   assert.equal(outcome, false)

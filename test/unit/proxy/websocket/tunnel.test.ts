@@ -38,6 +38,21 @@ test('messages cross both ways, and the upstream sees the token and none of our 
   assert.deepEqual(statuses, [101])
 })
 
+test('the upstream is told the claims that the renewal of its own token brought', async (t) => {
+  const upstream = await echoUpstream(t)
+  let role = 'admin'
+  const { port } = await tunnelTo(t, upstream.origin, {
+    route: { headers: [{ name: 'x-role', value: '{claims.role}' }] },
+    findSession: async () => ({ ...SESSION, claims: { ...SESSION.claims, role } }),
+    async accessToken() {
+      role = 'reader'
+      return { value: 'at-2', expiresAt: 0, renewAt: 0 }
+    },
+  })
+  await once(dial(t, port), 'open')
+  assert.equal(upstream.requests[0]!.headers['x-role'], 'reader')
+})
+
 test('ten thousand messages arrive in order', async (t) => {
   const upstream = await echoUpstream(t)
   const { port } = await tunnelTo(t, upstream.origin)
