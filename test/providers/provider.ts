@@ -87,8 +87,6 @@ export type ProviderSignals = {
   connect(pushUrl: string): Promise<unknown>
   /** The administrator ends all sessions of the user. */
   logOutUser(): Promise<unknown>
-  /** The user's browser ends its own session at the provider, without the application. */
-  endOwnSession(browser: Browser): Promise<unknown>
   /** The administrator sets the user's password, to what it was. */
   resetPassword(): Promise<unknown>
 }
