@@ -59,6 +59,8 @@ async function start(): Promise<RealProvider> {
   const admin = administrator(base)
   const application = await startRecordingProxy()
   const { clientUuid, userId, scopeIds } = await makeRealm(admin, application.origin)
+  // What a request causes, such as a logout token or an event, is issued by the address that the request came to.
+  const atIssuer = administrator(proxy.origin)
   const issuer = `${proxy.origin}/realms/shop`
   return {
     ...{ issuer, jwks: `${issuer}/protocol/openid-connect/certs`, clientSecret: SECRET },
@@ -67,7 +69,7 @@ async function start(): Promise<RealProvider> {
     rotates: true,
     passSignIn: throughForms,
     leadToApplication: application.forwardTo,
-    signOutElsewhere: () => admin('POST', `/shop/users/${userId}/logout`),
+    signOutElsewhere: () => atIssuer('POST', `/shop/users/${userId}/logout`),
     async signOutWithFrames(browser) {
       const client = (await admin('GET', `/shop/clients/${clientUuid}`)) as object
       await admin('PUT', `/shop/clients/${clientUuid}`, { ...client, frontchannelLogout: true })
@@ -103,8 +105,7 @@ async function start(): Promise<RealProvider> {
     },
     narrow: () => admin('DELETE', `/shop/clients/${clientUuid}/optional-client-scopes/${scopeIds.billing}`),
     widen: () => admin('PUT', `/shop/clients/${clientUuid}/optional-client-scopes/${scopeIds.billing}`),
-    // An event is issued by the address that the request came to which caused it.
-    signals: signalsOf({ admin: administrator(proxy.origin), issuer, userId }),
+    signals: signalsOf({ admin: atIssuer, issuer, userId }),
     async stop() {
       await program.stop()
       await proxy.close()
