@@ -209,12 +209,18 @@ describe('a refresh that brings an ID token', () => {
     assert.deepEqual(liveOnes(provider), [])
   })
 
-  for (const name of [
-    'signed with another key under the same kid',
-    'another issuer',
-    'another audience',
-    'alg none',
-  ]) {
+  for (const name of ['another issuer', 'the issuer with a slash more'])
+    test(`with ${name} ends the session and the grant: a user is one of an issuer`, async (t) => {
+      const { provider, browser, api } = await signedInAndExpired(t)
+      onRefresh(provider, FORGERIES[name]!)
+      const before = api.requests.length
+      assert.equal((await browser.fetch('/api/orders')).status, 401)
+      assert.equal(api.requests.length, before)
+      assert.equal((await browser.fetch('/bff/user')).status, 401)
+      assert.deepEqual(liveOnes(provider), [])
+    })
+
+  for (const name of ['signed with another key under the same kid', 'another audience', 'alg none']) {
     test(`with ${name}: its claims are not used, the access token is, and the log raises an alarm`, async (t) => {
       const { cloakroom, provider, browser } = await signedInAndExpired(t)
       const before = (await browser.fetch('/bff/user?slide=false')).json()

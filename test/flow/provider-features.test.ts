@@ -116,6 +116,16 @@ describe('the features of a provider, at oidc-provider over TLS', () => {
       ])
     })
 
+  test('oidcc-client-test-mtls-endpoint-aliases: a client with a certificate calls the aliases, and no endpoint without', async (t) => {
+    const { browser, answered } = await signedIn(t, 'tls_client_auth')
+    assert.equal((await browser.signIn({ returnUrl: '/home' })).url.href, `${APP}/home`)
+    assert.deepEqual(verdict(await browser.fetch('/api/billing/1')), [200, BILLING])
+    const calls = answered().filter((line) =>
+      / POST \/(?:request|token)\b|^POST \/(?:request|token)\b/.test(line),
+    )
+    assert.deepEqual(calls, ['mtls POST /request 201', ...Array(2).fill('mtls POST /token 200')])
+  })
+
   test('a certificate is replaced while users are signed in, half a pair at a time, and nobody notices', async (t) => {
     const folder = await mkdtemp(join(tmpdir(), 'cloakroom-pair-'))
     t.after(() => rm(folder, { recursive: true, force: true }))

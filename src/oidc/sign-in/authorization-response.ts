@@ -22,6 +22,9 @@ export type AuthorizationResponseDeps = {
 
 type Claims = Readonly<Record<string, unknown>>
 
+/** The browser brings this ID token, and the provider has just made it (OpenID Connect Core §3.1.3.7 rule 10). */
+const LONGEST_AGE_SECONDS = 3600
+
 /**
  * Verifies what of a response is signed, before anything in it is used: the JWT that it is (JARM), or the ID token in it
  * (OpenID Connect Core §3.3.2.11). Throws a plain Error that names the rule, an IdTokenError, or what the key set throws.
@@ -129,7 +132,7 @@ function requireFor(
   const audiences = [aud].flat()
   if (!audiences.includes(clientId) || (audiences.length > 1 && azp !== clientId)) throw wrong('aud')
   if (!isTime(exp) || exp <= seconds - clockToleranceMs / 1000) throw wrong('exp')
-  if (!isTime(iat)) throw wrong('iat')
+  if (!isTime(iat) || iat < seconds - LONGEST_AGE_SECONDS) throw wrong('iat')
 }
 
 /** The algorithm of a JWS. Throws for one that the provider does not name, for none, and for a MAC. */

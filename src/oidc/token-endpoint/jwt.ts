@@ -43,9 +43,14 @@ export function timesOf(accessToken: string): {
   return { iat: number(iat), exp: number(exp) }
 }
 
-/** The `sub` that a JWT claims, its signature not looked at: good for a comparison, and for nothing else. */
-export function unverifiedSubject(jwt: unknown): string | undefined {
-  return unverifiedClaims(jwt)?.sub as string | undefined
+/**
+ * The `sub` that a JWT claims, its signature not looked at: good for a comparison, and for nothing else. A user is `iss` and
+ * `sub` together (OpenID Connect Core §5.7), so that of another issuer is no `sub` that there may be here.
+ */
+export function unverifiedSubject(jwt: unknown, issuer: string): string | undefined {
+  const { iss, sub, tid } = unverifiedClaims(jwt) ?? {}
+  const isOfAnother = typeof iss === 'string' && iss !== issuerFor(issuer, tid)
+  return isOfAnother ? `${iss}\0${sub}` : (sub as string | undefined)
 }
 
 /** The signing key in a PEM (PKCS#8, PKCS#1 or SEC1). Throws when the PEM or the algorithm does not fit. */

@@ -28,7 +28,7 @@ export type GrantedTokens = {
   readonly idToken: string | undefined
   /** Claims of the verified ID token. */
   readonly claims: UserClaims | undefined
-  /** `sub` of an ID token that was left out because it failed its checks. */
+  /** `sub` of an ID token that was left out because it failed its checks; no `sub` at all, if it is of another issuer. */
   readonly unverifiedSubject?: string | undefined
   /** Azure AD v1 names the resource it answered for. */
   readonly resource: string | undefined
@@ -292,7 +292,8 @@ async function processAnswer<Failure>(
   { client, answer, obtainedAt, ignored }: Received & { client: DiscoveredClient },
 ): Promise<GrantedTokens> {
   const granted = grantedTokens(obtainedAt, answer, key)
-  if (ignored) return { ...granted, claims: undefined, unverifiedSubject: unverifiedSubject(ignored.idToken) }
+  const subjectIn = (jwt: unknown) => unverifiedSubject(jwt, client.metadata.issuer)
+  if (ignored) return { ...granted, claims: undefined, unverifiedSubject: subjectIn(ignored.idToken) }
   const claims = answer.claims()
   const { id_token: idToken } = answer
   if (!claims || idToken === undefined) return { ...granted, claims: undefined }
@@ -306,8 +307,7 @@ async function processAnswer<Failure>(
     const failure = error instanceof BffError ? error : idTokenError(error, idToken)
     if (!ignoredIdToken) throw failure
     ignoredIdToken(failure)
-    const subject = unverifiedSubject(idToken)
-    return { ...granted, idToken: undefined, claims: undefined, unverifiedSubject: subject }
+    return { ...granted, idToken: undefined, claims: undefined, unverifiedSubject: subjectIn(idToken) }
   }
 }
 

@@ -73,7 +73,8 @@ export function createAuthorizationEndpoint(options: AuthorizationEndpointOption
 function requestFault(params: [string, string][], clientId: string): string | undefined {
   if (field(params, 'client_id') !== clientId) return 'unknown client_id'
   if (!field(params, 'redirect_uri')) return 'no redirect_uri'
-  if (field(params, 'response_type') !== 'code') return 'response_type is not code'
+  if (!['code', 'code id_token'].includes(field(params, 'response_type') ?? ''))
+    return 'response_type is not code'
   if (!field(params, 'state')) return 'no state'
   if (!field(params, 'code_challenge')) return 'no code_challenge'
   if (field(params, 'code_challenge_method') !== 'S256') return 'code_challenge_method is not S256'

@@ -183,10 +183,11 @@ describe('a refresh', () => {
   })
 
   test('is good without an ID token that fails a check; only its sub is told', async () => {
-    for (const [what, token, message] of [
+    for (const [what, token, message, subject = 'ada'] of [
       ['of a stranger’s key', await idToken({}, stranger.privateKey), /no key of the provider/],
       ['for another client', await idToken({ azp: 'another' }), /azp of another client/],
-      ['of another issuer', await idToken({ iss: 'https://evil.test' }), /./],
+      // A user of another issuer is another user, whatever the sub.
+      ['of another issuer', await idToken({ iss: 'https://evil.test' }), /./, 'https://evil.test\0ada'],
       ['that has expired', await idToken({ exp: SECONDS - 3600 }), /exp \d+ s in the past/],
     ] as const) {
       const { refresh, ignored, tokenRequests } = setUp(gives({ ...TOKENS, id_token: token }))
@@ -194,7 +195,7 @@ describe('a refresh', () => {
       assert.ok('accessToken' in granted, what)
       assert.deepEqual(
         [granted.accessToken, granted.idToken, granted.claims, granted.unverifiedSubject],
-        ['at', undefined, undefined, 'ada'],
+        ['at', undefined, undefined, subject],
         what,
       )
       assert.equal(ignored.length, 1, what)
