@@ -3,8 +3,9 @@ import { readFile } from 'node:fs/promises'
 import { describe, type TestContext, test } from 'node:test'
 import { signedInAtAzure } from '../kit/azure/azure-shop.ts'
 import { type Browser, createBrowser, type Exchange } from '../kit/browsers/browser.ts'
+import type { ConfigData } from '../kit/config/cloakroom-config.ts'
 import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
-import { jwtClaims } from '../kit/provider/signing.ts'
+import { jwtClaims, unsignedJwt } from '../kit/provider/signing.ts'
 import { EVENT, issSub, PUSH_AUTHORIZATION, startSsfTransmitter } from '../kit/provider/ssf-transmitter.ts'
 import { startReplica, writeReplicaConfig } from '../kit/replica.ts'
 import { assertNoSecrets } from '../kit/secrets.ts'
@@ -26,12 +27,19 @@ describe('nothing leaks', () => {
     await troubleUpstream(day)
     const logouts = await signOuts(day)
     const pushed = await securityEvents(day)
+    const brought = await tokensOfOthers(day)
     await day.visitAdmin()
 
     const log = [...day.replica.stdout, ...day.replica.stderr].join('\n')
     const cookies = day.browsers.flatMap(({ exchanges }) => exchanges.flatMap(cookieValues))
     const cookieSecrets = [...cookies, ...cookies.map(sessionIdOf)].filter((value) => value.length >= 8)
-    const secrets = [...day.secrets(), ...day.provider.issuedSecrets, ...codeVerifiers(day), ...pushed]
+    const secrets = [
+      ...day.secrets(),
+      ...day.provider.issuedSecrets,
+      ...codeVerifiers(day),
+      ...pushed,
+      ...brought,
+    ]
     assert.ok(secrets.length > 20 && cookieSecrets.length > 10 && day.adminPages.length > 5)
     assert.match(log, /provider_unavailable/)
     assert.match(log, /invalid_grant/)
@@ -82,7 +90,9 @@ async function startDay(t: TestContext) {
     jwks: provider.endpoints.jwks,
     redisUrl: redis.url,
   })
-  const shared = await writeReplicaConfig(config)
+  const [ordersRoute] = config.routes as ConfigData[]
+  const cli = { ...ordersRoute, path: '/cli/orders', id: 'cli', bearer: { audience: ORDERS } }
+  const shared = await writeReplicaConfig({ ...config, routes: [cli, ...(config.routes as ConfigData[])] })
   t.after(() => shared.remove())
   const replica = await startReplica({ configFile: shared.file })
   t.after(() => replica.stop())
@@ -227,6 +237,39 @@ async function securityEvents({ provider, transmitter, replica, signedIn }: Day)
   })
   assert.equal(revocation.status, 401)
   return [PUSH_AUTHORIZATION, guess, 'state-of-a-verification', ...sets]
+}
+
+/** Logout tokens and access tokens that clients bring, good and forged; gives what must not be found again. */
+async function tokensOfOthers({ provider, replica, signedIn }: Day): Promise<string[]> {
+  const sid = 'session-of-the-provider-4711'
+  provider.control.idTokenClaims = { email: EMAIL, sid }
+  const browser = await signedIn()
+  const logoutTokens = [
+    await provider.logoutToken({ sid, iss: 'https://elsewhere.example' }),
+    await provider.logoutToken({ sid }),
+  ]
+  const statuses: number[] = []
+  for (const token of logoutTokens) {
+    const body = new URLSearchParams({ logout_token: token })
+    const { status } = await fetch(`${replica.listenUrl}/bff/backchannel-logout`, { method: 'POST', body })
+    statuses.push(status)
+  }
+  await fetch(`${replica.listenUrl}/bff/frontchannel-logout?sid=${sid}&iss=https://elsewhere.example`)
+  assert.equal((await browser.fetch('/api/orders')).status, 401)
+  const now = Math.floor(Date.now() / 1000)
+  const claims = { iss: provider.issuer, aud: ORDERS, sub: PERSON, iat: now, exp: now + 300 }
+  const bearers = [
+    await provider.signer.sign(claims, { typ: 'at+jwt' }),
+    await provider.signer.sign({ ...claims, aud: BILLING }, { typ: 'at+jwt' }),
+    unsignedJwt(claims),
+  ]
+  for (const token of bearers) {
+    const headers = { authorization: `Bearer ${token}` }
+    const { status } = await fetch(`${replica.listenUrl}/cli/orders`, { headers })
+    statuses.push(status)
+  }
+  assert.deepEqual(statuses, [400, 200, 200, 401, 401])
+  return [sid, ...logoutTokens, ...bearers]
 }
 
 function assertNothingAtTheBrowser(browser: Browser, secrets: string[], cookieSecrets: string[]): void {
