@@ -105,6 +105,9 @@ function checkAccessRules({ require, auth }: DraftRoute, route: Field): void {
   if (require.claims !== undefined && Object.keys(require.claims).length === 0) {
     field.at('claims').problem('must name a claim, e.g. { groups: [ops] }')
   }
+  if (Object.hasOwn(require.claims ?? {}, '')) {
+    field.at('claims', '').problem('must be the name of a claim, e.g. groups', 'key')
+  }
   if (require.scopes !== undefined && route.at('resource').written() === undefined) {
     field.at('scopes').problem('needs a resource, because they are the scopes of its access token')
   }

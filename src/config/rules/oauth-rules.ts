@@ -25,7 +25,7 @@ export function isResourceIndicator(text: string): boolean {
 }
 
 const OWN_PARAMETERS =
-  /^(?:client_id|redirect_uri|response_type|response_mode|state|nonce|code_challenge.*|request.*|scope|resource)$/
+  /^(?:client_id|redirect_uri|response_type|response_mode|state|nonce|code_challenge.*|dpop_jkt|request.*|scope|resource)$/
 
 /** True for authorization request parameters that Cloakroom sets itself, and so must not be configured. */
 export function isOwnParameter(name: string): boolean {

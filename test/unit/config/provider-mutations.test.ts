@@ -105,6 +105,7 @@ describeMutations('the provider and its resources', [
     /one scope without blanks/,
   ],
   ['{ domain_hint: contoso.com }', '{ state: x }', 'provider.authorizationParams.state', /sets state itself/],
+  ['{ domain_hint: contoso.com }', '{ dpop_jkt: x }', 'provider.authorizationParams.dpop_jkt', /itself/],
   [
     '{ domain_hint: contoso.com }',
     '{ code_challenge_method: plain }',

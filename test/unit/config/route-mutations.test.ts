@@ -11,6 +11,7 @@ const REQUIRE: [text: string, path: string, says: RegExp][] = [
   ['{}', 'routes[0].require', /must say what is required: claims, acr, maxAge or scopes/],
   ['{ claim: { groups: [ops] } }', 'routes[0].require.claim', /not a known key \(did you mean "claims"\?\)/],
   ['{ claims: {} }', 'routes[0].require.claims', /must name a claim, e\.g\. \{ groups/],
+  ['{ claims: { "": [ops] } }', 'routes[0].require.claims[""]', /must be the name of a claim/],
   ['{ claims: [groups] }', 'routes[0].require.claims', /must be a block of keys/],
   [
     '{ claims: { groups: ops } }',
