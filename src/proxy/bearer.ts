@@ -55,24 +55,21 @@ export function createFindBearerCaller(deps: BearerDeps): FindBearerCaller {
   }
 
   return function findBearerCaller(req, route) {
-    const value = presentedToken(req, deps.invalidToken)
-    if (value === undefined) return undefined
+    const presented = presentedToken(req)
+    if (presented === undefined) return undefined
     deps.requireOrigin(req)
+    // Whatever either is worth: a page that sends an empty token of its own is no client whose token is bad.
     if (deps.hasSessionCookie(req)) {
       throw new BffError('bad_request', 'a request has a session cookie or an access token, not both')
     }
-    return admitted(req, route, value)
+    return admitted(req, route, requireForm(presented, deps.invalidToken))
   }
 }
 
-/** RFC 6750 §2.1. */
-const TOKEN = /^[A-Za-z0-9._~+/-]+=*$/
+type Presented = { readonly scheme: string; readonly value: string }
 
-/** The token of a request; undefined without one: other schemes are no credentials here, and are dropped as ever. */
-function presentedToken(
-  { headers, rawHeaders }: IncomingMessage,
-  invalidToken: BearerDeps['invalidToken'],
-): string | undefined {
+/** The credentials of a request; undefined without any: other schemes are none here, and are dropped as ever. */
+function presentedToken({ headers, rawHeaders }: IncomingMessage): Presented | undefined {
   const { authorization } = headers
   if (authorization === undefined) return undefined
   // Node gives the first of several.
@@ -80,10 +77,16 @@ function presentedToken(
   if (count > 1) throw new BffError('bad_request', 'Authorization is there more than once')
   const [scheme = '', ...rest] = authorization.split(' ')
   if (!/^(?:bearer|dpop)$/i.test(scheme)) return undefined
-  const value = rest.join(' ').trim()
+  return { scheme: scheme.toLowerCase(), value: rest.join(' ').trim() }
+}
+
+/** RFC 6750 §2.1. */
+const TOKEN = /^[A-Za-z0-9._~+/-]+=*$/
+
+function requireForm({ scheme, value }: Presented, invalidToken: BearerDeps['invalidToken']): string {
   if (!TOKEN.test(value)) throw invalidToken({ claim: 'form' })
   // RFC 9449 §7.1: such a token is bound to a key, and its proof is for this origin, which the upstream is not.
-  if (scheme.toLowerCase() === 'dpop') throw invalidToken({ claim: 'cnf' })
+  if (scheme === 'dpop') throw invalidToken({ claim: 'cnf' })
   return value
 }
 

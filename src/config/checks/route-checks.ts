@@ -33,6 +33,7 @@ export function checkRoutes({ basePath, resources, routes = [] }: Draft, field: 
     checkHeaderNames(route.headers, own.at('headers'))
     checkTls(own.at('tls'), !route.upstream?.startsWith('http:'))
   })
+  warnOfDisjointClasses(routes, field)
   const candidates = candidatesOf(routes, field)
   candidates.forEach((candidate, position) => {
     for (const earlier of candidates.slice(0, position)) checkPair(candidate, earlier)
@@ -110,6 +111,23 @@ function checkAccessRules({ require, auth }: DraftRoute, route: Field): void {
   }
   if (require.scopes !== undefined && route.at('resource').written() === undefined) {
     field.at('scopes').problem('needs a resource, because they are the scopes of its access token')
+  }
+}
+
+/** A sign-in has one `acr`: where two routes have no class in common, each takes the user away from the other. */
+function warnOfDisjointClasses(routes: readonly (DraftRoute | undefined)[], field: Field): void {
+  const asking = routes.flatMap((route, index) => {
+    const acr = route?.require?.acr
+    return acr && !acr.includes(undefined) ? [{ index, acr }] : []
+  })
+  for (const { index, acr } of asking) {
+    const other = asking.find((one) => one.index < index && !one.acr.some((value) => acr.includes(value)))
+    if (!other) continue
+    field
+      .at(index, 'require', 'acr')
+      .warn(
+        `has no class in common with routes[${other.index}]: a sign-in has one acr, so that whoever uses both routes signs in again at each change; list the stronger class in both`,
+      )
   }
 }
 

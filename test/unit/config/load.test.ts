@@ -344,6 +344,16 @@ describe('warnings', () => {
     )
   })
 
+  test('name routes whose classes of sign-in exclude each other', () => {
+    const guarded = (one: string, other: string) =>
+      changed('headers: { x-user-id: "{claims.sub}" }', `require: { acr: ${one} }`).replace(
+        'resource: billing',
+        `resource: billing\n    require: { acr: ${other} }`,
+      )
+    assert.deepEqual(warned(guarded('[mfa]', '[hwk]')), ['routes[1].require.acr'])
+    assert.deepEqual(warned(guarded('[mfa, hwk]', '[hwk]')), [])
+  })
+
   test('name scopes without an API, and tenants of everyone, on Entra ID only', () => {
     const text = changed('api://billing/.default', 'read')
     assert.deepEqual(warned(text), [])

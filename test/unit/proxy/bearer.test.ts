@@ -118,9 +118,11 @@ describe('an access token of the client', () => {
       ['Basic YTpi', 'Bearer a'],
     ])
       assert.equal((await run(authorization)).error?.code, 'bad_request')
-    const { error, steps } = await run(['Bearer a'], { hasCookie: true })
-    assert.equal(error?.code, 'bad_request')
-    assert.deepEqual(steps, ['origin'])
+    for (const value of ['Bearer a', 'Bearer', 'Bearer "a"', 'DPoP a']) {
+      const { error, steps } = await run([value], { hasCookie: true })
+      assert.equal(error?.code, 'bad_request')
+      assert.deepEqual(steps, ['origin'])
+    }
   })
 })
 
