@@ -29,7 +29,7 @@ import {
 import { readSmallBody } from '../http/small-body.ts'
 import { invalidToken } from '../oidc/bearer-token.ts'
 import { createProofs } from '../oidc/dpop.ts'
-import { actOnce } from '../oidc/events/event-token.ts'
+import { type ActOnce, actOnce } from '../oidc/events/event-token.ts'
 import { reusesRefreshTokens } from '../oidc/grants/dialects.ts'
 import { createTokenScopes, untoldScope } from '../oidc/grants/scopes.ts'
 import { createProvider } from '../oidc/provider.ts'
@@ -39,6 +39,7 @@ import type { EndSessionRequest } from '../oidc/sign-in/end-session.ts'
 import { parseReturnUrl } from '../oidc/sign-in/return-url.ts'
 import { createSingleUseReferences } from '../oidc/sign-in/single-use-references.ts'
 import { createStepUps, STEP_UP_LIFETIME_MS } from '../oidc/sign-in/step-up.ts'
+import { isSharedAuthority } from '../oidc/token-endpoint/endpoints.ts'
 import { createAccessCheck } from '../proxy/access-rules.ts'
 import { mapRefusal } from '../proxy/access-token.ts'
 import { createFindBearerCaller } from '../proxy/bearer.ts'
@@ -141,6 +142,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     sealAbout: (hash, text) => sealing.seal({ id: hash, kind: 'about' }, text),
     openAbout: (hash, sealed) => sealing.open({ id: hash, kind: 'about' }, sealed),
     byEmail: config.provider.sharedSignals?.subjects.includes('email') ?? false,
+    sharedIssuer: isSharedAuthority(config.provider.issuer) ? config.provider.issuer : undefined,
     now,
   })
   const sessions = createSessions({
@@ -309,6 +311,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     ...{ limits: config.rateLimits, countRequests: store.countRequests, clientAddress, monotonicNow },
     ...{ nameOf: createPseudonyms(keys), refused: metrics.rateLimited },
   }
+  const onlyOnce: ActOnce = (message, act) => actOnce(store, message, act)
   const bffRoutes = createBffRoutes({
     ...{ basePath, sameSite: cookie.sameSite, sessions, requireSameOrigin, stepUps, now },
     ...{ parseReturnUrl: parseReturn, loginUrlFor, loginAttempts, beginSignIn, loggedOutReturns },
@@ -321,11 +324,11 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     refusedLogouts: createFailureLimit('backchannelLogout', limited),
     ...{ issuer: config.provider.issuer, isIssuer: provider.isIssuer, frameOrigins: provider.frameOrigins },
     ...{ verifyLogoutToken: provider.verifyLogoutToken, log },
-    actOnce: (message, act) => actOnce(store.replays, message, act),
+    actOnce: onlyOnce,
     ...{ endSessions: userSessions.end, bodyTimeMs: limits.headerTimeoutMs },
     requestIdOf: (req) => requestLog.factsOf(req).id,
     signals: createSignalEndpoints(config, {
-      ...{ provider, userSessions, requestLog, log, now, replays: store.replays },
+      ...{ provider, userSessions, requestLog, log, now, actOnce: onlyOnce },
       ...{ forceRenewal: tokens.forceRenewal, refusedPushes: createFailureLimit('events', limited) },
     }),
     finishSignIn: createFinishSignIn({

@@ -12,7 +12,7 @@ import type { createProvider } from '../oidc/provider.ts'
 import type { UserSessions } from '../session/session-index.ts'
 
 /** What the endpoints share with the rest of one configuration. */
-export type SignalEndpointsDeps = Pick<SignalsReceiverDeps, 'replays' | 'log'> &
+export type SignalEndpointsDeps = Pick<SignalsReceiverDeps, 'actOnce' | 'log'> &
   Pick<SignalActionsDeps, 'forceRenewal'> &
   Pick<GlobalTokenRevocationDeps, 'refusedPushes'> & {
     readonly provider: Pick<
@@ -51,7 +51,7 @@ export function createSignalEndpoints(
           longestAgeMs: config.session.absoluteTimeoutMs,
           requireSigned: provider.requireSignedByTransmitter,
         },
-        ...{ replays: deps.replays, actions, log },
+        ...{ actOnce: deps.actOnce, actions, log },
       }),
     })
   }

@@ -13,6 +13,7 @@ import { createResourceGrants } from './grants/resource-grants.ts'
 import { createAuthorization, signInResource } from './sign-in/authorization.ts'
 import { createEndSession, createFrameOrigins } from './sign-in/end-session.ts'
 import type { OfflineConsentMemory } from './sign-in/offline-consent.ts'
+import { createIsIssuer } from './token-endpoint/endpoints.ts'
 import type { Limiters } from './token-endpoint/limiter.ts'
 import { createClientAuthenticator } from './token-endpoint/openid-client.ts'
 import { createProviderConnections } from './token-endpoint/provider-connections.ts'
@@ -46,7 +47,7 @@ export function createProvider(deps: ProviderDeps) {
   const { provider, resources } = config
   const redirectUri = `${config.publicUrl}${config.basePath}/callback`
   const inUse = resourcesInUse(config)
-  const isIssuer = (iss: string) => iss === provider.issuer
+  const isIssuer = createIsIssuer(provider)
   logTransport(provider, log)
 
   const authenticator = createClientAuthenticator(provider, {

@@ -71,6 +71,11 @@ export type UserSessionsDeps = {
   readonly ended: (hash: SessionHash, reason: string) => void
   /** Whether sessions are also found by a verified e-mail address. */
   readonly byEmail?: boolean
+  /**
+   * Of a provider for many tenants, which writes the tenant into the `iss` of each ID token: its own name. Its sessions go
+   * by that, because it does not always say of which tenant they are.
+   */
+  readonly sharedIssuer?: string | undefined
   /** Epoch ms. */
   readonly now: () => number
 }
@@ -99,9 +104,9 @@ export type UserSessions = {
   find(of: SessionsOf): Promise<readonly SessionHash[]>
   readonly end: EndSessions
   /**
-   * Throws `invalid_callback` when the user's sessions, or those of this session at the provider, were ended while the
-   * sign-in was on its way: a logout that overtakes its login. Ask when the session exists: either the logout finds it in
-   * the index, or this finds the logout.
+   * Throws `invalid_callback` when the user's sessions were ended while the sign-in was on its way: a logout that overtakes
+   * its login; or when its session at the provider was ended at all, because that does not come back. Ask when the session
+   * exists: either the logout finds it in the index, or this finds the logout.
    *
    * @param endingsBefore `store.endings.last()` when the sign-in began, before the provider was asked.
    */
@@ -119,7 +124,8 @@ const USER_AGENT_KEPT = 256
 export function createUserSessions(deps: UserSessionsDeps): UserSessions {
   const { store, pseudonyms, ended, now } = deps
   const userNames = (iss: unknown, sub: string) => namesOf<UserIndex>('sub', iss, sub)
-  const idpNames = (iss: unknown, sid: string) => namesOf<IdpSessionIndex>('idp', iss, sid)
+  const idpNames = (iss: unknown, sid: string) =>
+    namesOf<IdpSessionIndex>('idp', deps.sharedIssuer ?? iss, sid)
 
   /** RFC 5321 §2.4 has case in the local part, and no mail system that people use goes by it. */
   const emailNames = (email: string) => namesOf<UserIndex>('sub', 'mailto:', email.toLowerCase())
@@ -232,19 +238,15 @@ export function createUserSessions(deps: UserSessionsDeps): UserSessions {
     },
     async requireNotEnded(claims, endingsBefore) {
       const { iss, sub, sid } = claims
-      const names = [
-        ...userNames(iss, sub),
-        ...(isText(sid) ? idpNames(iss, sid) : []),
-        ...aliasNames(claims),
-      ]
-      if ((await store.endings.lastOf(names)) <= endingsBefore) return
-      throw new BffError(
-        'invalid_callback',
-        'the provider ended the session while the sign-in was on its way',
-        {
-          details: { reason: 'grant_ended' },
-        },
-      )
+      const [ofUser, ofIdpSession] = await Promise.all([
+        store.endings.lastOf([...userNames(iss, sub), ...aliasNames(claims)]),
+        // A provider may tell of an end before it is through with it, and let somebody in meanwhile.
+        isText(sid) ? store.endings.lastOf(idpNames(iss, sid)) : 0,
+      ])
+      if (ofUser <= endingsBefore && ofIdpSession === 0) return
+      throw new BffError('invalid_callback', 'the provider has ended this session, or those of this user', {
+        details: { reason: 'grant_ended' },
+      })
     },
   }
 }

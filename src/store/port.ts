@@ -177,9 +177,9 @@ export type LoginRecords = {
  * digest of `id` is stored.
  */
 export type ReplayRecords = {
-  /** Notes for `ttlMs` that the message came; false when that is noted already. */
-  firstUse(kind: string, id: string, ttlMs: number): Promise<boolean>
-  /** Notes it for `ttlMs` from now on, once the message has been acted on. */
+  /** Notes for `ttlMs` that the message came; `pending` when it came before and is being acted on, `used` when that is done. */
+  firstUse(kind: string, id: string, ttlMs: number): Promise<'first' | 'pending' | 'used'>
+  /** Notes for `ttlMs` from now on that the message has been acted on. */
   keep(kind: string, id: string, ttlMs: number): Promise<void>
   /** Takes the note back, so that a message that could not be acted on may be sent again. */
   forget(kind: string, id: string): Promise<void>

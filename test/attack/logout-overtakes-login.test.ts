@@ -46,12 +46,15 @@ async function comingBack(t: Scope, { provider, a }: Replicas) {
   const [sub, sid] = [`ada-${count}`, `sid-${count}`]
   provider.control.user = sub
   provider.control.idTokenClaims = { sid }
-  const browser = createBrowser({ origin: APP, connect: { [APP]: a.cloakroom.listenUrl } })
-  t.after(() => browser.close())
-  const login = await browser.open('/bff/login?returnUrl=/')
-  const authorization = await fetch(String(login.headers.location), { redirect: 'manual' })
-  const { pathname, search } = new URL(String(authorization.headers.get('location')))
-  return { browser, sub, sid, callback: () => browser.fetch(pathname + search) }
+  const begin = async () => {
+    const browser = createBrowser({ origin: APP, connect: { [APP]: a.cloakroom.listenUrl } })
+    t.after(() => browser.close())
+    const login = await browser.open('/bff/login?returnUrl=/')
+    const authorization = await fetch(String(login.headers.location), { redirect: 'manual' })
+    const { pathname, search } = new URL(String(authorization.headers.get('location')))
+    return { browser, callback: () => browser.fetch(pathname + search) }
+  }
+  return { ...(await begin()), sub, sid, begin }
 }
 
 /** Posts the token as the provider does, again while it is told that it may. */
@@ -134,6 +137,17 @@ describe('a logout that overtakes its login', { skip: skipWithoutRedis() }, () =
     await browser.signIn()
     assert.deepEqual(await sessionsOf(browser, all), [200, 200])
     await browser.fetch('/bff/logout', { method: 'POST' })
+  })
+
+  test('in a session of the provider refuses whatever comes back from it later, even what began after it', async (t) => {
+    const all = await system()
+    const { sid, begin } = await comingBack(t, all)
+    await backchannelLogout(all, all.b, { sid })
+    // The provider tells of the end before it is through with it itself.
+    const { browser, callback } = await begin()
+    const answer = await callback()
+    assert.deepEqual([answer.status, answer.json().reason], [400, 'grant_ended'])
+    assert.deepEqual(await sessionsOf(browser, all), [401, 401])
   })
 
   test('leaves no session when a sign-in stands still before each of its commands', async (t) => {

@@ -46,7 +46,7 @@ test('the access rule of the README is enough for all that is done with Redis', 
   await store.logins.put('key', 'sealed', 1_000)
   assert.equal(await store.logins.read('key'), 'sealed')
   assert.equal(await store.logins.take('key'), 'sealed')
-  assert.equal(await store.replays.firstUse('logout', 'jti', 1_000), true)
+  assert.equal(await store.replays.firstUse('logout', 'jti', 1_000), 'first')
   await store.replays.keep('logout', 'jti', 1_000)
   await store.replays.forget('logout', 'jti')
   await store.endings.note(['ada'], 1_000)

@@ -1,3 +1,4 @@
+import { type Clock, systemClock } from '../../async/clock.ts'
 import { BffError, type LoggedFacts } from '../../errors.ts'
 import type { ReplayRecords } from '../../store/port.ts'
 import { type JwtClaims, unverifiedJwt, unverifiedKeyId } from '../token-endpoint/jwt.ts'
@@ -128,8 +129,11 @@ export function isObject(value: unknown): value is Readonly<Record<string, unkno
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** While a message is acted on, its repetitions are refused for this long; then the one that acts on it has died. */
+/** While a message is acted on, its repetitions wait for at most this long; then the one that acts on it has died. */
 const CLAIMED_MS = 10_000
+/** How long a repetition waits for how that ends before its sender is asked to send it again, and how often it looks. */
+const PENDING_MS = 2_000
+const LOOK_EVERY_MS = 100
 
 /** A message that is good once: `id` tells it from others of its `kind`, and it would be taken again for so many ms. */
 export type SingleUseMessage = { readonly kind: string; readonly id: string; readonly goodForMs: number }
@@ -138,15 +142,18 @@ export type SingleUseMessage = { readonly kind: string; readonly id: string; rea
 export type ActOnce = (message: SingleUseMessage, act: () => Promise<void>) => Promise<boolean>
 
 /**
- * Acts on a message once over all replicas: true when this call did. A message that could not be acted on may come again,
- * because its sender was told of the failure; one that was acted on is refused for as long as it is good.
+ * Acts on a message once over all replicas: true when this call did, false when it was done before. A message that could
+ * not be acted on may come again, because its sender was told of the failure; one that was acted on is refused for as long
+ * as it is good. While another call acts on it, this one waits for how that ends: a repetition must not be taken for done
+ * when the first one fails. Rejects with `store_unavailable` when that takes too long.
  */
 export async function actOnce(
-  replays: ReplayRecords,
-  { kind, id, goodForMs }: SingleUseMessage,
+  { replays, pause = systemClock.pause }: { replays: ReplayRecords; pause?: Clock['pause'] },
+  message: SingleUseMessage,
   act: () => Promise<void>,
 ): Promise<boolean> {
-  if (!(await replays.firstUse(kind, id, CLAIMED_MS))) return false
+  const { kind, id, goodForMs } = message
+  if (!(await isFirstUse(replays, message, pause))) return false
   try {
     await act()
   } catch (error) {
@@ -156,4 +163,22 @@ export async function actOnce(
   // What was done stays done; done again, it would change nothing.
   await replays.keep(kind, id, Math.max(1, Math.ceil(goodForMs))).catch(() => undefined)
   return true
+}
+
+async function isFirstUse(
+  replays: ReplayRecords,
+  { kind, id }: SingleUseMessage,
+  pause: Clock['pause'],
+): Promise<boolean> {
+  for (let waitedMs = 0; ; waitedMs += LOOK_EVERY_MS) {
+    const use = await replays.firstUse(kind, id, CLAIMED_MS)
+    if (use !== 'pending') return use === 'first'
+    if (waitedMs >= PENDING_MS) {
+      const cause = new Error(
+        'another request with the same jti has not ended, or the store did not take its end',
+      )
+      throw new BffError('store_unavailable', 'it is not known whether the message was acted on', { cause })
+    }
+    await pause(LOOK_EVERY_MS)
+  }
 }

@@ -1,6 +1,5 @@
 import type { LogFields, Logger } from '../../log.ts'
-import type { ReplayRecords } from '../../store/port.ts'
-import { actOnce } from './event-token.ts'
+import type { ActOnce } from './event-token.ts'
 import { type SecurityEvent, type SetRules, verifySet } from './security-event-token.ts'
 import type { SignalSubject } from './subjects.ts'
 
@@ -21,7 +20,7 @@ export type SignalActions = {
 
 export type SignalsReceiverDeps = {
   readonly rules: SetRules
-  readonly replays: ReplayRecords
+  readonly actOnce: ActOnce
   readonly actions: SignalActions
   readonly log: Logger
 }
@@ -34,12 +33,12 @@ export type ReceiveSet = (set: string) => Promise<void>
 
 /** Makes the receiver of Shared Signals: verify, once over all replicas, act on each event. */
 export function createSignalsReceiver(deps: SignalsReceiverDeps): ReceiveSet {
-  const { rules, replays, log } = deps
+  const { rules, log } = deps
 
   return async function receiveSet(set) {
     const { jti, events, goodForMs } = await verifySet(set, rules)
     const message = { kind: 'ssf', id: JSON.stringify([rules.issuer, jti]), goodForMs }
-    const isFirst = await actOnce(replays, message, async () => {
+    const isFirst = await deps.actOnce(message, async () => {
       for (const event of events) await act(event, deps)
     })
     // RFC 8935 §2: it is answered as at the first time, because the transmitter may have missed that answer.

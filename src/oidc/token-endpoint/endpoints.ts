@@ -90,6 +90,27 @@ export function isSharedAuthority(issuer: string): boolean {
   return /^https:\/\/[^/]+\/(?:common|organizations|consumers)(?:\/|$)/i.test(issuer)
 }
 
+/**
+ * Whether an `iss` is of this provider: its own, or, under an authority for many tenants, that of a tenant that may sign in.
+ */
+export function createIsIssuer({
+  issuer,
+  allowedTenants,
+}: {
+  readonly issuer: string
+  readonly allowedTenants: readonly string[]
+}): (iss: string) => boolean {
+  const [, start, end] = /^(https:\/\/[^/]+\/)(?:common|organizations|consumers)(\/.*|)$/i.exec(issuer) ?? []
+  if (start === undefined || end === undefined) return (iss) => iss === issuer
+  const ofTenant = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/i
+  return function isIssuer(iss) {
+    if (iss === issuer) return true
+    const [tenant] = (iss.startsWith(start) && ofTenant.exec(iss.slice(start.length))) || []
+    if (tenant === undefined || iss !== start + tenant + end) return false
+    return allowedTenants.length === 0 || allowedTenants.includes(tenant)
+  }
+}
+
 /** Reads the metadata where they are, while openid-client takes them for those of the host that it knows. */
 export function atLargestCloud<Options, Answer>(
   issuer: URL,

@@ -129,7 +129,8 @@ export function maySignFor(key: JsonWebKey, jws: string): boolean {
   if (typeof key.issuer !== 'string') return true
   const { iss, tid } = unverifiedClaims(jws) ?? {}
   if (typeof iss !== 'string') return true
-  const issuer = issuerFor(key.issuer, tid)
+  // A logout token has no `tid`: its issuer alone names the tenant.
+  const issuer = issuerFor(key.issuer, tid ?? tenantIn(iss))
   return iss === issuer || (tenantIn(iss) !== undefined && tenantIn(iss) === tenantIn(issuer))
 }
 

@@ -63,7 +63,7 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
   const logins = createExpiringMap<string, string>({ monotonicNow, max, bytes: bytes(LOGINS_SHARE) })
   const clientTokens = createExpiringMap<string, string>({ monotonicNow, max })
   const clientLocks = createExpiringMap<string, string>({ monotonicNow, max })
-  const replays = createExpiringMap<string, true>({ monotonicNow, max })
+  const replays = createExpiringMap<string, 'pending' | 'used'>({ monotonicNow, max })
   const ended = createExpiringMap<string, number>({ monotonicNow, max })
   const maps = [sessions, locks, logins, clientTokens, clientLocks, replays, ended]
 
@@ -296,16 +296,17 @@ function loginRecords(logins: ExpiringMap<string, string>): LoginRecords {
   }
 }
 
-function replayRecords(used: ExpiringMap<string, true>): ReplayRecords {
+function replayRecords(used: ExpiringMap<string, 'pending' | 'used'>): ReplayRecords {
   const keyOf = (kind: string, id: string) => `${kind} ${id}`
   return {
     async firstUse(kind, id, ttlMs) {
-      if (used.get(keyOf(kind, id))) return false
-      used.set(keyOf(kind, id), true, ttlMs)
-      return true
+      const before = used.get(keyOf(kind, id))
+      if (before) return before
+      used.set(keyOf(kind, id), 'pending', ttlMs)
+      return 'first'
     },
     async keep(kind, id, ttlMs) {
-      used.set(keyOf(kind, id), true, ttlMs)
+      used.set(keyOf(kind, id), 'used', ttlMs)
     },
     async forget(kind, id) {
       used.delete(keyOf(kind, id))

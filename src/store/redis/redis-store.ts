@@ -254,7 +254,8 @@ function replayRecords({ redis, keys }: Parts): ReplayRecords {
   return {
     async firstUse(kind, id, ttlMs) {
       // Who notes it is told apart, because the command is repeated when its answer was lost.
-      return (await redis.run('firstUse', [keys.used(kind, id)], [randomUUID(), ttlMs])) === 1
+      const answer = await redis.run('firstUse', [keys.used(kind, id)], [randomUUID(), ttlMs])
+      return answer as Awaited<ReturnType<ReplayRecords['firstUse']>>
     },
     async keep(kind, id, ttlMs) {
       await redis.call('keepUsed', 'SET', keys.used(kind, id), '', 'PX', ttlMs)

@@ -197,8 +197,15 @@ return redis.call('PUBLISH', ARGV[1], ARGV[2])`,
   },
   /** KEYS lock; ARGV owner, ttl ms. 1, or 0 when another owner holds it. */
   lock: { numberOfKeys: 1, lua: LOCK },
-  /** KEYS used; ARGV user, ttl ms. 1, or 0 when another was first. */
-  firstUse: { numberOfKeys: 1, lua: LOCK },
+  /** KEYS used; ARGV a name of the caller, ttl ms. first, pending while the key has the name of another, used when it has none. */
+  firstUse: {
+    numberOfKeys: 1,
+    lua: `
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 'first' end
+local name = redis.call('GET', KEYS[1])
+if name == ARGV[1] then return 'first' end
+return name == '' and 'used' or 'pending'`,
+  },
   /** KEYS lock; ARGV owner. */
   unlock: {
     numberOfKeys: 1,

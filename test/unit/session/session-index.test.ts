@@ -15,9 +15,10 @@ function setUp(pseudonyms = [(text: string) => `1(${text})`]) {
   const clock = { now: 1_000_000 }
   const store = createMemoryStore({ idleTimeoutMs: () => 3_600_000, monotonicNow: () => clock.now })
   const ended: string[] = []
-  const usersUnder = (names: typeof pseudonyms) =>
+  const usersUnder = (names: typeof pseudonyms, sharedIssuer?: string) =>
     createUserSessions({
       ...{ store, pseudonyms: names, signInLifetimeMs: 900_000, byEmail: true, now: () => clock.now },
+      sharedIssuer,
       ended: (hash, reason) => ended.push(`${hash} ${reason}`),
       sealAbout: (hash, text) => `${hash}|${text}`,
       openAbout: (hash, sealed) =>
@@ -136,7 +137,7 @@ test('changing the session keys loses no session: each is found under the keys o
   for (const hash of hashes) assert.equal(await isAlive(hash), false)
 })
 
-test('a logout that overtakes its login: what began before it is refused, what began after it is not', async () => {
+test('a logout that overtakes its login: what began before it is refused; what began after it is not, unless it is of that very session of the provider', async () => {
   const { users, clock, store } = setUp()
   const refused = (error: unknown) =>
     error instanceof BffError && error.code === 'invalid_callback' && error.details?.reason === 'grant_ended'
@@ -146,13 +147,33 @@ test('a logout that overtakes its login: what began before it is refused, what b
   const between = await store.endings.last()
   clock.now += 899_999
   await assert.rejects(users.requireNotEnded(claims('ada', 'one'), before), refused)
-  await users.requireNotEnded(claims('ada', 'one'), between)
+  await assert.rejects(users.requireNotEnded(claims('ada', 'one'), between), refused)
   await users.requireNotEnded(claims('ada', 'two'), before)
   await users.end({ iss: ISS, sub: 'ada' }, 'r')
   await assert.rejects(users.requireNotEnded(claims('ada', 'two'), between), refused)
+  await users.requireNotEnded(claims('ada', 'two'), await store.endings.last())
   await users.requireNotEnded(claims('bob', 'two'), before)
   clock.now += 1
   await users.requireNotEnded(claims('bob', 'one'), before)
+})
+
+test('a provider for many tenants names a session without its tenant, as Entra ID does at a front-channel logout', async () => {
+  const { begin, isAlive, usersUnder } = setUp()
+  const [shared, tenant] = ['https://login.test/organizations/v2.0', 'https://login.test/one/v2.0']
+  const users = usersUnder([(text) => `1(${text})`], shared)
+  const hashes = [
+    await begin('ada', 'one', { iss: tenant, by: users }),
+    await begin('ada', 'two', { iss: tenant, by: users }),
+    await begin('bob', 'three', { iss: tenant, by: users }),
+  ]
+  assert.equal(await users.end({ iss: shared, sid: 'one' }, 'r'), 1)
+  assert.equal(await users.end({ iss: tenant, sid: 'two' }, 'r'), 1)
+  assert.equal(await users.end({ iss: tenant, sub: 'ada', sid: 'three' }, 'r'), 0)
+  const before = Number.MAX_SAFE_INTEGER
+  await assert.rejects(users.requireNotEnded(claims('ada', 'one', tenant), before), {
+    code: 'invalid_callback',
+  })
+  assert.deepEqual(await Promise.all(hashes.map(isAlive)), [false, false, true])
 })
 
 test('a sign-in races its logout: whatever comes first, no session is left', async () => {

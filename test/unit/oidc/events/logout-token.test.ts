@@ -247,31 +247,51 @@ suite('what is good once', () => {
     const elapse = (ms: number) => {
       time += ms
     }
-    return { replays, elapse }
+    const pause = async (ms: number) => elapse(ms)
+    return { replays, elapse, pause }
   }
 
   test('is done once, also when it comes twice at the same time, for as long as it is good', async () => {
-    const { replays, elapse } = store()
+    const { elapse, ...records } = store()
     let done = 0
     const act = async () => {
       done += 1
     }
-    const both = await Promise.all([actOnce(replays, message, act), actOnce(replays, message, act)])
+    const both = await Promise.all([actOnce(records, message, act), actOnce(records, message, act)])
     assert.deepEqual([both.sort(), done], [[false, true], 1])
-    elapse(59_999)
-    assert.equal(await actOnce(replays, message, act), false)
-    elapse(1)
-    assert.equal(await actOnce(replays, message, act), true)
+    elapse(59_800)
+    assert.equal(await actOnce(records, message, act), false)
+    elapse(200)
+    assert.equal(await actOnce(records, message, act), true)
   })
 
   test('may come again when it could not be done, at once or, if nobody was left to say so, 10 s later', async () => {
-    const { replays, elapse } = store()
+    const { elapse, ...records } = store()
     const fail = () => Promise.reject(new Error('away'))
-    await assert.rejects(actOnce(replays, message, fail), /away/)
-    const dying = { ...replays, forget: () => Promise.reject(new Error('away, too')) }
-    await assert.rejects(actOnce(dying, message, fail), /^Error: away$/)
-    assert.equal(await actOnce(replays, message, async () => {}), false)
+    await assert.rejects(actOnce(records, message, fail), /away/)
+    const dying = { ...records.replays, forget: () => Promise.reject(new Error('away, too')) }
+    await assert.rejects(actOnce({ ...records, replays: dying }, message, fail), /^Error: away$/)
+    // Neither "done before", which would lose it, nor done while the first one may still be at it.
+    const again = actOnce(records, message, async () => assert.fail('the first one may still act'))
+    await assert.rejects(again, { code: 'store_unavailable' })
     elapse(10_000)
-    assert.equal(await actOnce(replays, message, async () => {}), true)
+    assert.equal(await actOnce(records, message, async () => {}), true)
+  })
+
+  test('that comes again while it is acted on waits, and is done by the repetition when the first one fails', async () => {
+    const { elapse: _, ...records } = store()
+    const first = Promise.withResolvers<void>()
+    const failing = actOnce(records, message, () => first.promise)
+    let looks = 0
+    const pause = async (ms: number) => {
+      looks += 1
+      if (looks === 3) first.reject(new Error('away'))
+      await records.pause(ms)
+      await new Promise(setImmediate)
+    }
+    const repeated = actOnce({ ...records, pause }, message, async () => {})
+    await assert.rejects(failing, /away/)
+    assert.equal(await repeated, true)
+    assert.equal(await actOnce(records, message, async () => {}), false)
   })
 })

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { BffError } from '../../../../src/errors.ts'
+import { actOnce } from '../../../../src/oidc/events/event-token.ts'
 import { createSignalsReceiver, type SignalActions } from '../../../../src/oidc/events/signals-receiver.ts'
 import { type AllowedSubjects, subjectOf } from '../../../../src/oidc/events/subjects.ts'
 import { createMemoryStore } from '../../../../src/store/memory/memory-store.ts'
@@ -29,12 +30,13 @@ function setUp({ audience = 'shop-signals' } = {}) {
     endSessions: (of, how) => act('end', of, how),
     renewTokens: (of) => act('renew', of),
   }
+  const store = createMemoryStore({ idleTimeoutMs: () => HOUR_MS, monotonicNow: () => clock.at })
   const receive = createSignalsReceiver({
     rules: {
       ...{ issuer: ISSUER, audience, subjects: ['iss_sub'], clockToleranceMs: 60_000 },
       ...{ longestAgeMs: HOUR_MS, now: () => clock.at, requireSigned: async () => undefined },
     },
-    replays: createMemoryStore({ idleTimeoutMs: () => HOUR_MS, monotonicNow: () => clock.at }).replays,
+    actOnce: (message, act) => actOnce(store, message, act),
     ...{ actions, log },
   })
   const set = (type: string, claims: object = {}, event: object = {}) =>

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
+import { createIsIssuer } from '../../../../src/oidc/token-endpoint/endpoints.ts'
 import { maySignFor } from '../../../../src/oidc/token-endpoint/jwt.ts'
 import { NOW, scriptedProvider } from '../../../kit/provider/scripted-provider.ts'
 
@@ -102,6 +103,33 @@ describe('an authority of Entra ID for many tenants', () => {
     assert.equal(maySignFor(key(`${CLOUDS[0]}/{tenantid}/v2.0`), jws({ ...v1, tid: OTHER })), false)
     assert.equal(maySignFor(key('https://id.test/realms/a'), jws({ iss: 'https://id.test/realms/b' })), false)
     assert.equal(maySignFor({ kty: 'RSA' }, jws(v1)), true)
+  })
+
+  test('tells of the ends of sessions in the name of a tenant that may sign in, and of no other', () => {
+    const issuer = `${CLOUDS[0]}/organizations/v2.0`
+    const some = createIsIssuer({ issuer, allowedTenants: [OWN] })
+    const all = createIsIssuer({ issuer, allowedTenants: [] })
+    for (const isIssuer of [some, all]) {
+      for (const iss of [issuer, of(OWN).iss]) assert.equal(isIssuer(iss), true, iss)
+      const foreign = [
+        of(OWN, CLOUDS[1]).iss,
+        `${of(OWN).iss}/`,
+        `${CLOUDS[0]}/${OWN}`,
+        `${CLOUDS[0]}/x/v2.0`,
+      ]
+      const forged = [`${CLOUDS[0]}/${OWN}/evil/v2.0`, `${CLOUDS[0]}/{tenantid}/v2.0`, '', OWN]
+      for (const iss of [...foreign, ...forged]) assert.equal(isIssuer(iss), false, iss)
+    }
+    assert.deepEqual([some(of(OTHER).iss), all(of(OTHER).iss)], [false, true])
+    const single = createIsIssuer({ issuer: of(OWN).iss, allowedTenants: [OWN, OTHER] })
+    assert.deepEqual([single(of(OWN).iss), single(of(OTHER).iss)], [true, false])
+  })
+
+  test('signs logout tokens, which name their tenant in the issuer alone', () => {
+    const jws = `e30.${Buffer.from(JSON.stringify({ iss: of(OWN).iss })).toString('base64url')}.`
+    const key = (issuer: string) => ({ kty: 'RSA', issuer })
+    assert.equal(maySignFor(key(`${CLOUDS[0]}/{tenantid}/v2.0`), jws), true)
+    assert.equal(maySignFor(key(`${CLOUDS[0]}/${OTHER}/v2.0`), jws), false)
   })
 
   test('is one with endpoints that are configured, too', async () => {
