@@ -6,6 +6,11 @@ import { createBrowser } from '../kit/browsers/browser.ts'
 import { startCloakroom } from '../kit/cloakroom.ts'
 import { type ConfigData, sessionKey } from '../kit/config/cloakroom-config.ts'
 import { type RotatingProvider, startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import {
+  PUSH_AUTHORIZATION,
+  type SsfTransmitter,
+  startSsfTransmitter,
+} from '../kit/provider/ssf-transmitter.ts'
 import { type Replica, startReplica, writeReplicaConfig } from '../kit/replica.ts'
 import { APP, type Scope } from '../kit/shops/shop.ts'
 import { startRedis } from '../kit/store/redis.ts'
@@ -26,12 +31,13 @@ export type OpenSession = {
   look(): Promise<readonly number[]>
 }
 
-/** Replicas on one Redis, a provider, and an API whose answers never end. */
+/** Replicas on one Redis, a provider, a transmitter of its Shared Signals, and an API whose answers never end. */
 export type Scene = {
   readonly provider: RotatingProvider
+  readonly transmitter: SsfTransmitter
   readonly fleet: readonly Pick<Replica, 'listenUrl'>[]
-  /** Of Redis, and of the replicas that are processes. */
-  readonly pids: readonly number[]
+  /** Of this process, Redis, and the replicas that are processes. */
+  readonly pids: { readonly test: number; readonly redis: number; readonly replicas: readonly number[] }
   /** Signs in at one replica and opens the answer at the next. */
   open(user: string, at: number, kind: Kind): Promise<OpenSession>
 }
@@ -49,12 +55,18 @@ export type Replicas = {
 export async function startScene(t: Scope, { replicas, areProcesses }: Replicas): Promise<Scene> {
   const provider = await startRotatingProvider()
   t.after(() => provider.close())
+  const transmitter = await startSsfTransmitter()
+  t.after(() => transmitter.close())
+  const sharedSignals = {
+    ...{ transmitter: transmitter.issuer, audience: transmitter.audience },
+    authorization: PUSH_AUTHORIZATION,
+  }
   const redis = await startRedis()
   t.after(() => redis.stop())
   const upstream = await startEndlessApi(t)
   const config = {
     publicUrl: APP,
-    provider: provider.settings,
+    provider: { ...provider.settings, sharedSignals },
     session: { store: { type: 'redis', url: redis.url }, keys: [sessionKey()] },
     resources: {},
     routes: [{ path: '/', id: 'endless', upstream, websocket: true }],
@@ -69,7 +81,11 @@ export async function startScene(t: Scope, { replicas, areProcesses }: Replicas)
   )
   let count = 0
   return {
-    ...{ provider, fleet, pids: [redis.pid, ...fleet.flatMap((one) => ('pid' in one ? one.pid : []))] },
+    ...{ provider, transmitter, fleet },
+    pids: {
+      ...{ test: process.pid, redis: redis.pid },
+      replicas: fleet.flatMap((one) => ('pid' in one ? one.pid : [])),
+    },
     async open(user, at, kind) {
       const sid = `sid-${++count}`
       provider.control.user = user
