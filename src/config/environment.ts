@@ -1,3 +1,4 @@
+import type { Field } from './report/report.ts'
 import { isQuoted } from './rules/secret-rules.ts'
 
 /** The environment as the process got it. */
@@ -30,4 +31,12 @@ export function interpolate(text: string, env: Environment): { value: string; pr
     return written ?? whole
   })
   return problems.size === 0 ? { value } : { value, problem: [...problems].join('; ') }
+}
+
+/** Node.js verifies no certificate with this variable, of whatever server: provider, upstreams and Redis would be anybody. */
+export function requireVerifiedTls(env: Environment, root: Field): void {
+  if (env.NODE_TLS_REJECT_UNAUTHORIZED !== '0') return
+  root.problem(
+    'environment variable NODE_TLS_REJECT_UNAUTHORIZED must not be 0, which believes every certificate; unset it, and name a private CA in provider.tls.ca, routes[].tls.ca or session.store.tls.ca',
+  )
 }

@@ -16,7 +16,7 @@ import { assembleConfig } from './assemble.ts'
 import { crossCheck } from './checks/cross-checks.ts'
 import { checkNotBuilt } from './checks/not-built.ts'
 import type { Config } from './config.ts'
-import { type Environment, interpolate } from './environment.ts'
+import { type Environment, interpolate, requireVerifiedTls } from './environment.ts'
 import { readOutgoingProxy } from './outgoing-proxy.ts'
 import { ConfigError, type ConfigProblem, type FieldPath, fieldName } from './report/problem.ts'
 import { createReport, type FieldPlace, type Position, type Report } from './report/report.ts'
@@ -77,6 +77,7 @@ export function loadConfig({ text, file, env, readFile = readTextFile }: ConfigS
     field.problem(empty ?? (field.written() === undefined ? required(message) : message), half)
   }
   crossCheck(draft, secrets, report.root)
+  requireVerifiedTls(env, report.root)
   const proxy = readOutgoingProxy(env, report.root)
   report.throwIfAny()
   if (fields === undefined) throw new ConfigError([report.locate([], 'cannot be read')])

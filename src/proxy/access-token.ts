@@ -37,6 +37,21 @@ export function inTime<T>(
   return within(answer, timeoutMs, { late: tooLate, closing: client })
 }
 
+/**
+ * Throws bad_request for a query with an `access_token`, which a route does not take that sends a token itself: the upstream
+ * might believe the one in the query (RFC 6750 §2.3, RFC 9700 §4.3.2).
+ */
+export function requireNoTokenQuery(url: string): void {
+  const query = url.indexOf('?')
+  if (query === -1) return
+  const text = url.slice(query + 1)
+  // Most queries hold neither the name nor anything that could be decoded to it.
+  if (!/access.*token|%/i.test(text)) return
+  const names = [...new URLSearchParams(text).keys()]
+  if (!names.some((name) => name.toLowerCase() === 'access_token')) return
+  throw new BffError('bad_request', 'this route takes no token in the query: Cloakroom sends its own')
+}
+
 function tooLate(): never {
   throw new BffError('provider_unavailable', 'no access token within the response timeout of this route', {
     retryAfterSeconds: 2,

@@ -4,7 +4,13 @@ import { BffError } from '../errors.ts'
 import type { BffSession } from '../session/session.ts'
 import type { AccessToken } from '../tokens/record/sealing.ts'
 import { type AccessCheck, sessionRequired } from './access-rules.ts'
-import { type AccessTokenSource, inTime, mapRefusal, type TokenRefused } from './access-token.ts'
+import {
+  type AccessTokenSource,
+  inTime,
+  mapRefusal,
+  requireNoTokenQuery,
+  type TokenRefused,
+} from './access-token.ts'
 import type { BearerCaller, FindBearerCaller } from './bearer.ts'
 import type { RequestHeaders } from './headers/request.ts'
 import type { MatchRoute, RouteMatch } from './route-table.ts'
@@ -69,6 +75,7 @@ export function createForward(deps: ForwardDeps): Forward {
     const { route, target } = matched
     const facts = deps.factsOf(req)
     noteRoute(facts, route)
+    if ((route.resource || route.bearer) && req.url!.includes('?')) requireNoTokenQuery(req.url!)
     const bearer = route.bearer && deps.bearerCaller?.(req, route)
     if (bearer) return forwardBearer(deps, { req, res, ...matched }, bearer)
     deps.requireSameOrigin(req, route)

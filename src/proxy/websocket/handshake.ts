@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import { BffError } from '../../errors.ts'
+import { requireNoTokenQuery } from '../access-token.ts'
 
 /** What the client offers in its handshake: the upstream may choose nothing else (RFC 6455 §4.1). */
 export type Offer = {
@@ -33,8 +34,9 @@ export function requireHandshake(req: IncomingMessage, { sendsToken }: { sendsTo
   if (listOf(headers.connection).some((option) => lettersOf(option).startsWith('secwebsocket')))
     throw refused('Connection names a field of the handshake')
   const protocols = listOf(headers['sec-websocket-protocol'])
-  if (sendsToken && (protocols.some(carriesToken) || hasTokenQuery(req.url ?? '')))
+  if (sendsToken && protocols.some(carriesToken))
     throw refused('this route takes no token from the client: Cloakroom sends its own')
+  if (sendsToken) requireNoTokenQuery(req.url ?? '')
   return { key, protocols, extensions: extensionNames(headers['sec-websocket-extensions']) }
 }
 
@@ -89,14 +91,6 @@ function carriesToken(protocol: string): boolean {
   return /^(?:bearer|access[_-]?token|authorization)(?![a-z0-9-])|\bbearer\.authorization\b|^ey[\w-]+\.[\w-]+\./i.test(
     protocol,
   )
-}
-
-/** Whether the query has an `access_token` (RFC 6750 §2.3). */
-function hasTokenQuery(url: string): boolean {
-  const query = url.indexOf('?')
-  if (query === -1) return false
-  const names = [...new URLSearchParams(url.slice(query + 1)).keys()]
-  return names.some((name) => name.toLowerCase() === 'access_token')
 }
 
 function extensionNames(field: string | undefined): string[] {

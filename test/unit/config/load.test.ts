@@ -144,6 +144,12 @@ describe('the report', () => {
     )
   })
 
+  test('has NODE_TLS_REJECT_UNAUTHORIZED=0, under which no certificate is verified', () => {
+    const env = { ...ENV, NODE_TLS_REJECT_UNAUTHORIZED: '0' }
+    assert.match(problemsOf(BASE, { env })[0]?.message ?? '', /NODE_TLS_REJECT_UNAUTHORIZED must not be 0/)
+    load(BASE, { env: { ...ENV, NODE_TLS_REJECT_UNAUTHORIZED: '1' } })
+  })
+
   test('holds every problem in the order of the file, whatever found it', () => {
     const text = BASE.replace('trustProxy:', 'trustProxi:')
       .replace('{ env: CLIENT_SECRET }', '{ env: NOPE }')

@@ -85,6 +85,22 @@ test('a request passes every step in order and goes out with the token', async (
   })
 })
 
+test('a query with an access token is refused where a token is sent, and is the upstream’s business elsewhere', async () => {
+  for (const url of ['/api/x?access_token=t', '/api/x?a=1&ACCESS_TOKEN=t', '/api/x?%61ccess%5Ftoken']) {
+    const { outcome, steps } = await run({ route: {}, request: { url } })
+    assert.deepEqual([outcome, steps], ['bad_request', []], url)
+  }
+  for (const url of [
+    '/api/x?my_access_token=t',
+    '/api/x?q=access_token',
+    '/api/x?q=%20',
+    '/api/access_token',
+  ])
+    assert.equal((await run({ route: {}, request: { url } })).outcome, true, url)
+  const anonymous = { auth: 'anonymous', resource: undefined } as const
+  assert.equal((await run({ route: anonymous, request: { url: '/api/x?access_token=t' } })).outcome, true)
+})
+
 test('answers that come later are waited for', async () => {
   const { sent } = await run({
     route: {},
