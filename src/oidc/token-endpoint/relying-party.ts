@@ -15,7 +15,12 @@ import {
 } from './openid-client.ts'
 import { failedCall, failedDiscovery, failedPush, failedUserInfo, findingOf } from './provider-errors.ts'
 import type { ProviderFetch, TokenAnswer } from './provider-fetch.ts'
-import { createTokenRequests, type TokenRequests } from './token-requests.ts'
+import {
+  beginRequest,
+  createTokenRequests,
+  isRefusalOfReplacedCredential,
+  type TokenRequests,
+} from './token-requests.ts'
 
 /** One OpenID Provider as seen by its Relying Party: each call is one request of OpenID Connect or OAuth 2.0. */
 export type RelyingParty = TokenRequests & {
@@ -185,19 +190,29 @@ function isPushed({ par }: ProviderConfig, { metadata }: DiscoveredClient): bool
 
 /** RFC 9126, through a limiter of its own, because a stranger can make us push. */
 async function pushedRequest(
-  { limiter, providerFetch }: RelyingPartyDeps,
+  deps: RelyingPartyDeps,
   client: DiscoveredClient,
   request: Parameters,
 ): Promise<URL> {
   let answer: TokenAnswer | undefined
+  let begun: ReturnType<typeof beginRequest> | undefined
   const hooks = {
     answer(received: TokenAnswer) {
       answer = received
     },
   }
-  const send = () => providerFetch.withHooks(hooks, () => client.pushedAuthorizationUrl(request))
+  function send(): Promise<URL> {
+    answer = undefined
+    begun = beginRequest(deps)
+    return deps.providerFetch.withHooks(hooks, () => client.pushedAuthorizationUrl(request))
+  }
+  const attempt = () => deps.limiter.call('pushed_authorization', send, (error) => findingOf(error, answer))
   try {
-    return await limiter.call('pushed_authorization', send, (error) => findingOf(error, answer))
+    return await attempt().catch((error) => {
+      // As for tokens: a certificate that is not registered yet must not keep users from signing in.
+      if (!isRefusalOfReplacedCredential(deps, { begun, answer })) throw error
+      return attempt()
+    })
   } catch (error) {
     throw failedPush(error, answer)
   }

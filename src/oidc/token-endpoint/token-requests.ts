@@ -218,7 +218,7 @@ async function sendRequest<Failure>(
   { client, progress }: { client: DiscoveredClient; progress: Progress },
 ): Promise<Received> {
   const obtainedAt = deps.now()
-  const begun = { credential: deps.authenticator.current(), at: deps.monotonicNow() }
+  const begun = beginRequest(deps)
   // An answer that does not come must not be taken for that of the first attempt.
   Object.assign(progress, { begun, wasSent: false, answer: undefined, hasNewNonce: false } satisfies Progress)
   const ask = () => request.send(client)
@@ -268,11 +268,22 @@ function hooksOf<Failure>(
   }
 }
 
+/** Which credential a request begins with, and when. */
+export function beginRequest({
+  authenticator,
+  monotonicNow,
+}: Pick<TokenRequestsDeps, 'authenticator' | 'monotonicNow'>): NonNullable<Progress['begun']> {
+  return { credential: authenticator.current(), at: monotonicNow() }
+}
+
 /**
  * Whether the client was refused while its secret or key was replaced, or has another that may do. The refusal used nothing
  * up, because the client is authenticated first (RFC 6749 §3.2.1).
  */
-function isRefusalOfReplacedCredential(deps: TokenRequestsDeps, { begun, answer }: Progress): boolean {
+export function isRefusalOfReplacedCredential(
+  deps: Pick<TokenRequestsDeps, 'authenticator' | 'monotonicNow'>,
+  { begun, answer }: Pick<Progress, 'begun' | 'answer'>,
+): boolean {
   const isRefusal = answer?.body?.error === 'invalid_client' && answer.status !== 200
   if (!begun || !isRefusal) return false
   if (begun.credential !== undefined) deps.authenticator.refused?.(begun.credential)

@@ -191,6 +191,27 @@ describe('certificate', () => {
     assert.equal(await thumbprintIn(last(), next.key), hash(next.cert, 'sha256'))
   })
 
+  test('one that the provider does not know yet keeps no user from signing in: a pushed request goes back too', async () => {
+    const [old, next] = [issued(), issued({ key: rsaKey() })]
+    const files = filesOf(old)
+    const { relyingParty, last, sent, scripts, clock } = scene(auth, { files })
+    await relyingParty.authorizationUrl(CHECKS, [])
+    Object.assign(files, filesOf(next))
+    scripts.set('/par', async (request) => {
+      const [header = ''] = assertionOf(request).split('.')
+      const thumbprint = JSON.parse(Buffer.from(header, 'base64url').toString())['x5t#S256']
+      return thumbprint === hash(old.cert, 'sha256')
+        ? Response.json({ request_uri: 'urn:x', expires_in: 60 }, { status: 201 })
+        : refused()
+    })
+    for (const requests of [3, 4, 6]) {
+      await relyingParty.authorizationUrl(CHECKS, [])
+      assert.equal(sent('/par').length, requests)
+      assert.equal(await thumbprintIn(last('/par'), old.key), hash(old.cert, 'sha256'))
+      if (requests === 4) clock.at += 60_000
+    }
+  })
+
   test('one that expired is not gone back to', async () => {
     const [old, next] = [issued({ days: 1 }), issued({ key: rsaKey() })]
     const files = filesOf(old)
