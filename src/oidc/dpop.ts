@@ -20,13 +20,18 @@ export type ProvedRequest = {
   readonly url: string
   /** The bound access token that the request carries, if it does. */
   readonly accessToken?: string
+  /** URL of the server whose nonce it is to have, where that is called by another name than it sees. */
+  readonly server?: string
 }
 
 /** Proofs of possession for requests to servers (RFC 9449), each with the nonce that its server gave last. */
 export type Proofs = {
   /** A proof for one request: never sent twice, because servers remember its `jti`. */
   proofFor(key: KeyObject, request: ProvedRequest): string
-  /** Notes the `DPoP-Nonce` of an answer (§8); true when it is good, and another than the last proof had. */
+  /**
+   * Notes the `DPoP-Nonce` of an answer (§8); true when it has one that is good. That it is known already says nothing of
+   * the proof that was refused: of several that were sent at the same time, all are refused for the same nonce.
+   */
   learn(url: string, nonce: unknown): boolean
 }
 
@@ -46,8 +51,8 @@ export function createProofs({
   const nonces = createExpiringMap<string, string>({ monotonicNow, max: MAX_SERVERS })
 
   return {
-    proofFor(key, { method, url, accessToken }) {
-      const nonce = nonces.get(originOf(url))
+    proofFor(key, { method, url, accessToken, server = url }) {
+      const nonce = nonces.get(originOf(server))
       const claims = {
         ...{ jti: randomBytes(16).toString('base64url'), htm: method, htu: url.split(/[?#]/, 1)[0] },
         iat: Math.floor(now() / 1000),
@@ -61,10 +66,8 @@ export function createProofs({
 
     learn(url, nonce) {
       if (typeof nonce !== 'string' || !NONCE.test(nonce)) return false
-      const origin = originOf(url)
-      const isAnother = nonces.get(origin) !== nonce
-      nonces.set(origin, nonce, NONCE_LIFE_MS)
-      return isAnother
+      nonces.set(originOf(url), nonce, NONCE_LIFE_MS)
+      return true
     },
   }
 }

@@ -387,6 +387,16 @@ describe('tokens that are proved to upstreams', () => {
     assert.equal(seen(), before + 1, 'the nonce is known by now')
   })
 
+  test('requests that learn of a new nonce at the same time are all sent again', async () => {
+    wanted.nonce = `n-${randomBytes(4).toString('hex')}`
+    const paths = Array.from({ length: 8 }, (_, n) => `/api/proved/at-once/${n}`)
+    const answers = await Promise.all(paths.map((path) => browser.fetch(path)))
+    assert.deepEqual(
+      answers.map(({ status }) => status),
+      paths.map(() => 200),
+    )
+  })
+
   test('a body that is still whole is sent again, a longer one is not', async () => {
     wanted.nonce = 'n-2'
     const headers = { 'content-type': 'text/plain' }

@@ -284,9 +284,9 @@ async function userInfoRequest(
       ...(proof ? { authorization: `DPoP ${accessToken}`, dpop: proof.for(url) } : {}),
     })
     let answer = await providerFetch.fetch(url, { ...options, headers: headers() })
-    const hasNewNonce = proof?.learn(url, answer.headers.get('dpop-nonce'))
+    const hasNonce = proof?.learn(url, answer.headers.get('dpop-nonce'))
     // RFC 9449 §9: once more, with the nonce that the refusal brought.
-    if (hasNewNonce && answer.status === 401) {
+    if (hasNonce && answer.status === 401) {
       answer = await providerFetch.fetch(url, { ...options, headers: headers() })
     }
     const isJwt = /^application\/jwt\b/i.test(answer.headers.get('content-type') ?? '')

@@ -165,8 +165,8 @@ type Progress = {
   begun?: { readonly credential: string | undefined; readonly at: number }
   wasSent: boolean
   answer: TokenAnswer | undefined
-  /** The answer has a nonce that its proof did not have. */
-  hasNewNonce?: boolean
+  /** The answer has a nonce for the next proof. */
+  hasNonce?: boolean
   /** Why what the answer brought could not be kept; openid-client would make an error of the answer's of it. */
   unkept?: unknown
 }
@@ -220,7 +220,7 @@ async function sendRequest<Failure>(
   const obtainedAt = deps.now()
   const begun = beginRequest(deps)
   // An answer that does not come must not be taken for that of the first attempt.
-  Object.assign(progress, { begun, wasSent: false, answer: undefined, hasNewNonce: false } satisfies Progress)
+  Object.assign(progress, { begun, wasSent: false, answer: undefined, hasNonce: false } satisfies Progress)
   const ask = () => request.send(client)
   try {
     return { answer: await deps.providerFetch.withHooks(hooksOf(deps, request, progress), ask), obtainedAt }
@@ -249,7 +249,7 @@ function hooksOf<Failure>(
       proof: {
         for: (url) => proofs.proofFor(key, { method: 'POST', url }),
         learn(url, nonce) {
-          progress.hasNewNonce = proofs.learn(url, nonce)
+          progress.hasNonce = proofs.learn(url, nonce)
         },
       },
     }),
@@ -292,8 +292,8 @@ export function isRefusalOfReplacedCredential(
 }
 
 /** RFC 9449 §8: the refusal used nothing up, and the next proof has the nonce that came with it. Asked once more only. */
-function isRefusalOfNonce({ answer, hasNewNonce = false }: Progress): boolean {
-  return hasNewNonce && answer?.body?.error === 'use_dpop_nonce' && answer.status !== 200
+function isRefusalOfNonce({ answer, hasNonce = false }: Progress): boolean {
+  return hasNonce && answer?.body?.error === 'use_dpop_nonce' && answer.status !== 200
 }
 
 /** The process half: the tokens of an answer, with the claims of an ID token that passes every check. */

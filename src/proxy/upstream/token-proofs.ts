@@ -6,8 +6,11 @@ import { parseChallenges } from '../headers/www-authenticate.ts'
 
 /** Makes proofs of possession (RFC 9449), with the nonce that each server gave last. */
 export type Proofs = {
-  proofFor(key: KeyObject, request: { method: string; url: string; accessToken: string }): string
-  /** Notes the `DPoP-Nonce` of an answer; true when it is another than the last proof had. */
+  proofFor(
+    key: KeyObject,
+    request: { method: string; url: string; accessToken: string; server: string },
+  ): string
+  /** Notes the `DPoP-Nonce` of an answer; true when it has one. */
   learn(url: string, nonce: unknown): boolean
 }
 
@@ -40,13 +43,15 @@ export function createTokenProofs({ proofFor, learn }: Proofs, publicUrl: string
     prove(fields, request) {
       const { method, target, token } = request
       const url = originOf(request) + target
-      const proof = token.key && proofFor(token.key, { method, url, accessToken: token.value })
+      const server = request.route.upstream
+      const proof = token.key && proofFor(token.key, { method, url, accessToken: token.value, server })
       replaceAccessToken(fields, token.value, proof)
     },
 
     lacksNonce(request, { status, headers }) {
-      const isNew = learn(originOf(request), headers['dpop-nonce'])
-      if (!isNew || status !== 401) return false
+      // By the upstream itself: with `preserveHost` several see the same origin, and each has nonces of its own.
+      const hasNonce = learn(request.route.upstream, headers['dpop-nonce'])
+      if (!hasNonce || status !== 401) return false
       const fields = [headers['www-authenticate'] ?? []].flat()
       return parseChallenges(fields).some(
         ({ scheme, params }) => scheme === 'dpop' && params.error === 'use_dpop_nonce',

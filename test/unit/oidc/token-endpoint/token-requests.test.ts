@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { createHash, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { describe, test } from 'node:test'
-import { exportJWK, exportPKCS8, generateKeyPair, importJWK, jwtVerify, SignJWT } from 'jose'
+import { decodeJwt, exportJWK, exportPKCS8, generateKeyPair, importJWK, jwtVerify, SignJWT } from 'jose'
 import type { ProviderConfig } from '../../../../src/config/config.ts'
 import { Secret } from '../../../../src/config/secrets/secret.ts'
 import { BffError } from '../../../../src/errors.ts'
@@ -167,6 +167,23 @@ describe('a refresh', () => {
     const keyless = setUp(() => refusal('n'))
     await keyless.refresh()
     assert.equal(keyless.tokenRequests().length, 1)
+  })
+
+  test('of several that learn of a nonce at the same time, each is sent once more', async () => {
+    const waiting: (() => void)[] = []
+    const scene = setUp(async ({ headers }) => {
+      if (decodeJwt(headers.get('dpop') ?? '').nonce === 'n-1')
+        return Response.json({ ...TOKENS, token_type: 'DPoP' })
+      // None is answered before all have been sent.
+      await new Promise<void>((resolve) => {
+        waiting.push(resolve)
+        if (waiting.length === 3) for (const go of waiting) go()
+      })
+      return Response.json({ error: 'use_dpop_nonce' }, { status: 400, headers: { 'dpop-nonce': 'n-1' } })
+    })
+    const outcomes = await Promise.all([1, 2, 3].map(() => scene.refresh({ key: newProofKey() })))
+    for (const outcome of outcomes) assert.ok('accessToken' in outcome)
+    assert.equal(scene.tokenRequests().length, 6)
   })
 
   test('brings the claims of an ID token that passes every check', async () => {

@@ -34,9 +34,10 @@ test('a bound token goes with a proof for the URL that its upstream sees, and a 
   assert.deepEqual(fields, ['authorization', 'DPoP at', 'x-a', '1', 'dpop', 'proof-1'])
   prove(fields, { route: { ...route, preserveHost: true }, target: '/v1', method: 'GET', token: bound })
   assert.deepEqual(fields, ['authorization', 'DPoP at', 'x-a', '1', 'dpop', 'proof-2'])
+  const server = route.upstream
   assert.deepEqual(proved, [
-    { method: 'PUT', url: 'http://orders:8080/v1/42?x=1', accessToken: 'at' },
-    { method: 'GET', url: `${APP}/v1`, accessToken: 'at' },
+    { method: 'PUT', url: 'http://orders:8080/v1/42?x=1', accessToken: 'at', server },
+    { method: 'GET', url: `${APP}/v1`, accessToken: 'at', server },
   ])
   prove(fields, { route, target: '/v1', method: 'GET', token: bearer })
   assert.deepEqual(fields, ['authorization', 'Bearer at', 'x-a', '1'])
