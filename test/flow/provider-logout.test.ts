@@ -3,6 +3,7 @@ import { after, before, suite, test } from 'node:test'
 import { setUp as setUpSignIn } from '../kit/attack/sign-in.ts'
 import type { Browser } from '../kit/browsers/browser.ts'
 import { createSigner } from '../kit/provider/signing.ts'
+import { eventually } from '../kit/shops/deadline.ts'
 
 type Setup = Awaited<ReturnType<typeof setUpSignIn>>
 
@@ -318,19 +319,22 @@ suite('a front-channel logout', () => {
     const sid = fresh('sid')
     const browser = await signedIn(fresh('ada'), sid)
     const { issuer } = system.provider
-    for (const [query, headers, status] of [
-      [{ iss: 'https://evil.example', sid }, FRAME, 400],
-      [{ iss: `${issuer}/`, sid }, FRAME, 400],
-      [{ iss: '', sid }, FRAME, 400],
-      [`iss=${encodeURIComponent(issuer)}&iss=${encodeURIComponent(issuer)}&sid=${sid}`, FRAME, 400],
-      [`sid=${sid}&sid=${sid}`, FRAME, 400],
-      [{ iss: issuer }, FRAME, 400],
-      [{ sid: '' }, FRAME, 400],
-      ['', FRAME, 400],
-      [{ sid }, { 'sec-purpose': 'prefetch' }, 403],
+    for (const [query, headers, status, claim] of [
+      [{ iss: 'https://evil.example', sid }, FRAME, 400, 'iss'],
+      [{ iss: `${issuer}/`, sid }, FRAME, 400, 'iss'],
+      [{ iss: '', sid }, FRAME, 400, 'iss'],
+      [`iss=${encodeURIComponent(issuer)}&iss=${encodeURIComponent(issuer)}&sid=${sid}`, FRAME, 400, 'iss'],
+      [`sid=${sid}&sid=${sid}`, FRAME, 400, 'sid'],
+      [{ iss: issuer }, FRAME, 400, 'sid'],
+      [{ sid: '' }, FRAME, 400, 'sid'],
+      ['', FRAME, 400, 'sid'],
+      [{ sid }, { 'sec-purpose': 'prefetch' }, 403, undefined],
     ] as const) {
+      const before = system.cloakroom.logs.length
       const answer = await get(query, headers)
       assert.equal(answer.status, status, JSON.stringify(query))
+      const line = await eventually('the line', () => system.cloakroom.logs.slice(before)[0])
+      assert.equal(JSON.parse(line).claim, claim)
       assert.match(String(answer.headers.get('content-type')), /^application\/problem\+json/)
       assert.equal(answer.headers.get('x-frame-options'), 'SAMEORIGIN')
     }

@@ -12,6 +12,7 @@ import {
   type SsfTransmitter,
   startSsfTransmitter,
 } from '../kit/provider/ssf-transmitter.ts'
+import { eventually } from '../kit/shops/deadline.ts'
 
 const cleanUps: (() => unknown)[] = []
 const scope = { after: (cleanUp: () => unknown) => void cleanUps.push(cleanUp) }
@@ -390,12 +391,14 @@ describe('global token revocation', () => {
 
   test('refuses what names no user', async () => {
     for (const body of [{}, { sub_id: 'ada' }, { sub_id: { format: 'phone_number' } }, [], null, 7]) {
+      const before = system.cloakroom.logs.length
       const answer = await revoke(body)
       assert.deepEqual(
         [answer.status, ((await answer.json()) as { code: string }).code],
         [400, 'bad_request'],
         JSON.stringify(body),
       )
+      await eventually('the line', () => linesSince(before).some(({ claim }) => claim === 'sub_id'))
     }
   })
 })

@@ -1,9 +1,7 @@
-import { createExpiringMap } from '../../async/expiring-map.ts'
 import type { ProviderConfig, SharedSignalsConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import { isAllowedTransport } from '../token-endpoint/endpoints.ts'
-import { unverifiedKeyId } from '../token-endpoint/jwt.ts'
-import { createProviderKeys, UnreadKeysError } from '../token-endpoint/key-set.ts'
+import { createMessageKeys, createProviderKeys } from '../token-endpoint/key-set.ts'
 import { createRefreshedClient } from '../token-endpoint/openid-client.ts'
 import type { ProviderFetch } from '../token-endpoint/provider-fetch.ts'
 
@@ -23,34 +21,21 @@ export type TransmitterDeps = {
   readonly monotonicNow: () => number
 }
 
-/** For how long a key that no read found is said to be none of the transmitter's, and how many of these are remembered. */
-const STRANGE_MS = 60_000
-const MAX_STRANGE_KEYS = 1_000
 const WELL_KNOWN = '/.well-known/ssf-configuration'
 
 /** Makes the transmitter, whose metadata (SSF 1.0 §7) and keys are read when they are first needed, and again in time. */
 export function createTransmitter(deps: TransmitterDeps): Transmitter {
   const { monotonicNow } = deps
   const jwksUri = createRefreshedClient(() => discoverKeys(deps), monotonicNow)
-  const keys = createProviderKeys({ read: (url) => get(url, deps), monotonicNow })
-  const strangeKeys = createExpiringMap<string, true>({ monotonicNow, max: MAX_STRANGE_KEYS })
-
-  /** A key that the transmitter began to use while its keys could not be read again, because forged events had us read them. */
-  function isPossiblyNew(jws: string, error: unknown): boolean {
-    const keyId = unverifiedKeyId(jws)
-    if (!(error instanceof UnreadKeysError)) {
-      if (keyId !== undefined) strangeKeys.set(keyId, true, STRANGE_MS)
-      return false
-    }
-    return keyId !== undefined && !error.isKeyKnown && !strangeKeys.get(keyId)
-  }
+  const read = (url: string) => get(url, deps)
+  const keys = createMessageKeys(createProviderKeys({ read, monotonicNow }), deps)
 
   return {
     async requireSigned(jws) {
       try {
         await keys.requireSigned(jws, await jwksUri())
       } catch (error) {
-        throw error instanceof BffError || isPossiblyNew(jws, error) ? unavailable(error) : error
+        throw error instanceof BffError ? unavailable(error) : error
       }
     },
   }

@@ -1,6 +1,14 @@
+import { createExpiringMap } from '../../async/expiring-map.ts'
 import { singleFlight } from '../../async/single-flight.ts'
 import { BffError } from '../../errors.ts'
-import { isVerifiedBy, type JsonWebKey, keysThatFit, maySignFor, signatureHeaderOf } from './jwt.ts'
+import {
+  isVerifiedBy,
+  type JsonWebKey,
+  keysThatFit,
+  maySignFor,
+  signatureHeaderOf,
+  unverifiedKeyId,
+} from './jwt.ts'
 import { unavailable } from './provider-errors.ts'
 
 /** The provider's signing keys (OpenID Connect Core §10.1). */
@@ -75,6 +83,41 @@ export function createProviderKeys(deps: ProviderKeysDeps): ProviderKeys {
         UNVERIFIED,
         set.keys.some(({ kid }) => kid === header.kid),
       )
+    },
+  }
+}
+
+/** For how long a key that no read found is said to be none of the provider's, and how many of these are remembered. */
+const STRANGE_MS = 60_000
+const MAX_STRANGE_KEYS = 1_000
+
+/**
+ * The same keys for messages whose sender sends them again when it is told so: throws `provider_unavailable` in place of
+ * an UnreadKeysError for a key that may be new, because a message that is refused is lost. Forged ones, which keep the set
+ * from being read again, would else make every message under a new key be refused.
+ */
+export function createMessageKeys(
+  keys: ProviderKeys,
+  { monotonicNow }: Pick<ProviderKeysDeps, 'monotonicNow'>,
+): ProviderKeys {
+  const strangeKeys = createExpiringMap<string, true>({ monotonicNow, max: MAX_STRANGE_KEYS })
+
+  function isPossiblyNew(jws: string, error: unknown): boolean {
+    const keyId = unverifiedKeyId(jws)
+    if (!(error instanceof UnreadKeysError)) {
+      if (keyId !== undefined) strangeKeys.set(keyId, true, STRANGE_MS)
+      return false
+    }
+    return keyId !== undefined && !error.isKeyKnown && !strangeKeys.get(keyId)
+  }
+
+  return {
+    async requireSigned(jws, ...more) {
+      try {
+        await keys.requireSigned(jws, ...more)
+      } catch (error) {
+        throw !(error instanceof BffError) && isPossiblyNew(jws, error) ? unavailable(error) : error
+      }
     },
   }
 }

@@ -3,7 +3,7 @@ import { BffError } from '../../errors.ts'
 import type { UserClaims } from '../../store/port.ts'
 import type { ClientAuthenticator } from '../client-auth/client-assertion.ts'
 import { createProofs, proofKeyFromJwk, thumbprintOf } from '../dpop.ts'
-import { createProviderKeys } from './key-set.ts'
+import { createMessageKeys, createProviderKeys } from './key-set.ts'
 import type { Limiter } from './limiter.ts'
 import {
   type AuthorizationChecks,
@@ -47,7 +47,8 @@ export type RelyingParty = TokenRequests & {
   pageEndpoints(): Promise<readonly string[]>
   /**
    * Throws a plain Error unless the provider signed this JWS, under the rules for its ID tokens (OpenID Connect Core
-   * §3.1.3.7 rules 6 to 8); BffError when its keys cannot be read.
+   * §3.1.3.7 rules 6 to 8); BffError when its keys cannot be read, or not again just now for a key that may be new: what
+   * is signed is sent again then.
    */
   requireSigned(jws: string): Promise<void>
   /** The same, by whatever algorithm of its keys: an API may ask for another one than ID tokens have. */
@@ -78,6 +79,7 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
   const keys = createProviderKeys({ read, monotonicNow })
   // Apart, because the reads that strangers cause with made-up tokens must not keep a sign-in from a new key.
   const keysForStrangers = createProviderKeys({ read, monotonicNow })
+  const messageKeys = createMessageKeys(keysForStrangers, deps)
 
   const proofs = createProofs(deps)
   return {
@@ -146,7 +148,7 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
 
     async requireSigned(jws) {
       const { jwksUri, signingAlgorithms } = (await client()).metadata
-      await keysForStrangers.requireSigned(jws, jwksUri, signingAlgorithms)
+      await messageKeys.requireSigned(jws, jwksUri, signingAlgorithms)
     },
 
     async requireSignedAccessToken(jws) {

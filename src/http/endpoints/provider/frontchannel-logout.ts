@@ -42,10 +42,10 @@ export function createFrontchannelLogout(deps: FrontchannelLogoutDeps): RequestH
 function endedSession({ query }: Request, { issuer, isIssuer }: FrontchannelLogoutDeps) {
   const { iss = issuer, sid } = query
   if (typeof iss !== 'string' || (iss !== issuer && !isIssuer(iss))) {
-    throw new BffError('bad_request', 'iss is not the issuer of this site')
+    throw new BffError('bad_request', 'iss is not the issuer of this site', { logged: { claim: 'iss' } })
   }
   if (typeof sid !== 'string' || sid === '') {
-    throw new BffError('bad_request', 'sid is missing, or there are several')
+    throw new BffError('bad_request', 'sid is missing, or there are several', { logged: { claim: 'sid' } })
   }
   return { iss, sid }
 }

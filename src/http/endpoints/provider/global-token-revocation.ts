@@ -84,6 +84,7 @@ function subjectIn(body: string, { issuer, subjects }: GlobalTokenRevocationDeps
     throw new BffError(
       'bad_request',
       'sub_id must name a user: iss_sub, opaque, or email where that is allowed',
+      { logged: { claim: 'sub_id' } },
     )
   }
   const { idpSid: _one, ...user } = subject

@@ -232,6 +232,23 @@ suite('a logout token', () => {
     assert.equal(reads(), 3)
   })
 
+  test('signed with a key that may be new is not refused while strangers keep the keys from being read again', async () => {
+    const { verdict, keys, clock } = setUp()
+    assert.equal(await verdict(await having({})), 'good')
+    for (let count = 0; count < 3; count += 1) {
+      const stranger = await createSigner({ ownKey: true })
+      const forged = await stranger.sign(GOOD)
+      assert.equal(await verdict(forged), count === 0 ? 'invalid_key' : 'provider_unavailable')
+      assert.equal(await verdict(await stranger.sign(GOOD, { kid: publicJwk.kid! })), 'invalid_key')
+    }
+    const next = await createSigner({ ownKey: true })
+    keys.set = next.jwks()
+    const token = await next.sign(GOOD)
+    assert.equal(await verdict(token), 'provider_unavailable', 'a provider that is told 400 gives up')
+    clock.at += 60_000
+    assert.equal(await verdict(token), 'good')
+  })
+
   test('cannot be judged while the keys cannot be read, which is no fault of the token', async () => {
     const { verdict, scripts } = setUp()
     scripts.set('/keys', () => new Response('', { status: 503 }))
