@@ -4,7 +4,8 @@ import { version } from './version.ts'
 /** Commands are loaded when they are named, so that the proxy does not carry the demo's identity provider. */
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   serve: async () => (await import('./cli/serve.ts')).serveCommand,
-  check: async () => (await import('./cli/check.ts')).checkCommand,
+  check: async () => (await import('./cli/config/check.ts')).checkCommand,
+  explain: async () => (await import('./cli/config/explain.ts')).explainCommand,
   demo: async () => (await import('./cli/demo.ts')).demoCommand,
   keygen: async () => (await import('./cli/keygen.ts')).keygenCommand,
   sessions: async () => (await import('./cli/sessions.ts')).sessionsCommand,
@@ -15,6 +16,7 @@ const USAGE = `usage: cloakroom [command] [options]
 
   serve [--config FILE]    run the proxy (default; FILE: $CLOAKROOM_CONFIG or config/cloakroom.yaml)
   check [--config FILE]    validate a config file and run its tests, without network
+  explain METHOD URL       what becomes of a request: route, upstream URL, token request, CSRF rule
   demo [--port 8080]       everything on one machine: identity provider, two APIs, a single-page app
   sessions --user SUB      list the sessions of a user, or with --end end them
   keygen                   print a new session key

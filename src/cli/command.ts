@@ -1,8 +1,17 @@
+import { readFileSync } from 'node:fs'
+
 /** What a command may use of the process, so that tests can run it within theirs. */
 export type CommandIo = {
   readonly stdout: { write(text: string): unknown }
   readonly stderr: { write(text: string): unknown }
   readonly env: Readonly<Record<string, string | undefined>>
+  /** All of standard input; absent: that of the process. */
+  readonly readStdin?: () => string
+}
+
+/** All of standard input, decoded as UTF-8. @throws the system's error. */
+export function readStdin(io: Pick<CommandIo, 'readStdin'>): string {
+  return io.readStdin ? io.readStdin() : readFileSync(0, 'utf8')
 }
 
 /** One command of the command line: takes its arguments, resolves with the exit code. */

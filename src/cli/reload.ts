@@ -4,7 +4,7 @@ import { readerThatNotes, type SeenFiles, watchFiles } from '../config/watch.ts'
 import { describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { CommandIo } from './command.ts'
-import { loadCheckedConfig } from './config-file.ts'
+import { loadCheckedConfig } from './config/config-file.ts'
 
 export type ReloadingDeps = {
   readonly file: string
@@ -70,7 +70,7 @@ async function reloadFrom(seen: SeenFiles, reason: string, deps: ReloadingDeps):
   const { file, io, log } = deps
   try {
     const { needRestart } = await deps.cloakroom.reload(() => {
-      const { config, warnings } = loadCheckedConfig(file, io.env, readerThatNotes(seen))
+      const { config, warnings } = loadCheckedConfig(file, io, { readFile: readerThatNotes(seen) })
       for (const { path, message } of warnings) log.warn({ config: file, path }, message)
       return config
     })

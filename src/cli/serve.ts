@@ -6,7 +6,7 @@ import { readerThatNotes, type SeenFiles } from '../config/watch.ts'
 import { describeError } from '../errors.ts'
 import { createLogger, type Logger } from '../log.ts'
 import { type CommandIo, usageError } from './command.ts'
-import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config-file.ts'
+import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config/config-file.ts'
 import { endOnUnexpected, mostOpenFiles, openFilesWarning } from './process.ts'
 import { catchHangUp, startReloading } from './reload.ts'
 
@@ -66,7 +66,7 @@ type Start = { readonly file: string; readonly io: CommandIo; readonly log: Logg
 /** A report is for a person at a terminal as much as for a log, so it is printed as it is. */
 function readConfig({ file, io, log, seen }: Start): Config | undefined {
   try {
-    const { config, warnings } = loadCheckedConfig(file, io.env, readerThatNotes(seen))
+    const { config, warnings } = loadCheckedConfig(file, io, { readFile: readerThatNotes(seen) })
     for (const { path, message } of warnings) log.warn({ config: file, path }, message)
     return config
   } catch (error) {

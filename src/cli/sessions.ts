@@ -9,7 +9,7 @@ import { createUserSessions, type ListedSession, type UserSessions } from '../se
 import { createRedisStore } from '../store/redis/redis-store.ts'
 import { bindToGrants, createIndexPseudonyms, createSealing } from '../tokens/record/sealing.ts'
 import { type CommandIo, usageError } from './command.ts'
-import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config-file.ts'
+import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config/config-file.ts'
 
 const USAGE = `usage: cloakroom sessions --user SUB [--end] [--issuer URL] [--config FILE]
 
@@ -74,7 +74,7 @@ function wishOf(args: string[], io: CommandIo): Wish | number {
 
 function readConfig(file: string, io: CommandIo): Config | undefined {
   try {
-    return loadCheckedConfig(file, io.env).config
+    return loadCheckedConfig(file, io).config
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
     io.stderr.write(`${error.message}\n`)

@@ -34,7 +34,9 @@ export type ConfigSource = {
   readonly file: string
   readonly env: Environment
   /** How secret files are read; default: from the file system. */
-  readonly readFile?: ReadTextFile
+  readonly readFile?: ReadTextFile | undefined
+  /** False: secret files and variables need not be there, and what is in them is not checked then. */
+  readonly requireSecrets?: boolean | undefined
 }
 
 /** A configuration that can be used. */
@@ -51,20 +53,23 @@ export type LoadedConfig = {
 export function loadConfigFile(
   file: string,
   env: Environment,
-  readFile: ReadTextFile = readTextFile,
+  options: Pick<ConfigSource, 'readFile' | 'requireSecrets'> = {},
 ): LoadedConfig {
-  return loadConfig({ text: readConfigText(file, readFile), file, env, readFile })
+  return loadConfig({ text: readConfigText(file, options.readFile ?? readTextFile), file, env, ...options })
 }
 
 /** Reads a config file's text. @throws ConfigError naming every problem by line. */
-export function loadConfig({ text, file, env, readFile = readTextFile }: ConfigSource): LoadedConfig {
+export function loadConfig(source: ConfigSource): LoadedConfig {
+  const { text, file, env, readFile = readTextFile, requireSecrets = true } = source
   requireUtf8(text, file)
   const { document, positionOf } = parseYaml(text, file)
   const places = new Map<string, FieldPlace>()
   const report = createReport(file, places)
   const raw = readTree({ document, positionOf, places, report, env })
   checkNotBuilt(raw, report.root)
-  const secrets = createSecretReader({ env, folder: dirname(resolve(file)), readFile })
+  const secrets = createSecretReader({
+    ...{ env, folder: dirname(resolve(file)), readFile, mayBeAbsent: !requireSecrets },
+  })
   const { file: fields, draft, issues } = readConfigFields(raw, secrets)
   for (const { meant = [] } of issues) {
     const field = report.root.at(...meant)

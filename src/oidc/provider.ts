@@ -148,7 +148,7 @@ function logTransport({ insecureHosts, proxy }: Config['provider'], log: Logger)
 }
 
 /** Resources whose tokens routes need, as they are or to exchange them, in the order of the routes. */
-function resourcesInUse(config: Config): ResourceConfig[] {
+export function resourcesInUse(config: Config): ResourceConfig[] {
   const names = config.routes.flatMap(({ resource }) => resource ?? [])
   const resources = names.flatMap((name) => signInResource(config, name) ?? [])
   return [...new Set(resources)].filter(({ grant }) => grant === 'refresh_token')

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
 import { parse, stringify } from 'yaml'
-import { runRouteTests } from '../../src/cli/route-tests.ts'
+import { runRouteTests } from '../../src/cli/config/route-tests.ts'
 import { loadConfig } from '../../src/config/load.ts'
 import { chartFile, type Manifest, mergeValues } from '../kit/chart.ts'
 

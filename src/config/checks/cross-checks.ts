@@ -111,7 +111,7 @@ function warnAboutSecrets(value: unknown, secrets: SecretReader, field: Field): 
 function checkSessionKeys({ session, provider }: Draft, field: Field): void {
   const seen = new Map<string, number>()
   session?.keys?.forEach((key, index) => {
-    if (!(key instanceof Secret)) return
+    if (!(key instanceof Secret) || key.isAbsent) return
     const written = key.reveal()
     // Compared by its bytes: base64 and base64url, padded or not, are spellings of one key.
     const bytes = Buffer.from(written, 'base64').toString('hex')

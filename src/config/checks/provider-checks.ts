@@ -219,7 +219,7 @@ function isGoogle(issuer: string): boolean {
 function checkClientAuth(clientAuth: DraftProvider['clientAuth'], field: Field): void {
   if (clientAuth?.method === 'none') field.warn('makes this a public client: only for tests')
   const isSigned = clientAuth?.method === 'private_key_jwt' || clientAuth?.method === 'certificate'
-  if (!isSigned || !(clientAuth.key instanceof Secret)) return
+  if (!isSigned || !(clientAuth.key instanceof Secret) || clientAuth.key.isAbsent) return
   if (clientAuth.method === 'certificate') checkCertificate(clientAuth, field)
   const possible = algorithmsOf(clientAuth.key.reveal())
   const { algorithm } = clientAuth
@@ -248,7 +248,7 @@ function checkUserInfo(
 type DraftCertificate = { readonly key?: unknown; readonly certificate?: unknown }
 
 function checkCertificate({ key, certificate }: DraftCertificate, field: Field): void {
-  if (!(key instanceof Secret) || !(certificate instanceof Secret)) return
+  if (!(key instanceof Secret) || !(certificate instanceof Secret) || certificate.isAbsent) return
   const at = field.at('certificate')
   const pair = certificatePair(key.reveal(), certificate.reveal())
   if (!pair)
@@ -268,7 +268,7 @@ function checkTlsIdentity({ clientAuth, tls, issuer = '' }: DraftProvider, field
   if (isProof && issuer.startsWith('http:')) {
     field.at('clientAuth').problem('needs a provider in https: without TLS there is no client certificate')
   }
-  if (typeof cert !== 'string' || !(key instanceof Secret)) return
+  if (!cert || !(key instanceof Secret) || key.isAbsent) return
   const pair = certificatePair(key.reveal(), cert)
   if (!pair) field.at('tls', 'cert').problem('is not for the key beside it')
   const warning = pair && certificateWarning(pair, systemClock.now())

@@ -11,6 +11,8 @@ export type SecretSurroundings = {
   /** Relative secret files start here. */
   readonly folder: string
   readonly readFile: ReadTextFile
+  /** A file or variable that is not there gives an absent secret, and is no problem. */
+  readonly mayBeAbsent?: boolean | undefined
 }
 
 /**
@@ -32,7 +34,12 @@ export type SecretReader = {
 const ASSERTION_VARIABLE = 'AZURE_FEDERATED_TOKEN_FILE'
 
 /** Reads secrets from the environment, from files and from the config file's own text. */
-export function createSecretReader({ env, folder, readFile }: SecretSurroundings): SecretReader {
+export function createSecretReader({
+  env,
+  folder,
+  readFile,
+  mayBeAbsent = false,
+}: SecretSurroundings): SecretReader {
   const inline = new WeakSet<Secret>()
   return {
     open(source, check) {
@@ -43,6 +50,7 @@ export function createSecretReader({ env, folder, readFile }: SecretSurroundings
         if (secret instanceof Secret) inline.add(secret)
         return secret
       }
+      if (mayBeAbsent && !isThere(source, { env, folder, readFile })) return new Secret('')
       return 'env' in source
         ? fromEnvironment(env, source.env, check)
         : fromFile(resolve(folder, source.file), readFile, check)
@@ -50,6 +58,7 @@ export function createSecretReader({ env, folder, readFile }: SecretSurroundings
     isInline: (secret) => secret instanceof Secret && inline.has(secret),
     assertionFile(written) {
       const name = written ?? env[ASSERTION_VARIABLE] ?? ''
+      if (mayBeAbsent) return resolve(folder, name)
       if (name.trim() === '') {
         return {
           problem: `must be the path of a file, because environment variable ${ASSERTION_VARIABLE} is not set; is the pod labelled azure.workload.identity/use: "true"?`,
@@ -62,6 +71,19 @@ export function createSecretReader({ env, folder, readFile }: SecretSurroundings
         return { problem: `cannot read the file ${path} (${reasonOf(error)})` }
       }
     },
+  }
+}
+
+function isThere(
+  source: Exclude<SecretSource, string>,
+  { env, folder, readFile }: SecretSurroundings,
+): boolean {
+  if ('env' in source) return (env[source.env] ?? '') !== ''
+  try {
+    readFile(resolve(folder, source.file))
+    return true
+  } catch {
+    return false
   }
 }
 

@@ -15,6 +15,11 @@ export class Secret {
     return this.#read()
   }
 
+  /** Nothing that was read: only without `requireSecrets` there are such secrets. */
+  get isAbsent(): boolean {
+    return this.#read() === ''
+  }
+
   toString(): string {
     return REDACTED
   }

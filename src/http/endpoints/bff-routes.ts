@@ -43,6 +43,12 @@ const LIMITED_PATHS: Readonly<Record<LimitedEndpoint, string>> = {
 /** No parameter of Express, which would decode it, and fail at what cannot be. */
 const ONE_SESSION = /^\/sessions\/([\w-]{22})$/
 
+/** The methods of an endpoint that every configuration has, by its path below the base path; undefined where there is none. */
+export function endpointMethods(path: string): string | undefined {
+  if (ONE_SESSION.test(path)) return 'DELETE'
+  return Object.hasOwn(METHODS, path) ? METHODS[path as keyof typeof METHODS] : undefined
+}
+
 /** Makes Cloakroom's own endpoints below the base path (contract section 4). */
 export function createBffRoutes(deps: BffRoutesDeps): Router {
   const router = Router({ caseSensitive: true, strict: true })

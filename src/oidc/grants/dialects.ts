@@ -153,6 +153,64 @@ export function claimsParameter(capabilities: readonly string[], claims?: string
   return [['claims', JSON.stringify(merged)]]
 }
 
+/** The parameters of each request for one access token, but for what proves the client, and a refresh token. */
+export type GrantRequests = {
+  /** RFC 6749 §6. */
+  refresh(
+    resource: ResourceConfig,
+    asked?: { readonly signIn?: SessionGrant | undefined; readonly claims?: string | undefined },
+  ): Parameters
+  /** RFC 8693 §2.1, or Entra ID's on-behalf-of flow. */
+  exchange(
+    resource: ResourceConfig,
+    asked: { readonly subjectToken: string; readonly claims?: string | undefined },
+  ): { readonly grantType: string; readonly parameters: Parameters }
+  /** RFC 6749 §4.4. */
+  client(resource: ResourceConfig): Parameters
+}
+
+/** Makes these requests: what is sent, and what `explain` prints. */
+export function createGrantRequests(dialect: Dialect, clientCapabilities: readonly string[]): GrantRequests {
+  const claimsOf = (claims?: string) => claimsParameter(clientCapabilities, claims)
+  return {
+    refresh: (resource, { signIn, claims } = {}) => [
+      ...dialect.refreshGrant(resource, signIn),
+      ...claimsOf(claims),
+    ],
+    exchange(resource, { subjectToken, claims }) {
+      const { grantType, parameters } = exchangeOf(resource, subjectToken)
+      return { grantType, parameters: [...parameters, ...dialect.otherGrant(resource), ...claimsOf(claims)] }
+    },
+    client: (resource) => dialect.otherGrant(resource),
+  }
+}
+
+const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token'
+
+/** The two ways that providers know: RFC 8693 §2.1, and Entra ID's on-behalf-of flow, a profile of RFC 7523 §2.1. */
+function exchangeOf(
+  { exchange }: ResourceConfig,
+  subjectToken: string,
+): { grantType: string; parameters: Parameters } {
+  if (exchange === 'on_behalf_of') {
+    return {
+      grantType: 'urn:ietf:params:oauth:grant-type:jwt-bearer',
+      parameters: [
+        ['assertion', subjectToken],
+        ['requested_token_use', 'on_behalf_of'],
+      ],
+    }
+  }
+  return {
+    grantType: 'urn:ietf:params:oauth:grant-type:token-exchange',
+    parameters: [
+      ['subject_token', subjectToken],
+      ['subject_token_type', ACCESS_TOKEN],
+      ['requested_token_type', ACCESS_TOKEN],
+    ],
+  }
+}
+
 function objectOf(text: string | undefined): Record<string, unknown> | undefined {
   if (text === undefined) return undefined
   try {

@@ -21,7 +21,7 @@ import {
 } from '../token-endpoint/reactions.ts'
 import type { GrantedTokens, TokenRequests } from '../token-endpoint/token-requests.ts'
 import type { ConfigFaults, GrantOutcome } from './config-faults.ts'
-import { claimsParameter, type Dialect } from './dialects.ts'
+import { createGrantRequests, type Dialect } from './dialects.ts'
 import { claimsAfterRefresh } from './refreshed-claims.ts'
 import { judgeToken, scopeList, type TokenFault, untoldScope } from './scopes.ts'
 
@@ -73,6 +73,7 @@ export type ExchangeRequest = {
 export function createResourceGrants(deps: ResourceGrantsDeps) {
   const { relyingParty, dialect, resources, clientCapabilities, log, note } = deps
   const { proofKeyFor = () => undefined } = deps
+  const requests = createGrantRequests(dialect, clientCapabilities)
   const renewals = createRecentRenewals(deps.monotonicNow)
   function proving(known?: KeyObject): [] | [{ key: KeyObject }] {
     const key = proofKeyFor(known)
@@ -108,17 +109,13 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
   /** Sends the refresh token once, for one resource; never rejects for what the provider answers. */
   async function refreshGrant(request: RefreshRequest) {
     const resource = resourceNamed(request.resource)
-    const parameters = dialect.refreshGrant(resource, request.signIn)
+    const parameters = requests.refresh(resource, request)
     const key = proofKeyFor(request.key)
-    const grant = await relyingParty.refreshGrant(
-      request.refreshToken,
-      [...parameters, ...claimsParameter(clientCapabilities, request.claims)],
-      {
-        keep: (next) => request.keep(next, key),
-        ignoredIdToken: (cause) => noteIgnoredIdToken(resource, cause),
-        key,
-      },
-    )
+    const grant = await relyingParty.refreshGrant(request.refreshToken, parameters, {
+      keep: (next) => request.keep(next, key),
+      ignoredIdToken: (cause) => noteIgnoredIdToken(resource, cause),
+      key,
+    })
     if ('error' in grant) return refusedRefresh(grant, { ...request, resource })
     const fault = judgeToken(grant, resource, resources)
     if (fault) {
@@ -173,13 +170,8 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
    */
   async function tokenExchangeGrant(request: ExchangeRequest): Promise<GrantedTokens> {
     const resource = resourceNamed(request.resource)
-    const { grantType, parameters } = exchangeOf(resource, request.subjectToken)
-    const asked = [
-      ...parameters,
-      ...dialect.otherGrant(resource),
-      ...claimsParameter(clientCapabilities, request.claims),
-    ]
-    const grant = await relyingParty.tokenExchangeGrant(grantType, asked, ...proving(request.key))
+    const { grantType, parameters } = requests.exchange(resource, request)
+    const grant = await relyingParty.tokenExchangeGrant(grantType, parameters, ...proving(request.key))
     if ('error' in grant) throw refusedExchange(grant, { ...request, resource })
     requireUsable(grant, resource)
     renewals.add(resource.name, request.session)
@@ -209,7 +201,7 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
   /** A token for the client itself (RFC 6749 §4.4). Rejects with provider_rejected or provider_unavailable. */
   async function clientCredentialsGrant(name: string): Promise<GrantedTokens> {
     const resource = resourceNamed(name)
-    const grant = await relyingParty.clientCredentialsGrant(dialect.otherGrant(resource), ...proving())
+    const grant = await relyingParty.clientCredentialsGrant(requests.client(resource), ...proving())
     if ('error' in grant) {
       const { answer, error } = grant
       const outcome = outcomeOf(grant, reactionToClient)
@@ -263,32 +255,6 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
   }
 
   return { requireAsked, refreshGrant, tokenExchangeGrant, clientCredentialsGrant, noRefreshToken }
-}
-
-const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token'
-
-/** The two ways that providers know: RFC 8693 §2.1, and Entra ID's on-behalf-of flow, a profile of RFC 7523 §2.1. */
-function exchangeOf(
-  { exchange }: ResourceConfig,
-  subjectToken: string,
-): { grantType: string; parameters: Parameters } {
-  if (exchange === 'on_behalf_of') {
-    return {
-      grantType: 'urn:ietf:params:oauth:grant-type:jwt-bearer',
-      parameters: [
-        ['assertion', subjectToken],
-        ['requested_token_use', 'on_behalf_of'],
-      ],
-    }
-  }
-  return {
-    grantType: 'urn:ietf:params:oauth:grant-type:token-exchange',
-    parameters: [
-      ['subject_token', subjectToken],
-      ['subject_token_type', ACCESS_TOKEN],
-      ['requested_token_type', ACCESS_TOKEN],
-    ],
-  }
 }
 
 function scopeIn(parameters: Parameters): string | undefined {

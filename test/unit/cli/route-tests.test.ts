@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { runRouteTests } from '../../../src/cli/route-tests.ts'
+import { runRouteTests } from '../../../src/cli/config/route-tests.ts'
 import { changed, load } from '../../kit/config/base-config.ts'
 
 const RULES = `

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { runRouteTests } from '../../../src/cli/route-tests.ts'
+import { runRouteTests } from '../../../src/cli/config/route-tests.ts'
 import { load, SESSION_KEY, SESSION_KEY_2 } from '../../kit/config/base-config.ts'
 
 /** The file of the public contract, word for word: what every version must accept. */

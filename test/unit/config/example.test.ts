@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { runRouteTests } from '../../../src/cli/route-tests.ts'
+import { runRouteTests } from '../../../src/cli/config/route-tests.ts'
 import { configJsonSchema } from '../../../src/config/schema/schema.ts'
 import { load, SESSION_KEY, SESSION_KEY_2 } from '../../kit/config/base-config.ts'
 

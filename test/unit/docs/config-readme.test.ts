@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { runRouteTests } from '../../../src/cli/route-tests.ts'
+import { runRouteTests } from '../../../src/cli/config/route-tests.ts'
 import type { Config } from '../../../src/config/config.ts'
 import { createDialect } from '../../../src/oidc/grants/dialects.ts'
 import type { Parameters } from '../../../src/oidc/token-endpoint/openid-client.ts'

@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util'
-import type { Config } from '../config/config.ts'
-import { ConfigError, formatProblem } from '../config/report/problem.ts'
-import { type CommandIo, usageError } from './command.ts'
+import type { Config } from '../../config/config.ts'
+import { ConfigError, formatProblem } from '../../config/report/problem.ts'
+import { type CommandIo, usageError } from '../command.ts'
 import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config-file.ts'
 
 const USAGE = `usage: cloakroom check [--config FILE]
@@ -29,7 +29,7 @@ export async function checkCommand(args: string[], io: CommandIo): Promise<numbe
 
 function checkFile(file: string, io: CommandIo): number {
   try {
-    const { config, warnings } = loadCheckedConfig(file, io.env)
+    const { config, warnings } = loadCheckedConfig(file, io)
     for (const { path, message, ...place } of warnings) {
       io.stdout.write(`${formatProblem({ ...place, path, message: `warning: ${message}` })}\n`)
     }

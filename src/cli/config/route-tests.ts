@@ -1,8 +1,8 @@
-import type { Config, RouteConfig, RouteTest } from '../config/config.ts'
-import { BffError } from '../errors.ts'
-import { apiScopes, createTokenScopes } from '../oidc/grants/scopes.ts'
-import { unmetRule } from '../proxy/access-rules.ts'
-import { compileRoutes, type MatchRoute } from '../proxy/route-table.ts'
+import type { Config, RouteConfig, RouteTest } from '../../config/config.ts'
+import { BffError } from '../../errors.ts'
+import { apiScopes, createTokenScopes } from '../../oidc/grants/scopes.ts'
+import { unmetRule } from '../../proxy/access-rules.ts'
+import { compileRoutes, type MatchRoute } from '../../proxy/route-table.ts'
 
 /** One expectation of the config file's `tests:` that its routes do not meet. */
 export type RouteTestFailure = {

@@ -1,23 +1,38 @@
-import { ConfigError, type LoadedConfig, loadConfigFile } from '../config/load.ts'
-import type { CommandIo } from './command.ts'
+import {
+  ConfigError,
+  type ConfigSource,
+  type LoadedConfig,
+  loadConfig,
+  loadConfigFile,
+} from '../../config/load.ts'
+import { type CommandIo, readStdin } from '../command.ts'
 import { runRouteTests } from './route-tests.ts'
 import { type RouteWarning, routeWarnings } from './route-warnings.ts'
 
 /** Exit code of a command whose configuration is wrong (EX_CONFIG of sysexits.h). */
 export const EXIT_BAD_CONFIG = 78
 
+/** What standard input is called in messages. */
+export const STDIN = '<stdin>'
+
 /** The config file a command reads: `--config`, else `$CLOAKROOM_CONFIG`, else config/cloakroom.yaml. */
 export function configFileName(option: string | undefined, env: CommandIo['env']): string {
   return option ?? (env.CLOAKROOM_CONFIG || 'config/cloakroom.yaml')
 }
 
-/** Reads a config file and runs its own tests. @throws ConfigError when anything is wrong with either. */
+/**
+ * Reads a config file, or standard input for `-`, and runs its own tests.
+ * @throws ConfigError when anything is wrong with either.
+ */
 export function loadCheckedConfig(
   file: string,
-  env: CommandIo['env'],
-  readFile?: (path: string) => string,
+  io: Pick<CommandIo, 'env' | 'readStdin'>,
+  options: Pick<ConfigSource, 'readFile' | 'requireSecrets'> = {},
 ): LoadedConfig {
-  const loaded = loadConfigFile(file, env, readFile)
+  const loaded =
+    file === '-'
+      ? loadConfig({ text: readStdin(io), file: STDIN, env: io.env, ...options })
+      : loadConfigFile(file, io.env, options)
   const failures = runRouteTests(loaded.config)
   const located = ({ path, message }: RouteWarning) => loaded.problemAt(path, message)
   if (failures.length > 0) throw new ConfigError(failures.map(located))

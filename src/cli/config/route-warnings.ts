@@ -1,7 +1,7 @@
-import type { Config, RouteConfig } from '../config/config.ts'
-import { BffError } from '../errors.ts'
-import { compileRoutes, type MatchRoute } from '../proxy/route-table.ts'
-import { isStricter, readingOfRoute } from '../proxy/stricter-routes.ts'
+import type { Config, RouteConfig } from '../../config/config.ts'
+import { BffError } from '../../errors.ts'
+import { compileRoutes, type MatchRoute } from '../../proxy/route-table.ts'
+import { isStricter, readingOfRoute } from '../../proxy/stricter-routes.ts'
 
 /** A route that works but should be changed, and where it stands in the file. */
 export type RouteWarning = { readonly path: readonly (string | number)[]; readonly message: string }
