@@ -15,7 +15,7 @@ type DraftProvider = NonNullable<Draft['provider']>
 const SHARED_TENANTS = new Set(['common', 'organizations', 'consumers'])
 
 /** Settings that other providers accept and that mean something else, or nothing, at Microsoft's. */
-export function checkEntra({ provider = {}, resources }: Draft, root: Field): void {
+export function checkEntra({ provider = {}, resources, routes }: Draft, root: Field): void {
   const { issuer = '', clientId, endpoints, resourceDialect, scopes } = provider
   const field = root.at('provider')
   warnOfPlaceholders({ issuer, clientId, endpoints }, field)
@@ -26,6 +26,7 @@ export function checkEntra({ provider = {}, resources }: Draft, root: Field): vo
       .warn('should be "certificate": Entra ID finds a key by the thumbprint of its certificate (x5t#S256)')
   }
   if (isEntra(issuer)) checkVersion(issuer, resourceDialect, field.at('issuer'))
+  if (isEntra(issuer)) checkBearers(routes, root.at('routes'))
   if (resourceDialect !== 'scope' || !isMicrosoft(issuer)) return
   scopes?.forEach((scope, index) => {
     const api = scope === undefined ? undefined : entraApiOf(scope)
@@ -96,6 +97,19 @@ function checkVersion(issuer: string, dialect: DraftProvider['resourceDialect'],
       `is that of Entra's v2.0 endpoints, which take scopes alone and refuse a request that names its API otherwise (AADSTS901002); set provider.resourceDialect to "scope"`,
     )
   }
+}
+
+/** Entra ID gives every application of the tenant a token for an API, whether or not it was granted anything of it. */
+function checkBearers(routes: Draft['routes'], field: Field): void {
+  routes?.forEach((route, index) => {
+    const { bearer, require = {} } = route ?? {}
+    if (bearer?.scopes?.length !== 0 || require.claims !== undefined || require.scopes !== undefined) return
+    field
+      .at(index, 'bearer')
+      .warn(
+        'lets every application of the tenant in: Entra ID gives each a token for this audience, without any permission; write scopes, or for applications require: { claims: { roles: [ROLE] } }',
+      )
+  })
 }
 
 /** A sign-in may name several APIs, but `.default` of one only. It need not name more: a refresh widens at Entra ID. */

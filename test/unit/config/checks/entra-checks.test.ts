@@ -256,3 +256,17 @@ describe('the scopes of a resource on Entra', () => {
     assert.deepEqual(warningsOf(two('https://microsoftonline.com/x')), [])
   })
 })
+
+test('a bearer of Entra ID that needs neither scope nor role is any application of the tenant', () => {
+  const withBearer = (text: string, bearer: string) =>
+    text.replace('headers: { x-user-id: "{claims.sub}" }', bearer)
+  const open = 'bearer: { audience: api://orders }'
+  assert.match(warningsOf(withBearer(entra, open)).join(), /^routes\[0\]\.bearer: lets every application/)
+  for (const closed of [
+    'bearer: { audience: api://orders, scopes: [read] }',
+    `${open}\n    require: { claims: { roles: [reader] } }`,
+    `${open}\n    require: { scopes: [read] }`,
+  ])
+    assert.deepEqual(warningsOf(withBearer(entra, closed)), [])
+  assert.deepEqual(warningsOf(withBearer(BASE, open)), [])
+})
