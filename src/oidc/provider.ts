@@ -3,7 +3,7 @@ import { type BffError, describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { createVerifyBearer } from './bearer-token.ts'
 import type { CertificateMemory } from './client-auth/certificates.ts'
-import { CLIENT_AUTH_CURES } from './client-auth/client-assertion.ts'
+import { CLIENT_AUTH_CURES, type ClientAuthenticator } from './client-auth/client-assertion.ts'
 import { mayProve, proofKeyFor } from './dpop.ts'
 import { createVerifyLogoutToken } from './events/logout-token.ts'
 import { createTransmitter } from './events/transmitter.ts'
@@ -15,7 +15,7 @@ import { createEndSession, createFrameOrigins } from './sign-in/end-session.ts'
 import type { OfflineConsentMemory } from './sign-in/offline-consent.ts'
 import { createIsIssuer } from './token-endpoint/endpoints.ts'
 import type { Limiters } from './token-endpoint/limiter.ts'
-import { createClientAuthenticator } from './token-endpoint/openid-client.ts'
+import { createClientAuthenticator, type ProviderMetadata } from './token-endpoint/openid-client.ts'
 import { createProviderConnections } from './token-endpoint/provider-connections.ts'
 import { createProviderFetch } from './token-endpoint/provider-fetch.ts'
 import { createRelyingParty } from './token-endpoint/relying-party.ts'
@@ -61,9 +61,13 @@ export function createProvider(deps: ProviderDeps) {
   const dialect = createDialect(provider, inUse)
   const limiter = deps.limiters.limiterFor(provider)
   const providerFetch = createProviderFetch({ now: deps.now, fetch: createProviderConnections(provider) })
+  const noteClientAuth = createNoteClientAuth(authenticator, log)
   const relyingParty = createRelyingParty({
     ...{ provider, authenticator, redirectUri, limiter, providerFetch, now: deps.now, monotonicNow },
-    discovered: (error) => faults.noteSignIn('discovery', error && { error }),
+    discovered(error, metadata) {
+      faults.noteSignIn('discovery', error && { error })
+      if (metadata) noteClientAuth(metadata)
+    },
   })
   const transmitter =
     provider.sharedSignals &&
@@ -130,6 +134,26 @@ export function createProvider(deps: ProviderDeps) {
         log.warn({ err: describeError(error) }, 'the refresh token could not be revoked')
       }
     },
+  }
+}
+
+/** What RFC 7523 calls the methods that are ways of ours to have the assertion. */
+const REGISTERED_METHODS: Readonly<Record<string, string>> = {
+  certificate: 'private_key_jwt',
+  workload_identity: 'private_key_jwt',
+}
+
+/** Says once when the metadata do not list how the client authenticates: no error, because some providers take more than they list. */
+function createNoteClientAuth({ method, facts }: ClientAuthenticator, log: Logger) {
+  const registered = REGISTERED_METHODS[method] ?? method
+  let isTold = false
+  return ({ clientAuthMethods }: ProviderMetadata): void => {
+    if (isTold || !clientAuthMethods || clientAuthMethods.includes(registered)) return
+    isTold = true
+    log.warn(
+      facts(),
+      `the metadata of the provider do not list ${registered} (token_endpoint_auth_methods_supported): it may refuse the client`,
+    )
   }
 }
 

@@ -12,6 +12,7 @@ import {
   type DiscoveredClient,
   discoverClient,
   type Parameters,
+  type ProviderMetadata,
 } from './openid-client.ts'
 import { failedCall, failedDiscovery, failedPush, failedUserInfo, findingOf } from './provider-errors.ts'
 import type { ProviderFetch, TokenAnswer } from './provider-fetch.ts'
@@ -68,7 +69,7 @@ export type RelyingPartyDeps = {
   readonly now: () => number
   readonly monotonicNow: () => number
   /** Told how each attempt at discovery ended. */
-  readonly discovered?: (error?: BffError) => void
+  readonly discovered?: (error: BffError | undefined, metadata?: ProviderMetadata) => void
 }
 
 /** Makes the Relying Party at one provider. Every method rejects with BffError only. */
@@ -234,7 +235,7 @@ function keySetRequest({ provider, providerFetch }: RelyingPartyDeps, jwksUri: s
 async function observedDiscovery(deps: RelyingPartyDeps): Promise<DiscoveredClient> {
   try {
     const client = await discoverClient({ ...deps, client: deps.authenticator })
-    deps.discovered?.()
+    deps.discovered?.(undefined, client.metadata)
     return client
   } catch (error) {
     const problem = failedDiscovery(error, deps.now())

@@ -7,6 +7,7 @@ import { createLimiters, type Limiters } from '../../../src/oidc/token-endpoint/
 import { captureLog } from '../../kit/cloakroom.ts'
 import { createTestClock, settled } from '../../kit/clock.ts'
 import { BASE, load } from '../../kit/config/base-config.ts'
+import { sendJson, startLocalServer } from '../../kit/local-server.ts'
 
 /** A provider at an address where no server is. */
 function setUp(
@@ -103,6 +104,32 @@ test('a provider that cannot be discovered is told once, and asked again for its
   assert.deepEqual([lines[0].level, lines[0].url], ['warn', 'http://127.0.0.1:1'])
   assert.match(lines[0].err.message, /./)
   provider.retire()
+})
+
+test('a client authentication that the metadata do not list is warned of, once', async (t) => {
+  let listed = ['private_key_jwt']
+  const server = await startLocalServer((_, res) =>
+    sendJson(res, 200, {
+      ...{ issuer: server.origin, jwks_uri: `${server.origin}/jwks` },
+      ...{ authorization_endpoint: `${server.origin}/authorize`, token_endpoint: `${server.origin}/token` },
+      token_endpoint_auth_methods_supported: listed,
+    }),
+  )
+  t.after(() => server.close())
+  const warnings = async () => {
+    const { provider, told, clock } = setUp({ provider: { issuer: server.origin } })
+    await provider.discovered()
+    clock.advance(3_700_000)
+    await provider.discovered()
+    await settled()
+    provider.retire()
+    return told().filter(({ msg }) => /do not list/.test(msg))
+  }
+  const [line, ...others] = await warnings()
+  assert.deepEqual([line?.level, line?.clientAuth, others], ['warn', 'client_secret_post', []])
+  assert.match(line?.msg, /do not list client_secret_post \(token_endpoint_auth_methods_supported\)/)
+  listed = ['client_secret_post']
+  assert.deepEqual(await warnings(), [])
 })
 
 test('a refresh token that cannot be revoked leaves a line, and no error', async () => {

@@ -27,6 +27,7 @@ function verify(query: Record<string, string>, checks: object, metadata: object 
   const known = {
     ...{ issuer: ISSUER, hasIssParameter: true, jwksUri: `${ISSUER}/jwks`, endSessionEndpoint: undefined },
     ...{ revocationEndpoint: undefined, pushedRequestEndpoint: undefined, proofSigningAlgorithms: undefined },
+    clientAuthMethods: undefined,
     ...{
       authorizationEndpoint: undefined,
       signingAlgorithms: ['RS256'],
