@@ -57,7 +57,9 @@ async function openedJwt(
   { jwksUri, issuer, responseSigningAlgorithms }: ProviderMetadata,
   callback: URL,
 ): Promise<URL> {
-  const jwt = callback.searchParams.get('response')
+  const [jwt, ...others] = callback.searchParams.getAll('response')
+  // RFC 6749 §3.1: no parameter comes twice.
+  if (others.length > 0) throw new Error('the response has several signed responses')
   if (!jwt) throw new Error('the response is no JWT, although a signed one was asked for')
   if (jwt.split('.').length === 5) {
     throw new Error(

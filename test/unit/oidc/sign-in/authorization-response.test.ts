@@ -22,7 +22,7 @@ type Claims = Record<string, unknown>
 /** OpenID Connect Core §3.1.3.7 rule 4. */
 const SEVERAL = { aud: [CLIENT, 'other'], azp: CLIENT }
 
-function verify(query: Record<string, string>, checks: object, metadata: object = {}) {
+function verify(query: Record<string, string> | URLSearchParams, checks: object, metadata: object = {}) {
   const callback = new URL(`https://app.test/bff/callback?${new URLSearchParams(query)}`)
   const known = {
     ...{ issuer: ISSUER, hasIssParameter: true, jwksUri: `${ISSUER}/jwks`, endSessionEndpoint: undefined },
@@ -92,6 +92,11 @@ describe('a signed response (JARM)', () => {
     const response = await signer.sign(claims)
     await assert.rejects(verify({ response }, jwt, { responseSigningAlgorithms: ['ES256'] }), isRefusal)
     await assert.rejects(verify({ code: 'c', state: CHECKS.state }, jwt), /no JWT/)
+    const twice = new URLSearchParams([
+      ['response', response],
+      ['response', response],
+    ])
+    await assert.rejects(verify(twice, jwt), /several signed responses/)
   })
 })
 
