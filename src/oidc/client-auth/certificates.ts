@@ -81,9 +81,13 @@ export function createCertificates(readPair: ReadPair, deps: CertificatesDeps) {
   return {
     current,
 
-    /** Goes back to the certificate before, if this is the new one and that has not expired. */
+    /**
+     * Goes back to the certificate before, if this is the new one and that has not expired. If it is the one before, the
+     * registration may have been replaced in the meantime: the new one is tried without waiting.
+     */
     refused(thumbprint: string): void {
       const known = certificates.get(name)
+      if (known?.before?.thumbprint === thumbprint) known.beforeUntil = Math.min(known.beforeUntil, now())
       if (!known?.before || known.used.thumbprint !== thumbprint || now() >= known.before.notAfter) return
       if (known.beforeUntil === 0) {
         log.warn(

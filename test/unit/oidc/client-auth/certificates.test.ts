@@ -97,6 +97,21 @@ test('the certificate before is never used beyond its end', () => {
   assert.deepEqual(told(), [], 'there is none to go back to')
 })
 
+test('when the certificate before is refused too, the new one may be known by now: it is tried at once', () => {
+  const { current, refused, files, pair, clock, told } = setUp()
+  files.pair = pair('new')
+  current()
+  refused('new')
+  told()
+  clock.at += 1_000
+  assert.equal(current().thumbprint, 'old')
+  refused('old')
+  assert.equal(current().thumbprint, 'new')
+  refused('new')
+  assert.equal(current().thumbprint, 'old')
+  assert.deepEqual(told(), [], 'each is told once')
+})
+
 test('a refusal of the certificate before, or of the only one, changes nothing', () => {
   const { current, refused, files, pair } = setUp()
   refused('old')
