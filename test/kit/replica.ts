@@ -1,5 +1,6 @@
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import type { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -34,6 +35,8 @@ export type Replica = {
   readonly stderr: string[]
   readonly exited: Promise<Exit>
   signal(signal: NodeJS.Signals): void
+  /** Lets this process end while it runs; it ends with it. */
+  unref(): void
   /** Signals it and waits for its end; SIGTERM unless given. */
   stop(signal?: NodeJS.Signals): Promise<Exit>
 }
@@ -125,11 +128,19 @@ function spawnReplica(
     stderr: collectLines(child.stderr),
     exited,
     signal: (signal) => child.kill(signal),
+    unref: () => unrefChild(child),
     stop: (signal = 'SIGTERM') => {
       child.kill(signal)
       return exited
     },
   }
+}
+
+/** Neither the child nor its pipes keep this process alive from now on. */
+export function unrefChild(child: ChildProcess): void {
+  child.unref()
+  // Pipes of children are sockets, which their types do not say.
+  for (const pipe of [child.stdout, child.stderr]) (pipe as Socket | null)?.unref()
 }
 
 function collectLines(input: Readable | null): string[] {

@@ -216,7 +216,8 @@ describe('three processes and what a provider may answer', { skip: skipWithoutRe
       const browsers = [await newcomer(), await newcomer(), await newcomer()]
       const faults = () =>
         scene.counted(`cloakroom_provider_config_fault{resource="billing",error="${error}"}`)
-      const told = () => scene.logged(`"reason":"${error}"`)
+      // A request's own line has the reason, too.
+      const told = () => scene.logged(`"oauthError":"${error}"`)
       const before = told()
       refuseBilling({ error }, status)
       for (const browser of browsers)

@@ -1,14 +1,13 @@
-import assert from 'node:assert/strict'
 import { after } from 'node:test'
 import { type Browser, createBrowser } from '../browsers/browser.ts'
 import type { ConfigData } from '../config/cloakroom-config.ts'
 import { field } from '../local-server.ts'
 import { type RotatingOptions, startRotatingProvider } from '../provider/rotating-provider.ts'
-import { type Replica, startReplica, writeReplicaConfig } from '../replica.ts'
-import { eventually } from '../shops/deadline.ts'
+import type { Replica } from '../replica.ts'
 import { verdict } from '../shops/shop.ts'
-import { startRedis, type TestRedis } from '../store/redis.ts'
+import type { TestRedis } from '../store/redis.ts'
 import { bearerToken, startUpstream, type Upstream } from '../upstream/upstream.ts'
+import { metricsOf, sumOf, takeProcesses } from './processes.ts'
 import type { Scope } from './sign-in.ts'
 
 const APP = 'https://app.example.test'
@@ -47,30 +46,22 @@ export function suiteScope(): Scope {
   return { after: (cleanUp) => void cleanUps.push(cleanUp) }
 }
 
-/** So many Cloakroom processes on one Redis, in front of one API per resource, and a browser that can sign in. */
+/** So many Cloakroom processes on one Redis (see `takeProcesses`), in front of one API per resource, and a browser that can sign in. */
 export async function startFleet(t: Scope, parts: FleetParts) {
   const { replicas, resources } = parts
   const provider = await startRotatingProvider(parts.scripted)
   t.after(() => provider.close())
-  const redis = await startRedis()
-  t.after(() => redis.stop())
   const api = await startUpstream()
   t.after(() => api.close())
   const config = {
     publicUrl: APP,
     provider: { ...provider.settings, ...parts.provider },
-    session: { store: { type: 'redis', url: redis.url } },
     resources: parts.definitions ?? indicators(resources),
     routes: routesTo(api.url, resources, parts.route),
   }
-  const shared = await writeReplicaConfig(config)
-  t.after(() => shared.remove())
-  const start = async () => {
-    const replica = await startReplica({ configFile: shared.file, ...(parts.env ? { env: parts.env } : {}) })
-    t.after(() => replica.stop('SIGKILL'))
-    return replica
-  }
-  const fleet = await Promise.all(Array.from({ length: replicas }, start))
+  const processes = await takeProcesses({ count: replicas, config, env: parts.env ?? {} })
+  t.after(processes.giveBack)
+  const { redis, replicas: fleet } = processes
   const someone = (at = 0) => {
     const browser = createBrowser({ origin: APP, connect: { [APP]: fleet[at]!.listenUrl } })
     t.after(() => browser.close())
@@ -94,25 +85,7 @@ export async function startFleet(t: Scope, parts: FleetParts) {
       return browser
     },
     /** Changes members of the file, and tells all processes. Resolves when it is in use. */
-    async reload(changes: ConfigData) {
-      const [before, told] = [await reloadsOf(fleet), reloadsTold(fleet)]
-      // The keys of the first file stay, or nobody would be signed in any more.
-      const { session: _, ...others } = config
-      await shared.rewrite({ ...others, ...changes })
-      for (const replica of fleet) replica.signal('SIGHUP')
-      // The log is looked at first: to read metrics again and again would keep the processes busy.
-      await eventually('the new file is read', () =>
-        reloadsTold(fleet).every((count, index) => count > told[index]!),
-      )
-      await eventually('the new file is in use', async () => {
-        const now = await reloadsOf(fleet)
-        assert.deepEqual(
-          now.map(({ refused }) => refused),
-          before.map(({ refused }) => refused),
-        )
-        return now.every(({ applied }, index) => applied > before[index]!.applied)
-      })
-    },
+    reload: (changes: ConfigData) => processes.reload({ ...config, ...changes }),
   }
 }
 
@@ -130,36 +103,6 @@ export function indicators(names: readonly string[]): ConfigData {
     names.map((name) => [name, { resource: audienceOf(name), audience: audienceOf(name) }]),
   )
 }
-
-async function metricsOf({ adminUrl }: Replica): Promise<string[]> {
-  const text = await fetch(`${adminUrl}/metrics`).then(
-    (answer) => answer.text(),
-    () => '',
-  )
-  return text.split('\n')
-}
-
-const sumOf = (lines: readonly string[], start: string) =>
-  lines
-    .filter((line) => line.startsWith(start))
-    .reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0)
-
-/** How often each process has read its file, by what came of it. */
-function reloadsOf(fleet: readonly Replica[]) {
-  return Promise.all(
-    fleet.map(async (replica) => {
-      const lines = await metricsOf(replica)
-      const times = (outcome: string) => sumOf(lines, `cloakroom_config_reloads_total{outcome="${outcome}"}`)
-      return { applied: times('applied'), refused: times('refused') }
-    }),
-  )
-}
-
-/** How many log lines each process has of a file that it read again. */
-const reloadsTold = (fleet: readonly Replica[]) =>
-  fleet.map(
-    ({ stdout }) => stdout.filter((line) => /configuration (was read again|is refused)/.test(line)).length,
-  )
 
 /** What can be seen of a fleet from outside. */
 function readingsOf({ redis, api, fleet }: { redis: TestRedis; api: Upstream; fleet: readonly Replica[] }) {

@@ -1,8 +1,10 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { rmSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { freePort } from '../ports.ts'
+import { unrefChild } from '../replica.ts'
 import { redisCommand } from './redis-command.ts'
 
 /** A real redis-server of one test. */
@@ -20,6 +22,8 @@ export type TestRedis = {
   restart(): Promise<void>
   /** Ends it and removes its folder. */
   stop(): Promise<void>
+  /** Lets this process end while it runs; it ends with it. */
+  unref(): void
   /** One command on a connection of its own; gives the lines of the answer as redis-cli prints them. */
   cli(...args: string[]): Promise<string[]>
 }
@@ -47,7 +51,10 @@ export async function startRedis(options: TestRedisOptions = {}): Promise<TestRe
   const folder = await mkdtemp(join(tmpdir(), 'cloakroom-redis-'))
   const port = await freePort()
   let server = await launch(port, folder, options)
-  const killWithUs = () => server.kill('SIGKILL')
+  const killWithUs = () => {
+    server.kill('SIGKILL')
+    rmSync(folder, { recursive: true, force: true })
+  }
   process.once('exit', killWithUs)
 
   async function kill(): Promise<void> {
@@ -75,6 +82,7 @@ export async function startRedis(options: TestRedisOptions = {}): Promise<TestRe
       await kill()
       await rm(folder, { recursive: true, force: true })
     },
+    unref: () => unrefChild(server),
     cli: (...args) => redisCommand(port, args, options),
   }
 }

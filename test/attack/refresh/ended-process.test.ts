@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { request } from 'node:http'
 import { type TestContext, test } from 'node:test'
-import { startFleet } from '../kit/attack/fleet.ts'
-import { eventually, untilAfter } from '../kit/shops/deadline.ts'
-import { skipWithoutRedis } from '../kit/store/redis.ts'
+import { startFleet } from '../../kit/attack/fleet.ts'
+import { eventually, untilAfter } from '../../kit/shops/deadline.ts'
+import { skipWithoutRedis } from '../../kit/store/redis.ts'
 
 const skip = skipWithoutRedis()
 const TOKEN_SECONDS = 8
