@@ -28,6 +28,12 @@ export async function sessionsCommand(args: string[], io: CommandIo): Promise<nu
   const config = readConfig(configFileName(wish.config, io.env), io)
   if (!config) return EXIT_BAD_CONFIG
   const issuers = wish.issuer === undefined ? issuersOf(config) : [wish.issuer]
+  if (issuers.length === 0) {
+    io.stderr.write(
+      'cloakroom sessions: provider.issuer is for many tenants, and provider.allowedTenants names none: give --issuer, the iss claim of the user\n',
+    )
+    return 1
+  }
   const users = issuers.map((iss) => ({ iss, sub: wish.user }))
   try {
     return await withSessions(config, async (sessions) => {

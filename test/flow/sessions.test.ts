@@ -380,6 +380,11 @@ describe('the sessions of a user over two replicas', { skip: skipWithoutRedis() 
     assert.equal(await isIn(ofBob), true)
     assert.equal((await run('--user', 'ada', '--end')).code, 1)
 
+    const issuer = 'https://login.microsoftonline.com/organizations/v2.0'
+    const shared = await file('tenants.yaml', { provider: { ...(config.provider as object), issuer } })
+    const ofTenant = await run('--user', 'ada', '--config', shared)
+    assert.deepEqual([ofTenant.code, ofTenant.out], [1, ''])
+    assert.match(ofTenant.err, /for many tenants.*give --issuer/)
     assert.equal((await run()).code, 1)
     assert.match((await run('--user', '')).err, /--user SUB is missing/)
     assert.equal((await run('--help')).code, 0)
