@@ -129,7 +129,7 @@ type User = { readonly iss: string; readonly sub: string }
 const LISTED = 10_000
 
 async function listAll(sessions: UserSessions, users: readonly User[], io: CommandIo): Promise<number> {
-  const lists = await Promise.all(users.map((user) => sessions.list(user, LISTED)))
+  const lists = await Promise.all(users.map((user) => sessions.list(user, { most: LISTED })))
   const listed = lists.flat()
   if (listed.length > 0) io.stdout.write(`${HEAD.join('  ')}\n`)
   for (const session of listed) io.stdout.write(`${lineOf(session)}\n`)

@@ -89,8 +89,14 @@ export type UserSessions = {
     session: { readonly hash: SessionHash; readonly createdAt: number; readonly claims: UserClaims },
     from: Pick<SessionAbout, 'ip' | 'userAgent'>,
   ): Promise<unknown>
-  /** Returns the living sessions of a user, the one used last first; of more than `most`, 100 unless given, those that began last. */
-  list(claims: UserClaims, most?: number): Promise<readonly ListedSession[]>
+  /**
+   * Returns the living sessions of a user, the one used last first; of more than `most`, 100 unless given, those that began
+   * last, and `own`, which is there for as long as somebody asks with it.
+   */
+  list(
+    claims: UserClaims,
+    options?: { readonly most?: number; readonly own?: SessionHash },
+  ): Promise<readonly ListedSession[]>
   /** Ends the session that a list of this user's calls so; false when there is none. */
   endOne(claims: UserClaims, id: string, reason: string): Promise<boolean>
   /** Ends all sessions of a user but one; resolves with how many there were. */
@@ -164,8 +170,9 @@ export function createUserSessions(deps: UserSessionsDeps): UserSessions {
   const of = async ({ iss, sub }: UserClaims, newest?: number) =>
     hashesOf(await living(userNames(iss, sub), newest))
 
-  async function list(claims: UserClaims, most = LISTED): Promise<readonly ListedSession[]> {
-    const hashes = (await of(claims, most)).slice(-most)
+  const list: UserSessions['list'] = async (claims, { most = LISTED, own } = {}) => {
+    const newest = (await of(claims, most)).slice(-most)
+    const hashes = own === undefined || newest.includes(own) ? newest : [own, ...newest]
     const sealed = await Promise.all(hashes.map((hash) => store.sessions.about(hash)))
     const listed = hashes.map((hash, at): ListedSession => {
       const text = sealed[at] === undefined ? undefined : deps.openAbout(hash, sealed[at])

@@ -36,7 +36,7 @@ export function createSessionsEndpoint(
   return {
     async list(req, res) {
       const own = await requireSession(req)
-      const listed = await userSessions.list(own.claims)
+      const listed = await userSessions.list(own.claims, { own: own.hash })
       res.json({
         sessions: listed.map(({ id, hash, created, lastSeen, userAgent, ip }) => ({
           ...{ id, created: timeOf(created), lastSeen: timeOf(lastSeen), userAgent, ip },

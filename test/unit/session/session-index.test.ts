@@ -267,11 +267,15 @@ test('a user ends one session or all others, and nobody ends those of another us
   assert.deepEqual(ended, [`${phone} by_user`, `${laptop} by_user`])
 })
 
-test('of more sessions than a list shows, those that began last are listed and can be ended one by one', async () => {
+test('of more sessions than a list shows, those that began last are listed and can be ended one by one, and the own is always there', async () => {
   const { users, begin } = setUp([(text) => `1(${text})`, (text) => `2(${text})`])
   const hashes: SessionHash[] = []
   for (let count = 0; count < 120; count += 1) hashes.push(await begin('ada'))
   assert.deepEqual(await hashesOf(users), hashes.slice(-100))
+  const listed = (own: number) => users.list(claims('ada'), { own: hashes[own]! })
+  const ofOldest = await listed(0)
+  assert.deepEqual(ofOldest.map(({ hash }) => hash).sort(), [hashes[0], ...hashes.slice(-100)].sort())
+  assert.equal((await listed(119)).length, 100, 'its own stands there once')
   assert.equal(await users.endOne(claims('ada'), listedId(hashes[0]!), 'by_user'), false)
   assert.equal(await users.endOthers(claims('ada'), hashes[119]!, 'by_user'), 119)
 })
