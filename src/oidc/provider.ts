@@ -137,22 +137,23 @@ export function createProvider(deps: ProviderDeps) {
   }
 }
 
-/** What RFC 7523 calls the methods that are ways of ours to have the assertion. */
-const REGISTERED_METHODS: Readonly<Record<string, string>> = {
-  certificate: 'private_key_jwt',
-  workload_identity: 'private_key_jwt',
+/** The registered names of methods whose names are our own, or that have two (OpenID Connect Core §9, RFC 8705 §2). */
+const REGISTERED_METHODS: Readonly<Record<string, readonly string[]>> = {
+  certificate: ['private_key_jwt'],
+  workload_identity: ['private_key_jwt'],
+  tls_client_auth: ['tls_client_auth', 'self_signed_tls_client_auth'],
 }
 
 /** Says once when the metadata do not list how the client authenticates: no error, because some providers take more than they list. */
 function createNoteClientAuth({ method, facts }: ClientAuthenticator, log: Logger) {
-  const registered = REGISTERED_METHODS[method] ?? method
+  const registered = REGISTERED_METHODS[method] ?? [method]
   let isTold = false
   return ({ clientAuthMethods }: ProviderMetadata): void => {
-    if (isTold || !clientAuthMethods || clientAuthMethods.includes(registered)) return
+    if (isTold || !clientAuthMethods || registered.some((name) => clientAuthMethods.includes(name))) return
     isTold = true
     log.warn(
       facts(),
-      `the metadata of the provider do not list ${registered} (token_endpoint_auth_methods_supported): it may refuse the client`,
+      `the metadata of the provider do not list ${registered[0]} (token_endpoint_auth_methods_supported): it may refuse the client`,
     )
   }
 }

@@ -112,6 +112,16 @@ test('every file that a line names is there, and every title is in it', () => {
   }
 })
 
+test('every file that a reason names is there', () => {
+  for (const [number = '', , shown = ''] of [...requirements, ...modules]) {
+    for (const [, name = ''] of shown.matchAll(/`((?:src|unit|flow|attack|wire|conformance)\/[\w./-]+)`/g)) {
+      const places = name.startsWith('src/') ? [name] : [`test/${name}.test.ts`, `test/${name}.ts`]
+      const isThere = places.some((one) => existsSync(fileURLToPath(new URL(one, ROOT))))
+      assert.ok(isThere, `${number}: there is no ${name}`)
+    }
+  }
+})
+
 test('every module of the conformance suite has one line, and one test or a reason', () => {
   assert.deepEqual(modules.map(([module]) => codeIn(module)).sort(), [...MODULES].sort())
   const sources = globSync('test/**/*.test.ts', { cwd: fileURLToPath(ROOT) }).map(
