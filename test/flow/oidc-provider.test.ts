@@ -123,7 +123,7 @@ async function assertLogoutEndsEverything({ auth, browser, issuer, redis, tokenR
   const refreshToken = String(tokenRequests.at(-1)?.answer.refresh_token)
   const before = browser.clone()
   const kept = await redis.cli('KEYS', 'cloakroom:{*}:*')
-  assert.deepEqual(kept.map((key) => key.split(':').at(-1)).sort(), ['life', 'session', 'tokens'])
+  assert.deepEqual(kept.map((key) => key.split(':').at(-1)).sort(), ['about', 'life', 'session', 'tokens'])
 
   const logout = await browser.fetch('/bff/logout', { method: 'POST' })
   assert.equal(logout.status, 200)
