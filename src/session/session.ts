@@ -73,14 +73,18 @@ export type SignedInUser = SessionGrant & {
   readonly refreshTokenExpiresAt?: number | undefined
 }
 
+/** A number of this many seconds would be in the year 5138: it is one of milliseconds, which some write in place of them. */
+const LATEST_SECONDS = 1e11
+
 /**
  * Epoch ms beyond which the provider allows no session: its `session_expiry` claim (IPSIE SL1, seconds since the epoch) and
  * the end of the refresh token, which would only be found dead later. Infinity when it says neither.
  */
 function ceilingOf({ claims, refreshTokenExpiresAt = Number.POSITIVE_INFINITY }: SignedInUser): number {
   const { session_expiry: expiry } = claims
-  const seconds = typeof expiry === 'number' || typeof expiry === 'string' ? Number(expiry) : 0
-  return Math.min(seconds > 0 ? seconds * 1000 : Number.POSITIVE_INFINITY, refreshTokenExpiresAt)
+  const stated = typeof expiry === 'number' || typeof expiry === 'string' ? Number(expiry) : 0
+  const endsAt = stated > LATEST_SECONDS ? stated : stated * 1000
+  return Math.min(endsAt > 0 ? endsAt : Number.POSITIVE_INFINITY, refreshTokenExpiresAt)
 }
 
 /** The in-process copy of sessions, by the cookie's value. */

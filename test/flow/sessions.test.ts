@@ -233,6 +233,8 @@ describe('the sessions of a user', () => {
 
     const byClaim = await signIn('ada-5', { claims: { session_expiry: seconds(50) } })
     assert.equal(await absolute(byClaim), 50)
+    const inMs = await signIn('ada-5', { claims: { session_expiry: seconds(30) * 1000 } })
+    assert.equal(await absolute(inMs), 30)
     control.editAnswer = (answer) => {
       answer.refresh_token_expires_in = '2400'
     }

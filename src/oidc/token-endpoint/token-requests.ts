@@ -355,10 +355,14 @@ function requireTokenType(type: unknown, key: KeyObject | undefined): void {
   )
 }
 
-/** Seconds, as a number or as text. 0 says that it does not end: a token that has ended would not have been given. */
+/**
+ * Seconds, as a number or as text. 0 says that it does not end: a token that has ended would not have been given. So does
+ * one that is not finite: JSON has no such number, and it would be read back from the record as none at all.
+ */
 function refreshTokenEnd(seconds: unknown, obtainedAt: number): Pick<GrantedTokens, 'refreshTokenExpiresAt'> {
   const life = typeof seconds === 'number' || typeof seconds === 'string' ? Number(seconds) : 0
-  return life > 0 ? { refreshTokenExpiresAt: obtainedAt + life * 1000 } : {}
+  const endsAt = obtainedAt + life * 1000
+  return life > 0 && Number.isFinite(endsAt) ? { refreshTokenExpiresAt: endsAt } : {}
 }
 
 /** Tells holders apart without what they hold. */

@@ -65,7 +65,9 @@ describe('a refresh', () => {
     for (const [seconds, expected] of [
       [600, SECONDS * 1000 + 600_000],
       ['600', SECONDS * 1000 + 600_000],
-      ...[0, '0', -1, 'never', '', null, true, [600], undefined].map((one) => [one, undefined] as const),
+      ...[0, '0', -1, 'never', '', null, true, [600], undefined, '1e999', 1e306].map(
+        (one) => [one, undefined] as const,
+      ),
     ] as const) {
       const { refresh } = setUp(
         gives({ ...TOKENS, refresh_token: 'rt-2', refresh_token_expires_in: seconds }),
