@@ -88,6 +88,8 @@ const COPIES_HELD = 20_000
 const COPIES_SHARE = 1 / 12
 /** An authorization response with an ID token in it, and room to spare. */
 const MAX_FORM_BYTES = 65_536
+/** Where no response is asked to be posted: one without an ID token, of a sign-in that began before a reload. */
+const MAX_UNASKED_FORM_BYTES = 4096
 
 /** Refusals of WebSockets for what the caller lacks: each has a line in the log. */
 const CALLERS_FAULT: ReadonlySet<ErrorCode> = new Set([
@@ -354,7 +356,9 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     }),
     readForm: (req, res) =>
       readSmallBody(req, res, {
-        ...{ types: ['application/x-www-form-urlencoded'], maxBytes: MAX_FORM_BYTES },
+        types: ['application/x-www-form-urlencoded'],
+        // Whoever posts it, it is kept for a minute: strangers are to fill no store with it.
+        maxBytes: config.provider.responseMode === 'form_post' ? MAX_FORM_BYTES : MAX_UNASKED_FORM_BYTES,
         ...{ withinMs: limits.headerTimeoutMs, clock: scope.socketClock },
       }),
     postedResponses: createSingleUseReferences<string>(logins, {

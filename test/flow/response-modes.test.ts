@@ -218,6 +218,12 @@ describe('what is posted to the callback and is no response', () => {
       assert.deepEqual([answer.status, answer.json().code], [status, code])
     })
 
+  test('more than 4 KiB are refused where no response is asked to be posted, because strangers post them', async () => {
+    const elsewhere = await startFor('signed')
+    const answer = await post(elsewhere.browser(), `state=x&code=${'x'.repeat(4_096)}`)
+    assert.deepEqual([answer.status, answer.json().code], [413, 'body_too_large'])
+  })
+
   test('a mixed-up or incomplete response is refused once it is opened', async () => {
     for (const changed of [
       fields.map(([name, value]): [string, string] => [name, name === 'iss' ? 'https://evil.test' : value]),
