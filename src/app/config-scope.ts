@@ -5,7 +5,7 @@ import type { IncomingMessage } from 'node:http'
 import { heapShare } from '../async/expiring-map.ts'
 import { createThrottledWarning } from '../async/log-throttle.ts'
 import type { Config } from '../config/config.ts'
-import { BffError, describeError, type ErrorCode } from '../errors.ts'
+import { BffError, describeError } from '../errors.ts'
 import { createEdge } from '../http/edge.ts'
 import { createBffRoutes } from '../http/endpoints/bff-routes.ts'
 import { POSTED_RESPONSE_LIFETIME_MS } from '../http/endpoints/callback.ts'
@@ -16,7 +16,7 @@ import { createPreviousSessionCookie } from '../http/endpoints/previous-session-
 import { createCors, createSameOriginGuard, isTopLevelNavigation } from '../http/origins.ts'
 import { problemAnswer, statusOf } from '../http/problem.ts'
 import { createFailureLimit, createRateLimits } from '../http/rate-limit.ts'
-import { createRequestLog } from '../http/request-log.ts'
+import { createRequestLog, pathOf } from '../http/request-log.ts'
 import { createSecurityHeaders } from '../http/security-headers.ts'
 import { createHostCheck } from '../http/server/host.ts'
 import { endWithAnswer } from '../http/server/raw-answer.ts'
@@ -90,11 +90,6 @@ const COPIES_SHARE = 1 / 12
 const MAX_FORM_BYTES = 65_536
 /** Where no response is asked to be posted: one without an ID token, of a sign-in that began before a reload. */
 const MAX_UNASKED_FORM_BYTES = 4096
-
-/** Refusals of WebSockets for what the caller lacks: each has a line in the log. */
-const CALLERS_FAULT: ReadonlySet<ErrorCode> = new Set([
-  ...(['session_required', 'reauthentication_required', 'access_denied'] as const),
-])
 
 /**
  * Wires everything of one configuration, from the keys up to the public listener: each part is made of those above it.
@@ -284,15 +279,19 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       return answer.status
     },
     refused(req, error) {
-      if (!(error instanceof BffError)) return
-      const { code, details, logged } = error
-      const fields = { code, status: statusOf(code), clientIp: clientAddress(req) }
+      const path = pathOf(req)
+      if (!(error instanceof BffError)) {
+        log.error({ path, err: describeError(error) }, 'unexpected error')
+        return
+      }
+      const { code, details, logged, cause } = error
+      const err = cause === undefined ? undefined : describeError(cause)
+      const fields = { path, code, status: statusOf(code), clientIp: clientAddress(req), err }
       const told = (reason: string | undefined) =>
         log.info({ ...fields, reason, ...logged }, 'a WebSocket was refused')
       const reason = details?.reason === undefined ? undefined : String(details.reason)
-      if (code === 'session_required' && reason !== 'invalid_token') {
-        missingSessions.reasonOf(req).then(told)
-      } else if (CALLERS_FAULT.has(code)) told(reason)
+      if (code === 'session_required' && reason !== 'invalid_token') missingSessions.reasonOf(req).then(told)
+      else told(reason)
     },
     observe: (route, status) => metrics.request(route, 'UPGRADE', status, 0),
   })

@@ -86,7 +86,8 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
   }
 }
 
-function pathOf(req: IncomingMessage): string {
+/** The path of a request as it came over the wire, for the log: without its query, and of bounded length. */
+export function pathOf(req: IncomingMessage): string {
   // Express strips the mount path from `url`; `originalUrl` is what came over the wire.
   const url = (req as IncomingMessage & { originalUrl?: string }).originalUrl ?? req.url ?? ''
   const end = url.search(/[?#]/)

@@ -7,6 +7,7 @@ import {
   APP,
   COOKIE,
   call,
+  FRAMING,
   heldCookie,
   SIBLING,
   type Site,
@@ -83,8 +84,8 @@ describe('Cloakroom on https in a browser', { skip: skipWithoutChromium, timeout
       entries.filter(({ url }) => url.includes('code=')).map(({ url }) => new URL(url).pathname),
       [],
     )
-    await page.goBack()
-    await page.goForward()
+    await page.goBack(AT_ONCE)
+    await page.goForward(AT_ONCE)
     assert.equal(page.url(), `${APP}/home`)
     assert.deepEqual(callbacks, [200])
     assert.equal(codeGrants(site) - codesBefore, 1)
@@ -149,6 +150,7 @@ describe('Cloakroom on https in a browser', { skip: skipWithoutChromium, timeout
       site.handshakes.length,
       site.front.requests.length,
     ]
+    const logged = site.cloakroom.logs.length
     const cookieBefore = (await heldCookie(context))?.value
     const simple = { credentials: 'include' }
     const results = {
@@ -181,8 +183,78 @@ describe('Cloakroom on https in a browser', { skip: skipWithoutChromium, timeout
     assert.ok(withCookie.some(({ isUpgrade }) => isUpgrade))
     assert.equal(site.api.requests.length, reached)
     assert.equal(site.handshakes.length, shaken)
+    const lines = site.cloakroom.logs.slice(logged).map((line) => JSON.parse(line))
+    const refusals = lines.filter(({ code }) => code === 'origin_forbidden' || code === 'csrf_required')
+    assert.deepEqual([lines.length, refusals.length], [forged.length, forged.length], 'a line for each')
+    assert.deepEqual(
+      refusals.map(({ path }) => path).sort(),
+      forged.map(({ path }) => path.split('?')[0]).sort(),
+    )
     assert.equal((await heldCookie(context))?.value, cookieBefore)
     assert.equal((await call(page, '/bff/user')).status, 200)
+  })
+
+  for (const [way, answer] of [
+    ['link', 'redirect'],
+    ['script', 'page'],
+  ] as const)
+    it(`shows nothing of the user on the way back after a sign-out by ${way} that the provider answers with a ${answer}`, async (t) => {
+      site.signOutByRedirect(answer === 'redirect')
+      t.after(() => site.signOutByRedirect(false))
+      const { page } = await signIn(t)
+      await page.evaluate('window.isKept = true')
+      await page.goto(`${APP}/files/report`)
+      await page.evaluate('window.isKept = true')
+      await page.goBack(AT_ONCE)
+      await page.goForward(AT_ONCE)
+      assert.deepEqual(await shownBy(page), { url: `${APP}/files/report`, hasUser: true, isKept: true })
+      const next =
+        way === 'link'
+          ? JSON.parse((await call(page, '/bff/user')).body)['bff:logout_url']
+          : JSON.parse((await call(page, '/bff/logout', { method: 'POST' })).body).redirect
+      await page.evaluate(`location.href = ${JSON.stringify(next)}`)
+      await page.waitForURL(`${APP}/`)
+      const shown = []
+      while (page.url() !== 'about:blank') {
+        await page.goBack(AT_ONCE)
+        shown.push(await shownBy(page))
+      }
+      assert.ok(shown.some(({ url }) => url === `${APP}/home`))
+      for (const one of shown) assert.deepEqual(one, { url: one.url, hasUser: false, isKept: false })
+    })
+
+  it('ends the session in a frame of the provider, which brings no cookie, and is shown by no other site', async (t) => {
+    const { context, page } = await signIn(t)
+    const { sid } = JSON.parse((await call(page, '/bff/user')).body)
+    await page.evaluate(`new Promise((resolve) => {
+      const events = new EventSource('/api/orders/events')
+      events.onmessage = resolve
+      window.streamEnded = new Promise((ended) => { events.onerror = () => { events.close(); ended(true) } })
+    })`)
+    const frame = (at: string, src: string) => `${at}${FRAMING}?src=${encodeURIComponent(src)}`
+    const endUrl = (of: string) => `${APP}/bff/frontchannel-logout?${new URLSearchParams({ sid: of })}`
+    const other = await context.newPage()
+    const inProvider = frame(site.issuer, endUrl('unknown'))
+    for (const src of [endUrl('unknown'), inProvider]) {
+      const refusal = other.waitForEvent('console', (message) => message.text().includes('frame-ancestors'))
+      await other.goto(frame(SIBLING, src))
+      assert.ok((await refusal).text().includes(`"frame-ancestors ${site.issuer}"`))
+      assert.deepEqual(
+        other.frames().filter((one) => one.url().startsWith(APP)),
+        [],
+      )
+    }
+    assert.equal((await call(page, '/bff/user')).status, 200)
+
+    await other.goto(frame(site.issuer, `${endUrl(sid)}&iss=${encodeURIComponent(site.issuer)}`))
+    assert.ok(other.frames().at(-1)?.url().startsWith(endUrl(sid)))
+    const asked = site.front.requests.findLast(({ path }) => path.startsWith('/bff/frontchannel-logout'))
+    assert.deepEqual(
+      ['cookie', 'sec-fetch-site', 'sec-fetch-dest'].map((name) => asked?.headers[name]),
+      [undefined, 'cross-site', 'iframe'],
+    )
+    assert.equal(await page.evaluate('window.streamEnded'), true)
+    assert.equal((await call(page, '/bff/user')).status, 401)
   })
 
   it('takes the cookie back at sign-out', async (t) => {
@@ -216,6 +288,23 @@ describe('Cloakroom on https in a browser', { skip: skipWithoutChromium, timeout
     assert.equal(await page.evaluate('window.firstAnswer'), 200)
   })
 })
+
+/** A page that was kept for the way back is not loaded again. */
+const AT_ONCE = { waitUntil: 'commit' } as const
+
+/** What a tab shows: of whom, and whether it is a page that was left and kept alive. */
+async function shownBy(page: Page): Promise<{ url: string; hasUser: boolean; isKept: boolean }> {
+  const look = `({ url: location.href, isKept: window.isKept === true,
+    hasUser: document.documentElement.textContent.includes('"sub":"ada"') })`
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return (await page.evaluate(look)) as Awaited<ReturnType<typeof shownBy>>
+    } catch (error) {
+      // The navigation that was begun has taken the document away meanwhile.
+      if (tries === 5) throw error
+    }
+  }
+}
 
 function codeGrants({ tokenRequests }: Site): number {
   return tokenRequests.filter(({ grantType }) => grantType === 'authorization_code').length

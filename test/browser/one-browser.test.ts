@@ -118,6 +118,14 @@ for (const sameSite of ['strict', 'lax'] as const)
       assert.equal(await statusWith(first), 401)
       const paths = site.front.requests.slice(passed).map(({ path }) => path)
       assert.equal(paths.filter((path) => path.startsWith('/bff/callback/finish?h=')).length, 2)
+      const posted = site.front.requests.slice(passed).filter(({ method }) => method === 'POST')
+      assert.deepEqual(
+        posted.map(({ path, headers }) => [path, headers['sec-fetch-site'], headers.cookie]),
+        [
+          ['/bff/callback', 'cross-site', undefined],
+          ['/bff/callback', 'cross-site', undefined],
+        ],
+      )
       assert.deepEqual(
         paths.filter((path) => /[?&](?:code|state)=/.test(path)),
         [],

@@ -198,7 +198,7 @@ describe("what the browser's cache holds", () => {
     const clearing = left.exchanges.filter(({ headers }) => headers['clear-site-data'] === '"cache"')
     assert.deepEqual(
       clearing.map(({ url: { pathname } }) => pathname),
-      ['/bff/logout', '/bff/logged-out'],
+      ['/bff/logout', '/bff/logged-out', '/bff/logged-out'],
     )
     assert.equal((await browser.open('/bff/logout')).headers['clear-site-data'], '"cache"')
     await browser.signIn()

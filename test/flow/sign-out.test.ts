@@ -117,6 +117,42 @@ describe('the way back from the provider', () => {
       assert.equal((await browser.open(url)).headers.location, '/', url)
   })
 
+  test('leads a browser over a page of ours to a redirect of ours, which clears what it keeps for the way back', async (t) => {
+    const { browser, cloakroom, provider, logoutUrl } = await setUp(t)
+    const hops = async (returnUrl: string) => {
+      await browser.signIn()
+      const link = `${cloakroom.publicUrl}${await logoutUrl(browser)}&returnUrl=${encodeURIComponent(returnUrl)}`
+      const { exchanges, url } = await browser.navigate(link, { from: cloakroom.publicUrl })
+      assert.equal(url.pathname + url.search, '/bye?a=1&b=%22')
+      return exchanges
+        .filter(({ url: { origin, pathname } }) => origin === cloakroom.publicUrl && pathname !== '/bye')
+        .map(({ url: { pathname }, status, headers }) => [pathname, status, headers['clear-site-data']])
+    }
+    const clearing = '"cache"'
+    const onward = [
+      ['/bff/logged-out', 200, clearing],
+      ['/bff/logged-out', 302, clearing],
+    ]
+    assert.deepEqual(await hops('/bye?a=1&b=%22'), [['/bff/logout', 302, clearing], ...onward])
+    const { endSession: _none, ...endpoints } = provider.endpoints
+    await cloakroom.reload({ provider: { ...provider.settings, endpoints } })
+    provider.control.metadata = { end_session_endpoint: undefined }
+    assert.deepEqual(await hops('/bye?a=1&b=%22'), [
+      ['/bff/logout', 200, clearing],
+      ['/bff/logged-out', 302, clearing],
+    ])
+    const away = await browser.open('/bff/logged-out?returnUrl=//evil.test')
+    assert.deepEqual([away.status, away.json().code], [400, 'invalid_return_url'])
+    const framed = await browser.open('/bff/logged-out', {
+      headers: { accept: 'text/html', 'sec-fetch-dest': 'iframe' },
+    })
+    assert.deepEqual(
+      [framed.status, framed.headers.location],
+      [302, '/'],
+      'no page of ours may be in a frame',
+    )
+  })
+
   test('needs no state of a provider that sends none, and no end-session endpoint at all', async (t) => {
     const { browser, cloakroom, provider, logoutUrl } = await setUp(t)
     await browser.signIn()

@@ -4,9 +4,9 @@ import { BffError } from '../../errors.ts'
 import type { EndSessionRequest } from '../../oidc/sign-in/end-session.ts'
 import type { SingleUseReferences } from '../../oidc/sign-in/single-use-references.ts'
 import type { BffSession, Sessions } from '../../session/session.ts'
-import { isSpeculative, type RequireSameOrigin } from '../origins.ts'
+import { isSpeculative, isTopLevelNavigation, type RequireSameOrigin } from '../origins.ts'
 import { clearBrowserCache } from '../security-headers.ts'
-import { endSessionPage, sendPage } from './pages.ts'
+import { endSessionPage, sendPage, signedOutPage } from './pages.ts'
 
 /** Ends a session here. Resolves with the request that ends the provider's, or undefined if it has no such endpoint. */
 export type EndSession = (session: BffSession, returnUrl: string) => Promise<EndSessionRequest | undefined>
@@ -43,21 +43,34 @@ export function createSignOut(deps: SignOutDeps): SignOut {
     // Only then: a cross-site navigation brings no Strict cookie, and the session that it names may be alive.
     if (session) deps.clearSessionCookie(res)
     clearBrowserCache(res)
-    return next
+    return { hasEnded: session !== undefined, next }
+  }
+
+  /**
+   * Goes on to the application by way of a page of ours. A browser keeps the page that was left alive for its back button
+   * from when the next one is there, which after redirects is the application's: nothing of ours would clear it any more.
+   */
+  function leave(req: Request, res: Response, returnUrl: string): void {
+    const wantsPage = isTopLevelNavigation(req) && req.headers.accept?.includes('text/html') === true
+    const onward = `${deps.basePath}/logged-out?returnUrl=${encodeURIComponent(returnUrl)}`
+    if (wantsPage) sendPage(res, signedOutPage(onward))
+    else goOn(res, returnUrl)
   }
 
   return {
     async byLink(req, res) {
       const returnUrl = deps.requireReturnUrl(req.query.returnUrl)
-      const next = await signOut(req, res, { returnUrl, sid: req.query.sid ?? '' })
+      const { hasEnded, next } = await signOut(req, res, { returnUrl, sid: req.query.sid ?? '' })
       if (next?.isTooLong) sendPage(res, endSessionPage(next.form))
-      else goOn(res, next?.url ?? returnUrl)
+      else if (next) goOn(res, next.url)
+      else if (hasEnded) leave(req, res, returnUrl)
+      else goOn(res, returnUrl)
     },
 
     async byScript(req, res) {
       deps.requireSameOrigin(req, { auth: 'required', csrf: 'header' })
       const returnUrl = deps.requireReturnUrl(req.query.returnUrl)
-      const next = await signOut(req, res, { returnUrl })
+      const { next } = await signOut(req, res, { returnUrl })
       res.json({ redirect: next ? await urlFor(next) : returnUrl })
     },
 
@@ -69,10 +82,14 @@ export function createSignOut(deps: SignOutDeps): SignOut {
       else goOn(res, '/')
     },
 
+    /** Back from the provider with a `state`; from the page of `leave` with a `returnUrl`. */
     async loggedOut(req, res) {
       refuseSpeculation(req)
+      const { state, returnUrl } = req.query
+      const onward = returnUrl === undefined ? undefined : deps.requireReturnUrl(returnUrl)
       clearBrowserCache(res)
-      goOn(res, (await deps.loggedOutReturns.take(req.query.state)) ?? '/')
+      if (onward !== undefined) goOn(res, onward)
+      else leave(req, res, (await deps.loggedOutReturns.take(state)) ?? '/')
     },
   }
 

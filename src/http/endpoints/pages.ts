@@ -79,6 +79,11 @@ export function onwardPage(returnUrl: string): Page {
   return navigatingPage({ title: 'One moment', text: 'One moment.', url: returnUrl, more: '' })
 }
 
+/** The page that a sign-out goes on from: while it is shown, nothing that the user has left is. */
+export function signedOutPage(url: string): Page {
+  return navigatingPage({ title: 'Signed out', text: 'You are signed out.', url, more: '' })
+}
+
 function navigatingPage(parts: { title: string; text: string; url: string; more: string }): Page {
   const url = escaped(parts.url)
   const html = page({

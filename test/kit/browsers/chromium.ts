@@ -14,9 +14,13 @@ export const skipWithoutChromium = executablePath
   ? false
   : 'NOT TESTED: no Chromium found; install it or set CHROMIUM_PATH to run the browser tests'
 
-/** Starts Chromium, quiet and without calls of its own; `flags` are added to its command line. */
+/**
+ * Starts Chromium, quiet and without calls of its own; `flags` are added to its command line. It keeps pages that were left
+ * for the way back, as every browser of a person does and Playwright's do not by default.
+ */
 export function launchChromium(flags: readonly string[] = []): Promise<Browser> {
-  return chromium.launch({ executablePath, args: [...QUIET, ...flags] })
+  const ignoreDefaultArgs = ['--disable-back-forward-cache']
+  return chromium.launch({ executablePath, args: [...QUIET, ...flags], ignoreDefaultArgs })
 }
 
 const QUIET = [

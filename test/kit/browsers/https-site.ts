@@ -37,6 +37,8 @@ export type Site = {
   readonly endSessions: URLSearchParams[]
   /** From now on the provider answers sign-ins in this mode. */
   answerBy(responseMode: 'query' | 'form_post'): Promise<unknown>
+  /** From now on the provider answers sign-outs without a page of its own, as many do. */
+  signOutByRedirect(on: boolean): void
   close(): Promise<void>
 }
 
@@ -50,8 +52,12 @@ export async function startSite({
   const clientSecret = randomBytes(24).toString('base64url')
   const front = await startHttpsFront([new URL(APP).host, new URL(SIBLING).host])
   const endSessions: URLSearchParams[] = []
+  let signsOutByRedirect = false
   const provider = await listenOnLoopback((issuer) =>
-    takingPost(createProvider(issuer, clientSecret, tokenRequests), endSessions),
+    withPages(createProvider(issuer, clientSecret, tokenRequests), {
+      endSessions,
+      isHasty: () => signsOutByRedirect,
+    }),
   )
   const issuer = provider.origin
   const api = await startUpstream({
@@ -71,6 +77,9 @@ export async function startSite({
   ])
   return {
     ...{ browser, cloakroom, front, api, handshakes, issuer, tokenRequests, endSessions },
+    signOutByRedirect(on) {
+      signsOutByRedirect = on
+    },
     answerBy: (responseMode) => cloakroom.reload({ provider: { ...settings.provider, responseMode } }),
     async close() {
       await browser.close()
@@ -81,17 +90,38 @@ export async function startSite({
   }
 }
 
-/** oidc-provider lets end-session be posted only where its own cookies are SameSite=None, so never on plain http. */
-function takingPost(provider: RequestListener, endSessions: URLSearchParams[]): RequestListener {
+/**
+ * oidc-provider lets end-session be posted only where its own cookies are SameSite=None, so never on plain http; and it has
+ * no front-channel logout: FRAMING is the page of a provider that does.
+ */
+function withPages(
+  provider: RequestListener,
+  { endSessions, isHasty }: { endSessions: URLSearchParams[]; isHasty: () => boolean },
+): RequestListener {
   return function serve(req, res) {
-    if (req.method !== 'POST' || req.url !== '/session/end') return provider(req, res)
-    text(req).then((body) => {
-      const form = new URLSearchParams(body)
-      endSessions.push(form)
-      const back = `${form.get('post_logout_redirect_uri')}?state=${form.get('state')}`
-      res.writeHead(303, { location: back }).end()
-    })
+    const url = new URL(req.url ?? '', APP)
+    if (url.pathname === FRAMING) return framingPage(url.searchParams, res)
+    const isForm = req.method === 'POST' && req.url === '/session/end'
+    const goBack = (query: URLSearchParams) => {
+      const back = `${query.get('post_logout_redirect_uri')}?state=${query.get('state')}`
+      res.writeHead(303, { location: back, 'set-cookie': 'idp_session=; Max-Age=0; Path=/' }).end()
+    }
+    if (isForm) {
+      text(req).then((body) => {
+        const form = new URLSearchParams(body)
+        endSessions.push(form)
+        goBack(form)
+      })
+    } else if (url.pathname === '/session/end' && isHasty()) goBack(url.searchParams)
+    else provider(req, res)
   }
+}
+
+/** A page of the provider, and of the sibling, that shows its parameter `src` in a frame. */
+export const FRAMING = '/framing'
+
+function framingPage(query: URLSearchParams, res: ServerResponse): void {
+  sendHtml(res, 200, `<h1>You are signed out</h1><iframe src="${query.get('src')}"></iframe>`)
 }
 
 /** The third has more roles than a URL holds. */
@@ -109,6 +139,8 @@ function createProvider(issuer: string, clientSecret: string, tokenRequests: Tok
         ...{ clientId: 'app', clientSecret, authMethod: 'client_secret_basic' },
         redirectUris: [`${APP}/bff/callback`],
         postLogoutRedirectUris: [`${APP}/bff/logged-out`],
+        // Without one, ID tokens have no `sid`. Nobody listens there.
+        backchannelLogoutUri: 'http://127.0.0.1:9/',
       },
     ],
     resources: {
@@ -197,13 +229,14 @@ function applicationPage({ path }: RecordedRequest, res: ServerResponse): void {
 }
 
 /** May plant what it likes: a cookie for the whole domain under our name, say. */
-function siblingPage({ path }: RecordedRequest, res: ServerResponse): void {
+function siblingPage({ path, query }: RecordedRequest, res: ServerResponse): void {
   const planted = [
     `${COOKIE}=planted; Domain=cloakroom.test; Path=/; Secure; HttpOnly`,
     `${COOKIE}=planted; Domain=app.cloakroom.test; Path=/; Secure; HttpOnly`,
   ]
   if (path === '/plant') res.setHeader('set-cookie', planted)
-  sendHtml(res, 200, '<h1>a sibling</h1>')
+  if (path === FRAMING) framingPage(new URLSearchParams(query), res)
+  else sendHtml(res, 200, '<h1>a sibling</h1>')
 }
 
 /** A signed-in page at `/home`, in a browser profile of its own. */
