@@ -8,8 +8,9 @@ import express, {
 } from 'express'
 import { BffError, describeError } from '../errors.ts'
 import type { LogFields, Logger } from '../log.ts'
+import { popupIn } from '../oidc/sign-in/return-url.ts'
 import type { LoginUrlFor } from './endpoints/login.ts'
-import { failedSignInPage, sendPage } from './endpoints/pages.ts'
+import { donePage, failedSignInPage, type Page, sendPage } from './endpoints/pages.ts'
 import { oauthErrorAnswer, problemAnswer } from './problem.ts'
 import {
   createCauseLog,
@@ -57,6 +58,8 @@ const OWN_ENDPOINTS = new Set([
     '/logged-out',
     '/backchannel-logout',
     '/frontchannel-logout',
+    '/done',
+    '/client.js',
   ],
 ])
 
@@ -150,12 +153,25 @@ function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
       else res.setHeader(name, value)
     }
     if (!wantsPage(req, deps.basePath)) res.end(answer.body)
-    else {
-      const { title } = JSON.parse(answer.body) as { title: string }
-      const code = error instanceof BffError ? error.code : 'internal_error'
-      sendPage(res, failedSignInPage({ title, code, requestId: facts.id, ...retryOf(error, req, deps) }))
-    }
+    else sendPage(res, failurePage(error, req, { deps, title: titleIn(answer.body) }))
   }
+}
+
+function titleIn(problem: string): string {
+  return (JSON.parse(problem) as { title: string }).title
+}
+
+/** A popup tells the tab that opened it, and closes; else a person reads what happened and can try again. */
+function failurePage(error: unknown, req: Request, { deps, title }: { deps: EdgeDeps; title: string }): Page {
+  const { id: requestId, returnUrl } = deps.requestLog.factsOf(req)
+  const code = error instanceof BffError ? error.code : 'internal_error'
+  const done = returnUrl === undefined ? undefined : popupIn(returnUrl, deps.basePath)
+  if (done === undefined) return failedSignInPage({ title, code, requestId, ...retryOf(error, req, deps) })
+  const reason = error instanceof BffError ? error.details?.reason : undefined
+  return donePage(deps.basePath, {
+    ...{ done, code, request_id: requestId },
+    ...(reason === undefined ? {} : { reason: String(reason) }),
+  })
 }
 
 function noteRefusal(facts: RequestFacts, { code, details, logged }: BffError): void {

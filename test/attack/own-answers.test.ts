@@ -61,6 +61,8 @@ test('every method that an own endpoint does not have is 405 with Allow', async 
     '/bff/login': 'GET, HEAD',
     '/bff/user': 'GET, HEAD',
     '/bff/logout': 'GET, POST',
+    '/bff/done': 'GET, HEAD',
+    '/bff/client.js': 'GET, HEAD',
   }
   for (const [path, allow] of Object.entries(allowed)) {
     for (const method of methods) {

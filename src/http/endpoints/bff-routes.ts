@@ -2,6 +2,7 @@ import { type RequestHandler, Router } from 'express'
 import { BffError } from '../../errors.ts'
 import { requireNavigation } from '../origins.ts'
 import type { LimitedEndpoint, RateLimits } from '../rate-limit.ts'
+import { clientScript, createDone } from './browser-helper.ts'
 import { type CallbackDeps, createCallback } from './callback.ts'
 import { createLogin, type LoginDeps } from './login.ts'
 import { createSignOut, type SignOutDeps } from './logout.ts'
@@ -28,6 +29,7 @@ const METHODS = {
   ...{ '/login': 'GET, HEAD', '/callback': 'GET, POST', '/callback/finish': 'GET' },
   ...{ '/landing': 'GET', '/user': 'GET, HEAD', '/sessions': 'GET, HEAD, DELETE' },
   ...{ '/logout': 'GET, POST', '/end-session': 'GET', '/logged-out': 'GET' },
+  ...{ '/done': 'GET, HEAD', '/client.js': 'GET, HEAD' },
   ...{ '/backchannel-logout': 'POST', '/frontchannel-logout': 'GET' },
 }
 
@@ -77,6 +79,8 @@ export function createBffRoutes(deps: BffRoutesDeps): Router {
   router.post('/callback', posted)
   router.get('/callback/finish', finish)
   router.get('/landing', landing)
+  router.get('/done', createDone(deps.basePath))
+  router.get('/client.js', clientScript)
   router.get('/user', createUser(deps))
   router.get('/sessions', sessions.list)
   router.delete('/sessions', sessions.endOthers)

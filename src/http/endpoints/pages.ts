@@ -29,9 +29,14 @@ dd { margin: 0; overflow-wrap: anywhere; font-family: ui-monospace, Menlo, Conso
 `
 
 const STYLE_SOURCE = sourceOf(PAGE_STYLE)
-/** The only script of any page. */
+/** The only scripts of any page. */
 const SUBMIT = 'document.forms[0].submit()'
 const SUBMIT_SOURCE = sourceOf(SUBMIT)
+// Under COOP a popup has no opener. The browser may drop the message of a window that closes at once.
+const DONE = `const { channel, ...outcome } = document.querySelector('main').dataset
+new BroadcastChannel(channel).postMessage(outcome)
+window.setTimeout(close, 50)`
+const DONE_SOURCE = sourceOf(DONE)
 
 function sourceOf(text: string): string {
   return `'sha256-${createHash('sha256').update(text).digest('base64')}'`
@@ -42,10 +47,12 @@ export type Page = {
   readonly html: string
   /** The origin to which it submits its form by itself. */
   readonly submitsTo?: string
+  /** It tells the tabs of the application how the sign-in ended. */
+  readonly tellsTabs?: true
 }
 
 /** Sends a page. Beyond the answer's Content-Security-Policy it may use the style above, named by its hash. */
-export function sendPage(res: Response, { html, submitsTo }: Page): void {
+export function sendPage(res: Response, { html, submitsTo, tellsTabs }: Page): void {
   let policy = `${res.getHeader('content-security-policy') ?? "default-src 'none'"};style-src ${STYLE_SOURCE}`
   if (submitsTo !== undefined) {
     // Chromium applies the list to the redirects that follow, too: a provider may pass the sign-out on, such as to the one
@@ -53,6 +60,7 @@ export function sendPage(res: Response, { html, submitsTo }: Page): void {
     const actions = `form-action ${submitsTo} https: 'self'`
     policy = `${policy.replace(/;?\s*form-action [^;]*/, '')};${actions};script-src ${SUBMIT_SOURCE}`
   }
+  if (tellsTabs) policy = `${policy};script-src ${DONE_SOURCE}`
   res.setHeader('content-security-policy', policy)
   res.type('html').send(html)
 }
@@ -138,6 +146,32 @@ export function failedSignInPage({ title, code, requestId, retryUrl, retryLabel 
 </main>`,
   })
   return { html }
+}
+
+/** How the sign-in of a popup ended: with neither code nor reason it went well. */
+export type PopupOutcome = {
+  /** Names the popup to the tab that opened it. */
+  readonly done: string
+  readonly code?: string
+  readonly reason?: string
+  readonly request_id?: string
+}
+
+/** The page on which the sign-in of a popup ends. It closes itself; where it may not, the text stays. */
+export function donePage(basePath: string, outcome: PopupOutcome): Page {
+  const isFailure = (outcome.code ?? outcome.reason) !== undefined
+  // The name in the helper, src/client/client.ts.
+  const facts = Object.entries({ channel: `cloakroom:${basePath}`, ...outcome })
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => `data-${name}="${escaped(String(value))}"`)
+  const text = isFailure ? 'The sign-in did not succeed.' : 'You are signed in.'
+  const html = page({
+    title: isFailure ? 'Sign-in failed' : 'Signed in',
+    head: '',
+    body: `<main class="brief" ${facts.join(' ')}><p class="soft">${text} You can close this window.</p></main>
+<script>${DONE}</script>`,
+  })
+  return { html, tellsTabs: true }
 }
 
 function page({ title, head, body }: { title: string; head: string; body: string }): string {

@@ -17,11 +17,25 @@ export function parseReturnUrl(value: unknown, rules: ReturnUrlRules): string | 
   if (typeof value !== 'string' || !value.startsWith('/')) return undefined
   // User agents drop some of these from URLs, and others treat them as a slash.
   if (/[^\x21-\x7e]/.test(value)) return undefined
+  if (popupIn(value, rules.basePath) !== undefined) return value
   const [target = ''] = value.split('#', 1)
   if (!rules.isServed(target)) return undefined
   const url = URL.parse(value, rules.publicUrl)
   if (!url || url.origin !== rules.publicUrl || url.username || url.password) return undefined
   return isPlaceToReturnTo(url.pathname, rules.basePath) ? url.pathname + url.search + url.hash : undefined
+}
+
+/**
+ * Which popup ends on this URL of `B/done`, the one endpoint of ours that can be returned to: it leads no further. Empty
+ * when it does not say; undefined for every other URL.
+ */
+export function popupIn(url: string, basePath: string): string | undefined {
+  const page = `${basePath}/done`
+  if (!url.startsWith(page)) return undefined
+  return /^(?:\?id=([\w.-]{1,64}))?$/
+    .exec(url.slice(page.length))
+    ?.slice(1)
+    .map((id) => id ?? '')[0]
 }
 
 /** Judged with every escape decoded, as something further on may read it. */

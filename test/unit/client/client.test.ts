@@ -1,0 +1,266 @@
+import assert from 'node:assert/strict'
+import { type TestContext, test } from 'node:test'
+import { CloakroomError, createCloakroom } from '../../../src/client/client.ts'
+import type { CloakroomOptions, ProblemCode } from '../../../src/client/types.ts'
+import type { ErrorCode } from '../../../src/errors.ts'
+import { type Answer, eventually, fakeBrowser } from '../../kit/browsers/fake-tabs.ts'
+
+const ADA = { iss: 'https://idp.test', sub: 'ada', name: 'Ada' }
+const GRACE = { iss: 'https://idp.test', sub: 'grace', name: 'Grace' }
+const NO_SESSION = { code: 'session_required', status: 401 }
+
+// The helper imports nothing, so its list is its own.
+const _codes: [ProblemCode] extends [ErrorCode] ? ([ErrorCode] extends [ProblemCode] ? true : never) : never =
+  true
+
+/** A server with one session, and any number of tabs. */
+function setUp(t: TestContext, { user = ADA as object | undefined, secondsLeft = 1800 } = {}) {
+  const session = { user, secondsLeft, slides: 0, stepUp: false }
+  const posted: string[] = []
+  const browser = fakeBrowser(t, ({ method, path, headers, body }): Answer => {
+    assert.equal(headers.get('x-csrf'), '1', path)
+    if (path.startsWith('/bff/user')) {
+      if (!session.user) return { status: 204 }
+      if (!path.includes('slide=false')) session.slides += 1
+      return { status: 200, json: { ...session.user, 'bff:session_expires_in': session.secondsLeft } }
+    }
+    if (path.startsWith('/bff/logout')) {
+      session.user = undefined
+      return { status: 200, json: { redirect: 'https://idp.test/end' } }
+    }
+    if (path === '/api/own401') return { status: 401, json: { code: 'session_required' } }
+    if (!session.user) return NO_SESSION
+    if (session.stepUp && method === 'POST') {
+      const login_url = `/bff/login?returnUrl=/api/x&challenge=${browser.seen.length}`
+      return { code: 'reauthentication_required', status: 401, more: { login_url, reason: 'claims' } }
+    }
+    if (method === 'POST') posted.push(body)
+    return { status: method === 'POST' ? 201 : 200, json: { ok: true } }
+  })
+  async function tab(options: CloakroomOptions = {}) {
+    const cloakroom = createCloakroom({ fetch: browser.fetch, ...options })
+    await cloakroom.refresh()
+    return cloakroom
+  }
+  return { ...browser, session, posted, tab }
+}
+
+test('it knows who is signed in, and gives the same snapshot until that changes', async (t) => {
+  const { tab, session } = setUp(t)
+  const cloakroom = createCloakroom({ fetch: async () => new Response(null, { status: 204 }) })
+  assert.deepEqual(cloakroom.getSnapshot(), { status: 'unknown', expiring: false })
+  const { getSnapshot, refresh, extend } = await tab()
+  const first = getSnapshot()
+  assert.deepEqual([first.status, first.user, first.expiring], ['signed-in', ADA, false])
+  assert.ok(Math.abs(first.expiresAt! - Date.now() - 1_800_000) < 2_000)
+  await refresh()
+  assert.equal(getSnapshot(), first)
+  assert.equal(session.slides, 0)
+  await extend()
+  assert.equal(session.slides, 1)
+})
+
+test('background calls say so, and none is sent again before a sign-in', async (t) => {
+  const { tab, session, count, seen } = setUp(t)
+  let questions = 0
+  const tabs = await Promise.all([1, 2, 3].map(() => tab({ onSignInNeeded: () => (questions += 1) })))
+  session.user = undefined
+  for (let round = 0; round < 3; round += 1)
+    for (const { fetch } of tabs)
+      await assert.rejects(fetch('/api/orders', { background: true }), { code: 'session_required' })
+  assert.equal(count('/api/orders'), 3)
+  assert.ok(
+    seen.every(({ path, headers }) => path !== '/api/orders' || headers.get('cloakroom-background') === '1'),
+  )
+  assert.equal(questions, 0)
+  session.user = ADA
+  await tabs[0]!.refresh()
+  await eventually(() => tabs.every(({ getSnapshot }) => getSnapshot().status === 'signed-in'))
+  for (const { fetch } of tabs) assert.equal((await fetch('/api/orders', { background: true })).status, 200)
+})
+
+test("an API's own 401 is an answer like any other", async (t) => {
+  const { tab } = setUp(t)
+  let questions = 0
+  const { fetch, getSnapshot } = await tab({ onSignInNeeded: () => (questions += 1) })
+  assert.equal((await fetch('/api/own401')).status, 401)
+  assert.deepEqual([questions, getSnapshot().status], [0, 'signed-in'])
+})
+
+test('other refusals have the fields of the problem', async () => {
+  const headers = { 'cloakroom-error': 'store_unavailable', 'retry-after': '2' }
+  const body = JSON.stringify({ code: 'store_unavailable', status: 503, request_id: 'r1', detail: 'away' })
+  const { fetch } = createCloakroom({ fetch: async () => new Response(body, { status: 503, headers }) })
+  await assert.rejects(fetch('https://app.test/x'), (error) => {
+    assert.ok(error instanceof CloakroomError)
+    const { code, status, requestId, retryAfter, needsSignIn, message } = error
+    const expected = ['store_unavailable', 503, 'r1', 2, false, 'away']
+    assert.deepEqual([code, status, requestId, retryAfter, needsSignIn, message], expected)
+    return true
+  })
+})
+
+test('one question however many calls fail, and all that wait are sent once more with what they carried', async (t) => {
+  const { tab, session, posted, opened, finishPopup } = setUp(t)
+  let questions = 0
+  const cloakroom = await tab({ onSignInNeeded: () => (questions += 1) })
+  session.user = undefined
+  const sent = ['a', 'b', 'c'].map((body) =>
+    cloakroom.fetch('/api/orders', { method: 'POST', body, whenSignedOut: 'wait' }),
+  )
+  const thrown = cloakroom.fetch('/api/other')
+  await assert.rejects(thrown, { needsSignIn: true, loginUrl: '/bff/login' })
+  await eventually(() => questions === 1)
+  const signedIn = cloakroom.signIn({ mode: 'popup' })
+  assert.match(
+    String(opened[0]!.url),
+    /^https:\/\/app\.test\/bff\/login\?returnUrl=%2Fbff%2Fdone%3Fid%3D[\d.]+$/,
+  )
+  session.user = ADA
+  finishPopup()
+  assert.equal((await signedIn).status, 'signed-in')
+  assert.deepEqual(
+    (await Promise.all(sent)).map(({ status }) => status),
+    [201, 201, 201],
+  )
+  assert.deepEqual(posted.toSorted(), ['a', 'b', 'c'])
+  assert.equal(questions, 1)
+})
+
+test('a popup that is blocked, was closed or failed is told, and what waits goes on waiting', async (t) => {
+  const { tab, session, posted, opened, focus, blockPopups, finishPopup } = setUp(t)
+  const cloakroom = await tab({ onSignInNeeded: () => undefined })
+  session.user = undefined
+  const sent = cloakroom.fetch('/api/orders', { method: 'POST', body: 'kept', whenSignedOut: 'wait' })
+  await eventually(() => cloakroom.getSnapshot().status === 'signed-out')
+  const first = cloakroom.signIn({ mode: 'popup' })
+  opened[0]!.closed = true
+  focus()
+  await assert.rejects(first, { reason: 'popup_closed', needsSignIn: true })
+  const second = cloakroom.signIn({ mode: 'popup', prompt: 'none', loginHint: 'ada' })
+  assert.deepEqual(
+    ['prompt', 'login_hint'].map((name) => opened[1]!.url.searchParams.get(name)),
+    ['none', 'ada'],
+  )
+  finishPopup({ reason: 'login_required', request_id: 'r9' })
+  await assert.rejects(second, { reason: 'login_required', requestId: 'r9' })
+  const third = cloakroom.signIn({ mode: 'popup' })
+  session.user = ADA
+  finishPopup()
+  await third
+  assert.equal((await sent).status, 201)
+  assert.deepEqual(posted, ['kept'])
+  blockPopups()
+  await assert.rejects(cloakroom.signIn({ mode: 'popup' }), { reason: 'popup_blocked' })
+})
+
+test("what one user wrote is not sent as another's, and a change of user is told", async (t) => {
+  const { tab, session, posted, finishPopup } = setUp(t)
+  const cloakroom = await tab({ onSignInNeeded: () => undefined })
+  const other = await tab()
+  const changes: unknown[] = []
+  other.on('user-changed', ({ user }) => changes.push(user?.sub))
+  session.user = undefined
+  const sent = cloakroom.fetch('/api/orders', { method: 'POST', body: 'of Ada', whenSignedOut: 'wait' })
+  const refusal = assert.rejects(sent, { code: 'session_required' })
+  await eventually(() => cloakroom.getSnapshot().status === 'signed-out')
+  session.user = GRACE
+  void cloakroom.signIn({ mode: 'popup' })
+  finishPopup()
+  await refusal
+  assert.deepEqual(posted, [])
+  await eventually(() => changes.length > 0)
+  assert.deepEqual(changes, ['grace'])
+})
+
+test('a user who declines, or a signal, ends the waiting', async (t) => {
+  const { tab, session } = setUp(t)
+  let questions = 0
+  const cloakroom = await tab({
+    onSignInNeeded: async () => {
+      questions += 1
+      return false
+    },
+  })
+  session.user = undefined
+  for (let round = 1; round < 3; round += 1) {
+    await assert.rejects(cloakroom.fetch('/api/orders', { whenSignedOut: 'wait' }), { needsSignIn: true })
+    assert.equal(questions, round)
+  }
+  const patient = await tab({ onSignInNeeded: () => undefined })
+  const controller = new AbortController()
+  const { signal } = controller
+  const sent = patient.fetch('/api/orders', { whenSignedOut: 'wait', signal })
+  setTimeout(() => controller.abort(new Error('left the page')), 50)
+  await assert.rejects(sent, /left the page/)
+  const unheard = await tab()
+  await assert.rejects(unheard.fetch('/api/orders', { whenSignedOut: 'wait' }), { needsSignIn: true })
+})
+
+test('a step-up opens its own login URL, and a new one after a popup that failed', async (t) => {
+  const { tab, session, opened, finishPopup, posted } = setUp(t)
+  const cloakroom = await tab({ onSignInNeeded: () => undefined })
+  session.stepUp = true
+  const sent = cloakroom.fetch('/api/x', { method: 'POST', body: 'pay', whenSignedOut: 'wait' })
+  const challenge = () => opened.at(-1)!.url.searchParams.get('challenge')
+  let asked = 0
+  cloakroom.on('sign-in-needed', () => (asked += 1))
+  await eventually(() => asked === 1)
+  const failed = cloakroom.signIn({ mode: 'popup' })
+  const first = challenge()
+  assert.ok(first)
+  finishPopup({ code: 'provider_unavailable', status: 503 })
+  await assert.rejects(failed, { code: 'provider_unavailable' })
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  const done = cloakroom.signIn({ mode: 'popup' })
+  assert.ok(challenge() && challenge() !== first)
+  assert.equal(cloakroom.getSnapshot().status, 'signed-in')
+  session.stepUp = false
+  finishPopup()
+  await done
+  assert.equal((await sent).status, 201)
+  assert.deepEqual([posted, asked], [['pay'], 1])
+})
+
+test('a sign-in by redirect leaves for the login page and no other', async (t) => {
+  const { tab, left } = setUp(t)
+  const { signIn } = await tab()
+  void signIn()
+  void signIn({ returnTo: '/x', loginUrl: '/bff/login?returnUrl=/api&challenge=c' })
+  assert.deepEqual(left, [
+    'https://app.test/bff/login?returnUrl=%2Fpage%3Fq%3D1%23h',
+    'https://app.test/bff/login?returnUrl=%2Fx&challenge=c',
+  ])
+  for (const loginUrl of ['https://evil.test/bff/login', '//evil.test/', 'javascript:alert(1)'])
+    await assert.rejects(signIn({ loginUrl }), TypeError)
+})
+
+test('a sign-out is seen by the other tabs at once', async (t) => {
+  const { tab, left, count } = setUp(t)
+  const [one, other] = [await tab(), await tab()]
+  const asked = count('/bff/user')
+  const seen = new Promise((resolve) => other.on('signed-out', resolve))
+  const began = performance.now()
+  await one.signOut({ returnTo: '/bye' })
+  await seen
+  assert.ok(performance.now() - began < 300)
+  assert.deepEqual(left, ['https://idp.test/end'])
+  assert.equal(count('/bff/user'), asked)
+  assert.equal(other.getSnapshot().user, undefined)
+})
+
+test("the end is announced, and another tab's activity takes that back", async (t) => {
+  const { tab, session } = setUp(t, { secondsLeft: 3 })
+  const [one, other] = [await tab({ warnBefore: 2 }), await tab({ warnBefore: 2 })]
+  assert.equal(one.getSnapshot().expiring, false)
+  session.secondsLeft = 2
+  await new Promise((resolve) => one.on('expiring', resolve))
+  await eventually(() => other.getSnapshot().expiring)
+  session.secondsLeft = 1800
+  await other.fetch('/api/orders')
+  await eventually(() => !one.getSnapshot().expiring && !other.getSnapshot().expiring)
+  session.secondsLeft = 1
+  await one.refresh()
+  session.user = undefined
+  await eventually(() => other.getSnapshot().status === 'signed-out')
+})
