@@ -15,7 +15,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
 const USAGE = `usage: cloakroom [command] [options]
 
   serve [--config FILE]    run the proxy (default; FILE: $CLOAKROOM_CONFIG or config/cloakroom.yaml)
-  check [--config FILE]    validate a config file and run its tests, without network
+  check [--config FILE|-]  validate a config file and run its tests, without network
   explain METHOD URL       what becomes of a request: route, upstream URL, token request, CSRF rule
   demo [--port 8080]       everything on one machine: identity provider, two APIs, a single-page app
   sessions --user SUB      list the sessions of a user, or with --end end them

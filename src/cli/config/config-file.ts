@@ -35,6 +35,6 @@ export function loadCheckedConfig(
       : loadConfigFile(file, io.env, options)
   const failures = runRouteTests(loaded.config)
   const located = ({ path, message }: RouteWarning) => loaded.problemAt(path, message)
-  if (failures.length > 0) throw new ConfigError(failures.map(located))
+  if (failures.length > 0) throw new ConfigError(failures.map(located), loaded.text)
   return { ...loaded, warnings: [...loaded.warnings, ...routeWarnings(loaded.config).map(located)] }
 }

@@ -41,9 +41,9 @@ export function checkRoutes({ basePath, resources, routes = [] }: Draft, field: 
 }
 
 /** Whether the file's own tests say what they expect, of routes and resources that exist. */
-export function checkRouteTests({ tests = [], routes = [], resources }: Draft, root: Field): void {
-  const ids = candidatesOf(routes, root.at('routes')).map(({ id }) => id)
-  const areAllKnown = ids.length === routes.length && !ids.includes(undefined)
+export function checkRouteTests({ tests = [], routes, resources }: Draft, root: Field): void {
+  const ids = candidatesOf(routes ?? [], root.at('routes')).map(({ id }) => id)
+  const areAllKnown = ids.length === routes?.length && !ids.includes(undefined)
   tests.forEach((test, index) => {
     const field = root.at('tests', index, 'expect')
     const isExpected = (name: string) => field.at(name).written() !== undefined

@@ -1,3 +1,5 @@
+import { excerptOf } from './excerpt.ts'
+
 /** Where a field stands in the file: `['routes', 2, 'upstream']`. */
 export type FieldPath = readonly (string | number)[]
 
@@ -13,20 +15,31 @@ export type ConfigProblem = {
   readonly message: string
 }
 
-/** A config file that cannot be used; its message is the whole report, one line for each problem. */
+/** A config file that cannot be used; its message is the whole report. */
 export class ConfigError extends Error {
   readonly problems: readonly ConfigProblem[]
 
-  constructor(problems: readonly ConfigProblem[]) {
-    super(problems.map(formatProblem).join('\n'))
+  /** @param text of the file, whose lines the message shows then. */
+  constructor(problems: readonly ConfigProblem[], text?: string) {
+    super(problems.map((problem) => formatProblem(problem, text)).join('\n'))
     this.name = 'ConfigError'
     this.problems = problems
   }
 }
 
-/** `file:line:col  field.path: message`, the form that editors and CI systems make into a link. */
-export function formatProblem({ file, line, column, path, message }: ConfigProblem): string {
-  return `${file}:${line}:${column}  ${path === '' ? '' : `${path}: `}${message}`
+/**
+ * `file:line:col  field.path: message`, the form that editors and CI systems make into a link; with the text of the file
+ * its line and a caret below.
+ */
+export function formatProblem(problem: ConfigProblem, text?: string): string {
+  const { file, line, column, path, message } = problem
+  const excerpt = text === undefined ? '' : excerptOf(problem, text)
+  return `${file}:${line}:${column}  ${path === '' ? '' : `${path}: `}${message}${excerpt}`
+}
+
+/** A right value, as far as the message of a problem names one. */
+export function exampleIn(message: string): string | undefined {
+  return (/, e\.g\. (.+)$/s.exec(message) ?? /\(did you mean "([^"]+)"\?\)/.exec(message))?.[1]
 }
 
 /** The field's name as the operator writes it: `routes[2].upstream`, `resources["my.api"].scopes`. */

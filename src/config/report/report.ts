@@ -24,7 +24,7 @@ export type Field = {
   /** A field below this one. */
   at(...steps: FieldPath): Field
   /** The first finding about a field stands: what follows from it would only be noise. */
-  problem(message: string, half?: Half): void
+  problem(message: string, half?: Half, at?: Position): void
   warn(message: string, half?: Half): void
   /** Says nothing about this field any more. */
   excuse(): void
@@ -54,9 +54,9 @@ export function createReport(file: string, places: FieldPlaces): Report {
   }
   const field = (path: FieldPath): Field => ({
     at: (...steps) => field([...path, ...steps]),
-    problem(message, half) {
+    problem(message, half, at) {
       const name = fieldName(path)
-      if (!problems.has(name)) problems.set(name, locate(path, message, half))
+      if (!problems.has(name)) problems.set(name, { ...locate(path, message, half), ...at })
     },
     warn: (message, half) => warnings.push(locate(path, message, half)),
     excuse: () => problems.set(fieldName(path), undefined),

@@ -10,12 +10,12 @@ import { schemaCommand } from '../../../src/cli/schema.ts'
 import { serveCommand } from '../../../src/cli/serve.ts'
 import { BASE, changed, ENV } from '../../kit/config/base-config.ts'
 
-async function run(command: Command, args: string[], env: Record<string, string> = {}) {
+async function run(command: Command, args: string[], env: Record<string, string> = {}, stdin = '') {
   let out = ''
   let err = ''
   const stdout = { write: (text: string) => (out += text) }
   const stderr = { write: (text: string) => (err += text) }
-  const code = await command(args, { stdout, stderr, env: { ...ENV, ...env } })
+  const code = await command(args, { stdout, stderr, env: { ...ENV, ...env }, readStdin: () => stdin })
   return { code, out, err }
 }
 
@@ -151,7 +151,13 @@ describe('cloakroom check', () => {
     const { code, out } = await run(checkCommand, ['--config', path])
     assert.equal(code, 78)
     const found = out.split('\n').map((line) => line.replace(path, ''))
-    assert.deepEqual(found.slice(0, -2), [
+    assert.deepEqual(found.slice(-4, -2), [
+      '55 |   - request: GET /bff/user',
+      '   |              ^^^^^^^^^^^^^',
+    ])
+    const located = found.filter((line) => /^:\d/.test(line))
+    assert.equal(located.length * 4, found.slice(0, -2).length)
+    assert.deepEqual(located, [
       ':50:22  tests[0].expect.route: GET /api/orders/42?x=1 goes to route "orders"',
       ':50:41  tests[0].expect.upstream: GET /api/orders/42?x=1 becomes http://orders:8080/v1/42?x=1',
       ':50:81  tests[0].expect.resource: GET /api/orders/42?x=1 is sent with a token for "orders"',
@@ -159,6 +165,87 @@ describe('cloakroom check', () => {
       ':54:21  tests[2].expect.code: GET /x is not refused: it goes to route "spa" as http://spa/x',
       ':55:14  tests[3].request: /bff/user is below basePath /bff: Cloakroom answers it itself',
     ])
+  })
+
+  const ABSENT = { CLIENT_SECRET: '', SESSION_KEY: '' }
+
+  test('reads standard input for -, with or without --config', async () => {
+    for (const args of [['-'], ['--config', '-']]) {
+      const { code, out } = await run(checkCommand, args, {}, BASE)
+      assert.deepEqual([code, out], [0, '<stdin>: ok (3 routes, 2 resources, 1 test)\n'])
+    }
+    const { code, out } = await run(checkCommand, ['-'], {}, changed('basePath:', 'basePat:'))
+    assert.equal(code, 78)
+    assert.match(
+      out,
+      /^<stdin>:6:1 {2}basePat: .*\n {2}\|\n6 \| basePat: \/bff\n {2}\| \^{7}\n<stdin>: 1 problem\n$/,
+    )
+  })
+
+  test('needs no secret with --no-secrets, and checks those that are there', async () => {
+    assert.equal((await run(checkCommand, ['-'], ABSENT, BASE)).code, 78)
+    const { code, out } = await run(checkCommand, ['-', '--no-secrets'], ABSENT, BASE)
+    assert.deepEqual([code, out.split('; ')[1]], [0, 'secrets need not be there)\n'])
+    const bad = await run(checkCommand, ['-', '--no-secrets'], { ...ABSENT, SESSION_KEY: 'short' }, BASE)
+    assert.match(bad.out, /session\.keys\[0\]: must hold 256 bits/)
+    const inline = changed('{ env: SESSION_KEY }', 'short')
+    assert.match((await run(checkCommand, ['-', '--no-secrets'], ABSENT, inline)).out, /must hold 256 bits/)
+  })
+
+  const AUTHS = [
+    'private_key_jwt\n    key: { file: /nowhere/key }',
+    'certificate\n    key: { file: /nowhere/key }\n    certificate: { file: /nowhere/crt }',
+    'client_secret_jwt\n    secret: { env: NOWHERE }',
+    'workload_identity',
+    'tls_client_auth\n  tls: { cert: { file: /nowhere/crt }, key: { file: /nowhere/key } }',
+  ]
+  for (const method of AUTHS) {
+    test(`--no-secrets goes for ${method.split('\n')[0]}, two session keys and a CA of an upstream`, async () => {
+      const text = BASE.replace('client_secret_post\n    secret: { env: CLIENT_SECRET }', () => method)
+        .replace('- { env: SESSION_KEY }', '- { env: SESSION_KEY }\n    - { file: /nowhere/session-key }')
+        .replace('https://billing\n', 'https://billing\n    tls: { ca: { file: /nowhere/ca.crt } }\n')
+      assert.equal((await run(checkCommand, ['-'], ABSENT, text)).code, 78)
+      const { code, out } = await run(checkCommand, ['-', '--no-secrets'], ABSENT, text)
+      assert.equal(code, 0, out)
+      assert.equal(out.split('\n').length, 2, out)
+    })
+  }
+
+  test('reports to programs with --json', async () => {
+    const wrong = BASE.replace('basePath:', 'basePat:').replace('http://spa', 'spa')
+    const { code, out } = await run(checkCommand, ['--json', '-'], {}, wrong)
+    assert.equal(code, 78)
+    const report = JSON.parse(out) as { ok: boolean; problems: object[] }
+    assert.equal(report.ok, false)
+    assert.deepEqual(report.problems, [
+      {
+        ...{ severity: 'error', file: '<stdin>', line: 6, col: 1, path: 'basePat' },
+        message: 'is not a known key (did you mean "basePath"?)',
+        example: 'basePath',
+      },
+      {
+        ...{ severity: 'error', file: '<stdin>', line: 46, col: 15, path: 'routes[2].upstream' },
+        message: 'must be an http(s) URL without a path (got "spa"), e.g. http://orders:8080',
+        example: 'http://orders:8080',
+      },
+    ])
+    const warned = await run(
+      checkCommand,
+      ['--json', '-'],
+      {},
+      changed('{ env: CLIENT_SECRET }', 'hush-hush'),
+    )
+    assert.equal(warned.code, 0)
+    assert.match(warned.out, /"ok": true,[\s\S]*"severity": "warning"/)
+    assert.doesNotMatch(warned.out, /hush-hush/)
+  })
+
+  test('takes no other argument than -', async () => {
+    for (const args of [['x.yaml'], ['-', '-'], ['-', '--config', 'x']]) {
+      const { code, err } = await run(checkCommand, args)
+      assert.equal(code, 1)
+      assert.match(err, /^cloakroom check: unexpected argument/)
+    }
   })
 
   test('with an unknown option says how it is used and exits with 1', async () => {

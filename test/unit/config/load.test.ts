@@ -170,7 +170,17 @@ describe('the report', () => {
     assert.throws(() => load(text), {
       name: 'ConfigError',
       message: problems
-        .map(({ file, line, column, path, message }) => `${file}:${line}:${column}  ${path}: ${message}`)
+        .map(({ file, line, column, path, message }, index) => {
+          const shown = [
+            ...['trustProxi: [10.0.0.0/8]', '    secret: { env: NOPE }', '  absoluteTimeout: 1m'],
+            ...['    resource: biling', '    upstream: spa'],
+          ][index]!
+          const margin = ' '.repeat(String(line).length)
+          const caret =
+            ' '.repeat(column - 1) + '^'.repeat(/^(?:\{|[\w]+)/.exec(shown.slice(column - 1))![0].length)
+          const place = `${file}:${line}:${column}  ${path}: ${message}`
+          return `${place}\n${margin} |\n${line} | ${shown}\n${margin} | ${caret}`
+        })
         .join('\n'),
     })
   })
