@@ -121,7 +121,7 @@ function plan(files: readonly string[]): Unit[] {
 
 /** Whether a file may have an `await` outside of functions: `require` loads none that has. */
 function waitsOutside(file: string): boolean {
-  return /^\S.*\bawait /m.test(readFileSync(join(ROOT, 'test', file), 'utf8'))
+  return /^(?=\S)(?:(?!\basync\b).)*\bawait /m.test(readFileSync(join(ROOT, 'test', file), 'utf8'))
 }
 
 function alone(file: string): Unit {
