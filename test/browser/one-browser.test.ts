@@ -12,6 +12,7 @@ for (const sameSite of ['strict', 'lax'] as const)
     timeout: 300_000,
   }, () => {
     let site: Site
+    let strange: BrowserContext | undefined
 
     before(async () => {
       site = await startSite({ sameSite })
@@ -183,13 +184,16 @@ for (const sameSite of ['strict', 'lax'] as const)
 
     /** How `B/user` answers to a cookie value. */
     async function statusWith(value: string | undefined): Promise<number> {
-      const context: BrowserContext = await site.browser.newContext()
+      // One for all of them: each context would start processes of its own.
+      strange ??= await site.browser.newContext()
+      const context = strange
+      await context.clearCookies()
       const held = { name: COOKIE, value: String(value), url: APP, httpOnly: true, secure: true }
       await context.addCookies([held])
       const page = await context.newPage()
       await page.goto(APP)
       const { status } = await call(page, '/bff/user')
-      await context.close()
+      await page.close()
       return status
     }
   })

@@ -25,6 +25,10 @@ export function launchChromium(flags: readonly string[] = []): Promise<Browser> 
 
 const QUIET = [
   '--no-sandbox',
+  // Fewer processes: to start one costs more than a test. Cookies and fetch metadata are decided in none of those saved.
+  '--in-process-gpu',
+  '--renderer-process-limit=1',
+  '--disable-site-isolation-trials',
   '--disable-gpu',
   '--disable-quic',
   '--no-first-run',
