@@ -10,7 +10,7 @@ import { ConfigError, type ConfigProblem, type FieldPath } from './report/proble
 import { createReport, type FieldPlace } from './report/report.ts'
 import { hiddenSign } from './report/yaml-mistakes.ts'
 import { required } from './rules/rule.ts'
-import { readConfigFields } from './schema/schema.ts'
+import { configFieldNames, readConfigFields } from './schema/schema.ts'
 import { createSecretReader, type ReadTextFile, reasonOf } from './secrets/secret-source.ts'
 import { parseYaml, readTree, requireUtf8 } from './yaml-file.ts'
 
@@ -84,7 +84,11 @@ function readConfig(source: ConfigSource): LoadedConfig {
     const sign = hiddenSign(String(field.written() ?? ''))
     const hidden = sign && `holds ${sign.name}, which cannot be seen or looks like a blank: type it again`
     const empty = emptyVariable(field.written(), valueAt(raw, path))
-    field.problem(hidden ?? empty ?? (field.written() === undefined ? required(message) : message), half)
+    const elsewhere = half === 'key' && message.includes('; known here') ? homesOf(path.at(-1)) : ''
+    field.problem(
+      elsewhere || (hidden ?? empty ?? (field.written() === undefined ? required(message) : message)),
+      half,
+    )
   }
   crossCheck(draft, secrets, report.root)
   requireVerifiedTls(env, report.root)
@@ -97,6 +101,12 @@ function readConfig(source: ConfigSource): LoadedConfig {
     warnings: report.warnings(),
     problemAt: report.locate,
   }
+}
+
+/** Where a key is known that stands at a wrong place; empty when it is known nowhere. */
+function homesOf(key: string | number | undefined): string {
+  const homes = configFieldNames().filter((name) => name.split('.').at(-1) === key)
+  return homes.length === 0 ? '' : `is not a known key here; it belongs to ${homes.slice(0, 3).join(' or ')}`
 }
 
 /** A text that is one variable and nothing else is shown in messages as it is written, never with its value. */

@@ -703,3 +703,27 @@ function testFields(kit: FieldKit) {
     }),
   })
 }
+
+type SchemaNode = Readonly<Record<string, unknown>>
+
+/** Every key that a file may have, with its way from the top: `provider.clientAuth.method`, `routes[].timeout.connect`. */
+export function configFieldNames(): string[] {
+  return [...new Set(namesBelow(configJsonSchema() as SchemaNode, ''))]
+}
+
+function namesBelow(node: SchemaNode, path: string): string[] {
+  const { items, additionalProperties } = node
+  const properties = (node.properties ?? {}) as SchemaNode
+  const branches = [node.anyOf, node.oneOf].flatMap((list) => (list as SchemaNode[] | undefined) ?? [])
+  const below = (child: unknown, at: string) =>
+    typeof child === 'object' && child !== null ? namesBelow(child as SchemaNode, at) : []
+  return [
+    ...Object.entries(properties).flatMap(([name, child]) => {
+      const own = path === '' ? name : `${path}.${name}`
+      return [own, ...below(child, own)]
+    }),
+    ...below(items, `${path}[]`),
+    ...below(additionalProperties, `${path}.NAME`),
+    ...branches.flatMap((branch) => namesBelow(branch, path)),
+  ]
+}
