@@ -12,7 +12,7 @@ WORKDIR /app
 COPY package.json package-lock.json ./
 # No install scripts: the only one among the dependencies fetches a second Node.js for checkouts.
 RUN npm ci --ignore-scripts --no-audit --no-fund
-COPY tsconfig.json tsconfig.build.json ./
+COPY tsconfig.json tsconfig.build.json tsconfig.client.json ./
 COPY src ./src
 # Of the peer dependencies only connect-redis's `redis` goes: Redis is reached with ioredis.
 RUN npm run build && npm prune --omit=dev --omit=peer --ignore-scripts --no-audit --no-fund

@@ -187,7 +187,7 @@ function configFor(parts: {
 function sendEvents({ path }: RecordedRequest, res: ServerResponse): boolean {
   if (path !== '/api/orders/events') return false
   res.writeHead(200, { 'content-type': 'text/event-stream' })
-  res.write('data: ready\n\n')
+  res.write('id: 7\ndata: ready\n\n')
   return true
 }
 
