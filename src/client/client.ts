@@ -194,6 +194,13 @@ export function createCloakroom<Claims extends object = AnyClaims>({
   }
   const isSignedOut = async () => (await refresh().catch(() => snapshot)).status === 'signed-out'
 
+  function noteEnd({ code }: Partial<CloakroomError>) {
+    if (code !== 'session_required' || snapshot.status === 'signed-out') return
+    apply({ status: 'signed-out', expiring: false }, false)
+    // The others look for themselves.
+    tell({})
+  }
+
   function ask(error: CloakroomError) {
     const isOpen = question
     // The newest has a challenge that is not used up.
@@ -229,12 +236,7 @@ export function createCloakroom<Claims extends object = AnyClaims>({
       } catch (error) {
         if (!(error instanceof CloakroomError && error.needsSignIn)) throw error
         if (before === signIns) {
-          const isNews = snapshot.status === 'signed-in'
-          if (error.code === 'session_required') {
-            apply({ status: 'signed-out', expiring: false }, false)
-            // The others look for themselves.
-            if (isNews) tell({})
-          }
+          noteEnd(error)
           if (background) {
             refused.set(key, error)
             throw error
@@ -331,6 +333,7 @@ export function createCloakroom<Claims extends object = AnyClaims>({
           const { needsSignIn, status = 500 } = error as Partial<CloakroomError>
           if (!needsSignIn && status < 500 && status !== 429) break
           if (needsSignIn && before === signIns && !signal.aborted) {
+            noteEnd(error as CloakroomError)
             onState('signed-out')
             await until((resume) => on('signed-in', resume))
           }

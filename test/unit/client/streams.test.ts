@@ -1,0 +1,50 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createCloakroom } from '../../../src/client/client.ts'
+import type { StreamEvent } from '../../../src/client/types.ts'
+import { type Answer, eventually, fakeBrowser } from '../../kit/browsers/fake-tabs.ts'
+
+const REFUSAL = { code: 'session_required', status: 401 }
+
+test('an event stream is read as HTML §9.2.6 has it, and comes back after a sign-in with its last event id', async (t) => {
+  let isSignedIn = true
+  const chunks = [
+    ...['\ufeffid: 1\r', '\ndata: a\r\n', 'data:b\r\n\r', '\nretry: 1\n: comment\nevent: named\n'],
+    ...['data\n\n', 'id: 2\nevent: unsent\n\ndata: last\n\ndata: cut o'],
+  ]
+  const browser = fakeBrowser(t, ({ path }): Answer => {
+    if (path.startsWith('/bff/user'))
+      return isSignedIn
+        ? { status: 200, json: { sub: 'ada', 'bff:session_expires_in': 60 } }
+        : { status: 204 }
+    if (!isSignedIn) return REFUSAL
+    isSignedIn = browser.count('/api/events') > 1
+    if (isSignedIn) return { status: 204 }
+    const body = ReadableStream.from(chunks.map((chunk) => new TextEncoder().encode(chunk)))
+    return new Response(body as never, { headers: { 'content-type': 'text/event-stream' } })
+  })
+  const cloakroom = createCloakroom({ fetch: browser.fetch, warnBefore: 1 })
+  await cloakroom.refresh()
+  const [events, states] = [[] as StreamEvent[], [] as string[]]
+  cloakroom.eventSource('/api/events', {
+    onMessage: (event) => events.push(event),
+    onState: (state) => states.push(state),
+  })
+  await eventually(() => states.at(-1) === 'signed-out')
+  assert.equal(cloakroom.getSnapshot().status, 'signed-out')
+  assert.deepEqual(events, [
+    { data: 'a\nb', event: 'message', lastEventId: '1' },
+    { data: '', event: 'named', lastEventId: '1' },
+    { data: 'last', event: 'message', lastEventId: '2' },
+  ])
+  isSignedIn = true
+  await cloakroom.refresh()
+  await eventually(() => states.at(-1) === 'closed')
+  const expected = ['connecting', 'open', 'connecting', 'signed-out', 'connecting', 'closed']
+  assert.deepEqual(states, expected)
+  const asked = browser.seen.filter(({ path }) => path === '/api/events')
+  assert.deepEqual(
+    asked.map(({ headers }) => headers.get('last-event-id')),
+    [null, '2', '2'],
+  )
+})
