@@ -15,6 +15,7 @@ import { assertNoSecrets } from '../kit/secrets.ts'
 import { eventually } from '../kit/shops/deadline.ts'
 import { BILLING, movableClock, ORDERS, type Scope, startShop, verdict } from '../kit/shops/shop.ts'
 import { skipWithoutRedis, startRedis, type TestRedis } from '../kit/store/redis.ts'
+import { contentOf, type Stored } from '../kit/store/redis-content.ts'
 
 const PERSONS = ['ada.lovelace-4711', 'grace.hopper-4712']
 const KINDS = ['session', 'refresh_token', 'access_token', 'client_token', 'login'] as const
@@ -113,27 +114,6 @@ async function afterBusyDay(t: Scope) {
   const keys = shop.cloakroom.config.session.keys.map((key) => key.toString('base64url'))
   assert.deepEqual([provider.counters.reuseDetected, provider.violations], [0, []])
   return { redis, provider, browsers, wire, shop, keys }
-}
-
-type Stored = { readonly key: string; readonly field: string; readonly value: string }
-
-/** Every key with everything in it; an unknown type fails the test. */
-async function contentOf(redis: TestRedis): Promise<Stored[]> {
-  const keys = await redis.cli('KEYS', '*')
-  const perKey = keys.map(async (key): Promise<Stored[]> => {
-    const [type] = await redis.cli('TYPE', key)
-    if (type === 'string') return [{ key, field: '', value: (await redis.cli('GET', key))[0] ?? '' }]
-    const members = type === 'zset' ? ['ZRANGE', key, '0', '-1'] : type === 'set' ? ['SMEMBERS', key] : []
-    if (members.length > 0) return (await redis.cli(...members)).map((value) => ({ key, field: '', value }))
-    assert.equal(type, 'hash', `${key} is of an unknown type`)
-    const flat = await redis.cli('HGETALL', key)
-    return Array.from({ length: flat.length / 2 }, (_, at) => ({
-      key,
-      field: flat[2 * at]!,
-      value: flat[2 * at + 1]!,
-    }))
-  })
-  return (await Promise.all(perKey)).flat()
 }
 
 /** What one of the ids opens the value to, whatever it is said to be. */

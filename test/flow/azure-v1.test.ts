@@ -59,5 +59,25 @@ describe('Azure AD v1', () => {
     assert.equal(refreshCalls(at), 2, 'renewed after its end')
   })
 
+  test('answers that name no resource are for the one that was asked for, and their refresh token serves the others', async (t) => {
+    const at = await signedInAtAzure(t, 'v1')
+    at.azure.policy.namesNoResource = true
+    await at.browser.signIn()
+    for (const [path, resource] of [
+      ['/api/orders', at.orders],
+      ['/api/billing', at.billing],
+    ] as const)
+      assert.deepEqual(verdict(await at.browser.fetch(path)), [200, resource])
+    assert.equal(refreshCalls(at), 1)
+  })
+
+  test('an unsigned ID token, as its documents show one, begins no session', async (t) => {
+    const at = await signedInAtAzure(t, 'v1')
+    at.azure.policy.unsignedIdToken = true
+    const stranger = at.shop.browser()
+    assert.equal((await stranger.signIn()).status, 400)
+    assert.deepEqual(verdict(await stranger.fetch('/api/orders')), [401, 'session_required'])
+  })
+
   testRefusals('v1')
 })

@@ -99,6 +99,16 @@ test('an anonymous route is reached without a session, a header or a token', asy
   assert.equal(body.headers.authorization, undefined)
 })
 
+test('the log has the path of a request, and neither its query nor a body', async (t) => {
+  const { ask, api, cloakroom } = await setUp(t)
+  api.answer.headers = { 'x-answer': 'answer-4711' }
+  await ask('POST', '/api/orders/logged?q=query-4711').send('body-4711').expect(200)
+  await ask('DELETE', '/api/orders/refused?q=query-4711').expect(405)
+  const log = cloakroom.logs.join('\n')
+  for (const path of ['logged', 'refused']) assert.match(log, new RegExp(`"path":"/api/orders/${path}"`))
+  assert.doesNotMatch(log, /4711/)
+})
+
 test('CORS: an allowed origin gets an exact echo with credentials, any other nothing, and preflights need no session', async (t) => {
   const { cloakroom, api } = await setUp(t)
   const preflight = (origin: string) =>

@@ -17,6 +17,7 @@ import type { RecordedRequest } from '../kit/local-server.ts'
 import { jwtClaims } from '../kit/provider/signing.ts'
 import { assertNoSecrets } from '../kit/secrets.ts'
 import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
+import { contentOf } from '../kit/store/redis-content.ts'
 import { startUpstream, type Upstream } from '../kit/upstream/upstream.ts'
 
 const APP = 'https://shop.test'
@@ -250,10 +251,17 @@ describe('what is posted to the callback and is no response', () => {
     assert.equal(head.status, 405)
   })
 
-  test('after all of these the sign-in can still be finished', async () => {
+  test('after all of these the sign-in can still be finished, once', async () => {
     const bounced = await post(browser, encoded(fields))
     const landing = await browser.navigate(String(bounced.headers.location), { from: issuer })
     assert.deepEqual([landing.status, landing.url.href], [200, `${APP}/home`])
+    // Its reference is good once, in no browser again.
+    const before = tokenRequests.length
+    for (const one of [browser, cloakroom.browser()]) {
+      const again = await one.open(String(bounced.headers.location), { from: issuer })
+      assert.deepEqual([again.status, again.json().code], [400, 'invalid_callback'])
+    }
+    assert.equal(tokenRequests.length, before)
   })
 })
 
@@ -537,5 +545,13 @@ describe('tokens that are bound to a key of their session', () => {
     const key = keyIn(tokenOf(api)[1])
     assert.equal((await browser.fetch('/api/billing', { via: other.listenUrl })).status, 200)
     assert.equal(keyIn(tokenOf(api)[1]), key)
+    assert.ok(key)
+    const stored = (await contentOf(redis)).map(({ field, value }) => `${field} ${value}`).join('\n')
+    assert.ok(stored.length > 500)
+    assert.doesNotMatch(stored, /"kty"|"crv"|"d":|PRIVATE KEY/)
+    const tokens = tokenRequests
+      .slice(-2)
+      .flatMap(({ answer }) => [answer.access_token, answer.refresh_token])
+    assertNoSecrets({ stored }, tokens.filter(Boolean).map(String))
   })
 })

@@ -45,6 +45,10 @@ test('on https the cookie is __Host-Http-, Secure, HttpOnly, SameSite=Strict, Pa
   )
   const login = cookies.find((cookie) => cookie.startsWith('__Host-Http-cloakroom-login-'))
   assert.match(login ?? '', /; Max-Age=900; Path=\/; Expires=[^;]+; HttpOnly; Secure; SameSite=Lax$/)
+  for (const cookie of cookies) {
+    assert.match(cookie, /^__(?:Host-Http|Secure)-[^;]*;.* HttpOnly; Secure; SameSite=/)
+    assert.doesNotMatch(cookie, /domain/i)
+  }
   assert.equal((await browser.fetch('/bff/user')).status, 200)
 })
 

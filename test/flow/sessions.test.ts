@@ -201,9 +201,11 @@ describe('the sessions of a user', () => {
     assert.equal((await browser.fetch('/bff/user?anonymous=204')).status, 204)
   })
 
-  test('requests of the background alone let a session end idle, those of its user keep it', async () => {
-    const { signIn, clock } = system
+  test('requests of the background alone let a session end idle, whatever they refresh; those of its user keep it', async () => {
+    const { signIn, clock, provider } = system
+    provider.control.accessTokenSeconds = 240
     const browser = await signIn('ada-4')
+    const refreshed = provider.counters.refreshCalls
     const headers = { 'cloakroom-background': '1' }
     const poll = (path: string) => browser.fetch(path, { headers })
     for (let count = 0; count < 5; count += 1) {
@@ -219,8 +221,10 @@ describe('the sessions of a user', () => {
     const polled = await poll('/api/orders')
     assert.equal(polled.status, 200)
     assert.equal(polled.json().headers['cloakroom-background'], undefined)
+    assert.ok(provider.counters.refreshCalls >= refreshed + 6)
     clock.advance(2 * MINUTE)
     assert.deepEqual(refusalOf(await poll('/api/orders')), [401, 'session_required'])
+    provider.control.accessTokenSeconds = 100_000
   })
 
   test('the provider shortens a session: at its sign-in, and by what a refresh brings', async () => {

@@ -32,8 +32,14 @@ test('an API whose policy wants more is cured by the sign-in that login_url lead
   assert.ok(!refused.body.includes('polids'))
   assert.equal((await browser.fetch('/api/orders/1')).status, 200)
 
+  const before = browser.clone()
   const landing = await browser.navigate(`${shop.cloakroom.publicUrl}${login_url}&returnUrl=/spa`)
   assert.equal(landing.status, 200)
+  assert.equal(
+    (await before.fetch('/bff/user')).status,
+    401,
+    'the id before the step-up is no session any more',
+  )
   const authorization = azure.requests.filter(({ path }) => path.includes('/authorize')).at(-1)
   const query = new URLSearchParams(authorization?.query)
   assert.equal(query.get('claims'), POLICY_CLAIMS)

@@ -158,6 +158,7 @@ function defaultPolicy(given: Partial<AzurePolicy> = {}): AzurePolicy {
     accessTokenSeconds: 3600,
     idTokenClaims: {},
     unsignedIdToken: false,
+    namesNoResource: false,
     metadataDown: false,
     ...given,
   }

@@ -64,10 +64,12 @@ export async function issueTokens(
   const wantsId = isV1 ? leg === 'code' : leg !== 'client_credentials' && askedScopes.includes('openid')
   const idToken = wantsId ? issue(await signIdToken(deps, opened, now)) : undefined
   const lifetimeSeconds = policy.accessTokenSeconds
-  return dialect.tokenResponse({
+  const answer = dialect.tokenResponse({
     ...{ resource: asked.resource, scopes, askedScopes, lifetimeSeconds, now },
     ...{ accessToken, refreshToken, idToken },
   })
+  if (policy.namesNoResource) delete answer.resource
+  return answer
 }
 
 function grantedScopes(

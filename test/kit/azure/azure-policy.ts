@@ -56,6 +56,8 @@ export type AzurePolicy = {
   idTokenClaims: Record<string, unknown>
   /** v1 only: the ID token of the code leg has `alg: none`, as documented. */
   unsignedIdToken: boolean
+  /** v1 only: token answers have no `resource`, which ADAL took for a refresh token of one resource. */
+  namesNoResource: boolean
   /** Discovery and keys answer 503. */
   metadataDown: boolean
 }

@@ -109,7 +109,7 @@ test('an e-mail address finds the sessions that it is verified for, in any case 
   await assert.rejects(users.requireNotEnded(people[0]!, 0), { code: 'invalid_callback' })
 })
 
-test('no choice of names makes a sub of a sid, or two users one', () => {
+test('no choice of names makes a sub of a sid, or two users one, and an address names nobody', () => {
   const { users } = setUp()
   const names = [
     users.indexesOf({ iss: 'a', sub: 'b"c', sid: 'd' }),
@@ -119,6 +119,12 @@ test('no choice of names makes a sub of a sid, or two users one', () => {
     users.indexesOf({ iss: 'a', sub: 'd' }),
   ].flatMap(({ user, idpSession }) => [user, idpSession].filter((name) => name !== undefined))
   assert.equal(new Set(names).size, names.length)
+  const [ada, bob] = ['ada', 'bob'].map((sub) => ({ iss: 'a', sub, email: 'one@example.test', upn: 'one' }))
+  assert.notEqual(users.indexesOf(ada!).user, users.indexesOf(bob!).user)
+  assert.equal(
+    users.indexesOf({ ...ada!, email: 'two@example.test', upn: 'two' }).user,
+    users.indexesOf(ada!).user,
+  )
   assert.equal(users.indexesOf({ iss: 'a', sub: 'b', sid: '' }).idpSession, undefined)
   assert.equal(users.indexesOf({ iss: 'a', sub: 'b', sid: 7 }).idpSession, undefined)
 })

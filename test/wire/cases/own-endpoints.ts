@@ -51,7 +51,9 @@ const OWN_ENDPOINTS: readonly WireCase[] = [
 const PROTECTED = {
   'cache-control': 'no-store',
   'x-content-type-options': 'nosniff',
-  'content-security-policy': /frame-ancestors 'none'/,
+  'content-security-policy':
+    /^default-src 'none';base-uri 'none';form-action '(?:none|self)'[^;]*;frame-ancestors 'none'/,
+  'strict-transport-security': /^max-age=31536000\b/,
   'referrer-policy': 'no-referrer',
 } as const
 const own = (id: 'D9' | 'D11', name: string, send: string, status: number) =>

@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
+import { globSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
 import express from 'express'
 import request from 'supertest'
 import {
@@ -12,6 +15,7 @@ import {
   sendPage,
 } from '../../../../src/http/endpoints/pages.ts'
 
+const ROOT = fileURLToPath(new URL('../../../../', import.meta.url))
 const failed = { title: 'Access denied', code: 'access_denied', requestId: 'r-1', retryUrl: '/bff/login' }
 
 /** What a browser gets when the answer has this policy already. */
@@ -78,4 +82,12 @@ test('the page that signs out at the provider may run its one script and post to
   assert.match(body, /<form method="post" action="https:\/\/id\.example\.com\/logout\?p=1">/)
   assert.match(body, /<input type="hidden" name="id_token_hint" value="eyJ\.x\.y">/)
   assert.match(body, /<button/, 'for browsers without scripts')
+})
+
+test('nothing that a browser gets from here calls postMessage (RFC 9700 §4.17)', () => {
+  const places = ['src/demo/spa/*', 'src/http/endpoints/*.ts', 'src/client/**/*']
+  const files = globSync(places, { cwd: ROOT, withFileTypes: true }).filter((entry) => entry.isFile())
+  assert.ok(files.some(({ name }) => name === 'bff.js') && files.some(({ name }) => name === 'pages.ts'))
+  for (const { parentPath, name } of files)
+    assert.doesNotMatch(readFileSync(join(parentPath, name), 'latin1'), /postMessage/, name)
 })

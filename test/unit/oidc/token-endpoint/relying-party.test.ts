@@ -285,6 +285,12 @@ describe('revocation', () => {
     assert.equal(await relyingParty.revoke('rt'), true)
   })
 
+  test('a provider without the endpoint, as Entra ID is, is asked nothing, and that is no failure', async () => {
+    const { relyingParty, requests } = scriptedProvider({ metadata: { revocation_endpoint: undefined } })
+    assert.equal(await relyingParty.revoke('rt'), false)
+    assert.ok(requests.every(({ path }) => path.startsWith('/.well-known/')))
+  })
+
   test('a failure that is not of the client is not tried in another way', async () => {
     const { relyingParty, scripts, requests } = scriptedProvider({ provider: post })
     scripts.set('/revoke', () => Response.json({ error: 'invalid_request' }, { status: 400 }))
