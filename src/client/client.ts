@@ -249,7 +249,8 @@ export function createCloakroom<Claims extends object = AnyClaims>({
             signal?.addEventListener('abort', () => reject(signal.reason))
           })
         }
-        // What one user wrote is not sent as another's.
+        // What one user wrote is not sent as another's. The server is asked, because news of another tab may be old.
+        if (sender) await refresh()
         if (sender && sender !== person) throw error
       }
     }
