@@ -499,6 +499,16 @@ describe('a code grant', () => {
     assert.equal(tokenRequests().length, 0)
   })
 
+  test('of another issuer is not sent, although the metadata announce no iss (RFC 9207 §2.4)', async () => {
+    const { relyingParty, tokenRequests } = setUp(gives(TOKENS))
+    const iss = `iss=${encodeURIComponent('https://evil.example')}`
+    for (const query of [`code=abc&state=the-state&${iss}`, `error=access_denied&state=the-state&${iss}`]) {
+      const { code, step } = await failure(relyingParty.codeGrant(callback(query), CHECKS, []))
+      assert.deepEqual([code, step], ['invalid_callback', 'authorization'], query)
+    }
+    assert.equal(tokenRequests().length, 0)
+  })
+
   test('that the provider refuses is told by its step', async () => {
     const { relyingParty, limited } = setUp(gives({ error: 'invalid_client' }, 401))
     const { code, step } = await failure(relyingParty.codeGrant(callback(good), CHECKS, []))
