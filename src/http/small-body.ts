@@ -13,7 +13,7 @@ export type SmallBodyRules = {
 }
 
 /**
- * Reads a body as text. Rejects before anything is read with `bad_request` (415) for another media type or a content
+ * Reads a body as text. Rejects before anything is read with `bad_request` for another media type or a content
  * coding, and with `body_too_large` for a length over the limit; later with `body_too_large`, or with `bad_request` for a
  * body that does not come in time (408), stops short or is no UTF-8. What is not read of it ends the connection with the answer.
  */
@@ -54,8 +54,8 @@ export async function readSmallBody(
 function requireType({ headers }: IncomingMessage, types: readonly string[]): void {
   const [type = ''] = (headers['content-type'] ?? '').toLowerCase().split(';', 1)
   const coding = headers['content-encoding']?.trim().toLowerCase() ?? 'identity'
-  if (!types.includes(type.trim())) throw bad(`send a body of type ${types.join(' or ')}`, 415)
-  if (coding !== 'identity') throw bad('send the body without a content coding', 415)
+  if (!types.includes(type.trim())) throw bad(`send a body of type ${types.join(' or ')}`)
+  if (coding !== 'identity') throw bad('send the body without a content coding')
 }
 
 function textOf(bytes: Buffer): string {

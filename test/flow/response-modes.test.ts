@@ -208,8 +208,8 @@ describe('what is posted to the callback and is no response', () => {
     ['a state twice', () => [`${encoded(fields)}&state=x`], 400, 'invalid_callback'],
     ['a code twice', () => [`${encoded(fields)}&code=x`], 400, 'invalid_callback'],
     ['no state', () => ['code=x'], 400, 'invalid_callback'],
-    ['another media type', () => [encoded(fields), { 'content-type': 'text/plain' }], 415, 'bad_request'],
-    ['a content coding', () => [encoded(fields), { 'content-encoding': 'gzip' }], 415, 'bad_request'],
+    ['another media type', () => [encoded(fields), { 'content-type': 'text/plain' }], 400, 'bad_request'],
+    ['a content coding', () => [encoded(fields), { 'content-encoding': 'gzip' }], 400, 'bad_request'],
     ['a body over 64 KiB', () => [`${encoded(fields)}&x=${'x'.repeat(65_536)}`], 413, 'body_too_large'],
     ['a script', () => [encoded(fields), { 'sec-fetch-mode': 'no-cors' }], 403, 'origin_forbidden'],
   ]

@@ -43,10 +43,10 @@ suite('a body that one of our endpoints reads', () => {
 
   test('is refused before it is read for its type, its coding or its announced length', async () => {
     for (const [headers, refusal] of [
-      [{ 'content-type': 'text/plain' }, ['bad_request', 415]],
-      [{ 'content-type': '' }, ['bad_request', 415]],
-      [{ 'content-type': `text/plain, ${FORM}` }, ['bad_request', 415]],
-      [{ 'content-encoding': 'gzip' }, ['bad_request', 415]],
+      [{ 'content-type': 'text/plain' }, ['bad_request', undefined]],
+      [{ 'content-type': '' }, ['bad_request', undefined]],
+      [{ 'content-type': `text/plain, ${FORM}` }, ['bad_request', undefined]],
+      [{ 'content-encoding': 'gzip' }, ['bad_request', undefined]],
       [{ 'content-length': '11' }, ['body_too_large', undefined]],
     ] as const) {
       const { body, read, continued } = setUp({ expect: '100-continue', ...headers })
