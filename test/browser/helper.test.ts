@@ -55,8 +55,10 @@ describe('the browser helper in Chromium', { skip: skipWithoutChromium, timeout:
     await context.clearCookies()
     for (const tab of tabs)
       await tab.evaluate(`window.answers = []
-        setInterval(() => app.fetch('/api/orders', { background: true })
-          .then(({ status }) => answers.push(status), ({ code }) => answers.push(code)), 50)`)
+        const poll = () => app.fetch('/api/orders', { background: true })
+          .then(({ status }) => answers.push(status), ({ code }) => answers.push(code))
+          .then(() => setTimeout(poll, 50))
+        void poll()`)
     for (const tab of tabs)
       await tab.waitForFunction("answers.filter((one) => one === 'session_required').length > 4")
     assert.deepEqual(refusals, ['/api/orders', '/api/orders', '/api/orders'])

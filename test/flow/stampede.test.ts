@@ -11,7 +11,7 @@ const CONCURRENCY = 8
 const BATCH = 20
 /** `timeout.response` of a route: so long a request waits for its token. */
 const DEFAULT_RESPONSE_MS = 30_000
-const SHORT_RESPONSE_MS = 1_500
+const SHORT_RESPONSE_MS = 2_500
 /** From the answer that Cloakroom gives in time to its arrival here, on a machine that is busy with all of them. */
 const LATE_MS = 1_500
 
