@@ -39,11 +39,12 @@ export async function startScriptedPages(): Promise<ScriptedPages> {
       const context = await withCookies(chromium, browser, from)
       try {
         const page = await context.newPage()
-        // The application's name leads nowhere: whoever is sent there is back.
+        // The application's name leads nowhere: whoever is sent there is back, and what stands in a frame is not.
         const back = new Promise<string>((resolve, reject) => {
           setTimeout(() => reject(new Error(`no way back within ${PASS_MS} ms`)), PASS_MS).unref()
           void page.route(`${APP}/**`, (route) => {
-            resolve(route.request().url())
+            const request = route.request()
+            if (request.frame() === page.mainFrame()) resolve(request.url())
             return route.fulfill({ status: 200, contentType: 'text/html', body: 'back' })
           })
         })
