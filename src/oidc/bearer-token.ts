@@ -26,7 +26,7 @@ export type BearerRules = { readonly audience: string; readonly scopes: readonly
  * Checks an access token for a route. Rejects with session_required (`invalid_token`), access_denied
  * (`insufficient_scope`), rate_limited, or provider_unavailable and provider_rejected while the keys cannot be read.
  *
- * @param client whoever sent it, for the limit on forgeries.
+ * @param client the network address that sent it, for the limit on forgeries.
  */
 export type VerifyBearer = (token: string, rules: BearerRules, client: string) => Promise<BearerToken>
 
@@ -118,7 +118,7 @@ const OF_OTHER_TOKENS = ['nonce', 'at_hash', 'c_hash', 's_hash', 'events']
 
 /**
  * An access token that any bearer may use. Returns whether its type says so. A token that is bound to a key (`cnf`, RFC 9449
- * §7.2, RFC 8705 §3) is for whoever can prove to have it. Keycloak says `typ`, Cognito `token_use` in the claims.
+ * §7.2, RFC 8705 §3) is good only with a proof of the key. Keycloak says `typ`, Cognito `token_use` in the claims.
  */
 function requireKind(typ: unknown, claims: Readonly<Record<string, unknown>>): boolean {
   const type = typ === undefined ? 'jwt' : String(typ).toLowerCase()
@@ -212,7 +212,7 @@ function requireScopes(claims: JudgedToken['claims'], { scopes, audience }: Bear
 }
 
 /**
- * A token that is not taken (RFC 6750 §3.1), without a word of why for whoever sent it.
+ * A token that is not taken (RFC 6750 §3.1), whose answer does not tell the client why.
  *
  * @param logged what is wrong with it: the name of a claim, and how far a time is from our clock.
  */

@@ -62,7 +62,7 @@ export type UserSessionsDeps = {
   readonly store: Pick<Store, 'sessions' | 'index' | 'endings'>
   /** How long a sign-in may take, in ms: an end is remembered for so long. */
   readonly signInLifetimeMs: number
-  /** Seal and open with the session keys alone, because nobody has the cookies of a user's other sessions. */
+  /** Seal and open with the session keys alone, because a request has only one of the user's cookies. */
   readonly sealAbout: (hash: SessionHash, text: string) => string
   readonly openAbout: (hash: SessionHash, sealed: string) => string | undefined
   /** Make a name of a text under each session key; the first is that of new sessions. */
@@ -91,7 +91,7 @@ export type UserSessions = {
   ): Promise<unknown>
   /**
    * Returns the living sessions of a user, the one used last first; of more than `most`, 100 unless given, those that began
-   * last, and `own`, which is there for as long as somebody asks with it.
+   * last, and `own`, which is there because the request came with it.
    */
   list(
     claims: UserClaims,
@@ -247,7 +247,7 @@ export function createUserSessions(deps: UserSessionsDeps): UserSessions {
       const { iss, sub, sid } = claims
       const [ofUser, ofIdpSession] = await Promise.all([
         store.endings.lastOf([...userNames(iss, sub), ...aliasNames(claims)]),
-        // A provider may tell of an end before it is through with it, and let somebody in meanwhile.
+        // A provider may tell of an end before it is through with it, and may let the user in meanwhile.
         isText(sid) ? store.endings.lastOf(idpNames(iss, sid)) : 0,
       ])
       if (ofUser <= endingsBefore && ofIdpSession === 0) return

@@ -98,8 +98,8 @@ export function createCallback(deps: CallbackDeps): Callback {
     callback: (req, res) => take(req, res, responseIn(req, deps, { query: queryOf(req.originalUrl) })),
 
     /**
-     * A browser sends no Lax or Strict cookie with a POST from another site. So a posted response is only kept, whoever
-     * posts it; the redirect that follows brings the cookie of the attempt, and the code comes into no URL.
+     * A browser sends no Lax or Strict cookie with a POST from another site. So every posted response is
+     * kept first and judged later; the redirect that follows brings the cookie of the attempt, and the code comes into no URL.
      */
     async posted(req, res) {
       requireNavigation(req)

@@ -16,6 +16,7 @@ type KnownCertificates = {
   beforeUntil: number
 }
 
+/** What a client needs that authenticates by a key or a certificate. */
 export type CertificatesDeps = {
   readonly clientId: string
   readonly issuer: string
@@ -23,6 +24,7 @@ export type CertificatesDeps = {
   readonly now: () => number
   readonly log: Logger
   readonly certificates: CertificateMemory
+  /** Told the end of the certificate that is used, epoch ms. */
   readonly observeCertificate?: ((notAfter: number) => void) | undefined
 }
 

@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs'
 import type { AssertionAudience, ClientAuthConfig } from '../../config/config.ts'
 import { BffError, describeError } from '../../errors.ts'
-import type { LogFields, Logger } from '../../log.ts'
+import type { LogFields } from '../../log.ts'
 import { privateKeyFromPem, signedJwt, timesOf } from '../token-endpoint/jwt.ts'
-import { type CertificateMemory, createCertificates } from './certificates.ts'
+import { type CertificatesDeps, createCertificates } from './certificates.ts'
 
 /** Proves in one request that we are the client; openid-client takes it as it is. */
 export type AuthenticateClient = (
@@ -26,24 +26,13 @@ export type ClientAuthenticator = {
   facts(): Pick<LogFields, 'clientAuth' | 'keyId' | 'notAfter'>
 }
 
-export type ClientAssertionDeps = {
-  readonly clientId: string
-  readonly issuer: string
-  /** Epoch ms. */
-  readonly now: () => number
-  readonly log: Logger
-  readonly certificates: CertificateMemory
-  /** Told the end of the certificate that is used, epoch ms. */
-  readonly observeCertificate?: ((notAfter: number) => void) | undefined
-}
-
 type AssertionAuth = Exclude<
   ClientAuthConfig,
   { method: 'client_secret_basic' | 'client_secret_post' | 'tls_client_auth' | 'none' }
 >
 
 /** Makes the authentication by a JWT (RFC 7523 §2.2): signed by us, or by the platform that runs us. */
-export function createClientAssertion(auth: AssertionAuth, deps: ClientAssertionDeps): ClientAuthenticator {
+export function createClientAssertion(auth: AssertionAuth, deps: CertificatesDeps): ClientAuthenticator {
   const { method } = auth
   switch (auth.method) {
     case 'client_secret_jwt':

@@ -5,7 +5,7 @@ import { type AllowedSubjects, type SignalSubject, subjectOf } from './subjects.
 export type SecurityEvent = {
   /** URI of its type. */
   readonly type: string
-  /** Whom it is about; undefined when that is nobody whom Cloakroom could know. */
+  /** The subject; undefined when no session of Cloakroom's can be of it. */
   readonly subject: SignalSubject | undefined
   /** Epoch ms, by the transmitter's clock, but never later than our now. */
   readonly occurredAt: number

@@ -19,8 +19,8 @@ const ALL_SESSIONS = 'ALL'
 /**
  * Reads a subject identifier (RFC 9493 §3), complex ones too (SSF 1.0 §3.3), and the older form of both (`subject_type`).
  * An opaque identifier is one of a session. A complex subject is all that its members name together; of these a device
- * and a tenant tell nothing here, so that a user's event on one device is about the user. Undefined when it names nobody
- * whom Cloakroom could know.
+ * and a tenant tell nothing here, so that a user's event on one device is about the user. Undefined when no session
+ * of Cloakroom's can be of it.
  */
 export function subjectOf(identifier: unknown, allowed: AllowedSubjects): SignalSubject | undefined {
   const members = membersOf(identifier)

@@ -3,11 +3,8 @@ import * as oidc from 'openid-client'
 import { singleFlight } from '../../async/single-flight.ts'
 import type { ProviderConfig } from '../../config/config.ts'
 import type { UserClaims } from '../../store/port.ts'
-import {
-  type ClientAssertionDeps,
-  type ClientAuthenticator,
-  createClientAssertion,
-} from '../client-auth/client-assertion.ts'
+import type { CertificatesDeps } from '../client-auth/certificates.ts'
+import { type ClientAuthenticator, createClientAssertion } from '../client-auth/client-assertion.ts'
 import {
   aliasesOf,
   atLargestCloud,
@@ -230,7 +227,7 @@ function withConfigured(
 /** Makes the client's way to authenticate. Secrets are revealed at each use, so that a rotated file takes effect. */
 export function createClientAuthenticator(
   { clientAuth: auth }: Pick<ProviderConfig, 'clientAuth'>,
-  deps: ClientAssertionDeps,
+  deps: CertificatesDeps,
 ): ClientAuthenticator {
   const { method } = auth
   const facts = () => ({ clientAuth: method })

@@ -266,7 +266,7 @@ function replayRecords({ redis, keys }: Parts): ReplayRecords {
   }
 }
 
-/** Longer than a sign-in may take: whoever has read the number of endings finds it grown, never begun anew. */
+/** Longer than a sign-in may take, so that the number of endings which a sign-in has read cannot have begun anew. */
 const ENDINGS_LIFE_MS = 3_600_000
 
 function endingRecords({ redis, keys }: Parts): EndingRecords {

@@ -18,7 +18,7 @@ export type FrontchannelLogoutDeps = {
 
 /**
  * Makes `GET B/frontchannel-logout?iss&sid` (OpenID Connect Front-Channel Logout 1.0 §2, §3), which a page of the provider
- * loads in an iframe. A browser sends no cookie there, so the sessions are found by `sid`: whoever knows it may end them.
+ * loads in an iframe. A browser sends no cookie there, so the sessions are found by `sid`: a caller that knows it may end them.
  * 200 whether or not there were any; `bad_request` without `sid`, or with the `iss` of another provider. A missing `iss`
  * means the one that is configured, because Entra ID sends none.
  */

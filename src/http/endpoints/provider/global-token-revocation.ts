@@ -30,8 +30,8 @@ export type GlobalTokenRevocationDeps = {
 const MAX_BYTES = 16_384
 
 /**
- * Makes the endpoint of draft-parecki-oauth-global-token-revocation: 204 once every session of the subject has ended. A
- * user whom nobody knows has no sessions, so that is 204 too, and tells nothing.
+ * Makes the endpoint of draft-parecki-oauth-global-token-revocation: 204 once every session of the subject has ended. The
+ * answer for an unknown user is 204 too, so that it does not tell who is known.
  */
 export function createGlobalTokenRevocation(deps: GlobalTokenRevocationDeps): RequestHandler {
   return async function globalTokenRevocation(req, res) {

@@ -32,7 +32,7 @@ type Refusal = Pick<EventTokenError, 'message' | 'facts'> & {
 
 /**
  * Makes the push endpoint of RFC 8935: 202 once the event is acted on, 400 with the codes of its §2.4 when it is refused.
- * The `authorization` comes before everything else, so that nobody else makes us read bodies or check signatures. What is
+ * The `authorization` comes before everything else, so that only the transmitter can make us read bodies and check signatures. What is
  * no fault of the event (408, 413, 429, 503) is a problem like any other, and the transmitter sends the event again.
  */
 export function createSecurityEvents(deps: SecurityEventsDeps): RequestHandler {
