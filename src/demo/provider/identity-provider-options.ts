@@ -55,6 +55,8 @@ export type IdentityProviderOptions = {
   readonly resources: Readonly<Record<string, ProtectedResource>>
   /** Who can sign in with one click. Default: Ada Lovelace and Grace Hopper. Extra members become ID-token claims. */
   readonly persons?: readonly Person[]
+  /** The `acr` (OpenID Connect Core §2) of a sign-in with a second factor, which `acr_values` asks for. Absent: there is none. */
+  readonly secondFactorAcr?: string
   /** A new refresh token with every refresh, and the grant revoked when an old one comes back. Default true. */
   readonly rotateRefreshToken?: boolean
   readonly refreshTokenTtlSeconds?: number

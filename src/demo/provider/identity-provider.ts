@@ -11,6 +11,7 @@ import type {
 import { createProviderListener } from './provider-listener.ts'
 import { createProviderMemory } from './provider-memory.ts'
 import { errorPage, signedOutPage, signingOutPage, signOutPage } from './provider-pages.ts'
+import { SECOND_FACTOR_MISSING, wantsAcr } from './sign-in.ts'
 
 const oidc = requireOidcProvider()
 
@@ -32,7 +33,7 @@ export function createIdentityProvider(options: IdentityProviderOptions): Identi
   const provider = new oidc.Provider(options.issuer, {
     ...providerConfiguration(options, persons),
     interactions: {
-      policy: signInOnlyPolicy(offlinePushed),
+      policy: signInOnlyPolicy(offlinePushed, options.secondFactorAcr),
       url: (_ctx, interaction) => `/interaction/${interaction.uid}`,
     },
   })
@@ -50,6 +51,7 @@ export function createIdentityProvider(options: IdentityProviderOptions): Identi
     interactions: provider,
     persons,
     clients,
+    ...(options.secondFactorAcr && { secondFactorAcr: options.secondFactorAcr }),
   })
   return { provider, callback }
 }
@@ -74,6 +76,7 @@ function providerConfiguration(
       names: { session: 'idp_session', interaction: 'idp_interaction', resume: 'idp_resume' },
     },
     scopes,
+    ...(options.secondFactorAcr && { acrValues: [options.secondFactorAcr] }),
     claims: {
       openid: ['sub', ...extraClaims(persons)],
       profile: ['name'],
@@ -197,8 +200,11 @@ async function grantEverythingAsked(ctx: KoaContextWithOIDC, scopes: readonly st
   return grant
 }
 
-/** Asks who it is and nothing else; and keeps `offline_access`, which the library grants with prompt=consent only. */
-function signInOnlyPolicy(offlinePushed: ReadonlySet<string>) {
+/**
+ * Asks who it is, and for the second factor when it is wanted and was not shown in this session; and keeps `offline_access`,
+ * which the library grants with prompt=consent only.
+ */
+function signInOnlyPolicy(offlinePushed: ReadonlySet<string>, secondFactorAcr: string | undefined) {
   const { base, Prompt, Check } = oidc.interactionPolicy
   const policy = base()
   policy.get('consent')?.checks.clear()
@@ -215,6 +221,12 @@ function signInOnlyPolicy(offlinePushed: ReadonlySet<string>) {
     return Check.NO_NEED_TO_PROMPT
   })
   policy.get('select_account')?.checks.add(keepOfflineAccess, 0)
+  const askSecondFactor = new Check(SECOND_FACTOR_MISSING, 'a second factor is required', (ctx) => {
+    const { params, acr } = ctx.oidc
+    const isMissing = wantsAcr(params?.acr_values, secondFactorAcr) && acr !== secondFactorAcr
+    return isMissing ? Check.REQUEST_PROMPT : Check.NO_NEED_TO_PROMPT
+  })
+  policy.get('login')?.checks.add(askSecondFactor)
   return policy
 }
 

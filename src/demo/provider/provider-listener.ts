@@ -10,6 +10,8 @@ export type ProviderListenerDeps = {
   readonly interactions: Interactions
   readonly persons: Map<string, Person>
   readonly clients: readonly RegisteredClient[]
+  /** The `acr` of a sign-in with a second factor; absent: none is asked for. */
+  readonly secondFactorAcr?: string
 }
 
 /** The whole of the provider's HTTP: pages of its own, their assets, and the protocol behind them. */
@@ -18,11 +20,12 @@ export function createProviderListener({
   interactions,
   persons,
   clients,
+  secondFactorAcr,
 }: ProviderListenerDeps): RequestListener {
   const assets = loadStaticFiles(new URL('./pages/', import.meta.url))
   const contentSecurityPolicy = pagePolicy(clients)
   const clientNames = new Map(clients.map(({ clientId, clientName }) => [clientId, clientName ?? clientId]))
-  const signIn = createSignIn({ interactions, persons, clientNames, sendPage })
+  const signIn = createSignIn({ interactions, persons, clientNames, sendPage, secondFactorAcr })
 
   return function identityProvider(req, res) {
     const path = req.url?.split('?', 1)[0] ?? '/'

@@ -28,6 +28,18 @@ export function signInPage(view: SignInView): string {
   )
 }
 
+/** Stands for the question on the person's phone, the second factor of a sign-in. */
+export function secondFactorPage(person: Person): string {
+  const who = `<input type="hidden" name="person" value="${escapeHtml(person.sub)}">`
+  return page(
+    'Second factor',
+    `<h1>Is it you, ${escapeHtml(person.name)}?</h1>
+    <p class="lead">The application asks for a second factor. Your phone would ask you now; here this button does.</p>
+    <form method="post">${who}<button name="approved" value="yes" class="primary wide">Yes, it is me</button></form>
+    <form method="post"><button name="cancel" value="yes" class="quiet">Cancel</button></form>`,
+  )
+}
+
 /** Submits the library's logout form by itself; the button is for browsers without scripts. */
 export function signingOutPage(form: string): string {
   return page(

@@ -123,6 +123,35 @@ describe('the identity provider', () => {
     assert.equal((await refresh(refresh_token, A, { scope: 'a.read offline_access' })).status, 200)
   })
 
+  describe('with a second factor', () => {
+    const MFA = { acr_values: 'mfa' }
+
+    it('asks for it when the client does, and says so in the ID token', async (t) => {
+      const { signIn, browser, authorizationUrl } = await startProvider(t, { secondFactorAcr: 'mfa' })
+      assert.equal(claims((await signIn()).id_token).acr, undefined)
+      const question = await browser.visit(authorizationUrl(MFA))
+      assert.match(question.body, /Is it you, Ada Lovelace\?/)
+      const approval = { person: 'ada', approved: 'yes' }
+      assert.equal(claims((await signIn(approval, authorizationUrl(MFA))).id_token).acr, 'mfa')
+      // The session remembers it.
+      assert.equal(claims((await signIn(undefined, authorizationUrl(MFA))).id_token).acr, 'mfa')
+    })
+
+    it('asks who it is first where it knows nobody', async (t) => {
+      const { browser, authorizationUrl } = await startProvider(t, { secondFactorAcr: 'mfa' })
+      const page = await browser.visit(authorizationUrl(MFA))
+      const question = await browser.visit(page.url, { name: 'Eve <b>' })
+      assert.match(question.body, /Is it you, Eve &#60;b&#62;\?/)
+      const { url } = await browser.visit(question.url, { person: 'eve.b', cancel: 'yes' })
+      assert.equal(new URL(url).searchParams.get('error'), 'access_denied')
+    })
+
+    it('is not asked for where there is none', async (t) => {
+      const { signIn, authorizationUrl } = await startProvider(t)
+      assert.equal(claims((await signIn({ person: 'ada' }, authorizationUrl(MFA))).id_token).acr, undefined)
+    })
+  })
+
   it('gives no refresh token to a login without offline_access', async (t) => {
     const { signIn, authorizationUrl } = await startProvider(t)
     const tokens = await signIn({ person: 'ada' }, authorizationUrl({ scope: 'openid a.read' }))
