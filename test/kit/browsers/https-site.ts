@@ -10,7 +10,7 @@ import { type RunningCloakroom, startCloakroom } from '../cloakroom.ts'
 import { sessionKey } from '../config/cloakroom-config.ts'
 import { type LocalServer, type RecordedRequest, sendHtml, startLocalServer } from '../local-server.ts'
 import { startUpstream, type Upstream } from '../upstream/upstream.ts'
-import { launchChromium } from './chromium.ts'
+import { launchChromium, launchWholeChromium } from './chromium.ts'
 import { type HttpsFront, startHttpsFront } from './https-front.ts'
 
 /** Cloakroom's public origin, and one beside it on the same site: its requests carry SameSite=Strict cookies. */
@@ -24,6 +24,8 @@ const ORDERS = 'https://orders.example.com'
 /** Everything around Cloakroom on https, and Chromium looking at it. */
 export type Site = {
   readonly browser: Browser
+  /** A second browser, with pages that are kept for the way back: see `launchWholeChromium`. */
+  wholeBrowser(): Promise<Browser>
   readonly cloakroom: RunningCloakroom
   readonly front: HttpsFront
   /** The API; verifies its access tokens. */
@@ -71,18 +73,25 @@ export async function startSite({
   const cloakroom = await startCloakroom(settings)
   front.serve(new URL(APP).host, cloakroom.listenUrl)
   front.serve(new URL(SIBLING).host, sibling.origin)
-  const browser = await launchChromium([
+  const flags = [
     `--host-resolver-rules=MAP *.cloakroom.test 127.0.0.1:${front.port}`,
     `--ignore-certificate-errors-spki-list=${front.keyHash}`,
-  ])
+  ]
+  const browser = await launchChromium(flags)
+  let whole: Promise<Browser> | undefined
   return {
     ...{ browser, cloakroom, front, api, handshakes, issuer, tokenRequests, endSessions },
+    wholeBrowser() {
+      whole ??= launchWholeChromium(flags)
+      return whole
+    },
     signOutByRedirect(on) {
       signsOutByRedirect = on
     },
     answerBy: (responseMode) => cloakroom.reload({ provider: { ...settings.provider, responseMode } }),
     async close() {
       await browser.close()
+      await (await whole)?.close()
       for (const socket of sockets.clients) socket.terminate()
       await cloakroom.close()
       await Promise.all([front, provider, api, ...pages].map((server) => server.close()))
@@ -240,8 +249,12 @@ function siblingPage({ path, query }: RecordedRequest, res: ServerResponse): voi
 }
 
 /** A signed-in page at `/home`, in a browser profile of its own. */
-export async function signedIn(site: Site, person = 'Ada'): Promise<{ context: BrowserContext; page: Page }> {
-  const context = await site.browser.newContext()
+export async function signedIn(
+  site: Site,
+  person = 'Ada',
+  browser = site.browser,
+): Promise<{ context: BrowserContext; page: Page }> {
+  const context = await browser.newContext()
   const page = await context.newPage()
   await page.goto(`${APP}/`)
   await page.getByRole('link', { name: 'Sign in' }).click()
