@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { createPublicKey } from 'node:crypto'
 import { describe, type TestContext, test } from 'node:test'
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
+import { unsignedJwt } from '../../src/demo/scripted/signing.ts'
 import { callbackOf, setUp } from '../kit/attack/sign-in.ts'
 import type { RotatingProvider } from '../kit/provider/rotating-provider.ts'
-import { unsignedJwt } from '../kit/provider/signing.ts'
 
 type Claims = Record<string, unknown>
 type Forge = (claims: Claims, provider: RotatingProvider) => string | undefined | Promise<string | undefined>

@@ -1,6 +1,6 @@
+import { jwtClaims } from '../../src/demo/scripted/signing.ts'
 import { createBrowser } from '../kit/browsers/browser.ts'
 import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
-import { jwtClaims } from '../kit/provider/signing.ts'
 import { startReplica, writeReplicaConfig } from '../kit/replica.ts'
 import { startRedis } from '../kit/store/redis.ts'
 import { startServer } from './child.ts'

@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import { setTimeout as delay } from 'node:timers/promises'
+import { jwtClaims } from '../../src/demo/scripted/signing.ts'
 import { dropConnection, field, type RecordedRequest, sendJson } from '../kit/local-server.ts'
-import { jwtClaims } from '../kit/provider/signing.ts'
 
 /** What goes wrong with one token request. */
 export type TokenFault =

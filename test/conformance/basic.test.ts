@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { SignJWT } from 'jose'
-import { basicCredentials } from '../kit/provider/client-check.ts'
+import { basicCredentials } from '../../src/demo/scripted/client-check.ts'
+import { unsignedJwt } from '../../src/demo/scripted/signing.ts'
 import {
   type Behaviour,
   type Conformance,
@@ -9,7 +10,6 @@ import {
   signingKey,
   startConformance,
 } from '../kit/provider/conformance-provider.ts'
-import { unsignedJwt } from '../kit/provider/signing.ts'
 
 /*
  * The OpenID Foundation's basic plan for Relying Parties (oidcc-client-basic-certification-test-plan), form_post's own

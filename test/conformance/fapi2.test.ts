@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { createHash, generateKeyPairSync } from 'node:crypto'
 import { after, before, describe, test } from 'node:test'
+import { jwtClaims, unsignedJwt } from '../../src/demo/scripted/signing.ts'
 import type { RunningCloakroom } from '../kit/cloakroom.ts'
 import {
   type Behaviour,
@@ -9,7 +10,6 @@ import {
   signingKey,
   startConformance,
 } from '../kit/provider/conformance-provider.ts'
-import { jwtClaims, unsignedJwt } from '../kit/provider/signing.ts'
 
 /*
  * The OpenID Foundation's plan fapi2-security-profile-final-client-test-plan: private_key_jwt, pushed requests and DPoP, at

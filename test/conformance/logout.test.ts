@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import { opaque, unsignedJwt } from '../../src/demo/scripted/signing.ts'
 import type { Browser } from '../kit/browsers/browser.ts'
 import { type Conformance, signingKey, startConformance } from '../kit/provider/conformance-provider.ts'
-import { opaque, unsignedJwt } from '../kit/provider/signing.ts'
 
 /*
  * The OpenID Foundation's logout plans for Relying Parties: oidcc-client-rp-initiated-logout-rp-…, …-frontchannel-… and

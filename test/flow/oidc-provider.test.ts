@@ -3,13 +3,13 @@ import { describe, test } from 'node:test'
 import { listenOnLoopback } from '../../src/demo/loopback-server.ts'
 import { createIdentityProvider } from '../../src/demo/provider/identity-provider.ts'
 import type { TokenRequest } from '../../src/demo/provider/identity-provider-options.ts'
+import { jwtClaims } from '../../src/demo/scripted/signing.ts'
 import type { Browser, Exchange } from '../kit/browsers/browser.ts'
 import {
   CLIENT_ID,
   type ClientAuthentication,
   clientAuthentications,
 } from '../kit/provider/oidc-client-auth.ts'
-import { jwtClaims } from '../kit/provider/signing.ts'
 import { untilAfter } from '../kit/shops/deadline.ts'
 import { APP, BILLING, ORDERS, type Scope, startShop, verdict } from '../kit/shops/shop.ts'
 import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { after, before, suite, test } from 'node:test'
+import { createSigner } from '../../src/demo/scripted/signing.ts'
 import { setUp as setUpSignIn } from '../kit/attack/sign-in.ts'
 import type { Browser } from '../kit/browsers/browser.ts'
-import { createSigner } from '../kit/provider/signing.ts'
 import { eventually } from '../kit/shops/deadline.ts'
 
 type Setup = Awaited<ReturnType<typeof setUpSignIn>>

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
+import { basicCredentials } from '../../src/demo/scripted/client-check.ts'
 import type { ConfigData } from '../kit/config/cloakroom-config.ts'
-import { basicCredentials } from '../kit/provider/client-check.ts'
 import { startSeedProvider } from '../kit/provider/seed-provider.ts'
 import { APP, BILLING, movableClock, ORDERS, startShop, verdict } from '../kit/shops/shop.ts'
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import { createSigner, unsignedJwt } from '../../src/demo/scripted/signing.ts'
 import { setUp } from '../kit/attack/sign-in.ts'
 import type { Browser } from '../kit/browsers/browser.ts'
-import { createSigner, unsignedJwt } from '../kit/provider/signing.ts'
 import {
   complex,
   EVENT,

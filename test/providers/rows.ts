@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
+import { jwtClaims } from '../../src/demo/scripted/signing.ts'
 import type { Browser, FetchAnswer, Landing } from '../kit/browsers/browser.ts'
-import { jwtClaims } from '../kit/provider/signing.ts'
 import { type TokenExchange, tokensOf } from '../kit/recording-proxy.ts'
 import { assertNoSecrets } from '../kit/secrets.ts'
 import { bearerToken } from '../kit/upstream/upstream.ts'

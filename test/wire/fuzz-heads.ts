@@ -1,4 +1,4 @@
-import { jwtClaims } from '../kit/provider/signing.ts'
+import { jwtClaims } from '../../src/demo/scripted/signing.ts'
 import type { Prospect } from './fuzz-oracle.ts'
 import { listOf, type StrictRequest } from './fuzz-reader.ts'
 import type { FuzzWorld } from './fuzz-world.ts'

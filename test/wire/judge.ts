@@ -1,4 +1,4 @@
-import { jwtClaims } from '../kit/provider/signing.ts'
+import { jwtClaims } from '../../src/demo/scripted/signing.ts'
 import { valuesOf } from './http-message.ts'
 import type { Answer } from './raw-kit.ts'
 import type { SeenRequest } from './recording-upstream.ts'

@@ -1,16 +1,17 @@
 import { randomUUID } from 'node:crypto'
 import type { ServerResponse } from 'node:http'
+import { AZURE_V1, type AzureDialect, ENTRA_V2 } from '../../../src/demo/azure/azure-dialects.ts'
+import type { AzureTrace } from '../../../src/demo/azure/azure-errors.ts'
+import type { AzureGrant } from '../../../src/demo/azure/azure-issue.ts'
+import type { AzurePolicy } from '../../../src/demo/azure/azure-policy.ts'
+import { createAzureTokens } from '../../../src/demo/azure/azure-tokens.ts'
+import { createAuthorizationEndpoint } from '../../../src/demo/scripted/authorization-endpoint.ts'
+import type { KnownClient } from '../../../src/demo/scripted/client-check.ts'
+import { opaque, type Signer } from '../../../src/demo/scripted/signing.ts'
 import { field, type RecordedRequest, sendHtml, sendJson, startLocalServer } from '../local-server.ts'
-import { createAuthorizationEndpoint } from '../provider/authorization-endpoint.ts'
-import type { KnownClient } from '../provider/client-check.ts'
 import { endSession } from '../provider/end-session.ts'
+import { formSignIn } from '../provider/form-sign-in.ts'
 import { createProviderState, endpointsAt, type ProviderSettings } from '../provider/provider-settings.ts'
-import { opaque, type Signer } from '../provider/signing.ts'
-import { AZURE_V1, type AzureDialect, ENTRA_V2 } from './azure-dialects.ts'
-import type { AzureTrace } from './azure-errors.ts'
-import type { AzureGrant } from './azure-issue.ts'
-import type { AzurePolicy } from './azure-policy.ts'
-import { createAzureTokens } from './azure-tokens.ts'
 
 /** How a scripted Azure AD is set up; everything has a default. */
 export type AzureOptions = {
@@ -82,8 +83,7 @@ async function startAzure(dialect: AzureDialect, options: AzureOptions): Promise
   const endpoints = endpointsAt(server.origin, paths)
   const authorize = createAuthorizationEndpoint({
     clientId: client.clientId,
-    interactive: () => policy.interactive,
-    user: () => policy.user,
+    signIn: formSignIn({ interactive: () => policy.interactive, user: () => policy.user }),
     issueCode: (grant) => codes.issue(issue(opaque('OAAABAAAAiL9Kn2Z27UubvWFPbm0gLW')), grant),
     refuse: (query) => policy.authorizationError ?? refuseAuthorization(dialect, query),
     extra: () => ({ session_state: randomUUID() }),

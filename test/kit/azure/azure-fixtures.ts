@@ -1,5 +1,10 @@
-import { AZURE_ERRORS, type AzureAnswer, type AzureErrorName, type AzureTrace } from './azure-errors.ts'
-import type { RawAnswer } from './azure-policy.ts'
+import {
+  AZURE_ERRORS,
+  type AzureAnswer,
+  type AzureErrorName,
+  type AzureTrace,
+} from '../../../src/demo/azure/azure-errors.ts'
+import type { RawAnswer } from '../../../src/demo/azure/azure-policy.ts'
 
 /** The access token of Microsoft's samples: for https://service.contoso.com/, long expired by its own `exp`. */
 export const SEED_ACCESS_TOKEN =

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
+import type { AzureErrorName } from '../../../src/demo/azure/azure-errors.ts'
 import { verdict } from '../shops/shop.ts'
-import type { AzureErrorName } from './azure-errors.ts'
 import {
   type AzureScene,
   LIFE_SECONDS,

@@ -1,8 +1,8 @@
+import type { ResourcePolicy } from '../../../src/demo/azure/azure-policy.ts'
 import type { Browser } from '../browsers/browser.ts'
 import { field } from '../local-server.ts'
 import { movableClock, type Scope, type Shop, startShop } from '../shops/shop.ts'
 import { type ScriptedAzure, startAzureAdV1, startEntraV2 } from './azure-ad.ts'
-import type { ResourcePolicy } from './azure-policy.ts'
 
 /** Life of the access tokens of these tests: they are renewed from the half of it. */
 export const LIFE_SECONDS = 600

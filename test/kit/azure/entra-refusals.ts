@@ -1,6 +1,6 @@
-import type { AzureErrorName } from './azure-errors.ts'
+import type { AzureErrorName } from '../../../src/demo/azure/azure-errors.ts'
+import type { RawAnswer } from '../../../src/demo/azure/azure-policy.ts'
 import { DOCUMENTED_EXPIRED, recorded, SEED_INVALID_RESOURCE, UNAVAILABLE_PAGE } from './azure-fixtures.ts'
-import type { RawAnswer } from './azure-policy.ts'
 import { NAMES } from './azure-shop.ts'
 import type { Told } from './entra-verdicts.ts'
 

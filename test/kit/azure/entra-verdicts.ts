@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
+import type { RawAnswer } from '../../../src/demo/azure/azure-policy.ts'
 import type { FetchAnswer } from '../browsers/browser.ts'
 import { verdict } from '../shops/shop.ts'
-import type { RawAnswer } from './azure-policy.ts'
 import type { AzureScene } from './azure-shop.ts'
 
 /** What a script is told of a refusal: all members of the problem that say more than its code does. */

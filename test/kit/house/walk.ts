@@ -61,6 +61,8 @@ export async function traceWalk(
 /** Of the global that the conditions of the breakpoints call. */
 const NOTE = '__noteStepOfWalk'
 const OURS = pathToFileURL(`${ROOT}src/`).href
+/** What stands around Cloakroom: the scripted provider of the walk. */
+const DEMO = `${OURS}demo/`
 
 type Reached = { readonly scriptId: string; readonly name: string; readonly range: readonly [number, number] }
 
@@ -107,7 +109,7 @@ function noteStep(steps: Step[], name: string): void {
   const sites = getCallSites(200)
   if (sites.some(({ functionName }) => functionName === 'listOnTimeout')) return
   const [file, caller, ...further] = sites
-    .filter(({ scriptName }) => scriptName.startsWith(OURS))
+    .filter(({ scriptName }) => scriptName.startsWith(OURS) && !scriptName.startsWith(DEMO))
     .map(({ scriptName }) => `src/${scriptName.slice(OURS.length)}`)
   const depth = caller === undefined ? 0 : further.length + 1
   if (file !== undefined) steps.push({ file, name, caller, depth })

@@ -9,14 +9,14 @@ import {
   jwtVerify,
   SignJWT,
 } from 'jose'
+import type { ResponseParameters } from '../../../src/demo/scripted/authorization-endpoint.ts'
+import { checkClient } from '../../../src/demo/scripted/client-check.ts'
+import { jwtClaims, opaque } from '../../../src/demo/scripted/signing.ts'
 import { type RunningCloakroom, startCloakroom } from '../cloakroom.ts'
 import type { ConfigData } from '../config/cloakroom-config.ts'
 import { field, type RecordedRequest, sendJson } from '../local-server.ts'
 import { startUpstream, type Upstream } from '../upstream/upstream.ts'
-import type { ResponseParameters } from './authorization-endpoint.ts'
-import { checkClient } from './client-check.ts'
 import { type RotatingOptions, type RotatingProvider, startRotatingProvider } from './rotating-provider.ts'
-import { jwtClaims, opaque } from './signing.ts'
 
 /** Where clean-up is registered: a test's own context. */
 type Scope = { after(cleanUp: () => unknown): void }

@@ -1,5 +1,5 @@
-import { createCodes } from './authorization-endpoint.ts'
-import { createSigner } from './signing.ts'
+import { createCodes } from '../../../src/demo/scripted/authorization-endpoint.ts'
+import { createSigner } from '../../../src/demo/scripted/signing.ts'
 
 /** The parts of `provider:` that a config needs for a scripted provider; plain data, ready for YAML. */
 export type ProviderSettings = {

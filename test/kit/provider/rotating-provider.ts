@@ -1,14 +1,15 @@
 import type { ServerResponse } from 'node:http'
-import { type RecordedRequest, sendJson, sendText, startLocalServer } from '../local-server.ts'
 import {
   type AuthorizationError,
   createAuthorizationEndpoint,
   type ResponseParameters,
-} from './authorization-endpoint.ts'
+} from '../../../src/demo/scripted/authorization-endpoint.ts'
+import { opaque, type Signer } from '../../../src/demo/scripted/signing.ts'
+import { type RecordedRequest, sendJson, sendText, startLocalServer } from '../local-server.ts'
 import { endSession } from './end-session.ts'
+import { formSignIn } from './form-sign-in.ts'
 import { createProviderState, endpointsAt, type ProviderSettings } from './provider-settings.ts'
 import { createRotatingTokens, type RotatingCounters } from './rotating-tokens.ts'
-import { opaque, type Signer } from './signing.ts'
 
 /** The switches of a running provider; change them at any time. */
 export type RotatingControl = {
@@ -123,8 +124,7 @@ export async function startRotatingProvider(options: RotatingOptions = {}): Prom
   const endpoints = endpointsAt(server.origin, PATHS)
   const authorize = createAuthorizationEndpoint({
     clientId: client.clientId,
-    interactive: () => control.interactive,
-    user: () => control.user,
+    signIn: formSignIn({ interactive: () => control.interactive, user: () => control.user }),
     issueCode: (grant) => codes.issue(issue(opaque('code_')), grant),
     // RFC 9207 §2: error responses name the issuer too.
     refuse: () => control.authorizationError && { ...control.authorizationError, iss: issuer },

@@ -1,6 +1,13 @@
 import { randomUUID } from 'node:crypto'
 import type { ServerResponse } from 'node:http'
 import {
+  type AuthorizedGrant,
+  createAuthorizationEndpoint,
+  type createCodes,
+} from '../../../src/demo/scripted/authorization-endpoint.ts'
+import { basicCredentials, checkClient } from '../../../src/demo/scripted/client-check.ts'
+import { opaque, type Signer } from '../../../src/demo/scripted/signing.ts'
+import {
   field,
   type RecordedRequest,
   sendHtml,
@@ -8,15 +15,9 @@ import {
   sendText,
   startLocalServer,
 } from '../local-server.ts'
-import {
-  type AuthorizedGrant,
-  createAuthorizationEndpoint,
-  type createCodes,
-} from './authorization-endpoint.ts'
-import { basicCredentials, checkClient } from './client-check.ts'
 import { endSession } from './end-session.ts'
+import { formSignIn } from './form-sign-in.ts'
 import { createProviderState, endpointsAt, type ProviderSettings } from './provider-settings.ts'
-import { opaque, type Signer } from './signing.ts'
 
 /** The switches of a running provider; change them at any time. */
 export type SeedControl = {
@@ -80,8 +81,7 @@ export async function startSeedProvider(
   const endpoints = endpointsAt(server.origin, PATHS)
   const authorize = createAuthorizationEndpoint({
     clientId,
-    interactive: () => control.interactive,
-    user: () => control.user,
+    signIn: formSignIn({ interactive: () => control.interactive, user: () => control.user }),
     issueCode: (grant) => codes.issue(issue(opaque('')), grant),
     violation: (text) => violations.push(text),
   })

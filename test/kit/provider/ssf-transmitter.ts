@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { ServerResponse } from 'node:http'
+import { createSigner, type Signer } from '../../../src/demo/scripted/signing.ts'
 import { type RecordedRequest, sendJson, startLocalServer } from '../local-server.ts'
-import { createSigner, type Signer } from './signing.ts'
 
 const CAEP = 'https://schemas.openid.net/secevent/caep/event-type/'
 const RISC = 'https://schemas.openid.net/secevent/risc/event-type/'

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
+import { jwtClaims } from '../../../src/demo/scripted/signing.ts'
 import { type Browser, createBrowser } from '../browsers/browser.ts'
 import { type RotatingProvider, startRotatingProvider } from '../provider/rotating-provider.ts'
-import { jwtClaims } from '../provider/signing.ts'
 import { type Replica, startTwoReplicas } from '../replica.ts'
 import { steadyNow } from '../steady.ts'
 import { startRedis } from '../store/redis.ts'

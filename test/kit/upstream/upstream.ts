@@ -1,8 +1,8 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { setTimeout as delay } from 'node:timers/promises'
 import { createLocalJWKSet, createRemoteJWKSet, type JSONWebKeySet, jwtVerify } from 'jose'
+import { jwtClaims } from '../../../src/demo/scripted/signing.ts'
 import { dropConnection, type RecordedRequest, sendJson, startLocalServer } from '../local-server.ts'
-import { jwtClaims } from '../provider/signing.ts'
 
 /** What the upstream answers; change it at any time. */
 export type UpstreamAnswer = {

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { after, before, beforeEach, describe, test } from 'node:test'
+import type { ResourcePolicy } from '../../../src/demo/azure/azure-policy.ts'
+import { jwtClaims } from '../../../src/demo/scripted/signing.ts'
 import { type ScriptedAzure, startEntraV2 } from '../../kit/azure/azure-ad.ts'
-import type { ResourcePolicy } from '../../kit/azure/azure-policy.ts'
 import { createPlainClient } from '../../kit/browsers/plain-client.ts'
-import { jwtClaims } from '../../kit/provider/signing.ts'
 
 const OIDC = 'openid profile email offline_access'
 const ORDERS = 'api://orders/.default'

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { createSigner } from '../../../src/demo/scripted/signing.ts'
 import { fillFirstForm, metaRefresh } from '../../kit/browsers/html-forms.ts'
-import { createSigner } from '../../kit/provider/signing.ts'
 import { assertNoSecrets, findSecrets } from '../../kit/secrets.ts'
 import { startUpstream } from '../../kit/upstream/upstream.ts'
 

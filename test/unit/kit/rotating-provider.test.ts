@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { after, before, beforeEach, describe, test } from 'node:test'
+import { jwtClaims } from '../../../src/demo/scripted/signing.ts'
 import { createPlainClient } from '../../kit/browsers/plain-client.ts'
 import { type RotatingProvider, startRotatingProvider } from '../../kit/provider/rotating-provider.ts'
 import { startSeedProvider } from '../../kit/provider/seed-provider.ts'
-import { jwtClaims } from '../../kit/provider/signing.ts'
 
 const A = 'https://a.example'
 const B = 'https://b.example'

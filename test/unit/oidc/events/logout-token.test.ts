@@ -2,11 +2,11 @@ import assert from 'node:assert/strict'
 import { createPublicKey } from 'node:crypto'
 import { suite, test } from 'node:test'
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
+import { createSigner, unsignedJwt } from '../../../../src/demo/scripted/signing.ts'
 import { actOnce, EventTokenError } from '../../../../src/oidc/events/event-token.ts'
 import { createVerifyLogoutToken } from '../../../../src/oidc/events/logout-token.ts'
 import { createMemoryStore } from '../../../../src/store/memory/memory-store.ts'
 import { ISSUER, NOW, scriptedProvider } from '../../../kit/provider/scripted-provider.ts'
-import { createSigner, unsignedJwt } from '../../../kit/provider/signing.ts'
 
 const EVENT = 'http://schemas.openid.net/event/backchannel-logout'
 const signer = await createSigner()

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
+import { createSigner } from '../../../../src/demo/scripted/signing.ts'
 import { BffError } from '../../../../src/errors.ts'
 import { actOnce } from '../../../../src/oidc/events/event-token.ts'
 import { createSignalsReceiver, type SignalActions } from '../../../../src/oidc/events/signals-receiver.ts'
 import { type AllowedSubjects, subjectOf } from '../../../../src/oidc/events/subjects.ts'
 import { createMemoryStore } from '../../../../src/store/memory/memory-store.ts'
 import { captureLog } from '../../../kit/cloakroom.ts'
-import { createSigner } from '../../../kit/provider/signing.ts'
 import { EVENT } from '../../../kit/provider/ssf-transmitter.ts'
 
 const ISSUER = 'https://id.example.com'

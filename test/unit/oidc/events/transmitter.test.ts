@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
+import { createSigner } from '../../../../src/demo/scripted/signing.ts'
 import { BffError } from '../../../../src/errors.ts'
 import { createTransmitter, metadataUrls } from '../../../../src/oidc/events/transmitter.ts'
-import { createSigner } from '../../../kit/provider/signing.ts'
 
 const ISSUER = 'https://id.example.com/realms/shop'
 const INSERTED = 'https://id.example.com/.well-known/ssf-configuration/realms/shop'

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { describe, test } from 'node:test'
+import { createSigner, unsignedJwt } from '../../../../src/demo/scripted/signing.ts'
 import { BffError } from '../../../../src/errors.ts'
 import { requireSameUser, verifiedResponse } from '../../../../src/oidc/sign-in/authorization-response.ts'
 import { IdTokenError } from '../../../../src/oidc/token-endpoint/id-token.ts'
 import { createProviderKeys } from '../../../../src/oidc/token-endpoint/key-set.ts'
-import { createSigner, unsignedJwt } from '../../../kit/provider/signing.ts'
 
 const ISSUER = 'https://id.test'
 const CLIENT = 'shop'

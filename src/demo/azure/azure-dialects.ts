@@ -1,4 +1,4 @@
-import { field } from '../local-server.ts'
+import { field } from '../scripted/http-messages.ts'
 import { type AzureAnswer, type AzureTrace, azureErrorBody } from './azure-errors.ts'
 
 /** One resource of a token request, or the refusal. */

@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto'
 import type { ServerResponse } from 'node:http'
-import { escapeHtml, field, fields, type RecordedRequest, sendHtml } from '../local-server.ts'
+import { escapeHtml, field, fields, type RecordedRequest, sendHtml } from './http-messages.ts'
 
 /** What one successful authorization request granted; the code stands for it. */
 export type AuthorizedGrant = {
@@ -17,7 +17,29 @@ export type AuthorizedGrant = {
   readonly codeChallenge: string | undefined
   readonly claims: string | undefined
   readonly prompt: string | undefined
+  /** How the user authenticated (OpenID Connect Core §2), where that is told. */
+  readonly acr?: string
+  /** Epoch seconds of the authentication. */
+  readonly authTime?: number
 }
+
+/** Who has signed in. */
+export type SignedIn = {
+  readonly user: string
+  /** The provider's session; a new one unless given. */
+  readonly sid?: string
+  readonly acr?: string
+  readonly authTime?: number
+}
+
+/**
+ * Decides about an authorization request that is in order: who has signed in, with which error it is answered, or what is
+ * shown meanwhile; `params` are those of the request, also when `request` is a form of a page that was shown for it.
+ */
+export type SignIn = (
+  request: RecordedRequest,
+  params: [string, string][],
+) => SignedIn | AuthorizationError | { readonly show: (res: ServerResponse) => unknown }
 
 /** Error parameters for the authorization response (RFC 6749 §4.1.2.1). */
 export type AuthorizationError = { readonly error: string; readonly error_description?: string }
@@ -25,10 +47,7 @@ export type AuthorizationError = { readonly error: string; readonly error_descri
 /** How a scripted authorization endpoint behaves; functions are asked at each request, so tests can switch at runtime. */
 export type AuthorizationEndpointOptions = {
   readonly clientId: string
-  /** Show a sign-in form instead of redirecting at once. */
-  readonly interactive: () => boolean
-  /** Who is signed in when no form is shown. */
-  readonly user: () => string
+  readonly signIn: SignIn
   readonly issueCode: (grant: AuthorizedGrant) => string
   /** Refuses a request before anybody signs in. */
   readonly refuse?: (query: [string, string][]) => AuthorizationError | undefined
@@ -45,27 +64,20 @@ export type AuthorizationEndpointOptions = {
 /** The parameters of an authorization response, by name. */
 export type ResponseParameters = Readonly<Record<string, string>>
 
-/** An authorization endpoint for GET (the request) and POST (our own sign-in form). */
+/** An authorization endpoint for GET (the request) and POST (the form of a page that it showed). */
 export function createAuthorizationEndpoint(options: AuthorizationEndpointOptions) {
-  return function authorize(request: RecordedRequest, res: ServerResponse) {
-    const isForm = request.method === 'POST'
-    const params = isForm ? request.form : request.query
+  return async function authorize(request: RecordedRequest, res: ServerResponse) {
+    const params = field(request.form, 'client_id') === undefined ? request.query : request.form
     const redirectUri = field(params, 'redirect_uri')
     const fault = requestFault(params, options.clientId)
     if (fault || !redirectUri) {
       options.violation(`authorization request: ${fault}`)
       return sendHtml(res, 400, `<h1>Bad authorization request</h1><p>${escapeHtml(String(fault))}</p>`)
     }
-    const refused = options.refuse?.(params)
-    if (refused) return respond(res, params, { ...refused }, options)
-    const interactive = options.interactive()
-    if (interactive && field(params, 'prompt') === 'none')
-      return respond(res, params, { error: 'login_required' }, options)
-    if (interactive && !isForm) return sendHtml(res, 200, signInForm(request))
-    if (isForm && field(params, 'action') === 'cancel')
-      return respond(res, params, { error: 'access_denied' }, options)
-    const user = (isForm && field(params, 'username')) || options.user()
-    const grant = grantOf(params, user)
+    const decided = options.refuse?.(params) ?? options.signIn(request, params)
+    if ('show' in decided) return decided.show(res)
+    if ('error' in decided) return respond(res, params, { ...decided }, options)
+    const grant = grantOf(params, decided)
     return respond(res, params, { code: options.issueCode(grant), ...options.extra?.(grant) }, options)
   }
 }
@@ -83,22 +95,13 @@ function requestFault(params: [string, string][], clientId: string): string | un
   return repeated ? `parameter sent twice: ${repeated}` : undefined
 }
 
-function signInForm(request: RecordedRequest): string {
-  const hidden = request.query.map(
-    ([name, value]) => `<input type="hidden" name="${escapeHtml(name)}" value="${escapeHtml(value)}">`,
-  )
-  return `<form method="post" action="${escapeHtml(request.path)}">${hidden.join('')}
-    <input type="text" name="username" value=""><input type="password" name="password" value="">
-    <button type="submit" name="action" value="login">Sign in</button></form>`
-}
-
-function grantOf(params: [string, string][], user: string): AuthorizedGrant {
+function grantOf(params: [string, string][], signedIn: SignedIn): AuthorizedGrant {
   return {
     id: randomUUID(),
     clientId: field(params, 'client_id') ?? '',
     redirectUri: field(params, 'redirect_uri') ?? '',
-    user,
     sid: randomUUID(),
+    ...signedIn,
     scopes: (field(params, 'scope') ?? '').split(' ').filter(Boolean),
     resources: fields(params, 'resource'),
     audience: field(params, 'audience'),

@@ -1,8 +1,8 @@
 import type { ServerResponse } from 'node:http'
 import { setTimeout as delay } from 'node:timers/promises'
-import { dropConnection, field, type RecordedRequest, sendHtml, sendJson } from '../local-server.ts'
-import type { AuthorizedGrant, CodeRefusal } from '../provider/authorization-endpoint.ts'
-import { checkClient } from '../provider/client-check.ts'
+import type { AuthorizedGrant, CodeRefusal } from '../scripted/authorization-endpoint.ts'
+import { checkClient } from '../scripted/client-check.ts'
+import { dropConnection, field, type RecordedRequest, sendHtml, sendJson } from '../scripted/http-messages.ts'
 import {
   AZURE_ERRORS,
   type AzureAnswer,

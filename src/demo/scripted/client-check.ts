@@ -1,6 +1,6 @@
 import { createPublicKey } from 'node:crypto'
 import { jwtVerify } from 'jose'
-import { field, type RecordedRequest } from '../local-server.ts'
+import { field, type RecordedRequest } from './http-messages.ts'
 
 /** The one client a scripted provider knows. */
 export type KnownClient = {

@@ -1,4 +1,4 @@
-import type { AuthorizationError } from '../provider/authorization-endpoint.ts'
+import type { AuthorizationError } from '../scripted/authorization-endpoint.ts'
 import type { AzureErrorName } from './azure-errors.ts'
 
 /** An answer of the token endpoint to the byte. */
