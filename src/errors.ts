@@ -119,11 +119,17 @@ export function describeError(error: unknown): ErrorSummary {
   const message = reason === undefined ? error.message : `${error.message}: ${reason}`
   return {
     name: error.name,
-    message: message.replace(/[\r\n]+/g, ' ').slice(0, 300),
+    message: message
+      .replace(NODE_ADVICE, '')
+      .replace(/[\r\n]+/g, ' ')
+      .slice(0, 300),
     ...(code ? { code } : {}),
     ...(cause ? { cause } : {}),
   }
 }
+
+/** Node.js adds it to what it says of certificates; here a certificate authority is named in the configuration. */
+const NODE_ADVICE = /; if the root CA is installed locally, try running Node\.js with --use-system-ca/
 
 /** How the codes of openid-client begin. */
 const OAUTH = 'OAUTH_'

@@ -73,7 +73,7 @@ const ROOMS: Record<string, { values: string[]; types: string[] }> = {
         'admin',
         'client',
       ],
-      ...['demo', 'app'],
+      ...['demo', 'app', 'version'],
     ],
     types: [],
   },

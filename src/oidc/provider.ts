@@ -144,16 +144,26 @@ const REGISTERED_METHODS: Readonly<Record<string, readonly string[]>> = {
   tls_client_auth: ['tls_client_auth', 'self_signed_tls_client_auth'],
 }
 
+/** The registered name of a way to authenticate that the provider's metadata do not list; undefined if they do, or list none. */
+export function unlistedMethod(
+  method: ClientAuthenticator['method'],
+  { clientAuthMethods }: Pick<ProviderMetadata, 'clientAuthMethods'>,
+): string | undefined {
+  const registered = REGISTERED_METHODS[method] ?? [method]
+  const isListed = !clientAuthMethods || registered.some((name) => clientAuthMethods.includes(name))
+  return isListed ? undefined : registered[0]
+}
+
 /** Says once when the metadata do not list how the client authenticates: no error, because some providers take more than they list. */
 function createNoteClientAuth({ method, facts }: ClientAuthenticator, log: Logger) {
-  const registered = REGISTERED_METHODS[method] ?? [method]
   let isTold = false
-  return ({ clientAuthMethods }: ProviderMetadata): void => {
-    if (isTold || !clientAuthMethods || registered.some((name) => clientAuthMethods.includes(name))) return
+  return (metadata: ProviderMetadata): void => {
+    const unlisted = unlistedMethod(method, metadata)
+    if (isTold || unlisted === undefined) return
     isTold = true
     log.warn(
       facts(),
-      `the metadata of the provider do not list ${registered[0]} (token_endpoint_auth_methods_supported): it may refuse the client`,
+      `the metadata of the provider do not list ${unlisted} (token_endpoint_auth_methods_supported): it may refuse the client`,
     )
   }
 }

@@ -206,7 +206,7 @@ function createKeySource(jwksUri: string, { read, monotonicNow }: ProviderKeysDe
 }
 
 /** The keys of an answer (RFC 7517 §5): members that are none are passed over, as §5 asks for keys that are not understood. */
-async function keysOf(read: Promise<Response>): Promise<readonly JsonWebKey[]> {
+export async function keysOf(read: Promise<Response>): Promise<readonly JsonWebKey[]> {
   const answer = await read.catch((error) => {
     throw unavailable(error)
   })

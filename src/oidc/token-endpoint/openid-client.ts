@@ -65,6 +65,8 @@ export type ProviderMetadata = {
   readonly proofSigningAlgorithms: readonly string[] | undefined
   /** How clients may authenticate at the token endpoint; undefined where the metadata does not say. */
   readonly clientAuthMethods: readonly string[] | undefined
+  /** All of it, as it was read. */
+  readonly document: Readonly<Record<string, unknown>>
 }
 
 /** The client at one discovered provider: each method is one request, and rejects with what openid-client throws. */
@@ -127,6 +129,7 @@ export async function discoverClient(deps: DiscoveryDeps): Promise<DiscoveredCli
       pushedRequestEndpoint: metadata.pushed_authorization_request_endpoint,
       proofSigningAlgorithms: metadata.dpop_signing_alg_values_supported,
       clientAuthMethods: metadata.token_endpoint_auth_methods_supported,
+      document: metadata,
     },
     authorizationUrl: (parameters) => oidc.buildAuthorizationUrl(config, formOf(parameters)),
     pushedAuthorizationUrl: (parameters) => oidc.buildAuthorizationUrlWithPAR(config, formOf(parameters)),

@@ -307,9 +307,52 @@ function isUnsound(error: unknown): boolean {
   return String(code).startsWith('OAUTH_JWT_') || (code === undefined && !isNetworkError(error))
 }
 
-/** Turns a failed discovery into our problem: what a later attempt may cure is unavailable, the rest is configuration. */
-export function failedDiscovery(error: unknown, now: number): BffError {
-  return withLogged(failedCall(error, undefined, now), { step: 'discovery' })
+/**
+ * Turns a failed discovery into our problem: what a later attempt may cure is unavailable, the rest is configuration. Its
+ * cause says what was asked and what came, because the library's words alone lead no operator to the fault.
+ */
+export function failedDiscovery(error: unknown, now: number, issuer?: string): BffError {
+  const failed = withLogged(failedCall(error, undefined, now), { step: 'discovery' })
+  const found = issuer === undefined ? undefined : discoveryFault(error, issuer)
+  if (found !== undefined) failed.cause = Object.assign(new Error(found), codeOf(error))
+  return failed
+}
+
+/** What of a failed discovery openid-client and `fetch` leave to the causes of their errors. */
+function discoveryFault(error: unknown, issuer: string): string | undefined {
+  const { code, cause } = (error ?? {}) as { code?: unknown; cause?: unknown }
+  const url = `${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`
+  if (code === 'OAUTH_JSON_ATTRIBUTE_COMPARISON_FAILED') {
+    const { body } = (cause ?? {}) as { body?: { issuer?: unknown } }
+    return `${url} is of the issuer ${JSON.stringify(body?.issuer)}, and provider.issuer is ${JSON.stringify(issuer)}: both must be the same to the last sign`
+  }
+  if (cause instanceof Response) {
+    const type = cause.headers.get('content-type')?.split(';', 1)[0] ?? 'no type'
+    return cause.status === 200
+      ? `${url} was answered with ${type} in place of JSON`
+      : `${url} was answered with status ${cause.status}`
+  }
+  if (code === 'OAUTH_PARSE_ERROR') return `${url} was answered with something that is no JSON`
+  if (code === 'OAUTH_TIMEOUT') return `${url} was not answered within provider.timeout`
+  if (!isNetworkError(error)) return undefined
+  const lowest = lowestCause(error as Error)
+  return lowest === error ? undefined : `${url}: ${lowest.message}`
+}
+
+/** The system's own error at the bottom, such as a name that is not known. */
+function lowestCause(error: Error): Error {
+  let lowest = error
+  for (let depth = 0; depth < 5; depth += 1) {
+    const below = lowest instanceof AggregateError ? lowest.errors[0] : lowest.cause
+    if (!(below instanceof Error)) break
+    lowest = below
+  }
+  return lowest
+}
+
+function codeOf(error: unknown): { code?: string } {
+  const code = error instanceof Error ? (lowestCause(error) as { code?: unknown }).code : undefined
+  return typeof code === 'string' && !code.startsWith('OAUTH_') ? { code } : {}
 }
 
 /** The provider's Retry-After in an answer that openid-client took for none. */

@@ -222,7 +222,10 @@ async function pushedRequest(
 }
 
 /** RFC 7517 §8.5. */
-function keySetRequest({ provider, providerFetch }: RelyingPartyDeps, jwksUri: string): Promise<Response> {
+export function keySetRequest(
+  { provider, providerFetch }: Pick<RelyingPartyDeps, 'provider' | 'providerFetch'>,
+  jwksUri: string,
+): Promise<Response> {
   return providerFetch.fetch(jwksUri, {
     method: 'GET',
     headers: { accept: 'application/json, application/jwk-set+json' },
@@ -238,7 +241,7 @@ async function observedDiscovery(deps: RelyingPartyDeps): Promise<DiscoveredClie
     deps.discovered?.(undefined, client.metadata)
     return client
   } catch (error) {
-    const problem = failedDiscovery(error, deps.now())
+    const problem = failedDiscovery(error, deps.now(), deps.provider.issuer)
     deps.discovered?.(problem)
     throw problem
   }

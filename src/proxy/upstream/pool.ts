@@ -53,6 +53,17 @@ function dialer(upstream: string, connect: buildConnector.connector): Dial {
     )
 }
 
+/**
+ * Opens one connection as requests of this route get theirs: name, addresses, TLS and HTTP version are those of the
+ * proxy. Nothing is sent on it; the caller ends it. Rejects with the error of the connection.
+ */
+export function dialUpstream(route: RouteConfig, lookup?: LookupFunction): Promise<Socket> {
+  const dial = dialer(route.upstream, createConnect(route, lookup).connect)
+  return new Promise((resolve, reject) => {
+    dial((error, socket) => (socket ? resolve(socket) : reject(error ?? noConnectionInTime())))
+  })
+}
+
 function createHttp1Pool(
   { upstream, connections }: RouteConfig,
   {

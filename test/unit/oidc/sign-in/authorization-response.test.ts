@@ -28,6 +28,7 @@ function verify(query: Record<string, string> | URLSearchParams, checks: object,
     ...{ issuer: ISSUER, hasIssParameter: true, jwksUri: `${ISSUER}/jwks`, endSessionEndpoint: undefined },
     ...{ revocationEndpoint: undefined, pushedRequestEndpoint: undefined, proofSigningAlgorithms: undefined },
     clientAuthMethods: undefined,
+    document: {},
     ...{
       authorizationEndpoint: undefined,
       signingAlgorithms: ['RS256'],
