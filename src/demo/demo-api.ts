@@ -11,8 +11,27 @@ export type DemoApiOptions = {
   readonly audience: string
   /** A scope the token must have. */
   readonly requiredScope?: string
-  /** The business part of the answer. */
+  /** The business part of the answer to a GET of any path that is no operation. */
   readonly content: (claims: JWTPayload) => Record<string, unknown>
+  /** What else it does: the first that matches. */
+  readonly operations?: readonly DemoOperation[]
+}
+
+/** One operation of an API, called when the token is in order. */
+export type DemoOperation = {
+  readonly method: string
+  /** Path, without the query. */
+  readonly path: RegExp
+  readonly run: (call: DemoCall) => void | Promise<void>
+}
+
+/** A request whose token is in order. */
+export type DemoCall = {
+  readonly req: IncomingMessage
+  readonly res: ServerResponse
+  readonly sub: string
+  /** What the API received, for the answer: claims of the token and names of headers, never the token. */
+  readonly received: ReturnType<typeof receivedOf>
 }
 
 /**
@@ -43,15 +62,32 @@ export function createDemoApi(options: DemoApiOptions): RequestListener {
     return payload
   }
 
+  async function answer(req: IncomingMessage, res: ServerResponse): Promise<void> {
+    const claims = await verify(req)
+    const received = receivedOf(req, claims)
+    const path = req.url?.split('?', 1)[0] ?? '/'
+    const operation = options.operations?.find((one) => one.method === req.method && one.path.test(path))
+    if (operation) return operation.run({ req, res, sub: String(claims.sub), received })
+    if (req.method !== 'GET' && req.method !== 'HEAD')
+      return refuseCall(res, 405, 'there is nothing to do here')
+    sendJson(res, 200, { ...options.content(claims), received })
+  }
+
   return async function demoApi(req, res) {
-    req.resume()
     try {
-      const claims = await verify(req)
-      sendJson(res, 200, { ...options.content(claims), received: received(req, claims) })
+      await answer(req, res)
     } catch (error) {
-      refuse(res, error)
+      if (res.headersSent) res.destroy()
+      else refuse(res, error)
+    } finally {
+      req.resume()
     }
   }
+}
+
+/** Refuses what the API itself does not take, as opposed to the token (RFC 9457). */
+export function refuseCall(res: ServerResponse, status: number, detail: string): void {
+  sendJson(res, status, { type: 'about:blank', status, detail }, 'application/problem+json')
 }
 
 class Refused extends Error {
@@ -66,7 +102,7 @@ class Refused extends Error {
   }
 }
 
-function received(req: IncomingMessage, claims: JWTPayload) {
+function receivedOf(req: IncomingMessage, claims: JWTPayload) {
   const { aud, sub, scope, iat, exp, iss } = claims
   return {
     method: req.method,
@@ -99,7 +135,13 @@ function refusalFor(error: unknown): Refused {
   return new Refused(401, 'invalid_token', 'the access token is not valid')
 }
 
-function sendJson(res: ServerResponse, status: number, body: object, contentType = 'application/json'): void {
+/** Answers with JSON that no cache keeps. */
+export function sendJson(
+  res: ServerResponse,
+  status: number,
+  body: object,
+  contentType = 'application/json',
+): void {
   res.writeHead(status, { 'content-type': contentType, 'cache-control': 'no-store' })
   res.end(JSON.stringify(body, null, 2))
 }

@@ -1,14 +1,29 @@
 import { randomBytes } from 'node:crypto'
 import type { RequestListener } from 'node:http'
 import { createDemoApi } from './demo-api.ts'
+import { createFiles } from './files.ts'
+import { createInvoices } from './invoices.ts'
 import { type LoopbackServer, listenOnLoopback } from './loopback-server.ts'
+import { createOrders } from './orders.ts'
 import { createIdentityProvider } from './provider/identity-provider.ts'
-import type { ProtectedResource, TokenRequest } from './provider/identity-provider-options.ts'
+import type { Person, ProtectedResource, TokenRequest } from './provider/identity-provider-options.ts'
 import { loadStaticFiles, sendStaticFile } from './static-files.ts'
 
 /** Resource indicator and audience of the two APIs: names, not addresses. */
 export const ORDERS_RESOURCE = 'https://orders.example.com'
 export const BILLING_RESOURCE = 'https://billing.example.com'
+
+/** One who has the role that a route asks for, and one who has not. */
+const PERSONS: readonly Person[] = [
+  {
+    sub: 'ada',
+    name: 'Ada Lovelace',
+    email: 'ada@example.com',
+    title: 'Analyst',
+    roles: ['manager', 'staff'],
+  },
+  { sub: 'grace', name: 'Grace Hopper', email: 'grace@example.com', title: 'Rear admiral', roles: ['staff'] },
+]
 
 /** What the demo's neighbours are told. */
 export type DemoBackendOptions = {
@@ -49,19 +64,21 @@ export async function startDemoBackends(options: DemoBackendOptions): Promise<De
     const provider = (issuer: string) => demoProvider(issuer, { clientId, clientSecret }, options)
     const issuer = await start(provider, options.providerPort)
     const api = { issuer, jwksUrl: `${issuer}/jwks` }
-    const orders = { ...api, audience: ORDERS_RESOURCE, requiredScope: 'orders.read', content: ordersContent }
-    const billing = {
-      ...api,
-      audience: BILLING_RESOURCE,
-      requiredScope: 'billing.read',
-      content: billingContent,
+    const orders = createOrders()
+    const ordersApi = {
+      ...{ ...api, audience: ORDERS_RESOURCE, requiredScope: 'orders.read', content: orders.content },
+      operations: [...orders.operations, ...createFiles()],
+    }
+    const billingApi = {
+      ...{ ...api, audience: BILLING_RESOURCE, requiredScope: 'billing.read' },
+      ...createInvoices(),
     }
     return {
       issuer,
       clientId,
       clientSecret,
-      ordersUrl: await start(() => createDemoApi(orders)),
-      billingUrl: await start(() => createDemoApi(billing)),
+      ordersUrl: await start(() => createDemoApi(ordersApi)),
+      billingUrl: await start(() => createDemoApi(billingApi)),
       spaUrl: await start(() => createSpaServer()),
       close,
     }
@@ -96,42 +113,10 @@ function demoProvider(
       [ORDERS_RESOURCE]: resource(ORDERS_RESOURCE, 'orders.read'),
       [BILLING_RESOURCE]: resource(BILLING_RESOURCE, 'billing.read billing.pay'),
     },
+    persons: PERSONS,
+    secondFactorAcr: 'mfa',
     ...(onTokenRequest && { onTokenRequest }),
   }).callback
-}
-
-type Content = Record<string, unknown>
-
-type Order = {
-  readonly id: string
-  readonly item: string
-  readonly quantity: number
-  readonly status: string
-  readonly placed: string
-}
-
-const ORDERS: readonly Order[] = [
-  { id: 'A-1042', item: 'Wool overcoat, charcoal', quantity: 1, status: 'shipped', placed: '2026-11-14' },
-  { id: 'A-1047', item: 'Leather gloves, size 8', quantity: 2, status: 'packing', placed: '2026-11-17' },
-  { id: 'A-1051', item: 'Umbrella, walnut handle', quantity: 1, status: 'placed', placed: '2026-11-19' },
-]
-
-/** What the orders API knows. */
-function ordersContent(): Content {
-  return { api: 'orders', orders: ORDERS }
-}
-
-/** What the billing API knows; amounts in euro cents. */
-function billingContent(): Content {
-  return {
-    api: 'billing',
-    currency: 'EUR',
-    invoices: [
-      { id: 'INV-2211', order: 'A-1042', amount: 28900, status: 'paid', due: '2026-11-28' },
-      { id: 'INV-2216', order: 'A-1047', amount: 11800, status: 'open', due: '2026-12-01' },
-      { id: 'INV-2220', order: 'A-1051', amount: 6450, status: 'open', due: '2026-12-03' },
-    ],
-  }
 }
 
 const PAGE_HEADERS = {

@@ -33,9 +33,28 @@ resources:                                # one refresh token, an access token f
   orders:  { resource: ${ORDERS_RESOURCE}, scopes: [orders.read], audience: ${ORDERS_RESOURCE} }
   billing: { resource: ${BILLING_RESOURCE}, scopes: [billing.read], audience: ${BILLING_RESOURCE} }
 
-routes:
+routes:                                   # the longest path wins
   - { path: /api/orders, id: orders, upstream: "${backends.ordersUrl}", rewrite: /orders, resource: orders }
+  - path: /api/files
+    id: files
+    upstream: ${backends.ordersUrl}
+    rewrite: /files
+    resource: orders
+    csrf: fetch-metadata                  # a link can download; a link can send no header
+    maxBody: 20MiB
   - { path: /api/billing, id: billing, upstream: "${backends.billingUrl}", rewrite: /invoices, resource: billing }
+  - path: /api/billing/payments
+    id: payments
+    upstream: ${backends.billingUrl}
+    rewrite: /payments
+    resource: billing
+    require: { acr: [mfa] }               # a second factor: who signed in without it is asked for it
+  - path: /api/billing/report
+    id: report
+    upstream: ${backends.billingUrl}
+    rewrite: /report
+    resource: billing
+    require: { claims: { roles: [manager] } }
   - { path: /, id: spa, upstream: "${backends.spaUrl}", auth: anonymous }
 
 tests:
@@ -43,5 +62,11 @@ tests:
     expect: { route: orders, upstream: "${backends.ordersUrl}/orders", resource: orders }
   - request: GET /api/billing
     expect: { route: billing, upstream: "${backends.billingUrl}/invoices", resource: billing }
+  - request: POST /api/billing/payments
+    as: { roles: [staff] }
+    expect: { code: reauthentication_required }
+  - request: GET /api/billing/report
+    as: { roles: [staff] }
+    expect: { code: access_denied }
 `
 }

@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { after, before, describe, it } from 'node:test'
-import type { Browser, BrowserContext, Page } from 'playwright-core'
+import axe, { type AxeResults } from 'axe-core'
+import type { Browser, BrowserContext, Locator, Page } from 'playwright-core'
 import { type Demo, startDemo } from '../../src/cli/demo.ts'
 import type { TokenRequest } from '../../src/demo/provider/identity-provider-options.ts'
 import { createLogger } from '../../src/log.ts'
@@ -30,6 +33,7 @@ describe('the demo in a browser', { skip: skipWithoutChromium, timeout: 300_000 
     browser = await launchChromium()
     context = await browser.newContext()
     page = await context.newPage()
+    page.setDefaultTimeout(10_000)
     page.on('console', (message) => {
       if (message.type() === 'error') consoleErrors.push(message.text())
     })
@@ -43,16 +47,24 @@ describe('the demo in a browser', { skip: skipWithoutChromium, timeout: 300_000 
     })
   })
 
+  async function signIn(tab: Page, person: RegExp): Promise<void> {
+    await tab.goto(demo.publicUrl)
+    await tab.getByRole('link', { name: 'Sign in' }).click()
+    await tab.getByRole('button', { name: person }).click()
+    await tab.waitForURL(`${demo.publicUrl}/`)
+    await tab.locator('[data-api=billing] [data-kind=ok]').waitFor()
+  }
+
+  /** What the page wrote about the newest call of this kind. */
+  const entry = (call: string) => page.locator('#entries li').filter({ hasText: call }).first()
+
   after(async () => {
     await browser?.close()
     await demo?.close()
   })
 
   it('shows who is not signed in the way to the identity provider, and brings Ada back', async () => {
-    await page.goto(demo.publicUrl)
-    await page.getByRole('link', { name: 'Sign in' }).click()
-    await page.getByRole('button', { name: /Ada Lovelace/ }).click()
-    await page.waitForURL(`${demo.publicUrl}/`)
+    await signIn(page, /Ada Lovelace/)
     await page.getByRole('heading', { name: 'Ada Lovelace' }).waitFor()
     assert.match((await page.locator('[data-session-left]').textContent()) ?? '', /^(29|30):\d\d$/)
   })
@@ -96,10 +108,108 @@ describe('the demo in a browser', { skip: skipWithoutChromium, timeout: 300_000 
     await page.getByRole('heading', { name: 'Ada Lovelace' }).waitFor()
   })
 
+  it('reads the report with the role, and writes down which API got which token', async () => {
+    await page.getByRole('button', { name: 'Read report' }).click()
+    await page.locator('#report-result').getByText('3 invoices').waitFor()
+    await entry('GET /api/billing/report').getByText('token for https://billing.example.com').waitFor()
+  })
+
+  it('asks for a second factor before it pays, and sends the payment when it has it', async () => {
+    await page.getByRole('button', { name: 'Pay', exact: true }).click()
+    const dialog = page.getByRole('dialog', { name: 'One more step' })
+    await entry('POST /api/billing/payments').getByText('"code": "reauthentication_required"').waitFor()
+    assert.deepEqual(await flaws(page), [])
+    await answerInPopup(page, dialog, async (popup) => {
+      await popup.getByRole('heading', { name: 'Is it you, Ada Lovelace?' }).waitFor()
+      assert.deepEqual(await flaws(popup), [])
+      await popup.getByRole('button', { name: 'Yes, it is me' }).click()
+    })
+    await page.locator('#payment-result').getByText('INV-2216 is paid, with a second factor.').waitFor()
+    await page.locator('#facts').getByText('acr mfa').waitFor()
+    await page.getByRole('row', { name: 'INV-2216 €118.00 paid' }).waitFor()
+  })
+
+  it('keeps what was typed over the end of the session, and sends it after the sign-in', async () => {
+    await page.getByRole('textbox', { name: 'Item' }).fill('Fur hat')
+    await page.getByRole('button', { name: 'End this session' }).click()
+    await page.getByRole('alert').getByText('Your session has ended.').waitFor()
+    assert.deepEqual(await flaws(page), [])
+    await page.getByRole('button', { name: 'Order', exact: true }).click()
+    const dialog = page.getByRole('dialog', { name: 'Your session has ended' })
+    await dialog.getByRole('button', { name: 'Not now' }).click()
+    await page.locator('#order-result').getByText('Not sent: you are signed out.').waitFor()
+    await page.getByRole('button', { name: 'Order', exact: true }).click()
+    // The identity provider still knows Ada, and asks nothing.
+    await answerInPopup(page, dialog, () => Promise.resolve())
+    await page
+      .locator('#order-result')
+      .getByText(/^Order A-\d+ is placed\.$/)
+      .waitFor()
+    await page.getByRole('row', { name: /Fur hat placed/ }).waitFor()
+    assert.equal(await page.getByRole('alert').isVisible(), false)
+  })
+
+  it('follows the event stream', async () => {
+    await page.getByRole('button', { name: 'Follow' }).click()
+    await page.locator('#events li').first().waitFor()
+    await entry('GET /api/orders/events').getByText('stream from now on').waitFor()
+    await page.getByRole('button', { name: 'Stop' }).click()
+    await page.locator('#stream-result').getByText('Stopped.').waitFor()
+  })
+
+  it('hands in a file and gets it back, byte for byte', async () => {
+    const buffer = randomBytes(300_000)
+    const name = 'Rechnung „März“.pdf'
+    await page.locator('#file').setInputFiles({ name, mimeType: 'application/pdf', buffer })
+    await page.getByRole('button', { name: 'Upload' }).click()
+    await page.locator('#upload-result').getByText(`${name} is kept.`).waitFor()
+    const [download] = await Promise.all([
+      page.waitForEvent('download'),
+      page.getByRole('link', { name }).click(),
+    ])
+    assert.equal(download.suggestedFilename(), name)
+    assert.deepEqual(readFileSync(await download.path()), buffer)
+  })
+
+  it('refuses who lacks the role as an RFC 9457 problem, ends another session of the user, and has no flaw that axe finds', async () => {
+    const other = await browser.newContext()
+    const grace = await other.newPage()
+    await signIn(grace, /Grace Hopper/)
+    await page.goto(`${demo.publicUrl}/bff/login?returnUrl=/&prompt=login`)
+    assert.deepEqual(await flaws(page), [])
+    await page.getByRole('button', { name: /Grace Hopper/ }).click()
+    await page.getByRole('heading', { name: 'Grace Hopper' }).waitFor()
+    await page.getByRole('button', { name: 'Read report' }).click()
+    await page.locator('#report-result').getByText('Refused').waitFor()
+    const problem = await entry('GET /api/billing/report').locator('pre').textContent()
+    const { status, code, reason } = JSON.parse(problem ?? '')
+    assert.deepEqual({ status, code, reason }, { status: 403, code: 'access_denied', reason: 'claims' })
+    assert.deepEqual(await flaws(page), [])
+    await page.emulateMedia({ colorScheme: 'dark', reducedMotion: 'reduce' })
+    assert.deepEqual(await flaws(page, 'color-contrast'), [])
+    await page.emulateMedia({ colorScheme: null, reducedMotion: null })
+    await page.getByRole('button', { name: /^End Chrome on/ }).click()
+    await page.locator('#sessions-result').getByText('That session has ended.').waitFor()
+    await grace.getByRole('button', { name: 'Call both APIs' }).click()
+    await grace.getByRole('dialog', { name: 'Your session has ended' }).waitFor()
+    await other.close()
+  })
+
+  it('fits a phone', async () => {
+    await page.setViewportSize({ width: 390, height: 844 })
+    assert.equal(await page.evaluate('document.documentElement.scrollWidth'), 390)
+    assert.deepEqual(await flaws(page), [])
+    await page.setViewportSize({ width: 1280, height: 720 })
+  })
+
   it('signs out here and at the identity provider', async () => {
     await page.getByRole('button', { name: 'Sign out' }).click()
     await page.getByRole('link', { name: 'Sign in' }).waitFor()
     assert.ok(page.url().startsWith(`${demo.publicUrl}/`))
+    assert.deepEqual(await flaws(page), [])
+    await page.emulateMedia({ colorScheme: 'dark', reducedMotion: 'reduce' })
+    assert.deepEqual(await flaws(page, 'color-contrast'), [])
+    await page.emulateMedia({ colorScheme: null, reducedMotion: null })
     await page.getByRole('link', { name: 'Sign in' }).click()
     await page.getByRole('button', { name: /Grace Hopper/ }).waitFor()
   })
@@ -131,6 +241,28 @@ describe('the demo in a browser', { skip: skipWithoutChromium, timeout: 300_000 
     )
   })
 })
+
+/** Signs in through the window that the dialog opens, and waits for both to be closed. */
+async function answerInPopup(
+  page: Page,
+  dialog: Locator,
+  answer: (popup: Page) => Promise<void>,
+): Promise<void> {
+  const [popup] = await Promise.all([
+    page.waitForEvent('popup'),
+    dialog.getByRole('button', { name: 'Continue' }).click(),
+  ])
+  await answer(popup)
+  await dialog.waitFor({ state: 'hidden' })
+}
+
+/** What axe-core finds against WCAG 2.2 and good practice, or one of its rules: rule and place. */
+async function flaws(page: Page, rule?: string): Promise<string[]> {
+  await page.evaluate(axe.source)
+  const options = JSON.stringify(rule ? { runOnly: [rule] } : {})
+  const { violations } = await page.evaluate<AxeResults>(`axe.run(${options})`)
+  return violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html}`))
+}
 
 /** Red, green and blue of the name field's placeholder and of the card behind it, as a canvas would paint them. */
 const SEEN_COLORS = `(() => {

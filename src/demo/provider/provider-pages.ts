@@ -109,7 +109,7 @@ function page(title: string, content: string): string {
     <p class="brand"><span class="mark" aria-hidden="true"></span>Example ID</p>
     ${content}
   </main>
-  <p class="foot">An identity provider for this demo, running on your machine.<br>No passwords, no real people; nothing leaves it.</p>
+  <footer class="foot">An identity provider for this demo, running on your machine.<br>No passwords, no real people; nothing leaves it.</footer>
 </body>
 </html>`
 }

@@ -1,7 +1,7 @@
 import { clockTime, secondsUntil } from './clock.js'
 
-/** One API's card: what it says about the access token it received. */
-export function createApiCard({ title, path, rowsTitle, rowsOf }) {
+/** One API's card: what it says about the access token it received. `onRenewal` is told of each new one. */
+export function createApiCard({ title, path, rowsTitle, rowsOf, onRenewal }) {
   const card = document.getElementById('api-card').content.firstElementChild.cloneNode(true)
   const part = (name) => card.querySelector(`[data-${name}]`)
   const ring = card.querySelector('.ring-left')
@@ -34,14 +34,17 @@ export function createApiCard({ title, path, rowsTitle, rowsOf }) {
     part('issued').textContent = clockTime(next.iat)
     part('expires').textContent = clockTime(next.exp)
     if (isNewToken) addRenewal(isFirst ? 'issued' : 'renewed', next.iat)
-    if (isNewToken && !isFirst) flash(card)
+    if (isNewToken && !isFirst) {
+      flash(card)
+      onRenewal(card.dataset.api, next.aud)
+    }
   }
 
   function addRenewal(what, iat) {
     const item = document.createElement('li')
     item.textContent = `${what} at ${clockTime(iat)}`
     part('renewals').prepend(item)
-    while (part('renewals').children.length > 4) part('renewals').lastElementChild.remove()
+    while (part('renewals').children.length > 2) part('renewals').lastElementChild.remove()
   }
 
   return {
@@ -52,7 +55,7 @@ export function createApiCard({ title, path, rowsTitle, rowsOf }) {
       showStatus(answer)
       if (answer.status !== 200) return
       showClaims(answer.body.received.claims)
-      part('rows').replaceChildren(...rowsOf(answer.body).map(row))
+      part('rows').replaceChildren(...rowsOf(answer.body).slice(0, 4).map(row))
       part('answer').textContent = JSON.stringify(answer.body, null, 2)
     },
     /** Moves the countdown. */

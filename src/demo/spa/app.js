@@ -1,11 +1,20 @@
 import { createApiCard } from './api-card.js'
-import { callApi, fetchUser, isSignedOut, signOut } from './bff.js'
-import { countdown, secondsUntil } from './clock.js'
+import { cloakroom } from './cloakroom.js'
+import { countdown } from './clock.js'
+import { byId, jsonOf, make, setText } from './dom.js'
+import { showFiles, startFiles } from './files.js'
+import { startJournal, write } from './journal.js'
+import { startOrder } from './order.js'
+import { showInvoices, startPayment, startReport } from './payment.js'
+import { showSessions, startSessions } from './sessions.js'
+import { signInByPopup } from './sign-in-dialog.js'
+import { startStream } from './stream.js'
 
 const CALL_EVERY_MS = 5000
 
-const element = (id) => document.getElementById(id)
 const euros = new Intl.NumberFormat(undefined, { style: 'currency', currency: 'EUR' })
+const onRenewal = (api, audience) =>
+  write({ status: 'new', title: api, text: 'access token renewed by Cloakroom', audience })
 
 const cards = [
   createApiCard({
@@ -13,6 +22,7 @@ const cards = [
     path: '/api/orders',
     rowsTitle: 'Orders',
     rowsOf: ({ orders }) => orders.map(({ id, item, status }) => [id, item, status]),
+    onRenewal,
   }),
   createApiCard({
     title: 'Billing',
@@ -20,131 +30,136 @@ const cards = [
     rowsTitle: 'Invoices',
     rowsOf: ({ invoices }) =>
       invoices.map(({ id, amount, status }) => [id, euros.format(amount / 100), status]),
+    onRenewal,
   }),
 ]
-
-let sessionEndsAt = 0
 let calls = 0
-let timers = []
 
-element('apis').append(...cards.map((card) => card.element))
-element('call-both').addEventListener('click', callBoth)
-element('sign-out').addEventListener('click', async () => {
-  stop()
-  location.assign(await signOut())
-})
-await start()
+byId('apis').append(...cards.map((card) => card.element))
+startJournal()
+startOrder({ onPlaced: () => callBoth({ background: true }) })
+startPayment({ onPaid: () => callBoth({ background: true }) })
+startReport()
+startStream()
+startFiles()
+startSessions()
 
-async function start() {
-  const answer = await fetchUser().catch(() => ({ status: 0 }))
-  if (answer.status === 200) {
-    showSignedIn(answer.body)
-    timers = [setInterval(tick, 250), setInterval(() => element('auto').checked && callBoth(), CALL_EVERY_MS)]
-    await callBoth()
-  } else {
-    showSignedOut(
-      isSignedOut(answer)
-        ? ''
-        : `Cloakroom does not answer as it should (${answer.status || 'no connection'}).`,
-    )
-  }
+byId('call-both').addEventListener('click', () => callBoth())
+byId('sign-out').addEventListener('click', () => cloakroom.signOut())
+byId('sign-in-again').addEventListener('click', () => signInByPopup(cloakroom, 'notice-result'))
+byId('stay').addEventListener('click', () => cloakroom.extend())
+
+cloakroom.subscribe(showSession)
+cloakroom.on('signed-in', showSignedIn)
+// What was on the page is the other person's.
+cloakroom.on('user-changed', () => location.reload())
+
+const { status } = await cloakroom.refresh().catch(() => ({ status: 'unreachable' }))
+if (status === 'signed-out') byId('signed-out').hidden = false
+if (status === 'unreachable') notice('Cloakroom does not answer. Is it still running?')
+setInterval(tick, 250)
+setInterval(() => {
+  const isIn = cloakroom.getSnapshot().status === 'signed-in'
+  if (isIn && byId('auto').checked) callBoth({ background: true })
+}, CALL_EVERY_MS)
+
+/** Both at once: Cloakroom renews what is due for each, one refresh at a time. Only calls of a person extend the session. */
+async function callBoth({ background = false } = {}) {
+  const answers = await Promise.all(cards.map((card) => call(card.path, background)))
+  answers.forEach((answer, index) => {
+    cards[index].show(answer)
+  })
+  calls += answers.length
+  byId('calls').textContent = `${calls} calls, 0 tokens seen`
+  const billing = answers[1]
+  if (billing.status === 200) showInvoices(billing.body.invoices)
 }
 
-/** Both at once: Cloakroom renews what is due for each, one refresh at a time. */
-async function callBoth() {
-  const button = element('call-both')
-  button.disabled = true
+async function call(path, background) {
+  const startedAt = performance.now()
   try {
-    const answers = await Promise.all(cards.map((card) => callApi(card.path)))
-    if (answers.some(isSignedOut)) return showSignedOut('Your session ended. Sign in to go on.')
-    answers.forEach((answer, index) => {
-      cards[index].show(answer)
-    })
-    calls += answers.length
-    element('calls').textContent = `${calls} calls, 0 tokens seen`
-    await refreshSessionTimer()
-    notice('')
-  } catch {
-    notice('No connection to Cloakroom. The next call tries again.')
-  } finally {
-    button.disabled = false
+    const response = await cloakroom.fetch(path, { background })
+    const durationMs = Math.round(performance.now() - startedAt)
+    return { status: response.status, body: await jsonOf(response), durationMs }
+  } catch ({ status = 0, code = 'no connection' }) {
+    return { status, body: { code } }
   }
 }
 
-async function refreshSessionTimer() {
-  const answer = await fetchUser()
-  if (isSignedOut(answer)) return showSignedOut('Your session ended. Sign in to go on.')
-  if (answer.status === 200) showUser(answer.body)
-}
-
-function showSignedIn(user) {
-  element('signed-out').hidden = true
-  element('signed-in').hidden = false
+async function showSignedIn() {
+  const { user } = cloakroom.getSnapshot()
+  byId('signed-out').hidden = true
+  byId('signed-in').hidden = false
   for (const part of document.querySelectorAll('[data-signed-in]')) part.hidden = false
   showUser(user)
   showWhatScriptsSee(user)
-  tick()
+  showSession()
+  await Promise.all([callBoth({ background: true }), showSessions(), showFiles()]).catch(() => {})
 }
 
-function showSignedOut(message) {
-  stop()
-  element('signed-in').hidden = true
-  element('signed-out').hidden = false
-  for (const part of document.querySelectorAll('[data-signed-in]')) part.hidden = true
-  notice(message)
+/** Signed out while the page is open: what a person typed stays, and a sign-in goes on where he was. */
+function showSession() {
+  const { status, expiring } = cloakroom.getSnapshot()
+  const wasIn = !byId('signed-in').hidden
+  const isOut = wasIn && status === 'signed-out'
+  notice(
+    isOut
+      ? 'Your session has ended. What you typed is still here.'
+      : expiring
+        ? 'Your session ends soon.'
+        : '',
+  )
+  byId('sign-in-again').hidden = !isOut
+  byId('stay').hidden = isOut || !expiring
+  tick()
 }
 
 function showUser(user) {
   const name = user.name ?? user.sub
-  const initials = name
-    .split(/\s+/)
-    .map((word) => word[0])
-    .join('')
-    .slice(0, 2)
-  sessionEndsAt = Date.now() / 1000 + user['bff:session_expires_in']
+  const words = name.split(/\s+/)
   setText('[data-name]', name)
-  setText('[data-initials]', initials.toUpperCase())
+  setText(
+    '[data-initials]',
+    words
+      .map((word) => word[0])
+      .join('')
+      .slice(0, 2)
+      .toUpperCase(),
+  )
   setText('[data-email]', user.email ?? '')
   setText('.person [data-sub]', user.sub)
+  const facts = [...[user.roles ?? 'no role'].flat(), ...(user.acr ? [`acr ${user.acr}`] : [])]
+  byId('facts').replaceChildren(...facts.map((text) => make('span', text, { className: 'chip' })))
 }
 
 function showWhatScriptsSee(user) {
-  const claims = Object.keys(user).filter((name) => !name.startsWith('bff:'))
   const seen = [
     ['document.cookie', JSON.stringify(document.cookie)],
     ['localStorage', `${localStorage.length} entries`],
     ['sessionStorage', `${sessionStorage.length} entries`],
-    ['/bff/user', claims.join(', ')],
+    ['/bff/user', Object.keys(user).join(', ')],
   ]
-  element('sees').replaceChildren(
+  byId('sees').replaceChildren(
     ...seen.flatMap(([name, value]) => [tagged('dt', 'code', name), tagged('dd', 'code', value)]),
   )
 }
 
 function tagged(outer, inner, text) {
-  const element = document.createElement(outer)
-  element.append(document.createElement(inner))
-  element.firstChild.textContent = text
+  const element = make(outer)
+  element.append(make(inner, text))
   return element
 }
 
 function tick() {
-  setText('[data-session-left]', countdown(secondsUntil(sessionEndsAt)))
+  const { expiresAt } = cloakroom.getSnapshot()
+  setText(
+    '[data-session-left]',
+    expiresAt ? countdown(Math.max(0, (expiresAt - Date.now()) / 1000)) : 'ended',
+  )
   for (const card of cards) card.tick()
 }
 
-function stop() {
-  for (const timer of timers) clearInterval(timer)
-  timers = []
-}
-
 function notice(message) {
-  element('notice').textContent = message
-  element('notice').hidden = message === ''
-}
-
-function setText(selector, text) {
-  for (const part of document.querySelectorAll(selector)) {
-    if (part.textContent !== text) part.textContent = text
-  }
+  byId('notice-text').textContent = message
+  byId('notice').hidden = message === ''
 }
