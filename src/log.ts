@@ -14,6 +14,8 @@ export type LogFields = {
   code?: string
   reason?: string
   durationMs?: number
+  /** From the head of a request to the head of its answer. */
+  firstByteMs?: number | undefined
   bytes?: number
   clientIp?: string
   /** A value of `Host` that was refused. */
@@ -73,6 +75,7 @@ const ALLOWED = new Set([
   'code',
   'reason',
   'durationMs',
+  'firstByteMs',
   'bytes',
   'clientIp',
   'host',

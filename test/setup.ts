@@ -20,6 +20,7 @@ const PACKAGES = [
   },
   { name: 'nginx', proof: ['/usr/sbin/nginx', '-v'], suites: 'the comparison with nginx (test/wire)' },
   { name: 'apache2', proof: ['/usr/sbin/apache2', '-v'], suites: 'the comparison with Apache (test/wire)' },
+  { name: 'prometheus', proof: ['promtool', '--version'], suites: "Prometheus' own check of our metrics" },
   {
     name: 'python3-websockets',
     proof: ['/usr/bin/python3', '-c', 'import websockets'],

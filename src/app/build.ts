@@ -77,6 +77,8 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
 
   async function reload(read: () => Config): Promise<{ needRestart: readonly string[] }> {
     const current = generations.current()
+    const startedAt = scope.monotonicNow()
+    const seconds = () => (scope.monotonicNow() - startedAt) / 1000
     try {
       const { config: next, needRestart } = withoutRestartFields(read(), current.config)
       const generation = startConfigScope(next, scope)
@@ -86,10 +88,10 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
       generation.provider.succeed(current.provider)
       adopt(generation.edge)
       generations.succeed(generation)
-      metrics.reload('applied', needRestart)
+      metrics.reload('applied', { seconds: seconds(), needRestart })
       return { needRestart }
     } catch (error) {
-      metrics.reload('refused')
+      metrics.reload('refused', { seconds: seconds() })
       throw error
     }
   }

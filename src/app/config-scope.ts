@@ -49,6 +49,7 @@ import { compileRequestHeaders } from '../proxy/headers/request.ts'
 import { compileResponseHeaders } from '../proxy/headers/response.ts'
 import { compileRoutes, isServed } from '../proxy/route-table.ts'
 import { endWithSessions, watchSession } from '../proxy/session-end/live-connections.ts'
+import { failureOf } from '../proxy/upstream/dispatcher.ts'
 import { createTokenProofs } from '../proxy/upstream/token-proofs.ts'
 import { createUpstreams } from '../proxy/upstream/upstreams.ts'
 import { createTunnel } from '../proxy/websocket/tunnel.ts'
@@ -103,7 +104,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const clientAddress = createClientAddress(trustProxy)
 
   // Sealing: what goes into the store opens with the session keys and the secret that the browser holds.
-  const sealing = bindToGrants(createSealing(keys), config)
+  const sealing = bindToGrants(createSealing(keys, metrics.decryptFailed), config)
   const signingSecrets = cookieSigningSecrets(keys)
   const sealSession = (id: string, text: string) => sealing.seal({ id, kind: 'session' }, text)
   const openSession = (id: string, sealed: string) => sealing.open({ id, kind: 'session' }, sealed)
@@ -190,12 +191,12 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const isTrustedPeer = createTrustedPeers(trustProxy)
   const requireSameOrigin = createSameOriginGuard({ publicUrl, allowedOrigins })
   const requestLog = createRequestLog({
-    ...{ log, observe: metrics.request, nowMs: scope.socketClock.monotonicNow, clientIp: clientAddress },
+    ...{ log, observe: metrics, nowMs: scope.socketClock.monotonicNow, clientIp: clientAddress },
     whyNoSession: missingSessions.reasonOf,
   })
   const guard = createRequestGuard({
     ...{ hosts: createHostCheck(config), isTrustedPeer, limits, requestLog, securityHeaders },
-    observe: (method, status) => metrics.request('none', method, status, 0),
+    observe: (method, status, code) => metrics.rawAnswer({ route: 'none', method, status, code }),
   })
 
   // Routes, and where people may be sent back to: whatever path the proxy lets through.
@@ -240,7 +241,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       : undefined
   const upstreams = createUpstreams(config.routes, {
     ...{ responseHeaders, tokenProofs },
-    clock: scope.socketClock,
+    ...{ clock: scope.socketClock, observe: metrics, observeStreams: metrics.eventStreams },
     observeBreaker(upstream, isOpen) {
       metrics.upstreamBreaker(upstream, isOpen)
       if (isOpen) log.warn({ upstream }, 'the upstream does not answer: its circuit is open, but for a probe')
@@ -293,7 +294,13 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       if (code === 'session_required' && reason !== 'invalid_token') missingSessions.reasonOf(req).then(told)
       else told(reason)
     },
-    observe: (route, status) => metrics.request(route, 'UPGRADE', status, 0),
+    observe(route, status, error) {
+      const ofError = error instanceof BffError ? error.code : 'internal_error'
+      const code = error === undefined ? undefined : ofError
+      metrics.rawAnswer({ route, method: 'UPGRADE', status, code })
+      const failure = error instanceof BffError ? failureOf(error) : undefined
+      if (failure) metrics.upstreamFailed(route, failure)
+    },
   })
   const stopWatching = endWithSessions({
     ...store.invalidations,
@@ -304,7 +311,9 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
 
   // Our own endpoints.
   const loginAttempts = createLoginAttempts({ ...logins, endings: store.endings })
-  const beginSignIn = createBeginSignIn({ attempts: loginAttempts, provider, now })
+  const beginSignIn = createBeginSignIn({
+    ...{ attempts: loginAttempts, provider, now, begun: () => metrics.signIn('begun') },
+  })
   const loggedOutReturns = createSingleUseReferences<string>(logins, {
     ...{ kind: 'logged-out', lifetimeMs: LOGIN_LIFETIME_MS },
   })
@@ -344,7 +353,10 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
           provider.resourceOf(granted, session, stepUp),
         ),
       discard: (session) => tokens.end(session, 'discarded'),
-      observe: () => metrics.session('started', 'login'),
+      observe() {
+        metrics.session('started', 'login')
+        metrics.signIn('succeeded')
+      },
     }),
     endPreviousSessions: createEndPreviousSessions({
       end: async ({ hash }) => (await store.sessions.end(hash)) !== undefined,
@@ -363,6 +375,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     postedResponses: createSingleUseReferences<string>(logins, {
       ...{ kind: 'posted-response', lifetimeMs: POSTED_RESPONSE_LIFETIME_MS },
     }),
+    observeNeedsUser: () => metrics.signIn('needs_user'),
     noteReturnUrl(req, returnUrl) {
       requestLog.factsOf(req).returnUrl = returnUrl
     },

@@ -1,7 +1,8 @@
+import { createHash, X509Certificate } from 'node:crypto'
 import { createMetrics, type Metrics } from '../admin/metrics.ts'
 import { type Clock, systemClock } from '../async/clock.ts'
 import { createInFlightWork, type InFlightWork } from '../async/in-flight.ts'
-import type { Config } from '../config/config.ts'
+import type { Config, TlsConfig } from '../config/config.ts'
 import { createLogger, droppedLogLines, type Logger } from '../log.ts'
 import type { CertificateMemory } from '../oidc/client-auth/certificates.ts'
 import type { OfflineConsentMemory } from '../oidc/sign-in/offline-consent.ts'
@@ -65,7 +66,15 @@ export async function openProcessScope(config: Config, deps: ProcessDeps): Promi
   let { idleTimeoutMs, absoluteTimeoutMs } = config.session
   let { timeoutMs: longestCallMs } = config.provider
   let isLive = () => false
-  const metrics = createMetrics({ version: version(), isStoreLive: () => isLive(), droppedLogLines })
+  const tunnels = createLiveConnections()
+  const metrics = createMetrics({
+    ...{ version: version(), isStoreLive: () => isLive(), droppedLogLines, openWebSockets: tunnels.count },
+  })
+  const tellConfig = (running: Config) =>
+    metrics.configured(running, {
+      ...{ hash: configHash(running), at: now(), certificateEnds: certificateEnds(running) },
+    })
+  tellConfig(config)
   const store = await openStore(config, {
     ...{ log, metrics, monotonicNow },
     idleTimeoutMs: () => idleTimeoutMs,
@@ -77,17 +86,42 @@ export async function openProcessScope(config: Config, deps: ProcessDeps): Promi
   })
   return {
     ...{ log, clock, socketClock: machine, now, monotonicNow, metrics, store, limiters, retiredResources },
-    ...{ tunnels: createLiveConnections(), refreshes: createInFlightWork(), offlineConsent: new Map() },
+    ...{ tunnels, refreshes: createInFlightWork(), offlineConsent: new Map() },
     certificates: new Map(),
     changeTo(next, before) {
       ;({ idleTimeoutMs, absoluteTimeoutMs } = next.session)
       longestCallMs = Math.max(longestCallMs, next.provider.timeoutMs)
       for (const name of Object.keys(before.resources)) retiredResources.add(name)
       for (const name of Object.keys(next.resources)) retiredResources.delete(name)
-      metrics.forgetFaults()
+      tellConfig(next)
     },
     longestCallMs: () => longestCallMs,
   }
+}
+
+/**
+ * Names a configuration: the same on every replica that runs it. Secrets are no part of it, so that the name of one whose
+ * other parts are known helps nobody to guess them.
+ */
+function configHash(config: Config): string {
+  const text = JSON.stringify(config).replaceAll(/:\/\/[^/@"]*@/g, '://')
+  return createHash('sha256').update(text).digest('hex').slice(0, 12)
+}
+
+/** When the TLS client certificates end, in epoch ms, by who is shown them. */
+function certificateEnds({ provider, session: { store }, routes }: Config): Map<string, number> {
+  const shown: [peer: string, tls: Partial<TlsConfig> | undefined][] = [
+    ['provider', provider.tls],
+    ['store', store.type === 'redis' ? store.tls : undefined],
+    ...routes.map(({ upstream, tls }): [string, typeof tls] => [upstream, tls]),
+  ]
+  const ends = new Map<string, number>()
+  for (const [peer, tls] of shown) {
+    if (tls?.cert === undefined) continue
+    const end = new X509Certificate(tls.cert).validToDate.getTime()
+    ends.set(peer, Math.min(end, ends.get(peer) ?? end))
+  }
+  return ends
 }
 
 async function openStore(

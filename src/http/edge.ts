@@ -18,6 +18,7 @@ import {
   type ObserveSignInFailure,
   type RequestFacts,
   type RequestLog,
+  writeHead,
 } from './request-log.ts'
 import type { SecurityHeaders } from './security-headers.ts'
 import { hasBody } from './server/request-guard.ts'
@@ -74,6 +75,9 @@ export function createEdge(deps: EdgeDeps): Express {
   const protocol = new URL(deps.publicUrl).protocol.slice(0, -1)
   Object.defineProperty(app.request, 'protocol', { get: () => protocol, configurable: true })
 
+  // Express's own is that of Node.
+  Object.assign(app.response, { writeHead })
+
   app.use(beginRequest(deps))
   app.use(deps.cors)
   app.use(
@@ -129,6 +133,7 @@ function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
   return function answerWithProblem(error, req, res, _next) {
     const facts = deps.requestLog.factsOf(req)
     if (error instanceof BffError) noteRefusal(facts, error)
+    else facts.code = 'internal_error'
     logProblem(error, { isAnswered: res.headersSent, facts })
     if (res.headersSent) {
       // Half an answer must not look complete.

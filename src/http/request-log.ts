@@ -1,5 +1,10 @@
 import { randomUUID } from 'node:crypto'
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import {
+  type IncomingMessage,
+  type OutgoingHttpHeader,
+  type OutgoingHttpHeaders,
+  ServerResponse,
+} from 'node:http'
 import { createLogThrottle } from '../async/log-throttle.ts'
 import { type BffError, describeError, type ErrorCode } from '../errors.ts'
 import type { LogFields, Logger } from '../log.ts'
@@ -8,6 +13,9 @@ import type { LogFields, Logger } from '../log.ts'
 export type RequestFacts = {
   readonly id: string
   readonly startedAt: number
+  /** Ms until the head of the answer was made. */
+  firstByteMs?: number
+  readonly watch: RequestWatch
   route?: string
   resource?: string
   /** First characters of the session's hash: enough to follow a session in the log, and opens nothing. */
@@ -23,13 +31,30 @@ export type RequestFacts = {
   variesByAuthorization?: boolean
 }
 
-/** Called at the end of each request: route id, method, status, seconds. */
-export type ObserveRequest = (route: string, method: string, status: number, seconds: number) => void
+/** One request that has ended, for the metrics. */
+export type EndedRequest = {
+  /** `none`: no route matched. */
+  readonly route: string
+  readonly method: string
+  readonly status: number
+  /** Of the problem it was refused with; `internal_error` after a defect of our own. */
+  readonly code: string | undefined
+  readonly seconds: number
+}
 
-export type RequestLogDeps = {
+/** Told of the beginning and the end of each request. */
+export type ObserveRequests = {
+  readonly requestBegan: () => void
+  /** The head of its answer is made. */
+  readonly firstByte: (known: Pick<RequestFacts, 'route' | 'code'>, method: string, seconds: number) => void
+  readonly request: (ended: EndedRequest) => void
+}
+
+/** The clock of requests, and who is told of them. */
+type RequestWatch = { readonly observe: ObserveRequests; readonly nowMs: () => number }
+
+export type RequestLogDeps = RequestWatch & {
   readonly log: Logger
-  readonly observe: ObserveRequest
-  readonly nowMs: () => number
   readonly clientIp: (req: IncomingMessage) => string
   /** Why a refused request has no session. Never told to the browser. */
   readonly whyNoSession?: (req: IncomingMessage) => Promise<string | undefined>
@@ -54,7 +79,7 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
     const status = res.writableFinished ? res.statusCode : 499
     const method = req.method ?? ''
     const route = known.route ?? 'none'
-    observe(route, method, status, durationMs / 1000)
+    observe.request({ route, method, status, code: known.code, seconds: durationMs / 1000 })
     const fields = {
       requestId: known.id,
       method,
@@ -64,7 +89,8 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
       status,
       code: known.code,
       ...known.refusal,
-      durationMs: Math.round(durationMs * 10) / 10,
+      durationMs: tenths(durationMs),
+      firstByteMs: known.firstByteMs,
       session: known.session,
       clientIp: clientIp(req),
     }
@@ -76,14 +102,36 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
 
   return {
     begin(req, res) {
-      const known: RequestFacts = { id: randomUUID(), startedAt: nowMs() }
+      const known: RequestFacts = { id: randomUUID(), startedAt: nowMs(), watch: deps }
+      observe.requestBegan()
       ;(req as WithFacts)[FACTS] = known
       // 'close' comes exactly once: after the last byte, or when the client went away before it.
       res.once('close', () => end(req, res, known))
       return known
     },
-    factsOf: (req) => (req as WithFacts)[FACTS] ?? { id: 'unknown', startedAt: nowMs() },
+    factsOf: (req) => (req as WithFacts)[FACTS] ?? { id: 'unknown', startedAt: nowMs(), watch: deps },
   }
+}
+
+function tenths(ms: number): number {
+  return Math.round(ms * 10) / 10
+}
+
+/** `writeHead` of the responses of the public listener: notes when the head of an answer is made. */
+export const writeHead = function notedWriteHead(
+  this: ServerResponse,
+  status: number,
+  reason?: string | OutgoingHttpHeaders | OutgoingHttpHeader[],
+  fields?: OutgoingHttpHeaders | OutgoingHttpHeader[],
+): ServerResponse {
+  const known = (this.req as WithFacts)[FACTS]
+  if (known) {
+    const ms = known.watch.nowMs() - known.startedAt
+    known.firstByteMs = tenths(ms)
+    known.watch.observe.firstByte(known, this.req.method ?? '', ms / 1000)
+  }
+  const { writeHead: write } = ServerResponse.prototype
+  return (write as (...args: unknown[]) => ServerResponse).call(this, status, reason, fields)
 }
 
 /** The path of a request as it came over the wire, for the log: without its query, and of bounded length. */

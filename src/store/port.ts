@@ -244,8 +244,8 @@ export type StoreTimes = {
   readonly monotonicNow: () => number
 }
 
-/** Called after every command with the seconds it took and how it ended. */
-export type ObserveStore = (command: string, seconds: number, outcome: 'ok' | 'error') => void
+/** Called after every command with the seconds it took, how it ended, and the code of its error. */
+export type ObserveStore = (command: string, seconds: number, outcome: 'ok' | 'error', error?: string) => void
 
 /** `changed`: the session's record changed or ended; undefined when any session may have changed. */
 export type SessionChanges = EventEmitter<{ changed: [hash: SessionHash | undefined] }>

@@ -19,7 +19,7 @@ async function failingWith(error: unknown) {
     basePath: '/bff',
     requestLog: createRequestLog({
       log,
-      observe: () => undefined,
+      observe: { requestBegan() {}, firstByte() {}, request() {} },
       nowMs: () => performance.now(),
       clientIp: () => '127.0.0.1',
     }),

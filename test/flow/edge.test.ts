@@ -196,7 +196,7 @@ test('the admin listener tells of probes and metrics, and of no user', async (t)
   const { text: metrics } = await admin.get('/metrics')
   assert.match(
     metrics,
-    /cloakroom_request_duration_seconds_count\{route="\/api\/orders",method="GET",status="200"\} 1/,
+    /cloakroom_request_duration_seconds_count\{route="\/api\/orders",method="GET",status="200",code="none"\} 1/,
   )
   assert.match(metrics, /cloakroom_sessions_total\{event="started",reason="login"\} 1/)
   for (const secret of ['alice', ...provider.issuedSecrets]) assert.ok(!metrics.includes(secret))

@@ -49,6 +49,8 @@ export type CallbackDeps = {
   readonly endPreviousSessions: EndPreviousSessions
   /** Remembers where a failure page of this request leads back to. */
   readonly noteReturnUrl: (req: Request, returnUrl: string) => void
+  /** Told when the provider cannot sign in without the user, and the application is. */
+  readonly observeNeedsUser?: () => void
 }
 
 /** A provider's answers when it cannot sign in without asking the user (OpenID Connect Core §3.1.2.6). */
@@ -193,6 +195,7 @@ async function finish(
   } catch (error) {
     const outcome = outcomeOf(error, attempt)
     if (outcome === undefined) throw error
+    deps.observeNeedsUser?.()
     return goOn(withLoginError(attempt.returnUrl, outcome), onwardPage)
   }
   if ('repetition' in finished) return repeat(deps, { req, res }, { ...finished, secret, isPosted })

@@ -26,7 +26,7 @@ export type RequestGuardDeps = {
   readonly requestLog: RequestLog
   readonly securityHeaders: SecurityHeaders
   /** Told of each refusal that has no request of its own to be counted with. */
-  readonly observe: (method: string, status: number) => void
+  readonly observe: (method: string, status: number, code: ErrorCode) => void
 }
 
 /** Why a message is refused, and its most specific status. The connection ends with the answer. */
@@ -115,13 +115,13 @@ export function createRequestGuard(deps: RequestGuardDeps): RequestGuard {
       const refusal = check(req) ?? (req.method !== 'GET' || hasBody(req) ? NO_PLAIN_GET : undefined)
       req.url = originForm(req.url!)
       if (!refusal) return withoutMaxForwards(req.rawHeaders)
-      observe('UPGRADE', refusal.status)
+      observe('UPGRADE', refusal.status, refusal.code)
       endWithAnswer(req.socket, rawProblemOf(refusal), { withBody: req.method !== 'HEAD' })
       return false
     },
 
     refusalOf(status, detail) {
-      observe('INVALID', status)
+      observe('INVALID', status, 'bad_request')
       return rawProblemOf(bad(status, detail))
     },
   }

@@ -203,10 +203,12 @@ export type BeginSignInDeps = {
   readonly provider: Pick<Authorization, 'signInGrant' | 'promptFor' | 'newResponseForm' | 'authorizationUrl'>
   /** Epoch ms. */
   readonly now: () => number
+  /** Told of each sign-in that the browser is sent to the provider for. */
+  readonly begun?: () => void
 }
 
 /** Makes the one way to the authorization endpoint, for sign-ins and for the repetition of one. */
-export function createBeginSignIn({ attempts, provider, now }: BeginSignInDeps): BeginSignIn {
+export function createBeginSignIn({ attempts, provider, now, begun }: BeginSignInDeps): BeginSignIn {
   return async function beginSignIn(goal) {
     const stepUp = goal.asked?.stepUp
     const prompt = provider.promptFor(goal)
@@ -218,6 +220,7 @@ export function createBeginSignIn({ attempts, provider, now }: BeginSignInDeps):
     const { loginHint, params } = goal
     const isOfUser = goal.prompt !== undefined || loginHint !== undefined || params !== undefined
     const url = await provider.authorizationUrl(attempt, { prompt, loginHint, params, isOfUser, stepUp })
+    begun?.()
     return { url, cookie }
   }
 }

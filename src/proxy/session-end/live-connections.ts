@@ -264,8 +264,16 @@ export type LongAnswers = {
 /** A request in flight for so long is bound to its session, if its answer may be endless. Most are over before. */
 const LONG_MS = 2_000
 
+export type LongAnswersDeps = {
+  readonly watch: WatchSession
+  readonly clock: Clock
+  /** Told when an answer without an end of its own begins, and when it ends. */
+  readonly observeStreams?: (change: 1 | -1) => void
+}
+
 /** Makes the register of long answers of one configuration. */
-export function createLongAnswers(live: LiveConnections, watch: WatchSession, clock: Clock): LongAnswers {
+export function createLongAnswers(live: LiveConnections, deps: LongAnswersDeps): LongAnswers {
+  const { watch, clock, observeStreams } = deps
   const unbind = new Map<LongAnswer, () => void>()
   /** Answers without an end of their own, and requests that ask for one, with a session or without. */
   const unending = new Set<LongAnswer>()
@@ -302,12 +310,15 @@ export function createLongAnswers(live: LiveConnections, watch: WatchSession, cl
 
   function addUnending(answer: LongAnswer): void {
     if (isShuttingDown) endAtShutdown(answer)
-    else unending.add(answer)
+    else if (!unending.has(answer)) {
+      unending.add(answer)
+      observeStreams?.(1)
+    }
   }
 
   function leave(answer: LongAnswer): void {
     answer.longTimer?.cancel()
-    unending.delete(answer)
+    if (unending.delete(answer)) observeStreams?.(-1)
     unbind.get(answer)?.()
     unbind.delete(answer)
   }

@@ -123,6 +123,43 @@ export function noAnswerOf(error: Error, connection: 'none' | 'new' | 'used'): '
   return connection === 'new' && isConnectionLost(error) ? 'cut' : undefined
 }
 
+/** Why an upstream gave no whole answer, as a label. `circuit_open` and `no_connection`: it was not asked. */
+export type UpstreamFailure =
+  | 'dns'
+  | 'connect'
+  | 'tls'
+  | 'timeout'
+  | 'reset'
+  | 'protocol'
+  | 'circuit_open'
+  | 'no_connection'
+
+/** `protocol`: an answer that cannot be passed on. Undefined when the upstream is not to blame. */
+export function failureOf(error: Error): UpstreamFailure | undefined {
+  const cause = error instanceof AggregateError ? error.errors[0] : error
+  const code = String(codeOf(cause as Error))
+  if (error instanceof BffError) return causeOf(error)
+  if (NOT_THE_UPSTREAM.has(code)) return undefined
+  if (code === 'ENOTFOUND' || code.startsWith('EAI_')) return 'dns'
+  if (isHeadersTimeout(error) || BODY_TIMEOUTS.has(code)) return 'timeout'
+  if (CONNECTION_LOSSES.has(code) || code === 'STREAM_RESET') return 'reset'
+  if (CONNECT_ERRORS.has(code)) return 'connect'
+  return TLS_ERROR.test(code) ? 'tls' : 'protocol'
+}
+
+/** Only a WebSocket's error has become a refusal when it is asked about. */
+function causeOf({ code, cause }: BffError): UpstreamFailure | undefined {
+  if (code === 'upstream_timeout') return 'timeout'
+  return code === 'upstream_unreachable' && cause instanceof Error ? failureOf(cause) : undefined
+}
+
+const CONNECT_ERRORS = new Set<unknown>([
+  ...['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'EADDRNOTAVAIL', 'ETIMEDOUT', 'UND_ERR_CONNECT_TIMEOUT'],
+])
+/** Codes of OpenSSL's verification and of Node's TLS. */
+const TLS_ERROR =
+  /^(?:ERR_TLS|ERR_SSL|EPROTO$|CERT_|UNABLE_TO_|DEPTH_ZERO|SELF_SIGNED|HOSTNAME_MISMATCH|INVALID_CA|CRL_|PATH_LENGTH|INVALID_PURPOSE|ERR_OSSL)/
+
 function isHeadersTimeout(error: Error): boolean {
   return HEADERS_TIMEOUTS.has(codeOf(error))
 }

@@ -19,6 +19,7 @@ import type { ResponseHeaders } from '../headers/response.ts'
 import type { LongAnswer, LongAnswers } from '../session-end/live-connections.ts'
 import {
   type Dispatcher,
+  failureOf,
   isConnectionLost,
   noAnswerOf,
   noConnectionInTime,
@@ -26,6 +27,7 @@ import {
   type ResponseController,
   type ResponseHandler,
   refusalOf,
+  type UpstreamFailure,
 } from './dispatcher.ts'
 import type { Admission, WaitingRequest } from './pool.ts'
 import { BufferedResponse, type SentToken, tokenChallenge } from './rejected-token.ts'
@@ -42,6 +44,13 @@ export type OutboundRequest = SentToken & {
   readonly headers: string[]
 }
 
+/** Told how each request to an upstream went, by the id of its route. */
+export type UpstreamObserver = {
+  /** The head of its answer came so many seconds after the request. */
+  readonly upstreamAnswered: (route: string, seconds: number) => void
+  readonly upstreamFailed: (route: string, reason: UpstreamFailure) => void
+}
+
 /** An upstream as exchanges use it. */
 export type Upstream = {
   readonly admission: Admission
@@ -52,6 +61,7 @@ export type Upstream = {
   readonly responseHeaders: ResponseHeaders
   readonly bodyPace: BodyPace
   readonly clock: Clock
+  readonly observe?: UpstreamObserver | undefined
   /** Told of each piece of a body, either way, and its bytes. */
   readonly bodyPassed: (bytes: number) => void
 }
@@ -137,6 +147,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
   /** Dispatches whose end has not been reported. */
   #inFlight = 0
   #isReused = false
+  #sentAt = 0
   /** The first byte of a response has come, interim or not. */
   #isAnswering = false
   #interimResponses = 0
@@ -216,6 +227,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
     if (tokenProofs && this.#token)
       tokenProofs.prove(headers, { route, target, method: this.req.method!, token: this.#token })
     this.#inFlight++
+    this.#sentAt = this.#upstream.clock.monotonicNow()
     this.#controller = undefined
     this.#isAnswering = false
     this.#stopWaiting = this.#upstream.dispatcher.isQueueUntimed ? this.#limitWait() : undefined
@@ -259,6 +271,8 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
       return
     }
     this.#upstream.admission.answered()
+    const { clock, observe } = this.#upstream
+    observe?.upstreamAnswered(this.#outbound.route.id, (clock.monotonicNow() - this.#sentAt) / 1000)
     const defect = defectOf(status, parsed)
     if (defect !== undefined) {
       controller.abort(new Error(defect))
@@ -293,7 +307,8 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
   /** Step 7, when all went well. */
   onResponseEnd(controller: ResponseController): void {
     if (this.#upstream.dispatcher.isBreaking()) {
-      this.onResponseError(controller, new Error('the connection broke, and the body had no other end'))
+      const reason = new Error('the connection broke, and the body had no other end')
+      this.onResponseError(controller, Object.assign(reason, { code: 'ECONNRESET' }))
       return
     }
     this.#inFlight--
@@ -314,6 +329,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
     else if (this.response.isEnded) this.#finish()
     else if (this.response.isStarted) {
       this.response.cut()
+      this.#noteFailure(failureOf(error))
       this.#finish(refusalOf(error))
     } else if (this.#mayRetry(error)) {
       this.#isRetried = true
@@ -323,7 +339,8 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
       const connection = this.#controller === undefined ? 'none' : isNew ? 'new' : 'used'
       const noAnswer = noAnswerOf(error, connection)
       if (noAnswer) this.#upstream.admission.failed(this.#period!, noAnswer)
-      this.refuse(refusalOf(error))
+      this.#noteFailure(failureOf(error))
+      this.#refuse(refusalOf(error))
     }
   }
 
@@ -371,7 +388,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
       else if (reaction.kind === 'relay' || !isRepeatable()) this.#relay(buffered)
       else if (this.#discard(buffered)) this.#resend(repeatable ?? null, reaction.token)
     } catch (error) {
-      if (this.#discard(buffered)) this.refuse(error as BffError)
+      if (this.#discard(buffered)) this.#refuse(error as BffError)
     }
   }
 
@@ -396,8 +413,18 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
     this.#dispatch(body)
   }
 
-  /** Ends the exchange without a response. */
+  /** The upstream is not asked: its circuit is open, or no connection fell free. */
   refuse(error: BffError): void {
+    this.#noteFailure(error.code === 'upstream_timeout' ? 'no_connection' : 'circuit_open')
+    this.#refuse(error)
+  }
+
+  #noteFailure(reason: UpstreamFailure | undefined): void {
+    if (reason) this.#upstream.observe?.upstreamFailed(this.#outbound.route.id, reason)
+  }
+
+  /** Ends the exchange without a response. */
+  #refuse(error: BffError): void {
     this.#closeUnlessRead()
     this.#finish(error)
   }

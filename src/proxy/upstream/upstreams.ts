@@ -29,7 +29,9 @@ export type Upstreams = {
 }
 
 export type UpstreamsDeps = DispatcherOptions &
-  Pick<Upstream, 'bodyPace' | 'clock' | 'tokenProofs'> & {
+  Pick<Upstream, 'bodyPace' | 'clock' | 'tokenProofs' | 'observe'> & {
+    /** Told when an answer without an end of its own begins and ends. */
+    readonly observeStreams?: (change: 1 | -1) => void
     /** Told when the circuit of an upstream opens, and when it closes. */
     readonly observeBreaker: (upstream: string, isOpen: boolean) => void
     /** Asked for each answer that may outlive its session. */
@@ -42,10 +44,10 @@ export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsD
   const byKey = new Map<string, Upstream>()
   const byRoute = new Map<RouteConfig, Upstream>()
   const live = createLiveConnections()
-  const longAnswers = createLongAnswers(live, deps.watch, deps.clock)
-  const { bodyPace, responseHeaders, clock, tokenProofs } = deps
+  const { bodyPace, responseHeaders, clock, tokenProofs, observe } = deps
+  const longAnswers = createLongAnswers(live, deps)
   const shared = {
-    ...{ longAnswers, bodyPace, responseHeaders, clock, tokenProofs },
+    ...{ longAnswers, bodyPace, responseHeaders, clock, tokenProofs, observe },
     bodyPassed: createBufferCollector(),
   }
   let isClosing = false
@@ -59,8 +61,10 @@ export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsD
   function openUpstream(route: RouteConfig): Upstream {
     const { connections, http2, breaker } = route
     const permits = connections === undefined ? undefined : connections * (http2 ? HTTP2_STREAMS : 1)
-    const observe = () => observeBreaker(route.upstream)
-    const admission = createAdmission({ breaker, permits, clock, observe })
+    const admission = createAdmission({
+      ...{ breaker, permits, clock },
+      observe: () => observeBreaker(route.upstream),
+    })
     return { ...shared, admission, dispatcher: createDispatcher(route, deps) }
   }
 

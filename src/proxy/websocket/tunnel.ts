@@ -49,8 +49,8 @@ export type TunnelDeps = {
   readonly live?: LiveConnections
   /** Called for each upgrade that we refuse, before `observe`. */
   readonly refused?: (req: IncomingMessage, error: unknown) => void
-  /** Called once for each upgrade, with 101 or the status of the refusal, ours or the upstream's. */
-  readonly observe?: (route: string, status: number) => void
+  /** Called once for each upgrade, with 101 or the status of the refusal, the upstream's or ours, and the error of ours. */
+  readonly observe?: (route: string, status: number, error?: unknown) => void
 }
 
 /** WebSocket upgrades. */
@@ -150,10 +150,11 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     // This comes first, because a reset during the look-ups below would otherwise end the process.
     socket.on('error', () => socket.destroy())
     let matched: RouteMatch | undefined
-    const observe = (status: number) => deps.observe?.(matched?.route.id ?? 'none', status)
+    const observe = (status: number, error?: unknown) =>
+      deps.observe?.(matched?.route.id ?? 'none', status, error)
     function refuse(error: unknown): void {
       deps.refused?.(req, error)
-      observe(deps.refuse(socket, error, varyOf(matched?.route)))
+      observe(deps.refuse(socket, error, varyOf(matched?.route)), error)
     }
     try {
       matched = deps.match(req.method!, req.url!)

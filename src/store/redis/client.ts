@@ -272,14 +272,14 @@ function createObserved(
 
   return async function observed(label, send) {
     const startedAt = systemClock.monotonicNow()
-    const observeEnd = (outcome: 'ok' | 'error') =>
-      observe?.(label, (systemClock.monotonicNow() - startedAt) / 1000, outcome)
+    const observeEnd = (outcome: 'ok' | 'error', error?: RedisError) =>
+      observe?.(label, (systemClock.monotonicNow() - startedAt) / 1000, outcome, error && codeOf(error))
     try {
       const reply = await deadline.within((wait) => sendOnceThere(label, send, wait))
       observeEnd('ok')
       return reply
     } catch (error) {
-      observeEnd('error')
+      observeEnd('error', error as RedisError)
       throw new BffError('store_unavailable', `redis did not serve ${label}`, {
         cause: saidAt(
           label,
@@ -315,14 +315,14 @@ const MIN_SECRET_LENGTH = 3
  * them in the text of some, also of an AUTH or HELLO that it does not know.
  */
 function cleaned(error: RedisError, password?: string | null): Error {
-  const { name, message, code, command } = error
+  const { name, message, command } = error
   const sent = [password, ...(command?.args ?? [])]
     .map(String)
     .filter((text) => text.length >= MIN_SECRET_LENGTH)
   const text = sent.reduce((whole, secret) => whole.replaceAll(secret, '…'), message)
   const clean = new Error(text.replace(/,? with args beginning with.*/s, '').trimEnd())
   clean.name = name
-  return Object.assign(clean, { code: code ?? errorCode(name, message) })
+  return Object.assign(clean, { code: codeOf(error) })
 }
 
 /** Redis names only the line of the script in which a command failed, also where an access rule forbids it: adds that command's name. */
@@ -334,6 +334,8 @@ function saidAt(label: string, error: Error): Error {
   error.message = `${error.message.replace(/\.$/, '')} (${commands.join(', ')})`
   return error
 }
+
+const codeOf = ({ name, message, code }: RedisError) => code ?? errorCode(name, message)
 
 /** Redis begins the text of an error with its code; ioredis has no code for its own errors. */
 function errorCode(name: string, message: string): string | undefined {

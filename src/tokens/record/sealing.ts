@@ -39,8 +39,12 @@ const TAG_BYTES = 16
  * only the browser's cookie holds: neither the store nor the session keys alone open anything.
  *
  * @param keys 32 bytes each; the first seals, all open.
+ * @param unopened told of each text that did not open: its key is none of these, or the rest is not what was sealed.
  */
-export function createSealing(keys: readonly Buffer[]): Sealing {
+export function createSealing(
+  keys: readonly Buffer[],
+  unopened?: (kind: SealedPurpose['kind'], reason: 'key_gone' | 'rejected') => void,
+): Sealing {
   const ring = keys.map((key) => ({ key, kid: keyId(key) }))
   const current = ring[0]
   if (!current) throw new RangeError('at least one session key is needed')
@@ -57,8 +61,10 @@ export function createSealing(keys: readonly Buffer[]): Sealing {
     open(purpose, sealed) {
       const [version, kid, body] = sealed.split('.')
       const entry = ring.find((candidate) => candidate.kid === kid)
-      if (version !== VERSION || !entry || !body) return undefined
-      return decrypt(entry, purpose, Buffer.from(body, 'base64url'))
+      const isReadable = version === VERSION && entry !== undefined && body
+      const text = isReadable ? decrypt(entry, purpose, Buffer.from(body, 'base64url')) : undefined
+      if (text === undefined) unopened?.(purpose.kind, entry ? 'rejected' : 'key_gone')
+      return text
     },
   }
 }

@@ -128,6 +128,7 @@ describe('the rest of the documents', () => {
       version: '0',
       isStoreLive: () => true,
       droppedLogLines: () => 0,
+      openWebSockets: () => 0,
     }).render()
     const names = [...text.matchAll(/^# TYPE (cloakroom_\w+)/gm)].map(([, name]) => name)
     const documented = tableRows(PROSE, 'metric').map(([name]) => codeIn(name))

@@ -51,7 +51,11 @@ async function setUp(
     limits,
     requestLog: createRequestLog({
       log,
-      observe: (_, method, status) => observed.push(`${method} ${status}`),
+      observe: {
+        requestBegan() {},
+        firstByte() {},
+        request: ({ method, status }) => observed.push(`${method} ${status}`),
+      },
       nowMs: () => performance.now(),
       clientIp: () => '',
     }),
