@@ -53,6 +53,10 @@ export type LogFields = {
   config?: string
   signal?: string
   count?: number
+  /** Of Cloakroom. */
+  version?: string
+  /** What is wrong in a config file, without secrets. */
+  problems?: readonly { readonly line: number; readonly path: string; readonly message: string }[]
   /** What `describeError` leaves of an error. */
   err?: { readonly name: string; readonly message: string; readonly code?: string; readonly cause?: string }
 }
@@ -101,6 +105,8 @@ const ALLOWED = new Set([
   'config',
   'signal',
   'count',
+  'version',
+  'problems',
   'err',
 ])
 

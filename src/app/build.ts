@@ -12,7 +12,7 @@ import { openProcessScope, type ProcessDeps, type ProcessScope } from './process
 
 /** A composed Cloakroom: two listeners, not yet open. */
 export type Cloakroom = {
-  /** Opens both listeners; rejects when a port is taken. */
+  /** Opens both listeners; rejects with a ListenError when a port cannot be had. */
   listen(): Promise<{ publicPort: number; adminPort: number }>
   /**
    * Serves all new requests under the configuration that `read` returns. Requests in flight end under the configuration
@@ -20,8 +20,10 @@ export type Cloakroom = {
    * nothing then.
    */
   reload(read: () => Config): Promise<{ needRestart: readonly string[] }>
-  /** Drains: not ready, no new connections, running requests finish, tunnels and store close. */
+  /** Drains: not ready; after `drainDelay` no new connections, running requests finish, tunnels and store close. */
   close(): Promise<void>
+  /** While it drains: ends the delay, or else cuts what still runs. Refreshes in flight are stored all the same. */
+  hurry(): void
 }
 
 /** What a test may put in place of the real thing. Times in ms. */
@@ -62,10 +64,11 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
     addresses: { public: config.listen, admin: config.admin.listen },
     drainMs: deps.drainMs ?? DRAIN_MS,
     idleGraceMs: deps.idleGraceMs,
-    onDrain() {
+    delayMs: () => generations.current().config.drainDelayMs,
+    onStop() {
       draining = true
-      generations.closeStreams()
     },
+    onDrain: generations.closeStreams,
     async release() {
       storeReadiness.close()
       const callMs = Math.min(scope.longestCallMs(), MOST_FOR_CALL_MS)

@@ -78,9 +78,18 @@ async function reloadFrom(seen: SeenFiles, reason: string, deps: ReloadingDeps):
     if (needRestart.length === 0) return
     log.warn({ config: file }, `changed, but in use only after a restart: ${needRestart.join(', ')}`)
   } catch (error) {
-    const isBad = error instanceof ConfigError
-    if (isBad) io.stderr.write(`${error.message}\n`)
-    const facts = isBad ? { count: error.problems.length } : { err: describeError(error) }
+    const facts = error instanceof ConfigError ? problemsOf(error) : { err: describeError(error) }
     log.error({ config: file, reason, ...facts }, 'the new configuration is refused; the one before runs on')
+  }
+}
+
+const MOST_PROBLEMS = 20
+
+/** One line of the log, which a collector keeps together. */
+function problemsOf({ problems }: ConfigError) {
+  return {
+    count: problems.length,
+    problems: problems.slice(0, MOST_PROBLEMS).map(({ line, path, message }) => ({ line, path, message })),
+    cure: 'correct the file; `cloakroom check` shows each problem in its line',
   }
 }

@@ -2,9 +2,12 @@ import { parseArgs } from 'node:util'
 import { build } from '../app/build.ts'
 import type { Config } from '../config/config.ts'
 import { ConfigError } from '../config/load.ts'
+import { didYouMean } from '../config/report/nearest-name.ts'
 import { readerThatNotes, type SeenFiles } from '../config/watch.ts'
 import { describeError } from '../errors.ts'
+import { ListenError } from '../http/server/listeners.ts'
 import { createLogger, type Logger } from '../log.ts'
+import { version } from '../version.ts'
 import { type CommandIo, usageError } from './command.ts'
 import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config/config-file.ts'
 import { endOnUnexpected, mostOpenFiles, openFilesWarning } from './process.ts'
@@ -18,13 +21,21 @@ export async function serveCommand(args: string[], io: CommandIo): Promise<numbe
   const level = logLevel(io)
   if (level === undefined) return EXIT_BAD_CONFIG
   const log = createLogger({ level })
+  log.info(
+    { version: version(), config: file },
+    `cloakroom ${version()} starts with Node.js ${process.versions.node}`,
+  )
   const seen: SeenFiles = new Map()
   const config = readConfig({ file, io, log, seen })
   if (!config) return EXIT_BAD_CONFIG
   try {
     return await run(config, { file, io, log, seen })
   } catch (error) {
-    log.error({ err: describeError(error) }, 'cannot run')
+    if (error instanceof ListenError) {
+      const { field, cure, code, cause } = error
+      const err = { ...describeError(cause), ...(code === undefined ? {} : { code }) }
+      log.error({ config: file, path: field, cure, err }, `cannot listen: ${error.message}`)
+    } else log.error({ err: describeError(error) }, 'cannot run')
     return 1
   }
 }
@@ -44,8 +55,9 @@ function logLevel({ env, stderr }: CommandIo): string | undefined {
   const written = env.LOG_LEVEL?.trim() || 'info'
   const level = written.toLowerCase()
   if (LEVELS.has(level)) return level
+  const nearest = level === 'warning' ? ' (did you mean "warn"?)' : didYouMean(level, [...LEVELS])
   stderr.write(
-    `environment variable LOG_LEVEL must be info, warn or error (got ${JSON.stringify(written)})\n`,
+    `environment variable LOG_LEVEL must be info, warn or error (got ${JSON.stringify(written)})${nearest}\n`,
   )
   return undefined
 }
@@ -80,7 +92,8 @@ async function run(config: Config, start: Start): Promise<number> {
   const { file, log } = start
   endOnUnexpected(log)
   // Listens from here on: the first process of a container gets only the signals that it has a listener for.
-  const stopped = untilStopped()
+  const signals = catchStopSignals()
+  const stopped = signals.first
   const tooMany = openFilesWarning(config.limits.connections, mostOpenFiles())
   if (tooMany !== undefined) log.warn({ config: file, path: 'limits.connections' }, tooMany)
   const hangUp = catchHangUp()
@@ -97,7 +110,11 @@ async function run(config: Config, start: Start): Promise<number> {
   const stopReloading = startReloading({ ...start, cloakroom, hangUp })
   const signal = await stopped
   stopReloading()
-  log.info({ signal }, 'draining')
+  log.info({ signal }, 'draining: not ready any more')
+  signals.onAnother((another) => {
+    log.warn({ signal: another }, 'a second signal: the shutdown waits no longer')
+    cloakroom.hurry()
+  })
   await cloakroom.close()
   log.info({ signal }, 'stopped')
   return 0
@@ -108,8 +125,23 @@ function surviveOutputErrors(): void {
   for (const output of [process.stdout, process.stderr]) output.on('error', () => undefined)
 }
 
-function untilStopped(): Promise<string> {
-  return new Promise((resolve) => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve(signal))
-  })
+/**
+ * Catches what asks for an end: the first, and those that are meant to hurry it. They are caught for good, because a
+ * process that is not the first of its container would end at a second one, with refreshes that are not stored.
+ */
+function catchStopSignals() {
+  const { promise: first, resolve } = Promise.withResolvers<string>()
+  let another: ((signal: string) => void) | undefined
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      resolve(signal)
+      another?.(signal)
+    })
+  }
+  return {
+    first,
+    onAnother(listener: (signal: string) => void): void {
+      another = listener
+    },
+  }
 }

@@ -30,6 +30,7 @@ export function assembleConfig(file: FileConfig, proxy?: OutgoingProxy): Config 
   const { publicUrl, listen, admin, trustProxy, basePath, allowedOrigins, hosts, tests } = file
   return frozen({
     ...{ publicUrl, listen, admin, trustProxy, basePath, allowedOrigins, hosts },
+    drainDelayMs: file.drainDelay,
     limits: assembleLimits(file.limits),
     rateLimits: assembleRateLimits(file.rateLimits),
     provider: assembleProvider(file.provider, proxy),

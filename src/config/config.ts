@@ -304,6 +304,8 @@ export type Config = {
   /** Origin as browsers see it, e.g. `https://app.example.com`. */
   readonly publicUrl: string
   readonly listen: ListenAddress
+  /** How long a process that is told to end still accepts, while it is not ready. */
+  readonly drainDelayMs: number
   readonly admin: {
     readonly listen: ListenAddress
     readonly strictReadiness: boolean

@@ -134,11 +134,20 @@ test('a bad file is refused whole and loudly, and the one before runs on; the me
   const whole = JSON.parse(await readFile(file.file, 'utf8')) as Parameters<(typeof REFUSED)[0][1]>[0]
   await browser.signIn()
   for (const [what, textOf, cure] of REFUSED) {
-    const before = replica.stderr.length
+    const before = replica.stdout.length
     const refused = logged('is refused')
     await writeFile(file.file, textOf(whole))
     await reloaded('the new configuration is refused; the one before runs on')
-    await eventually('the report', () => cure.test(replica.stderr.slice(before).join('\n')))
+    const line = replica.stdout.slice(before).find((text) => text.includes('is refused'))
+    const { problems, count } = JSON.parse(line ?? '{}') as {
+      problems: { line: number; path: string; message: string }[]
+      count: number
+    }
+    assert.equal(problems.length, count)
+    assert.match(
+      problems.map(({ line, path, message }) => `cloakroom.yaml:${line}: ${path} ${message}`).join('\n'),
+      cure,
+    )
     assert.ok(logged('is refused') > refused, what)
     assert.equal(await statusOf(browser, '/api/orders'), 200, what)
   }

@@ -23,11 +23,10 @@ const BYTES_PER_UNIT: Readonly<Record<string, number>> = {
 export const TIMEOUT = durationUpTo(24, '5s')
 
 /** How far another clock may be from ours, in ms. More than ten minutes is a clock to be put right. */
-export const CLOCK_TOLERANCE: Rule<number> = {
-  must: 'must be a duration with its unit (ms, s or m), from 0s to 10m',
-  example: '60s',
-  parse: (text) => (/^0 ?(?:ms|s|m)$/.test(text) ? 0 : quantity(text, MS_PER_UNIT, 600_000)),
-}
+export const CLOCK_TOLERANCE = durationFromNone('60s')
+
+/** How long a process that is told to end still accepts, in ms. */
+export const DRAIN_DELAY = durationFromNone('5s')
 
 /** How long a session lives, in ms. At most 400d, the longest life browsers give a cookie (RFC 6265bis). */
 export const SESSION_TIME = durationUpTo(400, '30m')
@@ -57,6 +56,14 @@ function durationUpTo(days: number, example: string): Rule<number> {
     must: `must be a duration with its unit (ms, s, m, h or d), more than nothing and at most ${days}d`,
     example,
     parse: (text) => quantity(text, MS_PER_UNIT, days * 86_400_000),
+  }
+}
+
+function durationFromNone(example: string): Rule<number> {
+  return {
+    must: 'must be a duration with its unit (ms, s or m), from 0s to 10m',
+    example,
+    parse: (text) => (/^0 ?(?:ms|s|m)$/.test(text) ? 0 : quantity(text, MS_PER_UNIT, 600_000)),
   }
 }
 

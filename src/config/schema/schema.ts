@@ -23,7 +23,7 @@ import {
   textSecretCheck,
   tlsKeyCheck,
 } from '../rules/secret-rules.ts'
-import { CLOCK_TOLERANCE, RATE_LIMIT, SESSION_TIME, SIZE, TIMEOUT } from '../rules/units.ts'
+import { CLOCK_TOLERANCE, DRAIN_DELAY, RATE_LIMIT, SESSION_TIME, SIZE, TIMEOUT } from '../rules/units.ts'
 import type { SecretReader } from '../secrets/secret-source.ts'
 import {
   createFieldKit,
@@ -61,6 +61,9 @@ function configFields(kit: FieldKit) {
     .section({
       publicUrl: kit.text(PUBLIC_URL, 'The origin browsers see. http only for a loopback host.'),
       listen: kit.text(LISTEN, 'Socket of the public listener.').prefault('0.0.0.0:8080'),
+      drainDelay: kit
+        .text(DRAIN_DELAY, 'After SIGTERM: not ready, but still accepting for so long.')
+        .prefault('0s'),
       admin: adminFields(kit),
       trustProxy: kit
         .list(PROXY_RANGE, 'Whose X-Forwarded-* to believe: addresses or CIDR ranges.')

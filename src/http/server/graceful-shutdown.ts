@@ -3,8 +3,11 @@ import { Server as NetServer, type Socket } from 'node:net'
 import { every, systemClock } from '../../async/clock.ts'
 import { connectionOf } from './public-server.ts'
 
-/** Shuts a server down: resolves when it accepts nothing and no connection is open, `graceMs` after the call at the latest. */
-export type GracefulShutdown = (graceMs: number) => Promise<void>
+/**
+ * Shuts a server down: resolves when it accepts nothing and no connection is open, `graceMs` after the call at the latest, or
+ * as soon as `cut` aborts.
+ */
+export type GracefulShutdown = (graceMs: number, cut?: AbortSignal) => Promise<void>
 
 const CHECK_EVERY_MS = 50
 
@@ -24,7 +27,7 @@ export function createGracefulShutdown(server: Server, idleGraceMs: number): Gra
   for (const event of ['upgrade', 'connect'])
     server.on(event, ({ socket }: IncomingMessage) => void tunnels.add(socket))
 
-  return function shutDown(graceMs) {
+  return function shutDown(graceMs, cut) {
     if (!server.listening) return Promise.resolve()
     for (const event of ['request', 'checkContinue', 'checkExpectation'])
       server.prependListener(event, (_: IncomingMessage, res: ServerResponse) => makeLast(res))
@@ -39,9 +42,11 @@ export function createGracefulShutdown(server: Server, idleGraceMs: number): Gra
     }
     // Right after what has arrived was read: a request that the kernel holds must not be cut off.
     const tick = every(systemClock, CHECK_EVERY_MS, () => setImmediate(closeIdle))
-    const deadline = systemClock.after(graceMs, () => {
+    const cutAll = () => {
       for (const socket of open) socket.destroy()
-    })
+    }
+    const deadline = systemClock.after(graceMs, cutAll)
+    cut?.addEventListener('abort', cutAll, { once: true })
     return stopListening(server, closeIdle).finally(() => {
       tick.cancel()
       deadline.cancel()

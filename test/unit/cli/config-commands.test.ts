@@ -294,10 +294,18 @@ describe('cloakroom schema', () => {
 
 describe('LOG_LEVEL', () => {
   test('that is none is told with its cure before anything begins', async () => {
-    for (const level of ['verbose', 'warning', 'toString']) {
-      const { code, err } = await run(serveCommand, ['--config', 'none.yaml'], { LOG_LEVEL: level })
+    for (const [level, hint] of [
+      ['verbose', ''],
+      ['toString', ''],
+      ['warning', ' (did you mean "warn"?)'],
+      ['inof', ' (did you mean "info"?)'],
+    ]) {
+      const { code, err } = await run(serveCommand, ['--config', 'none.yaml'], { LOG_LEVEL: level! })
       assert.equal(code, 78)
-      assert.equal(err, `environment variable LOG_LEVEL must be info, warn or error (got "${level}")\n`)
+      assert.equal(
+        err,
+        `environment variable LOG_LEVEL must be info, warn or error (got "${level}")${hint}\n`,
+      )
     }
   })
 

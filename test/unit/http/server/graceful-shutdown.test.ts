@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer, IncomingMessage, ServerResponse } from 'node:http'
 import { connect } from 'node:net'
-import { type TestContext, test } from 'node:test'
+import { describe, type TestContext, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { createListeners } from '../../../../src/http/server/listeners.ts'
+import { createListeners, listenOn } from '../../../../src/http/server/listeners.ts'
 import { createPublicServer } from '../../../../src/http/server/public-server.ts'
 import type { RequestGuard } from '../../../../src/http/server/request-guard.ts'
 import { startBusyClients } from '../../../kit/busy-clients.ts'
@@ -33,7 +33,7 @@ const FREE = { host: '127.0.0.1', port: 0 }
 async function setUp(
   t: TestContext,
   answer: (req: IncomingMessage, res: ServerResponse) => void,
-  times: { drainMs?: number; idleGraceMs?: number } = {},
+  times: { drainMs?: number; idleGraceMs?: number; delayMs?: () => number } = {},
 ) {
   const publicServer = createPublicServer({
     objects: { IncomingMessage, ServerResponse },
@@ -50,7 +50,7 @@ async function setUp(
   })
   const listeners = createListeners({
     ...{ publicServer, adminServer: createServer(), addresses: { public: FREE, admin: FREE } },
-    ...{ drainMs: 10_000, idleGraceMs: 300, onDrain() {}, release: async () => {}, ...times },
+    ...{ drainMs: 10_000, idleGraceMs: 300, onStop() {}, onDrain() {}, release: async () => {}, ...times },
   })
   const { publicPort: port } = await listeners.listen()
   t.after(() => listeners.close())
@@ -59,7 +59,7 @@ async function setUp(
     await listeners.close()
     return performance.now() - begun
   }
-  return { port, close }
+  return { port, close, listeners }
 }
 
 /** A connection and everything that came on it. */
@@ -180,4 +180,65 @@ test('what is still open at the deadline is cut', async (t) => {
   assert.ok(tookMs > 300 && tookMs < 2_000, `${tookMs} ms`)
   await stream.closed
   assert.doesNotMatch(stream.said.text, /0\r\n\r\n$/)
+})
+
+test('a delay accepts on; the first hurry ends it, the second one cuts what still runs', async (t) => {
+  const { port, listeners } = await setUp(t, (_req, res) => void res.write('begun'), {
+    delayMs: () => 60_000,
+  })
+  const closed = listeners.close()
+  const late = await open(t, port, GET)
+  await late.until(/begun/)
+  listeners.hurry()
+  const refused = async () => {
+    const socket = connect({ port, host: '127.0.0.1' })
+    const [event] = await Promise.race(
+      ['connect', 'error'].map(async (name) => [name, await once(socket, name)]),
+    )
+    socket.destroy()
+    return event === 'error'
+  }
+  while (!(await refused().catch(() => true)));
+  assert.equal(late.said.isReset, false)
+  listeners.hurry()
+  await Promise.all([closed, late.closed])
+  assert.doesNotMatch(late.said.text, /0\r\n\r\n$/)
+})
+
+describe('a socket that cannot be opened is named by its setting, with the cure', () => {
+  const listenAt = (addresses: { public: typeof FREE; admin: typeof FREE }) =>
+    createListeners({
+      ...{ publicServer: createServer(), adminServer: createServer(), addresses, drainMs: 1 },
+      ...{ onStop() {}, onDrain() {}, release: async () => {} },
+    }).listen()
+
+  test('when its port is taken', async (t) => {
+    const taken = createServer()
+    t.after(() => taken.close())
+    const port = await listenOn(taken, FREE)
+    const told = {
+      name: 'ListenError',
+      code: 'EADDRINUSE',
+      port,
+      cure: /end that process, or choose another port/,
+    }
+    const at = { host: '127.0.0.1', port }
+    const said = (field: string) => `${field}: 127.0.0.1:${port} is taken by another process`
+    await assert.rejects(listenAt({ public: at, admin: FREE }), {
+      ...told,
+      field: 'listen',
+      message: said('listen'),
+    })
+    await assert.rejects(listenAt({ public: FREE, admin: at }), { ...told, message: said('admin.listen') })
+  })
+
+  test('when its address is of another machine, or its name of none', async () => {
+    const other = { host: '192.0.2.1', port: 0 }
+    await assert.rejects(listenAt({ public: other, admin: FREE }), {
+      message: 'listen: 192.0.2.1:0 is no address of this machine',
+    })
+    await assert.rejects(listenAt({ public: FREE, admin: { host: 'nowhere.invalid', port: 0 } }), {
+      message: /^admin\.listen: nowhere\.invalid:0 has a name that/,
+    })
+  })
 })
