@@ -8,6 +8,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   explain: async () => (await import('./cli/config/explain.ts')).explainCommand,
   doctor: async () => (await import('./cli/doctor/doctor.ts')).doctorCommand,
   demo: async () => (await import('./cli/demo.ts')).demoCommand,
+  types: async () => (await import('./cli/config/types.ts')).typesCommand,
   keygen: async () => (await import('./cli/keygen.ts')).keygenCommand,
   sessions: async () => (await import('./cli/sessions.ts')).sessionsCommand,
   schema: async () => (await import('./cli/schema.ts')).schemaCommand,
@@ -21,6 +22,7 @@ const USAGE = `usage: cloakroom [command] [options]
   doctor                   try what the configuration names: provider, client, Redis, upstreams, certificates
   demo [--port 8080]       everything on one machine: identity provider, two APIs, a single-page app
   sessions --user SUB      list the sessions of a user, or with --end end them
+  types [--config FILE|-]  print TypeScript declarations of route ids, resources and claims
   keygen                   print a new session key
   schema                   print the JSON Schema of the config file
 
