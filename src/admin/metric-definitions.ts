@@ -175,6 +175,11 @@ export const METRICS = {
     'Commands that the session store did not serve, by kind of error',
     ['kind'],
   ),
+  unreplicatedWrites: counter(
+    'cloakroom_store_unreplicated_writes_total',
+    'Rotated refresh tokens that no replica of Redis confirmed in time (session.store.durability: replica): used all the same',
+    [],
+  ),
   invalidationLive: gauge(
     'cloakroom_invalidation_live',
     '1 while this replica hears of sessions that change or end elsewhere, so that its copies may be trusted',

@@ -41,6 +41,8 @@ export type Metrics = {
   refreshLock(outcome: string, resource: string, waitedMs: number): void
   /** `error`: the code of one that was not served. */
   storeCommand(command: string, seconds: number, outcome: 'ok' | 'error', error?: string): void
+  /** A rotated refresh token that is used although no replica of the store has confirmed it. */
+  storeUnreplicated(): void
   session(event: 'started' | 'ended', reason: string): void
   /** A sign-in, or a step-up; `signInFailed` counts those that failed. */
   signIn(outcome: Exclude<(typeof known.SIGN_IN_OUTCOMES)[number], 'failed'>): void
@@ -152,6 +154,7 @@ export function createMetrics(deps: MetricsDeps): Metrics {
         if (kind === 'timeout' || kind === 'connection') storeUp.set(0)
       }
     },
+    storeUnreplicated: () => all.unreplicatedWrites.inc(),
     session(event, reason) {
       const isKnown = event === 'started' || known.SESSION_ENDS.includes(reason)
       all.sessions.inc({ event, reason: isKnown ? reason : 'other' })

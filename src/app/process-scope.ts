@@ -130,7 +130,9 @@ async function openStore(
 ): Promise<Store> {
   const { store } = config.session
   if (store.type === 'redis') {
-    return createRedisStore(store, times, { log, observe: metrics.storeCommand })
+    return createRedisStore(store, times, {
+      ...{ log, observe: metrics.storeCommand, unreplicated: metrics.storeUnreplicated },
+    })
   }
   log.warn({}, 'sessions are kept in memory: for one replica only, and lost when it ends')
   return createMemoryStore(times)

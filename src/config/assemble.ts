@@ -8,6 +8,7 @@ import type {
   OutgoingProxy,
   ProviderConfig,
   RateLimits,
+  RedisServersConfig,
   ResourceConfig,
   RouteConfig,
   SessionConfig,
@@ -116,23 +117,36 @@ function assembleSession({ publicUrl, session }: FileConfig): SessionConfig {
   }
 }
 
-/** Moves user name and password out of the URL, so that it can be logged. */
 function assembleStore(file: FileStore): StoreConfig {
   if (file.type === 'memory') return file
-  const { url, tls, keyPrefix } = file
-  const password = file.password ?? (url.password ? new Secret(decodeURIComponent(url.password)) : undefined)
-  const username = file.username ?? decodeURIComponent(url.username)
-  const bare = new URL(url)
-  bare.username = ''
-  bare.password = ''
+  const { url, tls, keyPrefix, durability } = file
+  const password = file.password ?? (url?.password ? new Secret(decodeURIComponent(url.password)) : undefined)
+  const username = file.username ?? decodeURIComponent(url?.username ?? '')
   return {
     type: 'redis',
-    url: bare.href,
+    ...assembleServers(file),
     ...(username === '' ? {} : { username }),
     ...(password === undefined ? {} : { password }),
     ...assembleTls(tls),
-    keyPrefix,
+    ...{ keyPrefix, durability },
   }
+}
+
+/** Exactly one of the three is there. User name and password are moved out of the URL, so that it can be logged. */
+function assembleServers(file: Extract<FileStore, { type: 'redis' }>): RedisServersConfig {
+  const { url, cluster, sentinels, masterName, sentinelUsername, sentinelPassword, sentinelTls } = file
+  if (cluster) return { cluster }
+  if (sentinels)
+    return {
+      ...{ sentinels, masterName: masterName! },
+      ...(sentinelUsername === undefined ? {} : { sentinelUsername }),
+      ...(sentinelPassword === undefined ? {} : { sentinelPassword }),
+      ...(sentinelTls === undefined ? {} : { sentinelTls }),
+    }
+  const bare = new URL(url!)
+  bare.username = ''
+  bare.password = ''
+  return { url: bare.href }
 }
 
 function assembleResources({ resources, provider }: FileConfig): Record<string, ResourceConfig> {

@@ -139,15 +139,27 @@ export type TlsConfig = {
 
 /** Where sessions and tokens are kept. */
 export type StoreConfig =
-  | {
+  | ({
       readonly type: 'redis'
-      readonly url: string
       readonly username?: string
       readonly password?: Secret
       readonly tls?: TlsConfig
       readonly keyPrefix: string
-    }
+      readonly durability: 'none' | 'replica'
+    } & RedisServersConfig)
   | { readonly type: 'memory' }
+
+/** One address, some nodes of a Redis Cluster, or the sentinels that know where the primary is. */
+export type RedisServersConfig =
+  | { readonly url: string }
+  | { readonly cluster: readonly ListenAddress[] }
+  | {
+      readonly sentinels: readonly ListenAddress[]
+      readonly masterName: string
+      readonly sentinelUsername?: string
+      readonly sentinelPassword?: Secret
+      readonly sentinelTls?: boolean
+    }
 
 /** The browser's session. */
 export type SessionConfig = {

@@ -2,7 +2,6 @@ import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { assembleConfig } from './assemble.ts'
 import { crossCheck } from './checks/cross-checks.ts'
-import { checkNotBuilt } from './checks/not-built.ts'
 import type { Config } from './config.ts'
 import { type Environment, requireVerifiedTls } from './environment.ts'
 import { readOutgoingProxy } from './outgoing-proxy.ts'
@@ -66,7 +65,6 @@ function readConfig(source: ConfigSource): LoadedConfig {
   const places = new Map<string, FieldPlace>()
   const report = createReport(file, places)
   const raw = readTree({ document, positionOf, places, report, env })
-  checkNotBuilt(raw, report.root)
   const secrets = createSecretReader({
     ...{ env, folder: dirname(resolve(file)), readFile, mayBeAbsent: !requireSecrets },
   })

@@ -6,7 +6,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { Secret } from '../../src/config/secrets/secret.ts'
 import type { BffError } from '../../src/errors.ts'
 import type { Store } from '../../src/store/port.ts'
-import { createRedisStore, type RedisStoreConfig } from '../../src/store/redis/redis-store.ts'
+import type { RedisAddress } from '../../src/store/redis/connection/servers.ts'
+import { createRedisStore } from '../../src/store/redis/redis-store.ts'
 import { captureLog } from '../kit/cloakroom.ts'
 import { accessRule } from '../kit/store/access-rule.ts'
 import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
@@ -21,7 +22,7 @@ import {
 
 const PASSWORD = 'geheim'
 
-async function open(t: TestContext, config: Omit<RedisStoreConfig, 'keyPrefix'>) {
+async function open(t: TestContext, config: RedisAddress) {
   const { log, lines } = captureLog()
   const times = { idleTimeoutMs: () => 60_000 }
   const store = await createRedisStore({ keyPrefix: 'cloakroom', ...config }, times, { log })
@@ -43,7 +44,7 @@ suite('setting up a connection to Redis', { skip: skipWithoutRedis() }, () => {
   const server = redisForThisFile()
   const asCloakroom = () => ({ username: 'cloakroom', password: new Secret(PASSWORD) })
 
-  async function assertAway(t: TestContext, config: Omit<RedisStoreConfig, 'keyPrefix'>, why: RegExp) {
+  async function assertAway(t: TestContext, config: RedisAddress, why: RegExp) {
     const { store, lines } = await open(t, config)
     assert.match(await refusalOf(store), why)
     assert.equal(store.invalidations.isLive(), false)

@@ -8,7 +8,8 @@ import { Secret } from '../../src/config/secrets/secret.ts'
 import type { BffError } from '../../src/errors.ts'
 import { createMemoryStore } from '../../src/store/memory/memory-store.ts'
 import type { Store } from '../../src/store/port.ts'
-import { createRedisStore, type RedisStoreConfig } from '../../src/store/redis/redis-store.ts'
+import type { RedisAddress } from '../../src/store/redis/connection/servers.ts'
+import { createRedisStore } from '../../src/store/redis/redis-store.ts'
 import { freePort } from '../kit/ports.ts'
 import { selfSigned } from '../kit/self-signed.ts'
 import { accessRule } from '../kit/store/access-rule.ts'
@@ -17,10 +18,7 @@ import { eventually, redisForThisFile, silentLog } from '../kit/store/store-cont
 
 const PASSWORD = 'geheim'
 
-async function withStore<T>(
-  config: Omit<RedisStoreConfig, 'keyPrefix'>,
-  use: (store: Store) => Promise<T>,
-): Promise<T> {
+async function withStore<T>(config: RedisAddress, use: (store: Store) => Promise<T>): Promise<T> {
   const times = { idleTimeoutMs: () => 60_000, absoluteTimeoutMs: () => 600_000 }
   const store = await createRedisStore({ keyPrefix: 'cloakroom', ...config }, times, { log: silentLog })
   try {

@@ -34,22 +34,48 @@ export async function checkSessionStore(
   await group.check('persistence', () => persistence(facts))
 }
 
-const LOOPBACK = /^(?:localhost|127(?:\.\d+){3}|\[?::1\]?)$/
+const LOOPBACK = /^(?:localhost|127(?:\.\d+){3}|::1)$/
 
-async function transport({ url, tls }: RedisConfig, now: () => number): Promise<Found> {
-  const { protocol, hostname, port } = new URL(url)
-  if (protocol !== 'rediss:') {
-    const message =
-      'redis:// without TLS: the password and the names of sessions go over the network as they are'
-    return LOOPBACK.test(hostname)
-      ? ok('redis:// to this machine')
-      : warn(message, 'use rediss://, and session.store.tls.ca if its certificate authority is your own')
+type Server = { readonly host: string; readonly port: number }
+type Addresses = {
+  readonly servers: readonly Server[]
+  readonly usesTls: boolean
+  /** How TLS is asked for here. */
+  readonly cure: string
+}
+
+/** The addresses that the configuration names: one, nodes of a cluster, or sentinels. */
+function addressesOf(store: RedisConfig): Addresses {
+  if ('url' in store) {
+    const { protocol, hostname, port } = new URL(store.url)
+    const server = { host: hostname.replace(/^\[|\]$/g, ''), port: Number(port || 6379) }
+    return { servers: [server], usesTls: protocol === 'rediss:', cure: 'use rediss://' }
   }
-  const host = hostname.replace(/^\[|\]$/g, '')
+  const cure = 'add session.store.tls: {}'
+  const usesTls = store.tls !== undefined
+  if ('cluster' in store) return { servers: store.cluster, usesTls, cure }
+  return { servers: store.sentinels, usesTls: store.sentinelTls ?? usesTls, cure }
+}
+
+const namesOf = ({ servers }: Addresses) =>
+  servers.map(({ host, port }) => (host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`)).join(', ')
+
+async function transport(store: RedisConfig, now: () => number): Promise<Found> {
+  const { servers, usesTls, cure } = addressesOf(store)
+  if (!usesTls) {
+    const message = 'without TLS: the password and the names of sessions go over the network as they are'
+    return servers.every(({ host }) => LOOPBACK.test(host))
+      ? ok('redis:// to this machine')
+      : warn(message, `${cure}, and session.store.tls.ca if its certificate authority is your own`)
+  }
   try {
     const signal = AbortSignal.timeout(5_000)
-    const notAfter = await peerCertificateEnd({ host, port: Number(port || 6379), tls, signal })
-    return certificateEnd(`Redis at ${host}`, { notAfter, now: now() })
+    const ends = await Promise.all(
+      servers.map((server) => peerCertificateEnd({ ...server, tls: store.tls, signal })),
+    )
+    const [first = 0] = ends.toSorted((a, b) => a - b)
+    const at = servers[ends.indexOf(first)] ?? servers[0]!
+    return certificateEnd(`Redis at ${at.host}`, { notAfter: first, now: now() })
   } catch (error) {
     const { message, cure } = causeOf(error)
     return fail(`TLS: ${message}`, cure?.replace('tls.', 'session.store.tls.'))
@@ -58,8 +84,8 @@ async function transport({ url, tls }: RedisConfig, now: () => number): Promise<
 
 const OLDEST = 6
 
-function connection({ url }: RedisConfig, { server, version, role }: RedisDiagnosis): Found {
-  const { host } = new URL(url)
+function connection(store: RedisConfig, { server, version, role }: RedisDiagnosis): Found {
+  const host = namesOf(addressesOf(store))
   if (version === undefined) {
     return warn(
       `connected to ${host}; what it is cannot be told: INFO is not allowed`,

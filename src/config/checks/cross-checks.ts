@@ -65,16 +65,29 @@ function checkStore({ publicUrl, session }: Draft, field: Field): void {
       'keeps sessions in this one process: a restart signs everyone out, and a second replica knows nothing of them',
     )
   }
-  if (store?.type !== 'redis') return
-  const { url, username, password } = store
-  if (url?.protocol === 'redis:' && !isThisMachine(url.hostname)) {
-    field
-      .at('url')
-      .warn(
-        'is without TLS to another machine: whoever listens in between gets the password, and may end or hold back sessions; write rediss://',
-      )
+  if (store?.type === 'redis') checkRedis(store, field)
+}
+
+type RedisDraft = Extract<NonNullable<NonNullable<Draft['session']>['store']>, { type?: 'redis' | undefined }>
+
+const UNENCRYPTED =
+  'is without TLS to another machine: whoever listens in between gets the password, and may end or hold back sessions'
+
+function checkRedis(store: RedisDraft, field: Field): void {
+  const { url, password, username, sentinelTls } = store
+  checkServers(field)
+  const isGiven = (name: string) => (field.at(name).written() ?? undefined) !== undefined
+  const nodes = isGiven('cluster') ? store.cluster : store.sentinels
+  const key = isGiven('cluster') ? 'cluster' : 'sentinels'
+  const usesTls = isGiven('url') ? url?.protocol === 'rediss:' : isGiven('tls')
+  if (url && !usesTls && !isThisMachine(url.hostname)) {
+    field.at('url').warn(`${UNENCRYPTED}; write rediss://`)
+  } else if (nodes?.some((node) => node?.host && !isThisMachine(inUrl(node.host))) && !usesTls) {
+    field.at(key).warn(`${UNENCRYPTED}; add "tls: {}", or what it needs`)
+  } else if (usesTls && sentinelTls === false) {
+    field.at('sentinelTls').warn('lets whoever listens in between say where the primary is')
   }
-  checkTls(field.at('tls'), url?.protocol === 'rediss:')
+  checkTls(field.at('tls'), usesTls)
   if (url?.password && password !== undefined) {
     field.at('password').problem('is given twice: the url holds a password too; remove it there')
   } else if (url?.username && username !== undefined) {
@@ -83,6 +96,34 @@ function checkStore({ publicUrl, session }: Draft, field: Field): void {
     field.at('url').warn('holds a password; move it to "password: { env: NAME }" or "{ file: PATH }"')
   }
 }
+
+/** The three ways to say where Redis is, of which a file has one, and what belongs to sentinels alone. */
+function checkServers(field: Field): void {
+  const isGiven = (name: string) => (field.at(name).written() ?? undefined) !== undefined
+  const [first, ...more] = ['url', 'cluster', 'sentinels'].filter(isGiven)
+  if (first === undefined) {
+    field
+      .at('url')
+      .problem(
+        'is required: where Redis is, e.g. rediss://redis:6379; or "cluster: [HOST:PORT]", or "sentinels: [HOST:PORT]" with "masterName"',
+      )
+  }
+  for (const name of more)
+    field.at(name).problem(`is a second place where Redis is, beside "${first}"; remove one of the two`)
+  if (isGiven('sentinels')) {
+    if (!isGiven('masterName'))
+      field
+        .at('masterName')
+        .problem(
+          'is required: what the sentinels call the primary, NAME in their "sentinel monitor NAME …", e.g. mymaster',
+        )
+    return
+  }
+  for (const name of ['masterName', 'sentinelUsername', 'sentinelPassword', 'sentinelTls'].filter(isGiven))
+    field.at(name).problem('has no effect without "sentinels"')
+}
+
+const inUrl = (host: string) => (host.includes(':') ? `[${host}]` : host)
 
 function warnAboutSecrets(value: unknown, secrets: SecretReader, field: Field): void {
   if (value instanceof Secret) {
@@ -139,6 +180,8 @@ function warnAboutSessionKey(key: string, { provider, session }: Draft, field: F
   const others = {
     'provider.clientAuth.secret': auth && 'secret' in auth ? auth.secret : undefined,
     'session.store.password': session?.store?.type === 'redis' ? session.store.password : undefined,
+    'session.store.sentinelPassword':
+      session?.store?.type === 'redis' ? session.store.sentinelPassword : undefined,
   }
   for (const [name, other] of Object.entries(others)) {
     if (!(other instanceof Secret) || other.reveal() !== key) continue

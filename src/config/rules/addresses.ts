@@ -91,18 +91,36 @@ export const REDIS_URL: Rule<URL> = {
   },
 }
 
+/** A node of a Redis Cluster, or a sentinel. Its port is always written: the usual ones of the two differ. */
+export const REDIS_NODE: Rule<ListenAddress> = {
+  must: 'must be HOST:PORT',
+  example: 'redis-1:6379',
+  parse: (text) => hostAndPort(text, /^[A-Za-z0-9._-]+$/),
+  because: (text) => {
+    const [, rest] = /^\w+:\/\/(?:[^@]*@)?([^/]*)/.exec(text) ?? []
+    if (rest !== undefined)
+      return 'must be HOST:PORT alone: TLS, user name and password have keys of their own'
+    if (isIP(text) === 6) return `must have the address in brackets and its port, as in [${text}]:6379`
+    if (/^[A-Za-z0-9._-]+$/.test(text))
+      return 'must be HOST:PORT: its port is missing (6379 is usual, 26379 for a sentinel)'
+    return undefined
+  },
+}
+
 /** A socket to listen on. */
 export const LISTEN: Rule<ListenAddress> = {
   must: 'must be HOST:PORT',
   example: '0.0.0.0:8080 or [::]:8080',
-  parse: (text) => {
-    const [, bracketed, plain, digits] =
-      /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})$/.exec(text) ?? []
-    const host = bracketed ?? plain
-    const port = Number(digits)
-    if (host === undefined || port > 65_535) return undefined
-    return bracketed === undefined || isIP(host) === 6 ? { host, port } : undefined
-  },
+  parse: (text) => hostAndPort(text, /^[A-Za-z0-9.-]+$/),
+}
+
+/** Reads `host:port`, where `plain` says what a host without brackets may be; an IPv6 address has them. */
+function hostAndPort(text: string, plain: RegExp): ListenAddress | undefined {
+  const [, bracketed, name, digits] = /^(?:\[([0-9A-Fa-f:.]+)\]|([^[\]:]+)):(\d{1,5})$/.exec(text) ?? []
+  const host = bracketed ?? name
+  const port = Number(digits)
+  if (host === undefined || port > 65_535) return undefined
+  return (bracketed === undefined ? plain.test(host) : isIP(host) === 6) ? { host, port } : undefined
 }
 
 /** A value of `Host`: a name or address, and its port unless it is the scheme's own. */

@@ -8,6 +8,7 @@ import {
   LISTEN,
   PROXY_RANGE,
   PUBLIC_URL,
+  REDIS_NODE,
   REDIS_URL,
   UPSTREAM,
 } from '../rules/addresses.ts'
@@ -464,13 +465,44 @@ function sessionFields(kit: FieldKit) {
 }
 
 function storeFields(kit: FieldKit) {
+  const userName = opaqueRule('must be a user name without blanks', 'cloakroom')
   const redis = kit.section({
     type: kit.constant('redis'),
-    url: kit.text(REDIS_URL, 'redis://HOST[:PORT][/DB]; rediss:// for TLS.'),
-    username: kit.text(opaqueRule('must be a user name without blanks', 'cloakroom'), 'ACL user.').optional(),
+    url: kit.text(REDIS_URL, 'One address: redis://HOST[:PORT][/DB]; rediss:// for TLS.').optional(),
+    cluster: kit
+      .list(REDIS_NODE, 'Redis Cluster, in place of url: some of its nodes; they name the rest.')
+      .min(1)
+      .optional(),
+    sentinels: kit
+      .list(
+        { ...REDIS_NODE, example: 'sentinel-1:26379' },
+        'Redis Sentinel, in place of url: all sentinels; they name the primary.',
+      )
+      .min(1)
+      .optional(),
+    masterName: kit
+      .text(
+        opaqueRule('must be a name without blanks', 'mymaster'),
+        'What the sentinels call the primary: NAME in their `sentinel monitor NAME …`.',
+      )
+      .optional(),
+    sentinelUsername: kit.text(userName, 'ACL user at the sentinels.').optional(),
+    sentinelPassword: kit
+      .secret(textSecretCheck, 'Password at the sentinels; default: none, whatever that of Redis is.')
+      .optional(),
+    sentinelTls: kit
+      .flag('Whether the sentinels are asked over TLS; default: as Redis is, when there is a `tls`.')
+      .optional(),
+    username: kit.text(userName, 'ACL user.').optional(),
     password: kit.secret(textSecretCheck, 'Password.').optional(),
     tls: tlsFields(kit),
     keyPrefix: kit.text(KEY_PREFIX, 'First part of every key.').prefault('cloakroom'),
+    durability: kit
+      .choice(
+        ['none', 'replica'],
+        'replica: a rotated refresh token is on one replica of Redis before it is used (WAIT), so that a failover does not lose it; unanswered in 500 ms, it is used all the same, with a warning and a count.',
+      )
+      .prefault('none'),
   })
   const memory = kit.section({ type: kit.constant('memory') })
   return kit

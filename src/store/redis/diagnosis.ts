@@ -3,7 +3,8 @@ import { systemClock } from '../../async/clock.ts'
 import { BffError, describeError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import type { ObserveStore } from '../port.ts'
-import { openRedis, type RedisConnection } from './client.ts'
+import type { RedisConnection } from './connection/client.ts'
+import { openRedis } from './connection/servers.ts'
 import { createRedisStore, type RedisStoreConfig } from './redis-store.ts'
 import { SCRIPTS } from './scripts.ts'
 
@@ -39,7 +40,7 @@ const PINGS = 20
  * connection.
  */
 export async function diagnoseRedis(config: RedisStoreConfig): Promise<RedisDiagnosis> {
-  const redis = openRedis(config, { name: 'doctor', log: noLog })
+  const { commands: redis, close } = openRedis(config, { log: noLog }, () => undefined)
   try {
     await redis.attempted
     await redis.call('ping', 'PING')
@@ -53,13 +54,13 @@ export async function diagnoseRedis(config: RedisStoreConfig): Promise<RedisDiag
       trialFailure: refused.length > 0 ? undefined : await trialFailure(config),
     }
   } finally {
-    await redis.close()
+    await close()
   }
 }
 
 type Info = ReadonlyMap<string, string>
 
-/** Empty where the command is not allowed. */
+/** Of a cluster, what its first primary says. Empty where the command is not allowed. */
 async function readInfo(redis: RedisConnection): Promise<Info> {
   try {
     const text = String(await redis.call('info', 'INFO'))

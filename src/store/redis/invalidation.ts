@@ -4,13 +4,17 @@ import { createDeadline } from '../../async/deadline.ts'
 import { BffError, describeError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import { type Invalidations, onInvalidateOf, type SessionChanges, type SessionHash } from '../port.ts'
-import type { RedisConnection } from './client.ts'
+import { cleaned, type RedisError, timedOut } from './connection/errors.ts'
+import type { RedisNode, RedisRequest } from './connection/node.ts'
 
 type SubscriptionDeps = {
   /** A connection for this alone: a subscribed one takes no other commands. */
-  readonly connection: RedisConnection
-  /** Publishes over the connection of the commands, to the server that takes the writes. Rejects when that fails. */
-  readonly publish: (text: string) => Promise<unknown>
+  readonly connection: RedisNode
+  /**
+   * What publishes over the connection of the commands, for each server that takes writes: the channel of a cluster is
+   * live when all of its primaries are heard. Each rejects when that fails.
+   */
+  readonly publishers: () => readonly ((text: string) => Promise<unknown>)[]
   readonly channel: string
   readonly changes: SessionChanges
   readonly log: Logger
@@ -24,14 +28,22 @@ export type InvalidationSubscription = Invalidations & {
   requireLive(): Promise<void>
   /** Reconnects, because the server turned out to be no primary. */
   reconnect(): void
-  close(): Promise<void>
+  /** Ends the heartbeats; the connection is closed by its owner. */
+  close(): void
 }
 
 const HEARTBEAT_MS = 1000
+/** Time that a command on this connection may take. */
+const COMMAND_TIMEOUT_MS = 500
 /** Longest time from when Redis has accepted a heartbeat until it is heard; only time in which this process runs counts. */
 const HEARD_WITHIN_MS = 500
 /** The hash of a session never begins like this. */
 const HEARTBEAT = 'heartbeat '
+
+const PING: RedisRequest = {
+  ...{ label: 'heartbeat', isRepeatable: true },
+  send: (link) => link.call('PING', []),
+}
 
 /**
  * Listens for sessions that changed on any replica. It is live while heartbeats that are published over the command
@@ -60,10 +72,9 @@ export function subscribeToInvalidations(deps: SubscriptionDeps): InvalidationSu
       subscriber.lost()
       connection.reconnect()
     },
-    async close() {
+    close() {
       heartbeat.cancel()
       subscriber.lost()
-      await connection.close()
     },
   }
 }
@@ -84,7 +95,8 @@ function createLiveness(changes: SessionChanges): Liveness {
 
 function createSubscriber(deps: SubscriptionDeps, liveness: Liveness) {
   const { connection, channel, changes, log } = deps
-  const heartbeats = createHeartbeats(deps.publish)
+  const heartbeats = createHeartbeats(deps.publishers)
+  const deadline = createDeadline(COMMAND_TIMEOUT_MS, timedOut)
   let isConnected = false
   let isSubscribed = false
   let refusal: unknown
@@ -97,12 +109,13 @@ function createSubscriber(deps: SubscriptionDeps, liveness: Liveness) {
 
   async function subscribe(): Promise<void> {
     try {
-      await connection.subscribe(channel, heard)
+      await deadline.within(() => connection.subscribe(channel, heard))
       isSubscribed = isConnected
       refusal = undefined
     } catch (error) {
-      if (!refusal) log.warn({ err: describeError(causeOf(error)) }, 'redis refuses the invalidation channel')
-      refusal = causeOf(error)
+      const cause = cleaned(error as RedisError)
+      if (!refusal) log.warn({ err: describeError(cause) }, 'redis refuses the invalidation channel')
+      refusal = cause
       return
     }
     await beat()
@@ -113,7 +126,7 @@ function createSubscriber(deps: SubscriptionDeps, liveness: Liveness) {
     // The subscription was refused, by an access rule most likely: the connection works, so only this is tried again.
     if (!isSubscribed) return subscribe()
     // Asks for an answer on this connection: one whose other end is gone would wait for messages for ever.
-    connection.call('heartbeat', 'PING').catch(() => undefined)
+    deadline.within((wait) => connection.send(PING, wait)).catch(() => undefined)
     const outcome = await heartbeats.send()
     // The connection was lost or replaced meanwhile: the next one is looked at on its own.
     if (!isSubscribed) return
@@ -146,38 +159,42 @@ function notLive(cause: unknown): BffError {
   return new BffError('store_unavailable', 'the invalidation channel is not heard', { cause })
 }
 
-/** Returns the error of Redis that our own wraps. */
-function causeOf(error: unknown): unknown {
-  return error instanceof Error && error.cause ? error.cause : error
-}
-
-/** Messages to ourselves. Messages come in order: when one is heard, everything before it was delivered. */
-function createHeartbeats(publish: SubscriptionDeps['publish']) {
+/** Messages to ourselves. Those of one server come in order: when one is heard, everything before it was delivered. */
+function createHeartbeats(publishers: SubscriptionDeps['publishers']) {
   const sender = randomUUID()
   const awaited = new Map<string, () => void>()
   const deadline = createDeadline(HEARD_WITHIN_MS, () => new Error('not heard'))
   let sent = 0
 
+  async function sendOne(
+    publish: (text: string) => Promise<unknown>,
+  ): Promise<'heard' | 'unheard' | 'unsent'> {
+    const text = `${HEARTBEAT}${sender} ${++sent}`
+    const heard = Promise.withResolvers<void>()
+    awaited.set(text, heard.resolve)
+    try {
+      await publish(text)
+      return await deadline
+        .within(() => heard.promise)
+        .then(
+          () => 'heard',
+          () => 'unheard',
+        )
+    } catch {
+      return 'unsent'
+    } finally {
+      awaited.delete(text)
+    }
+  }
+
   return {
     heard: (text: string) => awaited.get(text)?.(),
 
+    /** `unheard` only when all could be sent: one that could not says nothing of the subscription. */
     async send(): Promise<'heard' | 'unheard' | 'unsent'> {
-      const text = `${HEARTBEAT}${sender} ${++sent}`
-      const heard = Promise.withResolvers<void>()
-      awaited.set(text, heard.resolve)
-      try {
-        await publish(text)
-        return await deadline
-          .within(() => heard.promise)
-          .then(
-            () => 'heard',
-            () => 'unheard',
-          )
-      } catch {
-        return 'unsent'
-      } finally {
-        awaited.delete(text)
-      }
+      const outcomes = await Promise.all(publishers().map(sendOne))
+      if (outcomes.length === 0 || outcomes.includes('unsent')) return 'unsent'
+      return outcomes.includes('unheard') ? 'unheard' : 'heard'
     },
   }
 }

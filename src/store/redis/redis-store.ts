@@ -1,4 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto'
+import { createThrottledWarning } from '../../async/log-throttle.ts'
 import type { Logger } from '../../log.ts'
 import {
   type AttemptMark,
@@ -21,15 +22,26 @@ import {
   type UserIndex,
 } from '../port.ts'
 import { type CountShared, countOverReplicas } from '../rate-limits.ts'
-import { openRedis, type RedisAddress, type RedisConnection } from './client.ts'
+import type { RedisConnection } from './connection/client.ts'
+import { openRedis, type RedisAddress } from './connection/servers.ts'
 import { subscribeToInvalidations } from './invalidation.ts'
 import { createRedisSessionIndex, type RedisSessionIndex } from './session-index.ts'
+import { tryEverything } from './trial.ts'
 
 /** The `session.store` of the configuration, type redis. */
-export type RedisStoreConfig = RedisAddress & { readonly keyPrefix: string }
+export type RedisStoreConfig = RedisAddress & {
+  readonly keyPrefix: string
+  /** `replica`: a rotated refresh token is on one replica before it is used, or half a second was waited for that. */
+  readonly durability?: 'none' | 'replica'
+}
 
 /** What the Redis store needs beside its configuration. */
-export type RedisStoreDeps = { readonly log: Logger; readonly observe?: ObserveStore }
+export type RedisStoreDeps = {
+  readonly log: Logger
+  readonly observe?: ObserveStore
+  /** Told of each refresh token that no replica has confirmed in time. */
+  readonly unreplicated?: () => void
+}
 
 /** What all records share. */
 type Parts = {
@@ -39,7 +51,12 @@ type Parts = {
   readonly absoluteTimeoutMs?: (() => number) | undefined
   readonly changes: SessionChanges
   readonly index: RedisSessionIndex
+  /** A refresh token is used although no replica has confirmed it. */
+  readonly unreplicated: () => void
 }
+
+const NOT_REPLICATED =
+  'no replica of redis has confirmed a rotated refresh token within 500 ms: a failover now would lose it'
 
 /**
  * The store in Redis 6.0 or later (contract section 6). Resolves after the first attempt to connect, at most 3 s,
@@ -52,19 +69,29 @@ export async function createRedisStore(
 ): Promise<Store> {
   const keys = createKeys(config.keyPrefix)
   const changes = createSessionChanges()
-  const redis = openRedis(config, {
-    ...{ ...deps, name: 'command' },
-    notPrimary: () => invalidations.reconnect(),
-  })
+  const { log, observe, unreplicated } = deps
+  const isDurable = config.durability === 'replica'
+  const servers = openRedis(config, { log, observe, isDurable }, () => invalidations.reconnect())
+  const redis = servers.commands
   const invalidations = subscribeToInvalidations({
-    connection: openRedis(config, { ...deps, name: 'invalidation' }),
-    publish: (text) => redis.run('heartbeat', [keys.heartbeat], [keys.channel, text]),
+    connection: servers.subscriber,
+    publishers: () =>
+      redis
+        .keyOfEachPrimary(keys.heartbeat)
+        .map((key) => (text) => redis.run('heartbeat', [key], [keys.channel, text])),
     channel: keys.channel,
     changes,
-    log: deps.log,
+    log,
   })
   const index = createRedisSessionIndex({ redis, keys, absoluteTimeoutMs: times.absoluteTimeoutMs })
-  const parts = { redis, keys, ...times, changes, index }
+  const warnUnreplicated = createThrottledWarning(log, NOT_REPLICATED)
+  const parts = {
+    ...{ redis, keys, ...times, changes, index },
+    unreplicated() {
+      unreplicated?.()
+      warnUnreplicated()
+    },
+  }
   await Promise.all([redis.attempted, invalidations.attempted])
   const store: Store = {
     sessions: sessionRecords(parts),
@@ -75,8 +102,7 @@ export async function createRedisStore(
     replays: replayRecords(parts),
     endings: endingRecords(parts),
     invalidations,
-    countRequests: (kind, limit) =>
-      countOverReplicas(limit, { count: sharedCount(parts, kind), log: deps.log }),
+    countRequests: (kind, limit) => countOverReplicas(limit, { count: sharedCount(parts, kind), log }),
     async ping() {
       await redis.call('ping', 'PING')
     },
@@ -88,7 +114,8 @@ export async function createRedisStore(
       await invalidations.requireLive()
     },
     async close() {
-      await Promise.all([redis.close(), invalidations.close()])
+      invalidations.close()
+      await servers.close()
     },
   }
   return store
@@ -175,7 +202,19 @@ function sessionRecords(parts: Parts): SessionRecords {
   }
 }
 
-function tokenRecords({ redis, keys, changes }: Parts): TokenRecords {
+function tokenRecords({ redis, keys, changes, unreplicated }: Parts): TokenRecords {
+  /** A refresh token that was rotated exists nowhere else, so it is the one write that waits for a replica. */
+  async function written(
+    both: readonly string[],
+    args: readonly (string | number)[],
+    isRotated: boolean,
+  ): Promise<TokenWriteOutcome> {
+    if (!isRotated) return (await redis.run('writeTokens', both, args)) as TokenWriteOutcome
+    const { reply, isReplicated } = await redis.runDurably('writeTokens', both, args)
+    if (!isReplicated && reply === 'written') unreplicated()
+    return reply as TokenWriteOutcome
+  }
+
   return {
     async read(hash) {
       return sealedTokens((await redis.call('readTokens', 'HGETALL', keys.tokens(hash))) as string[])
@@ -191,7 +230,7 @@ function tokenRecords({ redis, keys, changes }: Parts): TokenRecords {
     async write(hash, change) {
       const both = [keys.session(hash), keys.tokens(hash)]
       const args = [keys.channel, hash, change.expectedVersion, ...changedFields(change)]
-      const outcome = (await redis.run('writeTokens', both, args)) as TokenWriteOutcome
+      const outcome = await written(both, args, change.refreshToken !== undefined)
       if (outcome === 'written') changes.emit('changed', hash)
       return outcome
     },
@@ -325,59 +364,4 @@ function sealedTokens(flat: readonly string[]): SealedTokens | undefined {
       accessTokens.map(([field, sealed]) => [field.slice(ACCESS.length), sealed]),
     ),
   }
-}
-
-/** Longest life of what a trial leaves behind when it fails halfway. */
-const TRIAL_LIFE_MS = 10_000
-/** A node of a Redis Cluster has some of the slots: it is found out, because it hardly has those of so many random keys. */
-const TRIAL_KEYS = 16
-
-/**
- * Does everything with a store that is ever done with it, on random names. Rejects with the first failure: a right is
- * missing, say, or the server is a replica, or one node of a cluster.
- */
-async function tryEverything(store: Store): Promise<void> {
-  await store.ping()
-  await Promise.all(Array.from({ length: TRIAL_KEYS }, () => store.clientTokens.read(randomUUID())))
-  await trySession(store)
-  await tryRest(store)
-}
-
-async function trySession({ sessions, tokens }: Store): Promise<void> {
-  const hash = `trial-${randomUUID()}` as SessionHash
-  const accessToken = { resource: 'trial', sealed: 'trial' }
-  await sessions.create(hash, 'trial')
-  try {
-    await sessions.read(hash)
-    await sessions.slide(hash)
-    await sessions.timeLeft(hash)
-    await sessions.noteAbout(hash, 'trial')
-    await sessions.about(hash)
-    await tokens.create(hash, { refreshToken: 'trial', accessTokens: {} })
-    await tokens.lock(hash, 'trial', TRIAL_LIFE_MS)
-    await tokens.write(hash, { expectedVersion: 1, accessToken, attempt: 'ended' })
-    await tokens.keep(hash, accessToken)
-    await tokens.read(hash)
-    await tokens.forget(hash, [accessToken.resource])
-    await tokens.forgetAll(hash)
-    await tokens.unlock(hash, 'trial')
-    await sessions.replace(hash, { before: 'trial', after: 'trial' })
-  } finally {
-    await sessions.end(hash)
-  }
-}
-
-async function tryRest({ clientTokens, logins, replays, endings }: Store): Promise<void> {
-  const key = `trial-${randomUUID()}`
-  // Only its end removes it.
-  await clientTokens.write(key, 'trial', 1)
-  await clientTokens.lock(key, 'trial', TRIAL_LIFE_MS)
-  await clientTokens.unlock(key, 'trial')
-  await logins.put(key, 'trial', TRIAL_LIFE_MS)
-  await logins.take(key)
-  await replays.firstUse('trial', key, TRIAL_LIFE_MS)
-  await replays.keep('trial', key, TRIAL_LIFE_MS)
-  await replays.forget('trial', key)
-  await endings.last()
-  await endings.lastOf([key])
 }

@@ -7,7 +7,7 @@ import type {
   SessionIndexes,
   UserIndex,
 } from '../port.ts'
-import type { RedisConnection } from './client.ts'
+import type { RedisConnection } from './connection/client.ts'
 
 type Name = UserIndex | IdpSessionIndex
 

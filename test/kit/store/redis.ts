@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { rmSync } from 'node:fs'
+import { existsSync, rmSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -34,6 +34,10 @@ export type TestRedisOptions = {
   readonly password?: string
   /** More lines of redis.conf as command-line arguments, e.g. `['--maxmemory', '2mb']`. */
   readonly args?: readonly string[]
+  /** The program, such as that of Valkey; `redis-server` unless given. */
+  readonly program?: string
+  /** Lines of a sentinel.conf: it is a sentinel then. */
+  readonly sentinel?: readonly string[]
 }
 
 /** Whether redis-server is on this machine. */
@@ -87,15 +91,23 @@ export async function startRedis(options: TestRedisOptions = {}): Promise<TestRe
   }
 }
 
+/** A sentinel writes what it learns into its file, so that one that is started again goes on with that. */
+function sentinelFile(folder: string, lines: readonly string[]): string {
+  const file = join(folder, 'sentinel.conf')
+  if (!existsSync(file)) writeFileSync(file, `${lines.join('\n')}\n`)
+  return file
+}
+
 function launch(
   port: number,
   folder: string,
-  { password, args = [] }: TestRedisOptions,
+  { password, args = [], program = 'redis-server', sentinel }: TestRedisOptions,
 ): Promise<ChildProcess> {
   const server = spawn(
-    'redis-server',
+    program,
     [
-      ...['--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'no'],
+      ...(sentinel ? [sentinelFile(folder, sentinel), '--sentinel'] : ['--save', '', '--appendonly', 'no']),
+      ...['--port', String(port), '--bind', '127.0.0.1', '--dir', folder],
       ...(password ? ['--requirepass', password] : []),
       ...args,
     ],
@@ -109,7 +121,7 @@ function launch(
     let output = ''
     server.stdout.on('data', (chunk) => {
       output += chunk
-      if (!/ready to accept connections/i.test(output)) return
+      if (!/ready to accept connections|Sentinel ID is/i.test(output)) return
       clearTimeout(tooLate)
       output = ''
       resolve(server)

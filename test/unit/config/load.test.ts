@@ -56,7 +56,9 @@ routes: [{ path: /, upstream: http://spa:80 }]
     assert.deepEqual([resourceDialect, par, timeoutMs], ['scope', 'auto', 5_000])
     assert.deepEqual(scopes, ['openid', 'profile', 'email', 'offline_access'])
     assert.deepEqual([authorizationParams, allowedTenants], [{}, []])
-    assert.deepEqual(config.session.store, { type: 'redis', url: 'redis://redis', keyPrefix: 'cloakroom' })
+    assert.deepEqual(config.session.store, {
+      ...{ type: 'redis', url: 'redis://redis', keyPrefix: 'cloakroom', durability: 'none' },
+    })
     assert.deepEqual(
       [config.session.idleTimeoutMs, config.session.absoluteTimeoutMs],
       [1_800_000, 36_000_000],
@@ -113,7 +115,7 @@ routes: [{ path: /, upstream: http://spa:80 }]
     const { config, warnings } = load(changed('rediss://redis:6379', '${REDIS_URL}'), { env })
     assert.deepEqual(warnings, [])
     const { store } = config.session
-    assert.ok(store.type === 'redis')
+    assert.ok(store.type === 'redis' && 'url' in store)
     assert.equal(store.url, 'rediss://redis:6380/2')
     assert.equal(store.username, 'me')
     assert.equal(store.password?.reveal(), 'p@ss')
