@@ -11,8 +11,8 @@ Prints TypeScript declarations of the route ids, resources and claims of a confi
   --config FILE    default: $CLOAKROOM_CONFIG, else config/cloakroom.yaml; - reads standard input
   --no-secrets     as of check; secrets are not looked at in any case
 
-  cloakroom types > src/cloakroom.d.ts             make them
-  cloakroom types | diff src/cloakroom.d.ts -      in CI: fails when they are out of date
+  cloakroom types > src/cloakroom-types.d.ts             make them
+  cloakroom types | diff src/cloakroom-types.d.ts -      in CI: fails when they are out of date
 `
 
 /** Prints declarations of what a config file names; resolves with 0, 78 when the file is wrong, 1 for wrong arguments. */
