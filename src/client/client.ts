@@ -340,7 +340,7 @@ export function createCloakroom<Claims extends object = AnyClaims>({
           }
           if (needsSignIn) continue
         }
-        if (waitMs < 0) break
+        if (waitMs < 0 || signal.aborted) break
         const delay = Math.min(3e4, waitMs * 2 ** failures++) * (0.5 + Math.random() / 2)
         await until((resume) => setTimeout(resume, delay))
       }

@@ -48,3 +48,34 @@ test('an event stream is read as HTML §9.2.6 has it, and comes back after a sig
     [null, '2', '2'],
   )
 })
+
+test('a stream that is closed says so at once', async (t) => {
+  const browser = fakeBrowser(t, ({ path }): Answer => {
+    if (path.startsWith('/bff/user')) return { status: 204 }
+    const body = new ReadableStream({
+      start: (controller) => controller.enqueue(new TextEncoder().encode(':\n')),
+    })
+    return new Response(body as never, { headers: { 'content-type': 'text/event-stream' } })
+  })
+  const cloakroom = createCloakroom({
+    fetch: async (input, init) => {
+      const response = await browser.fetch(input, init)
+      const { signal } = init ?? {}
+      if (!signal || !response.body) return response
+      const { readable, writable } = new TransformStream()
+      response.body.pipeTo(writable, { signal }).catch(() => {})
+      return new Response(readable, response)
+    },
+  })
+  await cloakroom.refresh()
+  const states: string[] = []
+  const stream = cloakroom.eventSource('/api/events', {
+    onMessage() {},
+    onState: (state) => states.push(state),
+  })
+  await eventually(() => states.at(-1) === 'open')
+  stream.close()
+  // Far less than the time to the next attempt.
+  for (let turn = 0; turn < 50; turn += 1) await new Promise((resolve) => setImmediate(resolve))
+  assert.deepEqual(states, ['connecting', 'open', 'closed'])
+})
