@@ -68,6 +68,31 @@ export type Logger = {
   error(fields: LogFields, message: string): void
 }
 
+/** A line that tells of trouble: a warning, an error, or a request that was refused. */
+export type TroubleLine = {
+  readonly level: 'info' | 'warn' | 'error'
+  readonly fields: LogFields
+  readonly message: string
+}
+
+/** The same log, whose lines of trouble are told to `listener` too. Of all others it looks at one field only. */
+export function withListener(log: Logger, listener: (line: TroubleLine) => void): Logger {
+  return {
+    info(fields, message) {
+      log.info(fields, message)
+      if (fields.code !== undefined) listener({ level: 'info', fields, message })
+    },
+    warn(fields, message) {
+      log.warn(fields, message)
+      listener({ level: 'warn', fields, message })
+    },
+    error(fields, message) {
+      log.error(fields, message)
+      listener({ level: 'error', fields, message })
+    },
+  }
+}
+
 const ALLOWED = new Set([
   'requestId',
   'method',

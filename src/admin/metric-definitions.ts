@@ -87,6 +87,11 @@ export const METRICS = {
     'Requests to the provider for an access token, by resource and what was done about the answer',
     ['resource', 'outcome'],
   ),
+  tokenLifetimes: gauge(
+    'cloakroom_access_token_lifetime_seconds',
+    'How long the last access token for the resource was good for when it came',
+    ['resource'],
+  ),
   lockOutcomes: counter(
     'cloakroom_refresh_turns_total',
     'Callers who needed a fresh token: who did the work, who shared or found it',

@@ -68,6 +68,16 @@ export type Metrics = {
   reload(outcome: 'applied' | 'refused', facts: { seconds: number; needRestart?: readonly string[] }): void
   /** Prometheus text format 0.0.4, with its content type. */
   render(): Promise<{ contentType: string; text: string }>
+  /** The series of one metric as they are now. */
+  series(metric: keyof typeof METRICS): Promise<readonly MetricSeries[]>
+}
+
+/** One series of a counter or gauge (`value`), or of a histogram (`counts`). */
+export type MetricSeries = {
+  readonly labels: Readonly<Record<string, string>>
+  readonly value?: number
+  /** How many fell into each bucket of `SECONDS` and no smaller one; the last is that of what is beyond. To be read, not kept. */
+  readonly counts?: ArrayLike<number>
 }
 
 /** What is told of a configuration in use. */
@@ -100,7 +110,8 @@ export function createMetrics(deps: MetricsDeps): Metrics {
   for (const what of ['handles', 'requests', 'resources']) {
     registry.removeSingleMetric(`nodejs_active_${what}_total`)
   }
-  const { buildInfo, requestsInFlight, streamsInFlight, storeUp, ...all } = register(registry)
+  const registered = register(registry)
+  const { buildInfo, requestsInFlight, streamsInFlight, storeUp, ...all } = registered
   buildInfo.set({ version: deps.version }, 1)
   collected(all.invalidationLive, () => (deps.isStoreLive() ? 1 : 0))
   collected(requestsInFlight, () => inFlight)
@@ -175,7 +186,10 @@ export function createMetrics(deps: MetricsDeps): Metrics {
       configFault: (resource, error, isFault) => all.configFaults.set({ resource, error }, isFault ? 1 : 0),
       clientCertificate: (notAfter) => all.certificateEnd.set(Math.floor(notAfter / 1000)),
       call: (grant, outcome, seconds) => all.providerCalls.of({ grant, outcome }).observe(seconds),
-      grant: (resource, outcome) => all.refreshes.inc({ resource, outcome }),
+      grant(resource, outcome, lifetimeMs) {
+        all.refreshes.inc({ resource, outcome })
+        if (lifetimeMs !== undefined) all.tokenLifetimes.set({ resource }, Math.round(lifetimeMs / 1000))
+      },
     },
     signInLimiters: {
       inFlight: (call, calls) => all.signInCallsInFlight.set({ call }, calls),
@@ -210,6 +224,10 @@ export function createMetrics(deps: MetricsDeps): Metrics {
     },
     upstreamBreaker: (upstream, isOpen) => all.upstreamBreaker.set({ upstream }, isOpen ? 1 : 0),
     render: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
+    async series(metric) {
+      const { [metric]: of } = registered
+      return of instanceof Durations ? of.all() : ((await of.get()).values as readonly MetricSeries[])
+    },
   }
 }
 
@@ -390,6 +408,10 @@ class Durations<L extends string> {
     }
     this.#series.set(key, found)
     return found.series
+  }
+
+  all(): readonly MetricSeries[] {
+    return Array.from(this.#series.values(), ({ labels, series: { counts } }) => ({ labels, counts }))
   }
 
   /** In the form that the registry of prom-client takes. */

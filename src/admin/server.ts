@@ -6,10 +6,15 @@ import { BffError } from '../errors.ts'
 import type { ProblemAnswer } from '../http/problem.ts'
 import type { Logger } from '../log.ts'
 
+/** One page of the admin listener. Rejects with BffError for a query that it does not understand. */
+export type AdminPage = (res: ServerResponse, query: URLSearchParams) => Promise<void>
+
 /** What the admin listener shows, and to whom. */
 export type AdminDeps = {
   readonly metrics: { render(): Promise<{ contentType: string; text: string }> }
   readonly readiness: () => Promise<Readiness>
+  /** The console's, by path; none unless given. */
+  readonly console?: { readonly pages: Readonly<Record<string, AdminPage>> }
   /** `admin.hosts`: other names of this listener, `host` or `host:port`, lower case. */
   readonly hosts: () => readonly string[]
   /** Makes the RFC 9457 answer to a refusal. */
@@ -28,10 +33,11 @@ export type Readiness = {
   readonly reasons?: Readonly<Record<string, string>>
 }
 
-/** Probes and metrics on a listener of their own (contract section 5). Nothing on it names a user. */
+/** Probes, metrics and the console on a listener of their own (contract section 5). Nothing on it names a user. */
 export function createAdminServer(deps: AdminDeps): Server {
   const { metrics, readiness, problemAnswer, log } = deps
-  const pages: Readonly<Record<string, (res: ServerResponse) => Promise<void>>> = {
+  const pages: Readonly<Record<string, AdminPage>> = {
+    ...deps.console?.pages,
     '/livez': async (res) => answer(res, 200, { status: 'ok' }),
     '/readyz': async (res) => {
       const state = await readiness()
@@ -49,23 +55,36 @@ export function createAdminServer(deps: AdminDeps): Server {
   )
   return createServer((req, res) => {
     const refusal = refusalOf(req)
-    const page = pages[(req.url ?? '').split('?', 1)[0] ?? '']
+    const [path = '', query] = splitOnce(req.url ?? '')
+    const page = Object.hasOwn(pages, path) ? pages[path] : undefined
     if (refusal) {
-      const { status, headers, body } = problemAnswer(refusal)
       warnOfHost({
         code: refusal.code,
         host: req.headers.host?.slice(0, 100),
         clientIp: req.socket.remoteAddress,
       })
-      res.writeHead(status, { ...headers, connection: 'close' }).end(body)
+      refuse(res.setHeader('connection', 'close'), refusal)
     } else if (!page) {
       answer(res, 404, { status: 404, pages: Object.keys(pages) })
     } else if (req.method !== 'GET' && req.method !== 'HEAD') {
       answer(res.setHeader('allow', 'GET, HEAD'), 405, { status: 405 })
     } else {
-      page(res).catch(() => answer(res, 500, { status: 500 }))
+      page(res, new URLSearchParams(query)).catch((error) => {
+        if (error instanceof BffError) refuse(res, error)
+        else answer(res, 500, { status: 500 })
+      })
     }
   })
+
+  function refuse(res: ServerResponse, error: BffError): void {
+    const { status, headers, body } = problemAnswer(error)
+    res.writeHead(status, headers).end(body)
+  }
+}
+
+function splitOnce(target: string): [path: string, query: string] {
+  const mark = target.indexOf('?')
+  return mark === -1 ? [target, ''] : [target.slice(0, mark), target.slice(mark + 1)]
 }
 
 /** RFC 3986 §3.2 without user name and percent-encoding: an IPv6 address in brackets, or a name or IPv4 address. */

@@ -1,3 +1,4 @@
+import { createConsole } from '../admin/console/console.ts'
 import { createAdminServer, type Readiness } from '../admin/server.ts'
 import { createStoreReadiness, reasonOf, type StoreReadiness } from '../admin/store-readiness.ts'
 import type { Config } from '../config/config.ts'
@@ -6,7 +7,9 @@ import { problemAnswer } from '../http/problem.ts'
 import { createServerObjects } from '../http/server/express-objects.ts'
 import { createListeners } from '../http/server/listeners.ts'
 import { createPublicServer } from '../http/server/public-server.ts'
+import { version } from '../version.ts'
 import { type ConfigScope, createConfigScope } from './config-scope.ts'
+import { createExplanations } from './explanation.ts'
 import { createGenerations } from './generations.ts'
 import { openProcessScope, type ProcessDeps, type ProcessScope } from './process-scope.ts'
 
@@ -48,6 +51,12 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
   const { objects, adopt } = createServerObjects()
   adopt(generations.current().edge)
   let draining = false
+  const readiness = () => readinessOf(generations.current(), { store, storeReadiness, draining })
+  const adminConsole = createConsole({
+    ...{ version: version(), clock: scope.clock, metrics, readiness, inUse: generations.current },
+    ...{ troubles: scope.troubles, isInvalidationLive: store.invalidations.isLive },
+    explain: createExplanations(() => generations.current().config),
+  })
   const listeners = createListeners({
     publicServer: createPublicServer({
       ...{ objects, limits: config.limits, log, observeRefused: metrics.connectionRefused },
@@ -57,8 +66,7 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
       isTrustedPeer: (peer) => generations.current().isTrustedPeer(peer),
     }),
     adminServer: createAdminServer({
-      ...{ metrics, problemAnswer, log },
-      readiness: () => readinessOf(generations.current(), { store, storeReadiness, draining }),
+      ...{ metrics, problemAnswer, log, readiness, console: adminConsole },
       hosts: () => generations.current().config.admin.hosts,
     }),
     addresses: { public: config.listen, admin: config.admin.listen },
@@ -71,6 +79,7 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
     onDrain: generations.closeStreams,
     async release() {
       storeReadiness.close()
+      adminConsole.close()
       const callMs = Math.min(scope.longestCallMs(), MOST_FOR_CALL_MS)
       const unstored = await scope.refreshes.end(callMs + STORING_MS)
       if (unstored > 0) log.error({ count: unstored }, 'stopped before these refreshes were stored')
@@ -92,9 +101,11 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
       adopt(generation.edge)
       generations.succeed(generation)
       metrics.reload('applied', { seconds: seconds(), needRestart })
+      adminConsole.reloads.applied(needRestart)
       return { needRestart }
     } catch (error) {
       metrics.reload('refused', { seconds: seconds() })
+      adminConsole.reloads.refused(error)
       throw error
     }
   }

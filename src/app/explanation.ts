@@ -1,4 +1,11 @@
-import type { AccessRules, BearerConfig, Config, ResourceConfig, RouteConfig } from '../config/config.ts'
+import type {
+  AccessRules,
+  BearerConfig,
+  ClaimRule,
+  Config,
+  ResourceConfig,
+  RouteConfig,
+} from '../config/config.ts'
 import { BffError, type ErrorCode } from '../errors.ts'
 import { endpointMethods } from '../http/endpoints/bff-routes.ts'
 import { statusOf } from '../http/problem.ts'
@@ -95,6 +102,52 @@ export function createExplain(config: Config): (method: string, url: string) => 
       return refused({ code, status: status ?? statusOf(code), detail: message, ...(hint ? { hint } : {}) })
     }
   }
+}
+
+/** An explanation as JSON has it: always with `route`, which is null when there is none. */
+export function explanationJson(explanation: Explanation): object {
+  const { request, kind } = explanation
+  if (kind === 'route') return { request, kind, route: explanation.routed }
+  if (kind === 'endpoint') return { request, kind, route: null, endpoint: explanation.endpoint }
+  return { request, kind, route: null, ...explanation.refusal }
+}
+
+/**
+ * Makes the explanations of whatever configuration is in use, as JSON for everybody who reaches the admin listener:
+ * without the values of claims that a route asks for, and of headers that it adds, which may be an API key.
+ */
+export function createExplanations(config: () => Config): (method: string, url: string) => object {
+  let known: { readonly config: Config; readonly explain: ReturnType<typeof createExplain> } | undefined
+
+  return function explain(method, url) {
+    const inUse = config()
+    if (known?.config !== inUse) known = { config: inUse, explain: createExplain(inUse) }
+    const explanation = known.explain(method, url)
+    if (explanation.kind !== 'route') return explanationJson(explanation)
+    const { routed } = explanation
+    return explanationJson({ ...explanation, routed: withoutValues(routed, inUse.routes[routed.index]!) })
+  }
+}
+
+function withoutValues(routed: ExplainedRoute, { headers }: RouteConfig): ExplainedRoute {
+  const ofRoute = new Set(headers.map(({ name }) => name))
+  const { require: rules } = routed
+  return {
+    ...routed,
+    headers: routed.headers.map(([name, value]) => [
+      name,
+      ofRoute.has(name)
+        ? [...value.matchAll(/\{claims\.[^{}]+\}/g)].join(' ') || '[value of the configuration]'
+        : value,
+    ]),
+    ...(rules && {
+      require: { ...rules, ...(rules.claims && { claims: rules.claims.map(withoutClaimValues) }) },
+    }),
+  }
+}
+
+function withoutClaimValues({ name, values }: ClaimRule): ClaimRule {
+  return { name, values: [`[${values.length} in the configuration]`] }
 }
 
 /** The request target of a URL; of an absolute one as a browser sends it: without a fragment, and in ASCII. */

@@ -1,9 +1,10 @@
 import { createHash, X509Certificate } from 'node:crypto'
+import { createTroubles, type Troubles } from '../admin/console/trouble.ts'
 import { createMetrics, type Metrics } from '../admin/metrics.ts'
 import { type Clock, systemClock } from '../async/clock.ts'
 import { createInFlightWork, type InFlightWork } from '../async/in-flight.ts'
 import type { Config, TlsConfig } from '../config/config.ts'
-import { createLogger, droppedLogLines, type Logger } from '../log.ts'
+import { createLogger, droppedLogLines, type Logger, withListener } from '../log.ts'
 import type { CertificateMemory } from '../oidc/client-auth/certificates.ts'
 import type { OfflineConsentMemory } from '../oidc/sign-in/offline-consent.ts'
 import { createLimiters, type Limiters } from '../oidc/token-endpoint/limiter.ts'
@@ -22,6 +23,8 @@ export type ProcessScope = {
   readonly now: Clock['now']
   readonly monotonicNow: Clock['monotonicNow']
   readonly metrics: Metrics
+  /** The last refusals, warnings and errors of the log. */
+  readonly troubles: Troubles
   readonly store: Store
   /** The open WebSockets of all configurations: the limit of a session counts them together. */
   readonly tunnels: LiveConnections
@@ -61,7 +64,8 @@ export async function openProcessScope(config: Config, deps: ProcessDeps): Promi
   const now = deps.now ?? machine.now
   const monotonicNow = deps.monotonicNow ?? deps.now ?? machine.monotonicNow
   const clock = { ...machine, now, monotonicNow }
-  const log = deps.log ?? createLogger()
+  const troubles = createTroubles({ now })
+  const log = withListener(deps.log ?? createLogger(), troubles.note)
   const retiredResources = new Set<string>()
   let { idleTimeoutMs, absoluteTimeoutMs } = config.session
   let { timeoutMs: longestCallMs } = config.provider
@@ -87,7 +91,7 @@ export async function openProcessScope(config: Config, deps: ProcessDeps): Promi
   return {
     ...{ log, clock, socketClock: machine, now, monotonicNow, metrics, store, limiters, retiredResources },
     ...{ tunnels, refreshes: createInFlightWork(), offlineConsent: new Map() },
-    certificates: new Map(),
+    ...{ certificates: new Map(), troubles },
     changeTo(next, before) {
       ;({ idleTimeoutMs, absoluteTimeoutMs } = next.session)
       longestCallMs = Math.max(longestCallMs, next.provider.timeoutMs)

@@ -1,5 +1,5 @@
 import type { Config, ResourceConfig } from '../config/config.ts'
-import { type BffError, describeError } from '../errors.ts'
+import { type BffError, describeError, type ErrorSummary } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { createVerifyBearer } from './bearer-token.ts'
 import type { CertificateMemory } from './client-auth/certificates.ts'
@@ -14,6 +14,7 @@ import { createAuthorization, signInResource } from './sign-in/authorization.ts'
 import { createEndSession, createFrameOrigins } from './sign-in/end-session.ts'
 import type { OfflineConsentMemory } from './sign-in/offline-consent.ts'
 import { createIsIssuer } from './token-endpoint/endpoints.ts'
+import type { KeysRead } from './token-endpoint/key-set.ts'
 import type { Limiters } from './token-endpoint/limiter.ts'
 import { createClientAuthenticator, type ProviderMetadata } from './token-endpoint/openid-client.ts'
 import { createProviderConnections } from './token-endpoint/provider-connections.ts'
@@ -37,6 +38,16 @@ export type ProviderDeps = {
 
 /** What is known of the provider's endpoints. */
 export type ProviderState = 'ok' | 'unavailable' | 'unknown'
+
+/** What an operator is shown of the provider. */
+export type ProviderStatus = {
+  readonly state: ProviderState
+  /** Epoch ms. Undefined: not yet, or not since the configuration was read. */
+  readonly discoveredAt: number | undefined
+  /** Why the last discovery failed; undefined when it did not. */
+  readonly discoveryError: ErrorSummary | undefined
+  readonly keys: KeysRead | undefined
+}
 
 /**
  * Makes the configured OpenID Provider, in the words of the rest of the program: sign-ins (sign-in/authorization.ts), tokens
@@ -62,9 +73,13 @@ export function createProvider(deps: ProviderDeps) {
   const limiter = deps.limiters.limiterFor(provider)
   const providerFetch = createProviderFetch({ now: deps.now, fetch: createProviderConnections(provider) })
   const noteClientAuth = createNoteClientAuth(authenticator, log)
+  let discoveredAt: number | undefined
+  let discoveryError: ErrorSummary | undefined
   const relyingParty = createRelyingParty({
     ...{ provider, authenticator, redirectUri, limiter, providerFetch, now: deps.now, monotonicNow },
     discovered(error, metadata) {
+      discoveryError = error && describeError(error.cause ?? error)
+      if (!error) discoveredAt = deps.now()
       faults.noteSignIn('discovery', error && { error })
       if (metadata) noteClientAuth(metadata)
     },
@@ -121,6 +136,10 @@ export function createProvider(deps: ProviderDeps) {
         (error) => noteState('unavailable', error),
       )
       return state
+    },
+
+    status(): ProviderStatus {
+      return { state, discoveredAt, discoveryError, keys: relyingParty.signingKeys() }
     },
 
     /** Resolves when the endpoints are known, or were asked for and are not. Never rejects. */

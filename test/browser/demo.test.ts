@@ -2,11 +2,11 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { after, before, describe, it } from 'node:test'
-import axe, { type AxeResults } from 'axe-core'
 import type { Browser, BrowserContext, Locator, Page } from 'playwright-core'
 import { type Demo, startDemo } from '../../src/cli/demo.ts'
 import type { TokenRequest } from '../../src/demo/provider/identity-provider-options.ts'
 import { createLogger } from '../../src/log.ts'
+import { flaws } from '../kit/browsers/axe.ts'
 import { launchChromium, skipWithoutChromium } from '../kit/browsers/chromium.ts'
 import { freePort } from '../kit/ports.ts'
 
@@ -254,14 +254,6 @@ async function answerInPopup(
   ])
   await answer(popup)
   await dialog.waitFor({ state: 'hidden' })
-}
-
-/** What axe-core finds against WCAG 2.2 and good practice, or one of its rules: rule and place. */
-async function flaws(page: Page, rule?: string): Promise<string[]> {
-  await page.evaluate(axe.source)
-  const options = JSON.stringify(rule ? { runOnly: [rule] } : {})
-  const { violations } = await page.evaluate<AxeResults>(`axe.run(${options})`)
-  return violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html}`))
 }
 
 /** Red, green and blue of the name field's placeholder and of the card behind it, as a canvas would paint them. */

@@ -14,6 +14,24 @@ import { APP, BILLING, ORDERS, startApis, verdict } from '../kit/shops/shop.ts'
 import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
 
 const PERSON = 'ada.lovelace-4711'
+/** What an operator can open, with what the console explains of a route with a token. */
+const ADMIN_PAGES = [
+  ...[
+    '/metrics',
+    '/readyz',
+    '/livez',
+    '/nowhere',
+    '/',
+    '/console/console.js',
+    '/api/status',
+    '/api/status?limit=200',
+  ],
+  ...[
+    '/api/explain?url=/api/orders/1',
+    '/api/explain?method=POST&url=/cli/orders',
+    '/api/explain?url=/bff/user',
+  ],
+]
 const EMAIL = 'ada.lovelace-4711@example.com'
 
 describe('nothing leaks', () => {
@@ -115,7 +133,7 @@ async function startDay(t: TestContext) {
       return browser
     },
     async visitAdmin() {
-      for (const path of ['/metrics', '/readyz', '/livez', '/nowhere']) {
+      for (const path of ADMIN_PAGES) {
         const answer = await fetch(replica.adminUrl + path)
         adminPages.push(`${JSON.stringify([...answer.headers])}\n${await answer.text()}`)
       }

@@ -4,6 +4,7 @@ import {
   type ExplainedRoute,
   type ExplainedTokenRequest,
   type Explanation,
+  explanationJson,
 } from '../../app/explanation.ts'
 import { ConfigError, type LoadedConfig } from '../../config/load.ts'
 import { type CommandIo, readStdin, usageError } from '../command.ts'
@@ -104,12 +105,7 @@ function requestOf([method, url]: Request): Request {
 }
 
 function inJson(explanations: readonly Explanation[], isList: boolean): string {
-  const objects = explanations.map((explanation) => {
-    const { request, kind } = explanation
-    if (kind === 'route') return { request, kind, route: explanation.routed }
-    if (kind === 'endpoint') return { request, kind, route: null, endpoint: explanation.endpoint }
-    return { request, kind, route: null, ...explanation.refusal }
-  })
+  const objects = explanations.map(explanationJson)
   return `${JSON.stringify(isList ? objects : objects[0], null, 2)}\n`
 }
 

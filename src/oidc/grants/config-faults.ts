@@ -18,7 +18,8 @@ export type GrantOutcome =
 
 /** Told of grants, for metrics; `error` is a word of a closed list. */
 export type GrantObserver = {
-  readonly grant: (resource: string, outcome: GrantOutcome) => void
+  /** `lifetimeMs`: how long the token that came lives. */
+  readonly grant: (resource: string, outcome: GrantOutcome, lifetimeMs?: number) => void
   readonly configFault: (resource: string, error: string, isFault: boolean) => void
 }
 
@@ -26,6 +27,8 @@ export type GrantObserver = {
 export type GrantResult = {
   readonly resource: string
   readonly outcome: GrantOutcome
+  /** Of the token that came. */
+  readonly lifetimeMs?: number
   readonly error?: BffError
   readonly refusal?: ProviderRefusal
   /** It is a matter of one user and no fault of the configuration, whatever its outcome. */
@@ -150,8 +153,8 @@ export function createConfigFaults(deps: ConfigFaultsDeps): ConfigFaults {
 
   return {
     note(result) {
-      const { resource, outcome } = result
-      observe.grant(resource, outcome)
+      const { resource, outcome, lifetimeMs } = result
+      observe.grant(resource, outcome, lifetimeMs)
       const error = FAULTS.has(outcome) && !result.isOfUser ? errorOf(result) : undefined
       const isPassing = PASSING.has(outcome)
       const isTold = error !== undefined || isPassing

@@ -122,7 +122,7 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
       const error = notedFault(fault, resource, request.signIn ?? {})
       return { kind: 'refused' as const, error, isMaybeUsed: false }
     }
-    note({ resource: resource.name, outcome: 'renewed' })
+    note({ resource: resource.name, outcome: 'renewed', lifetimeMs: grant.expiresAt - grant.obtainedAt })
     renewals.add(resource.name, request.session)
     const { accessToken, obtainedAt, expiresAt, claims: refreshed, refreshTokenExpiresAt } = grant
     const askedScope = scopeIn(parameters)
@@ -232,7 +232,8 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
   /** Notes what a token that no sign-in is for is worth. Throws `provider_rejected` for one that must not be used. */
   function requireUsable(grant: GrantedTokens, resource: ResourceConfig): void {
     const fault = judgeToken(grant, resource, resources)
-    if (!fault) return void note({ resource: resource.name, outcome: 'renewed' })
+    const lifetimeMs = grant.expiresAt - grant.obtainedAt
+    if (!fault) return void note({ resource: resource.name, outcome: 'renewed', lifetimeMs })
     const error = notUsable(fault.outcome)
     note({ resource: resource.name, ...fault, error })
     throw error

@@ -59,11 +59,20 @@ const FAILED = { minMs: 2_000, maxMs: 30_000 }
 
 const UNVERIFIED = 'no key of the provider verifies the signature of the token'
 
+/** What was last read of a key set. */
+export type KeysRead = {
+  readonly count: number
+  readonly ageMs: number
+}
+
 /** Makes the keys of one provider, read when they are first needed. */
-export function createProviderKeys(deps: ProviderKeysDeps): ProviderKeys {
+export function createProviderKeys(
+  deps: ProviderKeysDeps,
+): ProviderKeys & { lastRead(): KeysRead | undefined } {
   let known: ReturnType<typeof createKeySource> | undefined
 
   return {
+    lastRead: () => known?.lastRead(),
     async requireSigned(jws, jwksUri, algorithms) {
       if (!jwksUri) throw unusable('the authorization server names no jwks_uri')
       if (known?.jwksUri !== jwksUri) known = createKeySource(jwksUri, deps)
@@ -167,6 +176,8 @@ function createKeySource(jwksUri: string, { read, monotonicNow }: ProviderKeysDe
   return {
     jwksUri,
     weigh,
+    lastRead: (): KeysRead | undefined =>
+      set && { count: set.keys.length, ageMs: monotonicNow() - set.readAt },
 
     async current(): Promise<KeySet> {
       const age = set ? monotonicNow() - set.readAt : Number.POSITIVE_INFINITY

@@ -3,7 +3,7 @@ import { BffError } from '../../errors.ts'
 import type { UserClaims } from '../../store/port.ts'
 import type { ClientAuthenticator } from '../client-auth/client-assertion.ts'
 import { createProofs, proofKeyFromJwk, thumbprintOf } from '../dpop.ts'
-import { createMessageKeys, createProviderKeys } from './key-set.ts'
+import { createMessageKeys, createProviderKeys, type KeysRead } from './key-set.ts'
 import type { Limiter } from './limiter.ts'
 import {
   type AuthorizationChecks,
@@ -56,6 +56,8 @@ export type RelyingParty = TokenRequests & {
   requireSignedAccessToken(jws: string): Promise<void>
   /** As discovery names it: Entra ID writes `{tenantid}` where tokens have their tenant. */
   issuer(): Promise<string>
+  /** The signing keys as they were last read; undefined before the first token. */
+  signingKeys(): KeysRead | undefined
 }
 
 export type RelyingPartyDeps = {
@@ -159,6 +161,8 @@ export function createRelyingParty(deps: RelyingPartyDeps): RelyingParty {
     async issuer() {
       return (await client()).metadata.issuer
     },
+
+    signingKeys: keys.lastRead,
   }
 }
 

@@ -247,6 +247,8 @@ export type Admission = {
   failed(period: CircuitPeriod, noAnswer: NoAnswer): void
   /** Whether the upstream gets no request but a probe now and then. */
   isOpen(): boolean
+  /** Ms until the next probe may go; 0 when it may now. */
+  openLeftMs(): number
 }
 
 export type AdmissionOptions = {
@@ -326,5 +328,6 @@ export function createAdmission({ breaker, permits, observe, clock }: AdmissionO
       if (noAnswer === 'silence' || !circuit.isOpen()) circuit.failed(period)
     },
     isOpen: circuit.isOpen,
+    openLeftMs: circuit.openLeftMs,
   }
 }

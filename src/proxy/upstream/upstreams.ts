@@ -22,6 +22,8 @@ export type Upstreams = {
   sessions(): BffSession['hash'][]
   /** Ends every answer of a type without an end of its own, and those to come, at shutdown. */
   endEventStreams(): void
+  /** The routes whose circuit is open, by id, with the ms until the next probe may go. */
+  openCircuits(): ReadonlyMap<string, number>
   /** Resolves when every request in flight has ended; takes no new ones. */
   close(): Promise<void>
   /** Ends every request in flight. */
@@ -78,6 +80,11 @@ export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsD
     deps.observeBreaker(upstream, isOpen)
   }
 
+  function openCircuits(): ReadonlyMap<string, number> {
+    const open = Array.from(byRoute).filter(([, { admission }]) => admission.isOpen())
+    return new Map(open.map(([{ id }, { admission }]) => [id, admission.openLeftMs()]))
+  }
+
   async function close(): Promise<void> {
     isClosing = true
     await Promise.all(Array.from(byKey.values(), ({ dispatcher }) => dispatcher.close()))
@@ -88,7 +95,8 @@ export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsD
   }
   const { hasSession, sessions, endSession } = live
   const send = createSend(byRoute)
-  return { send, hasSession, sessions, endSession, endEventStreams: longAnswers.endAll, close, destroy }
+  const { endAll: endEventStreams } = longAnswers
+  return { send, hasSession, sessions, endSession, endEventStreams, openCircuits, close, destroy }
 }
 
 /** Routes share connections unless a client key is involved, which must not serve another route by accident. */

@@ -1,0 +1,225 @@
+import type { Readiness } from '../server.ts'
+import type { Gauges } from './readings.ts'
+import type { ReloadStatus } from './reloads.ts'
+import type { ResourceStatus } from './resource-states.ts'
+import type { RouteStatus } from './route-states.ts'
+
+/** Something that is wrong now, and what an operator can do about it. */
+export type Problem = {
+  /** `error`: users are refused because of it. */
+  readonly severity: 'error' | 'warning'
+  readonly subject: string
+  readonly message: string
+  readonly action: string
+}
+
+/** What the problems are found in. */
+export type ProblemFacts = {
+  readonly readiness: Readiness
+  readonly isInvalidationLive: boolean
+  readonly issuer: string
+  readonly providerCause: string | undefined
+  readonly gauges: Gauges
+  readonly routes: readonly RouteStatus[]
+  readonly resources: readonly ResourceStatus[]
+  readonly restartRequired: readonly string[]
+  readonly lastReload: ReloadStatus | undefined
+  /** Epoch ms. */
+  readonly now: number
+}
+
+/** No more than so many of one kind: with 1,000 routes on one dead upstream, the list still shows the rest. */
+const MOST_ALIKE = 10
+
+/** Lists what is wrong now, the worst first. */
+export function findProblems(facts: ProblemFacts): Problem[] {
+  const all = [
+    ...storeProblems(facts),
+    ...providerProblems(facts),
+    ...upstreamProblems(facts.routes),
+    ...resourceProblems(facts.resources),
+    ...configProblems(facts),
+    ...certificateProblems(facts),
+    ...logProblems(facts),
+  ]
+  return all.toSorted((a, b) => rank(a) - rank(b))
+}
+
+function rank({ severity }: Problem): number {
+  return severity === 'error' ? 0 : 1
+}
+
+function storeProblems({ readiness, isInvalidationLive }: ProblemFacts): Problem[] {
+  const { ready, draining, dependencies, reasons } = readiness
+  const list: Problem[] = []
+  if (draining) {
+    list.push({
+      ...{ severity: 'warning', subject: 'process' },
+      message: 'it drains: requests in flight end, new ones are for the other replicas',
+      action: 'Nothing, if you are stopping it.',
+    })
+  }
+  if (dependencies.store !== 'ok') {
+    list.push({
+      ...{ severity: 'error', subject: 'session store' },
+      message: `${reasons?.store ?? 'it does not answer'}${ready || draining ? '' : '; this replica is not ready and gets no users'}`,
+      action:
+        'Signed-in users get 503 store_unavailable until it is back; they stay signed in. Look at Redis.',
+    })
+  } else if (!isInvalidationLive) {
+    list.push({
+      ...{ severity: 'warning', subject: 'session store' },
+      message:
+        'this replica does not hear of sessions that change elsewhere, and reads the store for each request',
+      action: 'Look at the Redis connection for pub/sub (ACL: the channel), and at its latency.',
+    })
+  }
+  return list
+}
+
+function providerProblems({ readiness, issuer, providerCause, gauges }: ProblemFacts): Problem[] {
+  const list: Problem[] = []
+  const subject = `provider ${issuer}`
+  const cause = providerCause === undefined ? '' : `: ${providerCause}`
+  if (readiness.dependencies.provider === 'unavailable') {
+    list.push({
+      ...{ severity: 'error', subject },
+      message: `it cannot be discovered${cause}`,
+      action:
+        'Nobody can sign in; living access tokens are used on. Look at DNS, egress, proxy and certificates.',
+    })
+  }
+  const { tokens, code, par } = gauges.circuits
+  if (tokens !== 'closed') {
+    list.push({
+      ...{ severity: 'error', subject },
+      message: `its token endpoint fails again and again, the circuit for refreshes is ${tokens}${cause}`,
+      action:
+        'Requests whose access token has expired get 503. It closes by itself when the provider answers.',
+    })
+  }
+  for (const [what, state] of [
+    ['code grants', code],
+    ['pushed authorization requests', par],
+  ] as const) {
+    if (state === 'closed') continue
+    list.push({
+      ...{ severity: 'error', subject },
+      message: `the circuit for ${what} is ${state}${cause}`,
+      action: 'Sign-ins fail. It closes by itself when the provider answers.',
+    })
+  }
+  for (const { resource, error } of gauges.configFaults) {
+    list.push({
+      ...{ severity: 'error', subject: resource.startsWith('(') ? subject : `resource ${resource}` },
+      message: `the provider rejects how this client is configured: ${error}${resource.startsWith('(') ? ` ${resource}` : ''}`,
+      action: 'Sessions stay. Correct the client at the provider, or the configuration here.',
+    })
+  }
+  return list
+}
+
+function upstreamProblems(routes: readonly RouteStatus[]): Problem[] {
+  const down = grouped(routes.filter(({ state }) => state === 'down'))
+  const failing = grouped(
+    routes.filter(({ state, upstreamErrors }) => state === 'failing' && upstreamErrors > 0),
+  )
+  return [
+    ...bounded(down, ([upstream, list]) => ({
+      ...{ severity: 'error', subject: `upstream ${upstream}` },
+      message: `it does not answer, its circuit is open; ${routesIn(list)}`,
+      action: 'Users get 502 upstream_unreachable. A probe goes now and then; it closes by itself.',
+    })),
+    ...bounded(failing, ([upstream, list]) => ({
+      severity: list.some(({ errorShare }) => errorShare >= 0.5) ? 'error' : 'warning',
+      subject: `upstream ${upstream}`,
+      message: `server errors in the last minutes${reasonsIn(list)}; ${routesIn(list)}`,
+      action: 'Look at the upstream. What it answers itself is passed on; no answer is 502 or 504.',
+    })),
+  ]
+}
+
+function grouped(routes: readonly RouteStatus[]): [upstream: string, routes: RouteStatus[]][] {
+  const groups = new Map<string, RouteStatus[]>()
+  for (const route of routes) groups.set(route.upstream, [...(groups.get(route.upstream) ?? []), route])
+  return [...groups]
+}
+
+/** Why there was no answer; nothing for an upstream that answers with errors. */
+function reasonsIn(list: readonly RouteStatus[]): string {
+  const reasons = new Set(list.flatMap(({ noAnswer = {} }) => Object.keys(noAnswer)))
+  return reasons.size === 0 ? ', answered by itself' : `, no answer: ${[...reasons].join(', ')}`
+}
+
+function routesIn(list: readonly RouteStatus[]): string {
+  const [first] = list
+  return list.length === 1 ? `route ${first!.id}` : `${list.length} routes, among them ${first!.id}`
+}
+
+function bounded<Item>(
+  items: readonly Item[],
+  problemOf: (item: Item) => { severity: string } & Omit<Problem, 'severity'>,
+): Problem[] {
+  const shown = items.slice(0, MOST_ALIKE).map((item) => problemOf(item) as Problem)
+  const more = items.length - shown.length
+  if (more === 0) return shown
+  return [...shown, { ...shown[0]!, subject: 'and more', message: `${more} more of the same kind` }]
+}
+
+function resourceProblems(resources: readonly ResourceStatus[]): Problem[] {
+  const failing = resources.filter(({ recent }) => recent.failed > recent.renewed && recent.failed > 1)
+  return bounded(failing, ({ name, recent, lastError }) => {
+    const word = lastError?.oauthError ?? lastError?.reason ?? lastError?.outcome ?? lastError?.code
+    return {
+      ...{ severity: 'warning', subject: `resource ${name}` },
+      message: `${recent.failed} of ${recent.failed + recent.renewed} token requests failed in the last minutes${word === undefined ? '' : `, the last with ${word}`}`,
+      action:
+        'Compare the resource with what the provider has registered; the refusals below have its words.',
+    }
+  })
+}
+
+function configProblems({ restartRequired, lastReload }: ProblemFacts): Problem[] {
+  const list: Problem[] = []
+  if (lastReload?.outcome === 'refused') {
+    list.push({
+      ...{ severity: 'warning', subject: 'configuration' },
+      message: `the file was changed and refused (${lastReload.problemCount} problems); the one before runs on`,
+      action: 'Correct the file: cloakroom check tells the same. A restart with it would fail.',
+    })
+  }
+  if (restartRequired.length > 0) {
+    list.push({
+      ...{ severity: 'warning', subject: 'configuration' },
+      message: `changed, but in use only after a restart: ${restartRequired.join(', ')}`,
+      action: 'Restart the replicas one after the other.',
+    })
+  }
+  return list
+}
+
+const WARN_DAYS = 14
+const DAY_MS = 86_400_000
+
+function certificateProblems({ gauges: { certificateEnds }, now }: ProblemFacts): Problem[] {
+  const ending = [...certificateEnds].map(([peer, end]) => ({ peer, days: Math.floor((end - now) / DAY_MS) }))
+  return bounded(
+    ending.filter(({ days }) => days < WARN_DAYS),
+    ({ peer, days }) => ({
+      ...{ severity: days < 0 ? 'error' : 'warning', subject: `client certificate for ${peer}` },
+      message: days < 0 ? 'it has ended' : `it ends in ${days} days`,
+      action: 'Have a new one accepted there, then replace the files.',
+    }),
+  )
+}
+
+function logProblems({ gauges: { droppedLogLines } }: ProblemFacts): Problem[] {
+  if (droppedLogLines === 0) return []
+  return [
+    {
+      ...{ severity: 'warning', subject: 'log' },
+      message: `${droppedLogLines} lines were dropped since the start: standard output is not read, or its disk is full`,
+      action: 'Look at the log collector.',
+    },
+  ]
+}
