@@ -11,6 +11,7 @@ export function createApiCard({ title, path, rowsTitle, rowsOf, onRenewal }) {
   part('title').textContent = title
   part('path').textContent = `GET ${path}`
   part('rows-title').textContent = rowsTitle
+  part('summary').ariaLabel = `The whole answer of ${title}`
 
   function showStatus({ status, body, durationMs }) {
     const pill = part('status')

@@ -46,8 +46,10 @@ startSessions()
 
 byId('call-both').addEventListener('click', () => callBoth())
 byId('sign-out').addEventListener('click', () => cloakroom.signOut())
-byId('sign-in-again').addEventListener('click', () => signInByPopup(cloakroom, 'notice-result'))
-byId('stay').addEventListener('click', () => cloakroom.extend())
+byId('sign-in-again').addEventListener('click', () =>
+  thenFocusPage(signInByPopup(cloakroom, 'notice-result')),
+)
+byId('stay').addEventListener('click', () => thenFocusPage(cloakroom.extend()))
 
 cloakroom.subscribe(showSession)
 cloakroom.on('signed-in', showSignedIn)
@@ -62,6 +64,12 @@ setInterval(() => {
   const isIn = cloakroom.getSnapshot().status === 'signed-in'
   if (isIn && byId('auto').checked) callBoth({ background: true })
 }, CALL_EVERY_MS)
+
+/** The button that had the focus may be gone. */
+async function thenFocusPage(action) {
+  await action.catch(() => {})
+  if (byId('notice').hidden) byId('signed-in').focus()
+}
 
 /** Both at once: Cloakroom renews what is due for each, one refresh at a time. Only calls of a person extend the session. */
 async function callBoth({ background = false } = {}) {
@@ -129,7 +137,7 @@ function showUser(user) {
   setText('[data-email]', user.email ?? '')
   setText('.person [data-sub]', user.sub)
   const facts = [...[user.roles ?? 'no role'].flat(), ...(user.acr ? [`acr ${user.acr}`] : [])]
-  byId('facts').replaceChildren(...facts.map((text) => make('span', text, { className: 'chip' })))
+  byId('facts').replaceChildren(...facts.flatMap((text) => [' ', make('span', text, { className: 'chip' })]))
 }
 
 function showWhatScriptsSee(user) {
