@@ -75,6 +75,8 @@ export type ExplainedTokenRequest = {
   /** In the order in which they are named; none of them twice. */
   readonly parameters: Readonly<Record<string, string>>
   readonly clientAuth: { readonly method: string; readonly proof: Readonly<Record<string, string>> }
+  /** The proof of the key that the token is bound to (RFC 9449 §5); absent: it is bound to none. */
+  readonly dpop?: '[proof]'
 }
 
 /** Makes the explanations of one configuration, from the same compiled routes, dialect and headers that serve requests. */
@@ -295,6 +297,7 @@ function createExplainTokens(config: Config): (resource: string) => readonly Exp
     ...(endpoint === undefined ? {} : { endpoint }),
     parameters: Object.fromEntries(parameters),
     clientAuth,
+    ...(provider.dpop === 'off' ? {} : { dpop: '[proof]' as const }),
   })
   const refresh = (resource: ResourceConfig) =>
     requestFor(resource, [

@@ -4,6 +4,11 @@ import { isQuoted } from './rules/secret-rules.ts'
 /** The environment as the process got it. */
 export type Environment = Readonly<Record<string, string | undefined>>
 
+// biome-ignore lint/suspicious/noTemplateCurlyInString: it is what the operator writes
+const NO_NAME = 'has a "${" that names no variable: write ${NAME}, or $${ for a literal "${"'
+// biome-ignore lint/suspicious/noTemplateCurlyInString: it is what the operator writes
+const WITH_DEFAULT = 'has a "${" with a default, which is not read: write ${NAME}, and set the variable'
+
 /**
  * Replaces every `${NAME}` by the variable's value without its final line breaks; `$${` stands for `${` itself. Says
  * which names are not set, and which values begin or end with an invisible blank.
@@ -13,8 +18,8 @@ export function interpolate(text: string, env: Environment): { value: string; pr
   const value = text.replace(/\$(\$\{)|\$\{([^}]*)(\}?)/g, (whole, escaped, name, end) => {
     if (escaped !== undefined) return escaped
     if (end === '' || !/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) {
-      // biome-ignore lint/suspicious/noTemplateCurlyInString: it is what the operator writes
-      problems.add('has a "${" that names no variable: write ${NAME}, or $${ for a literal "${"')
+      const isWithDefault = /^[A-Za-z_]\w*:?[-?+=]/.test(name)
+      problems.add(isWithDefault ? WITH_DEFAULT : NO_NAME)
       return whole
     }
     const written = env[name]?.replace(/(?:\r?\n)+$/, '')

@@ -5,10 +5,12 @@ import { crossCheck } from './checks/cross-checks.ts'
 import type { Config } from './config.ts'
 import { type Environment, requireVerifiedTls } from './environment.ts'
 import { readOutgoingProxy } from './outgoing-proxy.ts'
+import { adviceFor } from './report/nearest-name.ts'
 import { ConfigError, type ConfigProblem, type FieldPath } from './report/problem.ts'
 import { createReport, type FieldPlace } from './report/report.ts'
 import { hiddenSign } from './report/yaml-mistakes.ts'
 import { required } from './rules/rule.ts'
+import type { SchemaIssue } from './schema/field-kit.ts'
 import { configFieldNames, readConfigFields } from './schema/schema.ts'
 import { createSecretReader, type ReadTextFile, reasonOf } from './secrets/secret-source.ts'
 import { parseYaml, readTree, requireUtf8 } from './yaml-file.ts'
@@ -77,16 +79,30 @@ function readConfig(source: ConfigSource): LoadedConfig {
     // Nor does anything follow from its default.
     forget(draft, meant)
   }
-  for (const { path, message, half } of issues) {
+  const advised = new Map(
+    issues.filter(isNowhere).map((issue) => [issue, adviceFor(issue.path, configFieldNames())]),
+  )
+  for (const advice of advised.values()) {
+    const steps = advice?.home?.split('.') ?? []
+    const field = report.root.at(...steps)
+    const isPlace = steps.length > 0 && steps.every((step) => step !== 'NAME' && !step.includes('['))
+    if (!isPlace || field.written() !== undefined) continue
+    // It is there, if at the wrong place.
+    field.excuse()
+    forget(draft, steps)
+  }
+  for (const issue of issues) {
+    const { path, message, half } = issue
     const field = report.root.at(...path)
     const sign = hiddenSign(String(field.written() ?? ''))
     const hidden = sign && `holds ${sign.name}, which cannot be seen or looks like a blank: type it again`
+    const quotes = typographicQuotes(path.length === 0 ? undefined : field.written())
     const empty = emptyVariable(field.written(), valueAt(raw, path))
-    const elsewhere = half === 'key' && message.includes('; known here') ? homesOf(path.at(-1)) : ''
-    field.problem(
-      elsewhere || (hidden ?? empty ?? (field.written() === undefined ? required(message) : message)),
-      half,
-    )
+    const isText = path.length === 0 && typeof raw === 'string'
+    const advice = advised.get(issue)
+    const elsewhere = advice && `is not a known key here; ${advice.text}`
+    const plain = field.written() === undefined ? required(message) : message
+    field.problem(elsewhere ?? hidden ?? quotes ?? empty ?? (isText ? NO_KEYS : plain), half)
   }
   crossCheck(draft, secrets, report.root)
   requireVerifiedTls(env, report.root)
@@ -101,10 +117,19 @@ function readConfig(source: ConfigSource): LoadedConfig {
   }
 }
 
-/** Where a key is known that stands at a wrong place; empty when it is known nowhere. */
-function homesOf(key: string | number | undefined): string {
-  const homes = configFieldNames().filter((name) => name.split('.').at(-1) === key)
-  return homes.length === 0 ? '' : `is not a known key here; it belongs to ${homes.slice(0, 3).join(' or ')}`
+/** A key that is not known where it stands, and no misspelt one either. */
+function isNowhere({ half, message, meant }: SchemaIssue): boolean {
+  return half === 'key' && meant === undefined && message.includes('; known here')
+}
+
+const NO_KEYS =
+  'is one text and has no keys: each line is KEY: VALUE; start from config/cloakroom.example.yaml'
+
+/** What a word processor makes of quotation marks. */
+function typographicQuotes(written: unknown): string | undefined {
+  return typeof written === 'string' && /^[“”„‟‘’‚«»]/.test(written)
+    ? `begins with ${written[0]}, which is no quotation mark for YAML but a part of the text: type " in its place`
+    : undefined
 }
 
 /** A text that is one variable and nothing else is shown in messages as it is written, never with its value. */

@@ -122,7 +122,10 @@ function readNode({ node, path, key }: Spot, reading: Reading): unknown {
   const plain = isScalar(target) ? target.value : isSeq(target) ? [] : isMap(target) ? {} : null
   notePlace({ node, path, key }, plain, reading)
   const field = report.root.at(...path)
-  if (isAlias(node) && target === undefined) field.problem('there is no YAML anchor for this alias')
+  if (isAlias(node) && target === undefined)
+    field.problem(
+      `there is no YAML anchor for this alias: put &${node.source} before the value that is meant, or quotes around a text that begins with *`,
+    )
   if (isMap(target)) return readMap(target, path, reading)
   if (isSeq(target)) {
     return target.items.map((item, index) =>
@@ -130,6 +133,10 @@ function readNode({ node, path, key }: Spot, reading: Reading): unknown {
     )
   }
   if (typeof plain !== 'string') return plain
+  if (/^\$[A-Za-z_]\w*$/.test(plain)) {
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: it is what the operator writes
+    field.warn('is taken as it is written: a variable is written ${NAME}')
+  }
   const { value, problem } = interpolate(plain, env)
   if (problem !== undefined) field.problem(problem)
   const hidden = hiddenCharacter(value)
@@ -165,7 +172,9 @@ function readMap(map: YAMLMap, path: FieldPath, reading: Reading): Record<string
       continue
     }
     if (written === undefined || written === '__proto__') {
-      const message = `has a key that is not a plain name in line ${position.line}`
+      const message = isMap(key)
+        ? 'holds a template ({{ … }}) that was not filled in: render it first, or put it in quotes'
+        : `has a key that is not a plain name in line ${position.line}`
       report.root.at(...path).problem(message, 'key', position)
       continue
     }

@@ -161,7 +161,7 @@ function linesOfRoute(route: ExplainedRoute, { problemAt, config }: LoadedConfig
 }
 
 function linesOfTokens(
-  { resource, endpoint, parameters, clientAuth }: ExplainedTokenRequest,
+  { resource, endpoint, parameters, clientAuth, dpop }: ExplainedTokenRequest,
   issuer: string,
 ): string[] {
   const at = endpoint ?? `the token endpoint that ${issuer} names`
@@ -172,6 +172,7 @@ function linesOfTokens(
     ...pairs(parameters),
     line('', `  client authentication ${clientAuth.method}:`),
     ...pairs(clientAuth.proof),
+    ...(dpop === undefined ? [] : [line('', `  DPoP: ${dpop}, of the key that the token is bound to`)]),
   ]
 }
 

@@ -13,7 +13,9 @@ export function checkListeners(draft: Draft, root: Field): void {
       const why = 'probes and metrics are not for browsers'
       const field = root.at('admin', 'listen')
       if (field.written() !== undefined || root.at('listen').written() === undefined) {
-        field.problem(`must not be the public listener's port ${own.port}: ${why}`)
+        field.problem(
+          `must not be the public listener's port ${own.port}: ${why}; choose another one, e.g. 0.0.0.0:9090`,
+        )
       } else {
         root.at('listen').problem(`must not be the admin listener's port ${own.port} (admin.listen): ${why}`)
       }

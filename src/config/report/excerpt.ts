@@ -59,7 +59,8 @@ const SECRET_KEY =
   /secret|passw|passphrase|pwd|token|credential|authorization(?!params)|authorizationparams|private|(?:^|[-_])pem$|keys?$|^clientauth$|^assertion/i
 const PUBLIC_KEY = /^(?:keyId|keyPrefix|logoutToken|globalTokenRevocation|reusesRefreshTokens)$/
 /** A secret that is named, and the flags and numbers that stand under such keys. */
-const NAMED = /^(?:\{\s*(?:env|file)\s*:\s*[^{},]*\}|true|false|auto|\d{1,6}|[|>][-+]?)?\s*,?\s*(?:#.*)?$/
+const NAMED =
+  /^(?:\{\s*(?:env|file)\s*:\s*[^{},]*\}|\[\s*\]|\{\s*\}|true|false|auto|\d{1,6}|[|>][-+]?)?\s*,?\s*(?:#.*)?$/
 
 /** The parts of a line that are not shown, in their order. */
 function secretsIn(line: string, above: readonly string[]): Range[] {

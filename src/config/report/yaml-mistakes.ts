@@ -128,7 +128,7 @@ function missingBlank(index: number, lines: readonly string[], at: At): YamlMist
     const line = lines[near] ?? ''
     const [, dash] = /^(\s*)-(?=[\w"'{]+\s*:?)/.exec(line) ?? []
     if (dash !== undefined) return at(near, dash.length, 'a blank is missing behind this "-"')
-    const [, before, key] = /^(\s*(?:- +)*)([A-Za-z][\w-]*):(?=[^\s/])/.exec(line) ?? []
+    const [, before, key] = /^(\s*(?:- +)*)([A-Za-z][\w-]*):(?=[^\s/]|\/(?!\/))/.exec(line) ?? []
     if (key !== undefined) return at(near, before!.length, `a blank is missing behind "${key}:"`)
   }
   const [, indent, word] = /^(\s*(?:- +)*)([A-Za-z]\w*)(?:\s+[^\s:#]\S*)?\s*$/.exec(lines[index] ?? '') ?? []

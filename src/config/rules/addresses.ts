@@ -112,6 +112,14 @@ export const LISTEN: Rule<ListenAddress> = {
   must: 'must be HOST:PORT',
   example: '0.0.0.0:8080 or [::]:8080',
   parse: (text) => hostAndPort(text, /^[A-Za-z0-9.-]+$/),
+  because(text) {
+    const [, port] = /^[^:]*:(\d+)$/.exec(text) ?? []
+    if (port !== undefined && Number(port) > 65_535) return 'must be HOST:PORT with a port from 0 to 65535'
+    if (/^\d+$/.test(text) || text.startsWith(':')) return 'must be HOST:PORT, with the host before the port'
+    return isIP(text) === 6 || /^[0-9a-f:]+:\d+$/i.test(text)
+      ? 'must have an IPv6 address in brackets'
+      : undefined
+  },
 }
 
 /** Reads `host:port`, where `plain` says what a host without brackets may be; an IPv6 address has them. */
@@ -143,6 +151,11 @@ export const PROXY_RANGE: Rule<string> = {
     if (family === 0 || more.length > 0) return undefined
     const fits = bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (family === 4 ? 32 : 128))
     return fits ? text : undefined
+  },
+  because(text) {
+    const family = isIP(text.split('/', 1)[0]!)
+    if (family === 0) return undefined
+    return `must be a CIDR range with a prefix length from 0 to ${family === 4 ? 32 : 128}`
   },
 }
 

@@ -36,6 +36,7 @@ export const SIZE: Rule<number> = {
   must: 'must be a size with its unit (B, KB, KiB, MB, MiB, GB or GiB), more than nothing',
   example: '10MiB',
   parse: (text) => quantity(text, BYTES_PER_UNIT, Number.MAX_SAFE_INTEGER),
+  because: (text) => misspelt(text, BYTES_PER_UNIT),
 }
 
 /** Requests in a time, at most a day; `off` is no limit. */
@@ -56,6 +57,7 @@ function durationUpTo(days: number, example: string): Rule<number> {
     must: `must be a duration with its unit (ms, s, m, h or d), more than nothing and at most ${days}d`,
     example,
     parse: (text) => quantity(text, MS_PER_UNIT, days * 86_400_000),
+    because: (text) => misspelt(text, MS_PER_UNIT),
   }
 }
 
@@ -64,6 +66,7 @@ function durationFromNone(example: string): Rule<number> {
     must: 'must be a duration with its unit (ms, s or m), from 0s to 10m',
     example,
     parse: (text) => (/^0 ?(?:ms|s|m)$/.test(text) ? 0 : quantity(text, MS_PER_UNIT, 600_000)),
+    because: (text) => misspelt(text, MS_PER_UNIT),
   }
 }
 
@@ -72,4 +75,26 @@ function quantity(text: string, units: Readonly<Record<string, number>>, max: nu
   if (digits === undefined || unit === undefined || !Object.hasOwn(units, unit)) return undefined
   const total = Number(digits) * units[unit]!
   return total > 0 && total <= max ? total : undefined
+}
+
+/** What other programs call a unit. */
+const OTHER_UNITS: Readonly<Record<string, string>> = {
+  ...{ msec: 'ms', millis: 'ms', sec: 's', secs: 's', second: 's', seconds: 's' },
+  ...{ min: 'm', mins: 'm', minute: 'm', minutes: 'm', hr: 'h', hrs: 'h', hour: 'h', hours: 'h' },
+  ...{ day: 'd', days: 'd', k: 'KiB', ki: 'KiB', m: 'MiB', mi: 'MiB', g: 'GiB', gi: 'GiB' },
+}
+
+/** What is wrong with a quantity, where it can be told. */
+function misspelt(text: string, units: Readonly<Record<string, number>>): string | undefined {
+  const known = Object.keys(units)
+  const listed = `${known.slice(0, -1).join(', ')} or ${known.at(-1)}`
+  const [, number, unit] = /^(\d+(?:\.\d+)?) ?([A-Za-z]+)$/.exec(text) ?? []
+  if (number?.includes('.')) return `must be a whole number with its unit (${listed})`
+  if (unit === undefined)
+    return /^\d+ ?[A-Za-z]+ ?\d/.test(text) ? `must be one number with one unit (${listed})` : undefined
+  if (known.includes(unit)) return undefined
+  const meant =
+    known.find((name) => name.toLowerCase() === unit.toLowerCase()) ?? OTHER_UNITS[unit.toLowerCase()]
+  if (meant === undefined || !known.includes(meant)) return undefined
+  return `must have one of the units ${listed} (did you mean ${number}${meant}?)`
 }

@@ -115,7 +115,7 @@ const ASSERTION_FILE = '/var/run/secrets/azure/tokens/azure-identity-token'
 function text<T>(rule: Rule<T>, description: string) {
   return (
     z
-      .string({ error: complaint(rule.must, rule.example) })
+      .string({ error: ({ input }) => unquoted(rule, input) ?? complaint(rule.must, rule.example) })
       // On the text and not on its value: the JSON Schema is of what operators write.
       .meta({ examples: [rule.example] })
       .transform((written, context): T => {
@@ -127,6 +127,13 @@ function text<T>(rule: Rule<T>, description: string) {
       })
       .meta({ description })
   )
+}
+
+/** A number or a boolean that would be right as text. */
+function unquoted<T>(rule: Rule<T>, input: unknown): string | undefined {
+  if (typeof input !== 'number' && typeof input !== 'boolean') return undefined
+  if (rule.must.includes('in quotes') || rule.parse(String(input)) === undefined) return undefined
+  return complaint(`must be text: put it in quotes, because YAML takes it for a ${typeof input}`)
 }
 
 /** Text, or a number or boolean that YAML made of it. Never shown in a message: some hold what the operator would not print. */
@@ -220,6 +227,7 @@ const OTHER_WORDS: Readonly<Record<string, string>> = {
 
 function unknownSecretKey(input: unknown): string {
   const keys = typeof input === 'object' && input !== null ? Object.keys(input) : []
+  if (keys.includes('env') && keys.includes('file')) return ': one of them, not both'
   const hintFor = (key: string) =>
     Object.hasOwn(OTHER_WORDS, key)
       ? ` (did you mean "${OTHER_WORDS[key]}"?)`

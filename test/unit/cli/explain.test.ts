@@ -39,6 +39,16 @@ describe('the explanation of a request', () => {
     assert.equal(headers.authorization, 'Bearer [access token for orders]')
   })
 
+  test('has the proof of the key, where tokens are bound to one', () => {
+    const [bound] = explained(
+      changed('  timeout: 5s', '  timeout: 5s\n  dpop: provider'),
+      'GET',
+      '/api/orders',
+    ).tokenRequests
+    assert.equal(bound?.dpop, '[proof]')
+    assert.equal(explained(BASE, 'GET', '/api/orders').tokenRequests[0]?.dpop, undefined)
+  })
+
   test('of an anonymous route has neither token nor CSRF rule', () => {
     const route = explained(BASE, 'GET', 'https://app.example.com/café?q=1#/part')
     assert.equal(route.upstream, 'http://spa/caf%C3%A9?q=1')

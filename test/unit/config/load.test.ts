@@ -226,7 +226,7 @@ describe('the report', () => {
 
   test('refuses what is no block of keys, aliases without an anchor, and aliases in a loop', () => {
     assert.match(problemsOf('')[0]!.message, /the file is empty/)
-    assert.match(problemsOf('hello')[0]!.message, /must be a block of keys .* \(got a string\)/)
+    assert.match(problemsOf('hello')[0]!.message, /is one text and has no keys/)
     assert.match(problemsOf('basePath: *nope')[0]!.message, /no YAML anchor/)
     assert.match(problemsOf('admin: &a { listen: *a }')[0]!.message, /aliases in a loop/)
     assert.match(problemsOf('__proto__: { a: 1 }')[0]!.message, /not a plain name in line 1/)

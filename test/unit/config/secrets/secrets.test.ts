@@ -123,7 +123,9 @@ describe('the environment', () => {
     assert.deepEqual([unset?.line, unset?.path], [8, 'provider.issuer'])
     assert.equal(unset?.message, 'environment variable A is not set; environment variable B is not set')
     const [wrong] = problemsOf(changed('https://id.example.com', `https://${reference('A:-b')}`))
-    assert.match(wrong!.message, /names no variable/)
+    assert.match(wrong!.message, /with a default, which is not read/)
+    const [nameless] = problemsOf(changed('https://id.example.com', `https://${reference('A B')}`))
+    assert.match(nameless!.message, /names no variable/)
   })
 
   test('is named when it is empty, where an empty text will not do', () => {
