@@ -34,7 +34,7 @@ export function readFields<Schema extends z.ZodType>(
 } {
   const result = schema.safeParse(raw)
   if (result.success) return { file: result.data, draft: result.data as DraftOf<Fields<Schema>>, issues: [] }
-  const draft = (tolerant(schema).parse(raw) ?? {}) as DraftOf<Fields<Schema>>
+  const draft = (draftOf(schema).parse(raw) ?? {}) as DraftOf<Fields<Schema>>
   return { file: undefined, draft, issues: result.error.issues.flatMap(toSchemaIssues) }
 }
 
@@ -237,6 +237,15 @@ function unknownSecretKey(input: unknown): string {
 
 function anyOf(values: readonly string[]): string {
   return values.length === 1 ? values[0]! : `${values.slice(0, -1).join(', ')} or ${values.at(-1)}`
+}
+
+const drafts = new WeakMap<z.ZodType, z.ZodType>()
+
+/** Made once for each schema. */
+function draftOf(schema: z.ZodType): z.ZodType {
+  const made = drafts.get(schema) ?? tolerant(schema)
+  drafts.set(schema, made)
+  return made
 }
 
 /** The schema with every field optional, and every wrong one read as absent. */

@@ -43,17 +43,38 @@ export type Draft = DraftOf<FileConfig>
 
 /** Reads a parsed config file, each field by itself. `file` is there only when there are no issues. */
 export function readConfigFields(raw: unknown, secrets: SecretReader) {
-  return readFields(configFields(createFieldKit(secrets)), raw)
+  reader = secrets
+  try {
+    return readFields(configSchema(), raw)
+  } finally {
+    reader = NO_SECRETS
+  }
 }
 
 /** The JSON Schema (2020-12) of the config file as operators write it. */
 export function configJsonSchema(): Record<string, unknown> {
-  const noSecrets: SecretReader = {
-    open: () => ({ problem: '' }),
-    isInline: () => false,
-    assertionFile: () => ({ problem: '' }),
-  }
-  return jsonSchemaOf(configFields(createFieldKit(noSecrets)))
+  return jsonSchemaOf(configSchema())
+}
+
+const NO_SECRETS: SecretReader = {
+  open: () => ({ problem: '' }),
+  isInline: () => false,
+  assertionFile: () => ({ problem: '' }),
+}
+/** That of the reading under way, which is synchronous. */
+let reader = NO_SECRETS
+let schema: ReturnType<typeof configFields> | undefined
+
+/** Made once, because that takes ten times as long as a reading, in which nothing else is served. */
+function configSchema() {
+  schema ??= configFields(
+    createFieldKit({
+      open: (source, check) => reader.open(source, check),
+      isInline: (secret) => reader.isInline(secret),
+      assertionFile: (written) => reader.assertionFile(written),
+    }),
+  )
+  return schema
 }
 
 /** Everything that an operator may write, in the order of the documentation, with defaults as the operator would write them. */

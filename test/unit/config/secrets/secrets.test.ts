@@ -32,6 +32,15 @@ describe('a secret', () => {
     assert.equal(read('in-the-file'), 'in-the-file')
   })
 
+  test('is read from where its own reading says, in whatever order configurations are read and secrets used', () => {
+    const from = (value: string) =>
+      clientSecret(changed(SECRET, '{ file: /secret }'), { files: { '/secret': value } })
+    const [one, two] = [from('one'), from('two')]
+    assert.throws(() => clientSecret(changed(SECRET, '{ file: /gone }'), { files: {} }))
+    assert.deepEqual([one.reveal(), two.reveal(), one.reveal()], ['one', 'two', 'one'])
+    assert.equal(clientSecret(BASE).reveal(), ENV.CLIENT_SECRET)
+  })
+
   test('in a file is read again when the file changes, and kept while it is missing or empty', () => {
     const files: Record<string, string> = { '/secret': 'one\n' }
     const secret = clientSecret(changed(SECRET, '{ file: /secret }'), { files })
