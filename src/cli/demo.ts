@@ -140,7 +140,7 @@ function greeting({ publicUrl, adminUrl }: Demo): string {
   Cloakroom's demo is open:  ${publicUrl}
 
   Sign in as Ada Lovelace, Grace Hopper or anybody, and watch the tokens of two APIs being renewed.
-  For operators: metrics at ${adminUrl}/metrics, --print-config, --verbose. Ctrl+C ends it.
+  For operators: the console at ${adminUrl}/, --print-config, --verbose. Ctrl+C ends it.
 
 `
 }

@@ -51,6 +51,9 @@ export function createConsole(deps: ConsoleDeps): Console {
   }
 }
 
+/** What goes through the circuits towards the provider. */
+const CALLS = { tokens: 'refreshes', code: 'code grants', par: 'pushed authorization requests' } as const
+
 /** The names of the circuits that are open now: one for each upstream, and those towards the provider. */
 async function openCircuits({ inUse, metrics }: Pick<ConsoleDeps, 'inUse' | 'metrics'>): Promise<string[]> {
   const { circuits } = await readGauges(metrics)
@@ -59,7 +62,7 @@ async function openCircuits({ inUse, metrics }: Pick<ConsoleDeps, 'inUse' | 'met
   const ofUpstreams = config.routes.flatMap(({ id, upstream }) => (open.has(id) ? [upstream] : []))
   const ofProvider = Object.entries(circuits)
     .filter(([, state]) => state !== 'closed')
-    .map(([call]) => `provider (${call})`)
+    .map(([call]) => `provider, ${CALLS[call as keyof typeof CALLS]}`)
   return [...new Set([...ofProvider, ...ofUpstreams])]
 }
 

@@ -117,10 +117,13 @@ export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
         noteWarning(level, message.slice(0, LONGEST_TEXT), trouble)
         if (requestId !== undefined) keepLast(pending, requestId, trouble, MOST_PENDING)
       }
-      // The line of the request itself, and no more than that, has its status.
-      if (code === undefined || fields.status === undefined) return
-      noteRefusal({ ...pending.get(requestId ?? ''), ...trouble, code, status: fields.status })
+      // Of the lines about a request its own alone has the path; the status in others is the provider's.
+      const { status, path } = fields
+      if (level !== 'info' || code === undefined || status === undefined || path === undefined) return
+      const refusal = { ...pending.get(requestId ?? ''), ...trouble, code, status }
       pending.delete(requestId ?? '')
+      ofCode.set(code, refusal)
+      noteRefusal(refusal)
     },
     refused: () => refused,
     lastRefusals: () => refusals,

@@ -20,8 +20,8 @@ export const CHARTS = [
     format: number,
     lines: [
       { key: 'requests', name: 'all', look: 'main' },
-      { key: 'refused', name: '4xx', look: 'second' },
-      { key: 'errors', name: '5xx', look: 'bad' },
+      { key: 'refused', name: 'refused', look: 'second' },
+      { key: 'errors', name: 'errors (5xx)', look: 'bad' },
     ],
   },
   {

@@ -78,7 +78,7 @@ function showTiles({ traffic: { current, sessions, inFlight }, resources }) {
   const sum = (key) => resources.reduce((total, { recent }) => total + recent[key], 0)
   const tiles = [
     ['Requests/s', number(current.requestsPerSecond), ''],
-    ['Refused (4xx)', number(current.refused), ''],
+    ['Refused', number(current.refused), ''],
     [
       'Errors (5xx)',
       `${number(current.errors)} · ${percent(current.errorShare)}`,

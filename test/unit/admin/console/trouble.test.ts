@@ -11,7 +11,10 @@ describe('what the console remembers of the log', () => {
     const keep = (fields: LogFields) => void written.push(fields)
     const log = withListener({ info: keep, warn: keep, error: keep }, troubles.note)
     const refuse = (requestId: string, fields: LogFields = {}) =>
-      log.info({ requestId, route: 'orders', status: 401, code: 'session_required', ...fields }, 'request')
+      log.info(
+        { requestId, path: '/api/orders', route: 'orders', status: 401, code: 'session_required', ...fields },
+        'request',
+      )
     return { troubles, log, written, refuse }
   }
 
@@ -37,7 +40,11 @@ describe('what the console remembers of the log', () => {
   test('requests that were served are no refusals, and what is not theirs has no status', () => {
     const { troubles, log } = setUp()
     log.info({ requestId: 'r1', status: 200, route: 'orders' }, 'request')
-    log.info({ code: 'provider_rejected', resource: 'orders' }, 'the grant is dead: its session ends')
+    log.info(
+      { code: 'provider_rejected', resource: 'orders', status: 400 },
+      'the grant is dead: its session ends',
+    )
+    log.error({ code: 'provider_rejected', resource: 'orders', status: 400 }, 'no token for this resource')
     assert.deepEqual([troubles.refused(), troubles.lastRefusals()], [0, []])
   })
 
@@ -52,7 +59,7 @@ describe('what the console remembers of the log', () => {
     const [refusal] = troubles.lastRefusals()
     assert.equal(refusal?.oauthError, 'server_error')
     assert.equal(refusal?.cause, 'connect failed · ECONNREFUSED')
-    assert.equal(troubles.lastOfCode('provider_unavailable')?.at, refusal?.at)
+    assert.equal(troubles.lastOfCode('provider_unavailable')?.cause, refusal?.cause)
   })
 
   test('the last 50 are kept; a flood of one kind pushes no other kind out of the causes', () => {
