@@ -14,7 +14,6 @@ import type {
   Snapshot,
   StreamState,
   UploadBody,
-  UploadOptions,
 } from './types.ts'
 
 export type {
@@ -28,19 +27,19 @@ export type {
 } from './types.ts'
 
 // Of a browser, as far as it is used here: the same types with and without TypeScript's `dom` library.
-declare const location: Readonly<Record<'href' | 'origin' | 'pathname' | 'search' | 'hash', string>> & {
+declare const location: Readonly<Record<'href' | 'origin', string>> & {
   assign(url: string): void
+  replace(url: string): void
 }
-declare const document: object | undefined
+declare const document: { hasFocus(): boolean } | undefined
 declare function open(url: string, name: string, features: string): { readonly closed: boolean } | null
-declare function addEventListener(type: 'focus', listener: () => void): void
+declare function addEventListener(type: string, listener: (event: object) => void): void
 declare const XMLHttpRequest: new () => {
   responseType: string
   readonly response: Blob
   readonly status: number
   readonly upload: { onprogress: ((event: { loaded: number; total: number }) => void) | null }
-  onload: (() => void) | null
-  onerror: (() => void) | null
+  onloadend: (() => void) | null
   open(method: string, path: string): void
   setRequestHeader(name: string, value: string): void
   getAllResponseHeaders(): string
@@ -58,27 +57,22 @@ export class CloakroomError extends Error implements CloakroomErrorFields {
   declare readonly retryAfter?: number
   declare readonly needsSignIn: boolean
 
-  constructor(
-    { code, reason, status, login_url: loginUrl, request_id: requestId, detail }: Problem,
-    retryAfter?: number,
-  ) {
-    super(detail ?? reason ?? code)
-    this.name = 'CloakroomError'
-    const needsSignIn = status === 401
-    Object.assign(this, { code, reason, status, loginUrl, requestId, retryAfter, needsSignIn })
+  constructor(facts: Facts) {
+    super(facts.detail ?? facts.code)
+    Object.assign(this, facts, { name: 'CloakroomError', needsSignIn: facts.status === 401 })
   }
 }
 
-type Waiting = { resolve(value?: unknown): void; reject(error: unknown): void }
-/** What `B/done` tells of a popup, and what tabs tell each other. */
-type Message<Claims> =
-  | ({ done: string } & Partial<Problem>)
-  | { done?: undefined; status?: undefined }
-  | (Snapshot<Claims> & { done?: undefined })
+/** Of an error, without what follows from it. */
+type Facts = Omit<CloakroomErrorFields, 'needsSignIn'> & { readonly detail?: string | undefined }
+/** What `B/done` tells of a popup. Empty: another tab has seen a change of the session. */
+type Message = Partial<Facts> & { done?: string }
 
 const ignore = () => {}
-const signedOutError = (reason?: string) =>
-  new CloakroomError({ code: 'session_required', status: 401, ...(reason && { reason }) })
+/** Such a request does not extend the session. */
+const BACKGROUND = { 'Cloakroom-Background': '1' }
+const signInError = (facts?: Partial<Facts>) =>
+  new CloakroomError({ code: 'session_required', status: 401, ...facts })
 
 /** Makes the helper. One for a page: what it knows of the session it tells to the other tabs, and hears from them. */
 export function createCloakroom<Claims extends object = AnyClaims>({
@@ -86,24 +80,22 @@ export function createCloakroom<Claims extends object = AnyClaims>({
   warnBefore = 60,
   onSignInNeeded,
   fetch: send = (input, init) => fetch(input, init),
-}: CloakroomOptions = {}): Cloakroom<Claims> {
+  // A server that renders pages has many users in one process.
+  channel = typeof document === 'object' ? new BroadcastChannel(`cloakroom:${basePath}`) : undefined,
+}: CloakroomOptions & { channel?: BroadcastChannel | undefined } = {}): Cloakroom<Claims> {
   const listeners: Record<string, Set<(detail: never) => void>> = {}
-  const waiting = new Set<Waiting>()
-  const popups = new Map<string, Waiting & { popup: { readonly closed: boolean } }>()
+  const waiting: ((error?: unknown) => void)[] = []
   // Background calls that were refused are not sent again before a sign-in.
-  const refused = new Map<string, unknown>()
-  const warnMs = warnBefore * 1e3
+  let refused: Record<string, unknown> = {}
   let snapshot: Snapshot<Claims> = { status: 'unknown', expiring: false }
+  // Another one after each sign-in and step-up.
+  let sessionId = ''
+  let known: string | undefined
   let person: string | undefined
-  let signIns = 0
   let question: CloakroomError | undefined
+  let endPopup: (error?: unknown, id?: string) => void = ignore
   let timer: ReturnType<typeof setTimeout>
   let loading: Promise<Snapshot<Claims>> | undefined
-
-  // A server that renders pages has many users in one process.
-  const inBrowser = typeof document === 'object'
-  const channel = inBrowser ? new BroadcastChannel(`cloakroom:${basePath}`) : undefined
-  const tell = (message: Message<Claims>) => channel?.postMessage(message)
 
   function on(type: string, listener: (detail: never) => void) {
     listeners[type] ??= new Set()
@@ -112,203 +104,198 @@ export function createCloakroom<Claims extends object = AnyClaims>({
     return () => void set.delete(listener)
   }
   // One by one and later, so that a listener that throws disturbs nothing.
-  function emit(type: string, detail: unknown) {
+  function emit(type: string, detail: unknown = snapshot) {
     for (const listener of listeners[type] ?? []) Promise.resolve(detail as never).then(listener)
   }
 
-  function apply(next: Snapshot<Claims>, isNews = true) {
-    const was = snapshot
-    const isIn = next.status === 'signed-in'
-    const { iss, sub } = (next.user ?? {}) as Partial<Record<string, unknown>>
-    const who = JSON.stringify([iss, sub])
-    const hasMoved = Math.abs((next.expiresAt ?? 0) - (was.expiresAt ?? 0)) > 1500
-    const isSameUser = JSON.stringify(next.user) === JSON.stringify(was.user)
-    if (hasMoved || !isSameUser || next.status !== was.status || next.expiring !== was.expiring) {
-      snapshot = isSameUser && was.user ? { ...next, user: was.user } : next
-      if (isNews) tell(snapshot)
-      emit('change', snapshot)
-    }
-    const isOther = isIn && person !== undefined && person !== who
-    if (isIn) person = who
-    if (isOther) emit('user-changed', snapshot)
-    if (isIn && (isOther || was.status !== 'signed-in')) signedIn()
-    if (!isIn && was.status === 'signed-in') emit('signed-out', snapshot)
-    if (snapshot.expiring && !was.expiring) emit('expiring', snapshot)
-    clearTimeout(timer)
-    // Looks again at the time of the warning, and often after it: another tab may have extended the session.
-    const left = (snapshot.expiresAt ?? 0) - Date.now()
-    if (isIn) {
-      const until = snapshot.expiring ? Math.min(left, 15e3) : left - warnMs
-      timer = setTimeout(() => refresh().catch(ignore), Math.min(2 ** 31 - 1, Math.max(1e3, until)))
-    }
-  }
-
   function signedIn() {
-    signIns++
+    const { sub } = snapshot.user as Partial<AnyClaims>
+    if (person && person !== sub) emit('user-changed')
+    person = sub
     question = undefined
-    refused.clear()
-    for (const one of popups.values()) one.resolve(snapshot)
-    popups.clear()
-    emit('signed-in', snapshot)
+    refused = {}
+    endPopup()
+    emit('signed-in')
     resume()
   }
-  function resume() {
-    for (const one of waiting) one.resolve()
-    waiting.clear()
+  function resume(error?: unknown) {
+    for (const one of waiting.splice(0)) one(error)
   }
 
-  const own = async (path: string, method = 'GET') =>
-    accepted(await send(basePath + path, { method, headers: { 'X-CSRF': '1' } }))
+  const call = async (path: string, headers?: Record<string, string>, init?: RequestInit) =>
+    accepted(await send(path, { ...init, headers: { 'X-CSRF': '1', ...headers } }))
 
   /** An API's own 401 has no such header. */
   async function accepted(response: Response) {
     const { headers, status } = response
-    const code = headers.get('Cloakroom-Error')
+    const code = headers.get('Cloakroom-Error') as ProblemCode | null
     if (!code) return response
     const problem = (await response.json().catch(ignore)) as Problem | undefined
-    throw new CloakroomError(
-      { ...problem, code: code as ProblemCode, status },
-      Number(headers.get('Retry-After')) || undefined,
-    )
+    throw new CloakroomError({
+      ...problem,
+      ...{ code, status, loginUrl: problem?.login_url, requestId: problem?.request_id },
+      retryAfter: Number(headers.get('Retry-After')) || undefined,
+    })
   }
 
-  async function load(slide = ''): Promise<Snapshot<Claims>> {
-    const before = signIns
-    const response = await own(`/user?anonymous=204${slide}`)
-    const facts = response.status === 204 ? undefined : ((await response.json()) as Record<string, number>)
-    // A sign-in overtook it.
-    if (before !== signIns) return load(slide)
-    if (facts) {
-      const leftMs = facts['bff:session_expires_in']! * 1e3
-      for (const name in facts) if (name.startsWith('bff:')) delete facts[name]
-      const expiresAt = Date.now() + leftMs
-      apply({ status: 'signed-in', user: facts as Claims, expiresAt, expiring: leftMs <= warnMs })
-    } else apply({ status: 'signed-out', expiring: false })
+  /** Asks the server, and tells listeners and other tabs what has changed. */
+  async function load(headers: Record<string, string>, isNews?: unknown): Promise<Snapshot<Claims>> {
+    const wasIn = sessionId
+    const response = await call(`${basePath}/user?anonymous=204`, headers)
+    if (!response.ok) throw new TypeError(`${response.status}`)
+    const user = response.status === 204 ? undefined : ((await response.json()) as Record<string, unknown>)
+    // A sign-in or sign-out overtook it.
+    if (wasIn !== sessionId) return load(headers, isNews)
+    const was = snapshot
+    sessionId = user ? `${user['bff:logout_url']}` : ''
+    let expiresAt = user && Date.now() + (user['bff:session_expires_in'] as number) * 1e3
+    // The server counts in seconds.
+    if (Math.abs(expiresAt! - was.expiresAt!) < 1500) expiresAt = was.expiresAt
+    for (const name in user) if (name.startsWith('bff:')) delete user[name]
+    const leftMs = expiresAt! - Date.now()
+    const warnMs = leftMs - warnBefore * 1e3
+    const expiring = warnMs <= 0
+    const status = user ? 'signed-in' : 'signed-out'
+    const next = { status, user: user as Claims | undefined, expiresAt, expiring } as const
+    const facts = sessionId + JSON.stringify(next)
+    if (facts !== known) {
+      known = facts
+      snapshot = next
+      if (isNews) channel?.postMessage({})
+      emit('change')
+    }
+    clearTimeout(timer)
+    if (user) {
+      if (sessionId !== wasIn) signedIn()
+      // Looks at the time of the warning, and often after it: another tab may have extended the session.
+      timer = setTimeout(refresh, expiring ? Math.min(leftMs, 15e3) + 1e3 : Math.min(warnMs, 1e9))
+    } else if (wasIn) emit('signed-out')
+    if (expiring && !was.expiring) emit('expiring')
     return snapshot
   }
-  const refresh = () => {
-    loading ??= load('&slide=false').finally(() => {
-      loading = undefined
-    })
+  function refresh(isNews: unknown = true): Promise<Snapshot<Claims>> {
+    loading ??= load(BACKGROUND, isNews)
+      .catch(() => {
+        timer = setTimeout(refresh, 15e3)
+        return snapshot
+      })
+      .finally(() => {
+        loading = undefined
+      })
     return loading
   }
-  const isSignedOut = async () => (await refresh().catch(() => snapshot)).status === 'signed-out'
-
-  function noteEnd({ code }: Partial<CloakroomError>) {
-    if (code !== 'session_required' || snapshot.status === 'signed-out') return
-    apply({ status: 'signed-out', expiring: false }, false)
-    // The others look for themselves.
-    tell({})
+  async function requireSession() {
+    await refresh()
+    if (snapshot.status === 'signed-out') throw signInError()
   }
 
-  function ask(error: CloakroomError) {
+  async function ask(error: CloakroomError) {
     const isOpen = question
     // The newest has a challenge that is not used up.
     question = error
     if (isOpen) return
     emit('sign-in-needed', error)
-    Promise.resolve(error)
+    const answer = await Promise.resolve(error)
       .then(onSignInNeeded)
-      .then((answer) => {
-        if (answer === false) throw answer
-      })
-      .catch(() => {
-        if (!question) return
-        question = undefined
-        for (const one of waiting) one.reject(error)
-        waiting.clear()
-      })
+      .catch(() => false)
+    if (answer !== false || !question) return
+    question = undefined
+    resume(error)
   }
 
-  /** Sends, and sends again after a sign-in. What was refused has not reached the API. */
-  async function attempt(
-    sendOnce: () => Promise<Response>,
-    { whenSignedOut, background, signal, key = '' }: CloakroomInit & { key?: string },
-  ): Promise<Response> {
+  /**
+   * Does `act`, and does it again after a sign-in. What was refused has not reached the API. `key`: of a call that is not
+   * sent again after a refusal.
+   */
+  async function attempt<Result>(
+    act: () => Promise<Result>,
+    { whenSignedOut, background, signal, key }: CloakroomInit & { key?: string | undefined },
+  ): Promise<Result> {
     const sender = person
-    for (;;) {
-      const before = signIns
-      if (background && refused.has(key)) throw refused.get(key)
+    // Of two routes that each undo the step-up of the other, none is asked for without an end.
+    for (let refusals = 0; ; ) {
+      signal?.throwIfAborted()
+      if (refused[key!]) throw refused[key!]
+      const before = sessionId
       try {
-        const response = await accepted(await sendOnce())
-        if (snapshot.expiring && !background) refresh().catch(ignore)
-        return response
-      } catch (error) {
-        if (!(error instanceof CloakroomError && error.needsSignIn)) throw error
-        if (before === signIns) {
-          noteEnd(error)
-          if (background) {
-            refused.set(key, error)
-            throw error
-          }
-          ask(error)
-          const isHeard = onSignInNeeded || listeners['sign-in-needed']?.size
-          if (whenSignedOut !== 'wait' || !isHeard) throw error
-          await new Promise((resolve, reject) => {
-            waiting.add({ resolve, reject })
+        const result = await act()
+        if (snapshot.expiring && !background) refresh()
+        return result
+      } catch (thrown) {
+        const error = thrown as CloakroomError
+        if (!error?.needsSignIn || ++refusals > 9) throw error
+        // The server knows better, and the other tabs hear of it.
+        if (snapshot.status !== 'signed-out') await refresh()
+        if (!sessionId || before === sessionId) {
+          if (key) refused[key] = error
+          if (!background) ask(error)
+          if (whenSignedOut !== 'wait') throw error
+          await new Promise<void>((resolve, reject) => {
+            waiting.push((refusal) => (refusal && !background ? reject(refusal) : resolve()))
             signal?.addEventListener('abort', () => reject(signal.reason))
           })
         }
-        // What one user wrote is not sent as another's. The server is asked, because news of another tab may be old.
-        if (sender) await refresh()
+        // What one user began does not go on as another.
         if (sender && sender !== person) throw error
       }
     }
   }
 
-  async function signIn(options: SignInOptions = {}): Promise<Snapshot<Claims>> {
-    const { mode, returnTo, loginUrl = question?.loginUrl, prompt, loginHint } = options
-    const url = new URL(loginUrl ?? `${basePath}/login`, location.origin)
+  async function signIn({
+    mode,
+    returnTo = location.href.replace(location.origin, ''),
+    loginUrl = question?.loginUrl ?? `${basePath}/login`,
+    prompt,
+    loginHint,
+  }: SignInOptions = {}): Promise<Snapshot<Claims>> {
+    const url = new URL(loginUrl, location.origin)
     if (url.origin !== location.origin) throw new TypeError('loginUrl')
-    const query = url.searchParams
-    const id = String(Math.random())
-    const here = returnTo ?? location.pathname + location.search + location.hash
-    query.set('returnUrl', mode === 'popup' ? `${basePath}/done?id=${id}` : here)
-    if (prompt) query.set('prompt', prompt)
-    if (loginHint) query.set('login_hint', loginHint)
-    if (mode !== 'popup') {
+    const isPopup = mode === 'popup'
+    const id = `${Math.random()}`
+    const returnUrl = isPopup ? `${basePath}/done?id=${id}` : returnTo
+    for (const [name, value] of Object.entries({ returnUrl, prompt, login_hint: loginHint }))
+      if (value) url.searchParams.set(name, value)
+    if (!isPopup) {
       location.assign(url.href)
       return new Promise(ignore)
     }
-    const popup = open(url.href, '', 'popup,width=500,height=700')
-    if (!popup) throw signedOutError('popup_blocked')
+    const window = open(url.href, '', 'width=500,height=700')
+    if (!window) throw signInError({ reason: 'popup_blocked' })
+    const closed = signInError({ reason: 'popup_closed' })
+    endPopup(closed)
     return new Promise((resolve, reject) => {
-      popups.set(id, { popup, resolve, reject } as Waiting & { popup: typeof popup })
+      let seconds = -7
+      const watch = setInterval(() => {
+        // Under COOP `closed` says nothing. The page has the focus again, and for longer than by a stray click.
+        if (!document!.hasFocus()) seconds = 0
+        else if (window.closed && ++seconds > 2) endPopup(closed)
+      }, 1e3)
+      endPopup = (error, popup = id) => {
+        if (popup !== id) return
+        clearInterval(watch)
+        endPopup = ignore
+        if (!error) return resolve(snapshot)
+        reject(error)
+        // The challenge of a step-up is used up: those that wait are refused again with a new one.
+        resume()
+      }
     })
   }
 
-  function popupFailed(id: string, error: unknown) {
-    popups.get(id)?.reject(error)
-    // Its challenge is used up: those that wait are refused again with a new one.
-    if (popups.delete(id) && question?.loginUrl?.includes('challenge=')) resume()
-  }
-
   if (channel) {
-    channel.onmessage = ({ data }: { data: Message<Claims> }) => {
-      if (data.done) {
-        const { done } = data
-        if (data.code || data.reason)
-          return popupFailed(done, new CloakroomError({ code: 'session_required', status: 401, ...data }))
-        // A step-up changes nothing else.
-        const before = ++signIns
-        refresh()
-          .then(({ status }) => {
-            if (status !== 'signed-in') popupFailed(done, signedOutError())
-            else if (before === signIns) signedIn()
-          })
-          .catch((error) => popupFailed(done, error))
-      } else if (data.status) apply(data as Snapshot<Claims>, false)
-      else refresh().catch(ignore)
+    channel.onmessage = async ({ data }: { data: Message }) => {
+      const { done, code } = data
+      if (code) endPopup(signInError(data), done)
+      else if (done) {
+        // What is loaded now is news, and what is on its way is old.
+        sessionId &&= ' '
+        loading = undefined
+        await refresh('')
+        endPopup(signInError(), done)
+      } else refresh('')
     }
-    // A popup that closes gives the focus back. Under COOP `closed` may be true before, and `B/done` may be about to tell.
-    addEventListener('focus', () =>
-      setTimeout(async () => {
-        if (popups.size || snapshot.status === 'signed-out') await isSignedOut()
-        for (const [id, { popup }] of popups)
-          if (popup.closed) popupFailed(id, signedOutError('popup_closed'))
-      }, 500),
-    )
-    refresh().catch(ignore)
+    for (const type of ['focus', 'pageshow']) addEventListener(type, refresh)
+    refresh()
   }
 
   /** Connects again and again; after a refusal that a sign-in cures, when there was one. */
@@ -319,137 +306,45 @@ export function createCloakroom<Claims extends object = AnyClaims>({
   ) {
     const controller = new AbortController()
     const { signal } = controller
+    let wake = ignore
     const run = async () => {
-      for (let failures = 0; !signal.aborted; ) {
-        const before = signIns
-        onState('connecting')
-        const opened = () => {
-          failures = 0
-          onState('open')
-        }
-        let waitMs = 3e3
+      let waitMs = 3e3
+      let failures = 0
+      const opened = () => {
+        failures = 0
+        onState('open')
+      }
+      while (!signal.aborted) {
         try {
-          waitMs = await connect(opened, signal)
+          waitMs = await attempt(
+            () => {
+              onState('connecting')
+              return connect(opened, signal).catch((error) => {
+                if (error.needsSignIn) onState('signed-out')
+                throw error
+              })
+            },
+            { signal, background: true, whenSignedOut: 'wait' },
+          )
         } catch (error) {
-          const { needsSignIn, status = 500 } = error as Partial<CloakroomError>
-          if (!needsSignIn && status < 500 && status !== 429) break
-          if (needsSignIn && before === signIns && !signal.aborted) {
-            noteEnd(error as CloakroomError)
-            onState('signed-out')
-            await until((resume) => on('signed-in', resume))
-          }
-          if (needsSignIn) continue
+          const { status = 503 } = error as Partial<CloakroomError>
+          if (status < 500 && status !== 429) break
         }
         if (waitMs < 0 || signal.aborted) break
-        const delay = Math.min(3e4, waitMs * 2 ** failures++) * (0.5 + Math.random() / 2)
-        await until((resume) => setTimeout(resume, delay))
+        await new Promise<void>((resolve) => {
+          wake = resolve
+          setTimeout(resolve, Math.random() * Math.min(3e4, waitMs * 2 ** failures++))
+        })
       }
       onState('closed')
     }
-    const until = (start: (resume: () => void) => unknown) =>
-      new Promise<void>((resolve) => {
-        signal.addEventListener('abort', () => resolve())
-        start(resolve)
-      })
     run()
-    return { close: () => controller.abort(), signal }
-  }
-
-  /** Fetched, because an EventSource tells no status, and a new one forgets its last event id (HTML §9.2.6). */
-  function eventSource(path: string, { onMessage, onState }: Parameters<Cloakroom['eventSource']>[1]) {
-    let lastEventId = ''
-    let retryMs = 3e3
-    return keepOpen(async (opened, signal) => {
-      const headers = { Accept: 'text/event-stream', 'X-CSRF': '1', 'Cloakroom-Background': '1' }
-      const known = lastEventId ? { 'Last-Event-ID': lastEventId } : undefined
-      const response = await accepted(
-        await send(path, { headers: { ...headers, ...known }, cache: 'no-store', signal }),
-      )
-      if (response.status !== 200) return response.status < 500 ? -1 : retryMs
-      opened()
-      const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader()
-      let [rest, data, event] = ['', '', '']
-      for (;;) {
-        const { done, value } = await reader.read()
-        if (done) return retryMs
-        // A CR at the end may be half a line break.
-        const lines = (rest + value).split(/\r\n|\n|\r(?!$)/)
-        rest = lines.pop()!
-        for (const line of lines) {
-          const [, name, text = ''] = /^([^:]*):? ?(.*)/.exec(line)!
-          if (name === 'data') data += `${text}\n`
-          if (name === 'event') event = text
-          if (name === 'id') lastEventId = text
-          if (name === 'retry') retryMs = Number(text) || retryMs
-          if (line) continue
-          if (data) onMessage({ data: data.slice(0, -1), event: event || 'message', lastEventId })
-          data = event = ''
-        }
-      }
-    }, onState)
-  }
-
-  function webSocket(
-    path: string,
-    { protocols, onMessage, onState }: Parameters<Cloakroom['webSocket']>[1],
-  ): ReturnType<Cloakroom['webSocket']> {
-    let socket: WebSocket | undefined
-    const { close } = keepOpen(
-      (opened, signal) =>
-        new Promise((resolve, reject) => {
-          const current = new WebSocket(location.origin.replace('http', 'ws') + path, protocols)
-          let mayBeSignedOut = true
-          socket = current
-          signal.addEventListener('abort', () => current.close())
-          current.onopen = () => {
-            mayBeSignedOut = false
-            opened()
-          }
-          current.onmessage = ({ data }) => onMessage(data)
-          current.onclose = async ({ code }) => {
-            // 1008: its session has ended.
-            if ((mayBeSignedOut || code === 1008) && (await isSignedOut())) reject(signedOutError())
-            else resolve(code === 1000 ? -1 : 1e3)
-          }
-        }),
-      onState,
-    )
     return {
-      close,
-      send(data) {
-        const isOpen = socket?.readyState === 1
-        if (isOpen) socket!.send(data)
-        return isOpen
+      close() {
+        controller.abort()
+        wake()
       },
     }
-  }
-
-  /** A `fetch` tells no progress of what it sends. */
-  async function sendFile(path: string, body: UploadBody, options: UploadOptions): Promise<Response> {
-    const { method = 'POST', headers, onProgress = ignore, signal, whenSignedOut } = options
-    // A refusal may end the connection while the file is still on its way, and is not seen then.
-    if (whenSignedOut && (await isSignedOut())) throw signedOutError()
-    return new Promise((resolve, reject) => {
-      const request = new XMLHttpRequest()
-      request.open(method, path)
-      request.responseType = 'blob'
-      for (const [name, value] of Object.entries({ ...headers, 'X-CSRF': '1' }))
-        request.setRequestHeader(name, value)
-      request.upload.onprogress = ({ loaded, total }) => onProgress({ loaded, total })
-      request.onload = () => {
-        const { status, response } = request
-        const lines = request.getAllResponseHeaders().trim().split('\r\n')
-        const fields = lines.map((line) => line.split(/: (.*)/s, 2) as [string, string])
-        resolve(new Response(response.size ? response : null, { status, headers: fields }))
-      }
-      request.onerror = async () =>
-        reject((await isSignedOut()) ? signedOutError() : new TypeError('upload failed'))
-      signal?.addEventListener('abort', () => {
-        request.abort()
-        reject(signal.reason)
-      })
-      request.send(body)
-    })
   }
 
   return {
@@ -457,23 +352,129 @@ export function createCloakroom<Claims extends object = AnyClaims>({
       const request = new Request(input, init)
       request.headers.set('X-CSRF', '1')
       if (init.background) request.headers.set('Cloakroom-Background', '1')
-      const key = request.method + request.url.split('?')[0]
-      return attempt(() => send(request.clone()), { ...init, signal: request.signal, key })
+      return attempt(async () => accepted(await send(request.clone())), {
+        ...init,
+        signal: request.signal,
+        key: init.background ? request.url.split('?')[0] : undefined,
+      })
     },
-    upload: (path, body, options = {}) => attempt(() => sendFile(path, body, options), options),
-    eventSource,
-    webSocket,
+
+    /** A `fetch` tells no progress of what it sends. */
+    upload: (path, body, options = {}) =>
+      attempt(async () => {
+        const { method = 'POST', headers, onProgress, signal, whenSignedOut } = options
+        // A refusal may end the connection while the file is still on its way, and is not seen then.
+        if (whenSignedOut) await requireSession()
+        return new Promise((resolve, reject) => {
+          const request = new XMLHttpRequest()
+          request.open(method, path)
+          request.responseType = 'blob'
+          for (const [name, value] of Object.entries({ ...headers, 'X-CSRF': '1' }))
+            request.setRequestHeader(name, value)
+          request.upload.onprogress = onProgress!
+          request.onloadend = () => {
+            const { status, response } = request
+            const lines = request.getAllResponseHeaders().trim().split('\r\n')
+            const fields = lines.map((line) => line.split(/: (.*)/, 2) as [string, string])
+            if (status)
+              resolve(accepted(new Response(response.size ? response : null, { status, headers: fields })))
+            else requireSession().then(() => reject(new TypeError('upload')), reject)
+          }
+          signal?.addEventListener('abort', () => {
+            reject(signal.reason)
+            request.abort()
+          })
+          request.send(body)
+        })
+      }, options),
+
+    /** Fetched, because an EventSource tells no status, and a new one forgets its last event id (HTML §9.2.6). */
+    eventSource(path, { onMessage, onState }) {
+      let lastEventId = ''
+      let retryMs = 3e3
+      return keepOpen(async (opened, signal) => {
+        const { status, headers, body } = await call(
+          path,
+          {
+            Accept: 'text/event-stream',
+            ...BACKGROUND,
+            ...(lastEventId && { 'Last-Event-ID': lastEventId }),
+          },
+          { signal },
+        )
+        if (status !== 200 || !/event-stream/.test(headers.get('Content-Type')!))
+          return status < 500 ? -1 : retryMs
+        opened()
+        const reader = body!.pipeThrough(new TextDecoderStream()).getReader()
+        let rest = ''
+        let fields: Record<string, string> = { data: '' }
+        for (;;) {
+          const { done, value } = await reader.read()
+          if (done) return retryMs
+          // A CR at the end may be half a line break.
+          const lines = (rest + value).split(/\r\n|\n|\r(?!$)/)
+          rest = lines.pop()!
+          for (const line of lines) {
+            const [, name, text] = /^([^:]*):? ?(.*)/s.exec(line) as unknown as [string, string, string]
+            if (line) fields[name] = name === 'data' ? `${fields.data + text}\n` : text
+            else {
+              const { data, event, id = lastEventId, retry } = fields
+              // Only now: an event that is cut off has not been seen.
+              lastEventId = id
+              retryMs = Number(retry) || retryMs
+              if (data) onMessage({ data: data.slice(0, -1), event: event || 'message', lastEventId })
+              fields = { data: '' }
+            }
+          }
+        }
+      }, onState)
+    },
+
+    webSocket(path, { protocols, onMessage, onState }) {
+      let socket: WebSocket | undefined
+      const stream = keepOpen(
+        (opened, signal) =>
+          new Promise<number>((resolve, reject) => {
+            const current = new WebSocket(path, protocols)
+            socket = current
+            signal.addEventListener('abort', () => current.close())
+            current.onopen = opened
+            current.onmessage = ({ data }) => onMessage(data)
+            // Neither a refusal nor the end of the session can be told from other ends.
+            current.onclose = ({ code }) =>
+              code === 1000 ? resolve(-1) : requireSession().then(() => resolve(1e3), reject)
+          }),
+        onState,
+      )
+      return {
+        ...stream,
+        send(data) {
+          if (socket?.readyState !== 1) return false
+          socket.send(data)
+          return true
+        },
+      }
+    },
+
     signIn,
     async signOut({ returnTo = '/' } = {}) {
-      const answer = await own(`/logout?returnUrl=${encodeURIComponent(returnTo)}`, 'POST')
+      const path = `${basePath}/logout?returnUrl=${encodeURIComponent(returnTo)}`
+      const answer = await call(path, {}, { method: 'POST' })
       const { redirect } = (await answer.json()) as { redirect: string }
-      apply({ status: 'signed-out', expiring: false })
-      location.assign(redirect)
+      await refresh()
+      // The back button would show this page as it was left.
+      location.replace(redirect)
     },
     refresh,
-    extend: () => load(),
+    extend: () => load({}),
     getSnapshot: () => snapshot,
     subscribe: (listener) => on('change', listener),
     on,
+    close() {
+      // Nothing is asked any more.
+      loading = Promise.resolve(snapshot)
+      clearTimeout(timer)
+      channel?.close()
+    },
   }
 }

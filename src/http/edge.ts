@@ -174,7 +174,7 @@ function failurePage(error: unknown, req: Request, { deps, title }: { deps: Edge
   if (done === undefined) return failedSignInPage({ title, code, requestId, ...retryOf(error, req, deps) })
   const reason = error instanceof BffError ? error.details?.reason : undefined
   return donePage(deps.basePath, {
-    ...{ done, code, request_id: requestId },
+    ...{ done, code, 'request-id': requestId },
     ...(reason === undefined ? {} : { reason: String(reason) }),
   })
 }

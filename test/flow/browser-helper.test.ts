@@ -60,7 +60,10 @@ test("a popup's sign-in ends on the page that tells the tabs, and only that page
 
   const html = { accept: 'text/html' }
   const asked = await look('GET', '/bff/done?id=%22%3E%3Cb%3E&login_error=login_required', html).expect(200)
-  assert.match(asked.text, /data-done="&quot;&gt;&lt;b&gt;" data-reason="login_required"/)
+  assert.match(
+    asked.text,
+    /data-done="&quot;&gt;&lt;b&gt;" data-code="session_required" data-reason="login_required"/,
+  )
   const forged = await look('GET', '/bff/done?id=1&id=2&login_error=%22onload', html).expect(200)
   assert.match(forged.text, /data-done=""/)
   assert.doesNotMatch(forged.text, /data-reason/)
@@ -69,12 +72,12 @@ test("a popup's sign-in ends on the page that tells the tabs, and only that page
   const silent = await browser.navigate(
     `${cloakroom.publicUrl}/bff/login?prompt=none&returnUrl=/bff/done?id=7`,
   )
-  assert.match(silent.body, /data-done="7" data-reason="login_required"/)
+  assert.match(silent.body, /data-done="7" data-code="session_required" data-reason="login_required"/)
   provider.control.authorizationError = { error: 'access_denied' }
   const refused = await browser.navigate(`${cloakroom.publicUrl}/bff/login?returnUrl=/bff/done?id=8`)
   assert.ok(refused.status >= 400)
   assert.match(
     refused.body,
-    /data-done="8" data-code="\w+" data-request_id="[\w-]+" data-reason="access_denied"/,
+    /data-done="8" data-code="\w+" data-request-id="[\w-]+" data-reason="access_denied"/,
   )
 })

@@ -25,7 +25,9 @@ export function createDone(basePath: string): RequestHandler {
       res,
       donePage(basePath, {
         done: typeof id === 'string' ? id : '',
-        ...(typeof reason === 'string' && /^\w{1,64}$/.test(reason) ? { reason } : {}),
+        ...(typeof reason === 'string' && /^\w{1,64}$/.test(reason)
+          ? { code: 'session_required', reason }
+          : {}),
       }),
     )
   }

@@ -148,18 +148,18 @@ export function failedSignInPage({ title, code, requestId, retryUrl, retryLabel 
   return { html }
 }
 
-/** How the sign-in of a popup ended: with neither code nor reason it went well. */
+/** How the sign-in of a popup ended: without a code it went well. Names are those of `data-` attributes. */
 export type PopupOutcome = {
   /** Names the popup to the tab that opened it. */
   readonly done: string
   readonly code?: string
   readonly reason?: string
-  readonly request_id?: string
+  readonly 'request-id'?: string
 }
 
 /** The page on which the sign-in of a popup ends. It closes itself; where it may not, the text stays. */
 export function donePage(basePath: string, outcome: PopupOutcome): Page {
-  const isFailure = (outcome.code ?? outcome.reason) !== undefined
+  const isFailure = outcome.code !== undefined
   // The name in the helper, src/client/client.ts.
   const facts = Object.entries({ channel: `cloakroom:${basePath}`, ...outcome })
     .filter(([, value]) => value !== undefined)

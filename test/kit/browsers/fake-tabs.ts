@@ -16,14 +16,12 @@ export function fakeBrowser(t: TestContext, serve: Serve) {
   const seen: { method: string; path: string; headers: Headers; body: string }[] = []
   const left: string[] = []
   const opened: { url: URL; closed: boolean }[] = []
-  const focusListeners: (() => void)[] = []
+  const listeners: [type: string, listener: () => void][] = []
+  const focus = { isHere: true }
   const channels: BroadcastChannel[] = []
   const parts = {
     href: `${ORIGIN}/page?q=1#h`,
     origin: ORIGIN,
-    pathname: '/page',
-    search: '?q=1',
-    hash: '#h',
   }
   let blocksPopups = false
 
@@ -39,21 +37,30 @@ export function fakeBrowser(t: TestContext, serve: Serve) {
     }
   }
   const timers: NodeJS.Timeout[] = []
-  const { setTimeout } = globalThis
+  const { setTimeout, setInterval } = globalThis
   const globals = {
+    // A second of the watch over a popup.
+    setInterval(act: () => void, ms: number) {
+      timers.push(setInterval(act, ms / 20))
+      return timers.at(-1)
+    },
     setTimeout(act: () => void, ms: number) {
       timers.push(setTimeout(act, ms))
       return timers.at(-1)
     },
-    ...{ document: {}, BroadcastChannel: Channel, Request: AppRequest },
-    location: { ...parts, assign: (url: string) => void left.push(url) },
+    ...{ document: { hasFocus: () => focus.isHere }, BroadcastChannel: Channel, Request: AppRequest },
+    location: {
+      ...parts,
+      assign: (url: string) => void left.push(url),
+      replace: (url: string) => void left.push(url),
+    },
     open(url: string) {
       if (blocksPopups) return null
       const popup = { url: new URL(url), closed: false }
       opened.push(popup)
       return popup
     },
-    addEventListener: (_type: string, listener: () => void) => void focusListeners.push(listener),
+    addEventListener: (type: string, listener: () => void) => void listeners.push([type, listener]),
   }
   const before = Object.keys(globals).map(
     (name) => [name, Object.getOwnPropertyDescriptor(globalThis, name)] as const,
@@ -84,8 +91,10 @@ export function fakeBrowser(t: TestContext, serve: Serve) {
     blockPopups: () => {
       blocksPopups = true
     },
-    focus: () => {
-      for (const listener of focusListeners) listener()
+    /** Where the focus of the user is: a popup has it, or the page. */
+    focus,
+    dispatch: (wanted: string) => {
+      for (const [type, listener] of listeners) if (type === wanted) listener()
     },
     /** What the page `B/done` does at the end of a popup's sign-in. */
     finishPopup(outcome: object = {}) {
@@ -96,6 +105,40 @@ export function fakeBrowser(t: TestContext, serve: Serve) {
       channel.close()
     },
   }
+}
+
+/** One request of the fake XMLHttpRequest. */
+export type FakeUpload = { method: string; path: string; headers: Record<string, string>; body: unknown }
+
+/** Replaces XMLHttpRequest, as far as the helper uses it. */
+export function fakeUploads(t: TestContext, sent: FakeUpload[], serve: () => Answer): void {
+  class Fake {
+    readonly upload: { onprogress?: (event: object) => void } = {}
+    readonly one: FakeUpload = { method: '', path: '', headers: {}, body: undefined }
+    onloadend = () => {}
+    status = 0
+    response: Blob | undefined
+    #fields = ''
+    open(method: string, path: string) {
+      Object.assign(this.one, { method, path })
+    }
+    setRequestHeader(name: string, value: string) {
+      this.one.headers[name] = value
+    }
+    getAllResponseHeaders = () => this.#fields
+    abort() {}
+    send(body: string) {
+      sent.push({ ...this.one, body })
+      this.upload.onprogress?.({ loaded: body.length, total: body.length })
+      const { status, headers } = responseOf(serve())
+      headers.set('location', '/files/1')
+      this.#fields = [...headers].map(([name, value]) => `${name}: ${value}\r\n`).join('')
+      Object.assign(this, { status, response: new Blob(['stored']) })
+      setImmediate(() => this.onloadend())
+    }
+  }
+  Object.assign(globalThis, { XMLHttpRequest: Fake })
+  t.after(() => Reflect.deleteProperty(globalThis, 'XMLHttpRequest'))
 }
 
 function responseOf(answer: Answer): Response {

@@ -3,7 +3,13 @@ import { type TestContext, test } from 'node:test'
 import { CloakroomError, createCloakroom } from '../../../src/client/client.ts'
 import type { CloakroomOptions, ProblemCode } from '../../../src/client/types.ts'
 import type { ErrorCode } from '../../../src/errors.ts'
-import { type Answer, eventually, fakeBrowser } from '../../kit/browsers/fake-tabs.ts'
+import {
+  type Answer,
+  eventually,
+  type FakeUpload,
+  fakeBrowser,
+  fakeUploads,
+} from '../../kit/browsers/fake-tabs.ts'
 
 const ADA = { iss: 'https://idp.test', sub: 'ada', name: 'Ada' }
 const GRACE = { iss: 'https://idp.test', sub: 'grace', name: 'Grace' }
@@ -15,14 +21,15 @@ const _codes: [ProblemCode] extends [ErrorCode] ? ([ErrorCode] extends [ProblemC
 
 /** A server with one session, and any number of tabs. */
 function setUp(t: TestContext, { user = ADA as object | undefined, secondsLeft = 1800 } = {}) {
-  const session = { user, secondsLeft, slides: 0, stepUp: false }
+  const session = { user, id: 1, secondsLeft, slides: 0, stepUp: false }
   const posted: string[] = []
   const browser = fakeBrowser(t, ({ method, path, headers, body }): Answer => {
     assert.equal(headers.get('x-csrf'), '1', path)
     if (path.startsWith('/bff/user')) {
       if (!session.user) return { status: 204 }
-      if (!path.includes('slide=false')) session.slides += 1
-      return { status: 200, json: { ...session.user, 'bff:session_expires_in': session.secondsLeft } }
+      if (!headers.has('cloakroom-background')) session.slides += 1
+      const facts = { 'bff:session_expires_in': session.secondsLeft, 'bff:logout_url': `${session.id}` }
+      return { status: 200, json: { ...session.user, ...facts } }
     }
     if (path.startsWith('/bff/logout')) {
       session.user = undefined
@@ -128,21 +135,26 @@ test('one question however many calls fail, and all that wait are sent once more
 })
 
 test('a popup that is blocked, was closed or failed is told, and what waits goes on waiting', async (t) => {
-  const { tab, session, posted, opened, focus, blockPopups, finishPopup } = setUp(t)
+  const { tab, session, posted, opened, focus, dispatch, blockPopups, finishPopup } = setUp(t)
   const cloakroom = await tab({ onSignInNeeded: () => undefined })
   session.user = undefined
   const sent = cloakroom.fetch('/api/orders', { method: 'POST', body: 'kept', whenSignedOut: 'wait' })
   await eventually(() => cloakroom.getSnapshot().status === 'signed-out')
   const first = cloakroom.signIn({ mode: 'popup' })
+  // Cloakroom's pages have a COOP: every popup looks closed, from the beginning.
   opened[0]!.closed = true
-  focus()
+  dispatch('focus')
+  await Promise.race([first, new Promise((resolve) => setTimeout(resolve, 200))])
+  focus.isHere = false
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  focus.isHere = true
   await assert.rejects(first, { reason: 'popup_closed', needsSignIn: true })
   const second = cloakroom.signIn({ mode: 'popup', prompt: 'none', loginHint: 'ada' })
   assert.deepEqual(
     ['prompt', 'login_hint'].map((name) => opened[1]!.url.searchParams.get(name)),
     ['none', 'ada'],
   )
-  finishPopup({ reason: 'login_required', request_id: 'r9' })
+  finishPopup({ code: 'session_required', reason: 'login_required', requestId: 'r9' })
   await assert.rejects(second, { reason: 'login_required', requestId: 'r9' })
   const third = cloakroom.signIn({ mode: 'popup' })
   session.user = ADA
@@ -193,8 +205,6 @@ test('a user who declines, or a signal, ends the waiting', async (t) => {
   const sent = patient.fetch('/api/orders', { whenSignedOut: 'wait', signal })
   setTimeout(() => controller.abort(new Error('left the page')), 50)
   await assert.rejects(sent, /left the page/)
-  const unheard = await tab()
-  await assert.rejects(unheard.fetch('/api/orders', { whenSignedOut: 'wait' }), { needsSignIn: true })
 })
 
 test('a step-up opens its own login URL, and a new one after a popup that failed', async (t) => {
@@ -236,16 +246,14 @@ test('a sign-in by redirect leaves for the login page and no other', async (t) =
 })
 
 test('a sign-out is seen by the other tabs at once', async (t) => {
-  const { tab, left, count } = setUp(t)
+  const { tab, left } = setUp(t)
   const [one, other] = [await tab(), await tab()]
-  const asked = count('/bff/user')
   const seen = new Promise((resolve) => other.on('signed-out', resolve))
   const began = performance.now()
   await one.signOut({ returnTo: '/bye' })
   await seen
   assert.ok(performance.now() - began < 300)
   assert.deepEqual(left, ['https://idp.test/end'])
-  assert.equal(count('/bff/user'), asked)
   assert.equal(other.getSnapshot().user, undefined)
 })
 
@@ -263,4 +271,93 @@ test("the end is announced, and another tab's activity takes that back", async (
   await one.refresh()
   session.user = undefined
   await eventually(() => other.getSnapshot().status === 'signed-out')
+})
+
+test('a step-up or sign-in by redirect in another tab wakes what waits here, and extends nothing', async (t) => {
+  const { tab, session, posted, count } = setUp(t)
+  let questions = 0
+  const cloakroom = await tab({ onSignInNeeded: () => (questions += 1) })
+  session.stepUp = true
+  const sent = cloakroom.fetch('/api/x', { method: 'POST', body: 'pay', whenSignedOut: 'wait' })
+  await eventually(() => questions === 1)
+  // The other tab comes back from the provider: its page is loaded, and the session has another name.
+  session.stepUp = false
+  session.id += 1
+  await tab()
+  assert.equal((await sent).status, 201)
+  assert.deepEqual([posted, questions, session.slides], [['pay'], 1, 0])
+  assert.ok(count('/bff/user') < 12)
+})
+
+test('a request that each sign-in sends round in a circle is refused in the end', async (t) => {
+  const { tab, session, finishPopup } = setUp(t)
+  session.stepUp = true
+  let questions = 0
+  const cloakroom = await tab({
+    onSignInNeeded() {
+      questions += 1
+      void cloakroom.signIn({ mode: 'popup' }).catch(() => {})
+      session.id += 1
+      finishPopup()
+    },
+  })
+  const sent = cloakroom.fetch('/api/x', { method: 'POST', body: 'never', whenSignedOut: 'wait' })
+  await assert.rejects(sent, { code: 'reauthentication_required' })
+  assert.ok(questions <= 9, `${questions}`)
+})
+
+test('a server that fails, or a page of something in between, signs nobody out, and is asked again', async (t) => {
+  const { tab, fetch, session } = setUp(t)
+  let between: Response | undefined
+  const cloakroom = await tab({ fetch: async (input, init) => between ?? fetch(input, init) })
+  for (const status of [502, 404, 200]) {
+    between = new Response(status === 404 ? '{"sub":"nobody"}' : '<h1>captive portal</h1>', { status })
+    assert.equal((await cloakroom.refresh()).user?.sub, 'ada', `${status}`)
+    await assert.rejects(cloakroom.extend())
+  }
+  between = undefined
+  session.user = undefined
+  assert.equal((await cloakroom.refresh()).status, 'signed-out')
+})
+
+test('a page that is closed for its successor, as by hot reload, asks nothing any more', async (t) => {
+  const { tab, count, dispatch } = setUp(t)
+  const cloakroom = await tab()
+  cloakroom.close()
+  const asked = count('/bff/user')
+  dispatch('focus')
+  const next = await tab()
+  await next.refresh()
+  assert.equal(count('/bff/user'), asked + 2)
+})
+
+test('a file is sent with its progress, ends when it is aborted, and its refusal is one of Cloakroom', async (t) => {
+  const { tab, session } = setUp(t)
+  const sent: FakeUpload[] = []
+  fakeUploads(t, sent, () => (session.user ? { status: 201 } : NO_SESSION))
+  const cloakroom = await tab({ onSignInNeeded: () => undefined })
+  const progress: number[] = []
+  const options = {
+    headers: { 'X-Name': 'a' },
+    onProgress: ({ loaded }: { loaded: number }) => void progress.push(loaded),
+  }
+  const answer = await cloakroom.upload('/api/files', 'content', options)
+  assert.deepEqual(
+    [answer.status, answer.headers.get('location'), await answer.text()],
+    [201, '/files/1', 'stored'],
+  )
+  assert.deepEqual(progress, [7])
+  assert.deepEqual(sent[0]!.headers, { 'X-CSRF': '1', 'X-Name': 'a' })
+
+  session.user = undefined
+  const waiting = cloakroom.upload('/api/files', 'later', { whenSignedOut: 'wait' })
+  await eventually(() => cloakroom.getSnapshot().status === 'signed-out')
+  assert.equal(sent.length, 1)
+  session.user = ADA
+  await cloakroom.refresh()
+  assert.equal((await waiting).status, 201)
+  await assert.rejects(cloakroom.upload('/api/files', 'never', { signal: AbortSignal.abort() }), {
+    name: 'AbortError',
+  })
+  assert.equal(sent.length, 2)
 })
