@@ -71,8 +71,8 @@ type Message = Partial<Facts> & { done?: string }
 const ignore = () => {}
 /** Such a request does not extend the session. */
 const BACKGROUND = { 'Cloakroom-Background': '1' }
-const signInError = (facts?: Partial<Facts>) =>
-  new CloakroomError({ code: 'session_required', status: 401, ...facts })
+const signInError = (reason?: string, facts?: Partial<Facts>) =>
+  new CloakroomError({ code: 'session_required', status: 401, reason, ...facts })
 
 /** Makes the helper. One for a page: what it knows of the session it tells to the other tabs, and hears from them. */
 export function createCloakroom<Claims extends object = AnyClaims>({
@@ -90,7 +90,6 @@ export function createCloakroom<Claims extends object = AnyClaims>({
   let snapshot: Snapshot<Claims> = { status: 'unknown', expiring: false }
   // Another one after each sign-in and step-up.
   let sessionId = ''
-  let known: string | undefined
   let person: string | undefined
   let question: CloakroomError | undefined
   let endPopup: (error?: unknown, id?: string) => void = ignore
@@ -142,7 +141,7 @@ export function createCloakroom<Claims extends object = AnyClaims>({
   async function load(headers: Record<string, string>, isNews?: unknown): Promise<Snapshot<Claims>> {
     const wasIn = sessionId
     const response = await call(`${basePath}/user?anonymous=204`, headers)
-    if (!response.ok) throw new TypeError(`${response.status}`)
+    if (!response.ok) throw new TypeError(response.statusText)
     const user = response.status === 204 ? undefined : ((await response.json()) as Record<string, unknown>)
     // A sign-in or sign-out overtook it.
     if (wasIn !== sessionId) return load(headers, isNews)
@@ -157,9 +156,7 @@ export function createCloakroom<Claims extends object = AnyClaims>({
     const expiring = warnMs <= 0
     const status = user ? 'signed-in' : 'signed-out'
     const next = { status, user: user as Claims | undefined, expiresAt, expiring } as const
-    const facts = sessionId + JSON.stringify(next)
-    if (facts !== known) {
-      known = facts
+    if (sessionId !== wasIn || JSON.stringify(next) !== JSON.stringify(was)) {
       snapshot = next
       if (isNews) channel?.postMessage({})
       emit('change')
@@ -260,8 +257,8 @@ export function createCloakroom<Claims extends object = AnyClaims>({
       return new Promise(ignore)
     }
     const window = open(url.href, '', 'width=500,height=700')
-    if (!window) throw signInError({ reason: 'popup_blocked' })
-    const closed = signInError({ reason: 'popup_closed' })
+    if (!window) throw signInError('popup_blocked')
+    const closed = signInError('popup_closed')
     endPopup(closed)
     return new Promise((resolve, reject) => {
       let seconds = -7
@@ -285,7 +282,7 @@ export function createCloakroom<Claims extends object = AnyClaims>({
   if (channel) {
     channel.onmessage = async ({ data }: { data: Message }) => {
       const { done, code } = data
-      if (code) endPopup(signInError(data), done)
+      if (code) endPopup(signInError('', data), done)
       else if (done) {
         // What is loaded now is news, and what is on its way is old.
         sessionId &&= ' '
@@ -314,7 +311,7 @@ export function createCloakroom<Claims extends object = AnyClaims>({
         failures = 0
         onState('open')
       }
-      while (!signal.aborted) {
+      for (;;) {
         try {
           waitMs = await attempt(
             () => {

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import * as nodeModule from 'node:module'
 import type { RequestHandler } from 'express'
 import { donePage, sendPage } from './pages.ts'
@@ -7,14 +7,15 @@ import { donePage, sendPage } from './pages.ts'
 /** The text of a script, ready to be sent. */
 type Script = { readonly text: string; readonly etag: string }
 
-let helper: Script | undefined
+let helper: Promise<Script> | undefined
 
 /** Serves `B/client.js`, the browser helper (contract section 4a). A browser asks each time whether it has changed. */
-export const clientScript: RequestHandler = function clientScript(_req, res) {
+export const clientScript: RequestHandler = async function clientScript(_req, res) {
   helper ??= readHelper()
+  const { text, etag } = await helper
   res.setHeader('cache-control', 'no-cache')
-  res.setHeader('etag', helper.etag)
-  res.type('text/javascript').send(helper.text)
+  res.setHeader('etag', etag)
+  res.type('text/javascript').send(text)
 }
 
 /** Makes `B/done`, on which the sign-in of a popup ends when it went well, or when the provider needs the user first. */
@@ -33,22 +34,20 @@ export function createDone(basePath: string): RequestHandler {
   }
 }
 
-/** A build has it compiled; a checkout takes the types out of the source, as Node does for all others. */
-function readHelper(): Script {
+/** A build has it minified. A checkout does so once, where the packages for development are installed. */
+async function readHelper(): Promise<Script> {
   const isSource = import.meta.url.endsWith('.ts')
-  const file = new URL(`../../client/client.${isSource ? 'ts' : 'js'}`, import.meta.url)
-  const code = readFileSync(file, 'utf8')
-  const text = withoutComments(isSource ? nodeModule.stripTypeScriptTypes(code) : code)
+  const file = new URL(`../../client/client.${isSource ? 'ts' : 'min.js'}`, import.meta.url)
+  const code = await readFile(file, 'utf8')
+  const text = isSource ? await minified(nodeModule.stripTypeScriptTypes(code)) : code
   return { text, etag: `"${createHash('sha256').update(text).digest('base64url').slice(0, 22)}"` }
 }
 
-/** Takes out comments and indentation. No string of the helper has what looks like a comment; a test says so. */
-function withoutComments(code: string): string {
-  return code
-    .replace(/^[ \t]*\/\*[\s\S]*?\*\//gm, '')
-    .replace(/^[ \t]*\/\/.*$/gm, '')
-    .replace(/^[ \t]+|[ \t]+$/gm, '')
-    .replace(/ {2,}/g, ' ')
-    .replace(/\n{2,}/g, '\n')
-    .trimStart()
+async function minified(script: string): Promise<string> {
+  const terser = await import('terser').catch(() => undefined)
+  const { code } = (await terser?.minify(script, MINIFIER)) ?? {}
+  return code ?? script
 }
+
+/** As in `npm run build`. */
+const MINIFIER = { module: true, ecma: 2020, compress: { passes: 3, reduce_vars: false } } as const
