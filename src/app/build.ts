@@ -1,3 +1,4 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createConsole } from '../admin/console/console.ts'
 import { createAdminServer, type Readiness } from '../admin/server.ts'
 import { createStoreReadiness, reasonOf, type StoreReadiness } from '../admin/store-readiness.ts'
@@ -29,8 +30,10 @@ export type Cloakroom = {
   hurry(): void
 }
 
-/** What a test may put in place of the real thing. Times in ms. */
+/** What a test or a development server may put in place of the real thing. Times in ms. */
 export type BuildDeps = ProcessDeps & {
+  /** Answers a request in place of Cloakroom, once the guard has let it in; false leaves it to Cloakroom. */
+  readonly answerFirst?: (req: IncomingMessage, res: ServerResponse) => boolean
   readonly drainMs?: number
   readonly idleGraceMs?: number
 }
@@ -50,6 +53,7 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
   const generations = createGenerations(startConfigScope(config, scope))
   const { objects, adopt } = createServerObjects()
   adopt(generations.current().edge)
+  const { answerFirst } = deps
   let draining = false
   const readiness = () => readinessOf(generations.current(), { store, storeReadiness, draining })
   const adminConsole = createConsole({
@@ -61,7 +65,9 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
     publicServer: createPublicServer({
       ...{ objects, limits: config.limits, log, observeRefused: metrics.connectionRefused },
       guard: generations.guard,
-      request: generations.request,
+      request: answerFirst
+        ? (req, res) => void (answerFirst(req, res) || generations.request(req, res))
+        : generations.request,
       upgrade: generations.upgrade,
       isTrustedPeer: (peer) => generations.current().isTrustedPeer(peer),
     }),

@@ -44,8 +44,10 @@ export type ProcessScope = {
   longestCallMs(): number
 }
 
-/** What a test may put in place of the real thing. */
+/** What a test or a development server may put in place of the real thing. */
 export type ProcessDeps = {
+  /** The session store; that of the configuration unless given. */
+  readonly openStore?: (times: StoreTimes) => Store
   readonly log?: Logger
   /** The machine's unless given, but for what is given beside it. */
   readonly clock?: Clock
@@ -79,11 +81,12 @@ export async function openProcessScope(config: Config, deps: ProcessDeps): Promi
       ...{ hash: configHash(running), at: now(), certificateEnds: certificateEnds(running) },
     })
   tellConfig(config)
-  const store = await openStore(config, {
-    ...{ log, metrics, monotonicNow },
+  const times: StoreTimes = {
+    monotonicNow,
     idleTimeoutMs: () => idleTimeoutMs,
     absoluteTimeoutMs: () => absoluteTimeoutMs + TOLD_APART_MS,
-  })
+  }
+  const store = deps.openStore?.(times) ?? (await openStore(config, { log, metrics, ...times }))
   isLive = store.invalidations.isLive
   const limiters = createLimiters({
     ...{ log, clock, observe: metrics.provider, observeSignIn: metrics.signInLimiters },

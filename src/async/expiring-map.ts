@@ -15,6 +15,8 @@ export type ExpiringMap<K, V> = {
   delete(key: K): void
   /** Removes what has ended; happens by itself every `sweepMs`. */
   sweep(): void
+  /** The living entries with the ms that each has left, the one used longest ago first. */
+  living(): [key: K, value: V, leftMs: number][]
   /** Entries held, those included that have ended and were not swept yet. */
   size(): number
   clear(): void
@@ -95,6 +97,13 @@ export function createExpiringMap<K extends {}, V>(options: ExpiringMapOptions<K
     },
     delete: (key) => void entries.delete(key),
     sweep,
+    living() {
+      const now = monotonicNow()
+      const held = [...entries.entries()].reverse()
+      return held.flatMap(([key, { value, endsAt }]) =>
+        now < endsAt ? [[key, value, endsAt - now] as [K, V, number]] : [],
+      )
+    },
     size: () => entries.size,
     clear: () => entries.clear(),
   }

@@ -1,20 +1,17 @@
 import { randomUUID } from 'node:crypto'
 import type { createCodes } from '../scripted/authorization-endpoint.ts'
 import type { KnownClient } from '../scripted/client-check.ts'
-import { field } from '../scripted/http-messages.ts'
+import { field, type RecordedRequest } from '../scripted/http-messages.ts'
 import { opaque, type Signer, unsignedJwt } from '../scripted/signing.ts'
 import type { AzureDialect } from './azure-dialects.ts'
-import type { AzureTrace } from './azure-errors.ts'
-import type { AzurePolicy } from './azure-policy.ts'
+import type { AzureAnswer, AzureTrace } from './azure-errors.ts'
+import type { AzurePolicy, AzureSignIn } from './azure-policy.ts'
 
 /** What a refresh token stands for: one sign-in. Tokens of one grant all stay valid (they are not revoked by use). */
-export type AzureGrant = {
-  readonly user: string
+export type AzureGrant = AzureSignIn & {
   readonly sid: string
   /** Resources that the authorization request named. */
   readonly named: readonly string[]
-  /** The authorization request carried a claims challenge. */
-  readonly withClaims: boolean
   revoked: boolean
 }
 
@@ -36,6 +33,8 @@ export type AzureTokensDeps = {
   readonly resources: Record<string, { audience?: string; scopes?: string[] }> | undefined
   readonly trace: AzureTrace | undefined
   readonly now: () => number
+  /** Told of each answer. */
+  readonly observe?: (request: RecordedRequest, answer: AzureAnswer) => void
 }
 
 /** Which grant a token request uses. */
@@ -100,6 +99,7 @@ function accessClaims(
     sub: grant.user,
     tid: tenant,
     uti: randomUUID(),
+    ...policy.claimsOf?.(grant, 'access'),
   }
   const scp = granted.scopes
     .filter((scope) => !scope.endsWith('.default'))
@@ -123,6 +123,7 @@ async function signIdToken(deps: AzureTokensDeps, { grant, nonce }: Opened, now:
     },
     ...(nonce === undefined ? {} : { nonce }),
     ...policy.idTokenClaims,
+    ...policy.claimsOf?.(grant, 'id'),
   }
   if (dialect.version === 'v1' && policy.unsignedIdToken) return unsignedJwt(claims)
   return deps.signer.sign(claims)

@@ -9,6 +9,16 @@ export type RawAnswer = {
   readonly headers?: Record<string, string>
 }
 
+/** The sign-in that claims are about. */
+export type AzureSignIn = {
+  readonly user: string
+  /** Its authorization request carried a claims challenge. */
+  readonly withClaims: boolean
+  readonly acr?: string | undefined
+  /** Epoch seconds. */
+  readonly authTime?: number | undefined
+}
+
 /** What happens when a token for one resource is asked for. Change it while the provider runs. */
 export type ResourcePolicy = {
   /**
@@ -54,6 +64,8 @@ export type AzurePolicy = {
   accessTokenSeconds: number
   /** Claims added to ID tokens. */
   idTokenClaims: Record<string, unknown>
+  /** Claims of a user: those of ID tokens, and those of access tokens. */
+  claimsOf?: (grant: AzureSignIn, token: 'id' | 'access') => Record<string, unknown>
   /** v1 only: the ID token of the code leg has `alg: none`, as documented. */
   unsignedIdToken: boolean
   /** v1 only: token answers have no `resource`, which ADAL took for a refresh token of one resource. */

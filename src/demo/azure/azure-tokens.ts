@@ -21,6 +21,7 @@ export function createAzureTokens(deps: AzureTokensDeps) {
     const clientRequestId = request.headers['client-request-id']?.toString()
     const trace = deps.trace ?? azureTrace(clientRequestId, deps.now())
     const { answer, policy } = await answerFor(deps, request, trace)
+    deps.observe?.(request, answer)
     if (policy?.delayMs) await delay(policy.delayMs)
     if (policy?.dropConnection) return dropConnection(res)
     const headers = { ...responseHeaders(trace), ...answer.headers }
@@ -174,6 +175,7 @@ function grantOf({ dialect }: AzureTokensDeps, code: AuthorizedGrant): AzureGran
     sid: code.sid,
     named: dialect.namedResources(query),
     withClaims: code.claims !== undefined,
+    ...{ acr: code.acr, authTime: code.authTime },
     revoked: false,
   }
 }

@@ -7,37 +7,63 @@ export type SignInView = {
   readonly clientName: string
   /** Fills the name field (OpenID Connect Core §3.1.2.1, `login_hint`). */
   readonly loginHint?: string
+  /** Comes back with the form, so that no page of another origin can have made it. */
+  readonly formToken?: string
 }
 
-/** Two persons to click, or a name to type; posts to its own address. */
+/** Persons to click, or a name to type; posts to its own address. */
 export function signInPage(view: SignInView): string {
+  const token = tokenInput(view.formToken)
   return page(
     'Sign in',
     `<h1>Sign in</h1>
     <p class="lead">to continue to <strong>${escapeHtml(view.clientName)}</strong></p>
-    <form method="post" class="persons">${view.persons.map(personButton).join('')}</form>
+    <form method="post" class="persons">${token}${view.persons.map(personButton).join('')}</form>
     <p class="or"><span>or be somebody else</span></p>
-    <form method="post" class="somebody">
+    <form method="post" class="somebody">${token}
       <label for="name">Name</label>
       <div class="row">
         <input id="name" name="name" required maxlength="60" autocomplete="off" placeholder="Your name" value="${escapeHtml(view.loginHint ?? '')}">
         <button class="primary">Continue</button>
       </div>
     </form>
-    <form method="post"><button name="cancel" value="yes" class="quiet">Cancel</button></form>`,
+    <form method="post">${token}<button name="cancel" value="yes" class="quiet">Cancel</button></form>`,
   )
 }
 
 /** Stands for the question on the person's phone, the second factor of a sign-in. */
-export function secondFactorPage(person: Person): string {
-  const who = `<input type="hidden" name="person" value="${escapeHtml(person.sub)}">`
+export function secondFactorPage(person: Person, formToken?: string): string {
+  const token = tokenInput(formToken)
+  const who = `${token}<input type="hidden" name="person" value="${escapeHtml(person.sub)}">`
   return page(
     'Second factor',
     `<h1>Is it you, ${escapeHtml(person.name)}?</h1>
     <p class="lead">The application asks for a second factor. Your phone would ask you now; here this button does.</p>
     <form method="post">${who}<button name="approved" value="yes" class="primary wide">Yes, it is me</button></form>
-    <form method="post"><button name="cancel" value="yes" class="quiet">Cancel</button></form>`,
+    <form method="post">${token}<button name="cancel" value="yes" class="quiet">Cancel</button></form>`,
   )
+}
+
+/** Asks the person to agree to what the application wants (OpenID Connect Core §3.1.2.4). */
+export function consentPage(
+  person: Person,
+  asked: { readonly clientName: string; readonly scopes: readonly string[]; readonly formToken: string },
+): string {
+  const token = tokenInput(asked.formToken)
+  const scopes = asked.scopes.map((scope) => `<li>${escapeHtml(scope)}</li>`).join('')
+  return page(
+    'Consent',
+    `<h1>Do you agree, ${escapeHtml(person.name)}?</h1>
+    <p class="lead"><strong>${escapeHtml(asked.clientName)}</strong> asks for:</p>
+    <ul>${scopes}</ul>
+    <form method="post">${token}<input type="hidden" name="person" value="${escapeHtml(person.sub)}">
+      <button name="agreed" value="yes" class="primary wide">Yes, I agree</button></form>
+    <form method="post">${token}<button name="cancel" value="yes" class="quiet">Cancel</button></form>`,
+  )
+}
+
+function tokenInput(formToken: string | undefined): string {
+  return formToken === undefined ? '' : `<input type="hidden" name="form" value="${escapeHtml(formToken)}">`
 }
 
 /** Submits the library's logout form by itself; the button is for browsers without scripts. */

@@ -85,7 +85,8 @@ export function createSignIn(deps: SignInDeps) {
   }
 }
 
-function personNamed(typed: string): Person | undefined {
+/** The person of a name that somebody typed; undefined without a letter or digit in it. */
+export function personNamed(typed: string): Person | undefined {
   const name = typed.trim().slice(0, 60)
   const handle = name.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, '.')
   return /[\p{L}\p{N}]/u.test(handle) ? { sub: handle, name, email: `${handle}@example.com` } : undefined

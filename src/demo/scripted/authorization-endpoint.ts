@@ -39,6 +39,8 @@ export type SignedIn = {
 export type SignIn = (
   request: RecordedRequest,
   params: [string, string][],
+  /** For cookies. */
+  res: ServerResponse,
 ) => SignedIn | AuthorizationError | { readonly show: (res: ServerResponse) => unknown }
 
 /** Error parameters for the authorization response (RFC 6749 §4.1.2.1). */
@@ -47,6 +49,8 @@ export type AuthorizationError = { readonly error: string; readonly error_descri
 /** How a scripted authorization endpoint behaves; functions are asked at each request, so tests can switch at runtime. */
 export type AuthorizationEndpointOptions = {
   readonly clientId: string
+  /** Those that are registered; any unless given. */
+  readonly redirectUris?: readonly string[]
   readonly signIn: SignIn
   readonly issueCode: (grant: AuthorizedGrant) => string
   /** Refuses a request before anybody signs in. */
@@ -69,12 +73,12 @@ export function createAuthorizationEndpoint(options: AuthorizationEndpointOption
   return async function authorize(request: RecordedRequest, res: ServerResponse) {
     const params = field(request.form, 'client_id') === undefined ? request.query : request.form
     const redirectUri = field(params, 'redirect_uri')
-    const fault = requestFault(params, options.clientId)
+    const fault = requestFault(params, options)
     if (fault || !redirectUri) {
       options.violation(`authorization request: ${fault}`)
       return sendHtml(res, 400, `<h1>Bad authorization request</h1><p>${escapeHtml(String(fault))}</p>`)
     }
-    const decided = options.refuse?.(params) ?? options.signIn(request, params)
+    const decided = options.refuse?.(params) ?? options.signIn(request, params, res)
     if ('show' in decided) return decided.show(res)
     if ('error' in decided) return respond(res, params, { ...decided }, options)
     const grant = grantOf(params, decided)
@@ -82,9 +86,14 @@ export function createAuthorizationEndpoint(options: AuthorizationEndpointOption
   }
 }
 
-function requestFault(params: [string, string][], clientId: string): string | undefined {
+function requestFault(
+  params: [string, string][],
+  { clientId, redirectUris }: Pick<AuthorizationEndpointOptions, 'clientId' | 'redirectUris'>,
+): string | undefined {
   if (field(params, 'client_id') !== clientId) return 'unknown client_id'
-  if (!field(params, 'redirect_uri')) return 'no redirect_uri'
+  const redirectUri = field(params, 'redirect_uri')
+  if (!redirectUri) return 'no redirect_uri'
+  if (redirectUris && !redirectUris.includes(redirectUri)) return 'redirect_uri is not registered'
   if (!['code', 'code id_token'].includes(field(params, 'response_type') ?? ''))
     return 'response_type is not code'
   if (!field(params, 'state')) return 'no state'
@@ -152,6 +161,8 @@ export function createCodes() {
       grants.set(code, grant)
       return code
     },
+    /** Whose code it is; undefined when it is spent or unknown. */
+    userOf: (code: string) => grants.get(code)?.user,
     /** Spends the code and checks redirect_uri and PKCE (RFC 7636 §4.6). */
     redeem(form: [string, string][]): AuthorizedGrant | CodeRefusal {
       const code = field(form, 'code') ?? ''

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { exportJWK, generateKeyPair, type JSONWebKeySet, SignJWT } from 'jose'
+import { exportJWK, generateKeyPair, importJWK, type JSONWebKeySet, type JWK, SignJWT } from 'jose'
 
 /** Signs JWTs with RS256 and publishes the public half. */
 export type Signer = {
@@ -11,12 +11,22 @@ export type Signer = {
   rotateKey(): Promise<void>
 }
 
-// One key per process: generating RSA keys is the slowest thing the scripted providers do.
-const firstKey = generateSigningKey()
+/** One key per process: generating RSA keys is the slowest thing the scripted providers do. */
+let shared: ReturnType<typeof generateSigningKey> | undefined
 
-/** A signer; all of a process share their first key unless `ownKey` asks for a fresh one. */
-export async function createSigner(options: { ownKey?: boolean } = {}): Promise<Signer> {
-  const keys = [await (options.ownKey ? generateSigningKey() : firstKey)]
+function sharedKey() {
+  shared ??= generateSigningKey()
+  return shared
+}
+
+/**
+ * Makes a signer. All of a process share their first key, unless `ownKey` asks for a fresh one or `privateJwk` is one.
+ */
+export async function createSigner(options: { ownKey?: boolean; privateJwk?: JWK } = {}): Promise<Signer> {
+  const { ownKey, privateJwk } = options
+  const keys = [
+    await (privateJwk ? importSigningKey(privateJwk) : ownKey ? generateSigningKey() : sharedKey()),
+  ]
   return {
     jwks: () => ({ keys: keys.map((key) => key.publicJwk) }),
     sign: (claims, header = {}) => {
@@ -32,10 +42,19 @@ export async function createSigner(options: { ownKey?: boolean } = {}): Promise<
 }
 
 async function generateSigningKey() {
-  const { privateKey, publicKey } = await generateKeyPair('RS256')
-  const kid = randomBytes(8).toString('hex')
-  const publicJwk = { ...(await exportJWK(publicKey)), kid, alg: 'RS256', use: 'sig' }
-  return { kid, privateKey, publicJwk }
+  return importSigningKey(await newSigningKey())
+}
+
+/** Makes a private RSA key as a JWK, for a file. */
+export async function newSigningKey(): Promise<JWK> {
+  const { privateKey } = await generateKeyPair('RS256', { extractable: true })
+  return { ...(await exportJWK(privateKey)), kid: randomBytes(8).toString('hex') }
+}
+
+async function importSigningKey(jwk: JWK) {
+  const { kty, n, e, kid = '' } = jwk
+  const privateKey = await importJWK(jwk, 'RS256')
+  return { kid, privateKey, publicJwk: { kty, n, e, kid, alg: 'RS256', use: 'sig' } }
 }
 
 /** An unsigned JWT (`alg: none`), as Azure AD v1 documents its ID tokens. */

@@ -39,8 +39,12 @@ export type TokenPolicy = {
   hasIdToken(ask: TokenAsk): boolean
   /** Signs the ID token with these claims, and more. */
   idToken(claims: Record<string, unknown>, ask: TokenAsk): Promise<string | undefined>
-  /** Claims of access tokens beyond those of RFC 9068 §2.2. */
+  /** Claims of access tokens beyond those of RFC 9068 §2.2, or in their place; one that is undefined is left out. */
   accessClaims?(grant: Grant, target: Target): Record<string, unknown>
+  /** The `typ` of access tokens in their header; `at+jwt` unless given. */
+  readonly accessTokenType?: string
+  /** Changes what a successful request is answered. */
+  answer?(json: Record<string, unknown>, ask: TokenAsk): Record<string, unknown>
   /** How the server words a refusal. */
   refusal(error: string, description: string, status?: number): Answer
   /** Looks at a request before anything else. */
@@ -155,15 +159,13 @@ export function createTokens(deps: Deps) {
     const accessToken = deps.issue(await signAccessToken(deps, grant, target))
     const expires_in = policy.accessTokenSeconds()
     accessTokens.set(accessToken, { grant, target, expiresAt: deps.now() + expires_in * 1000 })
-    return {
-      status: 200,
-      json: {
-        access_token: accessToken,
-        ...{ token_type: 'Bearer', expires_in, scope: target.scope },
-        ...(refreshToken ? { refresh_token: refreshToken } : {}),
-        ...(idToken ? { id_token: deps.issue(idToken) } : {}),
-      },
+    const json = {
+      access_token: accessToken,
+      ...{ token_type: 'Bearer', expires_in, scope: target.scope },
+      ...(refreshToken ? { refresh_token: refreshToken } : {}),
+      ...(idToken ? { id_token: deps.issue(idToken) } : {}),
     }
+    return { status: 200, json: policy.answer?.(json, ask) ?? json }
   }
 
   return {
@@ -177,6 +179,11 @@ export function createTokens(deps: Deps) {
       const known = refreshTokens.get(token)
       if (known) known.grant.alive = false
       return { status: 200, json: {} }
+    },
+    /** Whose code or refresh token a request brings; undefined when that is not known. */
+    userOf({ form }: RecordedRequest): string | undefined {
+      const refreshToken = refreshTokens.get(field(form, 'refresh_token') ?? '')
+      return refreshToken?.grant.user ?? deps.codes.userOf(field(form, 'code') ?? '')
     },
     /** Whether this refresh token would be accepted now. */
     isLive(refreshToken: string): boolean {
@@ -260,7 +267,7 @@ function signAccessToken(deps: Deps, grant: Grant, target: Target): Promise<stri
       ...authentication(grant),
       ...deps.policy.accessClaims?.(grant, target),
     },
-    { typ: 'at+jwt' },
+    { typ: deps.policy.accessTokenType ?? 'at+jwt' },
   )
 }
 

@@ -22,16 +22,37 @@ import { countInProcess } from '../rate-limits.ts'
 
 type MemorySession = {
   readonly value: string
-  readonly tokens: SealedTokens | undefined
+  readonly tokens?: SealedTokens | undefined
+  readonly about?: string
+  readonly indexes?: SessionIndexes | undefined
+}
+type HeldSession = MemorySession & {
   /** The absolute timeout, by the clock of the store. */
   readonly endsAt: number
-  readonly about?: string
-  readonly indexes: SessionIndexes | undefined
+}
+
+/** Everything that outlives a restart, in plain data: sessions with their tokens, and sign-ins in flight. All of it is sealed. */
+export type MemoryContents = {
+  readonly sessions: readonly (MemorySession & {
+    readonly hash: SessionHash
+    /** Ms until the idle timeout. */
+    readonly leftMs: number
+    /** Ms until the absolute timeout; absent: none. */
+    readonly endsInMs?: number
+  })[]
+  readonly logins: readonly { readonly key: string; readonly value: string; readonly leftMs: number }[]
+}
+
+/** The store of one process, which can be written down. */
+export type MemoryStore = Store & {
+  contents(): MemoryContents
+  /** Shortens the idle timeout of a session, until it is used again. */
+  shorten(hash: SessionHash, leftMs: number): void
 }
 
 /** What the records of sessions and tokens share. */
 type Parts = {
-  readonly sessions: ExpiringMap<SessionHash, MemorySession>
+  readonly sessions: ExpiringMap<SessionHash, HeldSession>
   readonly locks: ExpiringMap<SessionHash, string>
   readonly changes: SessionChanges
   readonly times: StoreTimes
@@ -47,14 +68,18 @@ const LOGINS_SHARE = 1 / 16
  *
  * @param options.maxSessions the session that was used longest ago is removed when there are more; sign-in attempts
  * likewise. Both are bounded by bytes, too, so that large ones do not end the process.
+ * @param options.contents what `contents` returned, to begin with.
  */
-export function createMemoryStore(times: StoreTimes, options: { maxSessions?: number } = {}): Store {
-  const { maxSessions: max = 10_000 } = options
+export function createMemoryStore(
+  times: StoreTimes,
+  options: { maxSessions?: number; contents?: MemoryContents | undefined } = {},
+): MemoryStore {
+  const { maxSessions: max = 10_000, contents } = options
   const { monotonicNow } = times
   const changes = createSessionChanges()
   const bytes = (share: number) => ({ max: heapShare(share), of: heapBytes })
   const names = createNames(times.monotonicNow)
-  const sessions = createExpiringMap<SessionHash, MemorySession>({
+  const sessions = createExpiringMap<SessionHash, HeldSession>({
     ...{ monotonicNow, max, bytes: bytes(SESSIONS_SHARE) },
     evicted: (hash) => changes.emit('changed', hash),
     removed: (hash, { indexes }) => names.remove(hash, indexes),
@@ -68,6 +93,7 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
   const maps = [sessions, locks, logins, clientTokens, clientLocks, replays, ended]
 
   const parts = { sessions, locks, changes, times, names }
+  if (contents) restore(contents, { ...parts, logins })
   return {
     sessions: sessionRecords(parts),
     index: sessionIndex(parts),
@@ -83,11 +109,36 @@ export function createMemoryStore(times: StoreTimes, options: { maxSessions?: nu
     async close() {
       for (const map of maps) map.clear()
     },
+    contents: () => ({
+      sessions: sessions.living().map(([hash, { endsAt, ...session }, leftMs]) => {
+        const endsInMs = endsAt - monotonicNow()
+        return { hash, ...session, leftMs, ...(Number.isFinite(endsInMs) && { endsInMs }) }
+      }),
+      logins: logins.living().map(([key, value, leftMs]) => ({ key, value, leftMs })),
+    }),
+    shorten(hash, leftMs) {
+      const session = sessions.get(hash)
+      if (!session || sessions.expiresInMs(hash) <= leftMs) return
+      sessions.set(hash, session, leftMs)
+      changes.emit('changed', hash)
+    },
   }
 }
 
+function restore(
+  contents: MemoryContents,
+  { sessions, logins, names, times }: Parts & { readonly logins: ExpiringMap<string, string> },
+): void {
+  for (const { hash, leftMs, endsInMs = Number.POSITIVE_INFINITY, ...session } of contents.sessions) {
+    if (Math.min(leftMs, endsInMs) <= 0) continue
+    names.add(hash, session.indexes)
+    sessions.set(hash, { ...session, endsAt: times.monotonicNow() + endsInMs }, Math.min(leftMs, endsInMs))
+  }
+  for (const { key, value, leftMs } of contents.logins) if (leftMs > 0) logins.set(key, value, leftMs)
+}
+
 function sessionRecords({ sessions, locks, changes, times, names }: Parts): SessionRecords {
-  const lifeMs = ({ endsAt }: MemorySession) => Math.min(times.idleTimeoutMs(), endsAt - times.monotonicNow())
+  const lifeMs = ({ endsAt }: HeldSession) => Math.min(times.idleTimeoutMs(), endsAt - times.monotonicNow())
   return {
     async read(hash) {
       return sessions.get(hash)?.value
