@@ -9,6 +9,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   doctor: async () => (await import('./cli/doctor/doctor.ts')).doctorCommand,
   demo: async () => (await import('./cli/demo.ts')).demoCommand,
   types: async () => (await import('./cli/config/types.ts')).typesCommand,
+  dev: async () => (await import('./cli/dev/dev.ts')).devCommand,
   keygen: async () => (await import('./cli/keygen.ts')).keygenCommand,
   sessions: async () => (await import('./cli/sessions.ts')).sessionsCommand,
   schema: async () => (await import('./cli/schema.ts')).schemaCommand,
@@ -21,6 +22,7 @@ const USAGE = `usage: cloakroom [command] [options]
   explain METHOD URL       what becomes of a request: route, upstream URL, token request, CSRF rule
   doctor                   try what the configuration names: provider, client, Redis, upstreams, certificates
   demo [--port 8080]       everything on one machine: identity provider, two APIs, a single-page app
+  dev [--app URL]          a development server around your own application and APIs
   sessions --user SUB      list the sessions of a user, or with --end end them
   types [--config FILE|-]  print TypeScript declarations of route ids, resources and claims
   keygen                   print a new session key

@@ -7,6 +7,7 @@ import { demoConfigText } from '../demo/demo-config.ts'
 import type { TokenRequest } from '../demo/provider/identity-provider-options.ts'
 import { createLogger, type Logger } from '../log.ts'
 import type { CommandIo } from './command.ts'
+import { untilStopped } from './process.ts'
 
 /** How a demo differs from the usual one. */
 export type DemoOptions = {
@@ -35,7 +36,7 @@ const USAGE = `usage: cloakroom demo [--port 8080] [--provider-port PORT] [--pri
 
   --port PORT            where to open it in a browser: http://localhost:PORT
   --provider-port PORT   a fixed port for the identity provider, e.g. to forward it
-  --print-config         show the configuration that the demo's Cloakroom runs with
+  --print-config         show the configuration that the demo's Cloakroom runs with, and end
   --verbose              log every request
 `
 
@@ -47,11 +48,14 @@ export async function demoCommand(args: string[], io: CommandIo): Promise<number
     out.write(options === 'help' ? USAGE : `cloakroom demo: ${options}\n\n${USAGE}`)
     return code
   }
+  if (options.printConfig) {
+    io.stdout.write(await demoConfig(options))
+    return 0
+  }
   const stopped = untilStopped()
   const log = createLogger({ level: options.verbose ? 'info' : 'error' })
   try {
     const demo = await startDemo({ ...options, log })
-    if (options.printConfig) io.stdout.write(`${demo.configText}\n`)
     io.stdout.write(greeting(demo))
     await stopped
     await demo.close()
@@ -60,6 +64,17 @@ export async function demoCommand(args: string[], io: CommandIo): Promise<number
     io.stderr.write(`${explain(error, options)}\n`)
     return 1
   }
+}
+
+/** The YAML that a demo would run with; its neighbours have ports that are free now. */
+async function demoConfig({
+  port,
+  providerPort,
+}: Pick<DemoOptions, 'port' | 'providerPort'>): Promise<string> {
+  const publicUrl = `http://localhost:${port}`
+  const backends = await startDemoBackends({ publicUrl, accessTokenTtlSeconds: 60, providerPort })
+  await backends.close()
+  return demoConfigText({ publicUrl, listen: `127.0.0.1:${port}`, adminListen: '127.0.0.1:0', backends })
 }
 
 /** Starts everything on 127.0.0.1 and in memory. Rejects, with nothing left running, when a port is taken. */
@@ -153,10 +168,4 @@ function explain(error: unknown, { port, providerPort }: Arguments): string {
   const free = port < 65535 ? port + 1 : 8080
   return `cloakroom demo: port ${port} is taken by another program. Stop that one, or choose another port:
   npx cloakroom demo --port ${free}      (or: npm start -- --port ${free})`
-}
-
-function untilStopped(): Promise<void> {
-  return new Promise((resolve) => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve())
-  })
 }

@@ -40,3 +40,10 @@ export function openFilesWarning(connections: number, most: number | undefined):
   const cure = `raise it to ${needed} or more, or set limits.connections to ${Math.max(1, Math.floor(most / 2))}`
   return `is ${connections}, which needs ${needed} open files (one for a client, one for its upstream), but ulimit -n is ${most}: beyond it connections fail; ${cure}`
 }
+
+/** Resolves with the first signal that asks the process to stop. */
+export function untilStopped(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve(signal))
+  })
+}

@@ -70,6 +70,8 @@ export type AzurePolicy = {
   unsignedIdToken: boolean
   /** v1 only: token answers have no `resource`, which ADAL took for a refresh token of one resource. */
   namesNoResource: boolean
+  /** A refresh whose `claims` ask for an authentication context that the sign-in did not have is refused with 50076. */
+  enforcesContexts?: boolean
   /** Discovery and keys answer 503. */
   metadataDown: boolean
 }

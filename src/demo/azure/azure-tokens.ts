@@ -78,6 +78,9 @@ async function answerFor(
   if (deps.resources && !(asked.resource in deps.resources))
     return { answer: refuse('invalid-resource', asked.resource) }
   const leg = opened.leg === 'code' ? 'code' : 'refresh'
+  const claims = leg === 'refresh' ? lackingContext(deps, form, opened.grant) : undefined
+  if (claims !== undefined)
+    return { answer: refuse('step-up', asked.resource, { outcome: 'step-up', claims }) }
   const policy = takePolicy(deps.policy, asked.resource, leg, opened.grant)
   const outcome = policy?.outcome ?? 'ok'
   if (outcome !== 'ok' && outcome !== 'bare' && outcome !== 'wrong-resource' && outcome !== 'raw')
@@ -88,6 +91,16 @@ async function answerFor(
   if (outcome === 'bare') for (const name of ['refresh_token', 'expires_in', 'expires_on']) delete json[name]
   policy?.edit?.(json)
   return { answer: { status: 200, json }, policy }
+}
+
+/** The `claims` of a refresh that asks for more than its sign-in had. */
+function lackingContext(
+  { policy }: AzureTokensDeps,
+  form: [string, string][],
+  { withClaims }: AzureGrant,
+): string | undefined {
+  const claims = policy.enforcesContexts && !withClaims ? field(form, 'claims') : undefined
+  return claims?.includes('"acrs"') ? claims : undefined
 }
 
 /** The scripted bytes for a refresh of this resource, if there are any. */

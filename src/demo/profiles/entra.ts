@@ -8,6 +8,7 @@ import {
   accessClaimsOf,
   idClaimsOf,
   type Profile,
+  type ProfileApi,
   type ProfileDeps,
   type ProfileTokens,
   tokenEvent,
@@ -15,6 +16,11 @@ import {
 
 /** The tenant of the scripted Entra ID. */
 const TENANT = '7fe81447-da57-4385-becb-6de57f21477e'
+
+/** The authentication context that the API of the second factor asks for, and the challenge with which it does. */
+const CONTEXT = 'c1'
+const CLAIMS = JSON.stringify({ access_token: { acrs: { essential: true, value: CONTEXT } } })
+const CLAIMS_CHALLENGE = `Bearer realm="", error="insufficient_claims", claims="${Buffer.from(CLAIMS).toString('base64')}"`
 
 /**
  * Entra ID v2 as it was recorded: scopes name one API in each token request, a refresh may ask for any API that the tenant
@@ -30,7 +36,7 @@ export const entra: Profile = azure(ENTRA_V2, {
     scopes: ['openid', 'profile', 'email', 'offline_access'],
   },
   resourceOf: ({ audience, scopes }) => ({
-    scopes: scopes.length > 0 ? scopes : [`${audience}/.default`],
+    scopes: qualified({ audience, scopes }),
     audience,
   }),
 })
@@ -75,11 +81,6 @@ export function refuseResource(dialect: AzureDialect, query: [string, string][])
   }
 }
 
-/** The authentication context that the API of the second factor asks for, and the challenge with which it does. */
-const CONTEXT = 'c1'
-const CLAIMS = JSON.stringify({ access_token: { acrs: { essential: true, value: CONTEXT } } })
-const CLAIMS_CHALLENGE = `Bearer realm="", error="insufficient_claims", claims="${Buffer.from(CLAIMS).toString('base64')}"`
-
 /** Bounds what a day of refreshes leaves behind. */
 const MOST_ACCESS_TOKENS = 2_000
 const MOST_REFRESH_TOKENS = 5_000
@@ -99,11 +100,11 @@ function azureTokens(dialect: AzureDialect, deps: ProfileDeps): ProfileTokens {
   const token = createAzureTokens({
     ...{ dialect, tenant: TENANT, client, signer, codes, grants, assertions, violations: [] },
     ...{ issue: (secret) => secret, issuer: deps.issuer, endpoints: { token: deps.tokenEndpoint } },
-    resources: Object.fromEntries(apis.map(({ audience, resource = audience }) => [resource, { audience }])),
+    resources: Object.fromEntries(apis.map((api) => [resourceAt(dialect, api), { audience: api.audience }])),
     ...{ trace: undefined, now: deps.now },
     policy: {
       ...{ resources: {}, interactive: true, user: '', accessTokenSeconds, idTokenClaims: {} },
-      ...{ unsignedIdToken: false, namesNoResource: false, metadataDown: false },
+      ...{ unsignedIdToken: false, namesNoResource: false, metadataDown: false, enforcesContexts: true },
       claimsOf({ user, withClaims, authTime }, kind) {
         const claims = deps.claimsOf(user)
         const when = authTime === undefined ? {} : { auth_time: authTime }
@@ -126,6 +127,18 @@ function azureTokens(dialect: AzureDialect, deps: ProfileDeps): ProfileTokens {
       for (const [key, grant] of tokens) assertions.set(key, { ...grant })
     },
   }
+}
+
+/** A scope names its API, or it would be one of Microsoft Graph. */
+function qualified({ audience, scopes }: Pick<ProfileApi, 'audience' | 'scopes'>): string[] {
+  const named = scopes.length > 0 ? scopes : ['.default']
+  return named.map((scope) => (scope.includes('/') ? scope : `${audience}/${scope}`))
+}
+
+/** What token requests call an API: its `resource`, or what its first scope begins with. */
+function resourceAt(dialect: AzureDialect, { audience, resource = audience, scopes }: ProfileApi): string {
+  if (dialect.version === 'v1') return resource
+  return dialect.namedResources([['scope', qualified({ audience, scopes }).join(' ')]])[0] ?? resource
 }
 
 type SavedAzure = {

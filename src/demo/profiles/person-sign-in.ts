@@ -14,6 +14,16 @@ export type SignInSession = {
   /** Epoch seconds. */
   readonly authTime: number
   readonly acr?: string
+  /** Of a ticket: the person is not asked to agree. */
+  readonly isAutomatic?: boolean
+}
+
+/** Everything of the sign-in that outlives a restart. */
+export type SavedSignIn = {
+  readonly formToken: string
+  readonly sessions: readonly (readonly [id: string, session: SignInSession])[]
+  /** Persons that somebody typed. */
+  readonly typed: readonly Person[]
 }
 
 export type PersonSignInDeps = {
@@ -43,19 +53,17 @@ export function createPersonSignIn(deps: PersonSignInDeps) {
   const { persons, cookieName, sendPage, now } = deps
   const offered = [...persons.values()]
   /** In every form and on no page of another origin: a form that another site posts has none. */
-  const formToken = randomBytes(16).toString('base64url')
+  let formToken = randomBytes(16).toString('base64url')
   const sessions = new Map<string, SignInSession>()
   const tickets = new Map<string, Ticket & { readonly endsAt: number }>()
 
   const signIn: SignIn = (request, params, res) => {
     if (request.method === 'POST') return answerForm(request, params, res)
     const ticket = takeTicket(field(params, 'login_hint'))
-    if (ticket)
-      return begin(
-        res,
-        ticket.user,
-        secondFactor(params) ?? (ticket.withSecondFactor ? SECOND_FACTOR_ACR : undefined),
-      )
+    if (ticket) {
+      const acr = secondFactor(params) ?? (ticket.withSecondFactor ? SECOND_FACTOR_ACR : undefined)
+      return begin(res, { user: ticket.user, acr, isAutomatic: true })
+    }
     const session = sessionOf(request)
     const person = persons.get(session?.user ?? '')
     const prompts = (field(params, 'prompt') ?? '').split(' ')
@@ -64,9 +72,8 @@ export function createPersonSignIn(deps: PersonSignInDeps) {
       return prompts.includes('none') ? { error: 'login_required' } : show(res, 200, signInView(params))
     const acr = secondFactor(params)
     const isMissing = acr !== undefined && session.acr !== acr
-    if (!isMissing && !deps.asksConsent(params)) return session
-    if (prompts.includes('none') || !person)
-      return { error: isMissing ? 'interaction_required' : 'consent_required' }
+    if (!isMissing && (session.isAutomatic || !deps.asksConsent(params))) return signedInBy(session)
+    if (prompts.includes('none')) return { error: isMissing ? 'interaction_required' : 'consent_required' }
     return show(res, 200, isMissing ? secondFactorPage(person, formToken) : consentView(person, params))
   }
 
@@ -88,16 +95,20 @@ export function createPersonSignIn(deps: PersonSignInDeps) {
       return show(res, 200, secondFactorPage(person, formToken))
     if (deps.asksConsent(params) && field(form, 'agreed') === undefined && acr === undefined)
       return show(res, 200, consentView(person, params))
-    return begin(res, person.sub, acr)
+    return begin(res, { user: person.sub, acr })
   }
 
-  function begin(res: ServerResponse, user: string, acr: string | undefined): SignedIn {
+  function begin(
+    res: ServerResponse,
+    { acr, ...who }: { user: string; acr: string | undefined; isAutomatic?: boolean },
+  ): SignedIn {
     const id = randomBytes(24).toString('base64url')
-    const session = { user, sid: randomUUID(), authTime: Math.floor(now() / 1000), ...(acr && { acr }) }
+    const authTime = Math.floor(now() / 1000)
+    const session = { ...who, sid: randomUUID(), authTime, ...(acr === undefined ? {} : { acr }) }
     sessions.set(id, session)
     for (const old of sessions.keys()) if (sessions.size > MOST_SESSIONS) sessions.delete(old)
     res.setHeader('set-cookie', `${cookieName}=${id}; Path=/; HttpOnly; SameSite=Lax`)
-    return session
+    return signedInBy(session)
   }
 
   function takeTicket(hint: string | undefined): Ticket | undefined {
@@ -142,15 +153,21 @@ export function createPersonSignIn(deps: PersonSignInDeps) {
       res.setHeader('set-cookie', `${cookieName}=; Path=/; Max-Age=0`)
     },
     /** Everything in plain data, for a file. */
-    save: () => ({
+    save: (): SavedSignIn => ({
+      formToken,
       sessions: [...sessions],
-      typed: [...persons.values()].filter((one) => !offered.includes(one)),
+      typed: [...persons.values()].filter(({ sub }) => !offered.some((one) => one.sub === sub)),
     }),
-    load(saved: { sessions: readonly (readonly [string, SignInSession])[]; typed: readonly Person[] }): void {
+    load(saved: SavedSignIn): void {
+      formToken = saved.formToken
       for (const [id, session] of saved.sessions) sessions.set(id, session)
       for (const person of saved.typed) if (!persons.has(person.sub)) persons.set(person.sub, person)
     },
   }
+}
+
+function signedInBy({ isAutomatic: _isAutomatic, ...signedIn }: SignInSession): SignedIn {
+  return signedIn
 }
 
 /** The `acr` that a request asks for: the first of `acr_values`, or ours where its `claims` ask for a context. */

@@ -6,7 +6,7 @@ import { createAuthorizationEndpoint, createCodes } from '../scripted/authorizat
 import { field, type RecordedRequest, recordRequest, sendJson } from '../scripted/http-messages.ts'
 import { createSigner, newSigningKey, opaque } from '../scripted/signing.ts'
 import { loadStaticFiles, sendStaticFile } from '../static-files.ts'
-import { createPersonSignIn, type Ticket } from './person-sign-in.ts'
+import { createPersonSignIn, type SavedSignIn, type Ticket } from './person-sign-in.ts'
 import type { Profile, ProfileApi, ProfileDeps, TokenEvent } from './profile.ts'
 
 /** How a scripted provider is set up. */
@@ -33,7 +33,7 @@ export type ScriptedProviderOptions = {
 export type SavedProvider = {
   readonly signingKey: Awaited<ReturnType<typeof newSigningKey>>
   readonly tokens: unknown
-  readonly signIn: ReturnType<ReturnType<typeof createPersonSignIn>['save']>
+  readonly signIn: SavedSignIn
 }
 
 /** A running scripted provider, and its switches. */

@@ -1,0 +1,120 @@
+import assert from 'node:assert/strict'
+import { statSync } from 'node:fs'
+import { after, before, describe, test } from 'node:test'
+import type { Browser } from '../kit/browsers/browser.ts'
+import {
+  createDevProject,
+  DEV_AUDIENCES,
+  type DevProject,
+  type RunningDev,
+  signInAs,
+  startDev,
+} from '../kit/dev-server.ts'
+
+const ORDERS = '/api/orders'
+const BILLING = '/api/billing'
+
+for (const profile of ['plain', 'entra', 'keycloak', 'auth0', 'strict'])
+  describe(`cloakroom dev --as ${profile}`, () => {
+    let project: DevProject
+    let dev: RunningDev
+    let browser: Browser
+    const call = async (path: string) => {
+      const answer = await browser.fetch(path)
+      return { status: answer.status, ...answer.json() }
+    }
+
+    before(async () => {
+      project = await createDevProject()
+      dev = await startDev(project, ['--as', profile])
+      browser = dev.browser()
+      await signInAs(dev, browser, 'ada')
+    })
+    after(async () => {
+      await dev?.server.close()
+      await project?.close()
+    })
+
+    test('signs a person in by the real flow, and gives each API a token of its own', async () => {
+      const user = await browser.fetch('/bff/user')
+      assert.deepEqual([user.json().sub, user.json().name], ['ada', 'Ada Lovelace'])
+      for (const [path, audience] of [
+        [ORDERS, DEV_AUDIENCES.orders],
+        [BILLING, DEV_AUDIENCES.billing],
+      ] as const) {
+        const { status, aud, sub } = await call(path)
+        assert.deepEqual([status, [aud].flat()[0], sub], [200, audience, 'ada'])
+      }
+    })
+
+    test('tokens that are made to expire are refreshed, and the old ones are not used again', async () => {
+      const before = await call(ORDERS)
+      await dev.switches.expireTokens('ada')
+      const next = await call(ORDERS)
+      assert.equal(next.status, 200)
+      assert.notEqual(next.id, before.id)
+    })
+
+    test('a role that is taken away is gone from claims and tokens with the next call, and comes back', async () => {
+      await dev.switches.setRole('ada', 'admin', false)
+      assert.equal((await call(ORDERS)).status, 200)
+      assert.deepEqual((await browser.fetch('/bff/user')).json().roles, ['staff'])
+      await dev.switches.reset()
+      await dev.switches.expireTokens()
+      await call(ORDERS)
+      assert.deepEqual((await browser.fetch('/bff/user')).json().roles, ['admin', 'staff'])
+    })
+
+    test('an API that demands a second factor is answered after a step-up', async () => {
+      await dev.switches.demandSecondFactor(true, ORDERS)
+      const refused = await call(ORDERS)
+      assert.deepEqual([refused.status, refused.code], [401, 'reauthentication_required'])
+      const page = await browser.navigate(`${refused.login_url}&returnUrl=/`, { from: browser.origin })
+      assert.match(page.body, /Is it you, Ada Lovelace\?/)
+      await browser.submit(page)
+      assert.equal((await call(ORDERS)).status, 200)
+      await dev.switches.reset()
+    })
+
+    test('an API that rejects our tokens passes its own 401 on after one refresh', async () => {
+      await dev.switches.rejectTokens(true, BILLING)
+      const refused = await browser.fetch(BILLING)
+      assert.equal(refused.status, 401)
+      assert.equal((await call(ORDERS)).status, 200)
+      await dev.switches.reset()
+    })
+
+    test('is somebody else at once, with a session of his own', async () => {
+      await signInAs(dev, browser, 'grace')
+      assert.equal((await call(ORDERS)).sub, 'grace')
+    })
+
+    test('sessions and refresh tokens survive a restart, in a file for its owner alone', async () => {
+      await dev.server.close()
+      assert.equal(statSync(project.stateFile.path).mode & 0o077, 0)
+      dev = await startDev(project, ['--as', profile])
+      assert.equal(dev.server.isContinued, true)
+      assert.equal((await call(ORDERS)).sub, 'grace')
+      await dev.switches.expireTokens()
+      assert.equal((await call(BILLING)).sub, 'grace')
+    })
+
+    test('refresh tokens that are revoked end the session', async () => {
+      await dev.switches.revokeTokens('grace')
+      const refused = await call(ORDERS)
+      assert.deepEqual(
+        [refused.status, refused.code, refused.reason],
+        [401, 'session_required', 'grant_ended'],
+      )
+    })
+
+    test('no line of the log and no answer of the panel holds a token or a cookie', async () => {
+      const state = await (await fetch(`${dev.server.panelUrl}/api/state`)).text()
+      const secrets = browser.exchanges
+        .flatMap(({ requestHeaders, url }) => [requestHeaders.cookie, url.searchParams.get('code')])
+        .filter((one): one is string => typeof one === 'string' && one.length > 10)
+      const tokens = project.api.requests.map(({ headers }) => headers.authorization?.split(' ')[1])
+      for (const secret of [...secrets, ...tokens])
+        assert.ok(secret === undefined || !(state + dev.logLines.join('')).includes(secret))
+    })
+  })
