@@ -4,6 +4,8 @@ import { pino } from 'pino'
 /** The fields a log line may have. Allow-listed: a token, cookie, claim or body has no field to land in. */
 export type LogFields = {
   requestId?: string
+  /** W3C Trace Context of the request. */
+  traceparent?: string | undefined
   method?: string
   /** Path without query; only of Cloakroom's own endpoints and of routes. */
   path?: string
@@ -95,6 +97,7 @@ export function withListener(log: Logger, listener: (line: TroubleLine) => void)
 
 const ALLOWED = new Set([
   'requestId',
+  'traceparent',
   'method',
   'path',
   'route',

@@ -1,6 +1,5 @@
 // Over 400 lines, because it is one list: everything that belongs to one configuration, each part made of those above it.
 
-import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import { heapShare } from '../async/expiring-map.ts'
 import { createThrottledWarning } from '../async/log-throttle.ts'
@@ -192,6 +191,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const requireSameOrigin = createSameOriginGuard({ publicUrl, allowedOrigins })
   const requestLog = createRequestLog({
     ...{ log, observe: metrics, nowMs: scope.socketClock.monotonicNow, clientIp: clientAddress },
+    ...{ isTrustedPeer },
     whyNoSession: missingSessions.reasonOf,
   })
   const guard = createRequestGuard({
@@ -267,34 +267,36 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   )
   const tunnel = createTunnel({
     ...{ ...common, publicUrl, allowedOrigins, responseHeaders, tokenProofs, limits },
-    ...{ live: scope.tunnels, requestId: () => randomUUID() },
+    ...{ live: scope.tunnels, factsOf: requestLog.beginUpgrade },
     findSession: sessions.find,
     ...{ timeLeft: sessions.timeLeft, clientOf },
-    refuse(socket, error, headers) {
+    refuse(socket, error, { headers, requestId }) {
       if (error instanceof BffError && error.code === 'rate_limited') warnOfWebSockets()
-      const answer = problemAnswer(error, { loginUrl: loginUrlFor() })
-      endWithAnswer(socket, {
-        ...answer,
-        headers: { ...securityHeaders.fields, ...headers, ...answer.headers },
-      })
+      const answer = problemAnswer(error, { requestId, loginUrl: loginUrlFor() })
+      const all = { ...securityHeaders.fields, ...headers, ...answer.headers, 'x-request-id': requestId }
+      endWithAnswer(socket, { ...answer, headers: all })
       return answer.status
     },
     refused(req, error) {
       const path = pathOf(req)
+      const { id: requestId, traceparent, route } = requestLog.factsOf(req)
       if (!(error instanceof BffError)) {
-        log.error({ path, err: describeError(error) }, 'unexpected error')
+        log.error({ requestId, path, err: describeError(error) }, 'unexpected error')
         return
       }
       const { code, details, logged, cause } = error
       const err = cause === undefined ? undefined : describeError(cause)
-      const fields = { path, code, status: statusOf(code), clientIp: clientAddress(req), err }
+      const known = { requestId, traceparent, route, path, clientIp: clientAddress(req) }
+      const fields = { ...known, code, status: statusOf(code), err }
       const told = (reason: string | undefined) =>
         log.info({ ...fields, reason, ...logged }, 'a WebSocket was refused')
       const reason = details?.reason === undefined ? undefined : String(details.reason)
       if (code === 'session_required' && reason !== 'invalid_token') missingSessions.reasonOf(req).then(told)
       else told(reason)
     },
-    observe(route, status, error) {
+    observe(req, status, error) {
+      const { route = 'none' } = requestLog.factsOf(req)
+      if (error === undefined) requestLog.upgraded(req, status)
       const ofError = error instanceof BffError ? error.code : 'internal_error'
       const code = error === undefined ? undefined : ofError
       metrics.rawAnswer({ route, method: 'UPGRADE', status, code })

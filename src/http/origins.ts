@@ -108,7 +108,7 @@ export function createCors(
     res.setHeader('access-control-allow-origin', origin)
     res.setHeader('access-control-allow-credentials', 'true')
     if (!isPreflight) {
-      res.setHeader('access-control-expose-headers', 'Cloakroom-Error')
+      res.setHeader('access-control-expose-headers', 'Cloakroom-Error, Retry-After, X-Request-Id')
       next()
       return
     }

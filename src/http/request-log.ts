@@ -1,18 +1,25 @@
 import { randomUUID } from 'node:crypto'
 import {
+  type IncomingHttpHeaders,
   type IncomingMessage,
   type OutgoingHttpHeader,
   type OutgoingHttpHeaders,
   ServerResponse,
 } from 'node:http'
+import type { Socket } from 'node:net'
 import { createLogThrottle } from '../async/log-throttle.ts'
 import { type BffError, describeError, type ErrorCode } from '../errors.ts'
 import type { LogFields, Logger } from '../log.ts'
 
 /** What is known about a request when its line is written. Kept on the request, under a symbol. */
 export type RequestFacts = {
+  /** That of a trusted proxy, or our own. It is in the log, in problems, in `X-Request-Id` of every answer and towards upstreams. */
   readonly id: string
   readonly startedAt: number
+  /** The trace context of a trusted proxy (W3C Trace Context §3.2), and what comes with it: names and values. */
+  readonly context?: readonly string[] | undefined
+  /** Of this request, for the log. */
+  traceparent?: string | undefined
   /** Ms until the head of the answer was made. */
   firstByteMs?: number
   readonly watch: RequestWatch
@@ -54,6 +61,8 @@ export type ObserveRequests = {
 type RequestWatch = { readonly observe: ObserveRequests; readonly nowMs: () => number }
 
 export type RequestLogDeps = RequestWatch & {
+  /** Whether the peer is a trusted proxy, whose request id and trace context are taken over. */
+  readonly isTrustedPeer: (req: IncomingMessage) => boolean
   readonly log: Logger
   readonly clientIp: (req: IncomingMessage) => string
   /** Why a refused request has no session. Never told to the browser. */
@@ -63,7 +72,20 @@ export type RequestLogDeps = RequestWatch & {
 /** Gives each request its facts. Writes one line and one observation when its answer has ended. */
 export type RequestLog = {
   begin(req: IncomingMessage, res: ServerResponse): RequestFacts
+  /** The same for an upgrade, which has no response; at the second time the same facts. `upgraded` writes its line. */
+  beginUpgrade(req: IncomingMessage): RequestFacts
+  /** The answer to an upgrade that was let through to its upstream: 101, or the upstream's refusal. */
+  upgraded(req: IncomingMessage, status: number): void
+  /** Writes the line of a message that was refused before it was a request, or of a refused upgrade. */
+  refused(socket: Pick<Socket, 'remoteAddress'>, refusal: RefusedMessage): void
   factsOf(req: IncomingMessage): RequestFacts
+}
+
+/** A refusal without a response object. */
+export type RefusedMessage = Pick<LogFields, 'requestId' | 'method' | 'path' | 'traceparent'> & {
+  readonly status: number
+  readonly code: ErrorCode
+  readonly detail: string
 }
 
 /** A member of the request costs less than a WeakMap. */
@@ -72,7 +94,19 @@ type WithFacts = IncomingMessage & { [FACTS]?: RequestFacts }
 
 /** Makes the request log. The path is logged without its query, which may hold a code or personal data. */
 export function createRequestLog(deps: RequestLogDeps): RequestLog {
-  const { log, observe, nowMs, clientIp } = deps
+  const { log, observe, nowMs, clientIp, isTrustedPeer } = deps
+
+  function newFacts(req: IncomingMessage): RequestFacts {
+    const { headers } = req
+    const mayBeKept =
+      headers['x-request-id'] !== undefined || KEPT.some((name) => headers[name] !== undefined)
+    const known = mayBeKept && isTrustedPeer(req) ? factsFrom(headers) : { id: randomUUID() }
+    const facts: RequestFacts = { ...known, startedAt: nowMs(), watch: deps }
+    ;(req as WithFacts)[FACTS] = facts
+    return facts
+  }
+
+  const beginUpgrade = (req: IncomingMessage) => (req as WithFacts)[FACTS] ?? newFacts(req)
 
   function end(req: IncomingMessage, res: ServerResponse, known: RequestFacts): void {
     const durationMs = nowMs() - known.startedAt
@@ -82,6 +116,7 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
     observe.request({ route, method, status, code: known.code, seconds: durationMs / 1000 })
     const fields = {
       requestId: known.id,
+      traceparent: known.traceparent,
       method,
       path: pathOf(req),
       route,
@@ -102,12 +137,26 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
 
   return {
     begin(req, res) {
-      const known: RequestFacts = { id: randomUUID(), startedAt: nowMs(), watch: deps }
+      const known = newFacts(req)
       observe.requestBegan()
-      ;(req as WithFacts)[FACTS] = known
       // 'close' comes exactly once: after the last byte, or when the client went away before it.
       res.once('close', () => end(req, res, known))
       return known
+    },
+    beginUpgrade,
+    upgraded(req, status) {
+      const known = beginUpgrade(req)
+      const { id: requestId, traceparent, route, resource, session } = known
+      log.info(
+        {
+          ...{ requestId, traceparent, method: req.method ?? '', path: pathOf(req), route, resource, status },
+          ...{ durationMs: tenths(nowMs() - known.startedAt), session, clientIp: clientIp(req) },
+        },
+        'request',
+      )
+    },
+    refused({ remoteAddress: clientIp }, { detail, ...fields }) {
+      log.info({ ...fields, clientIp }, `a message was refused: ${detail}`)
     },
     factsOf: (req) => (req as WithFacts)[FACTS] ?? { id: 'unknown', startedAt: nowMs(), watch: deps },
   }
@@ -117,7 +166,36 @@ function tenths(ms: number): number {
   return Math.round(ms * 10) / 10
 }
 
-/** `writeHead` of the responses of the public listener: notes when the head of an answer is made. */
+/** What other proxies make as ids: UUIDs, hexadecimal, ULIDs, `Root=1-…`. In pages and logs it needs no escaping. */
+const REQUEST_ID = /^[\w.:+/=@-]{1,128}$/
+/** W3C Trace Context §3.2.2: neither id is all zeros. Of a later version, what follows is not read. */
+const TRACEPARENT = /^(?!ff)[\da-f]{2}-(?!0{32})[\da-f]{32}-(?!0{16})[\da-f]{16}-[\da-f]{2}(?:-.*)?$/
+/** Without these there is no context to keep: W3C Trace Context, and B3 in one field or several. */
+const KEPT = ['traceparent', 'b3', 'x-b3-traceid']
+/** What comes with them. */
+const CONTEXT_FIELDS = [
+  ...['tracestate', 'baggage', 'b3', 'x-b3-traceid', 'x-b3-spanid', 'x-b3-parentspanid', 'x-b3-sampled'],
+  'x-b3-flags',
+]
+const MAX_CONTEXT = 8_192
+
+/** The id and the trace context that a trusted proxy sends. A field that came twice has a comma, and is none. */
+function factsFrom(headers: IncomingHttpHeaders): Pick<RequestFacts, 'id' | 'context' | 'traceparent'> {
+  const sent = String(headers['x-request-id'] ?? '')
+  const id = REQUEST_ID.test(sent) ? sent : randomUUID()
+  const said = String(headers.traceparent ?? '')
+  const traceparent = said.length <= 512 && TRACEPARENT.test(said) ? said : undefined
+  const more = CONTEXT_FIELDS.flatMap((name) => {
+    const value = headers[name]
+    return typeof value === 'string' && value.length <= MAX_CONTEXT ? [name, value] : []
+  })
+  return { id, traceparent, context: traceparent ? ['traceparent', traceparent, ...more] : more }
+}
+
+/**
+ * `writeHead` of the responses of the public listener: every answer has its request id, and the time to its head is
+ * noted.
+ */
 export const writeHead = function notedWriteHead(
   this: ServerResponse,
   status: number,
@@ -126,12 +204,18 @@ export const writeHead = function notedWriteHead(
 ): ServerResponse {
   const known = (this.req as WithFacts)[FACTS]
   if (known) {
+    // A list of fields goes to the client as it is; beside fields that are set, Node would take it apart.
+    if (Array.isArray(fields)) fields.push('x-request-id', known.id)
+    else this.setHeader('x-request-id', known.id)
+  }
+  const { writeHead: write } = ServerResponse.prototype
+  ;(write as (...args: unknown[]) => ServerResponse).call(this, status, reason, fields)
+  if (known) {
     const ms = known.watch.nowMs() - known.startedAt
     known.firstByteMs = tenths(ms)
     known.watch.observe.firstByte(known, this.req.method ?? '', ms / 1000)
   }
-  const { writeHead: write } = ServerResponse.prototype
-  return (write as (...args: unknown[]) => ServerResponse).call(this, status, reason, fields)
+  return this
 }
 
 /** The path of a request as it came over the wire, for the log: without its query, and of bounded length. */

@@ -20,6 +20,8 @@ import type { OnRejectedToken } from './upstream/rejected-token.ts'
 /** Facts about a request for its log line, and the id that its upstream is told. */
 export type ForwardedFacts = {
   readonly id: string
+  /** Trace context for the upstream: names and values. */
+  readonly context?: readonly string[] | undefined
   route?: string
   resource?: string
   /** First characters of the session's hash. */
@@ -104,7 +106,7 @@ export function createForward(deps: ForwardDeps): Forward {
 
     const headers = deps.requestHeaders(route, req.rawHeaders, {
       clientAddress: deps.clientAddress(req),
-      requestId: facts.id,
+      ...{ requestId: facts.id, context: facts.context },
       accessToken: token?.value,
       claims: session?.claims,
     })
@@ -134,7 +136,7 @@ async function forwardBearer(
   if (route.resource) facts.resource = route.resource
   const headers = deps.requestHeaders(route, req.rawHeaders, {
     clientAddress: deps.clientAddress(req),
-    requestId: facts.id,
+    ...{ requestId: facts.id, context: facts.context },
     accessToken: token.value,
     claims: session.claims,
   })

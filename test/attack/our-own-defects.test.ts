@@ -22,6 +22,7 @@ async function failingWith(error: unknown) {
       observe: { requestBegan() {}, firstByte() {}, request() {} },
       nowMs: () => performance.now(),
       clientIp: () => '127.0.0.1',
+      isTrustedPeer: () => false,
     }),
     bffRoutes: Router(),
     loginUrlFor: () => '/bff/login',

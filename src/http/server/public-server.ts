@@ -239,7 +239,9 @@ function answerClientError(error: ClientError, socket: Socket, guard: RequestGua
   else {
     const { status, detail } = refusalFor(error)
     // RFC 9110 §9.3.2: the answer to HEAD has no body.
-    endWithAnswer(socket, guard.refusalOf(status, detail), { withBody: broken?.req.method !== 'HEAD' })
+    endWithAnswer(socket, guard.refusalOf(status, detail, socket), {
+      withBody: broken?.req.method !== 'HEAD',
+    })
     // A request that broke off in its body is over for its upstream at once.
     if (broken) socket.once('finish', () => socket.destroy())
   }

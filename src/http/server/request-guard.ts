@@ -1,9 +1,10 @@
+import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { BlockList, isIP, isIPv6 } from 'node:net'
+import { BlockList, isIP, isIPv6, type Socket } from 'node:net'
 import type { ListenerLimits } from '../../config/config.ts'
 import { BffError, type ErrorCode } from '../../errors.ts'
 import { type ProblemAnswer, problemAnswer } from '../problem.ts'
-import type { RequestLog } from '../request-log.ts'
+import { pathOf, type RequestLog } from '../request-log.ts'
 import type { SecurityHeaders } from '../security-headers.ts'
 import type { HostCheck } from './host.ts'
 import { endWithAnswer } from './raw-answer.ts'
@@ -15,7 +16,7 @@ export type RequestGuard = {
   /** False when the upgrade or CONNECT was answered here; its connection then ends. */
   admitUpgrade(req: IncomingMessage): boolean
   /** The answer to bytes that are no request. */
-  refusalOf(status: number, detail: string): ProblemAnswer
+  refusalOf(status: number, detail: string, socket: Pick<Socket, 'remoteAddress'>): ProblemAnswer
 }
 
 export type RequestGuardDeps = {
@@ -89,9 +90,10 @@ export function createRequestGuard(deps: RequestGuardDeps): RequestGuard {
   }
 
   /** For a connection without a response object. */
-  function rawProblemOf(refusal: Refusal): ProblemAnswer {
-    const answer = problemOf(refusal)
-    return { ...answer, headers: { ...securityHeaders.fields, ...answer.headers } }
+  function rawProblemOf(refusal: Refusal, requestId: string): ProblemAnswer {
+    const answer = problemOf(refusal, requestId)
+    const headers = { ...securityHeaders.fields, ...answer.headers, 'x-request-id': requestId }
+    return { ...answer, headers }
   }
 
   return {
@@ -116,13 +118,18 @@ export function createRequestGuard(deps: RequestGuardDeps): RequestGuard {
       req.url = originForm(req.url!)
       if (!refusal) return withoutMaxForwards(req.rawHeaders)
       observe('UPGRADE', refusal.status, refusal.code)
-      endWithAnswer(req.socket, rawProblemOf(refusal), { withBody: req.method !== 'HEAD' })
+      const { id: requestId, traceparent } = requestLog.beginUpgrade(req)
+      const { method = '' } = req
+      requestLog.refused(req.socket, { requestId, traceparent, method, path: pathOf(req), ...refusal })
+      endWithAnswer(req.socket, rawProblemOf(refusal, requestId), { withBody: method !== 'HEAD' })
       return false
     },
 
-    refusalOf(status, detail) {
+    refusalOf(status, detail, socket) {
+      const requestId = randomUUID()
+      requestLog.refused(socket, { requestId, status, code: 'bad_request', detail })
       observe('INVALID', status, 'bad_request')
-      return rawProblemOf(bad(status, detail))
+      return rawProblemOf(bad(status, detail), requestId)
     },
   }
 }

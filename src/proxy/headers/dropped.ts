@@ -20,6 +20,8 @@ const OURS = [
   'cloakroom-background',
   'via',
   'x-request-id',
+  // W3C Trace Context and Baggage, and what came before: an upstream takes up nobody's trace but a trusted proxy's.
+  ...['traceparent', 'tracestate', 'baggage', 'b3', 'x-b3-*'],
 ]
 
 /** Fields of one origin, and the software or document that sets them for an upstream to believe. */
@@ -184,6 +186,8 @@ export function droppedFromResponses(): FieldNames {
     'strict-transport-security',
     'alt-svc',
     'cloakroom-error',
+    // Every answer has ours.
+    'x-request-id',
     'set-cookie',
     'location',
     'content-location',

@@ -22,6 +22,8 @@ export type OurRequestFields = {
   /** IP address of the client, trusted proxies already taken into account. */
   readonly clientAddress: string
   readonly requestId: string
+  /** Trace context: names and values. */
+  readonly context?: readonly string[] | undefined
   /** Sent as `Authorization: Bearer`, until a proof is added. */
   readonly accessToken?: string | undefined
   /** Fill the route's header templates. */
@@ -60,6 +62,7 @@ export function compileRequestHeaders(routes: readonly RouteConfig[], site: Site
     if (ours.accessToken !== undefined) fields.push('authorization', `Bearer ${ours.accessToken}`)
     addForwarded(fields, ours.clientAddress)
     fields.push('via', via.element, 'x-request-id', ours.requestId)
+    if (ours.context) fields.push(...ours.context)
     if (forwardedPrefix !== '') fields.push('x-forwarded-prefix', forwardedPrefix)
     for (const template of templates) {
       const value = template.value(ours.claims)

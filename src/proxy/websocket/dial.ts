@@ -54,6 +54,8 @@ export type UpgradingClient = {
   /** Answers with a problem and closes. */
   refuse(error: unknown): void
   observe(status: number): void
+  /** Told in every answer. */
+  readonly requestId: string
 }
 
 export type DialDeps = {
@@ -210,6 +212,7 @@ function accept(attempt: Attempt, response: IncomingMessage, responseHeaders: Re
   }
   answered(attempt, 101)
   const fields = responseHeaders(handshake.route, rawBytes(response), false)
+  fields.push('x-request-id', client.requestId)
   response.headers = headersOf([...fields, 'Connection', 'Upgrade', 'Upgrade', 'websocket'])
   // The library writes the 101 as text in the default encoding. Latin-1 keeps every byte (RFC 9110 §5.5).
   client.socket.setDefaultEncoding('latin1')
@@ -249,6 +252,7 @@ function passOnRefusal(attempt: Attempt, response: IncomingMessage, responseHead
   socket.once('finish', () => socket.destroy())
   socket.setTimeout(handshake.route.timeout.idleMs, breakOff)
   const fields = responseHeaders(handshake.route, rawBytes(response), handshake.session !== undefined)
+  fields.push('x-request-id', client.requestId)
   rewriteRefusal(response, fields)
 }
 

@@ -7,6 +7,7 @@ import type { AccessToken } from '../../tokens/record/sealing.ts'
 import { type AccessCheck, sessionRequired } from '../access-rules.ts'
 import { type AccessTokenSource, inTime, mapRefusal, type TokenRefused } from '../access-token.ts'
 import type { FindBearerCaller } from '../bearer.ts'
+import type { ForwardedFacts } from '../forward.ts'
 import type { RequestHeaders } from '../headers/request.ts'
 import type { ResponseHeaders } from '../headers/response.ts'
 import type { MatchRoute, RouteMatch } from '../route-table.ts'
@@ -29,9 +30,14 @@ export type TunnelDeps = {
   /** Judges the session of a route with access rules. */
   readonly accessRefusal: AccessCheck
   readonly clientAddress: (req: IncomingMessage) => string
-  readonly requestId: (req: IncomingMessage) => string
+  /** Facts about an upgrade for its log line, and the id that its upstream and its client are told. */
+  readonly factsOf: (req: IncomingMessage) => ForwardedFacts
   /** Answers with the problem, and ends the connection: no second request is ever read from it. Returns the status. */
-  readonly refuse: (socket: Socket, error: unknown, headers: Readonly<Record<string, string>>) => number
+  readonly refuse: (
+    socket: Socket,
+    error: unknown,
+    more: { readonly headers: Readonly<Record<string, string>>; readonly requestId: string },
+  ) => number
   readonly requestHeaders: RequestHeaders
   readonly responseHeaders: ResponseHeaders
   /** Absent: every access token is sent as a bearer token. */
@@ -50,7 +56,7 @@ export type TunnelDeps = {
   /** Called for each upgrade that we refuse, before `observe`. */
   readonly refused?: (req: IncomingMessage, error: unknown) => void
   /** Called once for each upgrade, with 101 or the status of the refusal, the upstream's or ours, and the error of ours. */
-  readonly observe?: (route: string, status: number, error?: unknown) => void
+  readonly observe?: (req: IncomingMessage, status: number, error?: unknown) => void
 }
 
 /** WebSocket upgrades. */
@@ -113,9 +119,10 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     route: RouteConfig,
     { session, token }: { session: BffSession | undefined; token: AccessToken | undefined },
   ): string[] {
+    const facts = deps.factsOf(req)
     const fields = deps.requestHeaders(route, req.rawHeaders, {
       clientAddress: deps.clientAddress(req),
-      requestId: deps.requestId(req),
+      ...{ requestId: facts.id, context: facts.context },
       accessToken: token?.value,
       claims: session?.claims,
     })
@@ -150,17 +157,21 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     // This comes first, because a reset during the look-ups below would otherwise end the process.
     socket.on('error', () => socket.destroy())
     let matched: RouteMatch | undefined
-    const observe = (status: number, error?: unknown) =>
-      deps.observe?.(matched?.route.id ?? 'none', status, error)
+    const facts = deps.factsOf(req)
+    const observe = (status: number, error?: unknown) => deps.observe?.(req, status, error)
     function refuse(error: unknown): void {
       deps.refused?.(req, error)
-      observe(deps.refuse(socket, error, varyOf(matched?.route)), error)
+      observe(deps.refuse(socket, error, { headers: varyOf(matched?.route), requestId: facts.id }), error)
     }
     try {
       matched = deps.match(req.method!, req.url!)
       if (!matched) throw new BffError('route_not_found', 'no route matches this path')
+      facts.route = matched.route.id
       const handshake = await checkHandshake(matched, req, socket)
-      if (handshake) open(handshake, { req, socket, head, refuse, observe })
+      if (!handshake) return
+      if (handshake.session) facts.session = handshake.session.hash.slice(0, 12)
+      if (handshake.token) facts.resource = handshake.route.resource
+      open(handshake, { req, socket, head, refuse, observe, requestId: facts.id })
     } catch (error) {
       refuse(error)
     }

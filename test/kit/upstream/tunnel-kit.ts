@@ -44,7 +44,7 @@ export async function tunnelTo(
     accessToken: async (_, resource) => ({ value: `token-for-${resource}`, expiresAt: 0, renewAt: 0 }),
     accessRefusal: accessCheckAt(0),
     clientAddress: () => '127.0.0.1',
-    requestId: () => 'r-1',
+    factsOf: () => ({ id: 'r-1' }),
     refuse(socket, error) {
       const headers = error instanceof BffError ? { 'cloakroom-error': error.code, ...error.headers } : {}
       const body = error instanceof BffError ? error.code : `unexpected ${error}`

@@ -58,6 +58,7 @@ async function setUp(
       },
       nowMs: () => performance.now(),
       clientIp: () => '',
+      isTrustedPeer: () => false,
     }),
     securityHeaders: {
       middleware: (_req, _res, next) => next(),
@@ -426,17 +427,24 @@ test('a body is asked for in HTTP/1.1 only', async (t) => {
   assert.deepEqual((await ask('1.0')).statuses, [200])
 })
 
-test('every refusal is counted, and those with a request are in the log without any host of theirs', async (t) => {
+test('every refusal is counted and in the log, without any host of theirs', async (t) => {
   const { port, lines, observed } = await setUp(t)
   await talkRaw(port, 'GET https://evil.test/a HTTP/1.1\r\nHost: evil.test\r\n\r\n')
   await talkRaw(port, `GET / HTTP/1.1\r\nHost: evil.test\r\n${UPGRADE}\r\n`)
   await talkRaw(port, 'nonsense\r\n\r\n')
   assert.deepEqual(observed, ['GET 400', 'UPGRADE 421', 'INVALID 400'])
-  const [line = '{}', ...more] = lines
-  assert.equal(more.length, 0)
-  const { path, status, code, requestId } = JSON.parse(line)
-  assert.deepEqual([path, status, code, typeof requestId], ['/a', 400, 'path_rejected', 'string'])
-  assert.doesNotMatch(line, /evil/)
+  const told = lines.map((line) => JSON.parse(line))
+  assert.deepEqual(
+    told.map(({ path, status, code }) => [path, status, code]),
+    [
+      ['/a', 400, 'path_rejected'],
+      ['/', 421, 'misdirected_request'],
+      [undefined, 400, 'bad_request'],
+    ],
+  )
+  const ids = new Set(told.map(({ requestId }) => requestId))
+  assert.deepEqual([ids.size, ids.has(undefined)], [3, false])
+  assert.doesNotMatch(lines.join(''), /evil/)
 })
 
 test('of requests that come in one packet each waits for the answer to the one before', async (t) => {
