@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
-import { readFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { describe, type TestContext, test } from 'node:test'
+import { doctorCommand } from '../../src/cli/doctor/doctor.ts'
 import { jwtClaims, unsignedJwt } from '../../src/demo/scripted/signing.ts'
 import { signedInAtAzure } from '../kit/azure/azure-shop.ts'
 import { type Browser, createBrowser, type Exchange } from '../kit/browsers/browser.ts'
@@ -47,6 +48,7 @@ describe('nothing leaks', () => {
     const pushed = await securityEvents(day)
     const brought = await tokensOfOthers(day)
     await day.visitAdmin()
+    const doctor = await day.examine()
 
     const log = [...day.replica.stdout, ...day.replica.stderr].join('\n')
     const cookies = day.browsers.flatMap(({ exchanges }) => exchanges.flatMap(cookieValues))
@@ -62,7 +64,8 @@ describe('nothing leaks', () => {
     assert.match(log, /provider_unavailable/)
     assert.match(log, /invalid_grant/)
     assert.match(log, /store_unavailable/)
-    assertNoSecrets({ log, admin: day.adminPages.join('\n') }, [
+    assert.match(doctor, /client authentication .*invalid_grant/)
+    assertNoSecrets({ log, doctor, admin: day.adminPages.join('\n') }, [
       ...secrets,
       ...cookieSecrets,
       ...[PERSON, EMAIL, ...logouts.handles],
@@ -131,6 +134,20 @@ async function startDay(t: TestContext) {
       // A machine that is busy may keep Redis from answering in time.
       await eventually('a sign-in', async () => (await browser.signIn()).status === 200)
       return browser
+    },
+    /** The doctor, with a refresh token that it uses up, in words and for programs. */
+    async examine() {
+      let text = ''
+      const output = { write: (part: string) => (text += part) }
+      const io = { stdout: output, stderr: output, env: { PUBLIC_PORT: '0', ADMIN_PORT: '0' } }
+      const file = `${shared.file}.refresh-token`
+      await writeFile(
+        file,
+        provider.issuedSecrets.findLast((secret) => secret.startsWith('rt')) ?? 'rt-none-there',
+      )
+      for (const more of [[], ['--json']])
+        await doctorCommand(['--config', shared.file, '--refresh-token-file', file, ...more], io)
+      return text
     },
     async visitAdmin() {
       for (const path of ADMIN_PAGES) {
