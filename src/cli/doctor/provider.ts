@@ -5,7 +5,7 @@ import { CLIENT_AUTH_CURES } from '../../oidc/client-auth/client-assertion.ts'
 import { unlistedMethod } from '../../oidc/provider.ts'
 import { keysOf } from '../../oidc/token-endpoint/key-set.ts'
 import type { Parameters, ProviderMetadata } from '../../oidc/token-endpoint/openid-client.ts'
-import { type FailedGrant, refusalOf } from '../../oidc/token-endpoint/provider-errors.ts'
+import { type FailedGrant, isRefusedClient, refusalOf } from '../../oidc/token-endpoint/provider-errors.ts'
 import { keySetRequest } from '../../oidc/token-endpoint/relying-party.ts'
 import { certificateEnd, peerCertificateEnd } from './certificates.ts'
 import { causeOf, type Findings, type Found, fail, type Group, ok, warn } from './finding.ts'
@@ -88,7 +88,9 @@ async function signingKeys({ config, client }: Checked, metadata: ProviderMetada
   const keys = await keysOf(keySetRequest({ ...client, provider: config.provider }, jwksUri))
   const usable = keys.filter((key) => (key as { use?: unknown }).use !== 'enc')
   if (usable.length === 0) return fail(`${jwksUri} has no key that signs`, 'look at the keys of the provider')
-  return ok(`${usable.length} at ${jwksUri}, for ${signingAlgorithms.join(', ')}`)
+  const named = new Set(usable.flatMap(({ alg }) => alg ?? []))
+  const algorithms = named.size > 0 ? [...named] : signingAlgorithms
+  return ok(`${usable.length} at ${jwksUri}, for ${algorithms.slice(0, 4).join(', ')}`)
 }
 
 /** The servers that the client asks, each once. */
@@ -120,9 +122,13 @@ async function providerCertificates(
 /** Some seconds are lost on the way and in rounding, and harm nothing. */
 const NOTABLE_SKEW_MS = 5_000
 
-function clockSkew({ readings }: ProviderClient, toleranceMs: number): Findings {
+function clockSkew(client: ProviderClient, toleranceMs: number): Findings {
+  const { readings } = client
   const best = readings.toSorted((a, b) => a.receivedAt - a.sentAt - (b.receivedAt - b.sentAt))[0]
-  if (!best) return undefined
+  if (!best) {
+    const isReached = client.metadata() !== undefined
+    return isReached ? ok('cannot be compared: no answer of the provider has a Date') : undefined
+  }
   // RFC 9110 §5.6.7: a date of whole seconds, the rest is cut off.
   const ahead = (best.sentAt + best.receivedAt) / 2 - (best.date + 500)
   const seconds = Math.round(Math.abs(ahead) / 1000)
@@ -172,8 +178,7 @@ async function judgedClient(checked: Checked, failed: FailedGrant, method: strin
     return fail(message, cure)
   }
   const said = [oauthError ?? `status ${status}`, errorCodes && `(${errorCodes})`].filter(Boolean).join(' ')
-  if (oauthError === 'invalid_client' || (status === 401 && oauthError === undefined))
-    return refusedClient(checked, said)
+  if (isRefusedClient(failed.answer)) return refusedClient(checked, said)
   if (oauthError === 'invalid_grant' && errorCodes !== MALFORMED) {
     return ok(`${method}: the client is known (a made-up refresh token was refused with ${said})`)
   }
@@ -247,18 +252,21 @@ function toRegister({ redirectUri }: ProviderClient): string {
 }
 
 function pushFailure(error: unknown, { client, config }: Checked, page: string): Found {
-  const oauthError = error instanceof BffError ? error.logged?.oauthError : undefined
+  const { oauthError, status } = (error instanceof BffError && error.logged) || {}
   if (oauthError === undefined) {
     const { message, cure } = causeOf(error)
     return fail(message, cure ?? 'correct provider.par')
   }
-  if (oauthError === 'invalid_client') {
+  // RFC 9126 §2.3: as the token endpoint answers.
+  if (oauthError === 'invalid_client' || status === 401) {
     return fail(
       `the pushed authorization request is refused: the client is not accepted (${oauthError})`,
       CLIENT_AUTH_CURES[config.provider.clientAuth.method],
     )
   }
-  return refusedRequest(String(oauthError), ABOUT_REDIRECT.test(page), client)
+  const isOfScope = oauthError === 'invalid_request' && /scope/i.test(page)
+  const word = isOfScope ? 'invalid_scope' : String(oauthError)
+  return refusedRequest(word, ABOUT_REDIRECT.test(page), client)
 }
 
 async function answerToBrowser(url: URL, { client }: Checked): Promise<Found> {

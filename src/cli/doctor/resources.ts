@@ -26,26 +26,23 @@ export async function checkResources(
     if (ofUser.length > 0) await group.check('refresh', () => notTried(ofUser))
     return
   }
-  let current = refreshToken
-  let rotations = 0
-  const keep = async (next: string) => {
-    current = next
-    rotations += 1
-  }
+  const uses = { current: refreshToken, rotations: 0, renewed: 0, isDead: false }
   // One after the other: each may have used up the refresh token before it.
   for (const resource of ofUser) {
-    await group.check(resource.name, () => refreshed(checked, resource, { refreshToken: current, keep }), {
-      ms,
-    })
+    await group.check(resource.name, () => refreshed(checked, resource, uses), { ms })
   }
   for (const resource of all.filter(({ grant }) => grant === 'token_exchange')) {
     await group.check(resource.name, () =>
       ok('a token exchange: tried by the first request of a signed-in user'),
     )
   }
-  await group.check('rotation', () => told(rotations, config))
-  await group.check('revocation', () => revoked(client, current), { ms })
+  if (uses.renewed === 0) return
+  await group.check('rotation', () => told(uses, config))
+  await group.check('revocation', () => revoked(client, uses.current), { ms })
 }
+
+/** What became of the refresh token so far. */
+type Uses = { current: string; rotations: number; renewed: number; isDead: boolean }
 
 function notTried(resources: readonly ResourceConfig[]): Found {
   const names = resources.map(({ name }) => name).join(', ')
@@ -64,17 +61,29 @@ async function clientToken(client: ProviderClient, { name }: ResourceConfig): Pr
 async function refreshed(
   { client, config }: Checked,
   { name }: ResourceConfig,
-  { refreshToken, keep }: { refreshToken: string; keep: (next: string) => Promise<void> },
+  uses: Uses,
 ): Promise<Findings> {
-  const outcome = await client.grants.refreshGrant({ refreshToken, resource: name, keep })
+  if (uses.isDead) return ok('not tried: the refresh token is not good')
+  const outcome = await client.grants.refreshGrant({
+    refreshToken: uses.current,
+    resource: name,
+    async keep(next) {
+      uses.current = next
+      uses.rotations += 1
+    },
+  })
   const { resourceDialect } = config.provider
   if (outcome.kind === 'renewed') {
+    uses.renewed += 1
     return ok(`dialect ${resourceDialect}: a token for ${seconds(outcome.expiresAt - outcome.obtainedAt)}`)
   }
   if (outcome.kind === 'dead') {
+    uses.isDead = true
     return fail(
       `the refresh token is not good (${outcome.reason})`,
-      'give a fresh one of this client, that no session uses; with rotation each is good for one use',
+      uses.renewed === 0
+        ? 'give a fresh one of this client, that no session uses; where it is rotated each is good for one use'
+        : 'the one that came with the resource before is refused: look at the rotation of refresh tokens at the provider',
     )
   }
   return refused(name, outcome.error, client)
@@ -103,7 +112,7 @@ function refused(name: string, error: unknown, client: ProviderClient): Found {
   return fail(`${message}${code}${compared}`, CURES[word ?? ''] ?? cure)
 }
 
-function told(rotations: number, { provider }: Config): Found {
+function told({ rotations }: Uses, { provider }: Config): Found {
   if (rotations === 0) return ok('the provider keeps refresh tokens as they are')
   if (provider.reusesRefreshTokens === true) {
     return warn(

@@ -217,6 +217,15 @@ function forSignIn(problem: BffError): BffError {
   return code === 'reauthentication_required' ? new BffError('access_denied', message, { details }) : problem
 }
 
+/**
+ * Whether the client was not accepted. RFC 6749 §5.2 has status 401 for nothing else; Keycloak says `unauthorized_client`
+ * with it, of a wrong secret.
+ */
+export function isRefusedClient(answer: Pick<TokenAnswer, 'status' | 'body'> | undefined): boolean {
+  if (answer === undefined || answer.status === 200) return false
+  return answer.body?.error === 'invalid_client' || answer.status === 401
+}
+
 /** RFC 6749 §5.2 has this status for one thing only, and some providers leave out the body that says so. */
 function isUnexplained401(answer: TokenAnswer | undefined): boolean {
   return answer?.status === 401 && answer.body?.error === undefined

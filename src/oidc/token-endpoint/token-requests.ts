@@ -10,7 +10,14 @@ import { unverifiedSubject } from './jwt.ts'
 import type { ProviderKeys } from './key-set.ts'
 import type { GrantName, Limiter } from './limiter.ts'
 import type { AuthorizationChecks, DiscoveredClient, Parameters, SoundAnswer } from './openid-client.ts'
-import { type FailedGrant, failedGrant, failedSignIn, findingOf, refusalOf } from './provider-errors.ts'
+import {
+  type FailedGrant,
+  failedGrant,
+  failedSignIn,
+  findingOf,
+  isRefusedClient,
+  refusalOf,
+} from './provider-errors.ts'
 import {
   NO_ACCESS_TOKEN,
   type ProviderFetch,
@@ -284,8 +291,7 @@ export function isRefusalOfReplacedCredential(
   deps: Pick<TokenRequestsDeps, 'authenticator' | 'monotonicNow'>,
   { begun, answer }: Pick<Progress, 'begun' | 'answer'>,
 ): boolean {
-  const isRefusal = answer?.body?.error === 'invalid_client' && answer.status !== 200
-  if (!begun || !isRefusal) return false
+  if (!begun || !isRefusedClient(answer)) return false
   if (begun.credential !== undefined) deps.authenticator.refused?.(begun.credential)
   if (deps.monotonicNow() - begun.at >= QUICK_REFUSAL_MS) return false
   return deps.authenticator.current() !== begun.credential

@@ -227,8 +227,9 @@ describe('a refresh', () => {
 })
 
 describe('a client that is refused', () => {
-  function refusing(more: { tookMs?: number; rotates?: boolean; error?: string; refusals?: number } = {}) {
-    const { tookMs = 0, rotates = true, error = 'invalid_client', refusals = 1 } = more
+  type Refusing = { tookMs?: number; rotates?: boolean; error?: string; status?: number; refusals?: number }
+  function refusing(more: Refusing = {}) {
+    const { tookMs = 0, rotates = true, error = 'invalid_client', status = 401, refusals = 1 } = more
     let value = 'old'
     let asked = 0
     const scene = setUp(
@@ -237,11 +238,11 @@ describe('a client that is refused', () => {
         if (asked > refusals) return Response.json(TOKENS)
         if (rotates) value = `new ${asked}`
         scene.clock.at += tookMs
-        return Response.json({ error }, { status: 401 })
+        return Response.json({ error }, { status })
       },
       { clientAuth: { method: 'client_secret_post', secret: new Secret(() => value) } },
     )
-    return scene
+    return { ...scene, status }
   }
   const secrets = ({ tokenRequests }: ReturnType<typeof refusing>) =>
     tokenRequests().map(({ form }) => form.get('client_secret'))
@@ -253,6 +254,12 @@ describe('a client that is refused', () => {
     assert.equal(scene.limited[0]?.finding?.holder, undefined)
   })
 
+  test('is tried once more at Keycloak, too, which says unauthorized_client with the status for it', async () => {
+    const scene = refusing({ error: 'unauthorized_client' })
+    assert.ok('accessToken' in (await scene.relyingParty.clientCredentialsGrant([])))
+    assert.deepEqual(secrets(scene), ['old', 'new 1'])
+  })
+
   test('is tried once more only', async () => {
     const scene = refusing({ refusals: 9 })
     assert.ok('error' in (await scene.relyingParty.clientCredentialsGrant([])))
@@ -260,11 +267,11 @@ describe('a client that is refused', () => {
   })
 
   test('is not tried again with the same secret, after half a second, or for another reason', async () => {
-    for (const more of [{ rotates: false }, { tookMs: 500 }, { error: 'unauthorized_client' }]) {
+    for (const more of [{ rotates: false }, { tookMs: 500 }, { error: 'unauthorized_client', status: 400 }]) {
       const scene = refusing(more)
       const failed = await scene.relyingParty.clientCredentialsGrant([])
       assert.ok('error' in failed)
-      assert.deepEqual([failed.error.code, failed.answer?.status], ['provider_rejected', 401])
+      assert.deepEqual([failed.error.code, failed.answer?.status], ['provider_rejected', scene.status])
       assert.deepEqual(secrets(scene), ['old'])
     }
     const quick = refusing({ tookMs: 499 })
