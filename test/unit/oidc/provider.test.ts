@@ -38,7 +38,7 @@ function setUp(
     ...{ log, now: clock.now, monotonicNow: clock.monotonicNow },
     limiters,
     observe: {
-      grant: (...told) => void faults.push(told),
+      grant: (resource, outcome) => void faults.push([resource, outcome]),
       configFault: (...told) => void faults.push(told),
     },
   })
