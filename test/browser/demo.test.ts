@@ -169,6 +169,7 @@ describe('the demo in a browser', { skip: skipWithoutChromium, timeout: 300_000 
     ])
     assert.equal(download.suggestedFilename(), name)
     assert.deepEqual(readFileSync(await download.path()), buffer)
+    await entry('POST /api/files').getByText('token for https://orders.example.com').waitFor()
   })
 
   it('refuses who lacks the role as an RFC 9457 problem, ends another session of the user, and has no flaw that axe finds', async () => {

@@ -129,7 +129,7 @@ function showUser(user) {
   setText(
     '[data-initials]',
     words
-      .map((word) => word[0])
+      .map((word) => /\p{L}/u.exec(word)?.[0] ?? '')
       .join('')
       .slice(0, 2)
       .toUpperCase(),

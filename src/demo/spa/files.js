@@ -9,27 +9,41 @@ export function startFiles() {
   onAction(byId('upload'), 'upload-result', async () => {
     const [file] = byId('file').files
     if (!file) return tell('upload-result', 'Choose a file first.', 'failed')
-    const startedAt = performance.now()
     bar.hidden = false
     try {
-      const response = await cloakroom.upload('/api/files', file, {
-        headers: { 'X-File-Name': encodeURIComponent(file.name) },
-        whenSignedOut: 'wait',
-        onProgress: ({ loaded, total }) => {
-          bar.value = loaded / total
-          tell('upload-result', `${Math.round((100 * loaded) / total)} %`)
-        },
+      const { name } = await send(file, (progress) => {
+        bar.value = progress
+        tell('upload-result', `${Math.round(100 * progress)} %`)
       })
-      const body = await jsonOf(response)
-      const durationMs = Math.round(performance.now() - startedAt)
-      tellExchange({ method: 'POST', path: '/api/files', status: response.status, body, durationMs })
-      tell('upload-result', `${body.file.name} is kept.`)
+      tell('upload-result', `${name} is kept.`)
       byId('upload').reset()
       await showFiles()
     } finally {
       bar.hidden = true
     }
   })
+}
+
+/** Sends a file, and tells the journal, which sees no upload by itself. */
+async function send(file, onProgress) {
+  const startedAt = performance.now()
+  const tellJournal = (status, body) => {
+    const durationMs = Math.round(performance.now() - startedAt)
+    tellExchange({ method: 'POST', path: '/api/files', status, body, durationMs })
+  }
+  try {
+    const response = await cloakroom.upload('/api/files', file, {
+      headers: { 'X-File-Name': encodeURIComponent(file.name) },
+      whenSignedOut: 'wait',
+      onProgress: ({ loaded, total }) => onProgress(loaded / total),
+    })
+    tellJournal(response.status, await response.clone().json())
+    return (await jsonOf(response)).file
+  } catch (error) {
+    const { code, status, message: detail, reason, requestId: request_id } = error
+    if (code) tellJournal(status, { status, code, detail, reason, request_id })
+    throw error
+  }
 }
 
 /** Links need no script: the route takes same-origin requests without the header (`csrf: fetch-metadata`). */
