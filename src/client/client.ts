@@ -82,7 +82,7 @@ export function createCloakroom<Claims extends object = AnyClaims>({
   fetch: send = (input, init) => fetch(input, init),
   // A server that renders pages has many users in one process.
   channel = typeof document === 'object' ? new BroadcastChannel(`cloakroom:${basePath}`) : undefined,
-}: CloakroomOptions & { channel?: BroadcastChannel | undefined } = {}): Cloakroom<Claims> {
+}: CloakroomOptions & { channel?: BroadcastChannel | null } = {}): Cloakroom<Claims> {
   const listeners: Record<string, Set<(detail: never) => void>> = {}
   const waiting: ((error?: unknown) => void)[] = []
   // Background calls that were refused are not sent again before a sign-in.

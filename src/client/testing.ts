@@ -79,7 +79,7 @@ export function createTestCloakroom<Claims extends object = AnyClaims>({
     return new Response(JSON.stringify(problem), { status: refusal.status, headers })
   }
 
-  const cloakroom = createCloakroom<Claims>({ ...options, fetch: serve, channel: undefined })
+  const cloakroom = createCloakroom<Claims>({ ...options, fetch: serve, channel: null })
   return {
     ...cloakroom,
     fetch: (input, init) => cloakroom.fetch(typeof input === 'string' ? absolute(input) : input, init),

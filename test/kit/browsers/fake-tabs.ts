@@ -131,7 +131,7 @@ export function fakeUploads(t: TestContext, sent: FakeUpload[], serve: () => Ans
       sent.push({ ...this.one, body })
       this.upload.onprogress?.({ loaded: body.length, total: body.length })
       const { status, headers } = responseOf(serve())
-      headers.set('location', '/files/1')
+      if (status) headers.set('location', '/files/1')
       this.#fields = [...headers].map(([name, value]) => `${name}: ${value}\r\n`).join('')
       Object.assign(this, { status, response: new Blob(['stored']) })
       setImmediate(() => this.onloadend())

@@ -41,6 +41,8 @@ export type Site = {
   answerBy(responseMode: 'query' | 'form_post'): Promise<unknown>
   /** From now on the provider answers sign-outs without a page of its own, as many do. */
   signOutByRedirect(on: boolean): void
+  /** From now on sessions end when they are idle for so long, such as `20s`. */
+  endIdleAfter(idleTimeout: string): Promise<unknown>
   close(): Promise<void>
 }
 
@@ -88,6 +90,7 @@ export async function startSite({
     signOutByRedirect(on) {
       signsOutByRedirect = on
     },
+    endIdleAfter: (idleTimeout) => cloakroom.reload({ session: { ...settings.session, idleTimeout } }),
     answerBy: (responseMode) => cloakroom.reload({ provider: { ...settings.provider, responseMode } }),
     async close() {
       await browser.close()
@@ -160,6 +163,7 @@ function createProvider(issuer: string, clientSecret: string, tokenRequests: Tok
       },
     },
     persons: PERSONS,
+    secondFactorAcr: 'mfa',
     onTokenRequest: (request) => tokenRequests.push(request),
   }).callback
 }
@@ -186,6 +190,7 @@ function configFor(parts: {
     routes: [
       { path: '/api/orders', ...orders },
       { path: '/api/live', ...orders, websocket: true },
+      { path: '/api/payments', ...orders, require: { acr: ['mfa'] } },
       { path: '/files', ...orders, csrf: 'fetch-metadata' },
       { path: '/', upstream: spa.origin, auth: 'anonymous' },
     ],

@@ -361,3 +361,21 @@ test('a file is sent with its progress, ends when it is aborted, and its refusal
   })
   assert.equal(sent.length, 2)
 })
+
+test('an upload whose connection breaks is refused when the session has ended, and else has failed', async (t) => {
+  const { tab, session } = setUp(t)
+  let uploads = 0
+  fakeUploads(t, [], () => {
+    uploads += 1
+    // The session ends while the second is on its way.
+    if (uploads === 2) session.user = undefined
+    return uploads === 3 ? { status: 201 } : Response.error()
+  })
+  const cloakroom = await tab({ onSignInNeeded: () => undefined })
+  await assert.rejects(cloakroom.upload('/api/files', 'content'), TypeError)
+  const waiting = cloakroom.upload('/api/files', 'content', { whenSignedOut: 'wait' })
+  await eventually(() => cloakroom.getSnapshot().status === 'signed-out')
+  session.user = ADA
+  await cloakroom.refresh()
+  assert.equal((await waiting).status, 201)
+})
