@@ -113,7 +113,13 @@ describe('the console of an operator', () => {
     for (let at = 0; at < 4; at += 1) await visit('/api/dead/x?token=in-a-query')
     await visit('/api/orders/1')
     await visit('/fine')
-    const { routes, refusals, problems, warnings, traffic } = await status('?limit=10')
+    const { routes, refusals, problems, warnings, traffic } = await eventually(
+      'the log has them all',
+      async () => {
+        const found = await status('?limit=10')
+        return found.refusals.total === 5 && found.routes.items[2]?.requests === 1 && found
+      },
+    )
     const [dead, orders, spa] = routes.items as [RouteStatus, RouteStatus, RouteStatus]
     assert.deepEqual([dead.id, dead.state, dead.circuit, dead.errors], ['dead', 'down', 'open', 4])
     assert.ok(dead.probeInSeconds! > 50)
@@ -218,7 +224,10 @@ describe('the console of an operator', () => {
     }))
     await cloakroom.reload({ routes, limits })
     await visit('/r/999/x')
-    const applied = await status('?limit=25')
+    const applied = await eventually('the failure is counted', async () => {
+      const found = await status('?limit=25')
+      return found.routes.states.failing === 1 && found
+    })
     assert.deepEqual(
       [applied.config.lastReload?.outcome, applied.config.restartRequired],
       ['applied', ['limits']],

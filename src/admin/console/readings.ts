@@ -28,6 +28,8 @@ export const NOTHING: Totals = {
 export type Reading = {
   readonly requests: Totals
   readonly routes: ReadonlyMap<string, Totals>
+  /** By route: how long its upstream took. */
+  readonly upstreams: ReadonlyMap<string, Totals>
   readonly provider: Totals
   readonly store: Totals
   /** By resource, then by outcome. */
@@ -40,7 +42,7 @@ export type Reading = {
 export type Counts = ReadonlyMap<string, Readonly<Record<string, number>>>
 
 export const NOTHING_READ: Reading = {
-  ...{ requests: NOTHING, routes: new Map(), provider: NOTHING, store: NOTHING },
+  ...{ requests: NOTHING, routes: new Map(), upstreams: new Map(), provider: NOTHING, store: NOTHING },
   ...{ refreshes: new Map(), upstreamErrors: new Map() },
 }
 
@@ -68,13 +70,14 @@ type Source = Pick<Metrics, 'series'>
 
 /** Reads what is counted. */
 export async function readTotals({ series }: Source): Promise<Reading> {
-  const [requests, firstBytes, provider, store, refreshes, upstreamErrors] = await Promise.all([
+  const [requests, firstBytes, provider, store, refreshes, upstreamErrors, upstreams] = await Promise.all([
     ...[series('requests'), series('firstBytes'), series('providerCalls'), series('storeCommands')],
-    ...[series('refreshes'), series('upstreamErrors')],
+    ...[series('refreshes'), series('upstreamErrors'), series('upstreamResponses')],
   ] as const)
   const routes = routeTotals(requests, firstBytes)
   return {
     ...{ requests: sumOf([...routes.values()]), routes },
+    upstreams: routeTotals([], upstreams),
     // Of the provider's answers only its own failures count: a refusal of one user is an answer.
     provider: callTotals(provider, (outcome) => outcome === 'fault'),
     store: callTotals(store, (outcome) => outcome !== 'ok'),
@@ -193,10 +196,14 @@ function sumOf(list: readonly Totals[]): Totals {
 
 /** What came between two readings. */
 export function minusReading(after: Reading, before: Reading): Reading {
-  const each = (name: string, now: Totals) => combined(now, before.routes.get(name) ?? NOTHING, -1)
+  const each = (now: Reading['routes'], then: Reading['routes']) =>
+    new Map(
+      Array.from(now, ([name, totals]) => [name, combined(totals, then.get(name) ?? NOTHING, -1)] as const),
+    )
   return {
     requests: combined(after.requests, before.requests, -1),
-    routes: new Map(Array.from(after.routes, ([name, totals]) => [name, each(name, totals)])),
+    routes: each(after.routes, before.routes),
+    upstreams: each(after.upstreams, before.upstreams),
     provider: combined(after.provider, before.provider, -1),
     store: combined(after.store, before.store, -1),
     refreshes: minusCounts(after.refreshes, before.refreshes),

@@ -21,6 +21,8 @@ export type RouteStatus = {
   readonly probeInSeconds?: number
   /** Those of the errors that are the upstream's: its own 5xx, or no answer of it. */
   readonly upstreamErrors: number
+  /** From the request to the upstream to the head of its answer. */
+  readonly upstreamP99Ms: number | null
   /** Why the upstream gave no answer in the window, or no whole one, by reason. */
   readonly noAnswer?: Readonly<Record<string, number>>
   /** Each minute of the last half hour; only in a page of routes. */
@@ -104,6 +106,7 @@ export function routeStates({ routes, openCircuits, window, recent }: RouteFacts
       ...(isOpen ? { probeInSeconds: Math.ceil(probeInMs / 1000) } : {}),
       ...(Object.keys(noAnswer).length === 0 ? {} : { noAnswer }),
       upstreamErrors: totals.upstreamFailed,
+      upstreamP99Ms: quantileMs(window.reading.upstreams.get(id) ?? NOTHING, 0.99),
       ...figuresOf(totals, window.seconds),
     }
   })

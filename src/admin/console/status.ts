@@ -1,3 +1,5 @@
+import { hostname } from 'node:os'
+import { getHeapStatistics } from 'node:v8'
 import type { Clock } from '../../async/clock.ts'
 import type { Config, ListenAddress, StoreConfig } from '../../config/config.ts'
 import type { ProviderStatus } from '../../oidc/provider.ts'
@@ -65,6 +67,7 @@ export function createStatus(deps: StatusDeps) {
     return {
       ...{ version: deps.version, time: isoTime(clock.now()), startedAt: isoTime(startedAt) },
       uptimeSeconds: secondsSince(startedMonotonic, clock.monotonicNow()),
+      process: processFacts(),
       ...{ ready: readiness.ready, draining: readiness.draining },
       problems: problemsOf(problems),
       config: {
@@ -117,6 +120,19 @@ function isoTime(epochMs: number): string {
 
 function secondsSince(before: number, now: number): number {
   return Math.max(0, Math.round((now - before) / 1000))
+}
+
+/** Which replica it is, and how full. */
+function processFacts() {
+  const { rss, heapUsed } = process.memoryUsage()
+  const { heap_size_limit: heapLimitBytes } = getHeapStatistics()
+  return {
+    machine: hostname(),
+    node: process.version,
+    rssBytes: rss,
+    heapUsedBytes: heapUsed,
+    heapLimitBytes,
+  }
 }
 
 type Sources = {

@@ -17,15 +17,23 @@ export function showStatus(status) {
   showWarnings(status.warnings)
 }
 
-function showHeader({ version, ready, draining, uptimeSeconds, config }) {
+function showHeader({ version, ready, draining, uptimeSeconds, config, process }) {
   setText(byId('version'), version)
   const standing = draining ? 'draining' : ready ? 'ready' : 'not ready'
   fillPairs('facts', [
     ['State', stateOf(standing)],
+    ['Replica', process.machine],
     ['Up for', duration(uptimeSeconds)],
     ['Configuration', config.hash],
-    ['In use for', duration(config.ageSeconds)],
+    ['Memory', memoryOf(process)],
   ])
+}
+
+function memoryOf({ rssBytes, heapUsedBytes, heapLimitBytes }) {
+  const [rss, used, limit] = [rssBytes, heapUsedBytes, heapLimitBytes].map((bytes) =>
+    Math.round(bytes / 1_048_576),
+  )
+  return `${rss} MiB, heap ${used} of ${limit}`
 }
 
 /** A state with a sign of its own, so that it needs no colour. */
@@ -138,7 +146,7 @@ function showRoutes({ items, total, matching, offset, states }) {
         route.errors > 0 ? 'bad' : '',
       ),
       numeric(ms(route.p50Ms), 'wide'),
-      numeric(ms(route.p99Ms)),
+      el('td', { class: 'num' }, ms(route.p99Ms), upstreamTime(route)),
       el('td', { class: 'wide' }, route.minutes ? sparkline(route.minutes) : ''),
     ],
   })
@@ -159,6 +167,11 @@ function probeOf({ circuit, probeInSeconds }) {
 
 function noAnswerOf({ noAnswer }) {
   return noAnswer && el('small', {}, `no answer: ${countsOf(noAnswer)}`)
+}
+
+/** Tells whose the time is. */
+function upstreamTime({ upstreamP99Ms }) {
+  return upstreamP99Ms === null ? undefined : el('small', { class: 'wide' }, `upstream ${ms(upstreamP99Ms)}`)
 }
 
 function detailsOf({ id, path, auth, methods, websocket }) {
