@@ -115,7 +115,7 @@ describe('the demo in a browser', { skip: skipWithoutChromium, timeout: 300_000 
   })
 
   it('asks for a second factor before it pays, and sends the payment when it has it', async () => {
-    await page.getByRole('button', { name: 'Pay', exact: true }).click()
+    await page.getByRole('button', { name: 'Pay', exact: true }).press('Enter')
     const dialog = page.getByRole('dialog', { name: 'One more step' })
     await entry('POST /api/billing/payments').getByText('"code": "reauthentication_required"').waitFor()
     assert.deepEqual(await flaws(page), [])
@@ -125,6 +125,7 @@ describe('the demo in a browser', { skip: skipWithoutChromium, timeout: 300_000 
       await popup.getByRole('button', { name: 'Yes, it is me' }).click()
     })
     await page.locator('#payment-result').getByText('INV-2216 is paid, with a second factor.').waitFor()
+    assert.equal(await page.evaluate('document.activeElement.textContent'), 'Pay')
     await page.locator('#facts').getByText('acr mfa').waitFor()
     await page.getByRole('row', { name: 'INV-2216 €118.00 paid' }).waitFor()
   })
@@ -136,7 +137,8 @@ describe('the demo in a browser', { skip: skipWithoutChromium, timeout: 300_000 
     assert.deepEqual(await flaws(page), [])
     await page.getByRole('button', { name: 'Order', exact: true }).click()
     const dialog = page.getByRole('dialog', { name: 'Your session has ended' })
-    await dialog.getByRole('button', { name: 'Not now' }).click()
+    assert.equal(await page.evaluate('document.activeElement.textContent'), 'Continue')
+    await page.keyboard.press('Escape')
     await page.locator('#order-result').getByText('Not sent: you are signed out.').waitFor()
     await page.getByRole('button', { name: 'Order', exact: true }).click()
     // The identity provider still knows Ada, and asks nothing.
