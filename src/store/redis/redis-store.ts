@@ -1,5 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { createThrottledWarning } from '../../async/log-throttle.ts'
+import { describeError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import {
   type AttemptMark,
@@ -26,7 +27,7 @@ import type { RedisConnection } from './connection/client.ts'
 import { openRedis, type RedisAddress } from './connection/servers.ts'
 import { subscribeToInvalidations } from './invalidation.ts'
 import { createRedisSessionIndex, type RedisSessionIndex } from './session-index.ts'
-import { tryEverything } from './trial.ts'
+import { tryEverything, tryReplicas } from './trial.ts'
 
 /** The `session.store` of the configuration, type redis. */
 export type RedisStoreConfig = RedisAddress & {
@@ -52,7 +53,7 @@ type Parts = {
   readonly changes: SessionChanges
   readonly index: RedisSessionIndex
   /** A refresh token is used although no replica has confirmed it. */
-  readonly unreplicated: () => void
+  readonly unreplicated: (refused: unknown) => void
 }
 
 const NOT_REPLICATED =
@@ -87,9 +88,9 @@ export async function createRedisStore(
   const warnUnreplicated = createThrottledWarning(log, NOT_REPLICATED)
   const parts = {
     ...{ redis, keys, ...times, changes, index },
-    unreplicated() {
+    unreplicated(refused: unknown) {
       unreplicated?.()
-      warnUnreplicated()
+      warnUnreplicated(refused ? { err: describeError(refused) } : {})
     },
   }
   await Promise.all([redis.attempted, invalidations.attempted])
@@ -109,6 +110,7 @@ export async function createRedisStore(
     async tryOut() {
       await tryEverything(store)
       await index.tryOut()
+      await tryReplicas(redis, keys)
       // Not through `countRequests`, which hides a failure: each replica counts for itself then.
       await sharedCount(parts, 'trial')(randomUUID(), 1)
       await invalidations.requireLive()
@@ -210,8 +212,8 @@ function tokenRecords({ redis, keys, changes, unreplicated }: Parts): TokenRecor
     isRotated: boolean,
   ): Promise<TokenWriteOutcome> {
     if (!isRotated) return (await redis.run('writeTokens', both, args)) as TokenWriteOutcome
-    const { reply, isReplicated } = await redis.runDurably('writeTokens', both, args)
-    if (!isReplicated && reply === 'written') unreplicated()
+    const { reply, isReplicated, refused } = await redis.runDurably('writeTokens', both, args)
+    if (!isReplicated && reply === 'written') unreplicated(refused)
     return reply as TokenWriteOutcome
   }
 

@@ -1,5 +1,7 @@
 import { randomUUID } from 'node:crypto'
+import { BffError } from '../../errors.ts'
 import type { SessionHash, Store } from '../port.ts'
+import type { RedisConnection } from './connection/client.ts'
 
 /** Longest life of what a trial leaves behind when it fails halfway. */
 const TRIAL_LIFE_MS = 10_000
@@ -54,4 +56,17 @@ async function tryRest({ clientTokens, logins, replays, endings }: Store): Promi
   await replays.forget('trial', key)
   await endings.last()
   await endings.lastOf([key])
+}
+
+/**
+ * Writes what waits for a replica, where the store is set up so. That none confirms it is no failure: sessions are served
+ * without one. Rejects with `store_unavailable` when Redis does not let us wait.
+ */
+export async function tryReplicas(
+  redis: RedisConnection,
+  keys: { readonly lock: (hash: SessionHash) => string },
+): Promise<void> {
+  const lock = keys.lock(`trial-${randomUUID()}` as SessionHash)
+  const { refused } = await redis.runDurably('unlock', [lock], ['trial'])
+  if (refused) throw new BffError('store_unavailable', 'redis did not serve WAIT', { cause: refused })
 }

@@ -27,8 +27,12 @@ export type SentinelSet = {
   readonly sentinelServers: readonly TestRedis[]
   /** Whom most sentinels name. */
   primary(): Promise<TestRedis>
+  /** The port that sentinels and replicas know it by. */
+  portOfPrimary(): Promise<string>
   /** Resolves when the sentinels name a primary that is not `old` and every server that runs follows it. */
   movedFrom(old: TestRedis): Promise<TestRedis>
+  /** Starts a server again that was killed, as a replica at once: sentinels would let it be a primary for 8 s. */
+  rejoin(server: TestRedis): Promise<void>
   /** Everything in order again: every server runs, and follows the primary. */
   settled(): Promise<void>
   stop(): Promise<void>
@@ -71,7 +75,7 @@ export async function startSentinelSet(options: RedisSetOptions = {}): Promise<S
   const lines = [
     `sentinel monitor ${masterName} ${HOST} ${portOf(servers[0]!)} 2`,
     `sentinel down-after-milliseconds ${masterName} ${downAfterMs}`,
-    `sentinel failover-timeout ${masterName} 3000`,
+    `sentinel failover-timeout ${masterName} 1000`,
     ...(password ? [`sentinel auth-pass ${masterName} ${password}`] : []),
     ...(sentinelPassword
       ? [`requirepass ${sentinelPassword}`, `sentinel sentinel-pass ${sentinelPassword}`]
@@ -141,6 +145,11 @@ export async function startSentinelSet(options: RedisSetOptions = {}): Promise<S
       await until(async () => ![old, undefined].includes(await named()))
       return (await named())!
     },
+    portOfPrimary: async () => String(portOf(await set.primary())),
+    async rejoin(server) {
+      await server.restart()
+      await server.cli('REPLICAOF', HOST, await set.portOfPrimary())
+    },
     settled: () => until(isSettled),
     async stop() {
       await Promise.all([...sentinelServers, ...servers].map((server) => server.stop()))
@@ -154,8 +163,9 @@ export async function startSentinelSet(options: RedisSetOptions = {}): Promise<S
 export type ClusterSet = {
   readonly nodes: readonly TestRedis[]
   readonly seeds: readonly HostPort[]
-  /** The primary that has a key now. */
+  /** The primary that has a key, or a slot, now. */
   ownerOf(key: string): Promise<TestRedis>
+  ownerOfSlot(slot: number): Promise<TestRedis>
   primaries(): Promise<readonly TestRedis[]>
   /** Moves slots with their keys from their owner to another primary, one after the other, as redis-cli --cluster reshard does. */
   moveSlots(slots: readonly number[], to: TestRedis): Promise<void>
@@ -273,7 +283,7 @@ export async function startClusterSet(options: RedisSetOptions = {}): Promise<Cl
   }
 
   const set: ClusterSet = {
-    ...{ nodes, beginMove },
+    ...{ nodes, beginMove, ownerOfSlot },
     seeds: nodes.map(({ port }, at) => ({ host: HOST, port: tls ? tlsPorts[at]! : port })),
     ownerOf: (key) => ownerOfSlot(slotOf(key)),
     async primaries() {

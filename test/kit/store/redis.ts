@@ -60,9 +60,11 @@ export async function startRedis(options: TestRedisOptions = {}): Promise<TestRe
     rmSync(folder, { recursive: true, force: true })
   }
   process.once('exit', killWithUs)
+  let isUnref = false
 
   async function kill(): Promise<void> {
     if (server.exitCode !== null || server.signalCode !== null) return
+    server.ref()
     const gone = new Promise((resolve) => server.once('exit', resolve))
     server.kill('SIGKILL')
     await gone
@@ -80,13 +82,17 @@ export async function startRedis(options: TestRedisOptions = {}): Promise<TestRe
     async restart() {
       await kill()
       server = await launch(port, folder, options)
+      if (isUnref) unrefChild(server)
     },
     async stop() {
       process.removeListener('exit', killWithUs)
       await kill()
       await rm(folder, { recursive: true, force: true })
     },
-    unref: () => unrefChild(server),
+    unref() {
+      isUnref = true
+      unrefChild(server)
+    },
     cli: (...args) => redisCommand(port, args, options),
   }
 }

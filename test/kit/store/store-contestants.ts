@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from '../../../src/log.ts'
 import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
 import type { SessionHash, Store } from '../../../src/store/port.ts'
+import type { RedisAddress } from '../../../src/store/redis/connection/servers.ts'
 import { createRedisStore } from '../../../src/store/redis/redis-store.ts'
 import { skipWithoutRedis, startRedis, type TestRedis, type TestRedisOptions } from './redis.ts'
 
@@ -64,13 +65,15 @@ export const memoryContestant: Contestant = {
   },
 }
 
-/** The Redis store; call it at the top of a test file: one server per file, a key prefix per test. */
-export function redisContestant(server: () => TestRedis): Contestant {
+/** The Redis store at an address, with a key prefix per test. */
+export function redisContestant(
+  address: () => RedisAddress | Promise<RedisAddress>,
+  { name = 'redis', skip = skipWithoutRedis() }: { name?: string; skip?: string | false } = {},
+): Contestant {
   return {
-    name: 'redis',
-    skip: skipWithoutRedis(),
+    ...{ name, skip },
     async open(t, times = {}) {
-      return { store: await openRedisStore(t, server(), times), elapse: (ms) => delay(ms + 5) }
+      return { store: await openRedisStore(t, await address(), times), elapse: (ms) => delay(ms + 5) }
     },
   }
 }
@@ -78,13 +81,13 @@ export function redisContestant(server: () => TestRedis): Contestant {
 /** One more replica's store on this server. */
 export async function openRedisStore(
   t: TestContext,
-  server: Pick<TestRedis, 'url'>,
+  address: RedisAddress,
   options: SessionTimes & { keyPrefix?: string; log?: Logger } = {},
 ): Promise<Store> {
   const { keyPrefix = randomUUID(), log = silentLog } = options
   const { idleTimeoutMs = 60_000, absoluteTimeoutMs = 3_600_000 } = options
   const store = await createRedisStore(
-    { url: server.url, keyPrefix },
+    { ...address, keyPrefix },
     { idleTimeoutMs: () => idleTimeoutMs, absoluteTimeoutMs: () => absoluteTimeoutMs },
     { log },
   )

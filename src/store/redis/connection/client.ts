@@ -5,7 +5,7 @@ import type { ObserveStore } from '../../port.ts'
 import type { ScriptName } from '../scripts.ts'
 import { cleaned, type RedisError, saidAt, timedOut } from './errors.ts'
 import type { RedisNode, RedisRequest } from './node.ts'
-import { REPLICA_WAIT_MS } from './replica-wait.ts'
+import { REPLICA_WAIT_MS, type Replication } from './replica-wait.ts'
 
 /** Takes each request to the server that has its key: one connection, or those to the primaries of a cluster. */
 export type RedisTransport = Pick<RedisNode, 'attempted' | 'send' | 'sendDurably' | 'close'> & {
@@ -28,12 +28,12 @@ export type RedisConnection = {
   call(label: string, command: string, ...args: (string | number)[]): Promise<unknown>
   /** Runs one script of scripts.ts. */
   run(script: ScriptName, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown>
-  /** The same, and waits until one replica has what it wrote, for 500 ms at most; false when none has said so. */
+  /** The same, and waits until one replica has what it wrote, for 500 ms at most. */
   runDurably(
     script: ScriptName,
     keys: readonly string[],
     args: readonly (string | number)[],
-  ): Promise<{ reply: unknown; isReplicated: boolean }>
+  ): Promise<{ reply: unknown } & Replication>
   /** For each primary a key that it has, made from `name`. */
   keyOfEachPrimary(name: string): readonly string[]
   close(): Promise<void>
@@ -83,10 +83,11 @@ export function createRedisConnection(
     async runDurably(script, keys, args) {
       if (!durable) return { reply: await this.run(script, keys, args), isReplicated: true }
       const sent = scripted(script, keys, args)
-      const { reply, isReplicated } = await createObserved(durable, observe)(sent, durableDeadline, (wait) =>
+      const { reply, replication } = await createObserved(durable, observe)(sent, durableDeadline, (wait) =>
         durable.sendDurably(sent, wait),
       )
-      return { reply, isReplicated: await isReplicated }
+      const { isReplicated, refused } = await replication
+      return { reply, isReplicated, ...(refused ? { refused: cleaned(refused as RedisError) } : {}) }
     },
     keyOfEachPrimary: transport.keyOfEachPrimary,
     async close() {

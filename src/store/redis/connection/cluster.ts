@@ -336,7 +336,10 @@ export function openCluster({ topology, credentials, name, log }: ClusterDeps): 
     sendDurably: (request, wait) =>
       routed(request, wait, async (node, isAsking) =>
         isAsking
-          ? { reply: await node.sendAsking(request, wait), isReplicated: Promise.resolve(false) }
+          ? {
+              reply: await node.sendAsking(request, wait),
+              replication: Promise.resolve({ isReplicated: false }),
+            }
           : node.sendDurably(request, wait),
       ),
     outage(key) {

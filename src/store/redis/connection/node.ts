@@ -7,7 +7,7 @@ import { describeError } from '../../../errors.ts'
 import type { Logger } from '../../../log.ts'
 import { SCRIPTS, type ScriptName } from '../scripts.ts'
 import { type CleanError, cleaned, notConnected, type RedisError } from './errors.ts'
-import { createReplicaWait } from './replica-wait.ts'
+import { createReplicaWait, type Replication } from './replica-wait.ts'
 
 /** Host and port of one server; an IPv6 address has no brackets. */
 export type Endpoint = { readonly host: string; readonly port: number }
@@ -69,7 +69,10 @@ export type RedisNode = {
   /** Sends to the node that a slot is moving to (`ASK`), once. */
   sendAsking(request: RedisRequest, wait: Wait): Promise<unknown>
   /** The same as `send`, and whether one replica has said in time that it has what was written. */
-  sendDurably(request: RedisRequest, wait: Wait): Promise<{ reply: unknown; isReplicated: Promise<boolean> }>
+  sendDurably(
+    request: RedisRequest,
+    wait: Wait,
+  ): Promise<{ reply: unknown; replication: Promise<Replication> }>
   /** Subscribes this connection; after a reconnect it must be called again. */
   subscribe(channel: string, onMessage: (text: string) => void): Promise<void>
   /** Replaces this connection by a new one, which may lead to another server. */

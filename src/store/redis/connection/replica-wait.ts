@@ -12,12 +12,15 @@ type ReplicaWaitDeps = {
   readonly connection: () => unknown
 }
 
+/** `refused`: Redis does not let us wait, because of an access rule most likely. */
+export type Replication = { readonly isReplicated: boolean; readonly refused?: unknown }
+
 type Batch = {
   /** Resolves when the connection is free for the writes of this batch. */
   readonly begun: Promise<unknown>
   readonly writes: Promise<unknown>[]
-  /** The connection over which a replica has all that was written in time; undefined when none has. */
-  readonly confirmed: Promise<unknown>
+  /** What came of the WAIT, and over which connection it was sent. */
+  readonly outcome: Promise<Replication & { readonly over?: unknown }>
 }
 
 /**
@@ -32,30 +35,35 @@ export function createReplicaWait({ waitForReplica, connection }: ReplicaWaitDep
   function openBatch(): Batch {
     const writes: Promise<unknown>[] = []
     const begun = last
-    const confirmed = begun.then(async () => {
+    const outcome = begun.then(async () => {
       // The writes that are in the batch by now are sent in this same turn; later ones begin another batch.
       next = undefined
       await Promise.allSettled(writes)
-      const waitedOn = connection()
-      const isThere = await deadline.within(() => waitForReplica(REPLICA_WAIT_MS)).catch(() => false)
-      return isThere ? waitedOn : undefined
+      const over = connection()
+      try {
+        return { over, isReplicated: await deadline.within(() => waitForReplica(REPLICA_WAIT_MS)) }
+      } catch (error) {
+        const isReply = (error as Error).name === 'ReplyError'
+        return { isReplicated: false, ...(isReply ? { refused: error } : {}) }
+      }
     })
-    last = confirmed
-    return { begun, writes, confirmed }
+    last = outcome
+    return { begun, writes, outcome }
   }
 
   return {
-    async sendDurably<T>(send: () => Promise<T>): Promise<{ reply: T; isReplicated: Promise<boolean> }> {
+    async sendDurably<T>(send: () => Promise<T>): Promise<{ reply: T; replication: Promise<Replication> }> {
       next ??= openBatch()
-      const { begun, writes, confirmed } = next
-      const write = begun.then(async () => {
-        const reply = await send()
-        return { reply, over: connection() }
-      })
+      const { begun, writes, outcome } = next
+      const write = begun.then(async () => ({ reply: await send(), sentOver: connection() }))
       writes.push(write)
-      const { reply, over } = await write
-      // A new connection may lead to another server, and knows nothing of what was written over the one before.
-      return { reply, isReplicated: confirmed.then((waitedOn) => waitedOn === over) }
+      const { reply, sentOver } = await write
+      const replication = outcome.then(({ over, isReplicated, refused }) => ({
+        // A new connection may lead to another server, and knows nothing of what was written over the one before.
+        isReplicated: isReplicated && over === sentOver,
+        ...(refused === undefined ? {} : { refused }),
+      }))
+      return { reply, replication }
     },
   }
 }
