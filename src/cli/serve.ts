@@ -34,7 +34,7 @@ export async function serveCommand(args: string[], io: CommandIo): Promise<numbe
     if (error instanceof ListenError) {
       const { field, cure, code, cause } = error
       const err = { ...describeError(cause), ...(code === undefined ? {} : { code }) }
-      log.error({ config: file, path: field, cure, err }, `cannot listen: ${error.message}`)
+      log.error({ config: file, path: field, cure, err }, `cannot start: ${error.message}`)
     } else log.error({ err: describeError(error) }, 'cannot run')
     return 1
   }

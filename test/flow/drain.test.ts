@@ -107,7 +107,7 @@ test('with drainDelay it is not ready and still accepts; a second signal ends th
   const [line] = (await outputOf(config.file, { PUBLIC_PORT: port, ADMIN_PORT: '0' })).slice(-1)
   const { level, path, cure, msg, err } = JSON.parse(line!) as Record<string, unknown>
   assert.deepEqual([level, path, (err as { code: string }).code], ['error', 'listen', 'EADDRINUSE'])
-  assert.equal(msg, `cannot listen: listen: 127.0.0.1:${port} is taken by another process`)
+  assert.equal(msg, `cannot start: listen: 127.0.0.1:${port} is taken by another process`)
   assert.match(String(cure), /choose another port/)
 
   replica.signal('SIGTERM')

@@ -342,7 +342,7 @@ function discoveryFault(error: unknown, issuer: string): string | undefined {
       : `${url} was answered with status ${cause.status}`
   }
   if (code === 'OAUTH_PARSE_ERROR') return `${url} was answered with something that is no JSON`
-  if (code === 'OAUTH_TIMEOUT') return `${url} was not answered within provider.timeout`
+  if (code === 'OAUTH_TIMEOUT') return `${url} was not answered in time (provider.timeout)`
   if (!isNetworkError(error)) return undefined
   const lowest = lowestCause(error as Error)
   return lowest === error ? undefined : `${url}: ${lowest.message}`
@@ -360,6 +360,7 @@ function lowestCause(error: Error): Error {
 }
 
 function codeOf(error: unknown): { code?: string } {
+  if ((error as { code?: unknown }).code === 'OAUTH_TIMEOUT') return { code: 'ETIMEDOUT' }
   const code = error instanceof Error ? (lowestCause(error) as { code?: unknown }).code : undefined
   return typeof code === 'string' && !code.startsWith('OAUTH_') ? { code } : {}
 }
