@@ -350,6 +350,66 @@ describe('what the doctor says of clocks, certificates and upstreams', { concurr
     return server
   }
 
+  type Answer = { status?: number; body: object; own?: { status?: number; body: object } }
+  const TOKEN_ANSWERS: [name: string, answer: Answer, told: RegExp][] = [
+    [
+      'invalid_client',
+      { status: 401, body: { error: 'invalid_client' } },
+      /^fail: .*does not accept the client "shop"/,
+    ],
+    // Keycloak, of a wrong secret.
+    [
+      '401 and another word',
+      { status: 401, body: { error: 'unauthorized_client' } },
+      /^fail: .*does not accept/,
+    ],
+    [
+      'unauthorized_client',
+      { body: { error: 'unauthorized_client' } },
+      /^fail: .*may not use refresh tokens/,
+    ],
+    ['invalid_scope', { body: { error: 'invalid_scope' } }, /^warn: .*could not be told \(invalid_scope\)/],
+    ['an error of its own', { status: 500, body: {} }, /^fail: the token endpoint answered with status 500/],
+    [
+      'a malformed request, as Entra ID, and then a wrong secret',
+      {
+        body: { error: 'invalid_request', error_codes: [9002313] },
+        own: { status: 401, body: { error: 'invalid_client', error_codes: [7000215] } },
+      },
+      /^fail: .*does not accept the client "shop" \(invalid_client \(7000215\)\)/,
+    ],
+    [
+      'a malformed request, as Entra ID, and then a token',
+      {
+        body: { error: 'invalid_grant', error_codes: [9002313] },
+        own: { status: 200, body: { access_token: 'the-own-token-of-the-client', token_type: 'Bearer' } },
+      },
+      /^ok: .*it got a token for itself, which is dropped/,
+    ],
+  ]
+  for (const [name, answer, told] of TOKEN_ANSWERS) {
+    test(`a client at a token endpoint that says ${name}`, async (t) => {
+      const server = await startLocalServer((request, res) => {
+        const at = server.origin
+        if (request.method === 'GET') {
+          const endpoints = {
+            authorization_endpoint: `${at}/a`,
+            token_endpoint: `${at}/t`,
+            jwks_uri: `${at}/k`,
+          }
+          return sendJson(res, 200, { issuer: at, ...endpoints })
+        }
+        const isOwn = request.body.includes('client_credentials')
+        const { status = 400, body } = (isOwn && answer.own) || answer
+        return sendJson(res, status, body)
+      })
+      t.after(() => server.close())
+      const { of, out } = await examine({ config: configFor(server.origin) })
+      assert.match(of('provider', 'client authentication'), told)
+      assertNoSecrets({ out }, ['the-own-token-of-the-client'])
+    })
+  }
+
   test('where everything hangs it comes to an end all the same', async (t) => {
     const port = await blackHole(t)
     const config = configFor(`https://127.0.0.1:${port}`)

@@ -1,3 +1,4 @@
+import type { KeyObject } from 'node:crypto'
 import type { Config, ResourceConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import { refusalOf } from '../../oidc/token-endpoint/provider-errors.ts'
@@ -26,23 +27,33 @@ export async function checkResources(
     if (ofUser.length > 0) await group.check('refresh', () => notTried(ofUser))
     return
   }
-  const uses = { current: refreshToken, rotations: 0, renewed: 0, isDead: false }
+  if (config.provider.clientAuth.method === 'none' && config.provider.dpop !== 'off') {
+    const message =
+      'not tried: the refresh token of a public client is bound to a key that is not in the file (RFC 9449)'
+    await group.check('refresh', () => warn(message, 'sign in once and look at the log'))
+    return
+  }
+  const uses: Uses = { current: refreshToken, rotations: 0, isDead: false, tokens: new Map() }
   // One after the other: each may have used up the refresh token before it.
   for (const resource of ofUser) {
     await group.check(resource.name, () => refreshed(checked, resource, uses), { ms })
   }
   for (const resource of all.filter(({ grant }) => grant === 'token_exchange')) {
-    await group.check(resource.name, () =>
-      ok('a token exchange: tried by the first request of a signed-in user'),
-    )
+    await group.check(resource.name, () => exchanged(client, resource, uses), { ms })
   }
-  if (uses.renewed === 0) return
+  if (uses.tokens.size === 0) return
   await group.check('rotation', () => told(uses, config))
   await group.check('revocation', () => revoked(client, uses.current), { ms })
 }
 
 /** What became of the refresh token so far. */
-type Uses = { current: string; rotations: number; renewed: number; isDead: boolean }
+type Uses = {
+  current: string
+  rotations: number
+  isDead: boolean
+  /** What it brought, by the name of the resource. */
+  readonly tokens: Map<string, { readonly accessToken: string; readonly key?: KeyObject }>
+}
 
 function notTried(resources: readonly ResourceConfig[]): Found {
   const names = resources.map(({ name }) => name).join(', ')
@@ -74,19 +85,37 @@ async function refreshed(
   })
   const { resourceDialect } = config.provider
   if (outcome.kind === 'renewed') {
-    uses.renewed += 1
+    uses.tokens.set(name, outcome)
     return ok(`dialect ${resourceDialect}: a token for ${seconds(outcome.expiresAt - outcome.obtainedAt)}`)
   }
   if (outcome.kind === 'dead') {
     uses.isDead = true
     return fail(
       `the refresh token is not good (${outcome.reason})`,
-      uses.renewed === 0
+      uses.tokens.size === 0
         ? 'give a fresh one of this client, that no session uses; where it is rotated each is good for one use'
         : 'the one that came with the resource before is refused: look at the rotation of refresh tokens at the provider',
     )
   }
   return refused(name, outcome.error, client)
+}
+
+/** The token of another resource for one of this. */
+async function exchanged(
+  client: ProviderClient,
+  { name, subject = '' }: ResourceConfig,
+  { tokens }: Uses,
+): Promise<Findings> {
+  const held = tokens.get(subject)
+  if (!held) return ok(`not tried: there is no token for ${subject}, which is exchanged`)
+  const { accessToken, key } = held
+  try {
+    const request = { resource: name, subjectToken: accessToken, ...(key && { key }) }
+    const { expiresAt, obtainedAt } = await client.grants.tokenExchangeGrant(request)
+    return ok(`token_exchange: a token for ${seconds(expiresAt - obtainedAt)}`)
+  } catch (error) {
+    return refused(name, error, client)
+  }
 }
 
 const CURES: Readonly<Record<string, string>> = {
