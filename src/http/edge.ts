@@ -170,7 +170,8 @@ function titleIn(problem: string): string {
 function failurePage(error: unknown, req: Request, { deps, title }: { deps: EdgeDeps; title: string }): Page {
   const { id: requestId, returnUrl } = deps.requestLog.factsOf(req)
   const code = error instanceof BffError ? error.code : 'internal_error'
-  const done = returnUrl === undefined ? undefined : popupIn(returnUrl, deps.basePath)
+  // What is refused before the login has read it, as by a rate limit, has it in its query.
+  const done = popupIn(returnUrl ?? String(req.query.returnUrl), deps.basePath)
   if (done === undefined) return failedSignInPage({ title, code, requestId, ...retryOf(error, req, deps) })
   const reason = error instanceof BffError ? error.details?.reason : undefined
   return donePage(deps.basePath, {

@@ -81,3 +81,26 @@ test("a popup's sign-in ends on the page that tells the tabs, and only that page
     /data-done="8" data-code="\w+" data-request-id="[\w-]+" data-reason="access_denied"/,
   )
 })
+
+test('a popup is told of every failure, also of one before its sign-in began', async (t) => {
+  const { cloakroom, start, provider } = await setUp(t)
+  const page = { accept: 'text/html' }
+  const opened = (target: { publicUrl: string }, query: string) =>
+    addressBarOf(target as typeof cloakroom)('GET', `/bff/login?returnUrl=/bff/done?id=5${query}`, page)
+  const told = (code: string) => new RegExp(`data-done="5" data-code="${code}" data-request-id="[\\w-]+"`)
+
+  const spent = await opened(cloakroom, '&challenge=spent').expect(400)
+  assert.match(spent.text, told('bad_request'))
+  assert.match(spent.text, /data-reason="step_up_expired"/)
+  assert.equal(spent.headers['cross-origin-opener-policy'], 'same-origin')
+
+  const limited = await start({ rateLimits: { login: '1/1m' } })
+  await opened(limited, '').expect(302)
+  const refused = await opened(limited, '').expect(429)
+  assert.match(refused.text, told('rate_limited'))
+
+  await provider.close()
+  const lonely = await start()
+  const away = await opened(lonely, '').expect(503)
+  assert.match(away.text, told('provider_unavailable'))
+})
