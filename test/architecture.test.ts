@@ -83,6 +83,10 @@ const ROOMS: Record<string, { values: string[]; types: string[] }> = {
 
 /** One vendor, one door: the only file, or the only folder with one such file, that may import a package. */
 const DOORS: Record<string, string | readonly string[]> = {
+  '@opentelemetry/api': 'src/admin/traces.ts',
+  '@opentelemetry/exporter-trace-otlp-http': 'src/admin/traces.ts',
+  '@opentelemetry/resources': 'src/admin/traces.ts',
+  '@opentelemetry/sdk-trace': 'src/admin/traces.ts',
   'connect-redis': 'src/store/',
   'express-session': 'src/session/',
   'http-proxy-middleware': 'src/proxy/',

@@ -90,6 +90,7 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
       const unstored = await scope.refreshes.end(callMs + STORING_MS)
       if (unstored > 0) log.error({ count: unstored }, 'stopped before these refreshes were stored')
       await Promise.all([generations.releaseAll(), store.close()])
+      await scope.trace?.close()
     },
   })
 

@@ -1,8 +1,10 @@
 // Over 400 lines, because it is one list: everything that belongs to one configuration, each part made of those above it.
 
 import type { IncomingMessage } from 'node:http'
+import type { Metrics } from '../admin/metrics.ts'
 import { heapShare } from '../async/expiring-map.ts'
 import { createThrottledWarning } from '../async/log-throttle.ts'
+import type { Trace } from '../async/trace.ts'
 import type { Config } from '../config/config.ts'
 import { BffError, describeError } from '../errors.ts'
 import { createEdge } from '../http/edge.ts'
@@ -15,7 +17,7 @@ import { createPreviousSessionCookie } from '../http/endpoints/previous-session-
 import { createCors, createSameOriginGuard, isTopLevelNavigation } from '../http/origins.ts'
 import { problemAnswer, statusOf } from '../http/problem.ts'
 import { createFailureLimit, createRateLimits } from '../http/rate-limit.ts'
-import { createRequestLog, pathOf } from '../http/request-log.ts'
+import { createRequestLog, endSpan, pathOf } from '../http/request-log.ts'
 import { createSecurityHeaders } from '../http/security-headers.ts'
 import { createHostCheck } from '../http/server/host.ts'
 import { endWithAnswer } from '../http/server/raw-answer.ts'
@@ -49,6 +51,7 @@ import { compileResponseHeaders } from '../proxy/headers/response.ts'
 import { compileRoutes, isServed } from '../proxy/route-table.ts'
 import { endWithSessions, watchSession } from '../proxy/session-end/live-connections.ts'
 import { failureOf } from '../proxy/upstream/dispatcher.ts'
+import type { Send } from '../proxy/upstream/exchange.ts'
 import { createTokenProofs } from '../proxy/upstream/token-proofs.ts'
 import { createUpstreams } from '../proxy/upstream/upstreams.ts'
 import { createTunnel } from '../proxy/websocket/tunnel.ts'
@@ -96,7 +99,7 @@ const MAX_UNASKED_FORM_BYTES = 4096
  * What lives as long as the process comes from `scope`.
  */
 export function createConfigScope(config: Config, scope: ProcessScope) {
-  const { log, metrics, now, monotonicNow, store } = scope
+  const { log, metrics, trace, now, monotonicNow, store } = scope
   const { publicUrl, basePath, allowedOrigins, limits, trustProxy } = config
   const { cookie, keys, idleTimeoutMs } = config.session
 
@@ -113,7 +116,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
 
   // The authorization server.
   const provider = createProvider({
-    ...{ config, log, now, monotonicNow, observe: metrics.provider },
+    ...{ config, log, trace, now, monotonicNow, observe: metrics.provider },
     ...{ limiters: scope.limiters, offlineConsent: scope.offlineConsent, certificates: scope.certificates },
   })
 
@@ -153,6 +156,9 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     noteUse: (session, req) =>
       userSessions.noteUse(session, { ip: clientAddress(req), userAgent: req.headers['user-agent'] }),
   })
+  const findSession: typeof sessions.find = trace
+    ? (...args) => trace.part('session', {}, () => sessions.find(...args))
+    : sessions.find
   const followClaims = createFollowClaims({
     ...{ records: store.sessions, seal: sealSession, open: openSession },
     absoluteTimeoutMs: config.session.absoluteTimeoutMs,
@@ -174,13 +180,14 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
         log.warn({ err: describeError(error) }, 'the claims of a refreshed ID token could not be stored'),
       ),
     // A proof that lacks the server's nonce is sent once more.
+    trace,
     providerTimeoutMs: config.provider.timeoutMs * (config.provider.dpop === 'off' ? 1 : 2),
     observe: {
       unseenRefresh: (resource, outcome) =>
         outcome === 'no_refresh_token'
           ? provider.noRefreshToken(resource)
           : metrics.refresh(resource, outcome),
-      refreshLock: metrics.refreshLock,
+      refreshLock: trace ? tracedLock(metrics.refreshLock, trace) : metrics.refreshLock,
       sessionEnded: (_, reason) => metrics.session('ended', reason),
     },
   })
@@ -191,7 +198,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const requireSameOrigin = createSameOriginGuard({ publicUrl, allowedOrigins })
   const requestLog = createRequestLog({
     ...{ log, observe: metrics, nowMs: scope.socketClock.monotonicNow, clientIp: clientAddress },
-    ...{ isTrustedPeer },
+    ...{ isTrustedPeer, trace },
     whyNoSession: missingSessions.reasonOf,
   })
   const guard = createRequestGuard({
@@ -254,7 +261,12 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   })
   const forward = createForward({
     ...common,
-    ...{ findSession: sessions.find, send: upstreams.send, requireSameOrigin, isTopLevelNavigation },
+    ...{
+      findSession,
+      send: trace ? tracedSend(upstreams.send, trace) : upstreams.send,
+      requireSameOrigin,
+      isTopLevelNavigation,
+    },
     onRejectedToken: (session, resource, rejection) =>
       mapRefusal(tokens.onRejected(session, resource, rejection), session, stepUps.withLoginUrl),
     factsOf: requestLog.factsOf,
@@ -268,7 +280,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const tunnel = createTunnel({
     ...{ ...common, publicUrl, allowedOrigins, responseHeaders, tokenProofs, limits },
     ...{ live: scope.tunnels, factsOf: requestLog.beginUpgrade },
-    findSession: sessions.find,
+    findSession,
     ...{ timeLeft: sessions.timeLeft, clientOf },
     refuse(socket, error, { headers, requestId }) {
       if (error instanceof BffError && error.code === 'rate_limited') warnOfWebSockets()
@@ -296,7 +308,14 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     },
     observe(req, status, error) {
       const { route = 'none' } = requestLog.factsOf(req)
+      const known = requestLog.factsOf(req)
       if (error === undefined) requestLog.upgraded(req, status)
+      else
+        endSpan(
+          Object.assign(known, { code: error instanceof BffError ? error.code : 'internal_error' }),
+          req,
+          status,
+        )
       const ofError = error instanceof BffError ? error.code : 'internal_error'
       const code = error === undefined ? undefined : ofError
       metrics.rawAnswer({ route, method: 'UPGRADE', status, code })
@@ -410,9 +429,33 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     tokenCopies.close()
     await upstreams.close().catch((error) => log.warn({ err: describeError(error) }, 'not closed cleanly'))
   }
-  return { config, provider, guard, isTrustedPeer, edge, tunnel, upstreams, release }
+  const upgrade: typeof tunnel.upgrade = (req, socket, head) =>
+    requestLog.beginUpgrade(req).span!.run(() => tunnel.upgrade(req, socket, head))
+  const ofTunnel = trace ? { ...tunnel, upgrade } : tunnel
+  return { config, provider, guard, isTrustedPeer, edge, tunnel: ofTunnel, upstreams, release }
 }
 
 function cookieAttributes({ session: { cookie } }: Config) {
   return { httpOnly: true, secure: cookie.secure, sameSite: cookie.sameSite }
+}
+
+/** The upstream's part of a trace, which it is told as its parent. */
+function tracedSend(send: Send, trace: Trace): Send {
+  return function sendTraced(req, res, outbound) {
+    const { route, headers } = outbound
+    return trace.part('upstream', { 'server.address': route.upstream, 'http.route': route.id }, (span) => {
+      const at = headers.indexOf('traceparent')
+      if (at === -1) headers.push('traceparent', span.traceparent)
+      else headers[at + 1] = span.traceparent
+      return send(req, res, outbound)
+    })
+  }
+}
+
+/** Notes in the span of a refresh who did the work, and how long it waited for the lock. */
+function tracedLock(observe: Metrics['refreshLock'], trace: Trace): Metrics['refreshLock'] {
+  return function tracedRefreshLock(outcome, resource, waitedMs) {
+    observe(outcome, resource, waitedMs)
+    trace.note({ 'cloakroom.refresh.outcome': outcome, 'cloakroom.refresh.lock_wait_ms': waitedMs })
+  }
 }

@@ -3,6 +3,7 @@ import { createTroubles, type Troubles } from '../admin/console/trouble.ts'
 import { createMetrics, type Metrics } from '../admin/metrics.ts'
 import { type Clock, systemClock } from '../async/clock.ts'
 import { createInFlightWork, type InFlightWork } from '../async/in-flight.ts'
+import type { Trace } from '../async/trace.ts'
 import type { Config, TlsConfig } from '../config/config.ts'
 import { createLogger, droppedLogLines, type Logger, withListener } from '../log.ts'
 import type { CertificateMemory } from '../oidc/client-auth/certificates.ts'
@@ -23,6 +24,8 @@ export type ProcessScope = {
   readonly now: Clock['now']
   readonly monotonicNow: Clock['monotonicNow']
   readonly metrics: Metrics
+  /** Absent where nothing is traced. */
+  readonly trace?: Trace | undefined
   /** The last refusals, warnings and errors of the log. */
   readonly troubles: Troubles
   readonly store: Store
@@ -46,6 +49,7 @@ export type ProcessScope = {
 
 /** What a test or a development server may put in place of the real thing. */
 export type ProcessDeps = {
+  readonly trace?: Trace | undefined
   /** The session store; that of the configuration unless given. */
   readonly openStore?: (times: StoreTimes) => Store
   readonly log?: Logger
@@ -92,7 +96,18 @@ export async function openProcessScope(config: Config, deps: ProcessDeps): Promi
     ...{ log, clock, observe: metrics.provider, observeSignIn: metrics.signInLimiters },
   })
   return {
-    ...{ log, clock, socketClock: machine, now, monotonicNow, metrics, store, limiters, retiredResources },
+    ...{
+      log,
+      trace: deps.trace,
+      clock,
+      socketClock: machine,
+      now,
+      monotonicNow,
+      metrics,
+      store,
+      limiters,
+      retiredResources,
+    },
     ...{ tunnels, refreshes: createInFlightWork(), offlineConsent: new Map() },
     ...{ certificates: new Map(), troubles },
     changeTo(next, before) {

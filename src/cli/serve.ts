@@ -1,5 +1,7 @@
 import { parseArgs } from 'node:util'
 import { build } from '../app/build.ts'
+import { systemClock } from '../async/clock.ts'
+import type { Trace } from '../async/trace.ts'
 import type { Config } from '../config/config.ts'
 import { ConfigError } from '../config/load.ts'
 import { didYouMean } from '../config/report/nearest-name.ts'
@@ -97,7 +99,8 @@ async function run(config: Config, start: Start): Promise<number> {
   const tooMany = openFilesWarning(config.limits.connections, mostOpenFiles())
   if (tooMany !== undefined) log.warn({ config: file, path: 'limits.connections' }, tooMany)
   const hangUp = catchHangUp()
-  const cloakroom = await build(config, { log })
+  const trace = await tracesOf(start)
+  const cloakroom = await build(config, { log, trace })
   const early = await Promise.race([stopped, undefined])
   if (early !== undefined) {
     await cloakroom.close()
@@ -117,7 +120,28 @@ async function run(config: Config, start: Start): Promise<number> {
   })
   await cloakroom.close()
   log.info({ signal }, 'stopped')
+  // A collector that does not answer would keep the process for as long as its exporter waits.
+  if (trace) systemClock.after(TRACES_END_MS, () => process.exit(0)).unref()
   return 0
+}
+
+const TRACES_END_MS = 100
+
+/** Loads what traces need only where an endpoint is set for them. */
+async function tracesOf({ io: { env }, log }: Start): Promise<Trace | undefined> {
+  const endpoint = env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT || env.OTEL_EXPORTER_OTLP_ENDPOINT
+  const isOff = env.OTEL_SDK_DISABLED?.toLowerCase() === 'true' || env.OTEL_TRACES_EXPORTER === 'none'
+  if (!endpoint || isOff) return undefined
+  const protocol = env.OTEL_EXPORTER_OTLP_TRACES_PROTOCOL || env.OTEL_EXPORTER_OTLP_PROTOCOL
+  if (protocol === 'grpc') {
+    log.error(
+      {},
+      'no traces: OTEL_EXPORTER_OTLP_PROTOCOL is grpc; spoken here is OTLP over HTTP (JSON), port 4318',
+    )
+    return undefined
+  }
+  const { createTraces } = await import('../admin/traces.ts')
+  return createTraces({ env, log, version: version() })
 }
 
 /** Keeps the process alive when its output fails: the reader may have left, or the disk may be full. Node would end it. */

@@ -101,8 +101,9 @@ function literally(path: string): string {
 
 function beginRequest({ requestLog }: EdgeDeps): RequestHandler {
   return function beginRequestLog(req, res, next) {
-    requestLog.begin(req, res)
-    next()
+    const { span } = requestLog.begin(req, res)
+    if (span) span.run(next)
+    else next()
   }
 }
 

@@ -8,6 +8,7 @@ import {
 } from 'node:http'
 import type { Socket } from 'node:net'
 import { createLogThrottle } from '../async/log-throttle.ts'
+import type { Span, Trace } from '../async/trace.ts'
 import { type BffError, describeError, type ErrorCode } from '../errors.ts'
 import type { LogFields, Logger } from '../log.ts'
 
@@ -18,6 +19,8 @@ export type RequestFacts = {
   readonly startedAt: number
   /** The trace context of a trusted proxy (W3C Trace Context §3.2), and what comes with it: names and values. */
   readonly context?: readonly string[] | undefined
+  /** Absent where nothing is traced. */
+  readonly span?: Span | undefined
   /** Of this request, for the log. */
   traceparent?: string | undefined
   /** Ms until the head of the answer was made. */
@@ -61,6 +64,7 @@ export type ObserveRequests = {
 type RequestWatch = { readonly observe: ObserveRequests; readonly nowMs: () => number }
 
 export type RequestLogDeps = RequestWatch & {
+  readonly trace?: Pick<Trace, 'request'> | undefined
   /** Whether the peer is a trusted proxy, whose request id and trace context are taken over. */
   readonly isTrustedPeer: (req: IncomingMessage) => boolean
   readonly log: Logger
@@ -100,10 +104,19 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
     const { headers } = req
     const mayBeKept =
       headers['x-request-id'] !== undefined || KEPT.some((name) => headers[name] !== undefined)
-    const known = mayBeKept && isTrustedPeer(req) ? factsFrom(headers) : { id: randomUUID() }
-    const facts: RequestFacts = { ...known, startedAt: nowMs(), watch: deps }
+    const known: Pick<RequestFacts, 'id' | 'context' | 'traceparent'> =
+      mayBeKept && isTrustedPeer(req) ? factsFrom(headers) : { id: randomUUID() }
+    const facts: RequestFacts = { ...known, startedAt: nowMs(), watch: deps, ...spanFor(known) }
     ;(req as WithFacts)[FACTS] = facts
     return facts
+  }
+
+  /** What the upstream is told as its parent is our own span. */
+  function spanFor({ traceparent, context = [] }: Pick<RequestFacts, 'traceparent' | 'context'>) {
+    const span = deps.trace?.request(traceparent)
+    if (!span) return undefined
+    const more = traceparent === undefined ? context : context.slice(2)
+    return { span, traceparent: span.traceparent, context: ['traceparent', span.traceparent, ...more] }
   }
 
   const beginUpgrade = (req: IncomingMessage) => (req as WithFacts)[FACTS] ?? newFacts(req)
@@ -114,6 +127,7 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
     const method = req.method ?? ''
     const route = known.route ?? 'none'
     observe.request({ route, method, status, code: known.code, seconds: durationMs / 1000 })
+    if (known.span) endSpan(known, req, status)
     const fields = {
       requestId: known.id,
       traceparent: known.traceparent,
@@ -147,6 +161,7 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
     upgraded(req, status) {
       const known = beginUpgrade(req)
       const { id: requestId, traceparent, route, resource, session } = known
+      endSpan(known, req, status)
       log.info(
         {
           ...{ requestId, traceparent, method: req.method ?? '', path: pathOf(req), route, resource, status },
@@ -160,6 +175,18 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
     },
     factsOf: (req) => (req as WithFacts)[FACTS] ?? { id: 'unknown', startedAt: nowMs(), watch: deps },
   }
+}
+
+/** The names are those of OpenTelemetry's conventions for HTTP, where it has any. The path has no query. */
+export function endSpan(known: RequestFacts, req: IncomingMessage, status: number): void {
+  const { span, id, route = 'none', code, resource, session, firstByteMs } = known
+  const method = req.method ?? ''
+  span?.note({
+    ...{ 'http.request.method': method, 'http.route': route, 'http.response.status_code': status },
+    ...{ 'url.path': pathOf(req), 'cloakroom.request_id': id, 'cloakroom.resource': resource },
+    ...{ 'cloakroom.session': session, 'cloakroom.first_byte_ms': firstByteMs, 'error.type': code },
+  })
+  span?.end(`${method} ${route}`)
 }
 
 function tenths(ms: number): number {

@@ -1,3 +1,4 @@
+import type { Trace } from '../async/trace.ts'
 import type { Config, ResourceConfig } from '../config/config.ts'
 import { type BffError, describeError, type ErrorSummary } from '../errors.ts'
 import type { Logger } from '../log.ts'
@@ -33,6 +34,7 @@ export type ProviderDeps = {
   readonly offlineConsent?: OfflineConsentMemory
   /** Absent: no certificate was used before. */
   readonly certificates?: CertificateMemory
+  readonly trace?: Pick<Trace, 'part'> | undefined
   readonly observe: GrantObserver & { readonly clientCertificate?: (notAfter: number) => void }
 }
 
@@ -71,7 +73,8 @@ export function createProvider(deps: ProviderDeps) {
   })
   const dialect = createDialect(provider, inUse)
   const limiter = deps.limiters.limiterFor(provider)
-  const providerFetch = createProviderFetch({ now: deps.now, fetch: createProviderConnections(provider) })
+  const fetch = createProviderConnections(provider)
+  const providerFetch = createProviderFetch({ now: deps.now, fetch, trace: deps.trace })
   const noteClientAuth = createNoteClientAuth(authenticator, log)
   let discoveredAt: number | undefined
   let discoveryError: ErrorSummary | undefined

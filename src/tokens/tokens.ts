@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Clock } from '../async/clock.ts'
 import { within } from '../async/deadline.ts'
 import type { InFlightWork } from '../async/in-flight.ts'
+import type { Trace } from '../async/trace.ts'
 import type { ResourceConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { SessionHash, Store, TokenRecords } from '../store/port.ts'
@@ -27,6 +28,7 @@ import { createTokenExchange, type TokenExchangeGrant } from './token-exchange.t
 export type FirstGrant = GrantedAccessToken & { readonly refreshToken: string | undefined }
 
 export type TokensDeps = {
+  readonly trace?: Pick<Trace, 'part'> | undefined
   readonly store: Pick<Store, 'sessions' | 'tokens'>
   readonly sealing: Sealing
   readonly copy: TokensCopy
@@ -114,6 +116,12 @@ export function createTokens(deps: TokensDeps) {
   }
 }
 
+/** A refresh as a part of the request that waits for it. */
+function traced(trace: TokensDeps['trace'], renew: RenewToken): RenewToken {
+  if (!trace) return renew
+  return (wanted) => trace.part('refresh', { 'cloakroom.resource': wanted.resource }, () => renew(wanted))
+}
+
 function createSources(
   deps: TokensDeps,
   { sealer, endGrant }: { readonly sealer: TokenSealer; readonly endGrant: EndGrant },
@@ -125,21 +133,24 @@ function createSources(
   const copied = { records: { ...store.tokens, read }, sealer, copy, clock }
   const ofUser = createAccessTokens({
     ...copied,
-    renew: createRefresh({
-      ...{ records: store.tokens, sealer, admit, clock, lockTtlMs },
-      refreshGrant: provider.refreshGrant,
-      requireAsked: provider.requireAsked,
-      revoke: provider.revoke,
-      followClaims: deps.followClaims,
-      reusesRefreshTokens: deps.reusesRefreshTokens,
-      inFlight: deps.inFlight,
-      observe: { lock: observe.refreshLock, unseen: observe.unseenRefresh },
-      async endSession(holder, reason) {
-        // A grant that the provider has ended leaves nothing to revoke; one that answers for another user does.
-        await (reason === 'subject_changed' ? endGrant(holder) : store.sessions.end(holder.hash))
-        observe.sessionEnded(holder.hash, reason)
-      },
-    }),
+    renew: traced(
+      deps.trace,
+      createRefresh({
+        ...{ records: store.tokens, sealer, admit, clock, lockTtlMs },
+        refreshGrant: provider.refreshGrant,
+        requireAsked: provider.requireAsked,
+        revoke: provider.revoke,
+        followClaims: deps.followClaims,
+        reusesRefreshTokens: deps.reusesRefreshTokens,
+        inFlight: deps.inFlight,
+        observe: { lock: observe.refreshLock, unseen: observe.unseenRefresh },
+        async endSession(holder, reason) {
+          // A grant that the provider has ended leaves nothing to revoke; one that answers for another user does.
+          await (reason === 'subject_changed' ? endGrant(holder) : store.sessions.end(holder.hash))
+          observe.sessionEnded(holder.hash, reason)
+        },
+      }),
+    ),
   })
   const exchanged = createAccessTokens({
     ...copied,

@@ -5,6 +5,7 @@ import { doctorCommand } from '../../src/cli/doctor/doctor.ts'
 import { jwtClaims, unsignedJwt } from '../../src/demo/scripted/signing.ts'
 import { signedInAtAzure } from '../kit/azure/azure-shop.ts'
 import { type Browser, createBrowser, type Exchange } from '../kit/browsers/browser.ts'
+import { startCollector } from '../kit/collector.ts'
 import type { ConfigData } from '../kit/config/cloakroom-config.ts'
 import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
 import { EVENT, issSub, PUSH_AUTHORIZATION, startSsfTransmitter } from '../kit/provider/ssf-transmitter.ts'
@@ -36,7 +37,7 @@ const ADMIN_PAGES = [
 const EMAIL = 'ada.lovelace-4711@example.com'
 
 describe('nothing leaks', () => {
-  test('of a whole day with every kind of failure, browser, log and admin pages hold no secret', {
+  test('of a whole day with every kind of failure, browser, log, traces and admin pages hold no secret', {
     skip: skipWithoutRedis(),
   }, async (t) => {
     const day = await startDay(t)
@@ -65,7 +66,9 @@ describe('nothing leaks', () => {
     assert.match(log, /invalid_grant/)
     assert.match(log, /store_unavailable/)
     assert.match(doctor, /client authentication .*invalid_grant/)
-    assertNoSecrets({ log, doctor, admin: day.adminPages.join('\n') }, [
+    const traces = day.collector.bodies.join('\n')
+    assert.match(traces, /"refresh"/)
+    assertNoSecrets({ log, doctor, traces, admin: day.adminPages.join('\n') }, [
       ...secrets,
       ...cookieSecrets,
       ...[PERSON, EMAIL, ...logouts.handles],
@@ -115,7 +118,10 @@ async function startDay(t: TestContext) {
   const cli = { ...ordersRoute, path: '/cli/orders', id: 'cli', bearer: { audience: ORDERS } }
   const shared = await writeReplicaConfig({ ...config, routes: [cli, ...(config.routes as ConfigData[])] })
   t.after(() => shared.remove())
-  const replica = await startReplica({ configFile: shared.file })
+  const collector = await startCollector()
+  t.after(() => collector.close())
+  const env = { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url, OTEL_BSP_SCHEDULE_DELAY: '200' }
+  const replica = await startReplica({ configFile: shared.file, env })
   t.after(() => replica.stop())
   const { session } = JSON.parse(await readFile(shared.file, 'utf8'))
   const browsers: Browser[] = []
@@ -127,7 +133,7 @@ async function startDay(t: TestContext) {
     return browser
   }
   return {
-    ...{ provider, transmitter, redis, replica, billing, browsers, adminPages, newBrowser },
+    ...{ collector, provider, transmitter, redis, replica, billing, browsers, adminPages, newBrowser },
     secrets: (): string[] => [provider.clientSecret, ...session.keys],
     async signedIn() {
       const browser = newBrowser()

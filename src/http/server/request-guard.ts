@@ -4,7 +4,7 @@ import { BlockList, isIP, isIPv6, type Socket } from 'node:net'
 import type { ListenerLimits } from '../../config/config.ts'
 import { BffError, type ErrorCode } from '../../errors.ts'
 import { type ProblemAnswer, problemAnswer } from '../problem.ts'
-import { pathOf, type RequestLog } from '../request-log.ts'
+import { endSpan, pathOf, type RequestLog } from '../request-log.ts'
 import type { SecurityHeaders } from '../security-headers.ts'
 import type { HostCheck } from './host.ts'
 import { endWithAnswer } from './raw-answer.ts'
@@ -118,7 +118,10 @@ export function createRequestGuard(deps: RequestGuardDeps): RequestGuard {
       req.url = originForm(req.url!)
       if (!refusal) return withoutMaxForwards(req.rawHeaders)
       observe('UPGRADE', refusal.status, refusal.code)
-      const { id: requestId, traceparent } = requestLog.beginUpgrade(req)
+      const known = requestLog.beginUpgrade(req)
+      const { id: requestId, traceparent } = known
+      known.code = refusal.code
+      endSpan(known, req, refusal.status)
       const { method = '' } = req
       requestLog.refused(req.socket, { requestId, traceparent, method, path: pathOf(req), ...refusal })
       endWithAnswer(req.socket, rawProblemOf(refusal, requestId), { withBody: method !== 'HEAD' })

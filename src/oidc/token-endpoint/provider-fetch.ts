@@ -1,5 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import type { Trace } from '../../async/trace.ts'
 import { timesOf } from './jwt.ts'
 
 /** What is done beside the token requests of one call. */
@@ -35,6 +36,7 @@ export type ProviderFetchDeps = {
   readonly now: () => number
   /** Default: that of Node.js. */
   readonly fetch?: Fetch | undefined
+  readonly trace?: Pick<Trace, 'part'> | undefined
 }
 
 /** A `fetch` for the provider that reads answers whole, and token answers as providers really send them. */
@@ -48,11 +50,29 @@ export type ProviderFetch = {
 const MAX_BODY_BYTES = 1024 * 1024
 const NULL_BODY_STATUSES = [101, 204, 205, 304]
 
+/** Each call as a part of the request that waits for it. The provider is not told of the trace. */
+function traced(trace: ProviderFetchDeps['trace'], send: Fetch): Fetch {
+  if (!trace) return send
+  return (url, options) => {
+    const { origin, pathname } = new URL(url)
+    const facts = {
+      'http.request.method': options.method ?? 'GET',
+      'server.address': origin,
+      'url.path': pathname,
+    }
+    return trace.part('provider', facts, async (span) => {
+      const response = await send(url, options)
+      span.note({ 'http.response.status_code': response.status })
+      return response
+    })
+  }
+}
+
 /** Makes the one `fetch` that calls to the provider go through. */
 export function createProviderFetch(deps: ProviderFetchDeps): ProviderFetch {
   const current = new AsyncLocalStorage<TokenRequestHooks>()
   const watchSend = createSendWatch()
-  const send: Fetch = deps.fetch ?? ((url, options) => fetch(url, options as RequestInit))
+  const send = traced(deps.trace, deps.fetch ?? ((url, options) => fetch(url, options as RequestInit)))
 
   async function readWhole(url: string, options: FetchOptions) {
     const response = await send(url, { ...options, signal: afterReading(options.signal) })

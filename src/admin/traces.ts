@@ -1,0 +1,174 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import {
+  type Context,
+  type Span as OtelSpan,
+  ROOT_CONTEXT,
+  SpanKind,
+  SpanStatusCode,
+  trace as traceApi,
+} from '@opentelemetry/api'
+import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-http'
+import { defaultResource, resourceFromAttributes } from '@opentelemetry/resources'
+import {
+  AlwaysOffSampler,
+  AlwaysOnSampler,
+  BatchSpanProcessor,
+  ParentBasedSampler,
+  type Sampler,
+  type SpanExporter,
+  TraceIdRatioBasedSampler,
+  TracerProvider,
+} from '@opentelemetry/sdk-trace'
+import { systemClock } from '../async/clock.ts'
+import { createThrottledWarning } from '../async/log-throttle.ts'
+import type { Span, Trace } from '../async/trace.ts'
+import { describeError } from '../errors.ts'
+import type { Logger } from '../log.ts'
+
+export type TracesDeps = {
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly version: string
+  readonly log: Logger
+}
+
+/** How long the last spans may take at the end, in ms. */
+const CLOSE_MS = 1_000
+
+/**
+ * Traces over OTLP/HTTP (JSON), set up by the variables of OpenTelemetry. The only file that imports its packages, which
+ * are loaded only where an endpoint is set. Nothing waits for a collector: spans gather in a queue of 2,048, and what is
+ * more is dropped.
+ */
+export function createTraces({ env, version, log }: TracesDeps): Trace {
+  const warn = createThrottledWarning(log, 'the trace collector does not take our spans')
+  const exporter = toldOf(new OTLPTraceExporter(), warn)
+  const provider = new TracerProvider({
+    resource: defaultResource().merge(resourceFromAttributes(resourceOf(env, version))),
+    sampler: samplerOf(env),
+    spanProcessors: [new BatchSpanProcessor({ exporter })],
+  })
+  const tracer = provider.getTracer('cloakroom', version)
+  const running = new AsyncLocalStorage<{ readonly span: OtelSpan; readonly context: Context }>()
+
+  function spanOf(span: OtelSpan): Span {
+    const { traceId, spanId, traceFlags } = span.spanContext()
+    const store = { span, context: traceApi.setSpan(ROOT_CONTEXT, span) }
+    return {
+      traceparent: `00-${traceId}-${spanId}-${traceFlags.toString(16).padStart(2, '0')}`,
+      note: (facts) => void span.setAttributes(facts),
+      run: (work) => running.run(store, work),
+      end(name, error) {
+        if (name !== undefined) span.updateName(name)
+        if (error !== undefined) noteError(span, error)
+        span.end()
+      },
+    }
+  }
+
+  return {
+    request: (traceparent) =>
+      spanOf(tracer.startSpan('request', { kind: SpanKind.SERVER }, parentOf(traceparent))),
+    part(name, facts, work) {
+      // Work that belongs to no request, such as discovery at the start, is no trace of its own.
+      const parent = running.getStore()?.context
+      if (!parent) return work(NO_SPAN)
+      const kind = name === 'upstream' || name === 'provider' ? SpanKind.CLIENT : SpanKind.INTERNAL
+      const span = spanOf(tracer.startSpan(name, { kind, attributes: { ...facts } }, parent))
+      return span.run(() => ended(span, () => work(span)))
+    },
+    note: (facts) => void running.getStore()?.span.setAttributes(facts),
+    async close() {
+      const { promise: late, resolve } = Promise.withResolvers<void>()
+      const timer = systemClock.after(CLOSE_MS, resolve)
+      await Promise.race([provider.shutdown().catch(() => undefined), late])
+      timer.cancel()
+    },
+  }
+}
+
+const NO_SPAN: Span = { traceparent: '', note() {}, run: (work) => work(), end() {} }
+
+/** Ends a span with its work, whether that is a promise or not. */
+function ended<T>(span: Span, work: () => T): T {
+  try {
+    const result = work()
+    if (!(result instanceof Promise)) {
+      span.end()
+      return result
+    }
+    result.then(
+      () => span.end(),
+      (error) => span.end(undefined, error),
+    )
+    return result
+  } catch (error) {
+    span.end(undefined, error)
+    throw error
+  }
+}
+
+/** Messages may hold what a provider or an upstream said. */
+function noteError(span: OtelSpan, error: unknown): void {
+  const { name, code } = describeError(error)
+  span.setStatus({ code: SpanStatusCode.ERROR })
+  span.setAttribute('error.type', code ?? name)
+}
+
+function parentOf(traceparent: string | undefined): Context {
+  const [, traceId = '', spanId = '', flags = ''] = traceparent?.split('-') ?? []
+  if (traceId === '') return ROOT_CONTEXT
+  const remote = { traceId, spanId, traceFlags: Number.parseInt(flags, 16) & 1, isRemote: true }
+  return traceApi.setSpanContext(ROOT_CONTEXT, remote)
+}
+
+/** Tells of spans that were not taken: once a minute at most, and nothing of the collector's address or headers. */
+function toldOf(exporter: SpanExporter, warn: (fields: { err: ReturnType<typeof describeError> }) => void) {
+  return {
+    export(spans, done) {
+      exporter.export(spans, (result) => {
+        if (result.error) {
+          const { name, code } = describeError(result.error)
+          warn({ err: { name, message: 'not exported', ...(code === undefined ? {} : { code }) } })
+        }
+        done(result)
+      })
+    },
+    shutdown: () => exporter.shutdown(),
+    forceFlush: async () => exporter.forceFlush?.(),
+  } satisfies SpanExporter
+}
+
+/** OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES (OpenTelemetry Environment Variables; W3C Baggage §3.3.1.3 for the octets). */
+function resourceOf(env: TracesDeps['env'], version: string): Record<string, string> {
+  const pairs = (env.OTEL_RESOURCE_ATTRIBUTES ?? '').split(',').flatMap((pair): [string, string][] => {
+    const [name = '', value] = pair.split('=', 2).map((text) => decoded(text.trim()))
+    return value === undefined || name === '' ? [] : [[name, value]]
+  })
+  const attributes = { 'service.name': 'cloakroom', 'service.version': version, ...Object.fromEntries(pairs) }
+  return env.OTEL_SERVICE_NAME ? { ...attributes, 'service.name': env.OTEL_SERVICE_NAME } : attributes
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
+
+/** OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG; the default is that of the specification. */
+function samplerOf({
+  OTEL_TRACES_SAMPLER: name = '',
+  OTEL_TRACES_SAMPLER_ARG: arg,
+}: TracesDeps['env']): Sampler {
+  const written = Number(arg ?? 1)
+  const ratio = written >= 0 && written <= 1 ? written : 1
+  const roots: Record<string, () => Sampler> = {
+    always_on: () => new AlwaysOnSampler(),
+    always_off: () => new AlwaysOffSampler(),
+    traceidratio: () => new TraceIdRatioBasedSampler(ratio),
+  }
+  const [, isParentBased, root = ''] = /^(parentbased_)?(.*)$/.exec(name) ?? []
+  const sampler = (roots[root] ?? roots.always_on!)()
+  return isParentBased || !(root in roots) ? new ParentBasedSampler({ root: sampler }) : sampler
+}

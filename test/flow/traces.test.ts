@@ -1,0 +1,140 @@
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import { type Browser, createBrowser } from '../kit/browsers/browser.ts'
+import { type CollectedSpan, type Collector, startCollector } from '../kit/collector.ts'
+import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { type Replica, startReplica, writeReplicaConfig } from '../kit/replica.ts'
+import { assertNoSecrets } from '../kit/secrets.ts'
+import { eventually } from '../kit/shops/deadline.ts'
+import { startUpstream, type Upstream } from '../kit/upstream/upstream.ts'
+
+const PARENT = { traceId: '4bf92f3577b34da6a3ce929d0e0e4736', spanId: '00f067aa0ba902b7' }
+const TRACEPARENT = `00-${PARENT.traceId}-${PARENT.spanId}-01`
+
+const factsOf = ({ attributes }: CollectedSpan): Record<string, unknown> =>
+  Object.fromEntries(attributes.map(({ key, value }) => [key, Object.values(value)[0]]))
+
+describe('traces over OTLP', () => {
+  let collector: Collector
+  let dead: Collector
+  let api: Upstream
+  let replica: Replica
+  let stuck: Replica
+  let browser: Browser
+  let secrets: () => string[]
+  const closers: (() => unknown)[] = []
+
+  before(async () => {
+    collector = await startCollector()
+    closers.push(() => collector.close())
+    dead = await startCollector({ isDead: true })
+    closers.push(() => dead.close())
+    const provider = await startRotatingProvider()
+    closers.push(() => provider.close())
+    secrets = () => [provider.clientSecret, ...provider.issuedSecrets]
+    api = await startUpstream()
+    closers.push(() => api.close())
+    const shared = await writeReplicaConfig({
+      trustProxy: ['127.0.0.1'],
+      provider: { ...provider.settings },
+      resources: {
+        orders: { resource: 'https://orders.test' },
+        billing: { resource: 'https://billing.test' },
+      },
+      routes: [
+        { path: '/api/orders', id: 'orders', upstream: api.url, resource: 'orders' },
+        { path: '/api/billing', id: 'billing', upstream: api.url, resource: 'billing' },
+        { path: '/', id: 'app', upstream: api.url, auth: 'anonymous' },
+      ],
+    })
+    closers.push(() => shared.remove())
+    const env = (url: string) => ({
+      ...{ OTEL_EXPORTER_OTLP_ENDPOINT: url, OTEL_SERVICE_NAME: 'front', OTEL_BSP_SCHEDULE_DELAY: '100' },
+      OTEL_RESOURCE_ATTRIBUTES: 'deployment.environment.name=test,service.name=other',
+    })
+    replica = await startReplica({ configFile: shared.file, env: env(collector.url) })
+    closers.push(() => replica.stop())
+    stuck = await startReplica({ configFile: shared.file, env: env(dead.url) })
+    closers.push(() => stuck.stop('SIGKILL'))
+    browser = createBrowser({ origin: shared.publicUrl, connect: { [shared.publicUrl]: replica.listenUrl } })
+    closers.push(() => browser.close())
+    await browser.signIn()
+  })
+  after(async () => {
+    for (const close of closers.reverse()) await close()
+  })
+
+  const named = (name: string, traceId: string) =>
+    collector.spans.filter((span) => span.name === name && span.traceId === traceId)
+
+  test('one request with a refresh: request, session, refresh with its wait for the lock, provider, upstream', async () => {
+    const answer = await browser.fetch('/api/billing/7?secret=in-the-query', {
+      headers: { traceparent: TRACEPARENT, tracestate: 'rojo=1' },
+    })
+    assert.equal(answer.status, 200)
+    const request = () => named('GET billing', PARENT.traceId)[0]
+    await eventually('the trace is there', () => request() !== undefined)
+    const { spanId } = request()!
+    assert.equal(request()!.parentSpanId, PARENT.spanId)
+    const all = collector.spans.filter(({ traceId }) => traceId === PARENT.traceId)
+    const parents = new Map(all.map((span) => [span.spanId, span.name]))
+    const tree = all.map(({ name, parentSpanId = '' }) => `${parents.get(parentSpanId)} > ${name}`)
+    assert.deepEqual(tree.toSorted(), [
+      'GET billing > refresh',
+      'GET billing > session',
+      'GET billing > upstream',
+      'refresh > provider',
+      'undefined > GET billing',
+    ])
+    const { 'cloakroom.request_id': id, ...facts } = factsOf(request()!)
+    assert.match(String(id), /^[\w-]{36}$/)
+    assert.deepEqual(
+      [facts['http.route'], facts['url.path'], Number(facts['http.response.status_code'])],
+      ['billing', '/api/billing/7', 200],
+    )
+    const refresh = factsOf(named('refresh', PARENT.traceId)[0]!)
+    assert.equal(refresh['cloakroom.refresh.outcome'], 'worked')
+    assert.ok(Number(refresh['cloakroom.refresh.lock_wait_ms']) >= 0)
+    assert.equal(refresh['cloakroom.resource'], 'billing')
+    const [upstream] = named('upstream', PARENT.traceId)
+    const received = api.requests.find(({ path }) => path.startsWith('/api/billing'))?.headers
+    assert.equal(received?.traceparent, `00-${PARENT.traceId}-${upstream!.spanId}-01`)
+    assert.equal(received?.tracestate, 'rojo=1')
+    const line = replica.stdout.map((text) => JSON.parse(text)).find(({ requestId }) => requestId === id)
+    assert.equal(line?.traceparent, `00-${PARENT.traceId}-${spanId}-01`)
+    assert.deepEqual(
+      [collector.resource['service.name'], collector.resource['deployment.environment.name']],
+      ['front', 'test'],
+    )
+  })
+
+  test('a collector gets no token, cookie, code, claim or query', async () => {
+    await browser.fetch('/bff/callback?code=a-code-of-somebody&state=a-state-of-somebody')
+    await eventually('the failed sign-in is there', () =>
+      collector.spans.some(({ name }) => name === 'GET bff/callback'),
+    )
+    const text = collector.bodies.join('\n')
+    const cookies = browser.exchanges.flatMap(({ rawHeaders }) =>
+      rawHeaders.filter((_, at) => at % 2 === 1 && rawHeaders[at - 1]?.toLowerCase() === 'set-cookie'),
+    )
+    const values = cookies.map((cookie) => cookie.split(/[=;]/)[1] ?? '').filter((value) => value.length > 8)
+    assert.ok(values.length > 1 && text.includes('GET bff/login'))
+    assertNoSecrets({ text }, [
+      ...secrets(),
+      ...values,
+      'in-the-query',
+      'a-code-of-somebody',
+      'a-state-of-somebody',
+    ])
+  })
+
+  test('a collector that never answers delays neither a request nor the end', async () => {
+    const answer = await browser.fetch('/public', { via: stuck.listenUrl })
+    assert.equal(answer.status, 200)
+    const startedAt = performance.now()
+    const { code } = await stuck.stop()
+    const tookMs = performance.now() - startedAt
+    assert.equal(code, 0)
+    assert.ok(tookMs < 6_000, `${Math.round(tookMs)} ms`)
+  })
+})
