@@ -1,5 +1,5 @@
 import type { Readiness } from '../server.ts'
-import type { Gauges } from './readings.ts'
+import { countIn, type Gauges, type Reading } from './readings.ts'
 import type { ReloadStatus } from './reloads.ts'
 import type { ResourceStatus } from './resource-states.ts'
 import type { RouteStatus } from './route-states.ts'
@@ -20,6 +20,8 @@ export type ProblemFacts = {
   readonly issuer: string
   readonly providerCause: string | undefined
   readonly gauges: Gauges
+  /** What came in the last minutes. */
+  readonly reading: Reading
   readonly routes: readonly RouteStatus[]
   readonly resources: readonly ResourceStatus[]
   readonly restartRequired: readonly string[]
@@ -38,6 +40,8 @@ export function findProblems(facts: ProblemFacts): Problem[] {
     ...providerProblems(facts),
     ...upstreamProblems(facts.routes),
     ...resourceProblems(facts.resources),
+    ...signInProblems(facts.reading),
+    ...keyProblems(facts.reading),
     ...configProblems(facts),
     ...certificateProblems(facts),
     ...logProblems(facts),
@@ -49,7 +53,7 @@ function rank({ severity }: Problem): number {
   return severity === 'error' ? 0 : 1
 }
 
-function storeProblems({ readiness, isInvalidationLive }: ProblemFacts): Problem[] {
+function storeProblems({ readiness, isInvalidationLive, reading }: ProblemFacts): Problem[] {
   const { ready, draining, dependencies, reasons } = readiness
   const list: Problem[] = []
   if (draining) {
@@ -74,10 +78,62 @@ function storeProblems({ readiness, isInvalidationLive }: ProblemFacts): Problem
       action: 'Look at the Redis connection for pub/sub (ACL: the channel), and at its latency.',
     })
   }
+  // It may answer and serve some commands only: memory is full, a right was taken away, it is a replica now.
+  const { failed, count } = reading.store
+  if (dependencies.store === 'ok' && failed > 0) {
+    list.push({
+      ...{ severity: isFailing(failed, count) ? 'error' : 'warning', subject: 'session store' },
+      message: `it answers, but ${failed} of ${count} commands failed in the last minutes: ${named(reading.storeErrors)}`,
+      action: 'Look at its memory (maxmemory, eviction policy), ACL rules, failover and latency.',
+    })
+  }
   return list
 }
 
-function providerProblems({ readiness, issuer, providerCause, gauges }: ProblemFacts): Problem[] {
+/** One in a hundred, as for routes. */
+function isFailing(failed: number, count: number): boolean {
+  return failed / Math.max(1, count) >= 0.01
+}
+
+/** The innermost names of some counts, the most frequent first. */
+function named(counts: Reading['storeErrors']): string {
+  const all = [...counts].flatMap(([outer, inner]) =>
+    Object.entries(inner).map(([name, count]) => ({
+      name: name === outer ? name : `${outer} ${name}`,
+      count,
+    })),
+  )
+  const sorted = all.toSorted((a, b) => b.count - a.count).slice(0, 5)
+  return sorted.map(({ name, count }) => `${name} ${count}`).join(', ')
+}
+
+function signInProblems({ signIns, signInFailures }: Reading): Problem[] {
+  const [failed, succeeded] = [countIn(signIns, 'failed'), countIn(signIns, 'succeeded')]
+  // Anybody can make one fail.
+  if (failed < 2 || failed <= succeeded) return []
+  return [
+    {
+      ...{ severity: succeeded === 0 ? 'error' : 'warning', subject: 'sign-ins' },
+      message: `${failed} of ${failed + succeeded} failed in the last minutes: ${named(signInFailures)}`,
+      action:
+        'The warnings below have the reason. Claims iat, nbf or exp: compare the clock of this machine.',
+    },
+  ]
+}
+
+function keyProblems({ missingSessions }: Reading): Problem[] {
+  const lost = countIn(missingSessions, 'key_gone')
+  if (lost === 0) return []
+  return [
+    {
+      ...{ severity: 'error', subject: 'session keys' },
+      message: `${lost} requests in the last minutes had a session under a key that is no longer configured`,
+      action: 'Put the key back, as the last of session.keys: these sessions are good again.',
+    },
+  ]
+}
+
+function providerProblems({ readiness, issuer, providerCause, gauges, reading }: ProblemFacts): Problem[] {
   const list: Problem[] = []
   const subject = `provider ${issuer}`
   const cause = providerCause === undefined ? '' : `: ${providerCause}`
@@ -87,6 +143,14 @@ function providerProblems({ readiness, issuer, providerCause, gauges }: ProblemF
       message: `it cannot be discovered${cause}`,
       action:
         'Nobody can sign in; living access tokens are used on. Look at DNS, egress, proxy and certificates.',
+    })
+  }
+  const { failed, count } = reading.provider
+  if (failed > 0 && gauges.circuits.tokens === 'closed') {
+    list.push({
+      ...{ severity: 'warning', subject },
+      message: `${failed} of ${count} calls got no usable answer in the last minutes${cause}`,
+      action: 'Look at its latency below, at its own status page and at provider.timeout.',
     })
   }
   const { tokens, code, par } = gauges.circuits

@@ -36,14 +36,22 @@ export type Reading = {
   readonly refreshes: Counts
   /** By route, then by reason. */
   readonly upstreamErrors: Counts
+  /** By kind. */
+  readonly storeErrors: Counts
+  /** By outcome, and those that failed by step, then by error. */
+  readonly signIns: Counts
+  readonly signInFailures: Counts
+  /** Requests without a session, by reason. */
+  readonly missingSessions: Counts
 }
 
-/** Counts that are not 0, by two labels. */
+/** Counts that are not 0, by two labels; by one and the same where there is one. */
 export type Counts = ReadonlyMap<string, Readonly<Record<string, number>>>
 
 export const NOTHING_READ: Reading = {
   ...{ requests: NOTHING, routes: new Map(), upstreams: new Map(), provider: NOTHING, store: NOTHING },
-  ...{ refreshes: new Map(), upstreamErrors: new Map() },
+  ...{ refreshes: new Map(), upstreamErrors: new Map(), storeErrors: new Map(), signIns: new Map() },
+  ...{ signInFailures: new Map(), missingSessions: new Map() },
 }
 
 /** The gauges of one moment, and what is counted since the start. */
@@ -83,6 +91,10 @@ export async function readTotals({ series }: Source): Promise<Reading> {
     store: callTotals(store, (outcome) => outcome !== 'ok'),
     refreshes: countsOf(refreshes, 'resource', 'outcome'),
     upstreamErrors: countsOf(upstreamErrors, 'route', 'reason'),
+    storeErrors: countsOf(await series('storeErrors'), 'kind', 'kind'),
+    signIns: countsOf(await series('signIns'), 'outcome', 'outcome'),
+    signInFailures: countsOf(await series('signInFailures'), 'step', 'error'),
+    missingSessions: countsOf(await series('missingSessions'), 'reason', 'reason'),
   }
 }
 
@@ -190,6 +202,11 @@ function countsOf(list: readonly MetricSeries[], outer: string, inner: string): 
   return counts
 }
 
+/** One count. */
+export function countIn(counts: Counts, outer: string, inner = outer): number {
+  return counts.get(outer)?.[inner] ?? 0
+}
+
 function sumOf(list: readonly Totals[]): Totals {
   return list.reduce((all, one) => combined(all, one, 1), NOTHING)
 }
@@ -208,6 +225,10 @@ export function minusReading(after: Reading, before: Reading): Reading {
     store: combined(after.store, before.store, -1),
     refreshes: minusCounts(after.refreshes, before.refreshes),
     upstreamErrors: minusCounts(after.upstreamErrors, before.upstreamErrors),
+    storeErrors: minusCounts(after.storeErrors, before.storeErrors),
+    signIns: minusCounts(after.signIns, before.signIns),
+    signInFailures: minusCounts(after.signInFailures, before.signInFailures),
+    missingSessions: minusCounts(after.missingSessions, before.missingSessions),
   }
 }
 

@@ -61,6 +61,7 @@ export function createStatus(deps: StatusDeps) {
     const [lastReload, restartRequired] = [reloads.last(), reloads.restartRequired()]
     const isInvalidationLive = deps.isInvalidationLive()
     const problems = findProblems({
+      reading: window.reading,
       ...{ readiness, isInvalidationLive, gauges, routes, resources, restartRequired, lastReload },
       ...{ issuer: config.provider.issuer, providerCause: providerStatus.cause, now: clock.now() },
     })
