@@ -87,7 +87,8 @@ test('the page that signs out at the provider may run its one script and post to
 test('no window posts a message to another (RFC 9700 §4.17): a channel of the origin has no target to be mistaken for', () => {
   const places = ['src/demo/spa/*', 'src/http/endpoints/*.ts', 'src/client/**/*']
   const files = globSync(places, { cwd: ROOT, withFileTypes: true }).filter((entry) => entry.isFile())
-  for (const name of ['cloakroom.js', 'pages.ts', 'client.ts']) assert.ok(files.some((file) => file.name === name))
+  for (const name of ['cloakroom.js', 'pages.ts', 'client.ts'])
+    assert.ok(files.some((file) => file.name === name))
   for (const { parentPath, name } of files) {
     const source = readFileSync(join(parentPath, name), 'latin1')
     for (const [line] of source.matchAll(/.*postMessage.*/g))
