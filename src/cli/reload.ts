@@ -85,8 +85,8 @@ async function reloadFrom(seen: SeenFiles, reason: string, deps: ReloadingDeps):
 
 const MOST_PROBLEMS = 20
 
-/** One line of the log, which a collector keeps together. */
-function problemsOf({ problems }: ConfigError) {
+/** What is wrong, for one line of the log, which a collector keeps together. */
+export function problemsOf({ problems }: ConfigError) {
   return {
     count: problems.length,
     problems: problems.slice(0, MOST_PROBLEMS).map(({ line, path, message }) => ({ line, path, message })),

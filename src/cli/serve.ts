@@ -13,7 +13,7 @@ import { version } from '../version.ts'
 import { type CommandIo, usageError } from './command.ts'
 import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config/config-file.ts'
 import { endOnUnexpected, mostOpenFiles, openFilesWarning } from './process.ts'
-import { catchHangUp, startReloading } from './reload.ts'
+import { catchHangUp, problemsOf, startReloading } from './reload.ts'
 
 /** Runs the proxy until SIGTERM or SIGINT; resolves with the exit code: 0 drained, 78 bad config, 1 otherwise. */
 export async function serveCommand(args: string[], io: CommandIo): Promise<number> {
@@ -77,7 +77,7 @@ function configFile(args: string[], io: CommandIo): string | undefined {
 /** What `serve` was started with, and what it read. */
 type Start = { readonly file: string; readonly io: CommandIo; readonly log: Logger; readonly seen: SeenFiles }
 
-/** A report is for a person at a terminal as much as for a log, so it is printed as it is. */
+/** A report is for a person at a terminal, so it is printed as it is; the log has the same in one line. */
 function readConfig({ file, io, log, seen }: Start): Config | undefined {
   try {
     const { config, warnings } = loadCheckedConfig(file, io, { readFile: readerThatNotes(seen) })
@@ -86,6 +86,7 @@ function readConfig({ file, io, log, seen }: Start): Config | undefined {
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
     io.stderr.write(`${error.message}\n`)
+    log.error({ config: file, ...problemsOf(error) }, 'cannot start: the configuration is refused')
     return undefined
   }
 }
