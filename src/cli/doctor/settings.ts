@@ -126,6 +126,15 @@ function proxies({ provider }: Config): Findings {
 async function openTelemetry(env: CommandIo['env']): Promise<Findings> {
   const endpoint = env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT || env.OTEL_EXPORTER_OTLP_ENDPOINT
   if (!endpoint) return undefined
+  if (env.OTEL_SDK_DISABLED?.toLowerCase() === 'true' || env.OTEL_TRACES_EXPORTER === 'none') {
+    return ok('switched off by OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER')
+  }
+  if ((env.OTEL_EXPORTER_OTLP_TRACES_PROTOCOL || env.OTEL_EXPORTER_OTLP_PROTOCOL) === 'grpc') {
+    return fail(
+      'no traces: OTEL_EXPORTER_OTLP_PROTOCOL is grpc',
+      'write http/json, and port 4318 of the collector',
+    )
+  }
   if (!URL.canParse(endpoint) || !/^https?:$/.test(new URL(endpoint).protocol)) {
     return fail('OTEL_EXPORTER_OTLP_ENDPOINT is no http(s) URL', 'write e.g. http://collector:4318')
   }
