@@ -25,7 +25,13 @@ export type LogFields = {
   /** First 12 characters of the session's hashed key. */
   session?: string
   outcome?: string
-  /** Type of a security event. */
+  /** `audit`: the line belongs to the audit stream. */
+  stream?: 'audit'
+  /** A pseudonym of the user. */
+  subject?: string
+  /** Who ended a session. */
+  by?: string
+  /** Type of a security event, or of an audit line. */
   event?: string
   oauthError?: string
   suberror?: string
@@ -63,8 +69,20 @@ export type LogFields = {
   err?: { readonly name: string; readonly message: string; readonly code?: string; readonly cause?: string }
 }
 
+/** What the audit stream tells of; a closed list, whose members stay. */
+export type AuditEvent =
+  | 'sign_in'
+  | 'step_up'
+  | 'sign_in_failed'
+  | 'session_ended'
+  | 'access_denied'
+  | 'token_revocation'
+  | 'config_reloaded'
+
 /** One structured line per call; the only way this program writes to its log. */
 export type Logger = {
+  /** A line of the audit stream (`stream: "audit"`), whatever the level of the log. */
+  audit?(event: AuditEvent, fields: LogFields): void
   info(fields: LogFields, message: string): void
   warn(fields: LogFields, message: string): void
   error(fields: LogFields, message: string): void
@@ -80,6 +98,7 @@ export type TroubleLine = {
 /** The same log, whose lines of trouble are told to `listener` too. Of all others it looks at one field only. */
 export function withListener(log: Logger, listener: (line: TroubleLine) => void): Logger {
   return {
+    ...log,
     info(fields, message) {
       log.info(fields, message)
       if (fields.code !== undefined) listener({ level: 'info', fields, message })
@@ -114,6 +133,9 @@ const ALLOWED = new Set([
   'session',
   'outcome',
   'event',
+  'stream',
+  'subject',
+  'by',
   'oauthError',
   'suberror',
   'errorCodes',
@@ -161,7 +183,9 @@ export function createLogger(
   }
   const output = options.destination ? undefined : standardOutput(lineOf)
   const log = pino(settings, options.destination ?? output!)
+  const audit = pino({ ...settings, level: 'info' }, options.destination ?? output!)
   return {
+    audit: (event, fields) => audit.info({ stream: 'audit', event, ...fields }, 'audit'),
     info: (fields, message) => log.info(fields, message),
     warn(fields, message) {
       log.warn(fields, message)

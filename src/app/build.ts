@@ -108,10 +108,12 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
       adopt(generation.edge)
       generations.succeed(generation)
       metrics.reload('applied', { seconds: seconds(), needRestart })
+      log.audit?.('config_reloaded', { outcome: 'applied' })
       adminConsole.reloads.applied(needRestart)
       return { needRestart }
     } catch (error) {
       metrics.reload('refused', { seconds: seconds() })
+      log.audit?.('config_reloaded', { outcome: 'refused' })
       adminConsole.reloads.refused(error)
       throw error
     }

@@ -129,14 +129,22 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     ...copies,
     lifeMs: ({ expiresAt }) => expiresAt - now(),
   })
+  // The audit stream names a user by a pseudonym, because a log is read by more people than the directory.
+  const pseudonymOf = createPseudonyms(keys)
+  const subjectOf = ({ iss, sub }: BffSession['claims']) => pseudonymOf(JSON.stringify(['audit', iss, sub]))
+  function sessionEnded(hash: BffSession['hash'], reason: string): void {
+    metrics.session('ended', reason)
+    log.audit?.('session_ended', { session: hash.slice(0, 12), reason, by: endedBy(reason) })
+  }
   const missingSessions = createMissingSessions({
     ...{ cookieName: cookie.name, signingSecrets, records: store.sessions, open: openSession, monotonicNow },
     observe: metrics.sessionMissing,
+    observeExpired: (hash) => sessionEnded(hash, 'absolute_timeout'),
   })
   const userSessions = createUserSessions({
     ...{ store, pseudonyms: createIndexPseudonyms(keys), signInLifetimeMs: LOGIN_LIFETIME_MS },
     ended(hash, reason) {
-      metrics.session('ended', reason)
+      sessionEnded(hash, reason)
       log.info({ session: hash.slice(0, 12), reason }, 'a session was ended from elsewhere')
     },
     sealAbout: (hash, text) => sealing.seal({ id: hash, kind: 'about' }, text),
@@ -188,7 +196,8 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
           ? provider.noRefreshToken(resource)
           : metrics.refresh(resource, outcome),
       refreshLock: trace ? tracedLock(metrics.refreshLock, trace) : metrics.refreshLock,
-      sessionEnded: (_, reason) => metrics.session('ended', reason),
+      sessionEnded,
+      revoked: (hash) => log.audit?.('token_revocation', { session: hash.slice(0, 12) }),
     },
   })
 
@@ -343,8 +352,21 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     ...{ nameOf: createPseudonyms(keys), refused: metrics.rateLimited },
   }
   const onlyOnce: ActOnce = (message, act) => actOnce(store, message, act)
+  /** So that the line of a sign-out has the session that it ended. */
+  const findOwn = async (req: IncomingMessage) => {
+    const session = await sessions.find(req)
+    if (session) requestLog.factsOf(req).session = session.hash.slice(0, 12)
+    return session
+  }
   const bffRoutes = createBffRoutes({
-    ...{ basePath, sameSite: cookie.sameSite, sessions, requireSameOrigin, stepUps, now },
+    ...{
+      basePath,
+      sameSite: cookie.sameSite,
+      sessions: { ...sessions, find: findOwn },
+      requireSameOrigin,
+      stepUps,
+      now,
+    },
     ...{ parseReturnUrl: parseReturn, loginUrlFor, loginAttempts, beginSignIn, loggedOutReturns },
     loginParams: config.provider.loginParams,
     loginCookies: createLoginCookies(cookie, LOGIN_LIFETIME_MS),
@@ -374,9 +396,15 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
           provider.resourceOf(granted, session, stepUp),
         ),
       discard: (session) => tokens.end(session, 'discarded'),
-      observe() {
+      observe(req, { hash, claims }, asked) {
         metrics.session('started', 'login')
         metrics.signIn('succeeded')
+        const facts = requestLog.factsOf(req)
+        facts.session = hash.slice(0, 12)
+        log.audit?.(asked ? 'step_up' : 'sign_in', {
+          ...{ requestId: facts.id, session: facts.session, subject: subjectOf(claims) },
+          clientIp: clientAddress(req),
+        })
       },
     }),
     endPreviousSessions: createEndPreviousSessions({
@@ -384,7 +412,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       endAndRevoke: ({ id, hash }) => tokens.endReplaced({ id, hash }),
       endOldest: (claims) => userSessions.endOldest(claims, config.session.maxPerUser),
       log,
-      observe: () => metrics.session('ended', 'replaced'),
+      observe: ({ hash }) => sessionEnded(hash, 'replaced'),
     }),
     readForm: (req, res) =>
       readSmallBody(req, res, {
@@ -458,4 +486,15 @@ function tracedLock(observe: Metrics['refreshLock'], trace: Trace): Metrics['ref
     observe(outcome, resource, waitedMs)
     trace.note({ 'cloakroom.refresh.outcome': outcome, 'cloakroom.refresh.lock_wait_ms': waitedMs })
   }
+}
+
+const BY_USER: ReadonlySet<string> = new Set(['logout', 'by_user', 'replaced'])
+const BY_US: ReadonlySet<string> = new Set(['discarded', 'subject_changed'])
+
+/** Whose doing the end of a session was. What is left is the provider's: a logout, an event, a grant that it ended. */
+function endedBy(reason: string): string {
+  if (BY_USER.has(reason)) return 'user'
+  if (reason === 'max_per_user') return 'limit'
+  if (reason === 'absolute_timeout') return 'timeout'
+  return BY_US.has(reason) ? 'cloakroom' : 'provider'
 }

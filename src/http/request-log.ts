@@ -143,6 +143,10 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
       session: known.session,
       clientIp: clientIp(req),
     }
+    if (known.code === 'access_denied') {
+      const { requestId, session, clientIp: from } = fields
+      log.audit?.('access_denied', { requestId, route, session, clientIp: from, ...known.refusal })
+    }
     const hasNoSession = known.code === 'session_required' && known.refusal?.reason !== 'invalid_token'
     const reason = hasNoSession ? deps.whyNoSession?.(req) : undefined
     if (reason) reason.then((found) => log.info({ ...fields, reason: found }, 'request'))
@@ -313,6 +317,7 @@ export function createFailedSignInLog({ log, observe }: { log: Logger; observe: 
     observe(step, WORDS.has(word) ? String(word) : word === undefined ? code : 'other')
     const reason = details?.reason === undefined ? undefined : String(details.reason)
     const err = cause === undefined ? undefined : describeError(cause)
+    log.audit?.('sign_in_failed', { requestId, code, reason, ...logged, step })
     log.warn({ requestId, code, reason, ...logged, step, err }, `a sign-in failed: ${error.message}`)
   }
 }

@@ -19,6 +19,8 @@ export type MissingSessionDeps = {
   readonly monotonicNow: () => number
   /** Told of each reason that was found. */
   readonly observe?: (reason: MissingSession) => void
+  /** Told once of each session that was found to be past its end. */
+  readonly observeExpired?: (hash: SessionHash) => void
 }
 
 /** Finds out why a request has no session. */
@@ -58,7 +60,10 @@ export function createMissingSessions(deps: MissingSessionDeps): MissingSessions
 
   return {
     noteExpired(id) {
-      expired.add(sessionHash(id))
+      const hash = sessionHash(id)
+      if (expired.has(hash)) return
+      expired.add(hash)
+      deps.observeExpired?.(hash)
       const [oldest] = expired
       if (expired.size > EXPIRED_REMEMBERED && oldest !== undefined) expired.delete(oldest)
     },

@@ -58,6 +58,8 @@ export type TokensDeps = {
     readonly unseenRefresh: RefreshDeps['observe']['unseen']
     readonly refreshLock: RefreshDeps['observe']['lock']
     readonly sessionEnded: (hash: SessionHash, reason: string) => void
+    /** The provider was asked to revoke the refresh token of a session that ended (RFC 7009). */
+    readonly revoked?: (hash: SessionHash) => void
   }
 }
 
@@ -74,7 +76,13 @@ const LOCK_MARGIN_MS = 3_000
 export function createTokens(deps: TokensDeps) {
   const { store, provider, resources, clock, observe } = deps
   const sealer = createTokenSealer(deps.sealing)
-  const endGrant = createGrantEnding({ end: store.sessions.end, sealer, revoke: provider.revoke, clock })
+  const endGrant = createGrantEnding({
+    end: store.sessions.end,
+    sealer,
+    revoke: provider.revoke,
+    clock,
+    revoked: observe.revoked,
+  })
   const sources = createSources(deps, { sealer, endGrant })
   const sourceOf = (resource: string) => sources[resources[resource]?.grant ?? 'refresh_token']
 
@@ -204,6 +212,7 @@ type GrantEndingDeps = {
   readonly sealer: Pick<TokenSealer, 'openRefreshToken'>
   readonly revoke: TokensDeps['provider']['revoke']
   readonly clock: Pick<Clock, 'pause'>
+  readonly revoked: TokensDeps['observe']['revoked']
 }
 
 const REVOCATION_BUDGET_MS = 2_000
@@ -212,11 +221,12 @@ const REVOCATION_BUDGET_MS = 2_000
  * Ends a session and, after that, its refresh token at the provider: the local end stands whatever the provider does,
  * and its caller waits no longer than 2 s for it.
  */
-function createGrantEnding({ end, sealer, revoke, clock }: GrantEndingDeps): EndGrant {
+function createGrantEnding({ end, sealer, revoke, clock, revoked }: GrantEndingDeps): EndGrant {
   return async function endGrant(owner) {
     const sealed = await end(owner.hash)
     const refreshToken = sealed && sealer.openRefreshToken(owner, sealed.refreshToken)
     if (!refreshToken) return sealed !== undefined
+    revoked?.(owner.hash)
     await within(revoke(refreshToken), REVOCATION_BUDGET_MS, { clock, late: () => undefined })
     return true
   }

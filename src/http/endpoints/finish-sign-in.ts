@@ -1,3 +1,4 @@
+import type { Request } from 'express'
 import { BffError, describeError, type StepUp, stepUpFingerprint } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
 import { scopeList } from '../../oidc/grants/scopes.ts'
@@ -35,7 +36,8 @@ export type FinishSignInDeps = {
   readonly requireNotEnded: (claims: BffSession['claims'], endingsBefore: number) => Promise<void>
   /** Takes back a session whose tokens could not be kept. */
   readonly discard: (session: BffSession) => Promise<void>
-  readonly observe: (outcome: 'started') => void
+  /** Told of each session that began, and of the step-up that it was for. */
+  readonly observe: (req: Request, session: BffSession, asked: AskedStepUp | undefined) => void
 }
 
 /** Completes a sign-in: code, ID token, tenant, new session id, tokens. */
@@ -68,7 +70,7 @@ export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
       await deps.discard(session).catch(() => undefined)
       throw error
     }
-    deps.observe('started')
+    deps.observe(req, session, asked)
     return { session }
   }
 }
@@ -87,7 +89,7 @@ export type EndPreviousSessionsDeps = {
   readonly log: Logger
   readonly end: (session: PreviousSession) => Promise<boolean>
   readonly endAndRevoke: (session: PreviousSession) => Promise<boolean>
-  readonly observe: (outcome: 'replaced') => void
+  readonly observe: (session: PreviousSession) => void
 }
 
 /** Makes `endPreviousSessions`. A previous session that cannot be reached now ends at its timeout. */
@@ -103,7 +105,7 @@ export function createEndPreviousSessions({
     for (const one of previous) {
       const ending = mayShareGrant(one, session, asked) ? end(one) : endAndRevoke(one)
       const ended = await ending.catch(() => false)
-      if (ended) observe('replaced')
+      if (ended) observe(one)
       wasAlive ||= ended
     }
     await endOldest(session.claims).catch((error) =>
