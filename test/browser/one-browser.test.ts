@@ -1,10 +1,23 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, it, type TestContext } from 'node:test'
-import type { BrowserContext, Page } from 'playwright-core'
+import type { Page } from 'playwright-core'
 import { skipWithoutChromium } from '../kit/browsers/chromium.ts'
-import { APP, COOKIE, call, heldCookie, type Site, signedIn, startSite } from '../kit/browsers/https-site.ts'
+import {
+  APP,
+  COOKIE,
+  call,
+  heldCookie,
+  type Site,
+  signedIn,
+  startSite,
+  statusWith,
+} from '../kit/browsers/https-site.ts'
 
 const KEPT = ['/api/orders/fresh', '/api/orders/aged']
+
+/** One for both halves: to start another Chromium costs more than a test. */
+let started: Promise<Site> | undefined
+after(async () => (await started)?.close())
 
 for (const sameSite of ['strict', 'lax'] as const)
   describe(`people who share a browser, with sameSite: ${sameSite}`, {
@@ -12,12 +25,12 @@ for (const sameSite of ['strict', 'lax'] as const)
     timeout: 300_000,
   }, () => {
     let site: Site
-    let strange: BrowserContext | undefined
 
     before(async () => {
-      site = await startSite({ sameSite })
+      started ??= startSite()
+      site = await started
+      await site.setSameSite(sameSite)
     })
-    after(() => site?.close())
 
     async function signIn(t: TestContext, person?: string) {
       const signed = await signedIn(site, person)
@@ -73,8 +86,8 @@ for (const sameSite of ['strict', 'lax'] as const)
       }
       assert.equal(new Set(held).size, 4)
       const last = held.pop()
-      for (const value of held) assert.equal(await statusWith(value), 401)
-      assert.equal(await statusWith(last), 200)
+      for (const value of held) assert.equal(await statusWith(site, value), 401)
+      assert.equal(await statusWith(site, last), 200)
       assert.equal((await call(page, '/bff/user')).status, 200)
       assert.deepEqual(
         (await context.cookies(APP)).map(({ name }) => name),
@@ -116,7 +129,7 @@ for (const sameSite of ['strict', 'lax'] as const)
       const first = (await heldCookie(context))?.value
       await signInFromElsewhere(page, 'Grace')
       assert.deepEqual(await bodies(page), ['for grace', 'for grace'])
-      assert.equal(await statusWith(first), 401)
+      assert.equal(await statusWith(site, first), 401)
       const paths = site.front.requests.slice(passed).map(({ path }) => path)
       assert.equal(paths.filter((path) => path.startsWith('/bff/callback/finish?h=')).length, 2)
       const posted = site.front.requests.slice(passed).filter(({ method }) => method === 'POST')
@@ -181,21 +194,6 @@ for (const sameSite of ['strict', 'lax'] as const)
       assert.equal(seen?.headers['sec-fetch-dest'], 'empty')
       assert.match(await page.evaluate('document.body.textContent'), /"sub":"ada"/)
     })
-
-    /** How `B/user` answers to a cookie value. */
-    async function statusWith(value: string | undefined): Promise<number> {
-      // One for all of them: each context would start processes of its own.
-      strange ??= await site.browser.newContext()
-      const context = strange
-      await context.clearCookies()
-      const held = { name: COOKIE, value: String(value), url: APP, httpOnly: true, secure: true }
-      await context.addCookies([held])
-      const page = await context.newPage()
-      await page.goto(APP)
-      const { status } = await call(page, '/bff/user')
-      await page.close()
-      return status
-    }
   })
 
 function complaintsOf(page: Page): string[] {

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { IncomingHttpHeaders, RequestListener, ServerResponse } from 'node:http'
+import { get } from 'node:https'
 import { text } from 'node:stream/consumers'
 import type { Browser, BrowserContext, Page } from 'playwright-core'
 import { WebSocketServer } from 'ws'
@@ -7,7 +8,7 @@ import { listenOnLoopback } from '../../../src/demo/loopback-server.ts'
 import { createIdentityProvider } from '../../../src/demo/provider/identity-provider.ts'
 import type { TokenRequest } from '../../../src/demo/provider/identity-provider-options.ts'
 import { type RunningCloakroom, startCloakroom } from '../cloakroom.ts'
-import { sessionKey } from '../config/cloakroom-config.ts'
+import { type ConfigData, sessionKey } from '../config/cloakroom-config.ts'
 import { type LocalServer, type RecordedRequest, sendHtml, startLocalServer } from '../local-server.ts'
 import { startUpstream, type Upstream } from '../upstream/upstream.ts'
 import { launchChromium, launchWholeChromium } from './chromium.ts'
@@ -37,6 +38,8 @@ export type Site = {
   readonly tokenRequests: TokenRequest[]
   /** What was posted to the end-session endpoint. */
   readonly endSessions: URLSearchParams[]
+  /** From now on the session cookie has this attribute. */
+  setSameSite(sameSite: 'strict' | 'lax'): Promise<unknown>
   /** From now on the provider answers sign-ins in this mode. */
   answerBy(responseMode: 'query' | 'form_post'): Promise<unknown>
   /** From now on the provider answers sign-outs without a page of its own, as many do. */
@@ -47,11 +50,7 @@ export type Site = {
 }
 
 /** Starts provider, API, application, sibling, Cloakroom, a front with TLS before the last three, and Chromium. */
-export async function startSite({
-  sameSite = 'strict',
-}: {
-  sameSite?: 'strict' | 'lax'
-} = {}): Promise<Site> {
+export async function startSite(): Promise<Site> {
   const tokenRequests: TokenRequest[] = []
   const clientSecret = randomBytes(24).toString('base64url')
   const front = await startHttpsFront([new URL(APP).host, new URL(SIBLING).host])
@@ -71,8 +70,10 @@ export async function startSite({
   const { sockets, handshakes } = echoWebSockets(api)
   const pages = await Promise.all([startLocalServer(applicationPage), startLocalServer(siblingPage)])
   const [spa, sibling] = pages
-  const settings = configFor({ issuer, clientSecret, api, spa, sameSite })
+  const settings = configFor({ issuer, clientSecret, api, spa })
   const cloakroom = await startCloakroom(settings)
+  const changes: ConfigData = {}
+  const reload = (more: ConfigData) => cloakroom.reload(Object.assign(changes, more))
   front.serve(new URL(APP).host, cloakroom.listenUrl)
   front.serve(new URL(SIBLING).host, sibling.origin)
   const flags = [
@@ -91,7 +92,8 @@ export async function startSite({
       signsOutByRedirect = on
     },
     endIdleAfter: (idleTimeout) => cloakroom.reload({ session: { ...settings.session, idleTimeout } }),
-    answerBy: (responseMode) => cloakroom.reload({ provider: { ...settings.provider, responseMode } }),
+    setSameSite: (sameSite) => reload({ session: { ...settings.session, cookie: { sameSite } } }),
+    answerBy: (responseMode) => reload({ provider: { ...settings.provider, responseMode } }),
     async close() {
       await browser.close()
       await (await whole)?.close()
@@ -168,19 +170,13 @@ function createProvider(issuer: string, clientSecret: string, tokenRequests: Tok
   }).callback
 }
 
-function configFor(parts: {
-  issuer: string
-  clientSecret: string
-  api: Upstream
-  spa: LocalServer
-  sameSite: 'strict' | 'lax'
-}) {
-  const { issuer, clientSecret, api, spa, sameSite } = parts
+function configFor(parts: { issuer: string; clientSecret: string; api: Upstream; spa: LocalServer }) {
+  const { issuer, clientSecret, api, spa } = parts
   const orders = { upstream: api.url, resource: 'orders' }
   return {
     publicUrl: APP,
     trustProxy: ['127.0.0.1'],
-    session: { store: { type: 'memory' }, keys: [sessionKey()], cookie: { sameSite } },
+    session: { store: { type: 'memory' }, keys: [sessionKey()] },
     provider: {
       ...{ issuer, clientId: 'app', resourceDialect: 'resource-indicator' },
       clientAuth: { method: 'client_secret_basic', secret: clientSecret },
@@ -271,6 +267,18 @@ export async function signedIn(
 /** The session cookie as Chromium holds it, or undefined. */
 export async function heldCookie(context: BrowserContext) {
   return (await context.cookies(APP)).find(({ name }) => name === COOKIE)
+}
+
+/** How `B/user` answers whoever sends this as the session cookie's value; asked through the front, without a page. */
+export function statusWith({ front }: Site, value: string | undefined): Promise<number | undefined> {
+  const headers = { host: new URL(APP).host, cookie: `${COOKIE}=${value}`, 'x-csrf': '1' }
+  return new Promise((resolve, reject) => {
+    const asked = { host: '127.0.0.1', port: front.port, path: '/bff/user', headers, agent: false }
+    // The front is this process, and its certificate its own.
+    get({ ...asked, rejectUnauthorized: false }, (answer) => {
+      answer.resume().on('end', () => resolve(answer.statusCode))
+    }).on('error', reject)
+  })
 }
 
 /** What a script of this page gets for a request: status and body. */
