@@ -4,8 +4,10 @@ import { mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from 'node:f
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type TestContext, test } from 'node:test'
+import { before, describe, test } from 'node:test'
 import { WebSocket, WebSocketServer } from 'ws'
+import { suiteScope } from '../kit/attack/fleet.ts'
+import type { Scope } from '../kit/attack/sign-in.ts'
 import { type Browser, createBrowser } from '../kit/browsers/browser.ts'
 import { type ConfigData, sessionKey } from '../kit/config/cloakroom-config.ts'
 import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
@@ -16,7 +18,7 @@ import { startUpstream } from '../kit/upstream/upstream.ts'
 const APP = 'https://app.example.test'
 
 /** One process on one config file, with what an operator can see of it. */
-async function setUp(t: TestContext, changes: ConfigData = {}) {
+async function setUp(t: Scope, changes: ConfigData = {}) {
   const provider = await startRotatingProvider()
   t.after(() => provider.close())
   const api = await startUpstream()
@@ -35,15 +37,18 @@ async function setUp(t: TestContext, changes: ConfigData = {}) {
   t.after(() => file.remove())
   const replica = await startReplica({ configFile: file.file })
   t.after(() => replica.stop('SIGKILL'))
-  const browser = createBrowser({ origin: APP, connect: { [APP]: replica.listenUrl } })
-  t.after(() => browser.close())
+  const someone = () => {
+    const browser = createBrowser({ origin: APP, connect: { [APP]: replica.listenUrl } })
+    t.after(() => browser.close())
+    return browser
+  }
   const logged = (text: string) => replica.stdout.filter((line) => line.includes(text)).length
   async function reloaded(outcome = 'the configuration was read again'): Promise<void> {
     const before = logged(outcome)
     replica.signal('SIGHUP')
     await eventually(outcome, () => logged(outcome) > before)
   }
-  return { provider, api, config, file, replica, browser, logged, reloaded }
+  return { provider, api, config, file, replica, browser: someone(), someone, logged, reloaded }
 }
 
 async function metric(replica: Replica, start: string): Promise<string | undefined> {
@@ -58,32 +63,6 @@ async function statusOf(browser: Browser, path: string): Promise<number> {
 const withRoute = (config: { routes: ConfigData[] }, route: ConfigData) => ({
   ...config,
   routes: [...config.routes, route],
-})
-
-test('SIGHUP takes a new route over; who is signed in stays so, and nothing under way is cut', async (t) => {
-  const { api, config, file, browser, replica, reloaded } = await setUp(t)
-  await browser.signIn()
-  api.answer.delayMs = 1_500
-  const slow = browser.clone()
-  t.after(() => slow.close())
-  const before = api.requests.length
-  const underWay = slow.fetch('/api/orders/slow')
-  await eventually('the slow request is at the API', () => api.requests.length > before)
-  delete api.answer.delayMs
-  const headers = { 'x-tier': 'gold' }
-  await file.rewrite(withRoute(config, { path: '/api/new', upstream: api.url, methods: ['PUT'], headers }))
-  const spoof = async () =>
-    (await browser.fetch('/open', { headers: { X_Tier: 'evil' } })).json().headers as Record<string, unknown>
-  assert.equal((await spoof()).x_tier, 'evil')
-  await reloaded()
-  assert.equal((await spoof()).x_tier, undefined, "a header that a new route adds is no longer the client's")
-  assert.equal(await statusOf(browser, '/api/new'), 405)
-  assert.equal(await statusOf(browser, '/api/orders'), 200)
-  assert.equal((await underWay).status, 200)
-  assert.equal(
-    await metric(replica, 'cloakroom_config_reloads_total'),
-    'cloakroom_config_reloads_total{outcome="applied"} 1',
-  )
 })
 
 test('a changed file is noticed without a signal, and so is a changed secret', async (t) => {
@@ -129,52 +108,158 @@ const REFUSED: [
   ],
 ]
 
-test('a bad file is refused whole and loudly, and the one before runs on; the metric says whether what runs is what the file says', async (t) => {
-  const { config, file, browser, replica, logged, reloaded } = await setUp(t)
-  const whole = JSON.parse(await readFile(file.file, 'utf8')) as Parameters<(typeof REFUSED)[0][1]>[0]
-  await browser.signIn()
-  for (const [what, textOf, cure] of REFUSED) {
-    const before = replica.stdout.length
-    const refused = logged('is refused')
-    await writeFile(file.file, textOf(whole))
-    await reloaded('the new configuration is refused; the one before runs on')
-    const line = replica.stdout.slice(before).find((text) => text.includes('is refused'))
-    const { problems, count } = JSON.parse(line ?? '{}') as {
-      problems: { line: number; path: string; message: string }[]
-      count: number
-    }
-    assert.equal(problems.length, count)
-    assert.match(
-      problems.map(({ line, path, message }) => `cloakroom.yaml:${line}: ${path} ${message}`).join('\n'),
-      cure,
-    )
-    assert.ok(logged('is refused') > refused, what)
-    assert.equal(await statusOf(browser, '/api/orders'), 200, what)
-  }
-  assert.equal(await metric(replica, 'cloakroom_config_current'), 'cloakroom_config_current 0')
-  await file.rewrite(config)
-  await reloaded()
-  assert.equal(await metric(replica, 'cloakroom_config_current'), 'cloakroom_config_current 1')
+describe('a process that reads its file again', () => {
+  const scope = suiteScope()
+  let shared: Awaited<ReturnType<typeof setUp>>
+  let isAsBefore = true
 
-  // The same process goes on: what follows is no refusal, and costs no further start.
-  for (const waiting of [
-    { limits: { connections: 9 } },
-    { session: { store: { type: 'redis', url: 'redis://127.0.0.1:1' } } },
-  ]) {
-    await file.rewrite({ ...config, ...waiting })
-    await reloaded()
-    assert.match(replica.stdout.at(-1) ?? '', /in use only after a restart/)
-    assert.equal(await metric(replica, 'cloakroom_config_current'), 'cloakroom_config_current 0')
-    // Read again as it is: what waits waits on.
-    await reloaded()
-    assert.equal(await metric(replica, 'cloakroom_config_current'), 'cloakroom_config_current 0')
+  // One for them all, because a start costs more than most of them.
+  before(async () => {
+    shared = await setUp(scope)
+  })
+
+  /** The file and what runs are as at the start, and somebody new has signed in. */
+  async function asBefore(): Promise<Browser> {
+    if (!isAsBefore) {
+      await shared.file.rewrite(shared.config)
+      await shared.reloaded()
+    }
+    isAsBefore = false
+    const browser = shared.someone()
+    await browser.signIn()
+    return browser
   }
-  const byName = () => ask(`${replica.adminUrl}/livez`, { host: 'metrics.example.test' })
-  assert.equal(await byName(), 421)
-  await file.rewrite({ ...config, admin: { hosts: ['metrics.example.test'] } })
-  await reloaded()
-  assert.equal(await metric(replica, 'cloakroom_config_current'), 'cloakroom_config_current 1')
-  assert.equal(await byName(), 200)
+
+  test('SIGHUP takes a new route over; who is signed in stays so, and nothing under way is cut', async (t) => {
+    const { api, config, file, replica, reloaded } = shared
+    const browser = await asBefore()
+    api.answer.delayMs = 1_500
+    const slow = browser.clone()
+    t.after(() => slow.close())
+    const before = api.requests.length
+    const underWay = slow.fetch('/api/orders/slow')
+    await eventually('the slow request is at the API', () => api.requests.length > before)
+    delete api.answer.delayMs
+    const headers = { 'x-tier': 'gold' }
+    await file.rewrite(withRoute(config, { path: '/api/new', upstream: api.url, methods: ['PUT'], headers }))
+    const spoof = async () =>
+      (await browser.fetch('/open', { headers: { X_Tier: 'evil' } })).json().headers as Record<
+        string,
+        unknown
+      >
+    assert.equal((await spoof()).x_tier, 'evil')
+    await reloaded()
+    assert.equal(
+      (await spoof()).x_tier,
+      undefined,
+      "a header that a new route adds is no longer the client's",
+    )
+    assert.equal(await statusOf(browser, '/api/new'), 405)
+    assert.equal(await statusOf(browser, '/api/orders'), 200)
+    assert.equal((await underWay).status, 200)
+    assert.equal(
+      await metric(replica, 'cloakroom_config_reloads_total'),
+      'cloakroom_config_reloads_total{outcome="applied"} 1',
+    )
+  })
+
+  test('a bad file is refused whole and loudly, and the one before runs on; the metric says whether what runs is what the file says', async () => {
+    const { config, file, replica, logged, reloaded } = shared
+    const browser = await asBefore()
+    const whole = JSON.parse(await readFile(file.file, 'utf8')) as Parameters<(typeof REFUSED)[0][1]>[0]
+    for (const [what, textOf, cure] of REFUSED) {
+      const before = replica.stdout.length
+      const refused = logged('is refused')
+      await writeFile(file.file, textOf(whole))
+      await reloaded('the new configuration is refused; the one before runs on')
+      const line = replica.stdout.slice(before).find((text) => text.includes('is refused'))
+      const { problems, count } = JSON.parse(line ?? '{}') as {
+        problems: { line: number; path: string; message: string }[]
+        count: number
+      }
+      assert.equal(problems.length, count)
+      assert.match(
+        problems.map(({ line, path, message }) => `cloakroom.yaml:${line}: ${path} ${message}`).join('\n'),
+        cure,
+      )
+      assert.ok(logged('is refused') > refused, what)
+      assert.equal(await statusOf(browser, '/api/orders'), 200, what)
+    }
+    assert.equal(await metric(replica, 'cloakroom_config_current'), 'cloakroom_config_current 0')
+    await file.rewrite(config)
+    await reloaded()
+    assert.equal(await metric(replica, 'cloakroom_config_current'), 'cloakroom_config_current 1')
+
+    // The same process goes on: what follows is no refusal, and costs no further start.
+    for (const waiting of [
+      { limits: { connections: 9 } },
+      { session: { store: { type: 'redis', url: 'redis://127.0.0.1:1' } } },
+    ]) {
+      await file.rewrite({ ...config, ...waiting })
+      await reloaded()
+      assert.match(replica.stdout.at(-1) ?? '', /in use only after a restart/)
+      assert.equal(await metric(replica, 'cloakroom_config_current'), 'cloakroom_config_current 0')
+      // Read again as it is: what waits waits on.
+      await reloaded()
+      assert.equal(await metric(replica, 'cloakroom_config_current'), 'cloakroom_config_current 0')
+    }
+    const byName = () => ask(`${replica.adminUrl}/livez`, { host: 'metrics.example.test' })
+    assert.equal(await byName(), 421)
+    await file.rewrite({ ...config, admin: { hosts: ['metrics.example.test'] } })
+    await reloaded()
+    assert.equal(await metric(replica, 'cloakroom_config_current'), 'cloakroom_config_current 1')
+    assert.equal(await byName(), 200)
+  })
+
+  test('under load fifty reloads drop no request', async () => {
+    const { config, file, replica, logged } = shared
+    const browser = await asBefore()
+    let isOver = false
+    let answered = 0
+    const failures: unknown[] = []
+    const headers = { host: new URL(APP).host, cookie: browser.cookieHeader(), 'x-csrf': '1' }
+    const asking = Array.from({ length: 8 }, async () => {
+      while (!isOver) {
+        await ask(`${replica.listenUrl}/api/orders`, headers).then(
+          (status) => status === 200 || failures.push(status),
+          (error) => failures.push(error),
+        )
+        answered += 1
+      }
+    })
+    for (let reloads = 1; reloads <= 50; reloads += 1) {
+      if (reloads % 10 === 0)
+        await file.rewrite(withRoute(config, { path: `/new${reloads}`, upstream: 'http://x' }))
+      const before = logged('was read again')
+      const until = answered + 8
+      replica.signal('SIGHUP')
+      await eventually('a reload', () => logged('was read again') > before)
+      await eventually('requests go on', () => answered > until)
+    }
+    isOver = true
+    await Promise.all(asking)
+    assert.deepEqual(failures, [])
+  })
+
+  test('many signals at once are one reload, and one in the drain changes nothing', async () => {
+    const { api, replica, logged, provider } = shared
+    const browser = await asBefore()
+    const discoveries = () => provider.requests.filter(({ path }) => path.includes('.well-known')).length
+    const [before, reloads] = [discoveries(), logged('was read again')]
+    for (let signals = 0; signals < 200; signals += 1) replica.signal('SIGHUP')
+    await eventually('a reload', () => logged('was read again') > reloads)
+    assert.equal(await statusOf(browser, '/api/orders'), 200)
+    assert.ok(discoveries() - before < 20, `${discoveries() - before} discoveries`)
+    api.answer.delayMs = 1_000
+    const asked = api.requests.length
+    const underWay = browser.fetch('/api/orders/slow')
+    await eventually('the slow request is at the API', () => api.requests.length > asked)
+    replica.signal('SIGTERM')
+    await eventually('the drain', () => logged('draining') === 1)
+    replica.signal('SIGHUP')
+    assert.equal((await underWay).status, 200)
+    assert.deepEqual(await replica.exited, { code: 0, signal: null })
+  })
 })
 
 test('a mounted ConfigMap that swaps its link is one change, applied whole', async (t) => {
@@ -238,56 +323,6 @@ test('streams and WebSockets outlive a reload, and end with the process', async 
   const closed = once(socket, 'close')
   assert.deepEqual(await replica.stop(), { code: 0, signal: null })
   await closed
-})
-
-test('many signals at once are one reload, and one in the drain changes nothing', async (t) => {
-  const { api, browser, replica, logged, provider } = await setUp(t)
-  await browser.signIn()
-  const discoveries = () => provider.requests.filter(({ path }) => path.includes('.well-known')).length
-  const before = discoveries()
-  for (let signals = 0; signals < 200; signals += 1) replica.signal('SIGHUP')
-  await eventually('a reload', () => logged('was read again') > 0)
-  assert.equal(await statusOf(browser, '/api/orders'), 200)
-  assert.ok(discoveries() - before < 20, `${discoveries() - before} discoveries`)
-  api.answer.delayMs = 1_000
-  const asked = api.requests.length
-  const underWay = browser.fetch('/api/orders/slow')
-  await eventually('the slow request is at the API', () => api.requests.length > asked)
-  replica.signal('SIGTERM')
-  await eventually('the drain', () => logged('draining') === 1)
-  replica.signal('SIGHUP')
-  assert.equal((await underWay).status, 200)
-  assert.deepEqual(await replica.exited, { code: 0, signal: null })
-})
-
-test('under load fifty reloads drop no request', async (t) => {
-  const { config, file, replica, browser, logged } = await setUp(t)
-  await browser.signIn()
-  let isOver = false
-  let answered = 0
-  const failures: unknown[] = []
-  const headers = { host: new URL(APP).host, cookie: browser.cookieHeader(), 'x-csrf': '1' }
-  const asking = Array.from({ length: 8 }, async () => {
-    while (!isOver) {
-      await ask(`${replica.listenUrl}/api/orders`, headers).then(
-        (status) => status === 200 || failures.push(status),
-        (error) => failures.push(error),
-      )
-      answered += 1
-    }
-  })
-  for (let reloads = 1; reloads <= 50; reloads += 1) {
-    if (reloads % 10 === 0)
-      await file.rewrite(withRoute(config, { path: `/new${reloads}`, upstream: 'http://x' }))
-    const before = logged('was read again')
-    const until = answered + 8
-    replica.signal('SIGHUP')
-    await eventually('a reload', () => logged('was read again') > before)
-    await eventually('requests go on', () => answered > until)
-  }
-  isOver = true
-  await Promise.all(asking)
-  assert.deepEqual(failures, [])
 })
 
 function ask(url: string, headers: Record<string, string>): Promise<number | undefined> {
