@@ -27,11 +27,13 @@ export type LogFields = {
   outcome?: string
   /** `audit`: the line belongs to the audit stream. */
   stream?: 'audit'
+  /** What an audit line tells of. */
+  action?: AuditAction
   /** A pseudonym of the user. */
   subject?: string
   /** Who ended a session. */
   by?: string
-  /** Type of a security event, or of an audit line. */
+  /** Type of a security event. */
   event?: string
   oauthError?: string
   suberror?: string
@@ -70,7 +72,7 @@ export type LogFields = {
 }
 
 /** What the audit stream tells of; a closed list, whose members stay. */
-export type AuditEvent =
+export type AuditAction =
   | 'sign_in'
   | 'step_up'
   | 'sign_in_failed'
@@ -82,7 +84,7 @@ export type AuditEvent =
 /** One structured line per call; the only way this program writes to its log. */
 export type Logger = {
   /** A line of the audit stream (`stream: "audit"`), whatever the level of the log. */
-  audit?(event: AuditEvent, fields: LogFields): void
+  audit?(action: AuditAction, fields: LogFields): void
   info(fields: LogFields, message: string): void
   warn(fields: LogFields, message: string): void
   error(fields: LogFields, message: string): void
@@ -134,6 +136,7 @@ const ALLOWED = new Set([
   'outcome',
   'event',
   'stream',
+  'action',
   'subject',
   'by',
   'oauthError',
@@ -185,7 +188,7 @@ export function createLogger(
   const log = pino(settings, options.destination ?? output!)
   const audit = pino({ ...settings, level: 'info' }, options.destination ?? output!)
   return {
-    audit: (event, fields) => audit.info({ stream: 'audit', event, ...fields }, 'audit'),
+    audit: (action, fields) => audit.info({ stream: 'audit', action, ...fields }, 'audit'),
     info: (fields, message) => log.info(fields, message),
     warn(fields, message) {
       log.warn(fields, message)

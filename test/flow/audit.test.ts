@@ -33,8 +33,8 @@ test('the audit stream tells who did what and why, and no name', async (t) => {
   await other.signIn()
   await assert.rejects(cloakroom.reload({ basePath: 'no path' }))
 
-  const told = audit().map(({ event, reason, by, route, step, outcome }) =>
-    [event, reason ?? route ?? step ?? outcome, by].filter((one) => one !== undefined).join(' '),
+  const told = audit().map(({ action, reason, by, route, step, outcome }) =>
+    [action, reason ?? route ?? step ?? outcome, by].filter((one) => one !== undefined).join(' '),
   )
   assert.deepEqual(told, [
     'sign_in',
@@ -66,6 +66,6 @@ test('the audit stream is there at every level of the log', () => {
   log.info({}, 'not this')
   log.audit?.('config_reloaded', { outcome: 'applied' })
   assert.equal(written.length, 1)
-  const { stream, event, outcome, level } = JSON.parse(written[0] ?? '{}')
-  assert.deepEqual([stream, event, outcome, level], ['audit', 'config_reloaded', 'applied', 'info'])
+  const { stream, action, outcome, level } = JSON.parse(written[0] ?? '{}')
+  assert.deepEqual([stream, action, outcome, level], ['audit', 'config_reloaded', 'applied', 'info'])
 })
