@@ -21,6 +21,8 @@ export type DevProject = {
   /** The three ports, so that a second start has the same. */
   readonly ports: readonly string[]
   readonly stateFile: StateFile
+  /** Starts the application again where it was, after `app.close()`. */
+  reopenApp(): Promise<void>
   close(): Promise<void>
 }
 
@@ -39,7 +41,10 @@ export const DEV_AUDIENCES = { orders: 'api://orders', billing: 'https://billing
 /** Makes a project. The API tells the claims of the access token that it got. */
 export async function createDevProject(): Promise<DevProject> {
   const folder = mkdtempSync(join(tmpdir(), 'cloakroom-dev-'))
-  const app = await startLocalServer((request, res) => sendHtml(res, 200, `<h1>app ${request.path}</h1>`))
+  const startApp = (port?: number) =>
+    startLocalServer((request, res) => sendHtml(res, 200, `<h1>app ${request.path}</h1>`), port)
+  const app = await startApp()
+  let reopened: LocalServer | undefined
   const api = await startLocalServer((request, res) => {
     const token = bearerToken(request)
     if (token === undefined) return sendJson(res, 401, { error: 'no token' })
@@ -53,8 +58,12 @@ export async function createDevProject(): Promise<DevProject> {
     ...{ folder, app, api },
     ports: names.flatMap((name, index) => [name, String(ports[index])]),
     stateFile: openStateFile(port, { env: { XDG_STATE_HOME: folder }, folder }),
+    async reopenApp() {
+      reopened = await startApp(app.port)
+    },
     async close() {
       await app.close()
+      await reopened?.close()
       await api.close()
       rmSync(folder, { recursive: true, force: true })
     },
