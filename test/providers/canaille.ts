@@ -10,6 +10,7 @@ import { cacheFolder, has, type Program, run, startProgram, unlessThere, whyNot 
 import {
   APP,
   CLIENT_ID,
+  NO_PROFILE,
   NO_SIGNALS,
   PERSON,
   type ProviderKind,
@@ -39,6 +40,7 @@ export const canaille: ProviderKind = {
   start,
   limits: {
     'shared signals': NO_SIGNALS,
+    profile: NO_PROFILE,
     'back-channel logout': { reason: 'it signs nobody out elsewhere', check: assertCannotLogOut },
     'front-channel logout': { reason: 'it signs nobody out elsewhere', check: assertCannotLogOut },
     'two resources': { reason: FOR_BOTH, check: ROWS['two resources'] },

@@ -12,7 +12,15 @@ import { freePort } from '../kit/ports.ts'
 import { startRecordingProxy } from '../kit/recording-proxy.ts'
 import { startScriptedPages } from './chromium-pages.ts'
 import { has, run, startProgram, whyNot } from './program.ts'
-import { APP, CLIENT_ID, NO_SIGNALS, PERSON, type ProviderKind, type RealProvider } from './provider.ts'
+import {
+  APP,
+  CLIENT_ID,
+  NO_PROFILE,
+  NO_SIGNALS,
+  PERSON,
+  type ProviderKind,
+  type RealProvider,
+} from './provider.ts'
 import { assertRefused, assertServed, assertSignedOut, ROWS, signedIn, withWrongSecret } from './rows.ts'
 
 const INSTALL_MS = 10 * 60_000
@@ -41,6 +49,7 @@ export const glewlwyd: ProviderKind = {
   start,
   limits: {
     'shared signals': NO_SIGNALS,
+    profile: NO_PROFILE,
     'two resources': { reason: FOR_BOTH, check: ROWS['two resources'] },
     'silent renewal': { reason: FOR_BOTH, check: ROWS['silent renewal'] },
     '20 parallel calls': { reason: FOR_BOTH, check: ROWS['20 parallel calls'] },

@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import type { Landing } from '../kit/browsers/browser.ts'
 import { freePort } from '../kit/ports.ts'
 import { startRecordingProxy } from '../kit/recording-proxy.ts'
+import { compareKeycloakProfile } from './keycloak-profile.ts'
 import { cacheFolder, has, run, startProgram, unlessThere, whyNot } from './program.ts'
 import {
   APP,
@@ -68,6 +69,7 @@ async function start(): Promise<RealProvider> {
     tokenExchanges: proxy.tokenExchanges,
     rotates: true,
     passSignIn: throughForms,
+    compareProfile: compareKeycloakProfile,
     leadToApplication: application.forwardTo,
     signOutElsewhere: () => atIssuer('POST', `/shop/users/${userId}/logout`),
     async signOutWithFrames(browser) {

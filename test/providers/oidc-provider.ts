@@ -8,6 +8,7 @@ import { startRecordingProxy } from '../kit/recording-proxy.ts'
 import {
   APP,
   CLIENT_ID,
+  NO_PROFILE,
   NO_SIGNALS,
   type ProviderKind,
   type RealProvider,
@@ -36,6 +37,7 @@ export const oidcProvider: ProviderKind = {
   start,
   limits: {
     'shared signals': NO_SIGNALS,
+    profile: NO_PROFILE,
     'front-channel logout': { reason: 'it has back-channel logout only', check: assertNoFrontChannel },
   },
 }

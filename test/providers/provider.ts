@@ -28,6 +28,7 @@ export const ROW_IDS = [
   'back-channel logout',
   'front-channel logout',
   'shared signals',
+  'profile',
 ] as const
 
 export type RowId = (typeof ROW_IDS)[number]
@@ -52,6 +53,8 @@ export type RealProvider = {
   readonly person?: { readonly user: string; readonly password: string }
   /** Why its access tokens are good for both APIs, if they are. */
   readonly tokensForBoth?: string
+  /** Holds the profile of `cloakroom dev` that behaves like this provider against it. */
+  readonly compareProfile?: (scene: Scene) => Promise<void>
   /** Goes through its pages, from the first one until the browser is back at the application. */
   passSignIn(browser: Browser, page: Landing): Promise<Landing>
   /** The same, but the user refuses. */
@@ -126,6 +129,14 @@ export const NO_SIGNALS: Limited = {
   reason: 'it transmits no security events',
   async check({ provider }) {
     if (provider.signals) throw new Error('it does')
+  },
+}
+
+/** The limit of a provider that `cloakroom dev` has no profile of. */
+export const NO_PROFILE: Limited = {
+  reason: 'cloakroom dev has no profile of it',
+  async check({ provider }) {
+    if (provider.compareProfile) throw new Error('it has')
   },
 }
 

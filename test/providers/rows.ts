@@ -137,6 +137,11 @@ export const ROWS: Readonly<Record<RowId, (scene: Scene) => Promise<void>>> = {
   },
 
   'shared signals': endBySignals,
+
+  profile: async (scene) => {
+    assert.ok(scene.provider.compareProfile)
+    await scene.provider.compareProfile(scene)
+  },
 }
 
 /** What the provider pushes to one replica ends sessions that the other one serves from its copies, too. */

@@ -8,6 +8,7 @@ import { cacheFolder, has, type Program, run, startProgram, unlessThere, whyNot 
 import {
   APP,
   CLIENT_ID,
+  NO_PROFILE,
   NO_SIGNALS,
   PERSON,
   type ProviderKind,
@@ -46,6 +47,7 @@ export const zitadel: ProviderKind = {
   start,
   limits: {
     'shared signals': NO_SIGNALS,
+    profile: NO_PROFILE,
     'back-channel logout': { reason: 'it signs nobody out elsewhere', check: assertCannotLogOut },
     'front-channel logout': { reason: 'it signs nobody out elsewhere', check: assertCannotLogOut },
     'two resources': {

@@ -127,7 +127,7 @@ function apiOf(text: string): ApiArgument {
   const at = first.indexOf('=')
   if (at < 1) throw new Error(`--api must be PATH=URL, e.g. ${EXAMPLE} (got ${JSON.stringify(text)})`)
   const path = first.slice(0, at)
-  if (!/^\/[^\s?#]+[^/\s?#]$/.test(path))
+  if (!/^\/[^\s?#]*[^/\s?#]$/.test(path))
     throw new Error(
       `--api: the path must begin with / and not end with it, e.g. ${EXAMPLE} (got ${JSON.stringify(path)})`,
     )

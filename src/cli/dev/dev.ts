@@ -1,7 +1,7 @@
 import { ConfigError } from '../../config/load.ts'
 import type { Person } from '../../demo/provider/identity-provider-options.ts'
 import { describeError } from '../../errors.ts'
-import { type CommandIo, usageError } from '../command.ts'
+import type { CommandIo } from '../command.ts'
 import { EXIT_BAD_CONFIG } from '../config/config-file.ts'
 import { untilStopped } from '../process.ts'
 import { DEV_USAGE, type DevArguments, readDevArguments } from './arguments.ts'
@@ -22,7 +22,8 @@ export async function devCommand(args: string[], io: CommandIo): Promise<number>
       return 0
     }
   } catch (error) {
-    return usageError({ error, usage: DEV_USAGE }, io)
+    io.stderr.write(`cloakroom dev: ${describeError(error).message}\n\n${DEV_USAGE}`)
+    return 1
   }
   try {
     persons = readPersons(wanted.persons)
