@@ -83,6 +83,8 @@ function policyOf(deps: ProfileDeps): TokenPolicy {
 const WORDS: Readonly<Record<string, string>> = {
   'refresh token not found': 'Invalid refresh token',
   'grant is revoked': 'Session not active',
+  'code: spent': 'Code not valid',
+  'code: unknown': 'Code not valid',
   'refresh token already used': 'Maximum allowed refresh token reuse exceeded',
 }
 
@@ -96,10 +98,9 @@ function targetOf({ form, grant, leg }: TokenAsk, apis: readonly ProfileApi[]): 
   const audiences = apis
     .filter(({ name, scopes: own }) => scopesOfApi(name, own).some((scope) => scopes.includes(scope)))
     .map(({ audience }) => audience)
-  return {
-    audience: audiences.length === 0 ? 'account' : audiences.length === 1 ? audiences[0]! : audiences,
-    scope: scopes.join(' '),
-  }
+  // By its default roles every user has some of the client "account".
+  const audience = audiences.length === 0 ? 'account' : [...audiences, 'account']
+  return { audience, scope: scopes.join(' ') }
 }
 
 const scopesOfApi = (name: string, scopes: readonly string[]) => (scopes.length > 0 ? scopes : [name])
