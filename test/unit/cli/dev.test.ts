@@ -114,7 +114,7 @@ routes:
     await signInAs(dev, eva, 'eva')
     await signInAs(dev, bob, 'bob')
     const answer = await eva.fetch('/api/orders')
-    assert.deepEqual([answer.status, answer.json().aud], [200, 'orders-api'])
+    assert.deepEqual([answer.status, answer.json().aud], [200, ['orders-api', 'account']])
     assert.equal((await bob.fetch('/api/orders')).json().code, 'access_denied')
     await dev.switches.setRole('eva', 'admin', false)
     await eva.fetch('/api/orders')
