@@ -36,8 +36,8 @@ const CLOSE_MS = 1_000
 
 /**
  * Traces over OTLP/HTTP (JSON), set up by the variables of OpenTelemetry. The only file that imports its packages, which
- * are loaded only where an endpoint is set. Nothing waits for a collector: spans gather in a queue of 2,048, and what is
- * more is dropped.
+ * are loaded only where an endpoint is set. Nothing waits for a collector: spans gather in a queue of bounded length, and
+ * what is more is dropped.
  */
 export function createTraces({ env, version, log }: TracesDeps): Trace {
   const warn = createThrottledWarning(log, 'the trace collector does not take our spans')
@@ -45,7 +45,7 @@ export function createTraces({ env, version, log }: TracesDeps): Trace {
   const provider = new TracerProvider({
     resource: defaultResource().merge(resourceFromAttributes(resourceOf(env, version))),
     sampler: samplerOf(env),
-    spanProcessors: [new BatchSpanProcessor({ exporter })],
+    spanProcessors: [new BatchSpanProcessor({ exporter, ...batchOf(env) })],
   })
   const tracer = provider.getTracer('cloakroom', version)
   const running = new AsyncLocalStorage<{ readonly span: OtelSpan; readonly context: Context }>()
@@ -153,6 +153,20 @@ function decoded(text: string): string {
     return decodeURIComponent(text)
   } catch {
     return text
+  }
+}
+
+/** OTEL_BSP_*, in ms and spans; what is no number above 0 counts as absent. A batch is no larger than the queue. */
+function batchOf(env: TracesDeps['env']) {
+  const number = (name: string, standard: number) => {
+    const written = Number(env[`OTEL_BSP_${name}`])
+    return written > 0 && Number.isSafeInteger(written) ? written : standard
+  }
+  const maxQueueSize = number('MAX_QUEUE_SIZE', 2_048)
+  return {
+    ...{ maxQueueSize, maxExportBatchSize: Math.min(maxQueueSize, number('MAX_EXPORT_BATCH_SIZE', 512)) },
+    scheduledDelayMillis: number('SCHEDULE_DELAY', 5_000),
+    exportTimeoutMillis: number('EXPORT_TIMEOUT', 30_000),
   }
 }
 
