@@ -59,8 +59,10 @@ describe('Cloakroom on https in a browser', { skip: skipWithoutChromium, timeout
     assert.deepEqual(await context.cookies(), [])
   })
 
-  it('lands signed in under SameSite=Strict, on a page that navigates by itself and leaves no code behind', async (t) => {
-    const context = await site.browser.newContext()
+  it('lands signed in under SameSite=Strict, on a page that navigates by itself and leaves no code behind', {
+    skip: skipWithoutWholeChromium,
+  }, async (t) => {
+    const context = await (await site.wholeBrowser()).newContext()
     t.after(() => context.close())
     const page = await context.newPage()
     const callbacks: number[] = []

@@ -37,7 +37,8 @@ export function launchChromium(flags: readonly string[] = []): Promise<Browser> 
 
 /**
  * Starts the Chromium that people use, without a window. It costs three times as much as `launchChromium`, and keeps pages
- * that were left for the way back, which the headless shell does not and Playwright switches off: it is for tests of that.
+ * that were left for the way back, which the headless shell does not and Playwright switches off: it is for tests that go
+ * back or forward.
  */
 export function launchWholeChromium(flags: readonly string[] = []): Promise<Browser> {
   return launch(whole, flags)
