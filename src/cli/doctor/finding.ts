@@ -114,6 +114,14 @@ export function causeOf(error: unknown): { readonly message: string; readonly cu
   const isSaid = told.at(-1) !== undefined && !message.startsWith(told.at(-1)!)
   return {
     message: isSaid ? `${told.at(-1)}: ${message}` : message,
-    cure: code === undefined ? undefined : CURES[code],
+    cure: cureIn(CURES, code),
   }
+}
+
+/** The cure for a word or code. A provider may say `constructor`, which every object has. */
+export function cureIn(
+  cures: Readonly<Record<string, string>>,
+  word: string | undefined,
+): string | undefined {
+  return word !== undefined && Object.hasOwn(cures, word) ? cures[word] : undefined
 }

@@ -8,7 +8,7 @@ import type { Parameters, ProviderMetadata } from '../../oidc/token-endpoint/ope
 import { type FailedGrant, isRefusedClient, refusalOf } from '../../oidc/token-endpoint/provider-errors.ts'
 import { keySetRequest } from '../../oidc/token-endpoint/relying-party.ts'
 import { certificateEnd, peerCertificateEnd } from './certificates.ts'
-import { causeOf, type Findings, type Found, fail, type Group, ok, warn } from './finding.ts'
+import { causeOf, cureIn, type Findings, type Found, fail, type Group, ok, warn } from './finding.ts'
 import type { ProviderClient } from './provider-client.ts'
 
 type Checked = { readonly config: Config; readonly client: ProviderClient; readonly now: () => number }
@@ -318,7 +318,7 @@ function errorIn(
   const isPosted = text.includes(`action="${redirectUri}"`) || text.includes(`action='${redirectUri}'`)
   if (!isPosted) return undefined
   const [, before, after] =
-    /<input[^>]*name=["']error["'][^>]*value=["']([\w.-]+)|<input[^>]*value=["']([\w.-]+)["'][^>]*name=["']error["']/i.exec(
+    /<input[^<>]*name=["']error["'][^<>]*value=["']([\w.-]+)|<input[^<>]*value=["']([\w.-]+)["'][^<>]*name=["']error["']/i.exec(
       text,
     ) ?? []
   return before ?? after ?? ''
@@ -358,7 +358,8 @@ function refusedRequest(said: string, isOfRedirect: boolean, client: ProviderCli
   }
   return fail(
     `the provider refuses the authorization request: ${word}`,
-    REQUEST_CURES[said] ?? `it may be the scopes, the resources or the redirect URI; ${toRegister(client)}`,
+    cureIn(REQUEST_CURES, said) ??
+      `it may be the scopes, the resources or the redirect URI; ${toRegister(client)}`,
   )
 }
 

@@ -2,7 +2,7 @@ import type { KeyObject } from 'node:crypto'
 import type { Config, ResourceConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import { refusalOf } from '../../oidc/token-endpoint/provider-errors.ts'
-import { causeOf, type Findings, type Found, fail, type Group, ok, warn } from './finding.ts'
+import { causeOf, cureIn, type Findings, type Found, fail, type Group, ok, warn } from './finding.ts'
 import type { ProviderClient } from './provider-client.ts'
 
 type Checked = { readonly config: Config; readonly client: ProviderClient }
@@ -138,7 +138,7 @@ function refused(name: string, error: unknown, client: ProviderClient): Found {
   const code = error instanceof BffError ? ` (${[word, errorCodes].filter(Boolean).join(', ')})` : ''
   const compared =
     last?.expected === undefined ? '' : `; expected ${last.expected}, came ${last.actual ?? 'nothing'}`
-  return fail(`${message}${code}${compared}`, CURES[word ?? ''] ?? cure)
+  return fail(`${message}${code}${compared}`, cureIn(CURES, word) ?? cure)
 }
 
 function told({ rotations }: Uses, { provider }: Config): Found {

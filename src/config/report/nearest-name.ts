@@ -106,7 +106,7 @@ export function adviceFor(
   const isExact = found.some((name) => name.split('.').at(-1) === key)
   // Words may lead to several places; the shortest name is meant.
   if (home !== undefined) return { home, text: belongsTo(isExact ? found : [home]) }
-  const text = ADVICE[plain(key)]
+  const text = entryOf(ADVICE, plain(key))
   return text === undefined ? undefined : { text, ...homeIn(text) }
 }
 
@@ -120,11 +120,18 @@ function sharedSteps(name: string, path: readonly (string | number)[]): number {
   return steps.findIndex((step, index) => step !== (typeof path[index] === 'number' ? '[]' : path[index]))
 }
 
+/** A key of a file may be `constructor`, which every object has. */
+function entryOf(table: Readonly<Record<string, string>>, key: string): string | undefined {
+  return Object.hasOwn(table, key) ? table[key] : undefined
+}
+
 /** Our words for others', in the singular, because others name lists so. */
 function wordsOf(name: string): string[] {
   const words = name
     .replaceAll(/([a-z0-9])([A-Z])/g, '$1 $2')
     .toLowerCase()
     .split(/[\s_.-]+/)
-  return words.flatMap((word) => (word === '' ? [] : [SYNONYMS[word] ?? word.replace(/(?<=[^s])s$/, '')]))
+  return words.flatMap((word) =>
+    word === '' ? [] : [entryOf(SYNONYMS, word) ?? word.replace(/(?<=[^s])s$/, '')],
+  )
 }
