@@ -218,6 +218,8 @@ const TRIED_AGAIN_MS = 25
 /** For the commands in flight to a node that is no primary any more. */
 const GRACE_MS = 500
 
+const closed = () => notConnected('the store is closed')
+
 type ClusterDeps = {
   readonly topology: ClusterTopology
   readonly credentials: Credentials
@@ -238,7 +240,7 @@ export function openCluster({ topology, credentials, name, log }: ClusterDeps): 
     const at = nameOf(endpoint)
     const open = nodes.get(at)
     if (open) return open
-    if (isClosed) throw notConnected('the store is closed')
+    if (isClosed) throw closed()
     const target = { ...credentials, endpoint: async () => endpoint, maxRetryDelayMs: 200 }
     const node = openNode(target, { name: `${name} ${at}`, log })
     node.onClose(() => void topology.refresh())
@@ -262,6 +264,8 @@ export function openCluster({ topology, credentials, name, log }: ClusterDeps): 
     for (;;) {
       const owner = topology.ownerOf(slot)
       if (owner) return nodeAt(owner)
+      // A topology that is closed asks no node again, so that the next turn would come at once, and for ever.
+      if (isClosed) throw closed()
       if (wait.isOver) throw timedOut()
       const outage = topology.outage()
       if (outage) throw outage
