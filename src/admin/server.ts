@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { isIP } from 'node:net'
 import { hostname } from 'node:os'
 import { createThrottledWarning } from '../async/log-throttle.ts'
-import { BffError } from '../errors.ts'
+import { BffError, describeError } from '../errors.ts'
 import type { ProblemAnswer } from '../http/problem.ts'
 import type { Logger } from '../log.ts'
 
@@ -51,7 +51,7 @@ export function createAdminServer(deps: AdminDeps): Server {
   const refusalOf = createHostCheck(deps)
   const warnOfHost = createThrottledWarning(
     log,
-    'the admin listener was called by a name that is not its own; a name of yours belongs into admin.hosts',
+    'the admin listener was called by a name that is not its own; add it to admin.hosts if it is yours',
   )
   return createServer((req, res) => {
     const refusal = refusalOf(req)
@@ -70,8 +70,9 @@ export function createAdminServer(deps: AdminDeps): Server {
       answer(res.setHeader('allow', 'GET, HEAD'), 405, { status: 405 })
     } else {
       page(res, new URLSearchParams(query)).catch((error) => {
-        if (error instanceof BffError) refuse(res, error)
-        else answer(res, 500, { status: 500 })
+        if (error instanceof BffError) return refuse(res, error)
+        log.error({ path, err: describeError(error) }, 'a page of the admin listener failed')
+        answer(res, 500, { status: 500 })
       })
     }
   })

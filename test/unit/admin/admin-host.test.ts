@@ -14,13 +14,25 @@ describe('the admin listener, asked by the name in Host', () => {
     ...['cloakroom.shop.svc.cluster.local.', 'dotted.example.com.:9090'],
   ]
   const warned: LogFields[] = []
+  const failed: LogFields[] = []
   const create = (machineName?: string) =>
     createAdminServer({
       metrics: { render: async () => ({ contentType: 'text/plain', text: 'cloakroom_build_info 1\n' }) },
+      console: {
+        pages: {
+          async '/broken'() {
+            throw Object.assign(new Error('no such gauge'), { code: 'ENOGAUGE' })
+          },
+        },
+      },
       readiness: async () => ({ ready: true, draining: false, dependencies: { store: 'ok' } }),
       hosts: () => hosts,
       problemAnswer,
-      log: { info() {}, error() {}, warn: (fields) => void warned.push(fields) },
+      log: {
+        info() {},
+        error: (fields) => void failed.push(fields),
+        warn: (fields) => void warned.push(fields),
+      },
       ...(machineName === undefined ? {} : { machineName }),
     })
   const server = create('Web-1.corp.example')
@@ -117,6 +129,14 @@ describe('the admin listener, asked by the name in Host', () => {
       ),
       421,
     )
+  })
+
+  test('answers 500 for a page that fails, and says why in the log alone', async () => {
+    const answer = await get('127.0.0.1', '/broken')
+    assert.equal(statusOf(answer), 500)
+    assert.doesNotMatch(answer, /gauge/i)
+    const err = { name: 'Error', message: 'no such gauge', code: 'ENOGAUGE' }
+    assert.deepEqual(failed, [{ path: '/broken', err }])
   })
 
   test('refuses no Host, two, and one that is no host with 400', async () => {
