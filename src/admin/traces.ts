@@ -19,7 +19,7 @@ import {
   TraceIdRatioBasedSampler,
   TracerProvider,
 } from '@opentelemetry/sdk-trace'
-import { systemClock } from '../async/clock.ts'
+import { within } from '../async/deadline.ts'
 import { createThrottledWarning } from '../async/log-throttle.ts'
 import type { Span, Trace } from '../async/trace.ts'
 import { describeError } from '../errors.ts'
@@ -77,14 +77,11 @@ export function createTraces({ env, version, log }: TracesDeps): Trace {
       return span.run(() => ended(span, () => work(span)))
     },
     note: (facts) => void running.getStore()?.span.setAttributes(facts),
-    async close() {
-      const { promise: late, resolve } = Promise.withResolvers<void>()
-      const timer = systemClock.after(CLOSE_MS, resolve)
-      await Promise.race([provider.shutdown().catch(() => undefined), late])
-      timer.cancel()
-    },
+    close: () => within(provider.shutdown().catch(ignore), CLOSE_MS, { late: ignore }),
   }
 }
+
+const ignore = () => undefined
 
 const NO_SPAN: Span = { traceparent: '', note() {}, run: (work) => work(), end() {} }
 
@@ -141,8 +138,9 @@ function toldOf(exporter: SpanExporter, warn: (fields: { err: ReturnType<typeof 
 /** OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES (OpenTelemetry Environment Variables; W3C Baggage §3.3.1.3 for the octets). */
 function resourceOf(env: TracesDeps['env'], version: string): Record<string, string> {
   const pairs = (env.OTEL_RESOURCE_ATTRIBUTES ?? '').split(',').flatMap((pair): [string, string][] => {
-    const [name = '', value] = pair.split('=', 2).map((text) => decoded(text.trim()))
-    return value === undefined || name === '' ? [] : [[name, value]]
+    // The value may hold an equals sign itself (baggage-octet).
+    const [, name = '', value = ''] = /^([^=]+)=(.*)$/s.exec(pair) ?? []
+    return name.trim() === '' ? [] : [[decoded(name.trim()), decoded(value.trim())]]
   })
   const attributes = { 'service.name': 'cloakroom', 'service.version': version, ...Object.fromEntries(pairs) }
   return env.OTEL_SERVICE_NAME ? { ...attributes, 'service.name': env.OTEL_SERVICE_NAME } : attributes
@@ -177,12 +175,13 @@ function samplerOf({
 }: TracesDeps['env']): Sampler {
   const written = Number(arg ?? 1)
   const ratio = written >= 0 && written <= 1 ? written : 1
-  const roots: Record<string, () => Sampler> = {
-    always_on: () => new AlwaysOnSampler(),
-    always_off: () => new AlwaysOffSampler(),
-    traceidratio: () => new TraceIdRatioBasedSampler(ratio),
-  }
+  const roots = new Map<string, Sampler>([
+    ['always_on', new AlwaysOnSampler()],
+    ['always_off', new AlwaysOffSampler()],
+    ['traceidratio', new TraceIdRatioBasedSampler(ratio)],
+  ])
   const [, isParentBased, root = ''] = /^(parentbased_)?(.*)$/.exec(name) ?? []
-  const sampler = (roots[root] ?? roots.always_on!)()
-  return isParentBased || !(root in roots) ? new ParentBasedSampler({ root: sampler }) : sampler
+  const sampler = roots.get(root)
+  if (sampler && !isParentBased) return sampler
+  return new ParentBasedSampler({ root: sampler ?? new AlwaysOnSampler() })
 }

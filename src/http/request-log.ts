@@ -199,8 +199,8 @@ function tenths(ms: number): number {
 
 /** What other proxies make as ids: UUIDs, hexadecimal, ULIDs, `Root=1-…`. In pages and logs it needs no escaping. */
 const REQUEST_ID = /^[\w.:+/=@-]{1,128}$/
-/** W3C Trace Context §3.2.2: neither id is all zeros. Of a later version, what follows is not read. */
-const TRACEPARENT = /^(?!ff)[\da-f]{2}-(?!0{32})[\da-f]{32}-(?!0{16})[\da-f]{16}-[\da-f]{2}(?:-.*)?$/
+/** W3C Trace Context §3.2.2: neither id is all zeros. Only of a later version than 00 more may follow, which is not read. */
+const TRACEPARENT = /^(?!ff|00.{54})[\da-f]{2}-(?!0{32})[\da-f]{32}-(?!0{16})[\da-f]{16}-[\da-f]{2}(?:-.*)?$/
 /** Without these there is no context to keep: W3C Trace Context, and B3 in one field or several. */
 const KEPT = ['traceparent', 'b3', 'x-b3-traceid']
 /** What comes with them. */

@@ -195,6 +195,8 @@ describe('the request id and the trace context', () => {
       '00-00000000000000000000000000000000-00f067aa0ba902b7-01',
       '00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01',
       '00-4BF92F3577B34DA6A3CE929D0E0E4736-00F067AA0BA902B7-01',
+      // Only a later version has more fields.
+      '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more',
       'secret',
     ]) {
       const { received, id } = await sentWith(trusting, { ...CONTEXT, traceparent })

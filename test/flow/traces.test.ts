@@ -50,7 +50,7 @@ describe('traces over OTLP', () => {
     closers.push(() => shared.remove())
     const env = (url: string) => ({
       ...{ OTEL_EXPORTER_OTLP_ENDPOINT: url, OTEL_SERVICE_NAME: 'front', OTEL_BSP_SCHEDULE_DELAY: '100' },
-      OTEL_RESOURCE_ATTRIBUTES: 'deployment.environment.name=test,service.name=other',
+      OTEL_RESOURCE_ATTRIBUTES: 'deployment.environment.name=test,service.name=other,team=a%20b=c',
     })
     replica = await startReplica({ configFile: shared.file, env: env(collector.url) })
     closers.push(() => replica.stop())
@@ -103,8 +103,8 @@ describe('traces over OTLP', () => {
     const line = replica.stdout.map((text) => JSON.parse(text)).find(({ requestId }) => requestId === id)
     assert.equal(line?.traceparent, `00-${PARENT.traceId}-${spanId}-01`)
     assert.deepEqual(
-      [collector.resource['service.name'], collector.resource['deployment.environment.name']],
-      ['front', 'test'],
+      ['service.name', 'deployment.environment.name', 'team'].map((name) => collector.resource[name]),
+      ['front', 'test', 'a b=c'],
     )
   })
 
