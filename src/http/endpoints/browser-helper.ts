@@ -11,7 +11,11 @@ let helper: Promise<Script> | undefined
 
 /** Serves `B/client.js`, the browser helper (contract section 4a). A browser asks each time whether it has changed. */
 export const clientScript: RequestHandler = async function clientScript(_req, res) {
-  helper ??= readHelper()
+  helper ??= readHelper().catch((error) => {
+    // Read again at the next request: the process may have had no file descriptor left.
+    helper = undefined
+    throw error
+  })
   const { text, etag } = await helper
   res.setHeader('cache-control', 'no-cache')
   res.setHeader('etag', etag)
