@@ -17,6 +17,10 @@ export type Disturbance = {
   readonly name: string
   readonly store: 'sentinel' | 'cluster'
   readonly durability: 'none' | 'replica'
+  /** More lines of redis.conf. */
+  readonly args?: readonly string[]
+  /** Redis loses writes that it has taken, whatever its clients do: a loss is told, and is no failure. */
+  readonly losesWrites?: boolean
   readonly happen: (sets: { sentinel: SentinelSet; cluster: ClusterSet }) => Promise<void>
 }
 
@@ -34,6 +38,7 @@ export type Result = {
   readonly refreshes: number
   readonly reuseAlarms: number
   readonly cookiesTouched: number
+  readonly losesWrites: boolean
 }
 
 /** Access tokens live so short that each session is renewed every second or two, with a rotated refresh token. */
@@ -46,7 +51,8 @@ type User = { readonly browser: Browser; isOut: boolean; servedAt: number; longe
 /** Plays one disturbance under the load of `sessions` users on two replicas. */
 export async function play(disturbance: Disturbance, sessions: number, t: Scope): Promise<Result> {
   const { store, durability } = disturbance
-  const set = store === 'sentinel' ? await startSentinelSet() : await startClusterSet()
+  const { args = [] } = disturbance
+  const set = store === 'sentinel' ? await startSentinelSet({ args }) : await startClusterSet({ args })
   t.after(() => set.stop())
   const provider = await startRotatingProvider({ control: { accessTokenSeconds: TOKEN_SECONDS } })
   t.after(() => provider.close())
@@ -89,7 +95,7 @@ export async function play(disturbance: Disturbance, sessions: number, t: Scope)
   const longest = Math.max(...users.map(({ longestMs }) => longestMs))
   return {
     name: `${store}, ${disturbance.name}${durability === 'replica' ? ', durability replica' : ''}`,
-    ...{ answers, cookiesTouched, heardAfterMs },
+    ...{ answers, cookiesTouched, heardAfterMs, losesWrites: disturbance.losesWrites ?? false },
     requests: Object.values(answers).reduce((sum, count) => sum + count, 0),
     longestOutageMs: longest > 3 * usual ? longest : 0,
     signedOut: users.filter(({ isOut }) => isOut).length,
@@ -176,15 +182,20 @@ export const DISTURBANCES: readonly Disturbance[] = [
       await sentinel.settled()
     },
   },
-  {
-    ...{ name: 'failover asked for, old primary alive', store: 'sentinel', durability: 'none' },
-    async happen({ sentinel }) {
-      const old = await sentinel.primary()
-      await sentinel.sentinelServers[0]!.cli('SENTINEL', 'FAILOVER', sentinel.masterName)
-      await sentinel.movedFrom(old)
-      await sentinel.settled()
-    },
-  },
+  ...[true, false].map(
+    (losesWrites): Disturbance => ({
+      name: `failover asked for, old primary alive${losesWrites ? '' : ', min-replicas-to-write 1'}`,
+      ...{ store: 'sentinel', durability: 'none', losesWrites },
+      // The old primary takes writes until it is told, unless it is set up to refuse them without a replica.
+      args: losesWrites ? [] : ['--min-replicas-to-write', '1', '--min-replicas-max-lag', '2'],
+      async happen({ sentinel }) {
+        const old = await sentinel.primary()
+        await sentinel.sentinelServers[0]!.cli('SENTINEL', 'FAILOVER', sentinel.masterName)
+        await sentinel.movedFrom(old)
+        await sentinel.settled()
+      },
+    }),
+  ),
   ...(['none', 'replica'] as const).map(
     (durability): Disturbance => ({
       ...{ name: 'one of three primaries killed', store: 'cluster', durability },

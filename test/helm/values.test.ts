@@ -5,23 +5,38 @@ import { describe, test } from 'node:test'
 import { parse, stringify } from 'yaml'
 import { runRouteTests } from '../../src/cli/config/route-tests.ts'
 import { loadConfig } from '../../src/config/load.ts'
-import { chartFile, type Manifest, mergeValues } from '../kit/chart.ts'
+import { chartFile, configOf, type Manifest, mergeValues } from '../kit/chart.ts'
 
 const values = chartFile('values.yaml')
 const schema = chartFile('values.schema.json')
+
+/** Values of another kind than the defaults, as operators write them: without a null for each default. */
+const ANOTHER_KIND: readonly [string, Manifest][] = [
+  ['a memory store', { session: { store: { type: 'memory' } } }],
+  ['a cluster', { session: { store: { cluster: ['redis:6379'], tls: {} } } }],
+  ['sentinels', { session: { store: { sentinels: ['redis:26379'], masterName: 'mymaster', tls: {} } } }],
+  ['a url of which the password is null', { session: { store: { url: 'rediss://redis', password: null } } }],
+  [
+    'a workload identity',
+    { provider: { clientAuth: { method: 'workload_identity', assertionFile: '/run/token' } } },
+  ],
+  ['no client authentication', { provider: { clientAuth: { method: 'none', secret: null } } }],
+]
 
 describe('the chart without helm', () => {
   test('the default config names its secrets as files below the mounted Secret, and holds none', () => {
     const { mountPath, files, existingSecret } = values.secrets
     const mounted = Object.keys(files).map((file) => ({ file: `${mountPath}/${file}` }))
-    const named = [values.config.provider.clientAuth.secret, ...values.config.session.keys]
+    const { provider, session } = configOf(values)
+    const named = [provider.clientAuth.secret, ...session.keys]
     assert.deepEqual(named, mounted)
     assert.equal(existingSecret, '')
   })
 
   test('the example, over the defaults, is a config that Cloakroom runs, with all of its tests passing', () => {
-    const { config, secrets } = mergeValues(values, chartFile('ci/example-values.yaml'))
-    const { loaded, read } = loadMounted(config)
+    const example = mergeValues(values, chartFile('ci/example-values.yaml'))
+    const { secrets } = example
+    const { loaded, read } = loadMounted(configOf(example))
     assert.deepEqual(loaded.warnings, [])
     assert.deepEqual(runRouteTests(loaded.config), [])
     const mounted = Object.keys(secrets.files).map((file) => `${secrets.mountPath}/${file}`)
@@ -29,16 +44,16 @@ describe('the chart without helm', () => {
   })
 
   test('the defaults need what the chart asks for, and nothing else', () => {
-    const { config } = mergeValues(values, {
-      config: {
-        publicUrl: 'https://app.example.com',
-        provider: { issuer: 'https://login.example.com', clientId: 'app' },
-        session: { store: { url: 'rediss://redis:6379' } },
-        routes: [{ path: '/', upstream: 'http://spa:80', auth: 'anonymous' }],
-      },
-    })
-    assert.deepEqual(loadMounted(config).loaded.warnings, [])
+    assert.deepEqual(loadMounted(configOf(withRequired({}))).loaded.warnings, [])
   })
+
+  for (const [what, changes] of ANOTHER_KIND)
+    test(`no default of another kind stands beside ${what}`, () => {
+      const { config } = loadMounted(configOf(withRequired(changes))).loaded
+      const written = changes.session?.store ?? changes.provider?.clientAuth
+      const kind = changes.session ? config.session.store.type : config.provider.clientAuth.method
+      assert.equal(kind, written.type ?? written.method ?? 'redis')
+    })
 
   test('the schema knows every value that values.yaml explains, and no other', () => {
     const known = Object.keys(schema.properties).filter((key) => key !== 'global')
@@ -55,6 +70,17 @@ describe('the chart without helm', () => {
     assert.match(dockerfile, new RegExp(`^ARG VERSION=${version}$`, 'm'))
   })
 })
+
+/** What is required, and more. */
+function withRequired({ session, provider }: Manifest): Manifest {
+  const required = {
+    publicUrl: 'https://app.example.com',
+    provider: { issuer: 'https://login.example.com', clientId: 'app', ...provider },
+    session: { store: { url: 'rediss://redis:6379' }, ...session },
+    routes: [{ path: '/', upstream: 'http://spa:80', auth: 'anonymous' }],
+  }
+  return mergeValues(values, { config: required })
+}
 
 /** Loads a config as a pod would: every secret file it names holds a key. */
 function loadMounted(config: Manifest) {

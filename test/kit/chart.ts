@@ -47,6 +47,23 @@ export function mergeValues(base: Manifest, over: Manifest): Manifest {
   return merged
 }
 
+/** The config that the chart writes for these values, but for the names of its admin Service: as `cloakroom.configFile` does it. */
+export function configOf({ config, secrets }: Manifest): Manifest {
+  const given = (map: Manifest) =>
+    Object.fromEntries(Object.entries(map ?? {}).filter(([, value]) => value !== null))
+  const { provider, session } = config
+  const auth = { method: 'client_secret_post', ...given(provider.clientAuth) } as Manifest
+  const secret = { file: `${secrets.mountPath}/client-secret` }
+  return {
+    ...config,
+    provider: {
+      ...provider,
+      clientAuth: auth.method.startsWith('client_secret_') ? { secret, ...auth } : auth,
+    },
+    session: { ...session, store: { type: 'redis', ...given(session.store) } },
+  }
+}
+
 function isMap(value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

@@ -47,11 +47,41 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{/*
+What is one of several kinds, each with keys of its own, has its defaults here and not in values.yaml: helm merges maps, so
+that a default of one kind would stand beside the keys of another, which Cloakroom refuses. A null is an absent key.
+*/}}
+{{- define "cloakroom.clientAuth" -}}
+{{- $auth := dict -}}
+{{- range $key, $value := default dict (default dict .Values.config.provider).clientAuth -}}
+{{- if not (kindIs "invalid" $value) }}{{ $_ := set $auth $key $value }}{{ end -}}
+{{- end -}}
+{{- $auth = merge $auth (dict "method" "client_secret_post") -}}
+{{- if hasPrefix "client_secret_" (toString $auth.method) -}}
+{{- $auth = merge $auth (dict "secret" (dict "file" (printf "%s/client-secret" .Values.secrets.mountPath))) -}}
+{{- end -}}
+{{- toYaml $auth }}
+{{- end }}
+
+{{- define "cloakroom.store" -}}
+{{- $store := dict -}}
+{{- range $key, $value := default dict (default dict .Values.config.session).store -}}
+{{- if not (kindIs "invalid" $value) }}{{ $_ := set $store $key $value }}{{ end -}}
+{{- end -}}
+{{- toYaml (merge $store (dict "type" "redis")) }}
+{{- end }}
+
+{{/*
 What makes a running pod differ: the config file, byte for byte. The admin listener is told the names of its Service;
 by any other name it refuses to be called, so that no web page reads it by DNS rebinding.
 */}}
 {{- define "cloakroom.configFile" -}}
 {{- $config := deepCopy .Values.config -}}
+{{- $provider := default dict $config.provider -}}
+{{- $_ := set $provider "clientAuth" (include "cloakroom.clientAuth" . | fromYaml) -}}
+{{- $_ := set $config "provider" $provider -}}
+{{- $session := default dict $config.session -}}
+{{- $_ := set $session "store" (include "cloakroom.store" . | fromYaml) -}}
+{{- $_ := set $config "session" $session -}}
 {{- if .Values.adminService.enabled -}}
 {{- $service := printf "%s-admin" (include "cloakroom.fullname" .) -}}
 {{- $local := printf "%s.%s" $service .Release.Namespace -}}
@@ -68,8 +98,8 @@ by any other name it refuses to be called, so that no web page reads it by DNS r
 {{- $c := .Values.config -}}
 {{- $provider := default dict $c.provider -}}
 {{- $session := default dict $c.session -}}
-{{- $store := default dict $session.store -}}
-{{- $auth := default dict $provider.clientAuth -}}
+{{- $store := include "cloakroom.store" . | fromYaml -}}
+{{- $auth := include "cloakroom.clientAuth" . | fromYaml -}}
 {{- $p := list -}}
 {{- if not .Values.secrets.existingSecret -}}
 {{- $p = append $p "secrets.existingSecret: name the Secret that holds the session key and the client secret, e.g. --set secrets.existingSecret=cloakroom" -}}
@@ -95,12 +125,12 @@ by any other name it refuses to be called, so that no web page reads it by DNS r
 {{- $p = append $p (printf "config.session.store.type: memory is not shared between %d replicas, users would lose their sessions at random; use redis, or replicas: 1" (int .Values.replicas)) -}}
 {{- end -}}
 {{- if and (eq (toString $store.type) "redis") (not (or $store.url $store.cluster $store.sentinels)) -}}
-{{- $p = append $p "config.session.store.url: where is Redis? e.g. rediss://redis:6379" -}}
+{{- $p = append $p "config.session.store.url: where is Redis? e.g. rediss://redis:6379; or cluster, or sentinels with masterName" -}}
 {{- end -}}
 {{- if regexMatch "://[^/@]*:[^/@$][^/@]*@" (toString (default "" $store.url)) -}}
 {{- $p = append $p "config.session.store.url: holds a password, which would stand in the ConfigMap; write password: { file: /run/secrets/redis-password } instead" -}}
 {{- end -}}
-{{- range $name, $value := dict "config.provider.clientAuth.secret" $auth.secret "config.provider.clientAuth.key" $auth.key "config.session.store.password" $store.password -}}
+{{- range $name, $value := dict "config.provider.clientAuth.secret" $auth.secret "config.provider.clientAuth.key" $auth.key "config.session.store.password" $store.password "config.session.store.sentinelPassword" $store.sentinelPassword -}}
 {{- if and $value (kindIs "string" $value) (not (regexMatch "^\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}$" $value)) -}}
 {{- $p = append $p (printf "%s: a secret written here would stand in the ConfigMap; write { file: %s/NAME } instead" $name $.Values.secrets.mountPath) -}}
 {{- end -}}

@@ -26,6 +26,7 @@ import { type CountShared, countOverReplicas } from '../rate-limits.ts'
 import type { RedisConnection } from './connection/client.ts'
 import { openRedis, type RedisAddress } from './connection/servers.ts'
 import { subscribeToInvalidations } from './invalidation.ts'
+import { createRecentWrites, type RecentWrites } from './recent-writes.ts'
 import { createRedisSessionIndex, type RedisSessionIndex } from './session-index.ts'
 import { tryEverything, tryReplicas } from './trial.ts'
 
@@ -52,6 +53,7 @@ type Parts = {
   readonly absoluteTimeoutMs?: (() => number) | undefined
   readonly changes: SessionChanges
   readonly index: RedisSessionIndex
+  readonly recent: RecentWrites
   /** A refresh token is used although no replica has confirmed it. */
   readonly unreplicated: (refused: unknown) => void
 }
@@ -74,12 +76,15 @@ export async function createRedisStore(
   const isDurable = config.durability === 'replica'
   const servers = openRedis(config, { log, observe, isDurable }, () => invalidations.reconnect())
   const redis = servers.commands
+  const recent = createRecentWrites(redis, log)
+  redis.onReady(recent.repeat)
   const invalidations = subscribeToInvalidations({
     connection: servers.subscriber,
     publishers: () =>
-      redis
-        .keyOfEachPrimary(keys.heartbeat)
-        .map((key) => (text) => redis.run('heartbeat', [key], [keys.channel, text])),
+      redis.keyOfEachPrimary(keys.heartbeat).map((key) => async (text) => {
+        await redis.run('heartbeat', [key], [keys.channel, text])
+        recent.prune()
+      }),
     channel: keys.channel,
     changes,
     log,
@@ -87,7 +92,7 @@ export async function createRedisStore(
   const index = createRedisSessionIndex({ redis, keys, absoluteTimeoutMs: times.absoluteTimeoutMs })
   const warnUnreplicated = createThrottledWarning(log, NOT_REPLICATED)
   const parts = {
-    ...{ redis, keys, ...times, changes, index },
+    ...{ redis, keys, ...times, changes, index, recent },
     unreplicated(refused: unknown) {
       unreplicated?.()
       warnUnreplicated(refused ? { err: describeError(refused) } : {})
@@ -155,7 +160,7 @@ function createKeys(prefix: string) {
 const NO_SUCH_KEY = -2
 
 function sessionRecords(parts: Parts): SessionRecords {
-  const { redis, keys, idleTimeoutMs, absoluteTimeoutMs, changes, index } = parts
+  const { redis, keys, idleTimeoutMs, absoluteTimeoutMs, changes, index, recent } = parts
   return {
     async read(hash) {
       return ((await redis.call('readSession', 'GET', keys.session(hash))) as string | null) ?? undefined
@@ -195,6 +200,7 @@ function sessionRecords(parts: Parts): SessionRecords {
     async end(hash) {
       const all = [keys.session, keys.tokens, keys.lock, keys.life, keys.about].map((key) => key(hash))
       const taken = await redis.run('endSession', all, [keys.channel, hash])
+      recent.note({ hash, script: 'endSession', keys: all, args: [keys.channel, hash] })
       const [tokens, names] = taken as [string[], string]
       changes.emit('changed', hash)
       // It has ended whether or not that works: a name without a session is forgotten when it is met.
@@ -204,7 +210,7 @@ function sessionRecords(parts: Parts): SessionRecords {
   }
 }
 
-function tokenRecords({ redis, keys, changes, unreplicated }: Parts): TokenRecords {
+function tokenRecords({ redis, keys, changes, recent, unreplicated }: Parts): TokenRecords {
   /** A refresh token that was rotated exists nowhere else, so it is the one write that waits for a replica. */
   async function written(
     both: readonly string[],
@@ -233,7 +239,9 @@ function tokenRecords({ redis, keys, changes, unreplicated }: Parts): TokenRecor
       const both = [keys.session(hash), keys.tokens(hash)]
       const args = [keys.channel, hash, change.expectedVersion, ...changedFields(change)]
       const outcome = await written(both, args, change.refreshToken !== undefined)
-      if (outcome === 'written') changes.emit('changed', hash)
+      if (outcome !== 'written') return outcome
+      recent.note({ hash, script: 'writeTokens', keys: both, args })
+      changes.emit('changed', hash)
       return outcome
     },
     async keep(hash, accessToken) {

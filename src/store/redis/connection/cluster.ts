@@ -234,6 +234,7 @@ type ClusterDeps = {
  */
 export function openCluster({ topology, credentials, name, log }: ClusterDeps): RedisTransport {
   const nodes = new Map<string, RedisNode>()
+  const readyListeners: (() => void)[] = []
   let isClosed = false
 
   function nodeAt(endpoint: Endpoint): RedisNode {
@@ -244,6 +245,9 @@ export function openCluster({ topology, credentials, name, log }: ClusterDeps): 
     const target = { ...credentials, endpoint: async () => endpoint, maxRetryDelayMs: 200 }
     const node = openNode(target, { name: `${name} ${at}`, log })
     node.onClose(() => void topology.refresh())
+    node.onReady(() => {
+      for (const listener of readyListeners) listener()
+    })
     nodes.set(at, node)
     return node
   }
@@ -354,6 +358,7 @@ export function openCluster({ topology, credentials, name, log }: ClusterDeps): 
       return [...nodes.values()].map((node) => node.outage()).find(Boolean) ?? topology.outage()
     },
     timedOut: () => void topology.refresh(),
+    onReady: (listener) => void readyListeners.push(listener),
     keyOfEachPrimary(name) {
       const keys = new Map<string, string>()
       const wanted = topology.primaries().length

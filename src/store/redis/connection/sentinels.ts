@@ -28,7 +28,7 @@ export type Sentinels = {
 }
 
 /** A failover is noticed so soon, also when the old primary is still there and takes writes that will be lost. */
-const ASKED_EVERY_MS = 1000
+const ASKED_EVERY_MS = 250
 /** How long a sentinel may take when others do not agree without it. */
 const ANSWERED_WITHIN_MS = 400
 
