@@ -9,6 +9,7 @@ import { runRouteTests } from '../../../src/cli/config/route-tests.ts'
 import { configJsonSchema } from '../../../src/config/schema/schema.ts'
 import type { ErrorCode } from '../../../src/errors.ts'
 import { statusOf } from '../../../src/http/problem.ts'
+import { configOf } from '../../kit/chart.ts'
 import {
   anchorOf,
   blocksOf,
@@ -76,7 +77,7 @@ describe('the configs in the documents', () => {
 
   test("the chart's values make a config that loads", () => {
     const ours = merged(parse(fileText('helm/cloakroom/values.yaml')) as Data, parse(VALUES[0]!) as Data)
-    assert.deepEqual(loadWithSecrets(JSON.stringify(ours.config)).warnings, [])
+    assert.deepEqual(loadWithSecrets(JSON.stringify(configOf(ours))).warnings, [])
   })
 })
 
