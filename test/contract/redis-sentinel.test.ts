@@ -265,7 +265,7 @@ suite('a rotated refresh token and a failover that loses writes', { skip: skipWi
     const first = hashes.map((hash) => rotate(hash, 1))
     // Other commands do not wait behind it.
     assert.ok(await store.sessions.read(hashes[0]!))
-    assert.ok(performance.now() - startedAt < 450)
+    assert.equal(counted, 0)
     assert.deepEqual(new Set(await Promise.all(first)), new Set(['written']))
     assert.ok(performance.now() - startedAt >= 450)
     assert.equal(counted, 5)
