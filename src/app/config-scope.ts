@@ -387,7 +387,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     finishSignIn: createFinishSignIn({
       ...{ sessions, redirectUri: provider.redirectUri, allowedTenants: config.provider.allowedTenants },
       ...{ codeGrant: provider.codeGrant, noteFailed: provider.noteFailed },
-      ...{ isToBeRepeated: provider.isToBeRepeated, beginSignIn },
+      ...{ isToBeRepeated: provider.isToBeRepeated, beginSignIn, spendChallenge: stepUps.take },
       requireNotEnded: userSessions.requireNotEnded,
       keepTokens: (session, granted, stepUp) =>
         tokens.keepFirst(

@@ -188,7 +188,7 @@ export function createCloakroom<Claims extends object = AnyClaims>({
 
   async function ask(error: CloakroomError) {
     const isOpen = question
-    // The newest has a challenge that is not used up.
+    // The newest has a challenge that lives longest.
     question = error
     if (isOpen) return
     emit('sign-in-needed', error)
@@ -273,7 +273,7 @@ export function createCloakroom<Claims extends object = AnyClaims>({
         endPopup = ignore
         if (!error) return resolve(snapshot)
         reject(error)
-        // The challenge of a step-up is used up: those that wait are refused again with a new one.
+        // The challenge of a step-up may have grown too old: those that wait are refused again with a new one.
         resume()
       }
     })

@@ -17,7 +17,12 @@ export type SessionGrant = {
   readonly userinfo?: readonly string[] | undefined
   /** Fingerprints of the step-ups that the sign-in was for. */
   readonly steppedUp?: readonly string[] | undefined
+  /** The step-ups of the sign-ins of the last minutes that led to this one; absent in sessions of older versions. */
+  readonly earlierStepUps?: readonly EarlierStepUp[] | undefined
 }
+
+/** A step-up, by its fingerprint, and when the sign-in for it was finished: epoch ms. */
+export type EarlierStepUp = { readonly fingerprint: string; readonly at: number }
 
 /**
  * Sealed session records. A creation that is repeated word for word counts as the same one, because its answer may have

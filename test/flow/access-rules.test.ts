@@ -34,6 +34,8 @@ before(async () => {
     guarded('strong', { acr: ['mfa', 'hwk'], maxAge: '15m' }),
     guarded('fresh', { maxAge: '15m' }, { resource: undefined, upstream: open }),
     guarded('report', { acr: ['mfa'] }, { csrf: 'fetch-metadata' }),
+    guarded('gold', { acr: ['gold'] }),
+    guarded('silver', { acr: ['silver'] }),
     guarded('write', { scopes: ['orders.write'] }),
     guarded('chat', { claims: { groups: ['g-ops'] }, acr: ['mfa'] }, { upstream: chat.url, websocket: true }),
     ...(apis.config.routes as ConfigData[]),
@@ -142,6 +144,39 @@ for (const [what, claims] of [
     assert.deepEqual(outcome(await browser.fetch('/strong')), [200])
   })
 }
+
+test('two routes that undo the step-up of each other end in access_denied in the second round, for some minutes', async () => {
+  const needed = [401, 'reauthentication_required', 'insufficient_user_authentication']
+  const denied = [403, 'access_denied', 'step_up_did_not_help']
+  await signIn({ acr: 'pwd' })
+  for (const acr of ['gold', 'silver']) {
+    const refused = await browser.fetch(`/${acr}`)
+    assert.deepEqual(outcome(refused), needed)
+    await stepUp(refused, { acr })
+    assert.deepEqual(outcome(await browser.fetch(`/${acr}`)), [200])
+  }
+  assert.deepEqual(outcome(await browser.fetch('/gold')), denied)
+  assert.deepEqual(outcome(await browser.fetch('/silver')), [200])
+  // Who comes back later does not go in circles.
+  clock.advance(300_000)
+  const later = await browser.fetch('/gold')
+  assert.deepEqual(outcome(later), needed)
+  await stepUp(later, { acr: 'gold' })
+  assert.deepEqual(outcome(await browser.fetch('/gold')), [200])
+})
+
+test('a step-up that was given up can be begun again with the same login_url, until one is finished', async () => {
+  await signIn({ acr: 'pwd' })
+  const refused = await browser.fetch('/gold')
+  const { login_url: loginUrl } = refused.json()
+  // The popup is closed at the provider; another one is opened at once.
+  for (const _ of [1, 2]) assert.equal((await browser.open(`${loginUrl}&returnUrl=/done`)).status, 302)
+  assert.equal((await browser.fetch('/gold')).json().login_url, loginUrl)
+  await stepUp(refused, { acr: 'gold' })
+  assert.deepEqual(outcome(await browser.fetch('/gold')), [200])
+  const spent = await browser.open(`${loginUrl}&returnUrl=/done`)
+  assert.deepEqual([spent.status, spent.json().reason], [400, 'step_up_expired'])
+})
 
 test('a step-up that comes back as another user is refused, and the session before stays', async () => {
   await signIn({})

@@ -48,13 +48,14 @@ test('an API whose policy wants more is cured by the sign-in that login_url lead
   assert.equal((await browser.fetch('/api/orders/1')).status, 200)
 })
 
-test('a handle is good once; a spent, unknown or repeated one is told, with the way back, and begins no sign-in', async (t) => {
-  const { browser, azure, advance, setBilling } = await scene(t)
+test('a handle is good for one sign-in that is finished; a spent, unknown or repeated one is told, with the way back, and begins no sign-in', async (t) => {
+  const { browser, shop, azure, advance, setBilling } = await scene(t)
   setBilling({ outcome: 'step-up', claims: POLICY_CLAIMS })
   advance(700)
   const { login_url } = (await browser.fetch('/api/billing/1')).json()
   const first = await browser.open(login_url)
   assert.equal(new URL(String(first.headers.location)).searchParams.get('claims'), POLICY_CLAIMS)
+  await browser.navigate(`${shop.cloakroom.publicUrl}${login_url}&returnUrl=/spa`)
   const begun = browser.cookies.length
   for (const url of [
     login_url,

@@ -26,6 +26,8 @@ export type FinishSignInDeps = {
   /** Whether beginning it again, with consent, may bring the refresh token that is missing. */
   readonly isToBeRepeated: (attempt: LoginAttempt, granted: GrantedTokens) => boolean
   readonly beginSignIn: BeginSignIn
+  /** Uses up the `challenge` of a login URL. */
+  readonly spendChallenge: (challenge: string) => Promise<unknown>
   /** Keeps the tokens of a new session, unopened here. */
   readonly keepTokens: (
     session: BffSession,
@@ -54,9 +56,12 @@ export function createFinishSignIn(deps: FinishSignInDeps): FinishSignIn {
     requireTenant(claims.tid, deps.allowedTenants)
     if (asked) requireStepUp(claims, asked)
     if (deps.isToBeRepeated(attempt, granted)) return { repetition: await repeat(deps, attempt) }
+    // Now it is spent. One who began twice with it may finish both, for each attempt is good once in its own browser.
+    if (asked?.challenge !== undefined) await deps.spendChallenge(asked.challenge)
     const steppedUp = asked && [stepUpFingerprint(asked.stepUp)]
     const user = {
-      ...{ claims, idToken, userinfo, steppedUp, indicators, scopes, granted: scopeList(granted.scope) },
+      ...{ claims, idToken, userinfo, indicators, scopes, granted: scopeList(granted.scope) },
+      ...{ steppedUp, earlierStepUps: asked?.earlier },
       refreshTokenExpiresAt: granted.refreshToken ? granted.refreshTokenExpiresAt : undefined,
     }
     const session = await deps.sessions.signIn(req, res, user)

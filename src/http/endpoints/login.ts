@@ -16,7 +16,7 @@ export type LoginDeps = {
   readonly loginParams: readonly LoginParam[]
   readonly loginCookies: LoginCookies
   /** The step-up that the `challenge` of a login URL stands for, if it is known. */
-  readonly stepUps: Pick<SingleUseReferences<AskedStepUp>, 'look' | 'take'>
+  readonly stepUps: Pick<SingleUseReferences<AskedStepUp>, 'look'>
   /** Throws invalid_return_url. */
   readonly requireReturnUrl: (value: unknown) => string
   readonly loginUrlFor: LoginUrlFor
@@ -31,8 +31,10 @@ export function createLogin(deps: LoginDeps): RequestHandler {
     const returnUrl = deps.requireReturnUrl(req.query.returnUrl)
     deps.noteReturnUrl(req, returnUrl)
     const { challenge } = req.query
-    const asked = challenge === undefined ? undefined : await stepUps.look(challenge)
-    if (challenge !== undefined && !asked) throw stepUpExpired(loginUrlFor(returnUrl))
+    const found = challenge === undefined ? undefined : await stepUps.look(challenge)
+    if (challenge !== undefined && !found) throw stepUpExpired(loginUrlFor(returnUrl))
+    // Spent when the sign-in is finished: one that was given up can be begun again.
+    const asked = found && { ...found, challenge: String(challenge) }
     if (req.method === 'HEAD') {
       // HEAD begins nothing: it checks a link or shows a preview.
       res.status(302).end()
@@ -45,8 +47,6 @@ export function createLogin(deps: LoginDeps): RequestHandler {
       ...(sessions.named(req) === undefined ? {} : { hadCookie: true }),
       ...(req.query.landing === 'page' ? { beganAtRoute: true } : {}),
     })
-    // Only now: it stays usable when the provider is not available.
-    if (asked && !(await stepUps.take(challenge))) throw stepUpExpired(loginUrlFor(returnUrl))
     deps.loginCookies.set(req, res, cookie)
     res.redirect(302, url.href)
   }

@@ -88,6 +88,27 @@ test('a step-up that the sign-in of this session was for already is refused for 
   assert.equal((await refusal(another)).code, 'reauthentication_required')
 })
 
+test('a step-up that the sign-in after it has undone is refused for five minutes, and no chain of them is a loop', async () => {
+  const { refusal, loginUrl, look, clock } = setUp()
+  const codeOf = async (...given: Parameters<typeof refusal>) => (await refusal(...given)).code
+  const wanted = (acrValues: string) => ({ ...STEP_UP, acrValues })
+  clock.at = 1_000_000
+  let session: NonNullable<Parameters<typeof refusal>[0]> = SESSION
+  for (const [index, acrValues] of ['a', 'b', 'c'].entries()) {
+    const asked = await look(challengeOf(await loginUrl(session, wanted(acrValues))))
+    const steppedUp = [stepUpFingerprint(wanted(acrValues))]
+    clock.at += 60_000
+    session = { ...SESSION, hash: acrValues, createdAt: clock.at, steppedUp, earlierStepUps: asked?.earlier }
+    assert.equal(asked?.earlier?.length ?? 0, index)
+  }
+  for (const acrValues of ['a', 'b', 'c'])
+    assert.equal(await codeOf(session, wanted(acrValues)), 'access_denied')
+  assert.equal(await codeOf(session, wanted('d')), 'reauthentication_required')
+  clock.at = 1_060_000 + 300_000
+  assert.equal(await codeOf(session, wanted('a')), 'reauthentication_required')
+  assert.equal(await codeOf(session, wanted('b')), 'access_denied')
+})
+
 test('a step-up that has helped is asked for again when only time has passed', async () => {
   const { refusal, clock } = setUp()
   const codeOf = async (stepUp: StepUp) => {
