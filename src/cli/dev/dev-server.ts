@@ -10,6 +10,7 @@ import { createSwitches, type DevApi, type Switches } from '../../demo/dev/switc
 import type { LoopbackServer } from '../../demo/loopback-server.ts'
 import { type ScriptedProvider, startScriptedProvider } from '../../demo/profiles/scripted-provider.ts'
 import type { Person } from '../../demo/provider/identity-provider-options.ts'
+import { describeError } from '../../errors.ts'
 import { createLogger } from '../../log.ts'
 import type { MemoryStore } from '../../store/memory/memory-store.ts'
 import type { StoreTimes } from '../../store/port.ts'
@@ -89,7 +90,10 @@ async function startAll(options: DevServerOptions, { keep, close }: Opened): Pro
   let switches: Switches | undefined
   const upstreams = await startRelays(written, keep, (path, req) => switches?.answerFor(path, req))
   const config = devConfig.load(upstreams, secrets)
-  const state = keepState({ stateFile, provider, secrets, issuer: config.provider.issuer })
+  const state = keepState({
+    ...{ stateFile, provider, secrets, issuer: config.provider.issuer },
+    failed: (why) => live.add({ kind: 'notice', what: `sessions are not kept over a restart: ${why}` }),
+  })
   let store: MemoryStore | undefined
   const cloakroom = await build(config, {
     log: createLogger({ destination: { write: (line) => told(line, live, options) } }),
@@ -144,19 +148,29 @@ function keepState({
   provider,
   secrets,
   issuer,
+  failed,
 }: {
   stateFile: StateFile
   provider: ScriptedProvider
   secrets: ReturnType<typeof newDevSecrets>
   issuer: string
+  /** Told once that the file cannot be written, and why. */
+  failed: (why: string) => void
 }) {
   let store: MemoryStore | undefined
   let isPlanned = false
+  let hasFailed = false
   function atOnce(): void {
     isPlanned = false
     if (!store) return
     const state = { issuer, secrets, provider: provider.save(), store: store.contents() }
-    stateFile.write({ version: 1, ...state, savedAt: systemClock.now() })
+    try {
+      stateFile.write({ version: 1, ...state, savedAt: systemClock.now() })
+    } catch (error) {
+      // A full disk or a folder without rights is no reason to end.
+      if (!hasFailed) failed(describeError(error).message)
+      hasFailed = true
+    }
   }
   return {
     follow(followed: MemoryStore): MemoryStore {

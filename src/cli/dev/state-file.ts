@@ -49,8 +49,8 @@ export function openStateFile(
     path,
     read() {
       try {
-        const state = JSON.parse(readFileSync(path, 'utf8')) as DevState
-        return state.version === 1 ? state : undefined
+        const state: unknown = JSON.parse(readFileSync(path, 'utf8'))
+        return isState(state) ? state : undefined
       } catch {
         return undefined
       }
@@ -64,4 +64,12 @@ export function openStateFile(
     },
     remove: () => rmSync(path, { force: true }),
   }
+}
+
+/** Whether a file has the parts that this version writes; what is in them is its own. */
+function isState(value: unknown): value is DevState {
+  const { version, issuer, savedAt, store, provider, secrets } = (value ?? {}) as Partial<DevState>
+  const parts = [store?.sessions, store?.logins, provider?.signIn, provider?.tokens, secrets?.sessionKey]
+  const isWhole = [issuer, savedAt, ...parts].every((part) => part !== undefined)
+  return version === 1 && isWhole
 }

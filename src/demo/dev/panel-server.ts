@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { describeError } from '../../errors.ts'
 import { type LoopbackServer, listenOnLoopback } from '../loopback-server.ts'
 import { loadStaticFiles, sendStaticFile } from '../static-files.ts'
 import type { LiveEntry, LiveLog } from './live-log.ts'
@@ -9,7 +10,7 @@ import { SwitchError, type Switches } from './switches.ts'
 export type PanelOptions = {
   readonly port: number
   readonly switches: Switches
-  readonly log: Pick<LiveLog, 'since' | 'listen'>
+  readonly log: Pick<LiveLog, 'add' | 'since' | 'listen'>
   /** Facts that stay: where everything is. */
   readonly about: {
     readonly appUrl: string
@@ -66,8 +67,22 @@ export function startPanel(options: PanelOptions): Promise<LoopbackServer> {
 const NOT_ALLOWED = { status: 405, code: 'method_not_allowed' }
 const NOT_FOUND = { status: 404, code: 'route_not_found' }
 
-async function sendState({ switches, about }: PanelOptions, res: ServerResponse): Promise<void> {
-  sendJson(res, 200, { ...about, ...(await switches.state()), switches: switches.names })
+async function sendState({ switches, about, log }: PanelOptions, res: ServerResponse): Promise<void> {
+  try {
+    sendJson(res, 200, { ...about, ...(await switches.state()), switches: switches.names })
+  } catch (error) {
+    sendDefect(res, { what: 'the state of the panel', error, log })
+  }
+}
+
+/** What no input explains: told in the live log, which is for the person at this machine. */
+function sendDefect(
+  res: ServerResponse,
+  { what, error, log }: { what: string; error: unknown; log: PanelOptions['log'] },
+): void {
+  const detail = `${what} failed: ${describeError(error).message}`
+  log.add({ kind: 'notice', what: detail })
+  sendProblem(res, { status: 500, code: 'internal_error', detail })
 }
 
 function streamLog({ log }: PanelOptions, req: IncomingMessage, res: ServerResponse): void {
@@ -85,7 +100,7 @@ function streamLog({ log }: PanelOptions, req: IncomingMessage, res: ServerRespo
 }
 
 async function changeSwitch(
-  { switches }: PanelOptions,
+  { switches, log }: PanelOptions,
   { name, req, res }: { name: string; req: IncomingMessage; res: ServerResponse },
 ): Promise<void> {
   try {
@@ -94,7 +109,7 @@ async function changeSwitch(
   } catch (error) {
     if (error instanceof SwitchError)
       sendProblem(res, { status: 400, code: 'bad_request', detail: error.message })
-    else sendProblem(res, { status: 500, code: 'internal_error', detail: 'the switch failed' })
+    else sendDefect(res, { what: `the switch ${name}`, error, log })
   }
 }
 
