@@ -434,7 +434,7 @@ export function createCloakroom<Claims extends object = AnyClaims>({
           new Promise<number>((resolve, reject) => {
             const current = new WebSocket(path, protocols)
             socket = current
-            signal.addEventListener('abort', () => current.close())
+            signal.onabort = () => current.close()
             current.onopen = opened
             current.onmessage = ({ data }) => onMessage(data)
             // Neither a refusal nor the end of the session can be told from other ends.

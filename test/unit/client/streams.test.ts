@@ -79,3 +79,38 @@ test('a stream that is closed says so at once', async (t) => {
   for (let turn = 0; turn < 50; turn += 1) await new Promise((resolve) => setImmediate(resolve))
   assert.deepEqual(states, ['connecting', 'open', 'closed'])
 })
+
+test('a WebSocket that came back often holds none of those before it', async (t) => {
+  const sockets: { closed: number; onclose?: (event: { code: number }) => void }[] = []
+  const before = globalThis.WebSocket
+  globalThis.WebSocket = class {
+    closed = 0
+    onclose?: (event: { code: number }) => void
+    constructor() {
+      sockets.push(this)
+    }
+    close() {
+      this.closed += 1
+      this.onclose?.({ code: 1005 })
+    }
+  } as never
+  t.after(() => {
+    globalThis.WebSocket = before
+  })
+  t.mock.method(Math, 'random', () => 0)
+  const browser = fakeBrowser(t, () => ({ status: 200, json: { sub: 'ada', 'bff:session_expires_in': 60 } }))
+  const cloakroom = createCloakroom({ fetch: browser.fetch, warnBefore: 1 })
+  await cloakroom.refresh()
+  const states: string[] = []
+  const socket = cloakroom.webSocket('/api/live', { onMessage() {}, onState: (state) => states.push(state) })
+  for (let count = 1; count <= 3; count += 1) {
+    await eventually(() => sockets.length === count)
+    if (count < 3) sockets.at(-1)?.onclose?.({ code: 1006 })
+  }
+  socket.close()
+  await eventually(() => states.at(-1) === 'closed')
+  assert.deepEqual(
+    sockets.map(({ closed }) => closed),
+    [0, 0, 1],
+  )
+})
