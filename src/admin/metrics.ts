@@ -3,23 +3,13 @@
 import { Counter, collectDefaultMetrics, Gauge, type Histogram, Registry } from 'prom-client'
 import type { Config } from '../config/config.ts'
 import type { ErrorCode } from '../errors.ts'
+import type { EndedRequest } from '../http/request-log.ts'
 import type { GrantObserver, GrantOutcome } from '../oidc/grants/config-faults.ts'
 import type { LimiterObserver, SignInObserver } from '../oidc/token-endpoint/limiter.ts'
 import type { UpstreamFailure } from '../proxy/upstream/dispatcher.ts'
 import type { SealedPurpose } from '../tokens/record/sealing.ts'
 import { METRICS, type MetricDefinition, SECONDS } from './metric-definitions.ts'
 import * as known from './metric-labels.ts'
-
-/** One request that has ended. */
-export type EndedRequest = {
-  /** Route id; `none` where no route matched. */
-  readonly route: string
-  readonly method: string
-  readonly status: number
-  /** Of the problem that it was refused with; undefined: the answer is the upstream's, or no refusal. */
-  readonly code: string | undefined
-  readonly seconds: number
-}
 
 /** What the program counts and times. Labels are route ids, resource names and closed lists, never a path or a user. */
 export type Metrics = {

@@ -45,6 +45,9 @@ export function createLogThrottle({ monotonicNow }: Pick<Clock, 'monotonicNow'>)
   }
 }
 
+/** A log that writes nothing, for work whose outcome is told otherwise. */
+export const silentLog: Logger = { info() {}, warn() {}, error() {} }
+
 const LINE = 'line'
 
 /**

@@ -14,6 +14,7 @@ import { type CommandIo, usageError } from './command.ts'
 import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config/config-file.ts'
 import { endOnUnexpected, mostOpenFiles, openFilesWarning } from './process.ts'
 import { catchHangUp, problemsOf, startReloading } from './reload.ts'
+import { readTraceSettings } from './trace-settings.ts'
 
 /** Runs the proxy until SIGTERM or SIGINT; resolves with the exit code: 0 drained, 78 bad config, 1 otherwise. */
 export async function serveCommand(args: string[], io: CommandIo): Promise<number> {
@@ -130,17 +131,9 @@ const TRACES_END_MS = 100
 
 /** Loads what traces need only where an endpoint is set for them. */
 async function tracesOf({ io: { env }, log }: Start): Promise<Trace | undefined> {
-  const endpoint = env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT || env.OTEL_EXPORTER_OTLP_ENDPOINT
-  const isOff = env.OTEL_SDK_DISABLED?.toLowerCase() === 'true' || env.OTEL_TRACES_EXPORTER === 'none'
-  if (!endpoint || isOff) return undefined
-  const protocol = env.OTEL_EXPORTER_OTLP_TRACES_PROTOCOL || env.OTEL_EXPORTER_OTLP_PROTOCOL
-  if (protocol === 'grpc') {
-    log.error(
-      {},
-      'no traces: OTEL_EXPORTER_OTLP_PROTOCOL is grpc; spoken here is OTLP over HTTP (JSON), port 4318',
-    )
-    return undefined
-  }
+  const settings = readTraceSettings(env)
+  if (settings.kind === 'wrong') log.error({ cure: settings.cure }, `no traces: ${settings.message}`)
+  if (settings.kind !== 'on') return undefined
   const { createTraces } = await import('../admin/traces.ts')
   return createTraces({ env, log, version: version() })
 }

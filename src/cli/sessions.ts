@@ -1,15 +1,14 @@
 import { parseArgs } from 'node:util'
 import { systemClock } from '../async/clock.ts'
+import { silentLog } from '../async/log-throttle.ts'
 import type { Config } from '../config/config.ts'
-import { ConfigError } from '../config/load.ts'
 import { BffError, describeError } from '../errors.ts'
-import type { Logger } from '../log.ts'
 import { LOGIN_LIFETIME_MS } from '../oidc/sign-in/attempts.ts'
 import { createUserSessions, type ListedSession, type UserSessions } from '../session/session-index.ts'
 import { createRedisStore } from '../store/redis/redis-store.ts'
 import { bindToGrants, createIndexPseudonyms, createSealing } from '../tokens/record/sealing.ts'
 import { type CommandIo, usageError } from './command.ts'
-import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config/config-file.ts'
+import { configFileName, EXIT_BAD_CONFIG, loadOrReport } from './config/config-file.ts'
 
 const USAGE = `usage: cloakroom sessions --user SUB [--end] [--issuer URL] [--config FILE]
 
@@ -25,7 +24,7 @@ Lists the sessions of one user, or ends them on all replicas. Goes to the sessio
 export async function sessionsCommand(args: string[], io: CommandIo): Promise<number> {
   const wish = wishOf(args, io)
   if (typeof wish === 'number') return wish
-  const config = readConfig(configFileName(wish.config, io.env), io)
+  const config = loadOrReport(configFileName(wish.config, io.env), io)?.config
   if (!config) return EXIT_BAD_CONFIG
   const issuers = wish.issuer === undefined ? issuersOf(config) : [wish.issuer]
   if (issuers.length === 0) {
@@ -78,24 +77,12 @@ function wishOf(args: string[], io: CommandIo): Wish | number {
   }
 }
 
-function readConfig(file: string, io: CommandIo): Config | undefined {
-  try {
-    return loadCheckedConfig(file, io).config
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error
-    io.stderr.write(`${error.message}\n`)
-    return undefined
-  }
-}
-
 /** Entra ID writes the tenant into the issuer of each ID token, where the configured one names several. */
 function issuersOf({ provider }: Config): string[] {
   const several = /\/(?:common|organizations|consumers|\{tenantid\})(?=\/|$)/
   if (!several.test(provider.issuer)) return [provider.issuer]
   return provider.allowedTenants.map((tenant) => provider.issuer.replace(several, `/${tenant}`))
 }
-
-const noLog: Logger = { info() {}, warn() {}, error() {} }
 
 /** Opens the store, lends the sessions in it, and closes it. */
 async function withSessions<T>(config: Config, use: (sessions: UserSessions) => Promise<T>): Promise<T> {
@@ -106,7 +93,7 @@ async function withSessions<T>(config: Config, use: (sessions: UserSessions) => 
     )
   }
   const times = { idleTimeoutMs: () => idleTimeoutMs, absoluteTimeoutMs: () => absoluteTimeoutMs }
-  const store = await createRedisStore(address, times, { log: noLog })
+  const store = await createRedisStore(address, times, { log: silentLog })
   const sealing = bindToGrants(createSealing(keys), config)
   try {
     return await use(

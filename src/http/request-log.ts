@@ -47,7 +47,10 @@ export type EndedRequest = {
   readonly route: string
   readonly method: string
   readonly status: number
-  /** Of the problem it was refused with; `internal_error` after a defect of our own. */
+  /**
+   * Of the problem it was refused with; `internal_error` after a defect of our own. Undefined: the answer is the upstream's,
+   * or no refusal.
+   */
   readonly code: string | undefined
   readonly seconds: number
 }

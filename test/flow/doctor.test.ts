@@ -306,7 +306,7 @@ describe('what the doctor says of a provider that cannot be discovered', { concu
 
 describe('what the doctor says of clocks, certificates and upstreams', { concurrency: true }, () => {
   test('a clock that is off by more than is tolerated', async (t) => {
-    const date = () => new Date(Date.now() - 600_000).toUTCString()
+    const date = () => new Date(Date.now() - 605_000).toUTCString()
     const server = await startLocalServer(
       (_request, res) => void res.setHeader('date', date()).writeHead(404).end(),
     )

@@ -173,7 +173,7 @@ function storeAddress(store: StoreConfig) {
   if (store.type !== 'redis') return { type: store.type }
   const { keyPrefix, durability } = store
   const listed = (nodes: readonly ListenAddress[]) =>
-    nodes.map(({ host, port }) => `${host}:${port}`).join(', ')
+    nodes.map(({ host, port }) => `${host.includes(':') ? `[${host}]` : host}:${port}`).join(', ')
   const of = { type: 'redis', keyPrefix, durability } as const
   if ('cluster' in store)
     return { ...of, mode: 'cluster', address: listed(store.cluster), tls: store.tls !== undefined }

@@ -38,3 +38,18 @@ export function loadCheckedConfig(
   if (failures.length > 0) throw new ConfigError(failures.map(located), loaded.text)
   return { ...loaded, warnings: [...loaded.warnings, ...routeWarnings(loaded.config).map(located)] }
 }
+
+/** The same for a command that cannot go on without: a report on standard error, and undefined, when anything is wrong. */
+export function loadOrReport(
+  file: string,
+  io: Pick<CommandIo, 'env' | 'readStdin' | 'stderr'>,
+  options: Pick<ConfigSource, 'readFile' | 'requireSecrets'> = {},
+): LoadedConfig | undefined {
+  try {
+    return loadCheckedConfig(file, io, options)
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    io.stderr.write(`${error.message}\n`)
+    return undefined
+  }
+}

@@ -6,9 +6,9 @@ import {
   type Explanation,
   explanationJson,
 } from '../../app/explanation.ts'
-import { ConfigError, type LoadedConfig } from '../../config/load.ts'
+import type { LoadedConfig } from '../../config/load.ts'
 import { type CommandIo, readStdin, usageError } from '../command.ts'
-import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config-file.ts'
+import { configFileName, EXIT_BAD_CONFIG, loadOrReport } from './config-file.ts'
 
 const USAGE = `usage: cloakroom explain [--config FILE] [--json] METHOD URL…
 
@@ -24,19 +24,14 @@ Tells what becomes of requests, without network and without the secrets: route, 
 export async function explainCommand(args: string[], io: CommandIo): Promise<number> {
   const wish = wishOf(args, io)
   if (typeof wish === 'number') return wish
-  try {
-    const loaded = loadCheckedConfig(configFileName(wish.config, io.env), io, { requireSecrets: false })
-    const explain = createExplain(loaded.config)
-    const explanations = wish.requests.map(([method, url]) => explain(method, url))
-    io.stdout.write(
-      wish.json ? inJson(explanations, wish.isList) : inWords(explanations, loaded, wish.requests),
-    )
-    return explanations.some(({ kind }) => kind === 'refused') ? 1 : 0
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error
-    io.stderr.write(`${error.message}\n`)
-    return EXIT_BAD_CONFIG
-  }
+  const loaded = loadOrReport(configFileName(wish.config, io.env), io, { requireSecrets: false })
+  if (!loaded) return EXIT_BAD_CONFIG
+  const explain = createExplain(loaded.config)
+  const explanations = wish.requests.map(([method, url]) => explain(method, url))
+  io.stdout.write(
+    wish.json ? inJson(explanations, wish.isList) : inWords(explanations, loaded, wish.requests),
+  )
+  return explanations.some(({ kind }) => kind === 'refused') ? 1 : 0
 }
 
 type Request = readonly [method: string, url: string]

@@ -1,8 +1,7 @@
 import { parseArgs } from 'node:util'
 import type { Config } from '../../config/config.ts'
-import { ConfigError } from '../../config/report/problem.ts'
 import { type CommandIo, usageError } from '../command.ts'
-import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config-file.ts'
+import { configFileName, EXIT_BAD_CONFIG, loadOrReport } from './config-file.ts'
 
 const USAGE = `usage: cloakroom types [--config FILE] [--no-secrets] [-]
 
@@ -28,15 +27,10 @@ export async function typesCommand(args: string[], io: CommandIo): Promise<numbe
   } catch (error) {
     return usageError({ error, usage: USAGE }, io)
   }
-  try {
-    const { config } = loadCheckedConfig(configFileName(file, io.env), io, { requireSecrets: false })
-    io.stdout.write(declarationsOf(config))
-    return 0
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error
-    io.stderr.write(`${error.message}\n`)
-    return EXIT_BAD_CONFIG
-  }
+  const loaded = loadOrReport(configFileName(file, io.env), io, { requireSecrets: false })
+  if (!loaded) return EXIT_BAD_CONFIG
+  io.stdout.write(declarationsOf(loaded.config))
+  return 0
 }
 
 function wishOf(args: string[]): { readonly config?: string; readonly help?: boolean } {

@@ -3,9 +3,9 @@ import { parseArgs } from 'node:util'
 import { systemClock } from '../../async/clock.ts'
 import { within } from '../../async/deadline.ts'
 import type { Config } from '../../config/config.ts'
-import { ConfigError, type LoadedConfig } from '../../config/load.ts'
+import type { LoadedConfig } from '../../config/load.ts'
 import { type CommandIo, usageError } from '../command.ts'
-import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from '../config/config-file.ts'
+import { configFileName, EXIT_BAD_CONFIG, loadOrReport } from '../config/config-file.ts'
 import { createGroup, type Finding } from './finding.ts'
 import { checkProvider } from './provider.ts'
 import { createProviderClient } from './provider-client.ts'
@@ -51,14 +51,8 @@ export async function doctorCommand(
   const wish = wishOf(args, io)
   if (typeof wish === 'number') return wish
   const file = configFileName(wish.config, io.env)
-  let loaded: LoadedConfig
-  try {
-    loaded = loadCheckedConfig(file, io)
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error
-    io.stderr.write(`${error.message}\n`)
-    return EXIT_BAD_CONFIG
-  }
+  const loaded = loadOrReport(file, io)
+  if (!loaded) return EXIT_BAD_CONFIG
   const { refreshToken } = wish
   if (refreshToken !== undefined) {
     io.stderr.write(

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { systemClock } from '../../async/clock.ts'
+import { silentLog } from '../../async/log-throttle.ts'
 import type { Config } from '../../config/config.ts'
-import type { Logger } from '../../log.ts'
 import { mayProve, proofKeyFor } from '../../oidc/dpop.ts'
 import type { GrantResult } from '../../oidc/grants/config-faults.ts'
 import { createDialect } from '../../oidc/grants/dialects.ts'
@@ -19,8 +19,6 @@ export type ClockReading = { readonly date: number; readonly sentAt: number; rea
 
 /** The provider as the proxy asks it, and what is heard beside the answers. */
 export type ProviderClient = ReturnType<typeof createProviderClient>
-
-export const noLog: Logger = { info() {}, warn() {}, error() {} }
 
 /**
  * The same parts that the proxy asks the provider with, without its limiter and its memory: each request of the doctor is
@@ -51,7 +49,7 @@ export function createProviderClient(config: Config) {
     },
   })
   const authenticator = createClientAuthenticator(provider, {
-    ...{ issuer: provider.issuer, clientId: provider.clientId, now, log: noLog, certificates: new Map() },
+    ...{ issuer: provider.issuer, clientId: provider.clientId, now, log: silentLog, certificates: new Map() },
   })
   const redirectUri = `${config.publicUrl}${config.basePath}/callback`
   const relyingParty = createRelyingParty({
@@ -65,14 +63,14 @@ export function createProviderClient(config: Config) {
   const dialect = createDialect(provider, inUse)
   const authorization = createAuthorization({
     ...{ config, relyingParty, dialect, inUse, faults, offlineConsent: new Map() },
-    ...{ log: noLog, now, monotonicNow },
+    ...{ log: silentLog, now, monotonicNow },
   })
   const grants = createResourceGrants({
-    ...{ relyingParty, dialect, resources, log: noLog, monotonicNow, note: faults.note },
+    ...{ relyingParty, dialect, resources, log: silentLog, monotonicNow, note: faults.note },
     clientCapabilities: provider.clientCapabilities,
     ...(mayProve(provider) && { proofKeyFor: (known) => proofKeyFor(provider, known) }),
   })
-  const endSession = createEndSession({ config, relyingParty, log: noLog })
+  const endSession = createEndSession({ config, relyingParty, log: silentLog })
   const random = () => randomBytes(32).toString('base64url')
 
   return {

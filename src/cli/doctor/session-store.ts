@@ -1,4 +1,5 @@
 import type { Config, StoreConfig } from '../../config/config.ts'
+import { isThisMachine } from '../../config/rules/addresses.ts'
 import { diagnoseRedis, type RedisDiagnosis } from '../../store/redis/diagnosis.ts'
 import { certificateEnd, peerCertificateEnd } from './certificates.ts'
 import { causeOf, type Found, fail, type Group, ok, warn } from './finding.ts'
@@ -34,8 +35,6 @@ export async function checkSessionStore(
   await group.check('persistence', () => persistence(facts))
 }
 
-const LOOPBACK = /^(?:localhost|127(?:\.\d+){3}|::1)$/
-
 type Server = { readonly host: string; readonly port: number }
 type Addresses = {
   readonly servers: readonly Server[]
@@ -64,7 +63,7 @@ async function transport(store: RedisConfig, now: () => number): Promise<Found> 
   const { servers, usesTls, cure } = addressesOf(store)
   if (!usesTls) {
     const message = 'without TLS: the password and the names of sessions go over the network as they are'
-    return servers.every(({ host }) => LOOPBACK.test(host))
+    return servers.every(({ host }) => isThisMachine(host.includes(':') ? `[${host}]` : host))
       ? ok('redis:// to this machine')
       : warn(message, `${cure}, and session.store.tls.ca if its certificate authority is your own`)
   }

@@ -4,6 +4,7 @@ import type { LoadedConfig } from '../../config/load.ts'
 import { isExcepted } from '../../oidc/token-endpoint/provider-connections.ts'
 import type { CommandIo } from '../command.ts'
 import { mostOpenFiles, openFilesWarning } from '../process.ts'
+import { readTraceSettings } from '../trace-settings.ts'
 import { certificateEnd, earliestEnd, peerCertificateEnd } from './certificates.ts'
 import { causeOf, type Findings, type Found, fail, type Group, ok, warn } from './finding.ts'
 
@@ -124,21 +125,11 @@ function proxies({ provider }: Config): Findings {
 }
 
 async function openTelemetry(env: CommandIo['env']): Promise<Findings> {
-  const endpoint = env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT || env.OTEL_EXPORTER_OTLP_ENDPOINT
-  if (!endpoint) return undefined
-  if (env.OTEL_SDK_DISABLED?.toLowerCase() === 'true' || env.OTEL_TRACES_EXPORTER === 'none') {
-    return ok('switched off by OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER')
-  }
-  if ((env.OTEL_EXPORTER_OTLP_TRACES_PROTOCOL || env.OTEL_EXPORTER_OTLP_PROTOCOL) === 'grpc') {
-    return fail(
-      'no traces: OTEL_EXPORTER_OTLP_PROTOCOL is grpc',
-      'write http/json, and port 4318 of the collector',
-    )
-  }
-  if (!URL.canParse(endpoint) || !/^https?:$/.test(new URL(endpoint).protocol)) {
-    return fail('OTEL_EXPORTER_OTLP_ENDPOINT is no http(s) URL', 'write e.g. http://collector:4318')
-  }
-  const { origin } = new URL(endpoint)
+  const settings = readTraceSettings(env)
+  if (settings.kind === 'none') return undefined
+  if (settings.kind === 'switched-off') return ok('switched off by OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER')
+  if (settings.kind === 'wrong') return fail(`no traces: ${settings.message}`, settings.cure)
+  const { origin } = settings.endpoint
   try {
     await fetch(origin, { method: 'HEAD', redirect: 'manual', signal: AbortSignal.timeout(3_000) })
     return ok(`the collector at ${origin} answers`)

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { systemClock } from '../../async/clock.ts'
+import { silentLog } from '../../async/log-throttle.ts'
 import { BffError, describeError } from '../../errors.ts'
-import type { Logger } from '../../log.ts'
 import type { ObserveStore } from '../port.ts'
 import type { RedisConnection } from './connection/client.ts'
 import { openRedis } from './connection/servers.ts'
@@ -31,7 +31,6 @@ export type RedisDiagnosis = {
   readonly trialFailure: string | undefined
 }
 
-const noLog: Logger = { info() {}, warn() {}, error() {} }
 const PINGS = 20
 
 /**
@@ -40,7 +39,7 @@ const PINGS = 20
  * connection.
  */
 export async function diagnoseRedis(config: RedisStoreConfig): Promise<RedisDiagnosis> {
-  const { commands: redis, close } = openRedis(config, { log: noLog }, () => undefined)
+  const { commands: redis, close } = openRedis(config, { log: silentLog }, () => undefined)
   try {
     await redis.attempted
     await redis.call('ping', 'PING')
@@ -181,7 +180,7 @@ async function trialFailure(config: RedisStoreConfig): Promise<string | undefine
   const observe: ObserveStore = (command, _seconds, outcome) => {
     if (outcome === 'error') failed ||= command
   }
-  const store = await createRedisStore(config, times, { log: noLog, observe })
+  const store = await createRedisStore(config, times, { log: silentLog, observe })
   try {
     await store.tryOut()
     return undefined

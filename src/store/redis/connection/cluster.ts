@@ -1,5 +1,6 @@
 import { every, systemClock } from '../../../async/clock.ts'
 import { createDeadline, type Wait } from '../../../async/deadline.ts'
+import { silentLog } from '../../../async/log-throttle.ts'
 import type { Logger } from '../../../log.ts'
 import type { RedisTransport } from './client.ts'
 import { type CleanError, notConnected, timedOut } from './errors.ts'
@@ -64,8 +65,6 @@ const ANSWERED_WITHIN_MS = 1000
 
 type View = { readonly epoch: number; readonly isOk: boolean; readonly slots: readonly SlotRange[] }
 type SlotRange = { readonly from: number; readonly to: number; readonly nodes: readonly Endpoint[] }
-
-const silentLog: Logger = { info() {}, warn() {}, error() {} }
 
 /** Asks the nodes for their slots at the start, every 5 s, and whenever what is known turns out to be old. */
 export function createClusterTopology({ seeds, credentials, log }: TopologyDeps): ClusterTopology {
