@@ -42,8 +42,10 @@ export function createProviderConnections({
 /** Says that a proxy stood between, and what it did; a TypeError, as `fetch` has for everything that is no answer. */
 function viaProxy(error: unknown): unknown {
   if (!(error instanceof TypeError)) return error
-  const cause = firstCause(error)
-  return new TypeError(`fetch failed through the proxy: ${describeError(cause).message}`, { cause })
+  const { message, code } = describeError(firstCause(error))
+  // The cause says it too, because that is what is told of a failed discovery.
+  const cause = Object.assign(new Error(`through the proxy: ${message}`), code === undefined ? {} : { code })
+  return new TypeError(`fetch failed ${cause.message}`, { cause })
 }
 
 function firstCause(error: Error): Error {
