@@ -212,18 +212,26 @@ describe('limits over replicas', { skip: skipWithoutRedis(), concurrency: true }
     t.after(() => redis.stop())
     const session = { store: { type: 'redis', url: redis.url }, keys: [sessionKey()] }
     const { cloakroom } = await setUp(t, { login: '50/1m' }, { session, trustProxy: ['127.0.0.1'] })
+    const burst = async (client: string) => {
+      const startedAt = steadyNow()
+      const answers = await inBursts(200, () => login(cloakroom, { [FORWARDED]: client }))
+      return { answers, tookMs: steadyNow() - startedAt }
+    }
+    const before = await burst('203.0.113.1')
     await redis.kill()
-    const headers = { [FORWARDED]: '203.0.113.1' }
-    const startedAt = steadyNow()
-    const answers = await inBursts(200, () => login(cloakroom, headers))
-    assert.ok(steadyNow() - startedAt < 2_000)
+    const { answers, tookMs } = await burst('203.0.113.2')
+    assert.ok(tookMs < before.tookMs + 2_000, `${tookMs} ms, ${before.tookMs} ms with Redis`)
     assert.deepEqual([countOf(answers, 503), countOf(answers, 429)], [25, 175])
     assert.ok(
       answers.every(({ status, text }) => status === 429 || JSON.parse(text).code === 'store_unavailable'),
     )
     await redis.restart()
-    const other = { [FORWARDED]: '203.0.113.2' }
-    await eventually('logins begin', async () => (await login(cloakroom, other)).status === 302)
+    // Asked for without a login, because those that fail count, too.
+    await eventually('the store is back', async () => {
+      const ready = await (await fetch(`${cloakroom.adminUrl}/readyz`)).json()
+      return (ready as { dependencies: { store: string } }).dependencies.store === 'ok'
+    })
+    assert.equal((await login(cloakroom, { [FORWARDED]: '203.0.113.3' })).status, 302)
     const browser = cloakroom.browser()
     await browser.signIn()
     assert.equal((await browser.fetch('/bff/user')).status, 200)

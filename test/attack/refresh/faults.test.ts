@@ -16,8 +16,8 @@ const TIMEOUT_MS = 500
 const CONCURRENCY = 2
 const FAULTS_TO_OPEN = 5
 const PEOPLE = 6
-/** Renewed from the half of it, used until a tenth is left. */
-const LIFE_SECONDS = 10
+/** Each renewed from the half of it, used until a tenth is left. */
+const LIVES_SECONDS = [10, 15, 20, 30]
 const UNAVAILABLE = [503, 'provider_unavailable']
 
 /** What goes wrong with a refresh: what is answered, or where the token endpoint is said to be. */
@@ -100,23 +100,34 @@ describe('three processes and a token endpoint that', { skip: skipWithoutRedis()
     return browsers
   }
 
-  test('G13: fails in whatever way: tokens that should be renewed are used as long as they live', async () => {
+  /** False when it took longer than the tokens were sure to live: what came after that says nothing. */
+  async function areUsedAsLongAsTheyLive(lifeSeconds: number): Promise<boolean> {
     const { control } = scene.provider
     if (isBroken) await breakIt(undefined)
-    control.accessTokenSeconds = LIFE_SECONDS
+    control.accessTokenSeconds = lifeSeconds
     const people = new Map(faults.map((fault, index) => [`living-${index}`, fault]))
-    const signedInAt = Date.now()
+    // A JWT ends at a whole second, so the first token may live for a second less than it says.
+    const liveUntil = Date.now() + (lifeSeconds - 1) * 900
     const browsers = await crowd('living', faults.length)
     const signedInBy = Date.now()
     control.accessTokenSeconds = 300
-    await untilAfter(signedInBy + LIFE_SECONDS * 500)
-    for (const place of [faults[0], ...faults.filter(({ token }) => token !== undefined)]) {
-      await breakIt(place, people)
+    const places = [faults[0]!, ...faults.filter(({ token }) => token !== undefined)]
+    await breakIt(places[0], people)
+    await untilAfter(signedInBy + lifeSeconds * 500)
+    for (const place of places) {
+      if (place !== places[0]) await breakIt(place, people)
       const answers = await Promise.all(browsers.map((browser) => scene.everywhere(browser, '/api/orders')))
+      if (Date.now() >= liveUntil) return false
       for (const answer of answers.flat())
-        assert.deepEqual(verdict(answer), [200, audienceOf('orders')], place?.name ?? '')
+        assert.deepEqual(verdict(answer), [200, audienceOf('orders')], place.name)
     }
-    assert.ok(Date.now() - signedInAt < LIFE_SECONDS * 900, 'they have lived all the time')
+    return true
+  }
+
+  test('G13: fails in whatever way: tokens that should be renewed are used as long as they live', async () => {
+    // A busy machine needs longer for it than the shortest life.
+    for (const lifeSeconds of LIVES_SECONDS) if (await areUsedAsLongAsTheyLive(lifeSeconds)) return
+    assert.fail('it took longer than the longest life')
   })
 
   for (const fault of faults)

@@ -4,16 +4,21 @@ import { test } from 'node:test'
 import { every, systemClock } from '../../../src/async/clock.ts'
 import { createTestClock } from '../../kit/clock.ts'
 
+// The machine may stand still between any two lines: what is timed here is timed from one call to the next.
 for (const [name, setUp] of [
   [
     'the machine’s clock',
-    () => ({ clock: systemClock, elapse: (ms: number) => new Promise<void>((r) => setTimeout(r, ms + 20)) }),
+    () => ({
+      clock: systemClock,
+      elapse: (ms: number) => new Promise<void>((r) => setTimeout(r, ms + 20)),
+      block: (ms: number) => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms),
+    }),
   ],
   [
     'a test’s clock',
     () => {
       const clock = createTestClock()
-      return { clock, elapse: clock.elapse }
+      return { clock, elapse: clock.elapse, block: clock.advance }
     },
   ],
 ] as const) {
@@ -33,20 +38,18 @@ for (const [name, setUp] of [
   })
 
   test(`${name}: a timer that is restarted begins its time again, also after its call`, async () => {
-    const { clock, elapse } = setUp()
-    let calls = 0
-    const timer = clock.after(60, () => {
-      calls += 1
-    })
-    await elapse(20)
-    timer.restart()
-    await elapse(20)
-    assert.equal(calls, 0)
-    await elapse(60)
-    assert.equal(calls, 1)
-    timer.restart()
-    await elapse(60)
-    assert.equal(calls, 2)
+    const { clock, elapse, block } = setUp()
+    const calledAt: number[] = []
+    const timer = clock.after(60, () => calledAt.push(clock.monotonicNow()))
+    // No timer is looked at while this function runs, so the call is still to come.
+    block(30)
+    for (const calls of [1, 2]) {
+      const restartedAt = clock.monotonicNow()
+      timer.restart()
+      await elapse(60)
+      assert.equal(calledAt.length, calls)
+      assert.ok(calledAt.at(-1)! - restartedAt >= 59)
+    }
   })
 
   test(`${name}: a pause ends after its time or with its signal, and leaves no listener`, async () => {
@@ -66,15 +69,16 @@ for (const [name, setUp] of [
 
   test(`${name}: what is called every so often stops when it is cancelled, also by itself`, async () => {
     const { clock, elapse } = setUp()
-    let calls = 0
+    const calledAfter: number[] = []
+    const startedAt = clock.monotonicNow()
     const timer = every(clock, 30, () => {
-      calls += 1
-      if (calls === 2) timer.cancel()
+      calledAfter.push(clock.monotonicNow() - startedAt)
+      if (calledAfter.length === 2) timer.cancel()
     })
-    await elapse(30)
-    assert.equal(calls, 1)
-    await elapse(120)
-    assert.equal(calls, 2)
+    while (calledAfter.length < 2) await elapse(10)
+    await elapse(90)
+    assert.equal(calledAfter.length, 2)
+    assert.ok(calledAfter[0]! >= 29 && calledAfter[1]! >= 58, String(calledAfter))
   })
 }
 
