@@ -28,8 +28,12 @@ export type Load = {
 
 const PAUSE_MS = 5
 
-/** Signs `sessions` in and begins to use them, each from one of the stores. */
-export async function startLoad(stores: readonly Store[], sessions = 20): Promise<Load> {
+/** Signs `sessions` in and begins to use them, each from one of the stores, until the test has ended at the latest. */
+export async function startLoad(
+  t: { after(cleanUp: () => unknown): void },
+  stores: readonly Store[],
+  sessions = 20,
+): Promise<Load> {
   const users = await Promise.all(
     Array.from({ length: sessions }, async (_, at) => {
       const store = stores[at % stores.length]!
@@ -37,6 +41,9 @@ export async function startLoad(stores: readonly Store[], sessions = 20): Promis
     }),
   )
   let isOver = false
+  t.after(() => {
+    isOver = true
+  })
   let served = 0
   let refusedAt: number[] = []
   const others: string[] = []

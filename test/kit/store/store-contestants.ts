@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { after, before, type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
+import { BffError } from '../../../src/errors.ts'
 import type { Logger } from '../../../src/log.ts'
 import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
 import type { SessionHash, Store } from '../../../src/store/port.ts'
@@ -42,6 +43,20 @@ export async function signedIn(store: Store): Promise<SessionHash> {
   assert.equal(await store.sessions.create(hash, 'sealed'), true)
   assert.equal(await store.tokens.create(hash, FIRST_TOKENS), true)
   return hash
+}
+
+/** The same, as soon as the store serves: a command to a primary that is on its way out fails. */
+export async function signedInWhenServed(store: Store): Promise<SessionHash> {
+  let hash: SessionHash | undefined
+  await eventually(async () => {
+    hash = await signedIn(store).catch(unlessUnavailable)
+    return hash !== undefined
+  })
+  return hash!
+}
+
+function unlessUnavailable(error: unknown): undefined {
+  if (!(error instanceof BffError) || error.code !== 'store_unavailable') throw error
 }
 
 /** The memory store with a clock that stands until it is moved. */
