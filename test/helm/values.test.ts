@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
-import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
-import { parse, stringify } from 'yaml'
+import { parse } from 'yaml'
 import { runRouteTests } from '../../src/cli/config/route-tests.ts'
-import { loadConfig } from '../../src/config/load.ts'
-import { chartFile, configOf, type Manifest, mergeValues } from '../kit/chart.ts'
+import { chartFile, configOf, loadMounted, type Manifest, mergeValues } from '../kit/chart.ts'
+import { chartPath, valueRows, valuesReadme, valuesSchema } from './chart-documents.ts'
+
+const STALE = 'out of date: npm run schema'
 
 const values = chartFile('values.yaml')
 const schema = chartFile('values.schema.json')
@@ -24,23 +25,19 @@ const ANOTHER_KIND: readonly [string, Manifest][] = [
 ]
 
 describe('the chart without helm', () => {
-  test('the default config names its secrets as files below the mounted Secret, and holds none', () => {
-    const { mountPath, files, existingSecret } = values.secrets
-    const mounted = Object.keys(files).map((file) => ({ file: `${mountPath}/${file}` }))
+  test('the default config names its secrets as files below the mount path, and holds none', () => {
+    const { mountPath, existingSecret } = values.secrets
     const { provider, session } = configOf(values)
-    const named = [provider.clientAuth.secret, ...session.keys]
-    assert.deepEqual(named, mounted)
+    const files = ['client-secret', 'session-key'].map((file) => ({ file: `${mountPath}/${file}` }))
+    assert.deepEqual([provider.clientAuth.secret, ...session.keys], files)
     assert.equal(existingSecret, '')
   })
 
   test('the example, over the defaults, is a config that Cloakroom runs, with all of its tests passing', () => {
     const example = mergeValues(values, chartFile('ci/example-values.yaml'))
-    const { secrets } = example
-    const { loaded, read } = loadMounted(configOf(example))
+    const { loaded } = loadMounted(configOf(example))
     assert.deepEqual(loaded.warnings, [])
     assert.deepEqual(runRouteTests(loaded.config), [])
-    const mounted = Object.keys(secrets.files).map((file) => `${secrets.mountPath}/${file}`)
-    assert.deepEqual(read.sort(), mounted.sort())
   })
 
   test('the defaults need what the chart asks for, and nothing else', () => {
@@ -59,8 +56,28 @@ describe('the chart without helm', () => {
     const known = Object.keys(schema.properties).filter((key) => key !== 'global')
     assert.deepEqual(known.sort(), Object.keys(values).sort())
     for (const [key, section] of Object.entries<Manifest>(schema.properties))
-      if (section.additionalProperties === false)
+      if (section.additionalProperties === false && key !== 'config')
         assert.deepEqual(Object.keys(section.properties).sort(), Object.keys(values[key]).sort(), key)
+  })
+
+  test('the schema of the values has that of the config, and the README every value', () => {
+    assert.equal(readFileSync(chartPath('values.schema.json'), 'utf8'), valuesSchema(), STALE)
+    assert.equal(readFileSync(chartPath('README.md'), 'utf8'), valuesReadme(), STALE)
+  })
+
+  test('every value has a comment, or a name that Kubernetes explains', () => {
+    const bare = valueRows().filter(({ about }) => about === '')
+    const known =
+      /(?:nnotations|abels|ClassName|className|interval|elabelings|nodeSelector|tolerations|affinity|dnsPolicy|extra\w+)$/
+    assert.deepEqual(
+      bare.map(({ path }) => path).filter((path) => !known.test(path)),
+      [],
+    )
+  })
+
+  test('the icon of the chart is the file beside it', () => {
+    const icon = readFileSync(chartPath('files/icon.svg')).toString('base64')
+    assert.equal(chartFile('Chart.yaml').icon, `data:image/svg+xml;base64,${icon}`)
   })
 
   test('the chart, the package and the image carry one version', () => {
@@ -80,21 +97,6 @@ function withRequired({ session, provider }: Manifest): Manifest {
     routes: [{ path: '/', upstream: 'http://spa:80', auth: 'anonymous' }],
   }
   return mergeValues(values, { config: required })
-}
-
-/** Loads a config as a pod would: every secret file it names holds a key. */
-function loadMounted(config: Manifest) {
-  const read: string[] = []
-  const loaded = loadConfig({
-    text: stringify(config),
-    file: '/etc/cloakroom/cloakroom.yaml',
-    env: {},
-    readFile(path) {
-      if (!read.includes(path)) read.push(path)
-      return randomBytes(32).toString('base64url')
-    },
-  })
-  return { loaded, read }
 }
 
 const dockerfile = readFileSync(new URL('../../Dockerfile', import.meta.url), 'utf8')

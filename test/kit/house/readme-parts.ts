@@ -102,7 +102,8 @@ export function problemsOf(text: string): { path: string; message: string }[] {
   }
 }
 
-function secretFile(path: string): string {
+/** A file of a secret as its name promises: a session key, a private key with its certificate, or a word. */
+export function secretFile(path: string): string {
   if (path.includes('session-key')) return sessionKey(path)
   if (/\.key$|key\.pem$/.test(path)) return PRIVATE_KEY
   if (/\.(?:pem|crt)$/.test(path)) return CERTIFICATE
