@@ -3,7 +3,7 @@ import { pino } from 'pino'
 
 /** The fields a log line may have. Allow-listed: a token, cookie, claim or body has no field to land in. */
 export type LogFields = {
-  requestId?: string
+  requestId?: string | undefined
   /** W3C Trace Context of the request. */
   traceparent?: string | undefined
   method?: string
@@ -61,6 +61,8 @@ export type LogFields = {
   cure?: string
   url?: string
   config?: string
+  /** Names a configuration, as `cloakroom_config_info` does. */
+  hash?: string
   signal?: string
   count?: number
   /** Of Cloakroom. */
@@ -156,6 +158,7 @@ const ALLOWED = new Set([
   'cure',
   'url',
   'config',
+  'hash',
   'signal',
   'count',
   'version',

@@ -9,6 +9,7 @@ import { createServerObjects } from '../http/server/express-objects.ts'
 import { createListeners } from '../http/server/listeners.ts'
 import { createPublicServer } from '../http/server/public-server.ts'
 import { version } from '../version.ts'
+import { reloadOf } from './audit.ts'
 import { type ConfigScope, createConfigScope } from './config-scope.ts'
 import { createExplanations } from './explanation.ts'
 import { createGenerations } from './generations.ts'
@@ -21,9 +22,9 @@ export type Cloakroom = {
   /**
    * Serves all new requests under the configuration that `read` returns. Requests in flight end under the configuration
    * they began with. Resolves with the changed fields that need a restart. Rejects with what `read` throws, and changes
-   * nothing then.
+   * nothing then. `reason`: why, for the audit stream.
    */
-  reload(read: () => Config): Promise<{ needRestart: readonly string[] }>
+  reload(read: () => Config, reason?: string): Promise<{ needRestart: readonly string[] }>
   /** Drains: not ready; after `drainDelay` no new connections, running requests finish, tunnels and store close. */
   close(): Promise<void>
   /** While it drains: ends the delay, or else cuts what still runs. Refreshes in flight are stored all the same. */
@@ -94,7 +95,7 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
     },
   })
 
-  async function reload(read: () => Config): Promise<{ needRestart: readonly string[] }> {
+  async function reload(read: () => Config, reason?: string): Promise<{ needRestart: readonly string[] }> {
     const current = generations.current()
     const startedAt = scope.monotonicNow()
     const seconds = () => (scope.monotonicNow() - startedAt) / 1000
@@ -108,12 +109,12 @@ export async function build(config: Config, deps: BuildDeps = {}): Promise<Cloak
       adopt(generation.edge)
       generations.succeed(generation)
       metrics.reload('applied', { seconds: seconds(), needRestart })
-      log.audit?.('config_reloaded', { outcome: 'applied' })
+      log.audit?.('config_reloaded', reloadOf(reason, { hash: scope.configHash() }))
       adminConsole.reloads.applied(needRestart)
       return { needRestart }
     } catch (error) {
       metrics.reload('refused', { seconds: seconds() })
-      log.audit?.('config_reloaded', { outcome: 'refused' })
+      log.audit?.('config_reloaded', reloadOf(reason, { hash: scope.configHash(), error }))
       adminConsole.reloads.refused(error)
       throw error
     }

@@ -1,26 +1,19 @@
-// Over 400 lines, because it is one list: everything that belongs to one configuration, each part made of those above it.
-
 import type { IncomingMessage } from 'node:http'
-import type { Metrics } from '../admin/metrics.ts'
 import { heapShare } from '../async/expiring-map.ts'
-import { createThrottledWarning } from '../async/log-throttle.ts'
-import type { Trace } from '../async/trace.ts'
 import type { Config } from '../config/config.ts'
-import { BffError, describeError } from '../errors.ts'
+import { describeError } from '../errors.ts'
 import { createEdge } from '../http/edge.ts'
 import { createBffRoutes } from '../http/endpoints/bff-routes.ts'
-import { POSTED_RESPONSE_LIFETIME_MS } from '../http/endpoints/callback.ts'
+import { MOST_POSTED_BYTES, POSTED_RESPONSE_LIFETIME_MS } from '../http/endpoints/callback.ts'
 import { createEndPreviousSessions, createFinishSignIn } from '../http/endpoints/finish-sign-in.ts'
 import { createLoginUrls, pageLoginUrl } from '../http/endpoints/login.ts'
 import { createLoginCookies } from '../http/endpoints/login-cookies.ts'
 import { createPreviousSessionCookie } from '../http/endpoints/previous-session-cookie.ts'
 import { createCors, createSameOriginGuard, isTopLevelNavigation } from '../http/origins.ts'
-import { problemAnswer, statusOf } from '../http/problem.ts'
 import { createFailureLimit, createRateLimits } from '../http/rate-limit.ts'
-import { createRequestLog, endSpan, pathOf } from '../http/request-log.ts'
+import { createRequestLog, runAs, servedRequestId } from '../http/request-log.ts'
 import { createSecurityHeaders } from '../http/security-headers.ts'
 import { createHostCheck } from '../http/server/host.ts'
-import { endWithAnswer } from '../http/server/raw-answer.ts'
 import {
   clientNetwork,
   createClientAddress,
@@ -28,6 +21,7 @@ import {
   createTrustedPeers,
 } from '../http/server/request-guard.ts'
 import { readSmallBody } from '../http/small-body.ts'
+import { createUpgradeAnswers } from '../http/upgrade-answers.ts'
 import { invalidToken } from '../oidc/bearer-token.ts'
 import { createProofs } from '../oidc/dpop.ts'
 import { type ActOnce, actOnce } from '../oidc/events/event-token.ts'
@@ -41,7 +35,7 @@ import { parseReturnUrl } from '../oidc/sign-in/return-url.ts'
 import { createSingleUseReferences } from '../oidc/sign-in/single-use-references.ts'
 import { createStepUps, STEP_UP_LIFETIME_MS } from '../oidc/sign-in/step-up.ts'
 import { isSharedAuthority } from '../oidc/token-endpoint/endpoints.ts'
-import { createAccessCheck } from '../proxy/access-rules.ts'
+import { createAccessCheck, createLeftOutWarning } from '../proxy/access-rules.ts'
 import { mapRefusal } from '../proxy/access-token.ts'
 import { createFindBearerCaller } from '../proxy/bearer.ts'
 import { createForward } from '../proxy/forward.ts'
@@ -51,7 +45,6 @@ import { compileResponseHeaders } from '../proxy/headers/response.ts'
 import { compileRoutes, isServed } from '../proxy/route-table.ts'
 import { endWithSessions, watchSession } from '../proxy/session-end/live-connections.ts'
 import { failureOf } from '../proxy/upstream/dispatcher.ts'
-import type { Send } from '../proxy/upstream/exchange.ts'
 import { createTokenProofs } from '../proxy/upstream/token-proofs.ts'
 import { createUpstreams } from '../proxy/upstream/upstreams.ts'
 import { createTunnel } from '../proxy/websocket/tunnel.ts'
@@ -78,6 +71,7 @@ import {
   type OpenedTokens,
 } from '../tokens/record/sealing.ts'
 import { createTokens } from '../tokens/tokens.ts'
+import { createAudit, sessionName } from './audit.ts'
 import type { ProcessScope } from './process-scope.ts'
 import { createSignalEndpoints } from './signal-endpoints.ts'
 
@@ -89,10 +83,6 @@ const COPIES_TRUSTED_MS = 5_000
 const COPIES_HELD = 20_000
 /** Part of the heap for the copies of one kind. Both kinds, under an old and a new configuration, take a third at most. */
 const COPIES_SHARE = 1 / 12
-/** An authorization response with an ID token in it, and room to spare. */
-const MAX_FORM_BYTES = 65_536
-/** Where no response is asked to be posted: one without an ID token, of a sign-in that began before a reload. */
-const MAX_UNASKED_FORM_BYTES = 4096
 
 /**
  * Wires everything of one configuration, from the keys up to the public listener: each part is made of those above it.
@@ -129,23 +119,17 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     ...copies,
     lifeMs: ({ expiresAt }) => expiresAt - now(),
   })
-  // The audit stream names a user by a pseudonym, because a log is read by more people than the directory.
-  const pseudonymOf = createPseudonyms(keys)
-  const subjectOf = ({ iss, sub }: BffSession['claims']) => pseudonymOf(JSON.stringify(['audit', iss, sub]))
-  function sessionEnded(hash: BffSession['hash'], reason: string): void {
-    metrics.session('ended', reason)
-    log.audit?.('session_ended', { session: hash.slice(0, 12), reason, by: endedBy(reason) })
-  }
+  const audit = createAudit({ log, metrics, keys, requestId: servedRequestId })
   const missingSessions = createMissingSessions({
     ...{ cookieName: cookie.name, signingSecrets, records: store.sessions, open: openSession, monotonicNow },
     observe: metrics.sessionMissing,
-    observeExpired: (hash) => sessionEnded(hash, 'absolute_timeout'),
+    observeExpired: (hash) => audit.sessionEnded(hash, 'absolute_timeout'),
   })
   const userSessions = createUserSessions({
     ...{ store, pseudonyms: createIndexPseudonyms(keys), signInLifetimeMs: LOGIN_LIFETIME_MS },
     ended(hash, reason) {
-      sessionEnded(hash, reason)
-      log.info({ session: hash.slice(0, 12), reason }, 'a session was ended from elsewhere')
+      audit.sessionEnded(hash, reason)
+      log.info({ session: sessionName(hash), reason }, 'a session was ended from elsewhere')
     },
     sealAbout: (hash, text) => sealing.seal({ id: hash, kind: 'about' }, text),
     openAbout: (hash, sealed) => sealing.open({ id: hash, kind: 'about' }, sealed),
@@ -187,17 +171,15 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       followClaims(holder, claimsAfter, refreshTokenExpiresAt).catch((error) =>
         log.warn({ err: describeError(error) }, 'the claims of a refreshed ID token could not be stored'),
       ),
-    // A proof that lacks the server's nonce is sent once more.
     trace,
+    // A proof that lacks the server's nonce is sent once more.
     providerTimeoutMs: config.provider.timeoutMs * (config.provider.dpop === 'off' ? 1 : 2),
     observe: {
       unseenRefresh: (resource, outcome) =>
         outcome === 'no_refresh_token'
           ? provider.noRefreshToken(resource)
           : metrics.refresh(resource, outcome),
-      refreshLock: trace ? tracedLock(metrics.refreshLock, trace) : metrics.refreshLock,
-      sessionEnded,
-      revoked: (hash) => log.audit?.('token_revocation', { session: hash.slice(0, 12) }),
+      ...{ refreshLock: metrics.refreshLock, sessionEnded: audit.sessionEnded, revoked: audit.tokenRevoked },
     },
   })
 
@@ -228,16 +210,12 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   })
 
   // The proxy.
-  const warnOfLeftOutClaims = createThrottledWarning(
-    log,
-    'access refused because the provider left a claim out of its token (groups overage): have it send the groups that are assigned to the application, or roles',
-  )
   const site = { publicUrl, isOwnCookie: ownCookieNames(cookie.name) }
   const responseHeaders = compileResponseHeaders(config.routes, site)
   const accessRefusal = createAccessCheck({
     ...{ now, clockToleranceMs: config.provider.clockToleranceMs },
     scopesOf: createTokenScopes(config.resources),
-    leftOut: (route, claim) => warnOfLeftOutClaims({ route, claim, reason: 'groups_overage' }),
+    leftOut: createLeftOutWarning(log),
   })
   const clientOf = (req: IncomingMessage) => clientNetwork(clientAddress(req))
   const bearerCaller = createFindBearerCaller({
@@ -256,13 +234,9 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       ? createTokenProofs(createProofs({ now, monotonicNow }), publicUrl)
       : undefined
   const upstreams = createUpstreams(config.routes, {
-    ...{ responseHeaders, tokenProofs },
+    ...{ responseHeaders, tokenProofs, trace },
     ...{ clock: scope.socketClock, observe: metrics, observeStreams: metrics.eventStreams },
-    observeBreaker(upstream, isOpen) {
-      metrics.upstreamBreaker(upstream, isOpen)
-      if (isOpen) log.warn({ upstream }, 'the upstream does not answer: its circuit is open, but for a probe')
-      else log.info({ upstream }, 'the upstream answers again')
-    },
+    ...{ observeBreaker: metrics.upstreamBreaker, log },
     // A body has the time of a head before its pace is looked at.
     bodyPace: { bytesPerSecond: limits.bodyRate, graceMs: limits.headerTimeoutMs },
     watch: (session, end) =>
@@ -270,66 +244,27 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   })
   const forward = createForward({
     ...common,
-    ...{
-      findSession,
-      send: trace ? tracedSend(upstreams.send, trace) : upstreams.send,
-      requireSameOrigin,
-      isTopLevelNavigation,
-    },
+    ...{ findSession, send: upstreams.send, requireSameOrigin, isTopLevelNavigation },
     onRejectedToken: (session, resource, rejection) =>
       mapRefusal(tokens.onRejected(session, resource, rejection), session, stepUps.withLoginUrl),
     factsOf: requestLog.factsOf,
     setSecurityHeaders: securityHeaders.set,
     loginUrl: (req) => pageLoginUrl(loginUrlFor(req.url), cookie.sameSite),
   })
-  const warnOfWebSockets = createThrottledWarning(
-    log,
-    'WebSockets refused: as many are open as limits.webSocketsPerSession or limits.webSocketsPerClient say',
-  )
+  const upgradeAnswers = createUpgradeAnswers({
+    ...{ requestLog, log, clientAddress, securityHeaders, loginUrlFor },
+    ...{ whyNoSession: missingSessions.reasonOf, observe: metrics.rawAnswer },
+  })
   const tunnel = createTunnel({
     ...{ ...common, publicUrl, allowedOrigins, responseHeaders, tokenProofs, limits },
     ...{ live: scope.tunnels, factsOf: requestLog.beginUpgrade },
     findSession,
     ...{ timeLeft: sessions.timeLeft, clientOf },
-    refuse(socket, error, { headers, requestId }) {
-      if (error instanceof BffError && error.code === 'rate_limited') warnOfWebSockets()
-      const answer = problemAnswer(error, { requestId, loginUrl: loginUrlFor() })
-      const all = { ...securityHeaders.fields, ...headers, ...answer.headers, 'x-request-id': requestId }
-      endWithAnswer(socket, { ...answer, headers: all })
-      return answer.status
-    },
-    refused(req, error) {
-      const path = pathOf(req)
-      const { id: requestId, traceparent, route } = requestLog.factsOf(req)
-      if (!(error instanceof BffError)) {
-        log.error({ requestId, path, err: describeError(error) }, 'unexpected error')
-        return
-      }
-      const { code, details, logged, cause } = error
-      const err = cause === undefined ? undefined : describeError(cause)
-      const known = { requestId, traceparent, route, path, clientIp: clientAddress(req) }
-      const fields = { ...known, code, status: statusOf(code), err }
-      const told = (reason: string | undefined) =>
-        log.info({ ...fields, reason, ...logged }, 'a WebSocket was refused')
-      const reason = details?.reason === undefined ? undefined : String(details.reason)
-      if (code === 'session_required' && reason !== 'invalid_token') missingSessions.reasonOf(req).then(told)
-      else told(reason)
-    },
+    ...{ refuse: upgradeAnswers.refuse, refused: upgradeAnswers.refused },
     observe(req, status, error) {
-      const { route = 'none' } = requestLog.factsOf(req)
-      const known = requestLog.factsOf(req)
-      if (error === undefined) requestLog.upgraded(req, status)
-      else
-        endSpan(
-          Object.assign(known, { code: error instanceof BffError ? error.code : 'internal_error' }),
-          req,
-          status,
-        )
-      const ofError = error instanceof BffError ? error.code : 'internal_error'
-      const code = error === undefined ? undefined : ofError
-      metrics.rawAnswer({ route, method: 'UPGRADE', status, code })
-      const failure = error instanceof BffError ? failureOf(error) : undefined
-      if (failure) metrics.upstreamFailed(route, failure)
+      upgradeAnswers.answered(req, status, error)
+      const failure = error instanceof Error ? failureOf(error) : undefined
+      if (failure) metrics.upstreamFailed(requestLog.factsOf(req).route ?? 'none', failure)
     },
   })
   const stopWatching = endWithSessions({
@@ -355,18 +290,12 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   /** So that the line of a sign-out has the session that it ended. */
   const findOwn = async (req: IncomingMessage) => {
     const session = await sessions.find(req)
-    if (session) requestLog.factsOf(req).session = session.hash.slice(0, 12)
+    if (session) requestLog.factsOf(req).session = sessionName(session.hash)
     return session
   }
   const bffRoutes = createBffRoutes({
-    ...{
-      basePath,
-      sameSite: cookie.sameSite,
-      sessions: { ...sessions, find: findOwn },
-      requireSameOrigin,
-      stepUps,
-      now,
-    },
+    ...{ basePath, sameSite: cookie.sameSite, requireSameOrigin, stepUps, now },
+    sessions: { ...sessions, find: findOwn },
     ...{ parseReturnUrl: parseReturn, loginUrlFor, loginAttempts, beginSignIn, loggedOutReturns },
     loginParams: config.provider.loginParams,
     loginCookies: createLoginCookies(cookie, LOGIN_LIFETIME_MS),
@@ -396,15 +325,9 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
           provider.resourceOf(granted, session, stepUp),
         ),
       discard: (session) => tokens.end(session, 'discarded'),
-      observe(req, { hash, claims }, asked) {
-        metrics.session('started', 'login')
-        metrics.signIn('succeeded')
-        const facts = requestLog.factsOf(req)
-        facts.session = hash.slice(0, 12)
-        log.audit?.(asked ? 'step_up' : 'sign_in', {
-          ...{ requestId: facts.id, session: facts.session, subject: subjectOf(claims) },
-          clientIp: clientAddress(req),
-        })
+      observe(req, session, asked) {
+        requestLog.factsOf(req).session = sessionName(session.hash)
+        audit.signedIn(session, { isStepUp: asked !== undefined, clientIp: clientAddress(req) })
       },
     }),
     endPreviousSessions: createEndPreviousSessions({
@@ -412,13 +335,12 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       endAndRevoke: ({ id, hash }) => tokens.endReplaced({ id, hash }),
       endOldest: (claims) => userSessions.endOldest(claims, config.session.maxPerUser),
       log,
-      observe: ({ hash }) => sessionEnded(hash, 'replaced'),
+      observe: ({ hash }) => audit.sessionEnded(hash, 'replaced'),
     }),
     readForm: (req, res) =>
       readSmallBody(req, res, {
         types: ['application/x-www-form-urlencoded'],
-        // Whoever posts it, it is kept for a minute: strangers are to fill no store with it.
-        maxBytes: config.provider.responseMode === 'form_post' ? MAX_FORM_BYTES : MAX_UNASKED_FORM_BYTES,
+        maxBytes: MOST_POSTED_BYTES[config.provider.responseMode === 'form_post' ? 'asked' : 'unasked'],
         ...{ withinMs: limits.headerTimeoutMs, clock: scope.socketClock },
       }),
     postedResponses: createSingleUseReferences<string>(logins, {
@@ -458,43 +380,10 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     await upstreams.close().catch((error) => log.warn({ err: describeError(error) }, 'not closed cleanly'))
   }
   const upgrade: typeof tunnel.upgrade = (req, socket, head) =>
-    requestLog.beginUpgrade(req).span!.run(() => tunnel.upgrade(req, socket, head))
-  const ofTunnel = trace ? { ...tunnel, upgrade } : tunnel
-  return { config, provider, guard, isTrustedPeer, edge, tunnel: ofTunnel, upstreams, release }
+    runAs(requestLog.beginUpgrade(req), () => tunnel.upgrade(req, socket, head))
+  return { config, provider, guard, isTrustedPeer, edge, tunnel: { ...tunnel, upgrade }, upstreams, release }
 }
 
 function cookieAttributes({ session: { cookie } }: Config) {
   return { httpOnly: true, secure: cookie.secure, sameSite: cookie.sameSite }
-}
-
-/** The upstream's part of a trace, which it is told as its parent. */
-function tracedSend(send: Send, trace: Trace): Send {
-  return function sendTraced(req, res, outbound) {
-    const { route, headers } = outbound
-    return trace.part('upstream', { 'server.address': route.upstream, 'http.route': route.id }, (span) => {
-      const at = headers.indexOf('traceparent')
-      if (at === -1) headers.push('traceparent', span.traceparent)
-      else headers[at + 1] = span.traceparent
-      return send(req, res, outbound)
-    })
-  }
-}
-
-/** Notes in the span of a refresh who did the work, and how long it waited for the lock. */
-function tracedLock(observe: Metrics['refreshLock'], trace: Trace): Metrics['refreshLock'] {
-  return function tracedRefreshLock(outcome, resource, waitedMs) {
-    observe(outcome, resource, waitedMs)
-    trace.note({ 'cloakroom.refresh.outcome': outcome, 'cloakroom.refresh.lock_wait_ms': waitedMs })
-  }
-}
-
-const BY_USER: ReadonlySet<string> = new Set(['logout', 'by_user', 'replaced'])
-const BY_US: ReadonlySet<string> = new Set(['discarded', 'subject_changed'])
-
-/** Whose doing the end of a session was. What is left is the provider's: a logout, an event, a grant that it ended. */
-function endedBy(reason: string): string {
-  if (BY_USER.has(reason)) return 'user'
-  if (reason === 'max_per_user') return 'limit'
-  if (reason === 'absolute_timeout') return 'timeout'
-  return BY_US.has(reason) ? 'cloakroom' : 'provider'
 }

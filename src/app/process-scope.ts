@@ -42,6 +42,8 @@ export type ProcessScope = {
   readonly certificates: CertificateMemory
   /** Follows the change from one configuration to the next. */
   changeTo(next: Config, before: Config): void
+  /** Names the configuration in use. */
+  configHash(): string
   /** Longest time that a provider call may take under any configuration so far, in ms. */
   longestCallMs(): number
 }
@@ -79,10 +81,11 @@ export async function openProcessScope(config: Config, deps: ProcessDeps): Promi
   const metrics = createMetrics({
     ...{ version: version(), isStoreLive: () => isLive(), droppedLogLines, openWebSockets: tunnels.count },
   })
-  const tellConfig = (running: Config) =>
-    metrics.configured(running, {
-      ...{ hash: configHash(running), at: now(), certificateEnds: certificateEnds(running) },
-    })
+  let hash = ''
+  function tellConfig(running: Config): void {
+    hash = hashOf(running)
+    metrics.configured(running, { hash, at: now(), certificateEnds: certificateEnds(running) })
+  }
   tellConfig(config)
   const times: StoreTimes = {
     monotonicNow,
@@ -116,6 +119,7 @@ export async function openProcessScope(config: Config, deps: ProcessDeps): Promi
       for (const name of Object.keys(next.resources)) retiredResources.delete(name)
       tellConfig(next)
     },
+    configHash: () => hash,
     longestCallMs: () => longestCallMs,
   }
 }
@@ -124,7 +128,7 @@ export async function openProcessScope(config: Config, deps: ProcessDeps): Promi
  * Names a configuration: the same on every replica that runs it. Secrets are no part of it, so that the name of one whose
  * other parts are known helps nobody to guess them.
  */
-function configHash(config: Config): string {
+function hashOf(config: Config): string {
   const text = JSON.stringify(config).replaceAll(/:\/\/[^/@"]*@/g, '://')
   return createHash('sha256').update(text).digest('hex').slice(0, 12)
 }

@@ -73,7 +73,7 @@ async function reloadFrom(seen: SeenFiles, reason: string, deps: ReloadingDeps):
       const { config, warnings } = loadCheckedConfig(file, io, { readFile: readerThatNotes(seen) })
       for (const { path, message } of warnings) log.warn({ config: file, path }, message)
       return config
-    })
+    }, reason)
     log.info({ config: file, reason }, 'the configuration was read again and is in use')
     if (needRestart.length === 0) return
     log.warn({ config: file }, `changed, but in use only after a restart: ${needRestart.join(', ')}`)

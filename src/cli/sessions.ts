@@ -1,10 +1,13 @@
 import { parseArgs } from 'node:util'
+import { createSubjectPseudonyms, endOf } from '../app/audit.ts'
 import { systemClock } from '../async/clock.ts'
 import { silentLog } from '../async/log-throttle.ts'
 import type { Config } from '../config/config.ts'
 import { BffError, describeError } from '../errors.ts'
+import { createLogger } from '../log.ts'
 import { LOGIN_LIFETIME_MS } from '../oidc/sign-in/attempts.ts'
 import { createUserSessions, type ListedSession, type UserSessions } from '../session/session-index.ts'
+import type { SessionHash } from '../store/port.ts'
 import { createRedisStore } from '../store/redis/redis-store.ts'
 import { bindToGrants, createIndexPseudonyms, createSealing } from '../tokens/record/sealing.ts'
 import { type CommandIo, usageError } from './command.ts'
@@ -13,6 +16,8 @@ import { configFileName, EXIT_BAD_CONFIG, loadOrReport } from './config/config-f
 const USAGE = `usage: cloakroom sessions --user SUB [--end] [--issuer URL] [--config FILE]
 
 Lists the sessions of one user, or ends them on all replicas. Goes to the session store itself: no replica need run. Refresh tokens of sessions that end so are not revoked, because only the user's cookies open them.
+
+Standard error says by which "subject" the audit log names this user, under each of session.keys, and with --end gets an audit line for each session that has ended: keep it.
 
   --user SUB       the user's sub claim
   --end            end them, in place of listing them
@@ -34,9 +39,16 @@ export async function sessionsCommand(args: string[], io: CommandIo): Promise<nu
     return 1
   }
   const users = issuers.map((iss) => ({ iss, sub: wish.user }))
+  const pseudonyms = config.session.keys.map((key) => createSubjectPseudonyms([key]))
+  for (const user of users) {
+    const [subject, ...earlier] = pseudonyms.map((subjectOf) => subjectOf(user))
+    const before = earlier.length === 0 ? '' : `; under earlier session keys: ${earlier.join(', ')}`
+    io.stderr.write(`cloakroom sessions: subject of this user in the audit log: ${subject}${before}\n`)
+  }
+  const ended = createEndings(config, io)
   try {
-    return await withSessions(config, async (sessions) => {
-      const count = wish.end ? await endAll(sessions, users, io) : await listAll(sessions, users, io)
+    return await withSessions({ config, ended: ended.note }, async (sessions) => {
+      const count = await (wish.end ? endAll({ sessions, ended, io }, users) : listAll(sessions, users, io))
       if (count === 0) io.stderr.write('cloakroom sessions: this user has no sessions\n')
       return count === 0 ? 1 : 0
     })
@@ -44,8 +56,31 @@ export async function sessionsCommand(args: string[], io: CommandIo): Promise<nu
     const cause = error instanceof BffError && error.cause ? `: ${describeError(error.cause).message}` : ''
     io.stderr.write(`cloakroom sessions: ${describeError(error).message}${cause}\n`)
     return 1
+  } finally {
+    ended.tell()
   }
 }
+
+/** The audit lines of what this command ends: what ended before the store failed has ended, and is told. */
+function createEndings({ session: { keys } }: Config, { stderr }: CommandIo) {
+  const subjectOf = createSubjectPseudonyms(keys)
+  const { audit } = createLogger({ destination: stderr })
+  const ended: { readonly hash: SessionHash; readonly subject: string }[] = []
+  let subject = ''
+  return {
+    of: (user: User) => {
+      subject = subjectOf(user)
+    },
+    note: (hash: SessionHash) => void ended.push({ hash, subject }),
+    tell(): void {
+      for (const { hash, subject } of ended) {
+        audit?.('session_ended', { ...endOf(hash, OPERATOR), subject, count: ended.length })
+      }
+    },
+  }
+}
+
+const OPERATOR = 'operator'
 
 type Wish = {
   readonly user: string
@@ -85,7 +120,10 @@ function issuersOf({ provider }: Config): string[] {
 }
 
 /** Opens the store, lends the sessions in it, and closes it. */
-async function withSessions<T>(config: Config, use: (sessions: UserSessions) => Promise<T>): Promise<T> {
+async function withSessions<T>(
+  { config, ended }: { config: Config; ended: (hash: SessionHash) => void },
+  use: (sessions: UserSessions) => Promise<T>,
+): Promise<T> {
   const { store: address, keys, idleTimeoutMs, absoluteTimeoutMs } = config.session
   if (address.type === 'memory') {
     throw new Error(
@@ -101,7 +139,7 @@ async function withSessions<T>(config: Config, use: (sessions: UserSessions) => 
         ...{ store, pseudonyms: createIndexPseudonyms(keys), signInLifetimeMs: LOGIN_LIFETIME_MS },
         sealAbout: (hash, text) => sealing.seal({ id: hash, kind: 'about' }, text),
         openAbout: (hash, sealed) => sealing.open({ id: hash, kind: 'about' }, sealed),
-        ended() {},
+        ended,
         now: systemClock.now,
       }),
     )
@@ -135,9 +173,20 @@ function printable(text: string): string {
   return text.replaceAll(/[^\x20-\x7e]/g, '?')
 }
 
-async function endAll(sessions: UserSessions, users: readonly User[], io: CommandIo): Promise<number> {
-  const counts = await Promise.all(users.map((user) => sessions.end(user, 'operator')))
-  const count = counts.reduce((sum, one) => sum + one, 0)
+async function endAll(
+  {
+    sessions,
+    ended,
+    io,
+  }: { sessions: UserSessions; ended: Pick<ReturnType<typeof createEndings>, 'of'>; io: CommandIo },
+  users: readonly User[],
+): Promise<number> {
+  let count = 0
+  // One after the other, so that each end is told of its user.
+  for (const user of users) {
+    ended.of(user)
+    count += await sessions.end(user, OPERATOR)
+  }
   if (count > 0) io.stdout.write(`${count} ${count === 1 ? 'session has' : 'sessions have'} ended\n`)
   return count
 }

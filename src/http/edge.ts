@@ -18,6 +18,7 @@ import {
   type ObserveSignInFailure,
   type RequestFacts,
   type RequestLog,
+  runAs,
   writeHead,
 } from './request-log.ts'
 import type { SecurityHeaders } from './security-headers.ts'
@@ -101,9 +102,7 @@ function literally(path: string): string {
 
 function beginRequest({ requestLog }: EdgeDeps): RequestHandler {
   return function beginRequestLog(req, res, next) {
-    const { span } = requestLog.begin(req, res)
-    if (span) span.run(next)
-    else next()
+    runAs(requestLog.begin(req, res), next)
   }
 }
 

@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { randomUUID } from 'node:crypto'
 import {
   type IncomingHttpHeaders,
@@ -98,6 +99,18 @@ export type RefusedMessage = Pick<LogFields, 'requestId' | 'method' | 'path' | '
 /** A member of the request costs less than a WeakMap. */
 const FACTS = Symbol('facts')
 type WithFacts = IncomingMessage & { [FACTS]?: RequestFacts }
+
+const SERVED = new AsyncLocalStorage<string>()
+
+/** Runs work of a request as such: the ends of sessions that come of it are told with its id, and its parts are in its trace. */
+export function runAs<T>({ id, span }: Pick<RequestFacts, 'id' | 'span'>, work: () => T): T {
+  return span ? SERVED.run(id, () => span.run(work)) : SERVED.run(id, work)
+}
+
+/** Id of the request that this is done for; undefined where it is done for none. */
+export function servedRequestId(): string | undefined {
+  return SERVED.getStore()
+}
 
 /** Makes the request log. The path is logged without its query, which may hold a code or personal data. */
 export function createRequestLog(deps: RequestLogDeps): RequestLog {

@@ -1,5 +1,7 @@
+import { createThrottledWarning } from '../async/log-throttle.ts'
 import type { AccessRules, RouteConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
+import type { Logger } from '../log.ts'
 import type { BffSession } from '../session/session.ts'
 import type { AccessToken } from '../tokens/record/sealing.ts'
 
@@ -101,6 +103,15 @@ export type AccessCheckDeps = {
   readonly scopesOf: (token: AccessToken, resource: string) => readonly string[]
   /** Told of each refusal because the provider left a claim out of its token. */
   readonly leftOut?: (route: string, claim: string) => void
+}
+
+/** Makes the warning of claims that the provider left out: at once, and then once a minute. */
+export function createLeftOutWarning(log: Pick<Logger, 'warn'>): NonNullable<AccessCheckDeps['leftOut']> {
+  const warn = createThrottledWarning(
+    log,
+    'access refused because the provider left a claim out of its token (groups overage): have it send the groups that are assigned to the application, or roles',
+  )
+  return (route, claim) => warn({ route, claim, reason: 'groups_overage' })
 }
 
 /** Why a route with access rules refuses a session: access_denied or reauthentication_required; undefined when it does not. */

@@ -28,7 +28,7 @@ import { createTokenExchange, type TokenExchangeGrant } from './token-exchange.t
 export type FirstGrant = GrantedAccessToken & { readonly refreshToken: string | undefined }
 
 export type TokensDeps = {
-  readonly trace?: Pick<Trace, 'part'> | undefined
+  readonly trace?: Pick<Trace, 'part' | 'note'> | undefined
   readonly store: Pick<Store, 'sessions' | 'tokens'>
   readonly sealing: Sealing
   readonly copy: TokensCopy
@@ -130,6 +130,15 @@ function traced(trace: TokensDeps['trace'], renew: RenewToken): RenewToken {
   return (wanted) => trace.part('refresh', { 'cloakroom.resource': wanted.resource }, () => renew(wanted))
 }
 
+/** Notes in the span of a refresh who did the work, and how long it waited for the lock. */
+function tracedLock(trace: TokensDeps['trace'], observe: RefreshDeps['observe']['lock']): typeof observe {
+  if (!trace) return observe
+  return function tracedRefreshLock(outcome, resource, waitedMs) {
+    observe(outcome, resource, waitedMs)
+    trace.note({ 'cloakroom.refresh.outcome': outcome, 'cloakroom.refresh.lock_wait_ms': waitedMs })
+  }
+}
+
 function createSources(
   deps: TokensDeps,
   { sealer, endGrant }: { readonly sealer: TokenSealer; readonly endGrant: EndGrant },
@@ -151,7 +160,7 @@ function createSources(
         followClaims: deps.followClaims,
         reusesRefreshTokens: deps.reusesRefreshTokens,
         inFlight: deps.inFlight,
-        observe: { lock: observe.refreshLock, unseen: observe.unseenRefresh },
+        observe: { lock: tracedLock(deps.trace, observe.refreshLock), unseen: observe.unseenRefresh },
         async endSession(holder, reason) {
           // A grant that the provider has ended leaves nothing to revoke; one that answers for another user does.
           await (reason === 'subject_changed' ? endGrant(holder) : store.sessions.end(holder.hash))

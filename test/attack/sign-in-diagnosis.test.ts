@@ -265,7 +265,10 @@ describe('a fault of the configuration is 502, has a line for each sign-in, and 
       const seen = await setup.deliver(new URL('http://x/bff/login'))
       assert.deepEqual([seen.status, seen.code, seen.warnings.length], [502, 'provider_rejected', 1])
       assert.equal(seen.warnings[0].step, 'discovery')
-      assert.match(seen.warnings[0].err.message, document ? /issuer does not match/ : /status 404/)
+      assert.match(
+        seen.warnings[0].err.message,
+        document ? /is of the issuer "https:\/\/other\.test"/ : /status 404/,
+      )
       assert.deepEqual(await setup.faults(), [
         'cloakroom_provider_config_fault{resource="(discovery)",error="discovery"} 1',
       ])

@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { createLogger } from '../../src/log.ts'
 import { startCloakroom } from '../kit/cloakroom.ts'
 import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { movableClock } from '../kit/shops/shop.ts'
 import { startUpstream } from '../kit/upstream/upstream.ts'
 
 test('the audit stream tells who did what and why, and no name', async (t) => {
@@ -31,7 +32,11 @@ test('the audit stream tells who did what and why, and no name', async (t) => {
   await browser.open(user.json()['bff:logout_url'])
   const other = cloakroom.browser()
   await other.signIn()
+  const runs = async () => /^cloakroom_config_info\{hash="(\w+)"\} 1$/m.exec(await metrics())?.[1]
+  const metrics = async () => (await fetch(`${cloakroom.adminUrl}/metrics`)).text()
+  const first = await runs()
   await assert.rejects(cloakroom.reload({ basePath: 'no path' }))
+  await cloakroom.reload({ rateLimits: { login: '7/1m' } })
 
   const told = audit().map(({ action, reason, by, route, step, outcome }) =>
     [action, reason ?? route ?? step ?? outcome, by].filter((one) => one !== undefined).join(' '),
@@ -44,8 +49,12 @@ test('the audit stream tells who did what and why, and no name', async (t) => {
     'session_ended logout user',
     'sign_in',
     'config_reloaded refused',
+    'config_reloaded applied',
   ])
-  const [began, denied, , revoked, ended, again] = audit()
+  const [began, denied, , revoked, ended, again, refused, applied] = audit()
+  assert.deepEqual([refused?.hash, refused?.count], [first, 1])
+  assert.equal(applied?.hash, await runs())
+  assert.notEqual(applied?.hash, first)
   assert.match(String(began?.session), /^[\w-]{12}$/)
   for (const line of [denied, revoked, ended]) assert.equal(line?.session, began?.session)
   assert.match(String(began?.subject), /^[\w-]{22}$/)
@@ -58,6 +67,86 @@ test('the audit stream tells who did what and why, and no name', async (t) => {
       path,
     )
   assert.doesNotMatch(cloakroom.logs.join('\n'), /ada\.lovelace/)
+})
+
+test('the end of a session says whose doing it was and, as a step-up does, which request it came with', async (t) => {
+  const clock = movableClock()
+  const provider = await startRotatingProvider({ now: clock.now, control: { accessTokenSeconds: 100_000 } })
+  t.after(() => provider.close())
+  const api = await startUpstream()
+  t.after(() => api.close())
+  const cloakroom = await startCloakroom(
+    {
+      provider: { ...provider.settings },
+      session: { maxPerUser: 2, idleTimeout: '2h', absoluteTimeout: '2h' },
+      resources: {
+        orders: { resource: 'https://orders.test' },
+        billing: { resource: 'https://billing.test' },
+      },
+      routes: [
+        { path: '/api', upstream: api.url, resource: 'orders' },
+        { path: '/fresh', upstream: api.url, resource: 'billing', require: { maxAge: '15m' } },
+        { path: '/', upstream: api.url, auth: 'anonymous' },
+      ],
+    },
+    { now: clock.now },
+  )
+  t.after(() => cloakroom.close())
+  const lines = () => cloakroom.logs.map((line) => JSON.parse(line) as Record<string, unknown>)
+  let seen = 0
+  /** The audit lines since the last look, each with the path of its request. */
+  function told(): string[] {
+    const fresh = lines().slice(seen)
+    seen += fresh.length
+    const pathOf = new Map(lines().map(({ requestId, path }) => [requestId, path]))
+    return fresh
+      .filter(({ stream, action }) => stream === 'audit' && action !== 'sign_in')
+      .map(({ action, reason, by, requestId }) => [action, reason, by, pathOf.get(requestId)].join(' '))
+  }
+  async function signedIn(sid = 'sid-1') {
+    provider.control.idTokenClaims = { auth_time: Math.floor(clock.now() / 1000), sid }
+    const browser = cloakroom.browser()
+    await browser.signIn()
+    return browser
+  }
+
+  await signedIn()
+  const [second, third] = [await signedIn(), await signedIn()]
+  assert.deepEqual(told(), ['session_ended max_per_user limit /bff/callback'])
+  await second.fetch('/bff/sessions', { method: 'DELETE' })
+  assert.deepEqual(told(), ['session_ended by_user user /bff/sessions'])
+  assert.equal((await third.fetch('/api/x')).status, 401)
+  told()
+
+  clock.advance(20 * 60_000)
+  const { login_url: stepUp } = (await second.fetch('/fresh/x')).json()
+  provider.control.idTokenClaims = { auth_time: Math.floor(clock.now() / 1000), sid: 'sid-2' }
+  await second.navigate(cloakroom.publicUrl + stepUp)
+  assert.deepEqual(told(), [
+    'step_up   /bff/callback',
+    'token_revocation   /bff/callback',
+    'session_ended replaced user /bff/callback',
+  ])
+
+  const { clientId: client_id, clientSecret: client_secret } = provider
+  const token = provider.issuedSecrets.findLast((secret) => secret.startsWith('rt_')) ?? ''
+  const form = new URLSearchParams({ client_id, client_secret, token })
+  await fetch(provider.endpoints.revocation, { method: 'POST', body: form })
+  assert.equal((await second.fetch('/api/y')).status, 401)
+  assert.deepEqual(told(), ['session_ended invalid_grant provider /api/y'])
+
+  await signedIn()
+  const body = new URLSearchParams({ logout_token: await provider.logoutToken({ sid: 'sid-1' }) })
+  const logout = await fetch(`${cloakroom.listenUrl}/bff/backchannel-logout`, { method: 'POST', body })
+  assert.equal(logout.status, 200)
+  assert.deepEqual(told(), ['session_ended backchannel_logout provider /bff/backchannel-logout'])
+
+  const last = await signedIn('sid-3')
+  clock.advance(60 * 60_000)
+  assert.equal((await last.fetch('/bff/user')).status, 200)
+  clock.advance(61 * 60_000)
+  assert.equal((await last.fetch('/bff/user')).status, 401)
+  assert.deepEqual(told(), ['session_ended absolute_timeout timeout /bff/user'])
 })
 
 test('the audit stream is there at every level of the log', () => {

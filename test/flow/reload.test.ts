@@ -178,6 +178,15 @@ describe('a process that reads its file again', () => {
         count: number
       }
       assert.equal(problems.length, count)
+      const audited = replica.stdout
+        .slice(before)
+        .map((text) => JSON.parse(text))
+        .find(({ action }) => action === 'config_reloaded')
+      assert.deepEqual(
+        [audited?.outcome, audited?.reason, audited?.count],
+        ['refused', 'SIGHUP', count],
+        what,
+      )
       assert.match(
         problems.map(({ line, path, message }) => `cloakroom.yaml:${line}: ${path} ${message}`).join('\n'),
         cure,

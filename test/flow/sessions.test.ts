@@ -336,7 +336,7 @@ describe('the sessions of a user over two replicas', { skip: skipWithoutRedis() 
   })
 
   test('an operator lists and ends the sessions of one user; WebSockets or not, they are gone on every replica', async (t) => {
-    const { a, b, provider, config } = await startReplicas(t)
+    const { a, b, provider, keys, config } = await startReplicas(t)
     const [here, there, ofBob] = [a.browser({ userAgent: 'Evil\x9b2J/1.0' }), b.browser(), a.browser()]
     provider.control.user = 'ada'
     await here.signIn()
@@ -375,13 +375,36 @@ describe('the sessions of a user over two replicas', { skip: skipWithoutRedis() 
       )
     const ids = [here, there].map(sessionIdOf)
     assertNoSecrets({ out: listed.out }, [...ids, ...ids.map(sessionHash), ...provider.issuedSecrets])
-    assert.deepEqual(await run('--user', 'nobody'), {
-      ...{ code: 1, out: '', err: 'cloakroom sessions: this user has no sessions\n' },
-    })
+    const nobody = await run('--user', 'nobody')
+    assert.deepEqual([nobody.code, nobody.out], [1, ''])
+    assert.match(nobody.err, /\ncloakroom sessions: this user has no sessions\n$/)
     assert.equal((await run('--user', 'ada', '--issuer', 'https://other.test')).code, 1)
 
     const ended = await run('--user', 'ada', '--end')
-    assert.deepEqual(ended, { code: 0, out: '2 sessions have ended\n', err: '' })
+    assert.deepEqual([ended.code, ended.out], [0, '2 sessions have ended\n'])
+    // What the audit stream of the replicas calls her, and a line for each of her sessions.
+    const audited = (text: string) => {
+      const lines = text.split('\n').filter((line) => line.startsWith('{'))
+      return lines.map((line) => JSON.parse(line)).filter(({ stream }) => stream === 'audit')
+    }
+    const began = audited(a.logs.join('\n')).find(({ action }) => action === 'sign_in')
+    for (const { err } of [listed, ended])
+      assert.ok(err.includes(`in the audit log: ${began.subject}\n`), err)
+    const names = ids.map((id) => sessionHash(id).slice(0, 12)).sort()
+    const told = audited(ended.err).map(({ session, ...line }) => {
+      const { action, reason, by, subject, count } = line
+      return [session, action, reason, by, subject, count]
+    })
+    const same = ['session_ended', 'operator', 'operator', began.subject, 2]
+    assert.deepEqual(
+      told.sort(),
+      names.map((name) => [name, ...same]),
+    )
+    const changed = await file('changed.yaml', {
+      session: { ...(config.session as object), keys: [sessionKey(), keys[0]] },
+    })
+    const { err } = await run('--user', 'ada', '--config', changed)
+    assert.ok(err.includes(`; under earlier session keys: ${began.subject}\n`), err)
     for (let tries = 0; (await isIn(here)) || (await isIn(there)); tries += 1) assert.ok(tries < 50)
     assert.equal(await isIn(ofBob), true)
     assert.equal((await run('--user', 'ada', '--end')).code, 1)

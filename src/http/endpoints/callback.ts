@@ -78,6 +78,11 @@ export type Callback = Readonly<Record<'callback' | 'posted' | 'finish' | 'landi
 
 /** How long a posted response waits for the browser to follow the redirect, in ms. */
 export const POSTED_RESPONSE_LIFETIME_MS = 60_000
+/**
+ * Most bytes of a posted response: one with an ID token in it, and room to spare; where none is asked for, one without, of
+ * a sign-in that began before a reload. Strangers, who may post one too, are to fill no store.
+ */
+export const MOST_POSTED_BYTES = { asked: 65_536, unasked: 4_096 } as const
 
 /** Sends the browser on: by a redirect, or by the page. */
 type GoOn = (url: string, page: (url: string) => Page) => void

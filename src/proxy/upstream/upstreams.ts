@@ -1,4 +1,6 @@
+import type { Trace } from '../../async/trace.ts'
 import type { RouteConfig } from '../../config/config.ts'
+import type { Logger } from '../../log.ts'
 import type { BffSession } from '../../session/session.ts'
 import type { ResponseHeaders } from '../headers/response.ts'
 import {
@@ -36,9 +38,12 @@ export type UpstreamsDeps = DispatcherOptions &
     readonly observeStreams?: (change: 1 | -1) => void
     /** Told when the circuit of an upstream opens, and when it closes. */
     readonly observeBreaker: (upstream: string, isOpen: boolean) => void
+    /** Gets a line of both. */
+    readonly log?: Pick<Logger, 'info' | 'warn'>
     /** Asked for each answer that may outlive its session. */
     readonly watch: WatchSession
     readonly responseHeaders: ResponseHeaders
+    readonly trace?: Pick<Trace, 'part'> | undefined
   }
 
 /** Opens one set of connections for each distinct upstream, limits and TLS identity among the routes. */
@@ -78,6 +83,9 @@ export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsD
       ([route, { admission }]) => route.upstream === upstream && admission.isOpen(),
     )
     deps.observeBreaker(upstream, isOpen)
+    if (isOpen)
+      deps.log?.warn({ upstream }, 'the upstream does not answer: its circuit is open, but for a probe')
+    else deps.log?.info({ upstream }, 'the upstream answers again')
   }
 
   function openCircuits(): ReadonlyMap<string, number> {
@@ -94,9 +102,23 @@ export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsD
     await Promise.all(Array.from(byKey.values(), ({ dispatcher }) => dispatcher.destroy()))
   }
   const { hasSession, sessions, endSession } = live
-  const send = createSend(byRoute)
+  const send = traced(deps.trace, createSend(byRoute))
   const { endAll: endEventStreams } = longAnswers
   return { send, hasSession, sessions, endSession, endEventStreams, openCircuits, close, destroy }
+}
+
+/** The upstream's part of a trace, which it is told as its parent. */
+function traced(trace: UpstreamsDeps['trace'], send: Send): Send {
+  if (!trace) return send
+  return function sendTraced(req, res, outbound) {
+    const { route, headers } = outbound
+    return trace.part('upstream', { 'server.address': route.upstream, 'http.route': route.id }, (span) => {
+      const at = headers.indexOf('traceparent')
+      if (at === -1) headers.push('traceparent', span.traceparent)
+      else headers[at + 1] = span.traceparent
+      return send(req, res, outbound)
+    })
+  }
 }
 
 /** Routes share connections unless a client key is involved, which must not serve another route by accident. */
