@@ -66,7 +66,10 @@ function allowNull(schema: Schema): void {
     // What belongs to another member of the union, too.
     member.additionalProperties = { type: 'null' }
   }
-  if (typeof schema.additionalProperties === 'object') allowNull(schema.additionalProperties as Schema)
+  if (typeof schema.additionalProperties !== 'object') return
+  const entry = schema.additionalProperties as Schema
+  allowNull(entry)
+  Object.assign(entry, nullable(entry))
 }
 
 function nullable(property: Schema): Schema {

@@ -42,6 +42,12 @@ export function renderChart(...args: string[]): { objects: Manifest[]; error: st
   return { objects, error: problems.join('\n'), text: helm.stdout }
 }
 
+/** The example with more values, each `PATH=VALUE` as `--set` has it, or `PATH=JSON`. */
+export function renderExample(...sets: string[]) {
+  const args = sets.flatMap((set) => [/^[\w.[\]]+=[[{"]/.test(set) ? '--set-json' : '--set', set])
+  return renderChart('-n', 'shop', '-f', exampleValues, ...args)
+}
+
 /** What `helm lint --strict` says of the chart with one values file; '' when it is content. */
 export function lintChart(...args: string[]): string {
   const helm = spawnSync('helm', ['lint', '--strict', chart, ...VERSION, ...args], { encoding: 'utf8' })

@@ -16,7 +16,9 @@ other name it refuses to be called, so that no web page reads it by DNS rebindin
 {{- $session := default dict $config.session -}}
 {{- $store := default dict $session.store -}}
 {{- $_ := set $config "session" (set $session "store" (set $store "type" (default "redis" $store.type))) -}}
-{{- range $name, $part := .Values.configParts -}}
+{{- range $name, $written := .Values.configParts -}}
+{{- $part := deepCopy (default dict $written) -}}
+{{- include "cloakroom.dropNulls" $part -}}
 {{- $_ := set $config "resources" (merge (default dict $config.resources) (default dict $part.resources)) -}}
 {{- range $list := list "routes" "tests" -}}
 {{- with get $part $list -}}

@@ -16,6 +16,12 @@
 {{- if not $config.publicUrl -}}
 {{- $p = append $p "config.publicUrl: the origin that browsers see is missing, e.g. https://app.example.com" -}}
 {{- end -}}
+{{- if not (regexMatch "^https?://[^/]+/?$|^\\$\\{|^$" (toString $config.publicUrl)) -}}
+{{- $p = append $p "config.publicUrl: must be an origin, e.g. https://app.example.com" -}}
+{{- end -}}
+{{- if and (contains "${" (toString $config.publicUrl)) (or .Values.ingress.enabled (and .Values.httpRoute.enabled (not .Values.httpRoute.hostnames))) -}}
+{{- $p = append $p "config.publicUrl: is a variable, so that the chart does not know the host of the Ingress or HTTPRoute; write it out" -}}
+{{- end -}}
 {{- range $name, $address := dict "config.listen" $config.listen "config.admin.listen" (default dict $config.admin).listen -}}
 {{- if not (regexMatch ":[1-9][0-9]*$" (toString $address)) -}}
 {{- $p = append $p (printf "%s: must be host:port with a fixed port, e.g. 0.0.0.0:8080" $name) -}}
@@ -63,8 +69,10 @@
 {{- $store := $config.session.store -}}
 {{- if regexMatch "://[^/@]*:[^/@$][^/@]*@" (toString (default "" $store.url)) -}}
 {{- $p = append $p (printf "config.session.store.url: holds a password, which would stand in the ConfigMap; write password: { file: %s/redis-password } instead" .Values.secrets.mountPath) -}}
+{{- else if regexMatch "://[^/@\\s\"]*:[^/@$\\s\"][^/@\\s\"]*@" (toYaml $config) -}}
+{{- $p = append $p "config: a URL holds a password, which would stand in the ConfigMap" -}}
 {{- end -}}
-{{- range $name, $value := dict "config.provider.clientAuth.secret" $auth.secret "config.provider.clientAuth.key" $auth.key "config.session.store.password" $store.password "config.session.store.sentinelPassword" $store.sentinelPassword -}}
+{{- range $name, $value := dict "config.provider.clientAuth.secret" $auth.secret "config.provider.clientAuth.key" $auth.key "config.session.store.password" $store.password "config.session.store.sentinelPassword" $store.sentinelPassword "config.provider.sharedSignals.authorization" (default dict $config.provider.sharedSignals).authorization -}}
 {{- if and $value (kindIs "string" $value) (not (regexMatch $variable $value)) -}}
 {{- $p = append $p (printf "%s: a secret written here would stand in the ConfigMap; write { file: %s/NAME } instead" $name $.Values.secrets.mountPath) -}}
 {{- end -}}
@@ -173,7 +181,7 @@
 {{- end -}}
 {{- $resources := default dict .Values.config.resources -}}
 {{- range $name, $part := .Values.configParts -}}
-{{- range $resource, $_ := $part.resources -}}
+{{- range $resource, $_ := (default dict $part).resources -}}
 {{- if hasKey $resources $resource -}}
 {{- $p = append $p (printf "configParts.%s.resources.%s: is defined elsewhere too" $name $resource) -}}
 {{- end -}}
