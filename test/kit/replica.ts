@@ -83,6 +83,8 @@ export async function startTwoReplicas(
 /** Runs `serve --config FILE` and resolves when `/readyz` says 200; rejects with its output when it ends before. */
 export async function startReplica(options: {
   configFile: string
+  /** The program; `src/main.ts` unless given. */
+  main?: string
   env?: Record<string, string>
   readyTimeoutMs?: number
   /** File descriptors in place of the pipes that are read; `stdout` and `stderr` stay empty then. */
@@ -90,7 +92,7 @@ export async function startReplica(options: {
 }): Promise<Replica> {
   for (let attempt = 1; ; attempt += 1) {
     const ports = { PUBLIC_PORT: String(await freePort()), ADMIN_PORT: String(await freePort()) }
-    const replica = spawnReplica(options.configFile, { ...ports, ...options.env }, options.output)
+    const replica = spawnReplica(options, { ...ports, ...options.env })
     try {
       await untilReady(replica, options.readyTimeoutMs ?? 60_000)
       return replica
@@ -102,17 +104,16 @@ export async function startReplica(options: {
 }
 
 function spawnReplica(
-  configFile: string,
+  { configFile, main = MAIN, output }: Parameters<typeof startReplica>[0],
   env: Record<string, string>,
-  output: { readonly stdout?: number; readonly stderr?: number } = {},
 ): Replica {
   // A test runner's own variables would make the child report as if it were a test.
   const { NODE_TEST_CONTEXT: _context, NODE_OPTIONS: _options, ...inherited } = process.env
   // What is loaded at a start is not collected again and again. A test with options of its own may measure memory.
   const flags = env.NODE_OPTIONS ? [] : ['--min-semi-space-size=16']
-  const child = spawn(process.execPath, [...flags, MAIN, 'serve', '--config', configFile], {
+  const child = spawn(process.execPath, [...flags, main, 'serve', '--config', configFile], {
     env: { ...inherited, ...env },
-    stdio: ['ignore', output.stdout ?? 'pipe', output.stderr ?? 'pipe'],
+    stdio: ['ignore', output?.stdout ?? 'pipe', output?.stderr ?? 'pipe'],
   })
   const endWithUs = () => child.kill('SIGKILL')
   process.once('exit', endWithUs)
