@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { statSync } from 'node:fs'
-import { after, before, describe, test } from 'node:test'
+import { createServer, type IncomingMessage, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { after, before, beforeEach, describe, test } from 'node:test'
+import { setTimeout } from 'node:timers/promises'
+import { WebSocket, WebSocketServer } from 'ws'
 import type { Browser } from '../kit/browsers/browser.ts'
 import {
   createDevProject,
@@ -141,3 +146,82 @@ for (const profile of ['plain', 'entra', 'keycloak', 'auth0', 'strict'])
       for (const secret of secrets) assert.ok(!said.includes(secret), `told: ${secret.slice(0, 8)}…`)
     })
   })
+
+describe('the switches of cloakroom dev', () => {
+  const cleanUps: (() => unknown)[] = []
+  let dev: RunningDev
+  let browser: Browser
+  let app: Server
+  const handshakes: IncomingMessage[] = []
+  const appUrl = () => `http://127.0.0.1:${(app.address() as AddressInfo).port}`
+  const sessions = async () => {
+    const state = await (await fetch(`${dev.server.panelUrl}/api/state`)).json()
+    return (state as { sessions: { idleSeconds: number }[] }).sessions.map(({ idleSeconds }) => idleSeconds)
+  }
+
+  const until = async (isSo: () => Promise<boolean>) => {
+    const end = performance.now() + 15_000
+    while (performance.now() < end && !(await isSo())) await setTimeout(50)
+    assert.ok(await isSo())
+  }
+
+  before(async () => {
+    const scope = { after: (cleanUp: () => unknown) => void cleanUps.push(cleanUp) }
+    const project = await createDevProject()
+    scope.after(() => project.close())
+    app = createServer((_req, res) => res.end('<h1>app</h1>'))
+    new WebSocketServer({ server: app }).on('connection', (socket, req) => {
+      handshakes.push(req)
+      socket.on('message', (data) => socket.send(String(data)))
+    })
+    scope.after(() => app.close())
+    await new Promise<void>((resolve) => app.listen(0, '127.0.0.1', resolve))
+    dev = await startDev(project, ['--app', appUrl()])
+    scope.after(() => dev.server.close())
+    browser = dev.browser()
+  })
+  beforeEach(() => signInAs(dev, browser, 'ada'))
+  after(async () => {
+    for (const cleanUp of cleanUps.toReversed()) await cleanUp()
+  })
+
+  test('idle: the session ends in 10 s or as soon as is said, and a use takes that back', async () => {
+    await dev.switches.idle()
+    const [left] = await sessions()
+    assert.ok(left! > 5 && left! <= 10, `${left} s`)
+    await browser.fetch(ORDERS)
+    assert.ok((await sessions())[0]! > 60)
+    await dev.switches.idle(1, 'ada')
+    await until(async () => (await sessions()).length === 0)
+    const refused = await browser.fetch(ORDERS)
+    assert.deepEqual([refused.status, refused.json().code], [401, 'session_required'])
+  })
+
+  test('provider-down: what needs a token waits, the session stays, and all goes on when it is up again', async () => {
+    assert.equal((await browser.fetch(ORDERS)).status, 200)
+    await dev.switches.providerDown()
+    assert.equal((await browser.fetch(ORDERS)).status, 200, 'its token is good')
+    await dev.switches.expireTokens('ada')
+    const refused = await browser.fetch(ORDERS)
+    assert.deepEqual([refused.status, refused.json().code], [503, 'provider_unavailable'])
+    assert.equal((await browser.fetch('/bff/user')).status, 200)
+    await dev.switches.providerDown(false)
+    // As in production, it is asked again after a second or so.
+    await until(async () => (await browser.fetch(ORDERS)).status === 200)
+  })
+
+  test('hot reload: the WebSocket of a development server passes, for one who is not signed in, with its own Host', async () => {
+    const { publicUrl } = dev.server
+    const socket = new WebSocket(`${publicUrl.replace('http', 'ws')}/?token=x`, 'vite-hmr', {
+      origin: publicUrl,
+    })
+    await once(socket, 'open')
+    assert.equal(socket.protocol, 'vite-hmr')
+    const answer = once(socket, 'message')
+    socket.send('{"type":"ping"}')
+    assert.equal(String((await answer)[0]), '{"type":"ping"}')
+    const { url, headers } = handshakes.at(-1)!
+    assert.deepEqual([url, headers.host, headers.cookie], ['/?token=x', new URL(appUrl()).host, undefined])
+    socket.terminate()
+  })
+})

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { EventEmitter, once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -131,6 +132,47 @@ routes:
       unknown.err,
       /--api \/api\/none: .* has no route with path \/api\/none; its paths are \/api\/orders, \//,
     )
+  })
+
+  test('starts again by itself when its files change, keeps on when they are bad, and names what no switch reaches', async () => {
+    const person = (sub: string) => `- { sub: ${sub}, name: ${sub} }\n`
+    const config = fileOf('followed.yaml', CONFIG)
+    const persons = fileOf('followed-people.yaml', person('eva'))
+    const { promise: stopped, resolve: stop } = Promise.withResolvers<void>()
+    const said = new EventEmitter()
+    let text = ''
+    const write = (more: string) => {
+      text += more
+      said.emit('more')
+    }
+    const io = { stdout: { write }, stderr: { write }, env: { XDG_STATE_HOME: project.folder } }
+    const told = async (wanted: RegExp) => {
+      while (!wanted.test(text)) await once(said, 'more', { signal: AbortSignal.timeout(20_000) })
+      text = ''
+    }
+    const { origin } = project.app
+    const args = ['--config', config, '--persons', persons, '--app', origin, '--fresh', ...project.ports]
+    const ended = devCommand(args, io, stopped)
+    await told(
+      /\/api\/orders +http:\/\/orders\.svc:8080 .*\(\*\)\n +\/ +http:\/\/127[^*]+\n +\(\*\) not on this machine[\s\S]+as eva\./,
+    )
+    fileOf('followed-people.yaml', person('eva') + person('tim'))
+    await told(/followed-people\.yaml has changed: starts again[\s\S]+Sign in as eva, tim\./)
+    const panelUrl = `http://127.0.0.1:${project.ports[3]}`
+    const state = async () =>
+      (await (await fetch(`${panelUrl}/api/state`)).json()) as { persons: { sub: string }[] }
+    assert.deepEqual(
+      (await state()).persons.map(({ sub }) => sub),
+      ['eva', 'tim'],
+    )
+    fileOf('followed.yaml', CONFIG.replace('clientId', 'clientID'))
+    await told(/followed\.yaml:\d+:\d+ {2}provider\.clientID[\s\S]+is not taken; the one before runs on/)
+    assert.equal((await state()).persons.length, 2)
+    fileOf('followed.yaml', CONFIG.replace('/api/orders,', '/api/carts,'))
+    await told(/starts again[\s\S]+\/api\/carts/)
+    stop()
+    assert.equal(await ended, 0)
+    await assert.rejects(fetch(panelUrl))
   })
 
   test('says which port is taken, and how to choose another', async () => {

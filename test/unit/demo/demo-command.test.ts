@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import { describe, it } from 'node:test'
 import { demoCommand } from '../../../src/cli/demo.ts'
+import { loadConfig } from '../../../src/config/load.ts'
 import { listenOnLoopback } from '../../../src/demo/loopback-server.ts'
 
 async function run(...args: string[]) {
@@ -38,6 +40,19 @@ describe('cloakroom demo', () => {
       assert.match(err, /usage: cloakroom demo/)
     })
   }
+
+  it('prints its configuration and ends, with the ports that were asked for', async () => {
+    const { code, out, err } = await run('--print-config', '--port', '18080')
+    assert.deepEqual([code, err], [0, ''])
+    assert.match(out, /publicUrl: http:\/\/localhost:18080/)
+    const env = {
+      CLOAKROOM_DEMO_CLIENT_SECRET: 'x',
+      CLOAKROOM_DEMO_SESSION_KEY: randomBytes(32).toString('base64url'),
+    }
+    const { config } = loadConfig({ text: out, file: 'printed.yaml', env })
+    assert.ok(config.routes.length > 3 && config.resources.orders)
+    await assert.rejects(fetch(config.provider.issuer), 'nothing is left running')
+  })
 
   it('prints its usage for --help', async () => {
     const { code, out } = await run('--help')
