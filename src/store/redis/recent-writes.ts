@@ -19,6 +19,8 @@ export type RecentWrites = {
   prune(): void
   /** Sends them again, those of one session in their order. Never rejects. */
   repeat(): Promise<void>
+  /** Sends no more: what is not told by now would keep a process that ends. */
+  close(): void
 }
 
 /** Longer than Redis is behind with its replicas, and takes to notice that it is no primary any more. */
@@ -37,6 +39,7 @@ const TRIED_AGAIN_MS = 250
 export function createRecentWrites(redis: Pick<RedisConnection, 'run'>, log: Logger): RecentWrites {
   let writes: (Write & { readonly at: number })[] = []
   let repeating: Promise<void> | undefined
+  const closed = new AbortController()
 
   function prune(): void {
     const oldest = systemClock.monotonicNow() - KEPT_MS
@@ -44,27 +47,33 @@ export function createRecentWrites(redis: Pick<RedisConnection, 'run'>, log: Log
     if (from !== 0) writes = from < 0 ? [] : writes.slice(from)
   }
 
-  async function repeatOne({ script, keys, args }: Write): Promise<void> {
-    for (let tries = 1; tries <= TRIES; tries += 1) {
+  /** Resolves with whether Redis has it. */
+  async function repeatOne({ script, keys, args }: Write): Promise<boolean> {
+    for (let tries = 1; tries <= TRIES && !closed.signal.aborted; tries += 1) {
       try {
         await redis.run(script, keys, args)
-        return
+        return true
       } catch {
-        await systemClock.pause(TRIED_AGAIN_MS)
+        await systemClock.pause(TRIED_AGAIN_MS, closed.signal)
       }
     }
+    return false
   }
 
   async function repeatAll(): Promise<void> {
     const ofSession = Map.groupBy(writes, ({ hash }) => hash)
     if (ofSession.size === 0) return
-    await Promise.all(
+    const told = await Promise.all(
       [...ofSession.values()].map(async (inOrder) => {
-        for (const write of inOrder) await repeatOne(write)
+        let isWhole = true
+        for (const write of inOrder) isWhole = (await repeatOne(write)) && isWhole
+        return isWhole
       }),
     )
+    const count = told.filter(Boolean).length
+    if (count === 0) return
     log.info(
-      { count: ofSession.size },
+      { count },
       'redis was told again what it had taken for these sessions in the seconds before it was lost',
     )
   }
@@ -81,5 +90,6 @@ export function createRecentWrites(redis: Pick<RedisConnection, 'run'>, log: Log
       })
       return repeating
     },
+    close: () => closed.abort(),
   }
 }

@@ -121,6 +121,7 @@ export async function createRedisStore(
       await invalidations.requireLive()
     },
     async close() {
+      recent.close()
       invalidations.close()
       await servers.close()
     },
