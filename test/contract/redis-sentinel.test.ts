@@ -89,6 +89,7 @@ suite('Redis with sentinels', { skip: skipWithoutRedis() }, () => {
   test('a primary that hangs is left, and is no primary for us when it goes on', async (t) => {
     const { set, one, other } = await openTwo(t)
     const load = await startLoad(t, [one, other])
+    await set.settled()
     const old = await set.primary()
     old.pause()
     t.after(() => old.resume())
@@ -204,14 +205,14 @@ suite('Redis with sentinels', { skip: skipWithoutRedis() }, () => {
 suite('a rotated refresh token and a failover that loses writes', { skip: skipWithoutRedis() }, () => {
   /**
    * Rotates the refresh tokens of 20 sessions while the replica is behind for 200 ms, kills the primary as soon as they are
-   * stored, and counts the sessions that have another refresh token after the failover.
+   * stored, and counts the sessions that have another refresh token after the failover. `isConfirmed`: the replica had them all in time.
    */
   async function rotateAndLose(
     t: TestContext,
     durability: 'none' | 'replica',
     { isWriterLost }: { isWriterLost: boolean },
-  ): Promise<number> {
-    const { set, one, other } = await openTwo(t, durability)
+  ): Promise<{ lost: number; isConfirmed: boolean }> {
+    const { set, one, other, lines } = await openTwo(t, durability)
     const hashes = await Promise.all(Array.from({ length: 20 }, () => signedIn(one)))
     const old = await set.primary()
     const replica = set.servers.find((server) => server !== old)!
@@ -238,20 +239,28 @@ suite('a rotated refresh token and a failover that loses writes', { skip: skipWi
     await set.rejoin(old)
     await (await set.primary()).cli('FLUSHALL')
     await set.settled()
-    return kept.filter((tokens) => tokens?.refreshToken !== 'rotated').length
+    return {
+      lost: kept.filter((tokens) => tokens?.refreshToken !== 'rotated').length,
+      isConfirmed: !lines.some((line) => line.includes('no replica of redis has confirmed')),
+    }
   }
 
   test('with durability none those of the last moment are lost, if the replica of ours that wrote them is lost as well', async (t) => {
-    assert.equal(await rotateAndLose(t, 'none', { isWriterLost: true }), 20)
+    assert.equal((await rotateAndLose(t, 'none', { isWriterLost: true })).lost, 20)
   })
 
   test('what was taken and lost is told again by the replica of ours that wrote it', async (t) => {
-    const lost = await rotateAndLose(t, 'none', { isWriterLost: false })
+    const { lost } = await rotateAndLose(t, 'none', { isWriterLost: false })
     assert.ok(lost < 20, `${lost} of 20`)
   })
 
   test('with durability replica none is lost, because each was on the replica before it was used', async (t) => {
-    assert.equal(await rotateAndLose(t, 'replica', { isWriterLost: true }), 0)
+    for (let tries = 0; tries < 5; tries += 1) {
+      const { lost, isConfirmed } = await rotateAndLose(t, 'replica', { isWriterLost: true })
+      if (isConfirmed) return assert.equal(lost, 0)
+      t.diagnostic('tried again, because the replica needed more than half a second')
+    }
+    assert.fail('the replica always needed more than half a second')
   })
 
   test('with durability replica and no replica that answers, it is used after half a second, with a warning and a count', async (t) => {

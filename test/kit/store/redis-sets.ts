@@ -33,7 +33,7 @@ export type SentinelSet = {
   movedFrom(old: TestRedis): Promise<TestRedis>
   /** Starts a server again that was killed, as a replica at once: sentinels would let it be a primary for 8 s. */
   rejoin(server: TestRedis): Promise<void>
-  /** Everything in order again: every server runs, and follows the primary. */
+  /** Everything in order again: every server runs, and follows the primary, and has what was written until now. */
   settled(): Promise<void>
   stop(): Promise<void>
 }
@@ -150,7 +150,15 @@ export async function startSentinelSet(options: RedisSetOptions = {}): Promise<S
       await server.restart()
       await server.cli('REPLICAOF', HOST, await set.portOfPrimary())
     },
-    settled: () => until(isSettled),
+    async settled() {
+      // A test that failed may have left one frozen or killed.
+      for (const server of servers) {
+        server.resume()
+        if (!server.isRunning()) await set.rejoin(server)
+      }
+      await until(isSettled)
+      await replicated(servers)
+    },
     async stop() {
       await Promise.all([...sentinelServers, ...servers].map((server) => server.stop()))
     },
@@ -292,7 +300,15 @@ export async function startClusterSet(options: RedisSetOptions = {}): Promise<Cl
     async moveSlots(slots, to) {
       for (const slot of slots) await (await beginMove(slot, to))()
     },
-    settled: () => until(isSettled),
+    async settled() {
+      // A test that failed may have left one frozen or killed.
+      for (const node of nodes) {
+        node.resume()
+        if (!node.isRunning()) await node.restart()
+      }
+      await until(isSettled)
+      await replicated(nodes)
+    },
     async stop() {
       await Promise.all(nodes.map((node) => node.stop()))
     },
@@ -300,6 +316,26 @@ export async function startClusterSet(options: RedisSetOptions = {}): Promise<Cl
   await form()
   await set.settled()
   return set
+}
+
+/** Resolves when the replicas have what their primaries had when this was called. */
+async function replicated(servers: readonly TestRedis[]): Promise<void> {
+  const standing = (server: TestRedis) => replicationOf(server).catch(() => undefined)
+  const written = new Map<string, number>()
+  for (const one of await Promise.all(servers.map(standing)))
+    if (one?.role === 'master') written.set(one.id, one.offset)
+  await until(async () => {
+    const now = await Promise.all(servers.map(standing))
+    return now.every((one) => one !== undefined && one.offset >= (written.get(one.id) ?? 0))
+  })
+}
+
+async function replicationOf(server: TestRedis) {
+  const text = (await server.cli('INFO', 'replication')).join('\n')
+  const field = (name: string) => new RegExp(`^${name}:([^\\s]+)`, 'm').exec(text)?.[1] ?? ''
+  const role = field('role')
+  const offset = Number(field(role === 'master' ? 'master_repl_offset' : 'slave_repl_offset'))
+  return { role, id: field('master_replid'), offset }
 }
 
 async function until(holds: () => Promise<boolean>): Promise<void> {

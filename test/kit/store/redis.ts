@@ -18,6 +18,7 @@ export type TestRedis = {
   resume(): void
   /** Ends it at once, as a crash does. */
   kill(): Promise<void>
+  isRunning(): boolean
   /** Starts it again on the same port, empty; kills it first if it runs. */
   restart(): Promise<void>
   /** Ends it and removes its folder. */
@@ -62,8 +63,10 @@ export async function startRedis(options: TestRedisOptions = {}): Promise<TestRe
   process.once('exit', killWithUs)
   let isUnref = false
 
+  const isRunning = () => server.exitCode === null && server.signalCode === null
+
   async function kill(): Promise<void> {
-    if (server.exitCode !== null || server.signalCode !== null) return
+    if (!isRunning()) return
     server.ref()
     const gone = new Promise((resolve) => server.once('exit', resolve))
     server.kill('SIGKILL')
@@ -78,7 +81,7 @@ export async function startRedis(options: TestRedisOptions = {}): Promise<TestRe
     },
     pause: () => void server.kill('SIGSTOP'),
     resume: () => void server.kill('SIGCONT'),
-    kill,
+    ...{ kill, isRunning },
     async restart() {
       await kill()
       server = await launch(port, folder, options)
