@@ -55,6 +55,17 @@ export const GRANTS = all<GrantName>({
 })
 export const CALL_OUTCOMES = all<CallOutcome>({ ok: true, refused: true, fault: true })
 
+/** Of the sign-ins that fail, those that an alert or an operator looks for; of all steps and errors there would be too many. */
+export const SIGN_IN_FAILURES: readonly (readonly [step: string, error: string])[] = [
+  ...['iss', 'sub', 'aud', 'exp', 'iat', 'nbf', 'nonce', 'azp'].map((claim) => ['id_token', claim] as const),
+  ...['invalid_client', 'invalid_grant', 'unauthorized_client', 'provider_unavailable'].map(
+    (error) => ['code', error] as const,
+  ),
+  ['authorization', 'access_denied'],
+  ['login', 'store_unavailable'],
+  ['login', 'provider_unavailable'],
+]
+
 /** `needs_user`: the provider cannot sign in without asking (OpenID Connect Core §3.1.2.6), and the application was told. */
 export const SIGN_IN_OUTCOMES = ['begun', 'succeeded', 'failed', 'needs_user'] as const
 
@@ -82,6 +93,11 @@ export const UNOPENED = ['key_gone', 'rejected'] as const
 export const STORE_ERRORS = [
   ...['timeout', 'connection', 'permission', 'out_of_memory', 'read_only', 'not_ready', 'moved', 'other'],
 ] as const
+
+/** What a store says that answers, and refuses. */
+export const STORE_REFUSALS: ReadonlySet<(typeof STORE_ERRORS)[number]> = new Set([
+  ...(['permission', 'out_of_memory', 'read_only', 'moved'] as const),
+])
 
 /** The kind of a store error by its code: that of Redis's reply, or of the connection. */
 export function storeErrorKind(code: string | undefined): (typeof STORE_ERRORS)[number] {

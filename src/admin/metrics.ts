@@ -153,6 +153,8 @@ export function createMetrics(deps: MetricsDeps): Metrics {
         const kind = known.storeErrorKind(error)
         all.storeErrors.inc({ kind })
         if (kind === 'timeout' || kind === 'connection') storeUp.set(0)
+        // It is there: what it says is what must be cured.
+        else if (known.STORE_REFUSALS.has(kind)) storeUp.set(1)
       }
     },
     storeUnreplicated: () => all.unreplicatedWrites.inc(),
@@ -258,6 +260,7 @@ function beginAtZero(
   for (const endpoint of known.LIMITED) all.rateLimited.inc({ endpoint }, 0)
   for (const reason of ['limit', 'client_limit']) all.refusedConnections.inc({ reason }, 0)
   for (const outcome of known.SIGN_IN_OUTCOMES) all.signIns.inc({ outcome }, 0)
+  for (const [step, error] of known.SIGN_IN_FAILURES) all.signInFailures.inc({ step, error }, 0)
   all.sessions.inc({ event: 'started', reason: 'login' }, 0)
   for (const reason of known.SESSION_ENDS) all.sessions.inc({ event: 'ended', reason }, 0)
   for (const reason of known.MISSING_SESSIONS) all.missingSessions.inc({ reason }, 0)

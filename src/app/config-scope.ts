@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import { heapShare } from '../async/expiring-map.ts'
+import { createThrottledWarning } from '../async/log-throttle.ts'
 import type { Config } from '../config/config.ts'
 import { describeError } from '../errors.ts'
 import { createEdge } from '../http/edge.ts'
@@ -84,6 +85,9 @@ const COPIES_HELD = 20_000
 /** Part of the heap for the copies of one kind. Both kinds, under an old and a new configuration, take a third at most. */
 const COPIES_SHARE = 1 / 12
 
+const GONE_KEY = 'a session is sealed with a key that is not in session.keys: its user is signed out'
+const GONE_KEY_CURE = 'put the key back as the last of session.keys, until session.absoluteTimeout is over'
+
 /**
  * Wires everything of one configuration, from the keys up to the public listener: each part is made of those above it.
  * What lives as long as the process comes from `scope`.
@@ -96,7 +100,14 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const clientAddress = createClientAddress(trustProxy)
 
   // Sealing: what goes into the store opens with the session keys and the secret that the browser holds.
-  const sealing = bindToGrants(createSealing(keys, metrics.decryptFailed), config)
+  const warnOfGoneKey = createThrottledWarning(log, GONE_KEY, scope.clock)
+  const sealing = bindToGrants(
+    createSealing(keys, (kind, reason) => {
+      metrics.decryptFailed(kind, reason)
+      if (reason === 'key_gone') warnOfGoneKey({ reason, cure: GONE_KEY_CURE })
+    }),
+    config,
+  )
   const signingSecrets = cookieSigningSecrets(keys)
   const sealSession = (id: string, text: string) => sealing.seal({ id, kind: 'session' }, text)
   const openSession = (id: string, sealed: string) => sealing.open({ id, kind: 'session' }, sealed)

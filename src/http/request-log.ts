@@ -285,11 +285,11 @@ export function createCauseLog({ log, monotonicNow }: { log: Logger; monotonicNo
 
   return function logCause(error: BffError, requestId: string): void {
     if (!error.cause) return
-    const { code } = error
+    const { code, logged } = error
     const err = describeError(error.cause)
     // Names and codes are few. A message may hold anything, and is no key.
     const count = SHARED.has(code) ? throttle.count(`${code} ${err.name} ${err.code} ${err.cause}`) : 1
-    if (count !== undefined) log.warn({ requestId, code, count, err }, error.message)
+    if (count !== undefined) log.warn({ requestId, ...logged, code, count, err }, error.message)
   }
 }
 

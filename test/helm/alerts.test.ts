@@ -201,6 +201,22 @@ const SCENARIOS: readonly Scenario[] = [
     alerts: ['CloakroomClockWrong'],
   },
   {
+    tells: 'ID tokens of refreshes that fail their checks',
+    series: { [counter('refreshes_total', 'resource="orders",outcome="id_token_ignored"')]: '0x2 1x20' },
+    firesBy: 5,
+    alerts: ['CloakroomIdTokensIgnored'],
+  },
+  {
+    tells: 'an upstream that answers nobody, with too few requests for its circuit',
+    series: {
+      [counter('upstream_errors_total', 'route="orders",upstream="http://orders",reason="connect"')]:
+        '0x5 0+2x20',
+      [counter('upstream_response_seconds_count', 'route="orders",upstream="http://orders"')]: '0+2x5 10x20',
+    },
+    firesBy: 11,
+    alerts: ['CloakroomUpstreamDown'],
+  },
+  {
     tells: 'an upstream whose circuit is open',
     series: { [counter('upstream_breaker_open', 'upstream="http://orders"')]: '0x2 1x20' },
     firesBy: 5,

@@ -1,4 +1,6 @@
 import { build, type Cloakroom } from '../../src/app/build.ts'
+import type { Clock } from '../../src/async/clock.ts'
+import { startReloading } from '../../src/cli/reload.ts'
 import type { Config } from '../../src/config/config.ts'
 import { loadConfig } from '../../src/config/load.ts'
 import { createLogger, type Logger } from '../../src/log.ts'
@@ -26,6 +28,8 @@ export type RunningCloakroom = {
   browser(options?: Partial<BrowserOptions>): Browser
   /** Changes members of the config it was started with, as an operator does in the file. */
   reload(changes: ConfigData): ReturnType<Cloakroom['reload']>
+  /** Reads a file, as `serve` does at SIGHUP: an invalid one is refused in the log. */
+  reloadFile(file: string): Promise<void>
   close(): Promise<void>
 }
 
@@ -36,6 +40,8 @@ export type CloakroomOptions = {
   readonly now?: () => number
   /** That of `now` unless given. */
   readonly monotonicNow?: () => number
+  /** The clock of the process, its sockets and timers included; the machine's unless given. */
+  readonly clock?: Clock
   /** For how long it leaves idle connections open when it closes. A moment unless given: tests close often. Milliseconds. */
   readonly idleGraceMs?: number
 }
@@ -69,8 +75,12 @@ async function startOn(
     loadConfig({ text: changed, file: 'cloakroom.yaml', env: options.env ?? {} }).config
   const config = load(text)
   const { log, lines } = captureLog()
-  const { now, monotonicNow, idleGraceMs = 50 } = options
-  const clocks = { ...(now ? { now } : {}), ...(monotonicNow ? { monotonicNow } : {}) }
+  const { clock, now, monotonicNow, idleGraceMs = 50 } = options
+  const clocks = {
+    ...(clock ? { clock } : {}),
+    ...(now ? { now } : {}),
+    ...(monotonicNow ? { monotonicNow } : {}),
+  }
   const cloakroom = await build(config, { log, idleGraceMs, ...clocks })
   const { publicPort, adminPort } = await cloakroom.listen()
   const listenUrl = `http://127.0.0.1:${publicPort}`
@@ -83,6 +93,7 @@ async function startOn(
       config,
       logs: lines,
     },
+    reloadFile: (file) => reloadFile(file, { cloakroom, log, env: options.env ?? {} }),
     reload: (changes) => cloakroom.reload(() => load(JSON.stringify({ ...JSON.parse(text), ...changes }))),
     browser: (wishes = {}) => {
       const connect = { [config.publicUrl]: listenUrl, ...wishes.connect }
@@ -99,6 +110,26 @@ async function startOn(
       await cloakroom.close()
     },
   }
+}
+
+async function reloadFile(
+  file: string,
+  { cloakroom, log, env }: { cloakroom: Cloakroom; log: Logger; env: Record<string, string> },
+): Promise<void> {
+  let hangUp: (() => void) | undefined
+  const ended = Promise.withResolvers<void>()
+  const stop = startReloading({
+    ...{ file, log, io: { env, stdout: process.stdout, stderr: process.stderr }, seen: new Map() },
+    cloakroom: { reload: (read) => cloakroom.reload(read).finally(() => setImmediate(ended.resolve)) },
+    hangUp: {
+      listen(listener) {
+        hangUp = listener
+      },
+    },
+  })
+  hangUp?.()
+  await ended.promise
+  stop()
 }
 
 function configOn({ publicPort, adminPort }: Ports, overrides: ConfigData): ConfigData {

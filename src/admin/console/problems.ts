@@ -1,5 +1,5 @@
 import type { Readiness } from '../server.ts'
-import { countIn, type Gauges, type Reading } from './readings.ts'
+import { type Counts, countIn, type Gauges, quantileMs, type Reading } from './readings.ts'
 import type { ReloadStatus } from './reloads.ts'
 import type { ResourceStatus } from './resource-states.ts'
 import type { RouteStatus } from './route-states.ts'
@@ -22,6 +22,8 @@ export type ProblemFacts = {
   readonly gauges: Gauges
   /** What came in the last minutes. */
   readonly reading: Reading
+  /** Why the last ID token was refused. */
+  readonly idTokenCause: string | undefined
   readonly routes: readonly RouteStatus[]
   readonly resources: readonly ResourceStatus[]
   readonly restartRequired: readonly string[]
@@ -39,8 +41,10 @@ export function findProblems(facts: ProblemFacts): Problem[] {
     ...storeProblems(facts),
     ...providerProblems(facts),
     ...upstreamProblems(facts.routes),
-    ...resourceProblems(facts.resources),
+    ...resourceProblems(facts),
+    ...consentProblems(facts.reading),
     ...signInProblems(facts.reading),
+    ...idTokenProblems(facts),
     ...keyProblems(facts.reading),
     ...configProblems(facts),
     ...certificateProblems(facts),
@@ -67,8 +71,7 @@ function storeProblems({ readiness, isInvalidationLive, reading }: ProblemFacts)
     list.push({
       ...{ severity: 'error', subject: 'session store' },
       message: `${reasons?.store ?? 'it does not answer'}${ready || draining ? '' : '; this replica is not ready and gets no users'}`,
-      action:
-        'Signed-in users get 503 store_unavailable until it is back; they stay signed in. Look at Redis.',
+      action: `Signed-in users get 503 store_unavailable until it is back; they stay signed in. ${storeCure(reading, 'Look at Redis.')}`,
     })
   } else if (!isInvalidationLive) {
     list.push({
@@ -84,10 +87,24 @@ function storeProblems({ readiness, isInvalidationLive, reading }: ProblemFacts)
     list.push({
       ...{ severity: isFailing(failed, count) ? 'error' : 'warning', subject: 'session store' },
       message: `it answers, but ${failed} of ${count} commands failed in the last minutes: ${named(reading.storeErrors)}`,
-      action: 'Look at its memory (maxmemory, eviction policy), ACL rules, failover and latency.',
+      action: storeCure(reading, 'Look at its failover and its latency.'),
     })
   }
   return list
+}
+
+const STORE_CURES: Readonly<Record<string, string>> = {
+  permission: 'Compare password and ACL rule of this user at Redis with what is configured.',
+  out_of_memory: 'Redis is full: raise maxmemory. maxmemory-policy must be noeviction.',
+  read_only: 'It is a replica: name the primary, or the sentinels.',
+  moved: 'It is a node of a cluster: name it under session.store.cluster.',
+}
+
+/** The cure of the most frequent error that has one of its own. */
+function storeCure({ storeErrors }: Reading, otherwise: string): string {
+  const kinds = Object.keys(STORE_CURES).filter((kind) => countIn(storeErrors, kind) > 0)
+  const [worst] = kinds.toSorted((a, b) => countIn(storeErrors, b) - countIn(storeErrors, a))
+  return STORE_CURES[worst ?? ''] ?? otherwise
 }
 
 /** One in a hundred, as for routes. */
@@ -96,7 +113,7 @@ function isFailing(failed: number, count: number): boolean {
 }
 
 /** The innermost names of some counts, the most frequent first. */
-function named(counts: Reading['storeErrors']): string {
+function named(counts: Counts): string {
   const all = [...counts].flatMap(([outer, inner]) =>
     Object.entries(inner).map(([name, count]) => ({
       name: name === outer ? name : `${outer} ${name}`,
@@ -108,17 +125,66 @@ function named(counts: Reading['storeErrors']): string {
 }
 
 function signInProblems({ signIns, signInFailures }: Reading): Problem[] {
-  const [failed, succeeded] = [countIn(signIns, 'failed'), countIn(signIns, 'succeeded')]
+  const failed = countIn(signIns, 'failed') - refusedForTime(signInFailures)
+  const succeeded = countIn(signIns, 'succeeded')
   // Anybody can make one fail.
   if (failed < 2 || failed <= succeeded) return []
   return [
     {
       ...{ severity: succeeded === 0 ? 'error' : 'warning', subject: 'sign-ins' },
       message: `${failed} of ${failed + succeeded} failed in the last minutes: ${named(signInFailures)}`,
-      action:
-        'The warnings below have the reason. Claims iat, nbf or exp: compare the clock of this machine.',
+      action: 'The warnings below have the reason.',
     },
   ]
+}
+
+/** Claims that only a clock makes wrong. */
+const TIME_CLAIMS = ['iat', 'nbf', 'exp']
+const CLOCK_CURE =
+  'The clocks of this machine and the provider differ: repair time synchronisation. doctor compares them.'
+
+/** Of a sign-in, which fails with it, and of a refresh, which goes on with the claims of before. */
+function idTokenProblems({ reading: { signInFailures, refreshes }, idTokenCause }: ProblemFacts): Problem[] {
+  const refused = refusedForTime(signInFailures)
+  const ignored = [...refreshes.values()].reduce((sum, { id_token_ignored = 0 }) => sum + id_token_ignored, 0)
+  const cause = idTokenCause === undefined ? '' : `: ${idTokenCause}`
+  const list: Problem[] = []
+  if (refused > 0) {
+    list.push({
+      ...{ severity: 'error', subject: 'clock' },
+      message: `${refused} sign-ins failed in the last minutes because of the times in their ID tokens${cause}`,
+      action: CLOCK_CURE,
+    })
+  }
+  if (ignored > 0) {
+    list.push({
+      ...{ severity: 'warning', subject: 'ID tokens' },
+      message: `${ignored} refreshes in the last minutes brought an ID token that failed its checks; claims stay as they were${cause}`,
+      action: `Claims iat, nbf or exp: ${CLOCK_CURE} Others: what changed at the provider?`,
+    })
+  }
+  return list
+}
+
+function refusedForTime(signInFailures: Counts): number {
+  return TIME_CLAIMS.reduce((sum, claim) => sum + countIn(signInFailures, 'id_token', claim), 0)
+}
+
+function consentProblems({ refreshes }: Reading): Problem[] {
+  const wanted = [...refreshes].map(([resource, counts]) => ({ resource, count: consentsIn(counts) }))
+  return bounded(
+    wanted.filter(({ count }) => count > 0),
+    ({ resource, count }) => ({
+      ...{ severity: 'warning', subject: `resource ${resource}` },
+      message: `the provider wants users' consent again: ${count} refreshes in the last minutes`,
+      action:
+        'Ask at the provider who withdrew it, and give it again, for all users if they must not be asked. They stay signed in, and are asked at a sign-in.',
+    }),
+  )
+}
+
+function consentsIn({ consent = 0, user_must_act = 0 }: Readonly<Record<string, number>> = {}): number {
+  return consent + user_must_act
 }
 
 function keyProblems({ missingSessions }: Reading): Problem[] {
@@ -153,6 +219,15 @@ function providerProblems({ readiness, issuer, providerCause, gauges, reading }:
       action: 'Look at its latency below, at its own status page and at provider.timeout.',
     })
   }
+  const p95Ms = quantileMs(reading.provider, 0.95) ?? 0
+  if (p95Ms > SLOW_MS) {
+    list.push({
+      ...{ severity: 'warning', subject },
+      message: `one in 20 calls took longer than ${(p95Ms / 1000).toFixed(1)} s in the last minutes`,
+      action:
+        'Users wait for each of them; at provider.timeout it fails. Look at its status page, and at a proxy on the way.',
+    })
+  }
   const { tokens, code, par } = gauges.circuits
   if (tokens !== 'closed') {
     list.push({
@@ -183,6 +258,9 @@ function providerProblems({ readiness, issuer, providerCause, gauges, reading }:
   return list
 }
 
+/** As for the alert. */
+const SLOW_MS = 2_000
+
 function upstreamProblems(routes: readonly RouteStatus[]): Problem[] {
   const down = grouped(routes.filter(({ state }) => state === 'down'))
   const failing = grouped(
@@ -198,7 +276,7 @@ function upstreamProblems(routes: readonly RouteStatus[]): Problem[] {
       severity: list.some(({ errorShare }) => errorShare >= 0.5) ? 'error' : 'warning',
       subject: `upstream ${upstream}`,
       message: `server errors in the last minutes${reasonsIn(list)}; ${routesIn(list)}`,
-      action: 'Look at the upstream. What it answers itself is passed on; no answer is 502 or 504.',
+      action: upstreamCure(list),
     })),
   ]
 }
@@ -213,6 +291,22 @@ function grouped(routes: readonly RouteStatus[]): [upstream: string, routes: Rou
 function reasonsIn(list: readonly RouteStatus[]): string {
   const reasons = new Set(list.flatMap(({ noAnswer = {} }) => Object.keys(noAnswer)))
   return reasons.size === 0 ? ', answered by itself' : `, no answer: ${[...reasons].join(', ')}`
+}
+
+const UPSTREAM_CURES: Readonly<Record<string, string>> = {
+  tls: 'Its certificate is not accepted; the warnings below have the code. Renew it, or name its authority in routes[].tls.ca.',
+  connect: 'Nothing takes connections there: look at that service, its endpoints and its network policy.',
+  dns: 'Its name is not known: look at the service, and at DNS.',
+  timeout: 'It does not answer in time: look at that service, and at routes[].timeout.',
+}
+
+function upstreamCure(list: readonly RouteStatus[]): string {
+  const reasons = new Set(list.flatMap(({ noAnswer = {} }) => Object.keys(noAnswer)))
+  const [only] = reasons.size === 1 ? reasons : []
+  return (
+    UPSTREAM_CURES[only ?? ''] ??
+    'Look at the upstream. What it answers itself is passed on; no answer is 502 or 504.'
+  )
 }
 
 function routesIn(list: readonly RouteStatus[]): string {
@@ -230,13 +324,21 @@ function bounded<Item>(
   return [...shown, { ...shown[0]!, subject: 'and more', message: `${more} more of the same kind` }]
 }
 
-function resourceProblems(resources: readonly ResourceStatus[]): Problem[] {
-  const failing = resources.filter(({ recent }) => recent.failed > recent.renewed && recent.failed > 1)
-  return bounded(failing, ({ name, recent, lastError }) => {
+/** What has a line of its own is left out: a fault of the configuration, and consents. */
+function resourceProblems({ resources, reading, gauges: { configFaults } }: ProblemFacts): Problem[] {
+  const faulty = new Set(configFaults.map(({ resource }) => resource))
+  const unexplained = resources
+    .filter(({ name }) => !faulty.has(name))
+    .map(({ recent, ...resource }) => ({
+      ...{ ...resource, renewed: recent.renewed },
+      failed: recent.failed - consentsIn(reading.refreshes.get(resource.name)),
+    }))
+  const failing = unexplained.filter(({ failed, renewed }) => failed > renewed && failed > 1)
+  return bounded(failing, ({ name, failed, renewed, lastError }) => {
     const word = lastError?.oauthError ?? lastError?.reason ?? lastError?.outcome ?? lastError?.code
     return {
       ...{ severity: 'warning', subject: `resource ${name}` },
-      message: `${recent.failed} of ${recent.failed + recent.renewed} token requests failed in the last minutes${word === undefined ? '' : `, the last with ${word}`}`,
+      message: `${failed} of ${failed + renewed} token requests failed in the last minutes${word === undefined ? '' : `, the last with ${word}`}`,
       action:
         'Compare the resource with what the provider has registered; the refusals below have its words.',
     }

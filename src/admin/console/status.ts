@@ -62,6 +62,7 @@ export function createStatus(deps: StatusDeps) {
     const isInvalidationLive = deps.isInvalidationLive()
     const problems = findProblems({
       reading: window.reading,
+      idTokenCause: troubles.warnings().find(({ claim }) => claim !== undefined)?.cause,
       ...{ readiness, isInvalidationLive, gauges, routes, resources, restartRequired, lastReload },
       ...{ issuer: config.provider.issuer, providerCause: providerStatus.cause, now: clock.now() },
     })

@@ -60,7 +60,8 @@ export function requireAccessToken(
 /** Says what is wrong with an ID token for which openid-client, or one of our rules, has thrown `error`. */
 export function idTokenError(error: unknown, idToken: unknown): IdTokenError {
   const { message, facts } = error instanceof IdTokenError ? error : judgement(error)
-  return new IdTokenError(message, { ...facts, keyId: unverifiedKeyId(idToken) }, error)
+  const cause = error instanceof IdTokenError ? error.cause : error
+  return new IdTokenError(message, { ...facts, keyId: unverifiedKeyId(idToken) }, cause)
 }
 
 /** What openid-client tells of a failed check, two causes below its own error. */

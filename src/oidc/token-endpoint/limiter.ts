@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { createCircuitBreaker } from '../../async/circuit-breaker.ts'
 import type { Clock } from '../../async/clock.ts'
+import { createThrottledWarning } from '../../async/log-throttle.ts'
 import { createSemaphore } from '../../async/semaphore.ts'
 import type { ProviderConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
@@ -279,9 +280,22 @@ const SIGN_IN_CALLS: Partial<Record<GrantName, SignInCall>> = {
   pushed_authorization: 'par',
 }
 
+/** A user waits for each of these calls; the alert for a slow provider has the same bound. */
+const SLOW_SECONDS = 2
+
 /** Makes the register of limiters; the first that is asked for is in use at once. */
 export function createLimiters(deps: LimitersDeps): Limiters {
-  const { log, clock, observe, observeSignIn } = deps
+  const { log, clock, observeSignIn } = deps
+  const warnOfSlow = createThrottledWarning(log, 'the provider takes long to answer', clock)
+  const observe: LimiterObserver = {
+    ...deps.observe,
+    call(grant, outcome, seconds) {
+      deps.observe.call(grant, outcome, seconds)
+      // A call without an answer has lines of its own.
+      if (seconds > SLOW_SECONDS && outcome !== 'fault')
+        warnOfSlow({ reason: grant, durationMs: Math.round(seconds * 1000) })
+    },
+  }
   let inUse: KeyedLimiter | undefined
 
   function open(key: string, { issuer, concurrency, timeoutMs }: LimiterSettings): KeyedLimiter {

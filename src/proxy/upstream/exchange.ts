@@ -9,7 +9,7 @@ import type { BodyPace } from '../../async/body-pace.ts'
 import type { CircuitPeriod } from '../../async/circuit-breaker.ts'
 import type { Clock, Timer } from '../../async/clock.ts'
 import type { RouteConfig } from '../../config/config.ts'
-import { BffError } from '../../errors.ts'
+import { BffError, withLogged } from '../../errors.ts'
 import type { BffSession } from '../../session/session.ts'
 import type { AccessToken } from '../../tokens/record/sealing.ts'
 import type { TokenChallenge } from '../../tokens/rejected-token.ts'
@@ -330,7 +330,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
     else if (this.response.isStarted) {
       this.response.cut()
       this.#noteFailure(failureOf(error))
-      this.#finish(refusalOf(error))
+      this.#finish(this.#located(refusalOf(error)))
     } else if (this.#mayRetry(error)) {
       this.#isRetried = true
       this.#dispatch(null)
@@ -340,8 +340,14 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
       const noAnswer = noAnswerOf(error, connection)
       if (noAnswer) this.#upstream.admission.failed(this.#period!, noAnswer)
       this.#noteFailure(failureOf(error))
-      this.#refuse(refusalOf(error))
+      this.#refuse(this.#located(refusalOf(error)))
     }
+  }
+
+  /** Says in the log whose fault it is. */
+  #located(error: BffError): BffError {
+    const { id: route, upstream } = this.#outbound.route
+    return withLogged(error, { route, upstream })
   }
 
   /** An idle connection may end in the moment it is used again; that request was never looked at (RFC 9112 §9.3.1). */

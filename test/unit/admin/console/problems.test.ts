@@ -17,7 +17,7 @@ const QUIET: ProblemFacts = {
   readiness: { ready: true, draining: false, dependencies: { store: 'ok', provider: 'ok' } },
   ...{ isInvalidationLive: true, issuer: 'https://id.example.com', providerCause: 'ECONNREFUSED' },
   ...{ gauges: GAUGES, reading: NOTHING_READ, routes: [], resources: [], restartRequired: [] },
-  ...{ lastReload: undefined, now: NOW },
+  ...{ lastReload: undefined, now: NOW, idTokenCause: 'an iat 600 s in the future' },
 }
 const route = (more: Partial<RouteStatus>): RouteStatus => ({
   ...{ id: 'orders', path: '/api/orders', upstream: 'http://orders', auth: 'required', websocket: false },
@@ -89,12 +89,38 @@ describe('what the console finds wrong', () => {
       /^error resource billing: .*invalid_client$/,
     ],
     [
-      'sign-ins that fail because of a clock',
+      'sign-ins that fail at the code grant',
       reading({
         signIns: new Map([['failed', { failed: 5 }]]),
-        signInFailures: new Map([['id_token', { iat: 5 }]]),
+        signInFailures: new Map([['code', { invalid_client: 5 }]]),
       }),
-      /^error sign-ins: 5 of 5 failed in the last minutes: id_token iat 5$/,
+      /^error sign-ins: 5 of 5 failed in the last minutes: code invalid_client 5$/,
+    ],
+    [
+      'a clock that is wrong, with one sign-in of many',
+      reading({
+        signIns: new Map<string, Record<string, number>>([
+          ['failed', { failed: 1 }],
+          ['succeeded', { succeeded: 9 }],
+        ]),
+        signInFailures: new Map([['id_token', { iat: 1 }]]),
+      }),
+      /^error clock: 1 sign-ins failed .*: an iat 600 s in the future$/,
+    ],
+    [
+      'ID tokens of refreshes that fail their checks',
+      reading({ refreshes: new Map([['orders', { renewed: 9, id_token_ignored: 9 }]]) }),
+      /^warning ID tokens: 9 refreshes .*: an iat 600 s in the future$/,
+    ],
+    [
+      'a consent that was withdrawn',
+      reading({ refreshes: new Map([['billing', { renewed: 9, consent: 2, user_must_act: 1 }]]) }),
+      /^warning resource billing: the provider wants users' consent again: 3 refreshes/,
+    ],
+    [
+      'a provider that is slow',
+      reading({ provider: { ...NOTHING, count: 10, buckets: NOTHING.buckets.with(11, 10) } }),
+      /^warning provider .*: one in 20 calls took longer than 4\.9 s/,
     ],
     [
       'a session key that was taken away too early',
