@@ -1,19 +1,23 @@
 import assert from 'node:assert/strict'
-import { createHash } from 'node:crypto'
+import { createHash, X509Certificate } from 'node:crypto'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { after, before, describe, test } from 'node:test'
 import type { Browser } from '../kit/browsers/browser.ts'
 import { type RunningCloakroom, startCloakroom } from '../kit/cloakroom.ts'
+import { sessionKey } from '../kit/config/cloakroom-config.ts'
 import { freePort } from '../kit/ports.ts'
 import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
-import { selfSigned } from '../kit/self-signed.ts'
+import { type SelfSigned, selfSigned } from '../kit/self-signed.ts'
+import { eventually } from '../kit/shops/deadline.ts'
+import { skipWithoutRedis, startRedis } from '../kit/store/redis.ts'
 import { startUpstream } from '../kit/upstream/upstream.ts'
 
 describe('what the metrics tell of requests, upstreams and sign-ins', () => {
   let cloakroom: RunningCloakroom
   let browser: Browser
   let endStream: () => void = () => undefined
+  let identity: SelfSigned
   const closers: (() => unknown)[] = []
 
   before(async () => {
@@ -33,6 +37,7 @@ describe('what the metrics tell of requests, upstreams and sign-ins', () => {
     await new Promise<void>((resolve) => expired.listen(0, '127.0.0.1', resolve))
     const { port } = expired.address() as AddressInfo
     const open = { auth: 'anonymous' }
+    identity = selfSigned(['client.test'], { days: 9 })
     cloakroom = await startCloakroom({
       provider: { ...provider.settings },
       resources: { orders: { resource: 'https://orders.test' } },
@@ -42,6 +47,15 @@ describe('what the metrics tell of requests, upstreams and sign-ins', () => {
         { ...open, path: '/down', upstream: `http://127.0.0.1:${await freePort()}` },
         { ...open, path: '/nameless', upstream: 'http://nowhere.invalid:80' },
         { ...open, path: '/expired', upstream: `https://localhost:${port}` },
+        {
+          ...{ ...open, path: '/one', upstream: api.url, rewrite: '/', connections: 1 },
+          timeout: { connect: '50ms', response: '50ms' },
+        },
+        {
+          ...{ ...open, path: '/broken', upstream: `http://127.0.0.1:${await freePort()}` },
+          breaker: { failures: 1, pause: '30s' },
+        },
+        { ...open, path: '/mutual', upstream: `https://localhost:${port}`, tls: identity },
         { ...open, path: '/slow', upstream: api.url, timeout: { response: '50ms' } },
       ],
     })
@@ -62,6 +76,7 @@ describe('what the metrics tell of requests, upstreams and sign-ins', () => {
   })
 
   const metrics = async () => (await fetch(`${cloakroom.adminUrl}/metrics`)).text()
+  const statusOf = async (path: string) => (await browser.fetch(path)).status
   async function has(line: string): Promise<void> {
     const text = await metrics()
     const [name] = line.split('{')
@@ -126,6 +141,38 @@ describe('what the metrics tell of requests, upstreams and sign-ins', () => {
     }
   })
 
+  test('an upstream that is not asked is counted, too: no connection fell free, or the circuit is open', async () => {
+    const held = await fetch(`${cloakroom.listenUrl}/one/events`, {
+      headers: { accept: 'text/event-stream' },
+    })
+    assert.equal((await browser.fetch('/one/x')).status, 504)
+    endStream()
+    await held.text()
+    assert.deepEqual([await statusOf('/broken/x'), await statusOf('/broken/x')], [502, 502])
+    const text = await metrics()
+    for (const [route, reason] of [
+      ['/one', 'no_connection'],
+      ['/broken', 'connect'],
+      ['/broken', 'circuit_open'],
+    ])
+      assert.match(
+        text,
+        new RegExp(
+          `^cloakroom_upstream_errors_total\\{route="${route}",upstream="[^"]+",reason="${reason}"\\} 1$`,
+          'm',
+        ),
+      )
+  })
+
+  test('the end of a TLS client certificate is told by who is shown it', async () => {
+    const end = new X509Certificate(identity.cert).validToDate.getTime() / 1000
+    const told = /^cloakroom_tls_certificate_expiry_seconds\{peer="(https:[^"]+)"\} (\d+)$/m.exec(
+      await metrics(),
+    )
+    assert.match(told?.[1] ?? '', /^https:\/\/localhost:\d+$/)
+    assert.equal(Number(told?.[2]), end)
+  })
+
   test('sign-ins, refusals for the CSRF header and foreign origins are counted', async () => {
     await has('cloakroom_sign_ins_total{outcome="begun"} 1')
     await has('cloakroom_sign_ins_total{outcome="succeeded"} 1')
@@ -156,4 +203,53 @@ describe('what the metrics tell of requests, upstreams and sign-ins', () => {
     assert.equal(first, createHash('sha256').update(text).digest('hex').slice(0, 12))
     assert.doesNotMatch(text, /"keys":\["(?!\[redacted\])/)
   })
+})
+
+test('what Redis refuses is counted by kind, and a text whose key is gone by what it was', {
+  skip: skipWithoutRedis(),
+}, async (t) => {
+  const provider = await startRotatingProvider()
+  t.after(() => provider.close())
+  const api = await startUpstream()
+  t.after(() => api.close())
+  const redis = await startRedis({ args: ['--maxmemory-policy', 'noeviction'] })
+  t.after(() => redis.stop())
+  const session = { store: { type: 'redis', url: redis.url }, keys: [sessionKey()] }
+  const cloakroom = await startCloakroom({
+    ...{ provider: { ...provider.settings }, session },
+    routes: [{ path: '/', upstream: api.url, auth: 'anonymous' }],
+  })
+  t.after(() => cloakroom.close())
+  async function counted(series: string): Promise<number> {
+    const text = await (await fetch(`${cloakroom.adminUrl}/metrics`)).text()
+    return Number(
+      text
+        .split('\n')
+        .find((line) => line.startsWith(series))
+        ?.split(' ')[1],
+    )
+  }
+  const errors = (kind: string) => counted(`cloakroom_store_errors_total{kind="${kind}"}`)
+  const keyGone = () => counted('cloakroom_decrypt_failures_total{kind="session",reason="key_gone"}')
+  const browser = cloakroom.browser()
+  await browser.signIn()
+  assert.deepEqual([await errors('out_of_memory'), await errors('permission'), await keyGone()], [0, 0, 0])
+
+  await redis.cli('CONFIG', 'SET', 'maxmemory', '1')
+  assert.equal((await cloakroom.browser().open('/bff/login')).status, 503)
+  assert.ok((await errors('out_of_memory')) >= 1)
+  await redis.cli('CONFIG', 'SET', 'maxmemory', '0')
+  await redis.cli('ACL', 'SETUSER', 'default', '-@write')
+  assert.equal((await cloakroom.browser().open('/bff/login')).status, 503)
+  assert.ok((await errors('permission')) >= 1)
+  await redis.cli('ACL', 'SETUSER', 'default', '+@all')
+  // Redis answered all the time.
+  assert.equal(await counted('cloakroom_store_up'), 1)
+  assert.equal(await errors('connection'), 0)
+
+  assert.equal((await browser.fetch('/bff/user')).status, 200)
+  await cloakroom.reload({ session: { ...session, keys: [sessionKey()] } })
+  assert.equal((await browser.fetch('/bff/user')).status, 401)
+  // The store is asked when the answer has gone out.
+  await eventually('the failure is counted', async () => (await keyGone()) >= 1)
 })

@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict'
+import { get } from 'node:http'
 import { after, before, describe, test } from 'node:test'
 import { type Browser, createBrowser } from '../kit/browsers/browser.ts'
 import { type CollectedSpan, type Collector, startCollector } from '../kit/collector.ts'
-import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { type RotatingProvider, startRotatingProvider } from '../kit/provider/rotating-provider.ts'
 import { type Replica, startReplica, writeReplicaConfig } from '../kit/replica.ts'
 import { assertNoSecrets } from '../kit/secrets.ts'
 import { eventually } from '../kit/shops/deadline.ts'
+import { APP } from '../kit/shops/shop.ts'
+import { echoOf, openChat, startChatUpstream } from '../kit/shops/websocket-shop.ts'
 import { startUpstream, type Upstream } from '../kit/upstream/upstream.ts'
 
 const PARENT = { traceId: '4bf92f3577b34da6a3ce929d0e0e4736', spanId: '00f067aa0ba902b7' }
@@ -21,6 +24,7 @@ describe('traces over OTLP', () => {
   let replica: Replica
   let stuck: Replica
   let browser: Browser
+  let provider: RotatingProvider
   let secrets: () => string[]
   const closers: (() => unknown)[] = []
 
@@ -29,12 +33,14 @@ describe('traces over OTLP', () => {
     closers.push(() => collector.close())
     dead = await startCollector({ isDead: true })
     closers.push(() => dead.close())
-    const provider = await startRotatingProvider()
+    provider = await startRotatingProvider()
     closers.push(() => provider.close())
     secrets = () => [provider.clientSecret, ...provider.issuedSecrets]
     api = await startUpstream()
     closers.push(() => api.close())
+    const chat = await startChatUpstream({ after: (close) => void closers.push(close) })
     const shared = await writeReplicaConfig({
+      publicUrl: APP,
       trustProxy: ['127.0.0.1'],
       provider: { ...provider.settings },
       resources: {
@@ -44,6 +50,7 @@ describe('traces over OTLP', () => {
       routes: [
         { path: '/api/orders', id: 'orders', upstream: api.url, resource: 'orders' },
         { path: '/api/billing', id: 'billing', upstream: api.url, resource: 'billing' },
+        { path: '/chat', id: 'chat', upstream: chat.url, resource: 'orders', websocket: true },
         { path: '/', id: 'app', upstream: api.url, auth: 'anonymous' },
       ],
     })
@@ -73,6 +80,11 @@ describe('traces over OTLP', () => {
     })
     assert.equal(answer.status, 200)
     const request = () => named('GET billing', PARENT.traceId)[0]
+    setTimeout(
+      () =>
+        console.error(JSON.stringify(collector.spans.filter(({ traceId }) => traceId === PARENT.traceId))),
+      1500,
+    )
     await eventually('the trace is there', () => request() !== undefined)
     const { spanId } = request()!
     assert.equal(request()!.parentSpanId, PARENT.spanId)
@@ -100,12 +112,85 @@ describe('traces over OTLP', () => {
     const received = api.requests.find(({ path }) => path.startsWith('/api/billing'))?.headers
     assert.equal(received?.traceparent, `00-${PARENT.traceId}-${upstream!.spanId}-01`)
     assert.equal(received?.tracestate, 'rojo=1')
-    const line = replica.stdout.map((text) => JSON.parse(text)).find(({ requestId }) => requestId === id)
-    assert.equal(line?.traceparent, `00-${PARENT.traceId}-${spanId}-01`)
+    const line = () =>
+      replica.stdout.find((text) => text.includes(String(id)) && text.includes('"msg":"request"'))
+    await eventually('its line is written', () => line() !== undefined)
+    assert.equal(JSON.parse(line()!).traceparent, `00-${PARENT.traceId}-${spanId}-01`)
     assert.deepEqual(
       ['service.name', 'deployment.environment.name', 'team'].map((name) => collector.resource[name]),
       ['front', 'test', 'a b=c'],
     )
+  })
+
+  test('a caller that waits for the refresh of another says so in its span, which has no provider call', async () => {
+    const another = createBrowser({ origin: APP, connect: { [APP]: replica.listenUrl } })
+    closers.push(() => another.close())
+    await another.signIn()
+    const ids = ['a', 'b'].map((letter) => letter.repeat(32))
+    provider.control.latencyMs = 300
+    const answers = await Promise.all(
+      ids.map((id) =>
+        another.fetch('/api/billing/9', { headers: { traceparent: `00-${id}-00f067aa0ba902b7-01` } }),
+      ),
+    )
+    provider.control.latencyMs = 0
+    assert.deepEqual(
+      answers.map(({ status }) => status),
+      [200, 200],
+    )
+    await eventually('both traces are there', () => ids.every((id) => named('GET billing', id).length === 1))
+    const told = ids.map((id) => {
+      const refresh = factsOf(named('refresh', id)[0]!)
+      return `${refresh['cloakroom.refresh.outcome']}, ${named('provider', id).length} calls`
+    })
+    assert.deepEqual(told.toSorted(), ['coalesced, 0 calls', 'worked, 1 calls'])
+  })
+
+  test('the trace context of a client that is no trusted proxy is not taken, and reaches no upstream', async () => {
+    const traceId = 'c'.repeat(32)
+    const headers = {
+      traceparent: `00-${traceId}-00f067aa0ba902b7-01`,
+      tracestate: 'evil=1',
+      baggage: 'evil=1',
+    }
+    // Loopback addresses are many; the proxy that is trusted has another.
+    const from = { localAddress: '127.0.0.2', headers: { ...headers, host: new URL(browser.origin).host } }
+    const status = await new Promise((resolve, reject) =>
+      get(`${replica.listenUrl}/from-a-stranger`, from, (res) => resolve(res.resume().statusCode)).on(
+        'error',
+        reject,
+      ),
+    )
+    assert.equal(status, 200)
+    const found = () => collector.spans.find((span) => factsOf(span)['url.path'] === '/from-a-stranger')
+    await eventually('its span is there', () => found() !== undefined)
+    assert.notEqual(found()!.traceId, traceId)
+    assert.ok(!found()!.parentSpanId)
+    const [upstream] = named('upstream', found()!.traceId)
+    const received = api.requests.find(({ path }) => path === '/from-a-stranger')?.headers
+    assert.equal(received?.traceparent, `00-${found()!.traceId}-${upstream!.spanId}-01`)
+    assert.deepEqual([received?.tracestate, received?.baggage], [undefined, undefined])
+    assert.ok(!collector.bodies.join('').includes(traceId))
+  })
+
+  test('a WebSocket is a span until its 101, with its session as a part; one that is refused has the code', async (t) => {
+    const socket = await openChat(t, browser, replica.listenUrl)
+    assert.equal(await echoOf(socket, 'hello'), 'hello')
+    const stranger = createBrowser({ origin: APP })
+    t.after(() => stranger.close())
+    await assert.rejects(openChat(t, stranger, replica.listenUrl))
+    const upgrades = () => collector.spans.filter(({ name }) => name === 'GET chat')
+    await eventually('both are there', () => upgrades().length === 2)
+    const told = upgrades().map((span) => {
+      const facts = factsOf(span)
+      const parts = collector.spans.filter(({ parentSpanId }) => parentSpanId === span.spanId)
+      const names = parts.map(({ name }) => name).toSorted()
+      return [Number(facts['http.response.status_code']), facts['error.type'], ...names]
+    })
+    assert.deepEqual(told, [
+      [101, undefined, 'session'],
+      [401, 'session_required', 'session'],
+    ])
   })
 
   test('a collector gets no token, cookie, code, claim or query', async () => {
