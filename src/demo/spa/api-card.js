@@ -1,4 +1,5 @@
 import { clockTime, secondsUntil } from './clock.js'
+import { breakable } from './dom.js'
 
 /** One API's card: what it says about the access token it received. `onRenewal` is told of each new one. */
 export function createApiCard({ title, path, rowsTitle, rowsOf, onRenewal }) {
@@ -24,7 +25,7 @@ export function createApiCard({ title, path, rowsTitle, rowsOf, onRenewal }) {
     const isNewToken = claims?.iat !== next.iat
     const isFirst = claims === undefined
     claims = next
-    part('aud').textContent = [next.aud].flat().join(', ')
+    part('aud').replaceChildren(...breakable([next.aud].flat().join(', ')))
     part('sub').textContent = next.sub
     part('scopes').replaceChildren(
       ...String(next.scope ?? '')

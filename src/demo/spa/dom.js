@@ -6,6 +6,13 @@ export function make(name, text, properties = {}) {
   return Object.assign(document.createElement(name), { textContent: text ?? '' }, properties)
 }
 
+/** A name or URL in pieces, which a line may be broken between: behind `/` and `_`, before `.`, never within a word. */
+export function breakable(text) {
+  return text
+    .split(/(?<=[/_](?![/_]))|(?=\.)/)
+    .flatMap((piece, index) => (index ? [make('wbr'), piece] : [piece]))
+}
+
 /** Text of every element that a selector finds; what is the same already is not announced again. */
 export function setText(selector, text) {
   for (const part of document.querySelectorAll(selector)) {

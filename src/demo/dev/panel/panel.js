@@ -1,5 +1,11 @@
 const $ = (id) => document.getElementById(id)
 
+/** Names and paths in pieces, which a line may be broken between, never within a word. */
+function breakable(text) {
+  const pieces = text.split(/(?<=[/_](?![/_]))|(?=\.)/)
+  return pieces.flatMap((piece, index) => (index ? [document.createElement('wbr'), piece] : [piece]))
+}
+
 /** An element with text and attributes; what is not text goes in by `append`. */
 function element(name, { text, ...attributes } = {}) {
   const made = document.createElement(name)
@@ -152,7 +158,10 @@ const MOST_LINES = 300
 function addLine(entry) {
   const row = element('tr', { 'data-kind': entry.kind, class: isOfInterest(entry) ? '' : 'plain' })
   row.hidden = $('only-apis').checked && !isOfInterest(entry)
-  const what = element('td', { text: entry.what })
+  const what = element('td')
+  what.append(...breakable(entry.what))
+  const why = element('td')
+  why.append(...breakable(entry.why ?? ''))
   if (entry.why) what.append(element('small', { text: entry.why, class: 'why-small' }))
   row.append(
     element('td', { text: new Date(entry.at).toLocaleTimeString() }),
@@ -160,7 +169,7 @@ function addLine(entry) {
     element('td', { text: entry.status ?? '', class: statusClass(entry.status) }),
     element('td', { text: entry.route ?? '' }),
     element('td', { text: entry.resource ?? '' }),
-    element('td', { text: entry.why ?? '' }),
+    why,
     element('td', { text: entry.who ?? '', class: 'who' }),
     element('td', { text: entry.ms === undefined ? '' : Math.round(entry.ms), class: 'number' }),
   )
