@@ -31,8 +31,6 @@ export const METHODS = [
 
 export const CSRF_CODES: readonly ErrorCode[] = ['csrf_required', 'origin_forbidden']
 
-export const STREAMS = ['websocket', 'event_stream'] as const
-
 export const UPSTREAM_FAILURES = all<UpstreamFailure>({
   ...{ dns: true, connect: true, tls: true, timeout: true, reset: true, protocol: true },
   ...{ circuit_open: true, no_connection: true },

@@ -12,7 +12,7 @@ import type { ApiArgument, DevArguments } from './arguments.ts'
 /** The client that Cloakroom is at the scripted provider. */
 export const DEV_CLIENT = 'cloakroom-dev'
 /** Environment variables that the configuration names; both are made up at the first start. */
-export const DEV_SECRET_NAMES = { client: 'CLOAKROOM_DEV_CLIENT_SECRET', key: 'CLOAKROOM_DEV_SESSION_KEY' }
+const DEV_SECRET_NAMES = { client: 'CLOAKROOM_DEV_CLIENT_SECRET', key: 'CLOAKROOM_DEV_SESSION_KEY' }
 
 /** A configuration to develop with, before its upstreams are relayed. */
 export type DevConfig = {

@@ -219,7 +219,7 @@ function apisOf({ routes }: Config, { apis }: DevConfig): DevApi[] {
  * Sends navigations to another name of this machine, such as 127.0.0.1, on to `publicUrl`: the cookies of one are not sent
  * to the other, so that a sign-in would begin here and end there.
  */
-export function createHostRedirect(publicUrl: string) {
+function createHostRedirect(publicUrl: string) {
   const { host: publicHost } = new URL(publicUrl)
   return function redirectHost(req: IncomingMessage, res: ServerResponse): boolean {
     const { host = '', accept = '' } = req.headers

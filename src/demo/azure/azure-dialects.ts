@@ -149,7 +149,7 @@ function resourceScopes(scope: string): string[] {
 }
 
 /** `api://orders/.default` → `api://orders`; a bare name is Microsoft Graph's. */
-export function resourceOfScope(scope: string): string {
+function resourceOfScope(scope: string): string {
   const slash = scope.lastIndexOf('/')
   return slash < 0 ? GRAPH : scope.slice(0, slash)
 }

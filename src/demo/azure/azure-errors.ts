@@ -29,7 +29,7 @@ export type AzureErrorContext = {
 }
 
 /** The claims challenge that comes with 50076 (Conditional Access). */
-export const STEP_UP_CLAIMS =
+const STEP_UP_CLAIMS =
   '{"access_token":{"polids":{"essential":true,"Values":["9ab03e19-ed42-4168-b6b7-7001fb3e933a"]}}}'
 
 /** A fresh trace, its correlation id taken from the caller's `client-request-id` as Azure AD does. */

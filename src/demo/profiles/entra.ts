@@ -73,7 +73,7 @@ function azure(dialect: AzureDialect, own: Pick<Profile, 'title' | 'settings' | 
 }
 
 /** v2 refuses `resource` already at the authorization endpoint. */
-export function refuseResource(dialect: AzureDialect, query: [string, string][]) {
+function refuseResource(dialect: AzureDialect, query: [string, string][]) {
   if (dialect.version !== 'v2' || field(query, 'resource') === undefined) return undefined
   return {
     error: 'invalid_request',
