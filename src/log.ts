@@ -92,14 +92,14 @@ export type Logger = {
   error(fields: LogFields, message: string): void
 }
 
-/** A line that tells of trouble: a warning, an error, or a request that was refused. */
+/** A warning, an error, or the line of a request that was refused. */
 export type TroubleLine = {
   readonly level: 'info' | 'warn' | 'error'
   readonly fields: LogFields
   readonly message: string
 }
 
-/** The same log, whose lines of trouble are told to `listener` too. Of all others it looks at one field only. */
+/** The same log; `listener` also gets its warnings, errors and refusals. Of other lines only `code` is looked at. */
 export function withListener(log: Logger, listener: (line: TroubleLine) => void): Logger {
   return {
     ...log,
@@ -184,7 +184,10 @@ export function createLogger(
   }
   const lineOf = (count: number) => {
     let line = ''
-    pino(settings, { write: (text) => (line = text) }).warn({ count }, 'log lines dropped: nobody took them')
+    pino(settings, { write: (text) => (line = text) }).warn(
+      { count },
+      'log lines dropped: nobody took them',
+    )
     return line
   }
   const output = options.destination ? undefined : standardOutput(lineOf)

@@ -91,7 +91,7 @@ const BREAKER_STATES = { closed: 0, 'half-open': 1, open: 2 } as const
 
 /**
  * The only file that imports prom-client. Each call makes a registry of its own, so that two in one process do not meet.
- * Whatever can be counted is there from the start with 0: a first increase from nothing is no increase to Prometheus.
+ * Every counter whose labels are known begins with 0: Prometheus sees no increase in the first sample of a series.
  */
 export function createMetrics(deps: MetricsDeps): Metrics {
   const registry = new Registry()

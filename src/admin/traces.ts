@@ -40,7 +40,7 @@ const CLOSE_MS = 1_000
  * what is more is dropped.
  */
 export function createTraces({ env, version, log }: TracesDeps): Trace {
-  const warn = createThrottledWarning(log, 'the trace collector does not take our spans')
+  const warn = createThrottledWarning(log, 'the trace collector does not accept spans')
   const exporter = toldOf(new OTLPTraceExporter(), warn)
   const provider = new TracerProvider({
     resource: defaultResource().merge(resourceFromAttributes(resourceOf(env, version))),

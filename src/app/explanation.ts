@@ -115,7 +115,7 @@ export function explanationJson(explanation: Explanation): object {
 }
 
 /**
- * Makes the explanations of whatever configuration is in use, as JSON for everybody who reaches the admin listener:
+ * Makes the explanations of the configuration in use, as JSON for the admin listener:
  * without the values of claims that a route asks for, and of headers that it adds, which may be an API key.
  */
 export function createExplanations(config: () => Config): (method: string, url: string) => object {

@@ -89,7 +89,7 @@ type Wish = {
   readonly config?: string
 }
 
-/** What is wished for, or the exit code. */
+/** The options, or the exit code for wrong ones. */
 function wishOf(args: string[], io: CommandIo): Wish | number {
   try {
     const text = { type: 'string' } as const

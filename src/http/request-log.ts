@@ -127,7 +127,7 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
     return facts
   }
 
-  /** What the upstream is told as its parent is our own span. */
+  /** The upstream's parent is our own span. */
   function spanFor({ traceparent, context = [] }: Pick<RequestFacts, 'traceparent' | 'context'>) {
     const span = deps.trace?.request(traceparent)
     if (!span) return undefined
@@ -219,7 +219,7 @@ const REQUEST_ID = /^[\w.:+/=@-]{1,128}$/
 const TRACEPARENT = /^(?!ff|00.{54})[\da-f]{2}-(?!0{32})[\da-f]{32}-(?!0{16})[\da-f]{16}-[\da-f]{2}(?:-.*)?$/
 /** Without these there is no context to keep: W3C Trace Context, and B3 in one field or several. */
 const KEPT = ['traceparent', 'b3', 'x-b3-traceid']
-/** What comes with them. */
+/** Fields of a trace context beside `traceparent`. */
 const CONTEXT_FIELDS = [
   ...['tracestate', 'baggage', 'b3', 'x-b3-traceid', 'x-b3-spanid', 'x-b3-parentspanid', 'x-b3-sampled'],
   'x-b3-flags',

@@ -155,7 +155,7 @@ describe('the console in a browser', { skip: skipWithoutChromium, timeout: 120_0
     await page.getByLabel('Filter').fill('ROUTE-77')
     await said('#route-range', /^1 to 11 of 11$/)
     await page.getByLabel('State').selectOption('trouble')
-    await said('#routes', /No route is like that/)
+    await said('#routes', /No route matches the filter/)
   })
 
   it('says that what it shows is old when the replica does not answer any more', async () => {

@@ -24,7 +24,7 @@ export type ConsoleDeps = Omit<StatusDeps, 'traffic' | 'reloads' | 'clock'> & {
   readonly explain: (method: string, url: string) => object
 }
 
-const NO_WISH = readRouteQuery(new URLSearchParams())
+const ALL_ROUTES = readRouteQuery(new URLSearchParams())
 const LONGEST_URL = 8_192
 
 /** Makes the console: one page and its two sources. It reads, and changes nothing. */
@@ -33,8 +33,8 @@ export function createConsole(deps: ConsoleDeps): Console {
   const reloads = createReloads(clock)
   const traffic = createTraffic({ metrics, clock, openCircuits: () => openCircuits(deps) })
   const status = createStatus({ ...deps, traffic, reloads })
-  // Also while nobody looks, so that a problem has its true beginning.
-  const watching = every(clock, SAMPLE_MS, () => void status(NO_WISH).catch(() => undefined)).unref()
+  // Without a reader, too, so that the beginning of a problem is known.
+  const watching = every(clock, SAMPLE_MS, () => void status(ALL_ROUTES).catch(() => undefined)).unref()
 
   return {
     pages: {

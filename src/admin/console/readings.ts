@@ -9,7 +9,7 @@ const CIRCUITS: readonly Circuit[] = ['closed', 'half-open', 'open']
 /** Counts since the start of the process, and how long what is counted took. */
 export type Totals = {
   readonly count: number
-  /** Server errors, whoever made them, or failed calls. */
+  /** Server errors, the upstream's and our own, or failed calls. */
   readonly failed: number
   /** Those of the failed that are the upstream's: its own 5xx, or no answer of it. */
   readonly upstreamFailed: number

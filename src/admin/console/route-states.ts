@@ -56,7 +56,7 @@ const SORTS = ['state', 'config', 'rate', 'errors', 'p99'] as const
 type RouteSort = (typeof SORTS)[number]
 const MOST_ROUTES = 200
 
-/** Reads the wish from a query string. @throws BffError bad_request, which names the parameter. */
+/** Reads from a query string which routes are asked for. @throws BffError bad_request, which names the parameter. */
 export function readRouteQuery(query: URLSearchParams): RouteQuery {
   const oneOf = <Value extends string>(name: string, values: readonly Value[]): Value | undefined => {
     const written = query.get(name)

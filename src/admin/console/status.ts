@@ -13,7 +13,7 @@ import { endpointFigures, figuresOf, pageOfRoutes, type RouteQuery, routeStates 
 import { SAMPLE_MS, type Traffic, type Window } from './traffic.ts'
 import type { Troubles } from './trouble.ts'
 
-/** The configuration in use, and what is there of it at this moment. */
+/** The configuration in use, with the live state of its provider and upstreams. */
 export type InUse = {
   readonly config: Config
   readonly provider: { status(): ProviderStatus }
@@ -37,10 +37,10 @@ export function createStatus(deps: StatusDeps) {
   const { clock, metrics, traffic, troubles, reloads } = deps
   const startedAt = clock.now()
   const startedMonotonic = clock.monotonicNow()
-  /** Since when each problem is there, in epoch ms. */
+  /** When each problem began, in epoch ms. */
   let since = new Map<string, number>()
 
-  /** The problems of now; called every now and then, so that it is known since when they are there. */
+  /** Adds to each problem when it began. Called at every sample, so that the beginning is known to 10 s. */
   function problemsOf(list: readonly Problem[]) {
     const keyOf = ({ subject, severity, action }: Problem) => JSON.stringify([subject, severity, action])
     since = new Map(list.map((one) => [keyOf(one), since.get(keyOf(one)) ?? clock.now()]))

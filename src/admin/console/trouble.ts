@@ -1,7 +1,10 @@
 import type { Clock } from '../../async/clock.ts'
 import type { LogFields, TroubleLine } from '../../log.ts'
 
-/** What is kept of a line of trouble: by an allow-list, no path, address, host, session or text that a client chose. */
+/**
+ * What is kept of a warning, an error or a refusal. The allow-list leaves out the client's path, address, Host and session.
+ * The `oauthError` of a failed sign-in is a word that a client can forge.
+ */
 export type Trouble = {
   /** ISO 8601. */
   readonly at: string

@@ -43,7 +43,7 @@ type Wish = {
   readonly config?: string
 }
 
-/** What is wished for, or the exit code. */
+/** The options, or the exit code for wrong ones. */
 function wishOf(args: string[], io: CommandIo): Wish | number {
   try {
     const { values, positionals } = parseArgs({

@@ -50,7 +50,7 @@ A development server around your own application and APIs: sign-in with persons 
   --panel-port PORT     the panel: http://127.0.0.1:PORT; default the next one
   --provider-port PORT  the provider; default the one after that
   --token-seconds N     life of access tokens; default 300
-  --fresh               forget the sessions of before
+  --fresh               forget earlier sessions
   --print-config        show the configuration that Cloakroom runs with, and end
   --verbose             print every request, too
 `

@@ -165,8 +165,8 @@ function greeting(server: DevServer, { args, persons, devConfig }: Wanted): stri
 
 ${lines.join('\n')}
 
-  Sign in as ${persons.map(({ sub }) => sub).join(', ')}.${isContinued ? ' Sessions of before go on.' : ''}
-${notes}  Ctrl+C ends it; sessions go on at the next start${args.fresh ? '' : ' (--fresh forgets them)'}.
+  Sign in as ${persons.map(({ sub }) => sub).join(', ')}.${isContinued ? ' Earlier sessions continue.' : ''}
+${notes}  Ctrl+C ends it; sessions continue at the next start${args.fresh ? '' : ' (--fresh forgets them)'}.
 
 `
 }

@@ -66,7 +66,7 @@ export async function doctorCommand(
 
 type Wish = { readonly config?: string | undefined; readonly json: boolean; readonly refreshToken?: string }
 
-/** What is wished for, or the exit code. */
+/** The options, or the exit code for wrong ones. */
 function wishOf(args: string[], io: CommandIo): Wish | number {
   try {
     const text = { type: 'string' } as const

@@ -178,7 +178,7 @@ function persistence({ persistence: kept, hasFailedToSave }: RedisDiagnosis): Fo
   if (kept === 'aof') return ok('append-only file: sessions survive a restart')
   const cure = 'set appendonly yes, if sessions are to survive a restart of Redis'
   if (kept === 'rdb')
-    return warn('a copy now and then: a restart signs out whoever signed in or renewed since', cure)
-  if (kept === 'none') return warn('nothing is kept: a restart of Redis signs everybody out', cure)
+    return warn('snapshots only (RDB): a restart loses every sign-in and renewal since the last one', cure)
+  if (kept === 'none') return warn('no persistence: a restart of Redis signs every user out', cure)
   return ok('no append-only file; whether copies are saved cannot be asked for (CONFIG is not allowed)')
 }

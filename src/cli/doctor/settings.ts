@@ -69,7 +69,7 @@ function clientAddresses({ publicUrl, trustProxy }: Config): Found {
   const all = trustProxy.filter((range) => /\/0$/.test(range))
   if (all.length > 0) {
     return warn(
-      `trustProxy has ${all.join(', ')}: whoever reaches the listener may say which address he has`,
+      `trustProxy has ${all.join(', ')}: every client that reaches the listener can forge its address`,
       'name the addresses of the proxy alone',
     )
   }
@@ -79,9 +79,7 @@ function clientAddresses({ publicUrl, trustProxy }: Config): Found {
 /** That they are random was checked with the file. */
 function sessionKeys({ session: { keys } }: Config): Found {
   if (keys.length === 1) {
-    return ok(
-      'one, 256 bits, with nothing that looks made up; a second one is needed only while keys are changed',
-    )
+    return ok('one, 256 bits; a second one is needed only while keys are rotated')
   }
   return keys.length > 3
     ? warn(
@@ -139,7 +137,7 @@ async function openTelemetry(env: CommandIo['env']): Promise<Findings> {
   }
 }
 
-/** Looks at the admin listener, which knows best. */
+/** Asks the admin listener of a Cloakroom that runs here. */
 async function runningHere({ admin }: Config): Promise<Findings> {
   const { host, port } = admin.listen
   if (port === 0) return undefined

@@ -71,7 +71,7 @@ function checkStore({ publicUrl, session }: Draft, field: Field): void {
 type RedisDraft = Extract<NonNullable<NonNullable<Draft['session']>['store']>, { type?: 'redis' | undefined }>
 
 const UNENCRYPTED =
-  'is without TLS to another machine: whoever listens in between gets the password, and may end or hold back sessions'
+  'is without TLS to another machine: anyone on the network path can read the password, and end or hold back sessions'
 
 function checkRedis(store: RedisDraft, field: Field): void {
   const { url, password, username, sentinelTls } = store
@@ -85,7 +85,7 @@ function checkRedis(store: RedisDraft, field: Field): void {
   } else if (nodes?.some((node) => node?.host && !isThisMachine(inUrl(node.host))) && !usesTls) {
     field.at(key).warn(`${UNENCRYPTED}; add "tls: {}", or what it needs`)
   } else if (usesTls && sentinelTls === false) {
-    field.at('sentinelTls').warn('lets whoever listens in between say where the primary is')
+    field.at('sentinelTls').warn('lets anyone on the network path say where the primary is')
   }
   checkTls(field.at('tls'), usesTls)
   if (url?.password && password !== undefined) {

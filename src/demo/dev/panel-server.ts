@@ -126,7 +126,7 @@ async function readJson(req: IncomingMessage): Promise<Record<string, unknown>> 
     if (typeof value === 'object' && value !== null && !Array.isArray(value))
       return value as Record<string, unknown>
   } catch {
-    // Told below.
+    // Reported below.
   }
   throw new SwitchError('the body must be a JSON object, e.g. {"person":"ada"}')
 }

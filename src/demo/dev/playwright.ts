@@ -1,4 +1,4 @@
-/** What is used of a Playwright page, of whatever version: there is no dependency on it. */
+/** The part of a Playwright page that is used here. There is no dependency on Playwright. */
 export type PageLike = {
   goto(url: string): Promise<unknown>
   waitForURL(isThere: (url: URL) => boolean): Promise<unknown>

@@ -53,7 +53,7 @@ export function fields(all: [string, string][], name: string): string[] {
   return all.filter(([key]) => key === name).map(([, value]) => value)
 }
 
-/** Answers compact JSON that nobody may store (RFC 6749 §5.1). */
+/** Answers compact JSON that must not be stored (RFC 6749 §5.1). */
 export function sendJson(
   res: ServerResponse,
   status: number,

@@ -152,7 +152,7 @@ function limitConnections(server: Server, deps: PublicServerDeps): void {
   const warnOfLimit = createThrottledWarning(log, 'connections closed at once: limits.connections are open')
   const warnOfClient = createThrottledWarning(
     log,
-    'connections closed at once: limits.connectionsPerClient of their client are open; a proxy of yours belongs into trustProxy',
+    'connections closed at once: limits.connectionsPerClient of their client are open; add it to trustProxy if it is a proxy of yours',
   )
   const openOf = new Map<string, number>()
 

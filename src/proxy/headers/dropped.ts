@@ -20,7 +20,7 @@ const OURS = [
   'cloakroom-background',
   'via',
   'x-request-id',
-  // W3C Trace Context and Baggage, and what came before: an upstream takes up nobody's trace but a trusted proxy's.
+  // W3C Trace Context and Baggage, and what came before: an upstream continues traces of trusted proxies only.
   ...['traceparent', 'tracestate', 'baggage', 'b3', 'x-b3-*'],
 ]
 

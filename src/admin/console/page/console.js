@@ -112,7 +112,7 @@ document.addEventListener('visibilitychange', () => {
   if (!document.hidden && !isPaused) void refresh()
 })
 
-// Whatever scrolls can be reached by keyboard.
+// Every part that scrolls can be reached by keyboard.
 for (const region of document.querySelectorAll('.scroll')) region.tabIndex = 0
 
 startExplaining()

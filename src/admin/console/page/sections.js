@@ -62,7 +62,7 @@ function showProblems(problems) {
     warnings && `${warnings} warning${warnings > 1 ? 's' : ''}`,
   ]
   const verdict = words.filter(Boolean).join(' and ')
-  setText(byId('verdict'), verdict || 'Nothing that this replica knows of.')
+  setText(byId('verdict'), verdict || 'No problem known to this replica.')
   byId('verdict').className = errors ? 'down' : warnings ? 'failing' : 'up'
   document.title = `${problems.length > 0 ? `(${problems.length}) ` : ''}Cloakroom console`
   fill(
@@ -127,7 +127,7 @@ function showRoutes({ items, total, matching, offset, states }) {
   setText(byId('routes-count'), `${total}: ${counts.join(', ')}`)
   fillTable('routes', items, {
     keyOf: ({ id, path }) => `${id} ${path}`,
-    empty: 'No route is like that.',
+    empty: 'No route matches the filter.',
     cellsOf: (route) => [
       el('td', {}, stateOf(route.state), probeOf(route), noAnswerOf(route)),
       el(
@@ -202,7 +202,7 @@ function showEndpoints(endpoints) {
 function showResources(resources) {
   fillTable('resources', resources, {
     keyOf: ({ name }) => name,
-    empty: 'None is configured: no route sends a token.',
+    empty: 'No resource is configured, so no route sends a token.',
     cellsOf: ({
       name,
       grant,
@@ -271,7 +271,7 @@ function showProvider(provider, { windowSeconds, clientCertificates, traffic: { 
   fillPairs('provider', [
     ['Issuer', provider.issuer],
     ['Client', `${provider.clientId}, ${provider.clientAuth}`],
-    ['Names a resource by', provider.resourceDialect],
+    ['Resource dialect', provider.resourceDialect],
     [
       'Discovery',
       provider.discoveryAgeSeconds === null ? 'not yet' : `${duration(provider.discoveryAgeSeconds)} ago`,
