@@ -184,10 +184,7 @@ export function createLogger(
   }
   const lineOf = (count: number) => {
     let line = ''
-    pino(settings, { write: (text) => (line = text) }).warn(
-      { count },
-      'log lines dropped: nobody took them',
-    )
+    pino(settings, { write: (text) => (line = text) }).warn({ count }, 'log lines dropped: nobody took them')
     return line
   }
   const output = options.destination ? undefined : standardOutput(lineOf)
