@@ -115,6 +115,17 @@ describe('the Dockerfile', () => {
     assert.match(dockerfile, new RegExp(`^USER ${runAsUser}:${runAsGroup}$`, 'm'))
   })
 
+  test('brings its code compiled by the runtime itself, as the user that runs it, and cannot change it', () => {
+    const compiled = /^FROM \$\{RUNTIME_IMAGE\} AS compiled$([\s\S]*?)^FROM /m.exec(dockerfile)?.[1] ?? ''
+    const { runAsUser, runAsGroup } = values.podSecurityContext
+    assert.match(
+      compiled,
+      new RegExp(`^USER ${runAsUser}:${runAsGroup}\nENV NODE_COMPILE_CACHE=/app/compile-cache$`, 'm'),
+    )
+    assert.match(dockerfile, /^COPY --from=compiled --chown=0:0 \/app\/compile-cache \.\/compile-cache$/m)
+    assert.match(dockerfile, /^ {4}NODE_COMPILE_CACHE=\/app\/compile-cache \\$/m)
+  })
+
   test('builds where only its base images can be pulled', () => {
     assert.doesNotMatch(dockerfile, /^# *syntax=/m)
     for (const [, image] of dockerfile.matchAll(/^FROM (\S+)/gm)) assert.match(image!, /^\$\{[A-Z_]+\}$/)
