@@ -204,7 +204,11 @@ export async function startClusterSet(options: RedisSetOptions = {}): Promise<Cl
 
   async function rows(): Promise<{ id: string; port: number; isPrimary: boolean; slots: string[] }[]> {
     for (const node of nodes) {
-      const lines = await node.cli('CLUSTER', 'NODES').catch((): string[] => [])
+      // One that is frozen takes the connection and never answers.
+      const lines = await Promise.race([
+        node.cli('CLUSTER', 'NODES').catch((): string[] => []),
+        delay(1_000, [] as string[], { ref: false }),
+      ])
       const said = lines.map((line) => line.split(' '))
       if (said.length === 0) continue
       return said.map(([id, address, flags, , , , , , ...slots]) => ({
