@@ -450,7 +450,7 @@ describe('what the doctor says of Redis', { skip: skipWithoutRedis() }, () => {
     assert.match(of('access'), /^ok: every command/)
     assert.match(of('latency'), /^(ok|warn): [\d.]+ ms for a round trip/)
     assert.match(of('eviction'), /^ok: noeviction; \d+ % of maxmemory/)
-    assert.match(of('persistence'), /^warn: nothing is kept/)
+    assert.match(of('persistence'), /^warn: no persistence/)
     await redis.cli('CONFIG', 'SET', 'maxmemory-policy', 'allkeys-lru')
     await redis.cli('CONFIG', 'SET', 'appendonly', 'yes')
     const changed = await redisOf(url())
