@@ -19,8 +19,6 @@ export type Disturbance = {
   readonly durability: 'none' | 'replica'
   /** More lines of redis.conf. */
   readonly args?: readonly string[]
-  /** Redis loses writes that it has taken, whatever its clients do: a loss is told, and is no failure. */
-  readonly losesWrites?: boolean
   readonly happen: (sets: { sentinel: SentinelSet; cluster: ClusterSet }) => Promise<void>
 }
 
@@ -38,7 +36,6 @@ export type Result = {
   readonly refreshes: number
   readonly reuseAlarms: number
   readonly cookiesTouched: number
-  readonly losesWrites: boolean
 }
 
 /** Access tokens live so short that each session is renewed every second or two, with a rotated refresh token. */
@@ -54,7 +51,15 @@ export async function play(disturbance: Disturbance, sessions: number, t: Scope)
   const { args = [] } = disturbance
   const set = store === 'sentinel' ? await startSentinelSet({ args }) : await startClusterSet({ args })
   t.after(() => set.stop())
-  const provider = await startRotatingProvider({ control: { accessTokenSeconds: TOKEN_SECONDS } })
+  const provider = await startRotatingProvider({
+    control: {
+      accessTokenSeconds: TOKEN_SECONDS + 1,
+      // `exp` is in whole seconds, so that an API may refuse a token almost a second before this is over.
+      editAnswer(answer) {
+        answer.expires_in = TOKEN_SECONDS
+      },
+    },
+  })
   t.after(() => provider.close())
   const replicas = await startReplicas(t, provider, { ...addressOf(set), durability })
   const users = await signIn(sessions, { provider, replicas })
@@ -95,7 +100,7 @@ export async function play(disturbance: Disturbance, sessions: number, t: Scope)
   const longest = Math.max(...users.map(({ longestMs }) => longestMs))
   return {
     name: `${store}, ${disturbance.name}${durability === 'replica' ? ', durability replica' : ''}`,
-    ...{ answers, cookiesTouched, heardAfterMs, losesWrites: disturbance.losesWrites ?? false },
+    ...{ answers, cookiesTouched, heardAfterMs },
     requests: Object.values(answers).reduce((sum, count) => sum + count, 0),
     longestOutageMs: longest > 3 * usual ? longest : 0,
     signedOut: users.filter(({ isOut }) => isOut).length,
@@ -182,12 +187,12 @@ export const DISTURBANCES: readonly Disturbance[] = [
       await sentinel.settled()
     },
   },
-  ...[true, false].map(
-    (losesWrites): Disturbance => ({
-      name: `failover asked for, old primary alive${losesWrites ? '' : ', min-replicas-to-write 1'}`,
-      ...{ store: 'sentinel', durability: 'none', losesWrites },
-      // The old primary takes writes until it is told, unless it is set up to refuse them without a replica.
-      args: losesWrites ? [] : ['--min-replicas-to-write', '1', '--min-replicas-max-lag', '2'],
+  ...(['none', 'replica', 'refused'] as const).map(
+    (kind): Disturbance => ({
+      name: `failover asked for, old primary alive${kind === 'refused' ? ', min-replicas-to-write 1' : ''}`,
+      ...{ store: 'sentinel', durability: kind === 'replica' ? 'replica' : 'none' },
+      // The old primary takes writes that are lost until it is told, unless it is set up to refuse them without a replica.
+      args: kind === 'refused' ? ['--min-replicas-to-write', '1', '--min-replicas-max-lag', '2'] : [],
       async happen({ sentinel }) {
         const old = await sentinel.primary()
         await sentinel.sentinelServers[0]!.cli('SENTINEL', 'FAILOVER', sentinel.masterName)

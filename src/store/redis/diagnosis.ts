@@ -39,7 +39,7 @@ const PINGS = 20
  * connection.
  */
 export async function diagnoseRedis(config: RedisStoreConfig): Promise<RedisDiagnosis> {
-  const { commands: redis, close } = openRedis(config, { log: silentLog }, () => undefined)
+  const { commands: redis, close } = openRedis(config, { log: silentLog })
   try {
     await redis.attempted
     await redis.call('ping', 'PING')

@@ -74,10 +74,13 @@ export async function createRedisStore(
   const changes = createSessionChanges()
   const { log, observe, unreplicated } = deps
   const isDurable = config.durability === 'replica'
-  const servers = openRedis(config, { log, observe, isDurable }, () => invalidations.reconnect())
+  const servers = openRedis(config, {
+    ...{ log, observe, isDurable },
+    notPrimary: () => invalidations.reconnect(),
+    otherServer: () => recent.serverChanged(),
+  })
   const redis = servers.commands
   const recent = createRecentWrites(redis, log)
-  redis.onReady(recent.repeat)
   const invalidations = subscribeToInvalidations({
     connection: servers.subscriber,
     publishers: () =>
@@ -213,15 +216,17 @@ function sessionRecords(parts: Parts): SessionRecords {
 
 function tokenRecords({ redis, keys, changes, recent, unreplicated }: Parts): TokenRecords {
   /** A refresh token that was rotated exists nowhere else, so it is the one write that waits for a replica. */
-  async function written(
+  async function sent(
     both: readonly string[],
     args: readonly (string | number)[],
     isRotated: boolean,
-  ): Promise<TokenWriteOutcome> {
-    if (!isRotated) return (await redis.run('writeTokens', both, args)) as TokenWriteOutcome
+  ): Promise<TokenWriteOutcome | 'behind'> {
+    // While Redis is told again what it has lost, its replicas are being synchronised anew: none would confirm anything.
+    if (!isRotated || recent.isSettling())
+      return (await redis.run('writeTokens', both, args)) as TokenWriteOutcome | 'behind'
     const { reply, isReplicated, refused } = await redis.runDurably('writeTokens', both, args)
     if (!isReplicated && reply === 'written') unreplicated(refused)
-    return reply as TokenWriteOutcome
+    return reply as TokenWriteOutcome | 'behind'
   }
 
   return {
@@ -239,7 +244,9 @@ function tokenRecords({ redis, keys, changes, recent, unreplicated }: Parts): To
     async write(hash, change) {
       const both = [keys.session(hash), keys.tokens(hash)]
       const args = [keys.channel, hash, change.expectedVersion, ...changedFields(change)]
-      const outcome = await written(both, args, change.refreshToken !== undefined)
+      // Its lock may be that of the server before.
+      if (change.attempt?.startsWith(IN_FLIGHT)) await recent.settled()
+      const outcome = await recent.inOrder(() => sent(both, args, change.refreshToken !== undefined))
       if (outcome !== 'written') return outcome
       recent.note({ hash, script: 'writeTokens', keys: both, args })
       changes.emit('changed', hash)
@@ -261,6 +268,8 @@ function tokenRecords({ redis, keys, changes, recent, unreplicated }: Parts): To
       return forgotten
     },
     async lock(hash, owner, ttlMs) {
+      // As if another had it, which may well be: the server before may have given it.
+      if (!(await recent.settled(LOCK_WAITS_MS))) return false
       return (await redis.run('lock', [keys.lock(hash)], [owner, ttlMs])) === 1
     },
     async unlock(hash, owner) {
@@ -341,6 +350,9 @@ function sharedCount({ redis, keys }: Parts, kind: string): CountShared {
     (await redis.run('countRequest', [keys.limit(kind, key)], [perMs])) as [number, number]
 }
 
+/** The caller looks then whether another replica has done its work, and asks again. */
+const LOCK_WAITS_MS = 100
+const IN_FLIGHT = 'open:'
 const ACCESS = 'at:'
 /** The field of the mark that a refresh attempt leaves. */
 const ATTEMPT = 'spend'

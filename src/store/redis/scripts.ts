@@ -138,7 +138,8 @@ return 1`,
   },
   /**
    * KEYS session tokens; ARGV channel, hash, expected version, field, value, ... An empty value removes its field.
-   * A write whose answer was lost is repeated word for word: finding it done is success, not a conflict.
+   * A write whose answer was lost is repeated word for word: finding it done is success, not a conflict. `behind`: Redis
+   * lacks the write before this one, which it had taken.
    */
   writeTokens: {
     numberOfKeys: 2,
@@ -154,6 +155,7 @@ if version == expected + 1 and #ARGV > 3 then
   end
   if done then return 'written' end
 end
+if version and version < expected then return 'behind' end
 if version ~= expected then return 'superseded' end
 redis.call('HSET', KEYS[2], 'v', expected + 1)
 for i = 4, #ARGV, 2 do

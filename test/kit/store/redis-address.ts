@@ -5,6 +5,8 @@ export type RedisAddress = {
   readonly url: string
   /** Where new connections go from now on; those that are open stay where they are. */
   leadTo(port: number): void
+  /** Ends those that are open, so that they are made anew. */
+  cut(): void
   close(): void
 }
 
@@ -25,15 +27,20 @@ export async function startRedisAddress(port: number): Promise<RedisAddress> {
     }
     near.pipe(far).pipe(near)
   })
+  function cut(): void {
+    for (const socket of sockets) socket.destroy()
+  }
+
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   return {
     url: `redis://127.0.0.1:${(server.address() as { port: number }).port}`,
     leadTo(next) {
       target = next
     },
+    cut,
     close() {
       server.close()
-      for (const socket of sockets) socket.destroy()
+      cut()
     },
   }
 }

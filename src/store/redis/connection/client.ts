@@ -8,7 +8,7 @@ import type { RedisNode, RedisRequest } from './node.ts'
 import { REPLICA_WAIT_MS, type Replication } from './replica-wait.ts'
 
 /** Takes each request to the server that has its key: one connection, or those to the primaries of a cluster. */
-export type RedisTransport = Pick<RedisNode, 'attempted' | 'send' | 'sendDurably' | 'onReady' | 'close'> & {
+export type RedisTransport = Pick<RedisNode, 'attempted' | 'send' | 'sendDurably' | 'close'> & {
   /** Why the server of a key is away; undefined while it is there. */
   outage(key: string | undefined): Error | undefined
   /** Told that a request took too long. */
@@ -36,8 +36,6 @@ export type RedisConnection = {
   ): Promise<{ reply: unknown } & Replication>
   /** For each primary a key that it has, made from `name`. */
   keyOfEachPrimary(name: string): readonly string[]
-  /** Calls `listener` each time a connection becomes ready for commands. */
-  onReady(listener: () => void): void
   close(): Promise<void>
 }
 
@@ -92,7 +90,6 @@ export function createRedisConnection(
       return { reply, isReplicated, ...(refused ? { refused: cleaned(refused as RedisError) } : {}) }
     },
     keyOfEachPrimary: transport.keyOfEachPrimary,
-    onReady: transport.onReady,
     async close() {
       await Promise.all([transport.close(COMMAND_TIMEOUT_MS), durable?.close(COMMAND_TIMEOUT_MS)])
     },

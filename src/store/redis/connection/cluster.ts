@@ -53,6 +53,8 @@ type TopologyDeps = {
   readonly seeds: readonly Endpoint[]
   readonly credentials: Credentials
   readonly log: Logger
+  /** Called when a node is a primary that was none. */
+  readonly otherServer?: (() => void) | undefined
 }
 
 const REFRESHED_EVERY_MS = 5000
@@ -67,7 +69,12 @@ type View = { readonly epoch: number; readonly isOk: boolean; readonly slots: re
 type SlotRange = { readonly from: number; readonly to: number; readonly nodes: readonly Endpoint[] }
 
 /** Asks the nodes for their slots at the start, every 5 s, and whenever what is known turns out to be old. */
-export function createClusterTopology({ seeds, credentials, log }: TopologyDeps): ClusterTopology {
+export function createClusterTopology({
+  seeds,
+  credentials,
+  log,
+  otherServer,
+}: TopologyDeps): ClusterTopology {
   const deadline = createDeadline(ANSWERED_WITHIN_MS, timedOut)
   const owners: (Endpoint | undefined)[] = []
   const listeners: (() => void)[] = []
@@ -136,6 +143,7 @@ export function createClusterTopology({ seeds, credentials, log }: TopologyDeps)
     for (const { from, to, nodes } of slots) owners.fill(nodes[0], from, to + 1)
     const found = new Map(slots.flatMap(({ nodes: [owner] }) => (owner ? [[nameOf(owner), owner]] : [])))
     everyNode = slots.flatMap(({ nodes }) => nodes)
+    if ([...found.values()].some(isNewPrimary)) otherServer?.()
     const isChanged = [...found.keys()].toSorted().join() !== primaries.map(nameOf).toSorted().join()
     primaries = [...found.values()]
     if (!isChanged) return
@@ -144,6 +152,11 @@ export function createClusterTopology({ seeds, credentials, log }: TopologyDeps)
       `redis cluster has the primaries ${[...found.keys()].toSorted().join(', ')}`,
     )
     for (const listener of listeners) listener()
+  }
+
+  function isNewPrimary(endpoint: Endpoint): boolean {
+    const isKnown = primaries.some((primary) => nameOf(primary) === nameOf(endpoint))
+    return primaries.length > 0 && !isKnown
   }
 
   function refresh(): Promise<void> {
@@ -177,6 +190,8 @@ export function createClusterTopology({ seeds, credentials, log }: TopologyDeps)
     primaries: () => primaries,
     outage: () => outage,
     moved(slot, endpoint) {
+      // Slots that go from one primary to another take their keys with them; a replica that takes over may lack some.
+      if (isNewPrimary(endpoint)) otherServer?.()
       owners[slot] = endpoint
       refresh()
     },
@@ -225,15 +240,16 @@ type ClusterDeps = {
   /** What the log calls its connections. */
   readonly name: string
   readonly log: Logger
+  /** Called when a node was started anew. */
+  readonly otherServer?: (() => void) | undefined
 }
 
 /**
  * Connections to every primary of a Redis Cluster. Not the client of ioredis for clusters: that one repeats any command
  * whose answer was lost, keeps the password of its start, and has no way to say which node a WAIT goes to.
  */
-export function openCluster({ topology, credentials, name, log }: ClusterDeps): RedisTransport {
+export function openCluster({ topology, credentials, name, log, otherServer }: ClusterDeps): RedisTransport {
   const nodes = new Map<string, RedisNode>()
-  const readyListeners: (() => void)[] = []
   let isClosed = false
 
   function nodeAt(endpoint: Endpoint): RedisNode {
@@ -242,11 +258,8 @@ export function openCluster({ topology, credentials, name, log }: ClusterDeps): 
     if (open) return open
     if (isClosed) throw closed()
     const target = { ...credentials, endpoint: async () => endpoint, maxRetryDelayMs: 200 }
-    const node = openNode(target, { name: `${name} ${at}`, log })
+    const node = openNode(target, { name: `${name} ${at}`, log, otherServer })
     node.onClose(() => void topology.refresh())
-    node.onReady(() => {
-      for (const listener of readyListeners) listener()
-    })
     nodes.set(at, node)
     return node
   }
@@ -357,7 +370,6 @@ export function openCluster({ topology, credentials, name, log }: ClusterDeps): 
       return [...nodes.values()].map((node) => node.outage()).find(Boolean) ?? topology.outage()
     },
     timedOut: () => void topology.refresh(),
-    onReady: (listener) => void readyListeners.push(listener),
     keyOfEachPrimary(name) {
       const keys = new Map<string, string>()
       const wanted = topology.primaries().length

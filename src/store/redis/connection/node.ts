@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { createConnection, Socket } from 'node:net'
 import { type ConnectionOptions, connect as connectTls } from 'node:tls'
 import { AbstractConnector, Redis, type RedisOptions } from 'ioredis'
@@ -91,7 +92,9 @@ export type NodeDeps = {
   readonly name: string
   readonly log: Logger
   /** Called when the server turns out to be no primary, before a new connection is made. */
-  readonly notPrimary?: () => void
+  readonly notPrimary?: (() => void) | undefined
+  /** Called when a new connection leads to another server than the one before, or one that was started anew; before any command. */
+  readonly otherServer?: (() => void) | undefined
 }
 
 /** How long after its loss commands wait for a connection. */
@@ -134,7 +137,10 @@ export function openNode(target: Target, deps: NodeDeps): RedisNode {
     password: freshPassword(password, undefined),
     // Tells ioredis which event of the socket to wait for; the connector reads what TLS is set up with.
     ...(target.tls ? { tls: {} } : {}),
-    Connector: connectorTo(located, (error) => outage.becauseOf(error)),
+    Connector: connectorTo(located, {
+      failed: (error) => outage.becauseOf(error),
+      found: noteServer,
+    }),
     retryStrategy(attempt) {
       redis.options.password = freshPassword(password, redis.options.password)
       const delayMs = FIRST_RETRY_MS * 2 ** (attempt - 1)
@@ -150,6 +156,13 @@ export function openNode(target: Target, deps: NodeDeps): RedisNode {
     },
   })
   const outage = watchOutages(redis, deps)
+  let serverId: string | undefined
+
+  function noteServer({ run_id = randomUUID() }: ServerInfo): void {
+    if (serverId !== undefined && serverId !== run_id) deps.otherServer?.()
+    serverId = run_id
+  }
+
   const { send, sendAsking } = createSender(redis, outage)
   const wait = createReplicaWait({
     waitForReplica: async (timeoutMs) => (await redis.wait(1, timeoutMs)) > 0,
@@ -196,15 +209,24 @@ function freshPassword(read: Target['password'], previous: string | undefined): 
   }
 }
 
+/** What INFO says; nothing where it is forbidden. */
+type ServerInfo = { readonly role?: string; readonly run_id?: string }
+
 /** Makes the class by which ioredis opens its sockets: it asks for the address, and for what TLS needs, each time. */
-function connectorTo(target: Target, failed: (error: Error) => void): RedisOptions['Connector'] {
+function connectorTo(
+  target: Target,
+  { failed, found }: { failed: (error: Error) => void; found: (info: ServerInfo) => void },
+): RedisOptions['Connector'] {
   return class TargetConnector extends AbstractConnector {
     constructor() {
       super(DISCONNECT_MS)
     }
 
-    override check(info: { readonly role?: string }): boolean {
-      if (!target.mustBePrimary || info.role === undefined || info.role === 'master') return true
+    override check(info: ServerInfo): boolean {
+      if (!target.mustBePrimary || info.role === undefined || info.role === 'master') {
+        found(info)
+        return true
+      }
       failed(notConnected('the server is no primary yet, or not any more'))
       return false
     }

@@ -34,6 +34,8 @@ const ANSWERED_WITHIN_MS = 400
 
 /** Time for the rest when most have answered: the one that leads a failover may be among them. */
 const LATECOMERS_MS = 20
+/** Within this time every sentinel has heard of a newer configuration from the others. After it, epochs were set back by hand. */
+const GOSSIP_MS = 3000
 
 type Said = Endpoint & { readonly epoch: number }
 
@@ -48,7 +50,8 @@ export function watchSentinels({ endpoints, masterName, credentials, log }: Sent
     const target = { ...credentials, endpoint: async () => endpoint }
     return { name, node: openNode(target, { name: `sentinel ${name}`, log }) }
   })
-  let known: Endpoint | undefined
+  let known: Said | undefined
+  let knownAt = 0
   let asking: Promise<Endpoint> | undefined
   let moved: () => void = () => undefined
 
@@ -65,15 +68,23 @@ export function watchSentinels({ endpoints, masterName, credentials, log }: Sent
       }
     })
     await Promise.race([Promise.all(all), majority.promise.then(() => systemClock.pause(LATECOMERS_MS))])
-    const [newest] = said.toSorted((a, b) => b.epoch - a.epoch)
+    const [heard] = said.toSorted((a, b) => b.epoch - a.epoch)
+    const newest = heard && newerOf(heard)
     if (!newest) throw notConnected(`no sentinel names the primary of ${masterName}: ${refusals.join('; ')}`)
     const isMoved = known !== undefined && nameOf(known) !== nameOf(newest)
     known = newest
+    if (heard === newest) knownAt = systemClock.monotonicNow()
     if (isMoved) {
       log.warn({ outcome: 'moved' }, `redis primary is ${nameOf(newest)} now`)
       moved()
     }
     return newest
+  }
+
+  /** The sentinel that leads a failover may be late this time: the others still name the old primary, for two seconds. */
+  function newerOf(heard: Said): Said {
+    const isOlder = known !== undefined && heard.epoch < known.epoch
+    return isOlder && systemClock.monotonicNow() - knownAt < GOSSIP_MS ? known! : heard
   }
 
   /** One question at a time: each connection that is lost asks, and there are several. */

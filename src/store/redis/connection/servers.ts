@@ -43,6 +43,10 @@ export type RedisDeps = {
   readonly observe?: ObserveStore | undefined
   /** Makes connections beside the others whose writes wait for a replica. */
   readonly isDurable?: boolean
+  /** Called when a server turns out to be no primary. */
+  readonly notPrimary?: (() => void) | undefined
+  /** Called when commands go to another server than before, which may lack its last writes. */
+  readonly otherServer?: (() => void) | undefined
 }
 
 /** The connections to Redis. */
@@ -53,12 +57,12 @@ export type RedisServers = {
   close(): Promise<void>
 }
 
-/** Opens all connections; `notPrimary` is called when a server turns out to be no primary. */
-export function openRedis(address: RedisAddress, deps: RedisDeps, notPrimary: () => void): RedisServers {
+/** Opens all connections. */
+export function openRedis(address: RedisAddress, deps: RedisDeps): RedisServers {
   const { open, subscriber, close } =
     'cluster' in address
       ? clusterOf(address, deps)
-      : singleOf('url' in address ? addressedBy(address) : foundBySentinels(address, deps), deps, notPrimary)
+      : singleOf('url' in address ? addressedBy(address) : foundBySentinels(address, deps), deps)
   const commands = createRedisConnection(open('command'), {
     observe: deps.observe,
     durable: deps.isDurable ? open('durable') : undefined,
@@ -90,14 +94,14 @@ type Single = {
   close?(): Promise<unknown>
 }
 
-function singleOf({ target, onMoved, close }: Single, { log }: RedisDeps, notPrimary: () => void): Opened {
+function singleOf({ target, onMoved, close }: Single, { log, notPrimary, otherServer }: RedisDeps): Opened {
   function opened(node: RedisNode): RedisNode {
     onMoved?.(() => node.reconnect())
     return node
   }
   return {
     open(name) {
-      const node = opened(openNode(target, { name, log, notPrimary }))
+      const node = opened(openNode(target, { name, log, notPrimary, otherServer }))
       return { ...node, outage: node.outage, timedOut() {}, keyOfEachPrimary: (key) => [key] }
     },
     subscriber: opened(openNode(target, { name: 'invalidation', log })),
@@ -147,11 +151,14 @@ function foundBySentinels(
   }
 }
 
-function clusterOf(address: Extract<RedisAddress, { cluster: unknown }>, { log }: RedisDeps): Opened {
+function clusterOf(
+  address: Extract<RedisAddress, { cluster: unknown }>,
+  { log, otherServer }: RedisDeps,
+): Opened {
   const credentials = credentialsOf(address)
-  const topology = createClusterTopology({ seeds: address.cluster, credentials, log })
+  const topology = createClusterTopology({ seeds: address.cluster, credentials, log, otherServer })
   return {
-    open: (name) => openCluster({ topology, credentials, name, log }),
+    open: (name) => openCluster({ topology, credentials, name, log, otherServer }),
     // Whatever node: what is published at one reaches all.
     subscriber: openNode(
       { ...credentials, endpoint: topology.nextNode, maxRetryDelayMs: MAX_RETRY_DELAY_MS },
