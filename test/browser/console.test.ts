@@ -66,7 +66,7 @@ describe('the console in a browser', { skip: skipWithoutChromium, timeout: 120_0
     await user.fetch('/api/orders/1')
     await user.fetch('/api/billing/1')
     await page.goto(shop.cloakroom.adminUrl)
-    await said('#verdict', /^Nothing/)
+    await said('#verdict', /^No problem known/)
     await said('#routes', /up orders.*up billing.*spa/)
     await said('#resources', /billing.*renewed 1/)
     await said('#provider', /Circuits ● ?closed|Circuits closed/)
@@ -125,7 +125,10 @@ describe('the console in a browser', { skip: skipWithoutChromium, timeout: 120_0
     await said('#routes', /down .*<img\/src=x\/onerror=alert\(1\)>/)
     await said('#reload-problems', /routes\[0\]\.path/)
     await said('#causes', /provider_rejected billing .*invalid_client|provider_rejected billing/)
-    await said('#refusals', /upstream_unreachable <img\/src=x\/onerror=alert\(1\)> connect ECONNREFUSED/)
+    await said(
+      '#refusals',
+      /upstream_unreachable <img\/src=x\/onerror=alert\(1\)> upstream \S+ · connect ECONNREFUSED/,
+    )
     await said('#resources', /billing .*(?:invalid_client|provider_rejected|configuration)/)
     await said('#charts', /open now http:\/\/127\.0\.0\.1:9/)
     assert.match(await page.title(), /^\(\d+\) Cloakroom console$/)

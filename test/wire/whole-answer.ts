@@ -62,12 +62,15 @@ export function ask(port: number, { path, method = 'GET', headers, body, host }:
 
 /** README: fields of one connection are the only ones that change. The date is that of the answer. */
 const OF_ONE_HOP = ['connection', 'keep-alive', 'transfer-encoding', 'date']
+/** Is Cloakroom's own on every answer. */
+const REQUEST_ID = 'x-request-id'
 
 /** Fails unless an answer through Cloakroom is the server's own, but for one hop's fields and those named as `changed`. */
 export function assertSame(ours: WholeAnswer, own: WholeAnswer, changed: readonly string[] = []): void {
+  const leftOut = [...OF_ONE_HOP, REQUEST_ID, ...changed]
   const view = ({ status, reason, fields, body }: WholeAnswer) => {
     const boundary = fields.flatMap(([, value]) => /boundary=(\S+)/.exec(value)?.[1] ?? [])[0]
-    const kept = fields.filter(([name]) => !OF_ONE_HOP.includes(name) && !changed.includes(name))
+    const kept = fields.filter(([name]) => !leftOut.includes(name))
     // A server makes a new boundary for each answer.
     const text = (value: string) => (boundary === undefined ? value : value.replaceAll(boundary, 'BOUNDARY'))
     return {
@@ -79,6 +82,8 @@ export function assertSame(ours: WholeAnswer, own: WholeAnswer, changed: readonl
     }
   }
   assert.deepEqual(view(ours), view(own))
+  const requestIds = ours.fields.filter(([name]) => name === REQUEST_ID)
+  assert.equal(requestIds.length, 1, 'every answer says which request it is for')
 }
 
 /** SHA-256, in hexadecimal. */
