@@ -11,6 +11,7 @@ import { jwtClaims } from '../../src/demo/scripted/signing.ts'
 import { type Browser, createBrowser } from './browsers/browser.ts'
 import { type LocalServer, sendHtml, sendJson, startLocalServer } from './local-server.ts'
 import { freePort } from './ports.ts'
+import { eventually } from './shops/deadline.ts'
 import { bearerToken } from './upstream/upstream.ts'
 
 /** A project of somebody who develops: an application and an API, not behind Cloakroom yet. */
@@ -84,13 +85,19 @@ export async function startDev(project: DevProject, more: readonly string[] = []
   if (args === 'help') throw new Error('no help is wanted')
   const io = { stdout: { write() {} }, stderr: { write() {} }, env: {} }
   const logLines: string[] = []
-  const server = await startDevServer({
-    args,
-    devConfig: readDevConfig(args, io),
-    persons: readPersons(args.persons),
-    stateFile: project.stateFile,
-    onLogLine: (line) => logLines.push(line),
-  })
+  const start = () =>
+    startDevServer({
+      args,
+      devConfig: readDevConfig(args, io),
+      persons: readPersons(args.persons),
+      stateFile: project.stateFile,
+      onLogLine: (line) => logLines.push(line),
+    }).catch((error: NodeJS.ErrnoException) => {
+      // Between two starts the ports are free, and another process that looks for one may try them.
+      if (error.code !== 'EADDRINUSE') throw error
+      return undefined
+    })
+  const server = await eventually('its ports are free again', start, { withinMs: 5_000, everyMs: 100 })
   return {
     ...{ server, args, logLines, switches: cloakroomDev({ panelUrl: server.panelUrl }) },
     browser: () => createBrowser({ origin: server.publicUrl }),
