@@ -41,7 +41,7 @@ const CLOSE_MS = 1_000
  */
 export function createTraces({ env, version, log }: TracesDeps): Trace {
   const warn = createThrottledWarning(log, 'the trace collector does not accept spans')
-  const exporter = toldOf(new OTLPTraceExporter(), warn)
+  const exporter = reportingFailures(new OTLPTraceExporter(), warn)
   const provider = new TracerProvider({
     resource: defaultResource().merge(resourceFromAttributes(resourceOf(env, version))),
     sampler: samplerOf(env),
@@ -119,7 +119,10 @@ function parentOf(traceparent: string | undefined): Context {
 }
 
 /** Tells of spans that were not taken: once a minute at most, and nothing of the collector's address or headers. */
-function toldOf(exporter: SpanExporter, warn: (fields: { err: ReturnType<typeof describeError> }) => void) {
+function reportingFailures(
+  exporter: SpanExporter,
+  warn: (fields: { err: ReturnType<typeof describeError> }) => void,
+) {
   return {
     export(spans, done) {
       exporter.export(spans, (result) => {

@@ -53,7 +53,7 @@ export function sessionName(hash: SessionHash): string {
 
 /**
  * Makes the `subject` of users in the audit stream. A log is read by more people than the directory: without the session
- * key it tells nobody who it is, and it changes when another key becomes the first.
+ * key the user cannot be told from it. It changes when another key becomes the first.
  */
 export function createSubjectPseudonyms(
   keys: readonly Buffer[],

@@ -125,8 +125,8 @@ export async function openProcessScope(config: Config, deps: ProcessDeps): Promi
 }
 
 /**
- * Names a configuration: the same on every replica that runs it. Secrets are no part of it, so that the name of one whose
- * other parts are known helps nobody to guess them.
+ * Names a configuration: the same on every replica that runs it. Secrets are no part of it, so that they cannot
+ * be guessed from the name by somebody who knows the rest.
  */
 function hashOf(config: Config): string {
   const text = JSON.stringify(config).replaceAll(/:\/\/[^/@"]*@/g, '://')

@@ -27,18 +27,18 @@ Standard error says by which "subject" the audit log names this user, under each
 
 /** Lists or ends the sessions of one user; resolves with 0, 78 for a bad config, 1 when there are none or the store cannot be asked. */
 export async function sessionsCommand(args: string[], io: CommandIo): Promise<number> {
-  const wish = wishOf(args, io)
-  if (typeof wish === 'number') return wish
-  const config = loadOrReport(configFileName(wish.config, io.env), io)?.config
+  const options = readOptions(args, io)
+  if (typeof options === 'number') return options
+  const config = loadOrReport(configFileName(options.config, io.env), io)?.config
   if (!config) return EXIT_BAD_CONFIG
-  const issuers = wish.issuer === undefined ? issuersOf(config) : [wish.issuer]
+  const issuers = options.issuer === undefined ? issuersOf(config) : [options.issuer]
   if (issuers.length === 0) {
     io.stderr.write(
       'cloakroom sessions: provider.issuer is for many tenants, and provider.allowedTenants names none: give --issuer, the iss claim of the user\n',
     )
     return 1
   }
-  const users = issuers.map((iss) => ({ iss, sub: wish.user }))
+  const users = issuers.map((iss) => ({ iss, sub: options.user }))
   const pseudonyms = config.session.keys.map((key) => createSubjectPseudonyms([key]))
   for (const user of users) {
     const [subject, ...earlier] = pseudonyms.map((subjectOf) => subjectOf(user))
@@ -48,7 +48,9 @@ export async function sessionsCommand(args: string[], io: CommandIo): Promise<nu
   const ended = createEndings(config, io)
   try {
     return await withSessions({ config, ended: ended.note }, async (sessions) => {
-      const count = await (wish.end ? endAll({ sessions, ended, io }, users) : listAll(sessions, users, io))
+      const count = await (options.end
+        ? endAll({ sessions, ended, io }, users)
+        : listAll(sessions, users, io))
       if (count === 0) io.stderr.write('cloakroom sessions: this user has no sessions\n')
       return count === 0 ? 1 : 0
     })
@@ -82,7 +84,7 @@ function createEndings({ session: { keys } }: Config, { stderr }: CommandIo) {
 
 const OPERATOR = 'operator'
 
-type Wish = {
+type Options = {
   readonly user: string
   readonly end: boolean
   readonly issuer?: string
@@ -90,7 +92,7 @@ type Wish = {
 }
 
 /** The options, or the exit code for wrong ones. */
-function wishOf(args: string[], io: CommandIo): Wish | number {
+function readOptions(args: string[], io: CommandIo): Options | number {
   try {
     const text = { type: 'string' } as const
     const { values } = parseArgs({

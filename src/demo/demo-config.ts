@@ -34,7 +34,12 @@ resources:                                # one refresh token, an access token f
   billing: { resource: ${BILLING_RESOURCE}, scopes: [billing.read], audience: ${BILLING_RESOURCE} }
 
 routes:                                   # the longest path wins
-  - { path: /api/orders, id: orders, upstream: "${backends.ordersUrl}", rewrite: /orders, resource: orders }
+  - path: /api/orders
+    id: orders
+    upstream: ${backends.ordersUrl}
+    rewrite: /orders
+    resource: orders
+    maxBody: 16KiB                        # the API reads it whole
   - path: /api/files
     id: files
     upstream: ${backends.ordersUrl}
@@ -48,6 +53,7 @@ routes:                                   # the longest path wins
     upstream: ${backends.billingUrl}
     rewrite: /payments
     resource: billing
+    maxBody: 16KiB
     require: { acr: [mfa] }               # a second factor: who signed in without it is asked for it
   - path: /api/billing/report
     id: report

@@ -1,12 +1,9 @@
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { readFileSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { stringify } from 'yaml'
 import type { LogFields } from '../../src/log.ts'
+import { assertRules, skipWithoutPromtool } from '../kit/promtool.ts'
 import { assertNoSecrets } from '../kit/secrets.ts'
 import { skipWithoutRedis } from '../kit/store/redis.ts'
 import { drillTable, FAULTS, type Fault, isAsSaid } from './faults.ts'
@@ -18,10 +15,7 @@ const CONSOLE_MINUTES = 3
 const rulesFile = fileURLToPath(new URL('../../helm/cloakroom/files/alerts.yaml', import.meta.url))
 const rules = readFileSync(rulesFile, 'utf8')
 const readme = readFileSync(new URL('../../helm/README.md', import.meta.url), 'utf8')
-const withoutPromtool =
-  spawnSync('promtool', ['--version']).status === 0
-    ? false
-    : 'SKIPPED: no promtool on PATH, so that nobody knows WHEN the alerts fire (Debian: prometheus)'
+const withoutPromtool = skipWithoutPromtool('it is NOT known when the alerts fire')
 
 /** The series of a fault's scrapes, a minute each. */
 const recorded = new Map<Fault, readonly string[]>()
@@ -69,13 +63,7 @@ describe('the 3 a.m. drill', { skip: skipWithoutRedis() }, () => {
     })
 
   test('each alert fires when it is said to, and no other does', { skip: withoutPromtool }, () => {
-    const folder = mkdtempSync(join(tmpdir(), 'cloakroom-drill-'))
-    const file = join(folder, 'tests.yaml')
-    const tests = FAULTS.map(alertTest)
-    writeFileSync(file, stringify({ rule_files: [rulesFile], evaluation_interval: '1m', tests }))
-    const promtool = spawnSync('promtool', ['test', 'rules', file], { encoding: 'utf8' })
-    rmSync(folder, { recursive: true })
-    assert.equal(promtool.status, 0, promtool.stderr + promtool.stdout)
+    assertRules(rules, FAULTS.map(alertTest))
   })
 
   test('the runbook has a line for each alert, with the cure, and the table of the drill', () => {

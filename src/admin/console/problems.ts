@@ -127,7 +127,7 @@ function named(counts: Counts): string {
 function signInProblems({ signIns, signInFailures }: Reading): Problem[] {
   const failed = countIn(signIns, 'failed') - refusedForTime(signInFailures)
   const succeeded = countIn(signIns, 'succeeded')
-  // Anybody can make one fail.
+  // A single one can be a stranger who made it fail.
   if (failed < 2 || failed <= succeeded) return []
   return [
     {

@@ -22,21 +22,21 @@ Tells what becomes of requests, without network and without the secrets: route, 
 
 /** Explains what becomes of requests; resolves with 0, 1 when one has no route or the arguments are wrong, 78 for a bad config. */
 export async function explainCommand(args: string[], io: CommandIo): Promise<number> {
-  const wish = wishOf(args, io)
-  if (typeof wish === 'number') return wish
-  const loaded = loadOrReport(configFileName(wish.config, io.env), io, { requireSecrets: false })
+  const options = readOptions(args, io)
+  if (typeof options === 'number') return options
+  const loaded = loadOrReport(configFileName(options.config, io.env), io, { requireSecrets: false })
   if (!loaded) return EXIT_BAD_CONFIG
   const explain = createExplain(loaded.config)
-  const explanations = wish.requests.map(([method, url]) => explain(method, url))
+  const explanations = options.requests.map(([method, url]) => explain(method, url))
   io.stdout.write(
-    wish.json ? inJson(explanations, wish.isList) : inWords(explanations, loaded, wish.requests),
+    options.json ? inJson(explanations, options.isList) : inWords(explanations, loaded, options.requests),
   )
   return explanations.some(({ kind }) => kind === 'refused') ? 1 : 0
 }
 
 type Request = readonly [method: string, url: string]
 
-type Wish = {
+type Options = {
   readonly requests: readonly Request[]
   readonly isList: boolean
   readonly json: boolean
@@ -44,7 +44,7 @@ type Wish = {
 }
 
 /** The options, or the exit code for wrong ones. */
-function wishOf(args: string[], io: CommandIo): Wish | number {
+function readOptions(args: string[], io: CommandIo): Options | number {
   try {
     const { values, positionals } = parseArgs({
       args,

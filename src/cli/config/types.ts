@@ -18,12 +18,12 @@ Prints TypeScript declarations of the route ids, resources and claims of a confi
 export async function typesCommand(args: string[], io: CommandIo): Promise<number> {
   let file: string | undefined
   try {
-    const wish = wishOf(args)
-    if (wish.help) {
+    const options = readOptions(args)
+    if (options.help) {
       io.stdout.write(USAGE)
       return 0
     }
-    file = wish.config
+    file = options.config
   } catch (error) {
     return usageError({ error, usage: USAGE }, io)
   }
@@ -33,7 +33,7 @@ export async function typesCommand(args: string[], io: CommandIo): Promise<numbe
   return 0
 }
 
-function wishOf(args: string[]): { readonly config?: string; readonly help?: boolean } {
+function readOptions(args: string[]): { readonly config?: string; readonly help?: boolean } {
   const flag = { type: 'boolean' } as const
   const options = { config: { type: 'string' }, 'no-secrets': flag, help: { ...flag, short: 'h' } } as const
   const { values, positionals } = parseArgs({ args, options, allowPositionals: true })

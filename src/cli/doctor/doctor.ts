@@ -24,7 +24,7 @@ Tries what the configuration names: provider, client, redirect URIs, Redis, upst
   --refresh-token-file FILE    also one real refresh for each resource, with the refresh token in this file. It is USED UP and what comes of it is revoked: take one of a test user, signed in for this, never one of a session that somebody uses
 `
 
-/** All checks together end within this, whatever hangs. */
+/** All checks together end within this time, also when every peer hangs. */
 const WHOLE_MS = 25_000
 /** No single answer is waited for longer, whatever the configuration allows. */
 const ANSWER_MS = 8_000
@@ -48,26 +48,30 @@ export async function doctorCommand(
   io: CommandIo,
   { wholeMs = WHOLE_MS }: { readonly wholeMs?: number } = {},
 ): Promise<number> {
-  const wish = wishOf(args, io)
-  if (typeof wish === 'number') return wish
-  const file = configFileName(wish.config, io.env)
+  const options = readOptions(args, io)
+  if (typeof options === 'number') return options
+  const file = configFileName(options.config, io.env)
   const loaded = loadOrReport(file, io)
   if (!loaded) return EXIT_BAD_CONFIG
-  const { refreshToken } = wish
+  const { refreshToken } = options
   if (refreshToken !== undefined) {
     io.stderr.write(
       'cloakroom doctor: the refresh token is used up now, and what comes of it is revoked at the end. The file stays as it is, and is worth nothing afterwards\n',
     )
   }
   const findings = await findingsOf(loaded, { io, refreshToken, wholeMs })
-  io.stdout.write(wish.json ? inJson({ file, findings }) : inWords({ file, findings }))
+  io.stdout.write(options.json ? inJson({ file, findings }) : inWords({ file, findings }))
   return findings.some(({ level }) => level === 'fail') ? 1 : 0
 }
 
-type Wish = { readonly config?: string | undefined; readonly json: boolean; readonly refreshToken?: string }
+type Options = {
+  readonly config?: string | undefined
+  readonly json: boolean
+  readonly refreshToken?: string
+}
 
 /** The options, or the exit code for wrong ones. */
-function wishOf(args: string[], io: CommandIo): Wish | number {
+function readOptions(args: string[], io: CommandIo): Options | number {
   try {
     const text = { type: 'string' } as const
     const { values } = parseArgs({

@@ -101,7 +101,7 @@ export const AZURE_ERRORS = {
       `Due to a configuration change made by your administrator, or because you moved to a new location, you must use multi-factor authentication to access '${c.resource}'.`,
       { suberror: 'basic_action', claims: c.claims ?? STEP_UP_CLAIMS },
     ),
-  /** 65001: nobody consented for this resource; the refresh token lives on. */
+  /** 65001: no consent was given for this resource; the refresh token lives on. */
   consent: (c) =>
     rejected(
       c,
@@ -114,7 +114,7 @@ export const AZURE_ERRORS = {
   expired: (c) => rejected(c, 'invalid_grant', 700082, expiredText(c)),
   /** 700082 as it is answered now. */
   'expired-bad-token': (c) => rejected(c, 'invalid_grant', 700082, expiredText(c), { suberror: 'bad_token' }),
-  /** 50173: somebody revoked the grant. */
+  /** 50173: the grant was revoked. */
   revoked: (c) =>
     rejected(
       c,

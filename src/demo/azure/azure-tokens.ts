@@ -227,7 +227,7 @@ function codeFault(trace: AzureTrace, refusal: CodeRefusal): AzureAnswer {
   )
 }
 
-/** Azure AD answers set cookies on the token endpoint; whoever kept them would mix users. */
+/** Azure AD answers set cookies on the token endpoint; a client that kept them would mix users. */
 function responseHeaders(trace: AzureTrace): Record<string, string | string[]> {
   return {
     'x-ms-request-id': trace.traceId,

@@ -88,7 +88,7 @@ const WORDS: Readonly<Record<string, string>> = {
   'refresh token already used': 'Maximum allowed refresh token reuse exceeded',
 }
 
-/** A refresh names scopes of the sign-in; others are dropped without a word, and the token is for nobody then. */
+/** A refresh names scopes of the sign-in; others are dropped without an error, and the token then has no audience of theirs. */
 function targetOf({ form, grant, leg }: TokenAsk, apis: readonly ProfileApi[]): Target {
   const granted = [...new Set([...grant.scopes, ...DEFAULT_SCOPES])]
   const asked = leg === 'refresh' ? field(form, 'scope')?.split(' ').filter(Boolean) : undefined

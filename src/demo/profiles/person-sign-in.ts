@@ -22,12 +22,12 @@ export type SignInSession = {
 export type SavedSignIn = {
   readonly formToken: string
   readonly sessions: readonly (readonly [id: string, session: SignInSession])[]
-  /** Persons that somebody typed. */
+  /** Persons whose names were typed at a sign-in. */
   readonly typed: readonly Person[]
 }
 
 export type PersonSignInDeps = {
-  /** Who is offered, by `sub`. Grows when somebody types a new name. */
+  /** Who is offered, by `sub`. Grows when a new name is typed. */
   readonly persons: Map<string, Person>
   /** What to call the application that asks. */
   readonly clientName: string

@@ -80,7 +80,7 @@ export type Profile = {
   }
   /** How `resources:` names an API. */
   resourceOf(api: ProfileApi): object
-  /** Refuses an authorization request before anybody signs in. */
+  /** Refuses an authorization request before the sign-in page is shown. */
   refuseAuthorization?(query: [string, string][], apis: readonly ProfileApi[]): AuthorizationError | undefined
   /** Whether a person who has signed in is asked to agree. */
   asksConsent?(query: [string, string][]): boolean

@@ -85,7 +85,7 @@ export function createSignIn(deps: SignInDeps) {
   }
 }
 
-/** The person of a name that somebody typed; undefined without a letter or digit in it. */
+/** The person of a typed name; undefined without a letter or digit in it. */
 export function personNamed(typed: string): Person | undefined {
   const name = typed.trim().slice(0, 60)
   const handle = name.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, '.')

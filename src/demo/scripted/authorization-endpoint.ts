@@ -53,7 +53,7 @@ export type AuthorizationEndpointOptions = {
   readonly redirectUris?: readonly string[]
   readonly signIn: SignIn
   readonly issueCode: (grant: AuthorizedGrant) => string
-  /** Refuses a request before anybody signs in. */
+  /** Refuses a request before the sign-in page is shown. */
   readonly refuse?: (query: [string, string][]) => AuthorizationError | undefined
   /** Further response parameters such as `iss` or `session_state`. */
   readonly extra?: (grant: AuthorizedGrant) => Record<string, string>

@@ -49,8 +49,8 @@ const SETTLES = `redis has another primary, or was started anew: renewals wait $
  * are only those that do nothing when they are found done: token writes are fenced by their version, and a session that
  * has ended ends again. A creation is never repeated, because it could revive what another replica of ours has ended.
  *
- * Nobody may renew a token by the older record meanwhile, because its refresh token was used already; and the writes of
- * one session may come from several replicas, so that one of ours waits for those before it. Both end with the same time:
+ * Meanwhile no replica may renew a token by the older record, because its refresh token was used already. The writes of
+ * one session may come from several replicas, so each waits for the one before it. Both end with the same time:
  * a write that is repeated later could meet a version of the same number that means something else. Measured with 24 users
  * and `SENTINEL FAILOVER`, in which the old primary took writes for a second: without that time 10 were signed out, half
  * of them by a renewal that came before the repetition, half by a write that came before the one it follows.

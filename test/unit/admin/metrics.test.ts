@@ -4,6 +4,7 @@ import { describe, test } from 'node:test'
 import { METRICS } from '../../../src/admin/metric-definitions.ts'
 import { createMetrics } from '../../../src/admin/metrics.ts'
 import type { Config } from '../../../src/config/config.ts'
+import { skipWithoutPromtool } from '../../kit/promtool.ts'
 
 const ROUTE = { id: 'orders', upstream: 'http://orders.test:8080', methods: ['POST'] }
 const CONFIG = {
@@ -26,14 +27,9 @@ async function linesOf(metrics: ReturnType<typeof createMetrics>): Promise<strin
 }
 
 describe('the metrics', () => {
-  test("pass Prometheus' own check, with every kind of series", async (t) => {
-    const hasTool = spawnSync('promtool', ['--version']).status === 0
-    if (!hasTool) {
-      console.error(
-        '!!! promtool (Debian package prometheus) is not installed: SKIPPING its check of the metrics',
-      )
-      return t.skip('no promtool')
-    }
+  const skip = skipWithoutPromtool('the metrics were NOT checked')
+
+  test("pass Prometheus' own check, with every kind of series", { skip }, async () => {
     const metrics = configured()
     metrics.requestBegan()
     metrics.firstByte({ route: 'orders' }, 'POST', 0.02)

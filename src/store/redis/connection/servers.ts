@@ -159,7 +159,7 @@ function clusterOf(
   const topology = createClusterTopology({ seeds: address.cluster, credentials, log, otherServer })
   return {
     open: (name) => openCluster({ topology, credentials, name, log, otherServer }),
-    // Whatever node: what is published at one reaches all.
+    // Any node will do: what is published at one reaches all.
     subscriber: openNode(
       { ...credentials, endpoint: topology.nextNode, maxRetryDelayMs: MAX_RETRY_DELAY_MS },
       { name: 'invalidation', log },
