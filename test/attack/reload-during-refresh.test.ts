@@ -138,12 +138,18 @@ describe('G16: a reload during a refresh', { skip: skipWithoutRedis() }, () => {
     const wrong: unknown[] = []
     let answered = 0
     let late = 0
+    let inFlight = 0
+    let mayAsk = Promise.withResolvers<void>()
+    mayAsk.resolve()
     const asking = Array.from({ length: 8 }, async (_, number) => {
       const [path, audience] = number % 2 ? ['/api/orders', ORDERS] : ['/api/billing', BILLING]
       const client = browser.clone()
       t.after(() => client.close())
       while (!isOver) {
+        await mayAsk.promise
+        inFlight += 1
         const seen = verdict(await client.fetch(path as string))
+        inFlight -= 1
         answered += 1
         // A machine that is busy may keep Redis from answering all eight in time.
         if (seen[1] === 'store_unavailable') late += 1
@@ -152,7 +158,11 @@ describe('G16: a reload during a refresh', { skip: skipWithoutRedis() }, () => {
     })
     for (let reloads = 0; reloads < 20; reloads += 1) {
       const until = answered + 20
+      // By the clock, a request in flight would have waited for longer than its route allows.
+      mayAsk = Promise.withResolvers()
+      await eventually('no request is in flight', () => inFlight === 0, { everyMs: 1 })
       clock.advance(400_000)
+      mayAsk.resolve()
       await cloakroom.reload(reloads % 2 ? {} : { routes: [...routesOf(config)].reverse() })
       await eventually('requests go on', () => answered > until)
     }
