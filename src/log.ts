@@ -3,7 +3,8 @@ import { pino } from 'pino'
 
 /** The fields a log line may have. Allow-listed: a token, cookie, claim or body has no field to land in. */
 export type LogFields = {
-  requestId?: string | undefined
+  /** As a problem has it (`request_id`), and `X-Request-Id` of the answer. */
+  request_id?: string | undefined
   /** W3C Trace Context of the request. */
   traceparent?: string | undefined
   method?: string
@@ -119,7 +120,7 @@ export function withListener(log: Logger, listener: (line: TroubleLine) => void)
 }
 
 const ALLOWED = new Set([
-  'requestId',
+  'request_id',
   'traceparent',
   'method',
   'path',

@@ -22,11 +22,11 @@ export function createAudit({ log, metrics, keys, requestId }: AuditDeps) {
   return {
     sessionEnded(hash: SessionHash, reason: string): void {
       metrics.session('ended', reason)
-      log.audit?.('session_ended', { requestId: requestId(), ...endOf(hash, reason) })
+      log.audit?.('session_ended', { request_id: requestId(), ...endOf(hash, reason) })
     },
     /** The provider was asked to revoke the refresh token of a session that ended (RFC 7009). */
     tokenRevoked(hash: SessionHash): void {
-      log.audit?.('token_revocation', { requestId: requestId(), session: sessionName(hash) })
+      log.audit?.('token_revocation', { request_id: requestId(), session: sessionName(hash) })
     },
     /** `isStepUp`: of a user who was signed in, and was asked to authenticate once more. */
     signedIn(
@@ -36,7 +36,7 @@ export function createAudit({ log, metrics, keys, requestId }: AuditDeps) {
       metrics.session('started', 'login')
       metrics.signIn('succeeded')
       const told = {
-        requestId: requestId(),
+        request_id: requestId(),
         session: sessionName(hash),
         subject: subjectOf(claims),
         clientIp,

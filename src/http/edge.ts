@@ -199,7 +199,8 @@ function createProblemLog({ log, monotonicNow, observeSignInFailure }: EdgeDeps)
     { isAnswered, facts }: { isAnswered: boolean; facts: RequestFacts },
   ): void {
     const { id: requestId, route = '' } = facts
-    if (!(error instanceof BffError)) log.error({ requestId, err: describeError(error) }, 'unexpected error')
+    if (!(error instanceof BffError))
+      log.error({ request_id: requestId, err: describeError(error) }, 'unexpected error')
     else if (isAnswered) return
     else if (SIGN_IN_ROUTES.has(route)) logFailedSignIn(error, { requestId, route })
     else logCause(error, requestId)

@@ -90,7 +90,7 @@ export type RequestLog = {
 }
 
 /** A refusal without a response object. */
-export type RefusedMessage = Pick<LogFields, 'requestId' | 'method' | 'path' | 'traceparent'> & {
+export type RefusedMessage = Pick<LogFields, 'request_id' | 'method' | 'path' | 'traceparent'> & {
   readonly status: number
   readonly code: ErrorCode
   readonly detail: string
@@ -145,7 +145,7 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
     observe.request({ route, method, status, code: known.code, seconds: durationMs / 1000 })
     if (known.span) endSpan(known, req, status)
     const fields = {
-      requestId: known.id,
+      request_id: known.id,
       traceparent: known.traceparent,
       method,
       path: pathOf(req),
@@ -160,11 +160,12 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
       clientIp: clientIp(req),
     }
     if (known.code === 'access_denied') {
-      const { requestId, session, clientIp: from } = fields
-      log.audit?.('access_denied', { requestId, route, session, clientIp: from, ...known.refusal })
+      const { request_id, session, clientIp: from } = fields
+      log.audit?.('access_denied', { request_id, route, session, clientIp: from, ...known.refusal })
     }
-    const hasNoSession = known.code === 'session_required' && known.refusal?.reason !== 'invalid_token'
-    const reason = hasNoSession ? deps.whyNoSession?.(req) : undefined
+    // What the problem tells as its reason stands in the log as such.
+    const isUntold = known.code === 'session_required' && known.refusal?.reason === undefined
+    const reason = isUntold ? deps.whyNoSession?.(req) : undefined
     if (reason) reason.then((found) => log.info({ ...fields, reason: found }, 'request'))
     else log.info(fields, 'request')
   }
@@ -180,11 +181,19 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
     beginUpgrade,
     upgraded(req, status) {
       const known = beginUpgrade(req)
-      const { id: requestId, traceparent, route, resource, session } = known
+      const { id, traceparent, route, resource, session } = known
       endSpan(known, req, status)
       log.info(
         {
-          ...{ requestId, traceparent, method: req.method ?? '', path: pathOf(req), route, resource, status },
+          ...{
+            request_id: id,
+            traceparent,
+            method: req.method ?? '',
+            path: pathOf(req),
+            route,
+            resource,
+            status,
+          },
           ...{ durationMs: tenths(nowMs() - known.startedAt), session, clientIp: clientIp(req) },
         },
         'request',
@@ -289,7 +298,7 @@ export function createCauseLog({ log, monotonicNow }: { log: Logger; monotonicNo
     const err = describeError(error.cause)
     // Names and codes are few. A message may hold anything, and is no key.
     const count = SHARED.has(code) ? throttle.count(`${code} ${err.name} ${err.code} ${err.cause}`) : 1
-    if (count !== undefined) log.warn({ requestId, ...logged, code, count, err }, error.message)
+    if (count !== undefined) log.warn({ request_id: requestId, ...logged, code, count, err }, error.message)
   }
 }
 
@@ -333,7 +342,8 @@ export function createFailedSignInLog({ log, observe }: { log: Logger; observe: 
     observe(step, WORDS.has(word) ? String(word) : word === undefined ? code : 'other')
     const reason = details?.reason === undefined ? undefined : String(details.reason)
     const err = cause === undefined ? undefined : describeError(cause)
-    log.audit?.('sign_in_failed', { requestId, code, reason, ...logged, step })
-    log.warn({ requestId, code, reason, ...logged, step, err }, `a sign-in failed: ${error.message}`)
+    const told = { request_id: requestId, code, reason, ...logged, step }
+    log.audit?.('sign_in_failed', told)
+    log.warn({ ...told, err }, `a sign-in failed: ${error.message}`)
   }
 }

@@ -48,21 +48,18 @@ export function createUpgradeAnswers(deps: UpgradeAnswersDeps) {
 
     /** Writes the line of an upgrade that we refuse. */
     refused(req: IncomingMessage, error: unknown): void {
-      const { id: requestId, traceparent, route } = requestLog.factsOf(req)
-      const known = { requestId, traceparent, route, path: pathOf(req), clientIp: clientAddress(req) }
+      const { id, traceparent, route } = requestLog.factsOf(req)
+      const known = { request_id: id, traceparent, route, path: pathOf(req), clientIp: clientAddress(req) }
       if (!(error instanceof BffError)) {
         log.error({ ...known, err: describeError(error) }, 'unexpected error')
         return
       }
-      const { code, details, logged, cause } = error
+      const { code, status = statusOf(code), details, logged, cause } = error
       const err = cause === undefined ? undefined : describeError(cause)
       const told = (reason: string | undefined) =>
-        log.info(
-          { ...known, code, status: statusOf(code), err, reason, ...logged },
-          'a WebSocket was refused',
-        )
+        log.info({ ...known, code, status, err, reason, ...logged }, 'a WebSocket was refused')
       const reason = details?.reason === undefined ? undefined : String(details.reason)
-      if (code === 'session_required' && reason !== 'invalid_token') deps.whyNoSession(req).then(told)
+      if (code === 'session_required' && reason === undefined) deps.whyNoSession(req).then(told)
       else told(reason)
     },
 

@@ -32,7 +32,7 @@ async function start(t: TestContext, store: object = { type: 'memory' }) {
       const lineOf = () =>
         cloakroom.logs
           .map((line) => JSON.parse(line))
-          .find(({ requestId, msg }) => msg === 'request' && requestId === body.request_id)
+          .find(({ request_id, msg }) => msg === 'request' && request_id === body.request_id)
       while (!lineOf()) await new Promise((resolve) => setImmediate(resolve))
       const { login_url, instance, request_id, ...told } = body
       return { status: answer.status, reason: lineOf().reason, told: JSON.stringify(told) }

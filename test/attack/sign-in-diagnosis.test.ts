@@ -44,7 +44,7 @@ async function start(t: TestContext, options: { provider?: RotatingOptions; conf
       const { request_id: requestId, code } = answer.json()
       const warnings = cloakroom.logs
         .map((line) => JSON.parse(line))
-        .filter((line) => line.level === 'warn' && line.requestId === requestId)
+        .filter((line) => line.level === 'warn' && line.request_id === requestId)
       assert.ok(!cloakroom.logs.join().includes('ada@example.com'))
       return { answer, status: answer.status, code, requestId, warnings }
     },
@@ -432,5 +432,5 @@ test('the reference on the page leads to the line', async (t) => {
   const page = await setup.browser.navigate(callback.href)
   const lines = setup.cloakroom.logs.map((line) => JSON.parse(line))
   const line = lines.find(({ level, oauthError }) => level === 'warn' && oauthError === 'invalid_scope')
-  assert.ok(page.body.includes(line.requestId))
+  assert.ok(page.body.includes(line.request_id))
 })

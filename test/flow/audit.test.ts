@@ -98,10 +98,10 @@ test('the end of a session says whose doing it was and, as a step-up does, which
   function told(): string[] {
     const fresh = lines().slice(seen)
     seen += fresh.length
-    const pathOf = new Map(lines().map(({ requestId, path }) => [requestId, path]))
+    const pathOf = new Map(lines().map(({ request_id, path }) => [request_id, path]))
     return fresh
       .filter(({ stream, action }) => stream === 'audit' && action !== 'sign_in')
-      .map(({ action, reason, by, requestId }) => [action, reason, by, pathOf.get(requestId)].join(' '))
+      .map(({ action, reason, by, request_id }) => [action, reason, by, pathOf.get(request_id)].join(' '))
   }
   async function signedIn(sid = 'sid-1') {
     provider.control.idTokenClaims = { auth_time: Math.floor(clock.now() / 1000), sid }

@@ -139,9 +139,9 @@ describe('the console of an operator', () => {
     )
     const unreachable = refusals.causes.find(({ code }) => code === 'upstream_unreachable')
     assert.deepEqual([unreachable?.count, unreachable?.status, unreachable?.route], [4, 502, 'dead'])
-    assert.match(refusals.last[0]!.requestId!, /^[\w-]{8,}$/)
+    assert.match(refusals.last[0]!.request_id!, /^[\w-]{8,}$/)
     assert.ok(
-      cloakroom.logs.some((line) => line.includes(refusals.last[0]!.requestId!)),
+      cloakroom.logs.some((line) => line.includes(refusals.last[0]!.request_id!)),
       'the log has the rest',
     )
     assert.match(JSON.stringify(warnings), /the upstream does not answer: its circuit is open/)

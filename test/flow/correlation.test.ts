@@ -6,6 +6,7 @@ import { WebSocket, WebSocketServer } from 'ws'
 import { type RunningCloakroom, startCloakroom } from '../kit/cloakroom.ts'
 import { startLocalServer } from '../kit/local-server.ts'
 import { freePort } from '../kit/ports.ts'
+import { assertLogTells } from '../kit/problem-in-log.ts'
 import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
 import { startUpstream, type Upstream } from '../kit/upstream/upstream.ts'
 
@@ -60,7 +61,7 @@ describe('the request id and the trace context', () => {
   })
 
   const lineOf = (cloakroom: RunningCloakroom, id: string | null) =>
-    cloakroom.logs.map((line) => JSON.parse(line)).find(({ requestId }) => requestId === id)
+    cloakroom.logs.map((line) => JSON.parse(line)).find(({ request_id }) => request_id === id)
 
   test('one id is in the answer, the log, the problem and towards the upstream', async () => {
     api.answer.headers = { 'x-request-id': 'of-the-upstream' }
@@ -76,6 +77,36 @@ describe('the request id and the trace context', () => {
     const problem = (await refused.json()) as { request_id: string }
     assert.equal(problem.request_id, refused.headers.get('x-request-id'))
     assert.equal(lineOf(plain, problem.request_id)?.code, 'csrf_required')
+  })
+
+  test('every member of a problem that is also in the log has the same name and value there', async () => {
+    const { port } = new URL(plain.listenUrl)
+    const head = (target: string, ...fields: string[]) =>
+      [`GET ${target} HTTP/1.1`, `Host: 127.0.0.1:${port}`, ...fields, '', ''].join('\r\n')
+    const upgrade = ['Connection: upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13']
+    const own = ['X-CSRF: 1', 'Connection: close']
+    const messages: [status: number, message: string][] = [
+      [403, head('/api/x', 'Connection: close')],
+      [401, head('/api/x', ...own)],
+      [401, head('/bff/user', ...own)],
+      [404, head('/nowhere', ...own)],
+      [502, head('/down/x', ...own)],
+      [400, head('/public/%2e%2e/x', ...own)],
+      [417, head('/public/x', 'Expect: something', ...own)],
+      [405, head('/bff/logged-out', ...own).replace('GET', 'DELETE')],
+      [421, head('/public/x', ...own).replace(`127.0.0.1:${port}`, 'evil.test')],
+      [400, head('/bff/login?returnUrl=//evil.test', 'Connection: close')],
+      [404, head('/nowhere', ...upgrade, 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==')],
+      [400, head('/ws/x', ...upgrade, 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==').replace('13', '8')],
+      [421, head('/ws/x', ...upgrade).replace(`127.0.0.1:${port}`, 'evil.test')],
+    ]
+    for (const [status, message] of messages) {
+      const socket = connect(Number(port), '127.0.0.1').setEncoding('latin1')
+      socket.write(message)
+      const text = (await socket.toArray()).join('')
+      assert.ok(text.startsWith(`HTTP/1.1 ${status} `), `${message}\n${text}`)
+      await assertLogTells(text.slice(text.indexOf('\r\n\r\n')).replace(/^[^{]*/, ''), plain.logs)
+    }
   })
 
   test('every answer of ours has one: endpoints, pages, refusals, preflights, redirects, files', async () => {

@@ -104,7 +104,7 @@ test('the reference on a failure page is the request id of the lines that tell w
   const page = await cloakroom.browser().navigate('/bff/login?returnUrl=/')
   const [, id = ''] = /<dt>Request<\/dt><dd>([\w-]{36})<\/dd>/.exec(page.body) ?? []
   assert.ok(id)
-  const lines = cloakroom.logs.map((line) => JSON.parse(line)).filter(({ requestId }) => requestId === id)
+  const lines = cloakroom.logs.map((line) => JSON.parse(line)).filter(({ request_id }) => request_id === id)
   assert.ok(lines.some(({ level, oauthError }) => level === 'warn' && oauthError === 'invalid_scope'))
   assert.ok(lines.some(({ msg }) => msg === 'request'))
 })

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, type TestContext, test } from 'node:test'
 import type { FetchAnswer } from '../kit/browsers/browser.ts'
 import { field, sendJson } from '../kit/local-server.ts'
+import { assertLogTells } from '../kit/problem-in-log.ts'
 import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
 import { BILLING, movableClock, ORDERS, startShop, verdict } from '../kit/shops/shop.ts'
 
@@ -22,10 +23,10 @@ describe('what a script sees of each reaction to a refused refresh, and what is 
       const at = await scene(t)
       const cookie = at.browser.cookieHeader()
       at.says(said)
-      assert.deepEqual(seen(await at.browser.fetch('/api/billing')), expected)
+      assert.deepEqual(await at.ask('/api/billing'), expected)
       // What is remembered looks the same, but costs the provider nothing.
       const calls = at.refreshCalls()
-      const again = seen(await at.browser.fetch('/api/billing'))
+      const again = await at.ask('/api/billing')
       assert.deepEqual({ ...again, headers: {} }, { ...expected, headers: {} })
       assert.equal(at.refreshCalls(), calls)
       assert.equal((await at.browser.fetch('/bff/user')).status, 200)
@@ -48,7 +49,7 @@ describe('what a script sees of each reaction to a refused refresh, and what is 
       login_url: LOGIN,
       reason: 'grant_ended',
     })
-    assert.deepEqual(seen(await at.browser.fetch('/api/billing')), ended)
+    assert.deepEqual(await at.ask('/api/billing'), ended)
     const calls = at.refreshCalls()
     for (const path of ['/bff/user', '/api/orders', '/api/billing'])
       assert.deepEqual(verdict(await at.browser.fetch(path)), [401, 'session_required'], path)
@@ -79,7 +80,7 @@ describe('what a script sees of each reaction to a refused refresh, and what is 
     const at = await scene(t, { reusesRefreshTokens: false })
     at.provider.control.fault = { kind: 'drop-after', leg: 'refresh', times: 1 }
     assert.deepEqual(
-      seen(await at.browser.fetch('/api/billing')),
+      await at.ask('/api/billing'),
       problem(503, 'provider_unavailable', 'The identity provider is not available', {
         detail: 'the authorization server does not answer',
         retryAfter: '2',
@@ -88,7 +89,7 @@ describe('what a script sees of each reaction to a refused refresh, and what is 
     const calls = at.refreshCalls()
     at.advance(3)
     assert.deepEqual(
-      seen(await at.browser.fetch('/api/billing')),
+      await at.ask('/api/billing'),
       problem(401, 'reauthentication_required', 'Sign in again', {
         detail: 'the refresh token may have been used already',
         login_url: LOGIN,
@@ -197,6 +198,12 @@ async function scene(t: TestContext, settings: object = {}) {
   await browser.signIn()
   return {
     ...{ provider, browser },
+    /** What a script sees of a refusal. The log says the same of it in the same names. */
+    async ask(path: string): Promise<Seen> {
+      const answer = await browser.fetch(path)
+      await assertLogTells(answer.body, shop.cloakroom.logs)
+      return seen(answer)
+    },
     advance: (seconds: number) => clock.advance(seconds * 1000),
     /** Refresh requests so far, answered by the provider or in its place. */
     refreshCalls: () =>

@@ -8,7 +8,7 @@ import type { LogFields, TroubleLine } from '../../log.ts'
 export type Trouble = {
   /** ISO 8601. */
   readonly at: string
-  readonly requestId?: string
+  readonly request_id?: string
   readonly route?: string
   readonly resource?: string
   readonly upstream?: string
@@ -70,7 +70,7 @@ const MOST_PENDING = 200
 const LONGEST_TEXT = 300
 
 const KEPT = [
-  ...(['requestId', 'route', 'resource', 'upstream', 'code', 'reason', 'outcome'] as const),
+  ...(['request_id', 'route', 'resource', 'upstream', 'code', 'reason', 'outcome'] as const),
   ...(['oauthError', 'suberror', 'errorCodes', 'traceId', 'correlationId', 'step', 'claim', 'cure'] as const),
 ] satisfies readonly (keyof LogFields)[]
 
@@ -112,19 +112,19 @@ export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
   return {
     note({ level, fields, message }) {
       const trouble = troubleOf(fields, new Date(now()).toISOString())
-      const { code, resource, requestId, outcome } = trouble
+      const { code, resource, request_id, outcome } = trouble
       if (code !== undefined) ofCode.set(code, trouble)
       if (resource !== undefined && (TOKEN_CODES.has(code) || (level !== 'info' && outcome !== undefined)))
         keepLast(ofResource, resource, { ...ofResource.get(resource), ...trouble }, MOST_RESOURCES)
       if (level !== 'info') {
         noteWarning(level, message.slice(0, LONGEST_TEXT), trouble)
-        if (requestId !== undefined) keepLast(pending, requestId, trouble, MOST_PENDING)
+        if (request_id !== undefined) keepLast(pending, request_id, trouble, MOST_PENDING)
       }
       // Of the lines about a request its own alone has the path; the status in others is the provider's.
       const { status, path } = fields
       if (level !== 'info' || code === undefined || status === undefined || path === undefined) return
-      const refusal = { ...pending.get(requestId ?? ''), ...trouble, code, status }
-      pending.delete(requestId ?? '')
+      const refusal = { ...pending.get(request_id ?? ''), ...trouble, code, status }
+      pending.delete(request_id ?? '')
       ofCode.set(code, refusal)
       noteRefusal(refusal)
     },

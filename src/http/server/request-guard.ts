@@ -123,14 +123,20 @@ export function createRequestGuard(deps: RequestGuardDeps): RequestGuard {
       known.code = refusal.code
       endSpan(known, req, refusal.status)
       const { method = '' } = req
-      requestLog.refused(req.socket, { requestId, traceparent, method, path: pathOf(req), ...refusal })
+      requestLog.refused(req.socket, {
+        request_id: requestId,
+        traceparent,
+        method,
+        path: pathOf(req),
+        ...refusal,
+      })
       endWithAnswer(req.socket, rawProblemOf(refusal, requestId), { withBody: method !== 'HEAD' })
       return false
     },
 
     refusalOf(status, detail, socket) {
       const requestId = randomUUID()
-      requestLog.refused(socket, { requestId, status, code: 'bad_request', detail })
+      requestLog.refused(socket, { request_id: requestId, status, code: 'bad_request', detail })
       observe('INVALID', status, 'bad_request')
       return rawProblemOf(bad(status, detail), requestId)
     },

@@ -17,8 +17,8 @@ function setUp() {
     },
     told: () =>
       lines.splice(0).map((line) => {
-        const { code, count, err, requestId } = JSON.parse(line)
-        return [code, count, err.message, requestId]
+        const { code, count, err, request_id } = JSON.parse(line)
+        return [code, count, err.message, request_id]
       }),
   }
 }

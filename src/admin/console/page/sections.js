@@ -369,14 +369,14 @@ function showRefusals({ total, last, causes }) {
     ],
   })
   fillTable('refusals', last, {
-    keyOf: ({ requestId, at }) => `${requestId} ${at}`,
+    keyOf: ({ request_id, at }) => `${request_id} ${at}`,
     empty: 'No request was refused.',
     cellsOf: (refusal) => [
       el('td', {}, clock(refusal.at)),
       el('td', {}, codeOf(refusal)),
       el('td', {}, refusal.route ?? '–'),
       el('td', {}, causeOf(refusal) || '–'),
-      el('td', { class: 'id' }, refusal.requestId ?? '–'),
+      el('td', { class: 'id' }, refusal.request_id ?? '–'),
     ],
   })
 }
@@ -388,8 +388,8 @@ function showWarnings(warnings) {
     keyOf: ({ message }) => message,
     empty: 'None.',
     cellsOf: (warning) => {
-      const { at, count, level, message, code, route, requestId } = warning
-      const more = [code, route && `route ${route}`, causeOf(warning), requestId && `request ${requestId}`]
+      const { at, count, level, message, code, route, request_id } = warning
+      const more = [code, route && `route ${route}`, causeOf(warning), request_id && `request ${request_id}`]
       return [
         el('td', {}, clock(at)),
         numeric(number(count)),

@@ -64,7 +64,7 @@ async function endOnce(
   })
   if (!isFirst)
     throw new EventTokenError('invalid_request', 'the logout token was used before', { claim: 'jti' })
-  log.info({ requestId, reason: 'backchannel_logout', count }, 'the provider ended sessions')
+  log.info({ request_id: requestId, reason: 'backchannel_logout', count }, 'the provider ended sessions')
 }
 
 /** What is wrong with the request, counted, logged, and in the words of a problem. What is wrong on our side stays as it is. */
@@ -78,7 +78,7 @@ async function refusal(
   if (!isToken && !isRequest) return error
   await refusedLogouts.failed(req)
   const facts: LoggedFacts = isToken ? { reason: error.fault, ...error.facts } : {}
-  const fields = { requestId: requestIdOf(req), code: 'bad_request', ...facts }
+  const fields = { request_id: requestIdOf(req), code: 'bad_request', ...facts }
   log.warn(fields, `a logout token was refused: ${error.message}`)
   return isToken ? new BffError('bad_request', error.message) : error
 }

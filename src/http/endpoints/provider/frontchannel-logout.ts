@@ -29,9 +29,9 @@ export function createFrontchannelLogout(deps: FrontchannelLogoutDeps): RequestH
     }
     const of = endedSession(req, deps)
     const count = await deps.endSessions(of, 'frontchannel_logout')
-    const requestId = deps.requestIdOf(req)
+    const request_id = deps.requestIdOf(req)
     if (count > 0)
-      deps.log.info({ requestId, reason: 'frontchannel_logout', count }, 'the provider ended sessions')
+      deps.log.info({ request_id, reason: 'frontchannel_logout', count }, 'the provider ended sessions')
     clearBrowserCache(res)
     allowFrames(res, await deps.frameOrigins())
     res.status(200).type('html').end()

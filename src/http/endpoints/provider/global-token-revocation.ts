@@ -41,7 +41,7 @@ export function createGlobalTokenRevocation(deps: GlobalTokenRevocationDeps): Re
     const startedBefore = Number.POSITIVE_INFINITY
     const count = await deps.endSessions(subject, { reason: 'global_revocation', startedBefore })
     deps.log.info(
-      { requestId: deps.factsOf(req).id, outcome: 'ended', count },
+      { request_id: deps.factsOf(req).id, outcome: 'ended', count },
       'all sessions of a user were revoked',
     )
     res.status(204).end()

@@ -65,7 +65,7 @@ export function createSecurityEvents(deps: SecurityEventsDeps): RequestHandler {
   function refuse(req: Request, res: Response, { fault, message, facts }: Refusal): void {
     const known = factsOf(req)
     known.code = fault
-    log.warn({ requestId: known.id, code: fault, ...facts }, `a security event was refused: ${message}`)
+    log.warn({ request_id: known.id, code: fault, ...facts }, `a security event was refused: ${message}`)
     // The rest of the body is not read, so the connection cannot serve another request.
     if (!req.complete && hasBody(req)) res.setHeader('connection', 'close')
     res.status(400)

@@ -10,9 +10,16 @@ describe('what the console remembers of the log', () => {
     const written: LogFields[] = []
     const keep = (fields: LogFields) => void written.push(fields)
     const log = withListener({ info: keep, warn: keep, error: keep }, troubles.note)
-    const refuse = (requestId: string, fields: LogFields = {}) =>
+    const refuse = (request_id: string, fields: LogFields = {}) =>
       log.info(
-        { requestId, path: '/api/orders', route: 'orders', status: 401, code: 'session_required', ...fields },
+        {
+          request_id,
+          path: '/api/orders',
+          route: 'orders',
+          status: 401,
+          code: 'session_required',
+          ...fields,
+        },
         'request',
       )
     return { troubles, log, written, refuse }
@@ -30,7 +37,7 @@ describe('what the console remembers of the log', () => {
     refuse('r1', more)
     assert.deepEqual(troubles.lastRefusals(), [
       {
-        ...{ at: '2027-01-15T08:00:01.000Z', requestId: 'r1', route: 'orders', status: 401 },
+        ...{ at: '2027-01-15T08:00:01.000Z', request_id: 'r1', route: 'orders', status: 401 },
         ...{ code: 'session_required', reason: 'absent' },
       },
     ])
@@ -39,7 +46,7 @@ describe('what the console remembers of the log', () => {
 
   test('requests that were served are no refusals, and what is not theirs has no status', () => {
     const { troubles, log } = setUp()
-    log.info({ requestId: 'r1', status: 200, route: 'orders' }, 'request')
+    log.info({ request_id: 'r1', status: 200, route: 'orders' }, 'request')
     log.info(
       { code: 'provider_rejected', resource: 'orders', status: 400 },
       'the grant is dead: its session ends',
@@ -52,7 +59,7 @@ describe('what the console remembers of the log', () => {
     const { troubles, log, refuse } = setUp()
     const err = { name: 'Error', message: 'connect failed', code: 'ECONNREFUSED' }
     log.warn(
-      { requestId: 'r1', code: 'provider_unavailable', oauthError: 'server_error', err },
+      { request_id: 'r1', code: 'provider_unavailable', oauthError: 'server_error', err },
       'a sign-in failed',
     )
     refuse('r1', { code: 'provider_unavailable', status: 503 })
@@ -68,8 +75,8 @@ describe('what the console remembers of the log', () => {
     for (let at = 0; at < 500; at += 1) refuse(`r${at}`)
     assert.equal(troubles.refused(), 501)
     assert.equal(troubles.lastRefusals().length, 50)
-    assert.equal(troubles.lastRefusals()[0]?.requestId, 'r499')
-    const causes = troubles.causes().map(({ code, count, requestId }) => [code, count, requestId])
+    assert.equal(troubles.lastRefusals()[0]?.request_id, 'r499')
+    const causes = troubles.causes().map(({ code, count, request_id }) => [code, count, request_id])
     assert.deepEqual(causes, [
       ['session_required', 500, 'r499'],
       ['provider_rejected', 1, 'first'],
@@ -80,7 +87,7 @@ describe('what the console remembers of the log', () => {
     const { troubles, log, refuse } = setUp()
     for (let at = 0; at < 2_000; at += 1) {
       refuse(`r${at}`, { reason: `made-up-${at}`, route: 'x'.repeat(10_000) })
-      log.warn({ requestId: `w${at}`, resource: `made-up-${at}`, outcome: 'x' }, `message ${at}`)
+      log.warn({ request_id: `w${at}`, resource: `made-up-${at}`, outcome: 'x' }, `message ${at}`)
     }
     assert.equal(troubles.causes().length, 200)
     assert.equal(troubles.warnings().length, 50)
@@ -92,11 +99,11 @@ describe('what the console remembers of the log', () => {
 
   test('warnings that are alike are one, with how often and the facts of the last', () => {
     const { troubles, log } = setUp()
-    for (const requestId of ['a', 'b', 'c']) log.warn({ requestId, upstream: 'http://orders' }, 'no answer')
+    for (const request_id of ['a', 'b', 'c']) log.warn({ request_id, upstream: 'http://orders' }, 'no answer')
     log.error({ resource: 'orders', outcome: 'configuration', reason: 'invalid_client' }, 'no token')
     const told = troubles
       .warnings()
-      .map(({ level, message, count, requestId }) => [level, message, count, requestId])
+      .map(({ level, message, count, request_id }) => [level, message, count, request_id])
     assert.deepEqual(told, [
       ['error', 'no token', 1, undefined],
       ['warn', 'no answer', 3, 'c'],

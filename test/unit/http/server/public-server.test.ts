@@ -442,7 +442,7 @@ test('every refusal is counted and in the log, without any host of theirs', asyn
       [undefined, 400, 'bad_request'],
     ],
   )
-  const ids = new Set(told.map(({ requestId }) => requestId))
+  const ids = new Set(told.map(({ request_id }) => request_id))
   assert.deepEqual([ids.size, ids.has(undefined)], [3, false])
   assert.doesNotMatch(lines.join(''), /evil/)
 })
