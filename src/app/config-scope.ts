@@ -69,9 +69,8 @@ import {
   createIndexPseudonyms,
   createPseudonyms,
   createSealing,
-  type OpenedTokens,
 } from '../tokens/record/sealing.ts'
-import { createTokens } from '../tokens/tokens.ts'
+import { type CopiedToken, createTokens } from '../tokens/tokens.ts'
 import { createAudit, sessionName } from './audit.ts'
 import type { ProcessScope } from './process-scope.ts'
 import { createSignalEndpoints } from './signal-endpoints.ts'
@@ -156,6 +155,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     }),
     ...{ records: store.sessions, config: config.session, signingSecrets, copy: sessionCopies },
     ...{ expired: missingSessions.noteExpired, log, now, monotonicNow },
+    readAhead: (owner, resource) => tokens.readAhead(owner, resource),
     noteUse: (session, req) =>
       userSessions.noteUse(session, { ip: clientAddress(req), userAgent: req.headers['user-agent'] }),
   })
@@ -168,7 +168,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   })
 
   // Tokens.
-  const tokenCopies = createSessionCache<OpenedTokens>(copies)
+  const tokenCopies = createSessionCache<CopiedToken>(copies)
   const tokens = createTokens({
     ...{ store, sealing, provider, clock: scope.clock },
     copy: tokenCopies,

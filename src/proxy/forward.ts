@@ -36,10 +36,10 @@ export type ForwardDeps = {
   readonly match: MatchRoute
   /** Throws csrf_required, origin_forbidden. */
   readonly requireSameOrigin: (req: IncomingMessage, route: RouteConfig) => void
-  /** The signed-in session of a request; rejects with store_unavailable. */
+  /** The signed-in session of a request, whose token for a resource is wanted next; rejects with store_unavailable. */
   readonly findSession: (
     req: IncomingMessage,
-    res: ServerResponse,
+    resource?: string,
   ) => BffSession | undefined | Promise<BffSession | undefined>
   readonly accessToken: AccessTokenSource
   /** Who calls with an access token of her own, on routes that take one. */
@@ -82,7 +82,7 @@ export function createForward(deps: ForwardDeps): Forward {
     if (bearer) return forwardBearer(deps, { req, res, ...matched }, bearer)
     deps.requireSameOrigin(req, route)
 
-    let session = route.auth === 'anonymous' ? undefined : deps.findSession(req, res)
+    let session = route.auth === 'anonymous' ? undefined : deps.findSession(req, route.resource)
     if (session instanceof Promise) session = await session
     if (session) facts.session = session.hash.slice(0, 12)
     else if (route.auth === 'required') return requireSignIn(deps, route, { req, res })
@@ -93,7 +93,7 @@ export function createForward(deps: ForwardDeps): Forward {
       token = await inTime(answer, { timeoutMs: route.timeout.responseMs, client: res })
       if (!token) return true
       // A refresh may have brought other claims, by which access is judged, and which the upstream is told.
-      if (route.require || route.headers.length > 0) session = await deps.findSession(req, res)
+      if (route.require || route.headers.length > 0) session = await deps.findSession(req)
       if (!session && route.auth === 'required') throw sessionRequired(route)
       // It ended meanwhile: its token must not make an answer that caches take for anybody's.
       if (!session) token = undefined

@@ -12,6 +12,8 @@ export type SessionCache<V> = {
    * @param hash the session whose change or end makes the copy worthless.
    */
   load(key: string, hash: SessionHash, read: () => Promise<V | undefined>): Promise<V | undefined>
+  /** Begins what the next `load` will share, unless there is a copy, or none may be trusted. Never rejects. */
+  prefetch(key: string, hash: SessionHash, read: () => Promise<V | undefined>): void
   /** Drops every copy of one session. */
   drop(hash: SessionHash): void
   /** Number of copies held. */
@@ -48,24 +50,30 @@ export function createSessionCache<V extends {}>(deps: SessionCacheDeps<V>): Ses
     copies.drop(hash)
   }
 
+  function load(key: string, hash: SessionHash, read: () => Promise<V | undefined>): Promise<V | undefined> {
+    if (!invalidations.isLive()) return read()
+    const copy = peek(key)
+    if (copy !== undefined) return Promise.resolve(copy)
+    const trustedUntil = monotonicNow() + deps.trustedMs
+    const readAndKeep = async (flight: Flight) => {
+      const value = await read()
+      if (value === undefined || flight.isForgotten) return value
+      const leftMs = trustedUntil - monotonicNow()
+      copies.put(key, { value, hash }, Math.min(leftMs, deps.lifeMs?.(value) ?? leftMs))
+      return value
+    }
+    return reads.share(key, readAndKeep, hash)
+  }
+
   const unsubscribe = invalidations.onInvalidate(drop)
   return {
     peek,
-    drop,
-    load(key, hash, read) {
-      if (!invalidations.isLive()) return read()
-      const copy = peek(key)
-      if (copy !== undefined) return Promise.resolve(copy)
-      const trustedUntil = monotonicNow() + deps.trustedMs
-      const readAndKeep = async (flight: Flight) => {
-        const value = await read()
-        if (value === undefined || flight.isForgotten) return value
-        const leftMs = trustedUntil - monotonicNow()
-        copies.put(key, { value, hash }, Math.min(leftMs, deps.lifeMs?.(value) ?? leftMs))
-        return value
-      }
-      return reads.share(key, readAndKeep, hash)
+    load,
+    prefetch(key, hash, read) {
+      // Without trust the read would be shared with no one.
+      if (invalidations.isLive()) load(key, hash, read).catch(() => undefined)
     },
+    drop,
     get size() {
       return copies.size()
     },

@@ -107,6 +107,8 @@ export type SessionsDeps = {
   readonly copy: SessionCopy
   /** Called with a session that is refused because it is past its end by our clock. */
   readonly expired?: (id: string) => void
+  /** Begins to read the access token of a resource while the session is read. */
+  readonly readAhead?: (owner: Pick<BffSession, 'id' | 'hash'>, resource: string) => void
   /** Keeps from where a session was used, for the list of sessions. Called once a minute at most, and not waited for. */
   readonly noteUse?: (session: BffSession, req: IncomingMessage) => Promise<unknown>
   readonly log: Logger
@@ -129,8 +131,10 @@ export type Sessions = {
   /**
    * Returns the request's session, from the in-process copy while that may be trusted. Counts as activity, unless the
    * request says that it runs in the background.
+   *
+   * @param resource whose access token will be asked for next: it is read in the same round trip.
    */
-  find(req: IncomingMessage): BffSession | undefined | Promise<BffSession | undefined>
+  find(req: IncomingMessage, resource?: string): BffSession | undefined | Promise<BffSession | undefined>
   /** Returns the same, always from the store, and does not count as activity. */
   peek(req: IncomingMessage): Promise<BffSession | undefined>
   /** Returns the ms until a session ends if nothing more happens; undefined when it has ended. Does not count as activity. */
@@ -181,7 +185,10 @@ export function createSessions(deps: SessionsDeps): Sessions {
     return session
   }
 
-  function find(req: IncomingMessage): BffSession | undefined | Promise<BffSession | undefined> {
+  function find(
+    req: IncomingMessage,
+    resource?: string,
+  ): BffSession | undefined | Promise<BffSession | undefined> {
     const cookieValue = cookieOf(req)
     if (cookieValue === undefined) return undefined
     // What was read for the background has a copy of its own, so that it keeps no other request from sliding the session.
@@ -190,9 +197,13 @@ export function createSessions(deps: SessionsDeps): Sessions {
     if (known && now() < known.expiresAt) return known
     const id = verifiedSessionId(cookieValue, signingSecrets)
     if (id === undefined) return undefined
+    const hash = sessionHash(id)
     const look = () => read(id, key === cookieValue ? 'slide' : 'timeLeft', req)
     // Our clock was set forward past an end that was computed before: the store knows what is left.
-    return known ? look() : copy.load(key, sessionHash(id), look)
+    const found = known ? look() : copy.load(key, hash, look)
+    // In this same turn, so that Redis gets all of it at once.
+    if (resource !== undefined) deps.readAhead?.({ id, hash }, resource)
+    return found
   }
 
   return {

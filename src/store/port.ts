@@ -132,7 +132,8 @@ export type TokenWriteOutcome = 'written' | 'superseded' | 'gone'
 
 /** Sealed token records and the refresh lock, all in one hash slot with their session. */
 export type TokenRecords = {
-  read(hash: SessionHash): Promise<SealedTokens | undefined>
+  /** Returns the record; where a resource is named, without the access tokens of others, so that it costs the same however many there are. */
+  read(hash: SessionHash, resource?: string): Promise<SealedTokens | undefined>
   /** Creates the first record of a new session, version 1; false if the session has ended or has tokens already. */
   create(hash: SessionHash, tokens: Omit<SealedTokens, 'version'>): Promise<boolean>
   write(hash: SessionHash, change: TokenWrite): Promise<TokenWriteOutcome>

@@ -68,7 +68,7 @@ async function exchangedElsewhere(
   { records, sealer, clock }: TokenExchangeDeps,
   { holder, resource, rejected }: WantedToken,
 ): Promise<AccessToken | undefined> {
-  const record = await records.read(holder.hash)
+  const record = await records.read(holder.hash, resource)
   if (!record) throw sessionEnded()
   return freshOrUndefined(sealer.openAccessToken(holder, resource, record), rejected, clock.now())
 }

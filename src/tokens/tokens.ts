@@ -12,7 +12,6 @@ import {
   type AccessToken,
   createTokenSealer,
   type GrantedAccessToken,
-  type OpenedTokens,
   type RenewToken,
   type Sealing,
   storedAccessToken,
@@ -66,6 +65,7 @@ export type TokensDeps = {
 /** Where the token of a resource comes from, by its grant. */
 type TokenSource = {
   tokenFor(holder: TokenHolder, resource: string): AccessToken | Promise<AccessToken>
+  readAhead(owner: TokenOwner, resource: string): void
   onRejected(holder: TokenHolder, resource: string, rejection: Rejection): Promise<RejectionReaction>
 }
 
@@ -90,6 +90,9 @@ export function createTokens(deps: TokensDeps) {
     /** Rejects with session_required, reauthentication_required, provider_rejected, provider_unavailable, store_unavailable. */
     tokenFor: (holder: TokenHolder, resource: string): AccessToken | Promise<AccessToken> =>
       sourceOf(resource).tokenFor(holder, resource),
+
+    /** Begins to read what `tokenFor` will be asked for, before the session is known. Never rejects. */
+    readAhead: (owner: TokenOwner, resource: string): void => sourceOf(resource).readAhead(owner, resource),
 
     /** What to do about a token that an upstream rejects. Rejects as `tokenFor` does. */
     onRejected: (holder: TokenHolder, resource: string, rejection: Rejection): Promise<RejectionReaction> =>
@@ -186,6 +189,8 @@ function createSources(
     token_exchange: exchanged,
     client_credentials: {
       tokenFor: (_, resource) => ofClient.tokenFor(resource),
+      // It is no session's, and seldom missing.
+      readAhead() {},
       onRejected: (_, resource, rejection) => ofClient.onRejected(resource, rejection),
     },
   }
@@ -199,10 +204,11 @@ function readWithoutRetired(
   records: Pick<TokenRecords, 'read' | 'forget'>,
   retired: ReadonlySet<string>,
 ): TokenRecords['read'] {
-  return async function read(hash) {
-    const tokens = await records.read(hash)
+  return async function read(hash, resource) {
     // Asked at each read: a reload changes the set.
-    if (!tokens || retired.size === 0) return tokens
+    if (retired.size === 0) return records.read(hash, resource)
+    const tokens = await records.read(hash)
+    if (!tokens) return undefined
     const stale = Object.keys(tokens.accessTokens).filter((resource) => retired.has(resource))
     if (stale.length === 0) return tokens
     // Not awaited: the next reader meets what a store in trouble did not remove.
@@ -269,20 +275,25 @@ function createForceRenewal(deps: {
   }
 }
 
-/** The in-process copy of opened token records, by session. */
+/** What the record of a session holds for one resource. */
+export type CopiedToken = { readonly token: AccessToken | undefined }
+
+/** The in-process copy of opened access tokens, by session and resource. */
 export type TokensCopy = {
-  peek(hash: SessionHash): OpenedTokens | undefined
+  peek(key: string): CopiedToken | undefined
   load(
     key: string,
     hash: SessionHash,
-    read: () => Promise<OpenedTokens | undefined>,
-  ): Promise<OpenedTokens | undefined>
+    read: () => Promise<CopiedToken | undefined>,
+  ): Promise<CopiedToken | undefined>
+  /** Begins what the next `load` will share. Never rejects. */
+  prefetch(key: string, hash: SessionHash, read: () => Promise<CopiedToken | undefined>): void
 }
 
 export type AccessTokensDeps = {
   readonly renew: RenewToken
   readonly records: Pick<TokenRecords, 'read'>
-  readonly sealer: Pick<TokenSealer, 'openTokens' | 'openAccessToken'>
+  readonly sealer: Pick<TokenSealer, 'openAccessToken'>
   readonly copy: TokensCopy
   readonly clock: Pick<Clock, 'now' | 'monotonicNow'>
 }
@@ -293,25 +304,23 @@ export type AccessTokensDeps = {
  * Rejects as `RenewToken` does.
  */
 export function createAccessTokens(deps: AccessTokensDeps) {
-  const { renew, clock } = deps
+  const { renew, clock, copy } = deps
   const { now } = clock
+  const stored = async (holder: TokenOwner, resource: string) => (await read(holder, resource))?.token
   const { reactTo, isDropped, droppedTokens, insteadOf } = createRejections({ renew, stored, clock })
-  return { tokenFor, onRejected: reactTo }
+  return { tokenFor, readAhead, onRejected: reactTo }
 
   function tokenFor(holder: TokenHolder, resource: string): AccessToken | Promise<AccessToken> {
-    const token = deps.copy.peek(holder.hash)?.accessTokens.get(resource)
+    const token = copy.peek(holder.hash + resource)?.token
     const isLiving = token !== undefined && now() < token.renewAt
     if (isLiving && (droppedTokens() === 0 || !isDropped(holder, resource, token))) return token
     return fromStore(holder, resource)
   }
 
   async function fromStore(holder: TokenHolder, resource: string): Promise<AccessToken> {
-    const tokens = await deps.copy.load(holder.hash, holder.hash, async () => {
-      const sealed = await deps.records.read(holder.hash)
-      return sealed && deps.sealer.openTokens(holder, sealed)
-    })
-    if (!tokens) throw new BffError('session_required', 'the session has no tokens any more')
-    const token = tokens.accessTokens.get(resource)
+    const found = await copy.load(holder.hash + resource, holder.hash, () => read(holder, resource))
+    if (!found) throw new BffError('session_required', 'the session has no tokens any more')
+    const { token } = found
     const time = now()
     if (!token || time >= token.expiresAt) return renew({ holder, resource })
     if (isDropped(holder, resource, token)) return insteadOf(holder, resource, token)
@@ -320,8 +329,12 @@ export function createAccessTokens(deps: AccessTokensDeps) {
     return token
   }
 
-  async function stored(holder: TokenHolder, resource: string): Promise<AccessToken | undefined> {
-    const sealed = await deps.records.read(holder.hash)
-    return sealed && deps.sealer.openAccessToken(holder, resource, sealed)
+  function readAhead(owner: TokenOwner, resource: string): void {
+    copy.prefetch(owner.hash + resource, owner.hash, () => read(owner, resource))
+  }
+
+  async function read(owner: TokenOwner, resource: string): Promise<CopiedToken | undefined> {
+    const sealed = await deps.records.read(owner.hash, resource)
+    return sealed && { token: deps.sealer.openAccessToken(owner, resource, sealed) }
   }
 }

@@ -96,7 +96,8 @@ suite('the trial of a store that is another kind of server', {
   concurrency: true,
 }, () => {
   test('finds one node of a Redis Cluster, which has only some of the slots', async (t) => {
-    const node = await startRedis({ args: ['--cluster-enabled', 'yes'] })
+    const port = String(await freePort())
+    const node = await startRedis({ args: ['--cluster-enabled', 'yes', '--cluster-port', port] })
     t.after(() => node.stop())
     // Few, so that the trial's keys, which are random, are never all in them.
     await node.cli('CLUSTER', 'ADDSLOTSRANGE', '0', '99')

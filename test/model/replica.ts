@@ -17,7 +17,7 @@ export function createReplica(world: World, schedule: Schedule, mutation: Mutati
     },
     // Sealing has its own tests; here it would only hide what is stored.
     sealing: { seal: (_, text) => text, open: (_, text) => text },
-    copy: { peek: () => undefined, load: (_key, _hash, read) => read() },
+    copy: { peek: () => undefined, load: (_key, _hash, read) => read(), prefetch() {} },
     provider: {
       refreshGrant: scheduledGrant(world, schedule),
       clientCredentialsGrant: async () => assert.fail('no client token is asked for'),

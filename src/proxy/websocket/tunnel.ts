@@ -19,7 +19,10 @@ import { requireHandshake, withoutLookalikes } from './handshake.ts'
 export type TunnelDeps = {
   /** Throws path_rejected, method_not_allowed. */
   readonly match: MatchRoute
-  readonly findSession: (req: IncomingMessage) => BffSession | undefined | Promise<BffSession | undefined>
+  readonly findSession: (
+    req: IncomingMessage,
+    resource?: string,
+  ) => BffSession | undefined | Promise<BffSession | undefined>
   /** Ms until a session ends if nothing more happens, without counting as activity; undefined when it has ended. */
   readonly timeLeft?: (session: BffSession) => Promise<number | undefined>
   readonly accessToken: AccessTokenSource
@@ -196,7 +199,7 @@ async function requireSession(
   req: IncomingMessage,
 ): Promise<BffSession | undefined> {
   if (route.auth === 'anonymous') return undefined
-  const session = await findSession(req)
+  const session = await findSession(req, route.resource)
   if (!session && route.auth === 'required') throw sessionRequired(route)
   return session
 }

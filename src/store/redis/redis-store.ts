@@ -230,8 +230,12 @@ function tokenRecords({ redis, keys, changes, recent, unreplicated }: Parts): To
   }
 
   return {
-    async read(hash) {
-      return sealedTokens((await redis.call('readTokens', 'HGETALL', keys.tokens(hash))) as string[])
+    async read(hash, resource) {
+      const key = keys.tokens(hash)
+      const fields = await (resource === undefined
+        ? redis.call('readTokens', 'HGETALL', key)
+        : redis.run('readToken', [key], [ACCESS + resource]))
+      return sealedTokens(fields as string[])
     },
     async create(hash, tokens) {
       const accessTokens = Object.entries(tokens.accessTokens).map(([resource, sealed]) => ({
@@ -373,7 +377,7 @@ function accessField({ resource, sealed }: { resource: string; sealed: string })
   return [ACCESS + resource, sealed]
 }
 
-/** Reads the flat field list of HGETALL; an empty one means that there is no such key. */
+/** Reads a flat list of fields and values; an empty one means that there is no such key. */
 function sealedTokens(flat: readonly string[]): SealedTokens | undefined {
   const fields = new Map<string, string>()
   for (let i = 0; i < flat.length; i += 2) fields.set(flat[i]!, flat[i + 1]!)

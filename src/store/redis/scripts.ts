@@ -119,6 +119,20 @@ for i = 2, #ARGV do
 end
 return gone`,
   },
+  /** KEYS tokens; ARGV field of an access token. Fields and values of the record, without the other access tokens. */
+  readToken: {
+    numberOfKeys: 1,
+    lua: `
+local found = {}
+for _, field in ipairs({'v', 'rt', 'spend', ARGV[1]}) do
+  local value = redis.call('HGET', KEYS[1], field)
+  if value then
+    found[#found + 1] = field
+    found[#found + 1] = value
+  end
+end
+return found`,
+  },
   /** KEYS session tokens; ARGV field, value, ... 1, or 0 when the session has ended or has tokens. */
   createTokens: {
     numberOfKeys: 2,

@@ -34,6 +34,7 @@ async function trySession({ sessions, tokens }: Store): Promise<void> {
     await tokens.write(hash, { expectedVersion: 1, accessToken, attempt: 'ended' })
     await tokens.keep(hash, accessToken)
     await tokens.read(hash)
+    await tokens.read(hash, accessToken.resource)
     await tokens.forget(hash, [accessToken.resource])
     await tokens.forgetAll(hash)
     await tokens.unlock(hash, 'trial')

@@ -205,12 +205,6 @@ export type GrantedAccessToken = {
   readonly key?: KeyObject | undefined
 }
 
-/** One session's tokens, opened, without the refresh token: that is opened only to be offered. */
-export type OpenedTokens = {
-  readonly version: number
-  readonly accessTokens: ReadonlyMap<string, AccessToken>
-}
-
 /** Seals and opens the token record of one session, each part under its own name. */
 export type TokenSealer = {
   /** Seals it with the private key that it came with, if any: the two are never one without the other. */
@@ -220,18 +214,11 @@ export type TokenSealer = {
   sealAccessToken(owner: TokenOwner, resource: string, token: AccessToken): string
   /** The token of one resource; undefined when there is none, or it does not open. */
   openAccessToken(owner: TokenOwner, resource: string, sealed: SealedTokens): AccessToken | undefined
-  openTokens(owner: TokenOwner, sealed: SealedTokens): OpenedTokens
 }
 
 /** Wraps `sealing` for token records. */
 export function createTokenSealer(sealing: Sealing): TokenSealer {
   const accessPurpose = (id: string, name: string) => ({ id, kind: 'access_token', name }) as const
-
-  const openAccessToken: TokenSealer['openAccessToken'] = ({ id }, resource, { accessTokens }) => {
-    const sealed = Object.hasOwn(accessTokens, resource) ? accessTokens[resource] : undefined
-    const text = sealed === undefined ? undefined : sealing.open(accessPurpose(id, resource), sealed)
-    return text === undefined ? undefined : unpackToken(text)
-  }
 
   const openRefresh = ({ id }: TokenOwner, sealed: string | undefined) =>
     sealed === undefined
@@ -250,14 +237,10 @@ export function createTokenSealer(sealing: Sealing): TokenSealer {
       return packed === undefined ? undefined : unpackKey(JSON.parse(packed) as PackedKey)
     },
     sealAccessToken: ({ id }, resource, token) => sealing.seal(accessPurpose(id, resource), packToken(token)),
-    openAccessToken,
-    openTokens(owner, sealed) {
-      const opened = new Map<string, AccessToken>()
-      for (const resource of Object.keys(sealed.accessTokens)) {
-        const token = openAccessToken(owner, resource, sealed)
-        if (token) opened.set(resource, token)
-      }
-      return { version: sealed.version, accessTokens: opened }
+    openAccessToken({ id }, resource, { accessTokens }) {
+      const sealed = Object.hasOwn(accessTokens, resource) ? accessTokens[resource] : undefined
+      const text = sealed === undefined ? undefined : sealing.open(accessPurpose(id, resource), sealed)
+      return text === undefined ? undefined : unpackToken(text)
     },
   }
 }

@@ -202,7 +202,7 @@ async function readRecord(
   { records, sealer, clock }: Refreshing,
   { holder, resource, rejected }: WantedToken,
 ): Promise<FoundRecord> {
-  const record = await records.read(holder.hash)
+  const record = await records.read(holder.hash, resource)
   if (!record) throw new BffError('session_required', 'the session ended while its token was renewed')
   const token = sealer.openAccessToken(holder, resource, record)
   return { record, token, fresh: freshOrUndefined(token, rejected, clock.now()) }

@@ -42,7 +42,8 @@ export function setUpEngine(t: Scope, refreshGrant: RefreshGrant, sealing: Seali
   })
   const stored = async (holder: Holder) => {
     const record = await store.tokens.read(holder.hash)
-    return sealer.openTokens(holder, record!).accessTokens
+    const names = Object.keys(record!.accessTokens)
+    return new Map(names.map((name) => [name, sealer.openAccessToken(holder, name, record!)]))
   }
   const { reactTo: onRejected } = createRejections({
     renew,

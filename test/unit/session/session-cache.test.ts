@@ -201,3 +201,35 @@ test('a closed cache holds nothing and listens to nothing', async () => {
   assert.equal(cache.size, 0)
   assert.equal(listeners.size, 0)
 })
+
+test('what was begun before it is asked for is shared, and kept', async () => {
+  const { cache, world, reading } = setUp()
+  cache.prefetch('k', ALICE, reading('one'))
+  assert.equal(await cache.load('k', ALICE, reading('two')), 'one')
+  cache.prefetch('k', ALICE, reading('two'))
+  assert.equal(cache.peek('k'), 'one')
+  assert.equal(world.reads, 1)
+})
+
+test('what was begun before a change is not shared by whoever asks after it', async () => {
+  const { cache, invalidate, reading } = setUp()
+  const held = heldRead()
+  cache.prefetch('k', ALICE, held.read)
+  invalidate(ALICE)
+  const asked = cache.load('k', ALICE, reading('new'))
+  held.resolve('old')
+  assert.equal(await asked, 'new')
+  assert.equal(cache.peek('k'), 'new')
+})
+
+test('nothing is begun while no copy is trusted, and a failure is met by who asks', async () => {
+  const { cache, world, reading } = setUp()
+  const held = heldRead()
+  cache.prefetch('k', ALICE, held.read)
+  const asked = cache.load('k', ALICE, reading('two'))
+  held.reject(new Error('away'))
+  await assert.rejects(asked, /away/)
+  world.live = false
+  cache.prefetch('k', ALICE, reading('two'))
+  assert.equal(world.reads, 0)
+})

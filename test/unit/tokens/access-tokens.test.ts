@@ -6,9 +6,9 @@ import { BffError } from '../../../src/errors.ts'
 import { sessionHash } from '../../../src/session/session.ts'
 import { createSessionCache } from '../../../src/session/session-cache.ts'
 import { createMemoryStore } from '../../../src/store/memory/memory-store.ts'
-import { createSealing, type OpenedTokens } from '../../../src/tokens/record/sealing.ts'
+import { createSealing } from '../../../src/tokens/record/sealing.ts'
 import type { RefreshGrantOutcome, RefreshGrantRequest } from '../../../src/tokens/refresh/refresh.ts'
-import { createTokens, type TokensCopy } from '../../../src/tokens/tokens.ts'
+import { type CopiedToken, createTokens, type TokensCopy } from '../../../src/tokens/tokens.ts'
 
 type Provider = (request: RefreshGrantRequest) => Promise<RefreshGrantOutcome>
 
@@ -18,7 +18,7 @@ async function setUp(t: TestContext, respond: Provider, sealing = createSealing(
   const now = () => clock.now
   const store = createMemoryStore({ idleTimeoutMs: () => 3_600_000_000, monotonicNow: now })
   t.after(() => store.close())
-  const cache = createSessionCache<OpenedTokens>({
+  const cache = createSessionCache<CopiedToken>({
     invalidations: store.invalidations,
     trustedMs: 5_000,
     max: 100,

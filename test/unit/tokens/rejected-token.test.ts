@@ -27,7 +27,7 @@ function setUp() {
     store.token = { ...token(`t-${provider.asked.length + 1}`), ...forcedAt }
     return store.token
   }
-  const opened = () => ({ version: 1, accessTokens: new Map([['orders', store.token]]) })
+  const copied = () => ({ token: store.token })
   const { tokenFor, onRejected } = createAccessTokens({
     renew,
     records: {
@@ -36,8 +36,8 @@ function setUp() {
         return {} as SealedTokens
       },
     },
-    sealer: { openTokens: opened, openAccessToken: () => store.token },
-    copy: { peek: opened, load: async () => opened() },
+    sealer: { openAccessToken: () => store.token },
+    copy: { peek: copied, load: async () => copied(), prefetch() {} },
     clock: { now: () => clock.now, monotonicNow: () => clock.now },
   })
   return {

@@ -67,7 +67,7 @@ function setUp(script: Script = {}) {
       },
     },
     sealing: { seal: (_, text) => text, open: (_, text) => text },
-    copy: { peek: () => undefined, load: (_key, _hash, read) => read() },
+    copy: { peek: () => undefined, load: (_key, _hash, read) => read(), prefetch() {} },
     provider: {
       refreshGrant: () => assert.fail('nothing is refreshed'),
       clientCredentialsGrant: async (resource) => ({ ...GRANT, accessToken: `${resource} of the client` }),

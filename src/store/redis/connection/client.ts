@@ -47,7 +47,8 @@ const RETRY_AFTER_SECONDS = 2
  * answer came. The others hand out or count something, for one caller only.
  */
 const REPEATABLE: ReadonlySet<string> = new Set([
-  ...['readSession', 'slideSession', 'sessionTimeLeft', 'readTokens', 'readClientToken', 'ping', 'heartbeat'],
+  ...['readSession', 'slideSession', 'sessionTimeLeft', 'readTokens', 'readToken'],
+  ...['readClientToken', 'ping', 'heartbeat'],
   ...['indexUser', 'indexIdpSession', 'forgetSessions', 'forgetUserSession', 'forgetIdpSession'],
   ...['readUserIndex', 'readIdpSessionIndex', 'sampleIdpSessionIndex'],
   ...['createSession', 'noteAbout', 'readAbout', 'createTokens', 'writeTokens', 'keepToken', 'forgetTokens'],

@@ -48,7 +48,7 @@ async function setUp(t: TestContext) {
     return createTokens({
       store: { sessions: store.sessions, tokens },
       sealing,
-      copy: { peek: () => undefined, load: (_key, _hash, read) => read() },
+      copy: { peek: () => undefined, load: (_key, _hash, read) => read(), prefetch() {} },
       provider: {
         refreshGrant,
         clientCredentialsGrant: async () => assert.fail(),
