@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { Redis } from 'ioredis'
-import { startServer } from '../bench/child.ts'
+import { startServer } from '../bench/process/child.ts'
 import { createBrowser } from '../kit/browsers/browser.ts'
 import { openSocket, requestHead } from '../kit/endurance/raw-http.ts'
 import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
@@ -56,7 +56,7 @@ export async function openScene(t: Scope): Promise<Scene> {
   const store = new Redis(redis.url)
   t.after(() => store.disconnect())
   const provider = await startHeavyProvider(t)
-  const upstream = await startServer('json-upstream.ts')
+  const upstream = await startServer('contenders/json-upstream.ts')
   t.after(upstream.stop)
   const chat = await startChatUpstream(t)
   const names = Array.from({ length: MOST_RESOURCES }, (_, n) => `r${n}`)

@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Redis } from 'ioredis'
-import { startServer } from '../bench/child.ts'
-import { cpuTimeUs } from '../bench/cpu-time.ts'
-import { startLoad } from '../bench/load-order.ts'
+import { startLoad } from '../bench/load/load-order.ts'
+import { startServer } from '../bench/process/child.ts'
+import { cpuTimeUs } from '../bench/process/cpu-time.ts'
 import { openSocket, requestHead } from '../kit/endurance/raw-http.ts'
 import { eventually } from '../kit/shops/deadline.ts'
 import {
@@ -223,14 +223,17 @@ async function measureRefreshes(scene: Scene, sessions: readonly SignedIn[]): Pr
 }
 
 async function measureWarm(t: Scope, scene: Scene, { fields }: SignedIn) {
-  const bare = await startServer('bare-proxy.ts', { UPSTREAM: scene.upstream, BEARER: scene.bearer })
+  const bare = await startServer('contenders/bare-proxy.ts', {
+    UPSTREAM: scene.upstream,
+    BEARER: scene.bearer,
+  })
   t.after(bare.stop)
   const load = startLoad()
   t.after(load.stop)
-  const request = requestHead('GET', '/r0/x', { connection: 'keep-alive', ...fields })
+  const requests = [requestHead('GET', '/r0/x', { connection: 'keep-alive', ...fields })]
   const round = async ({ pid, port }: { pid: number; port: number }) => {
     const before = cpuTimeUs(pid)
-    await load.run({ port, request, requests: ROUND_REQUESTS, connections: 64 })
+    await load.run({ port, requests, count: ROUND_REQUESTS, connections: 64 })
     return (cpuTimeUs(pid) - before) / ROUND_REQUESTS
   }
   const figures = { bare: [] as number[], cloakroom: [] as number[] }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { setTimeout as delay } from 'node:timers/promises'
-import { cpuTimeUs } from '../bench/cpu-time.ts'
+import { cpuTimeUs } from '../bench/process/cpu-time.ts'
 import { complex, EVENT, issSub } from '../kit/provider/ssf-transmitter.ts'
 import { eventually } from '../kit/shops/deadline.ts'
 import { APP, type Scope } from '../kit/shops/shop.ts'

@@ -9,6 +9,7 @@ import { freePort } from '../kit/ports.ts'
 /** A server that is not ours, running for one test on a port of 127.0.0.1. */
 export type ForeignServer = {
   readonly port: number
+  readonly pid: number
   /** Name and version, for the report. */
   readonly version: string
   /** Ends it, if it still runs, once its requests are over; gives the whole access log, one request a line, each character a byte. */
@@ -56,7 +57,7 @@ export function startNginx({ listen = '', http = '', server }: NginxSetup): Prom
     // One process: nothing runs on when it is ended, and nobody's user or folder matters.
     configuration: (port, folder) => `
       daemon off; master_process off; pid nginx.pid; error_log error.log;
-      events { worker_connections 256; }
+      events { worker_connections 4096; }
       http {
         ${['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${folder}/${kind};`).join(' ')}
         ${http}
@@ -111,7 +112,7 @@ async function start(program: string, launch: Launch): Promise<ForeignServer> {
     if (await comesUp(server, port)) {
       let log: string | undefined
       return {
-        ...{ port, version: versionOf(program) ?? program },
+        ...{ port, pid: server.pid!, version: versionOf(program) ?? program },
         async stop() {
           await end(server, launch.gracefully)
           process.removeListener('exit', killWithUs)

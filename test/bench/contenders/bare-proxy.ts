@@ -1,6 +1,6 @@
 import { createServer, type ServerResponse } from 'node:http'
 import { type Dispatcher, Pool } from 'undici'
-import { whenListening } from './child.ts'
+import { whenListening } from '../process/child.ts'
 
 /**
  * The yardstick: the least that a streaming reverse proxy on Node can do. No session, no checks, no log, one constant

@@ -1,5 +1,5 @@
 import { createServer } from 'node:http'
-import { whenListening } from './child.ts'
+import { whenListening } from '../process/child.ts'
 
 /** An API that answers a request with a bearer token at once with 800 bytes of JSON, any other with 401. */
 const BODY = Buffer.from(

@@ -11,11 +11,11 @@ process.on('message', async (order: LoadOrder) => {
   const sockets = await socketsTo(order)
   const startedAt = performance.now()
   const statuses: Record<string, number> = {}
-  let left = order.requests
+  let begun = 0
   await Promise.all(
     sockets.map(async (socket) => {
-      while (left-- > 0) {
-        const status = await ask(socket, order.request)
+      while (begun < order.count) {
+        const status = await ask(socket, order.requests[begun++ % order.requests.length]!)
         statuses[status] = (statuses[status] ?? 0) + 1
       }
     }),

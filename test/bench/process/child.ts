@@ -13,7 +13,9 @@ export type Child = {
 
 /** Forks `test/bench/<file>`; it ends with us. */
 export function startChild(file: string, env: Record<string, string> = {}): Child {
-  const child = fork(fileURLToPath(new URL(file, import.meta.url)), { env: { ...process.env, ...env } })
+  const child = fork(fileURLToPath(new URL(`../${file}`, import.meta.url)), {
+    env: { ...process.env, ...env },
+  })
   const endWithUs = () => child.kill('SIGKILL')
   process.once('exit', endWithUs)
   return {

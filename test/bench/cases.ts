@@ -1,0 +1,209 @@
+import {
+  type Cloakroom,
+  openCloakroom,
+  pathOfResource,
+  pathOfRoute,
+  type World,
+} from './contenders/cloakroom.ts'
+import { type Ask, type Contender, requestText, type Scope } from './contenders/contender.ts'
+import type { Load } from './load/load-order.ts'
+import { runWrk } from './load/wrk.ts'
+import type { Lane } from './measure.ts'
+import { familyCpuTimeUs } from './process/cpu-time.ts'
+
+/** Who takes part in a run. */
+export type Field = {
+  readonly world: World
+  readonly load: Load
+  /** Seconds of a window. */
+  readonly seconds: number
+  readonly bare: Contender
+  /** This tree's, and with `--against` another one's. */
+  readonly cloakrooms: readonly (Cloakroom & { readonly dir: string })[]
+  readonly peers: readonly Contender[]
+}
+
+/** One row of the table: what is asked, and what its first lane is, with which the others are compared. */
+export type Case = {
+  readonly title: string
+  /** The most that Cloakroom's median ratio may be, and in units of what. */
+  readonly budget: number
+  readonly unit: string
+  lanes(field: Field, t: Scope): Promise<Lane[]>
+}
+
+const CONNECTIONS = 64
+/** The cost of a fresh Node process falls for so long at 64 connections. */
+const SETTLES_AFTER = 80_000
+/** In a process that has settled, only the code of the case itself is new. */
+const CASE_SETTLES_AFTER = 10_000
+
+/** Lanes that warm a field up: after them every process has settled. */
+export function warmUpLanes(field: Field): Lane[] {
+  return everybody(field).map((one) => ({ ...steady(field, one, 'small'), warmUpRequests: SETTLES_AFTER }))
+}
+
+const everybody = ({ bare, cloakrooms, peers }: Field): Contender[] => [bare, ...cloakrooms, ...peers]
+
+/** A lane of wrk, which sends as fast as answers come, for some seconds. */
+function steady(
+  { seconds }: Field,
+  { name, pid, port, fields }: Contender,
+  ask: Ask,
+  { requests = [requestText(ask, fields)], expectRefusals = false, warmUpRequests = CASE_SETTLES_AFTER } = {},
+): Lane {
+  return {
+    ...{ name, warmUpRequests },
+    async window() {
+      const before = familyCpuTimeUs(pid)
+      const result = await runWrk({ port, requests, connections: CONNECTIONS, seconds, expectRefusals })
+      return { cpuUs: familyCpuTimeUs(pid) - before, requests: result.requests }
+    },
+  }
+}
+
+const allAsk = (ask: Ask) => async (field: Field) => everybody(field).map((one) => steady(field, one, ask))
+
+/** Cloakroom's signed-in GET, for what is compared with it. */
+const hot = (field: Field): Lane => ({
+  ...steady(field, field.cloakrooms[0]!, 'small'),
+  name: 'signed-in GET of 800 B, settled',
+})
+
+/** Each session once, when the process has just lost its copies of all; so often that a window has enough requests. */
+function cold(
+  { load }: Field,
+  { cloakroom, requests, name }: { cloakroom: Cloakroom; requests: readonly string[]; name: string },
+): Lane {
+  const { pid, port } = cloakroom
+  return {
+    ...{ name, warmUpRequests: 5_000 },
+    async window() {
+      const window = { cpuUs: 0, requests: 0 }
+      while (window.requests < 1_000) {
+        await cloakroom.dropCopies()
+        const before = familyCpuTimeUs(pid)
+        await load.run({ port, requests, count: requests.length, connections: 16 })
+        window.cpuUs += familyCpuTimeUs(pid) - before
+        window.requests += requests.length
+      }
+      return window
+    },
+  }
+}
+
+const FRESH_REQUESTS = 2_000
+
+/** The first requests of a new process, its connections included. */
+function fresh({ load }: Field, { name, startAnother, fields }: Cloakroom): Lane {
+  return {
+    ...{ name, warmUpRequests: 0 },
+    async window() {
+      const { pid, port, stop } = await startAnother()
+      const before = familyCpuTimeUs(pid)
+      const requests = [requestText('small', fields)]
+      await load.run({ port, requests, count: FRESH_REQUESTS, connections: CONNECTIONS })
+      const cpuUs = familyCpuTimeUs(pid) - before
+      await stop()
+      return { cpuUs, requests: FRESH_REQUESTS }
+    },
+  }
+}
+
+const COLD_SESSIONS = 500
+const MANY_SESSIONS = 2_000
+const RESOURCES = 20
+const ROUTES = 1_000
+const BARE = 'bare proxies'
+const HOT = 'a settled signed-in GET'
+
+/** The cases by their name on the command line. */
+export const CASES = {
+  small: { title: 'GET, 800 B', budget: 1.3, unit: BARE, lanes: allAsk('small') },
+  get64k: { title: 'GET, 64 KiB', budget: 1.25, unit: BARE, lanes: allAsk('large') },
+  post16k: { title: 'POST of 16 KiB', budget: 1.2, unit: BARE, lanes: allAsk('upload') },
+  unauthorized: {
+    title: '401 without a session',
+    ...{ budget: 0.5, unit: HOT },
+    async lanes(field) {
+      const strangers = [...field.cloakrooms, ...field.peers].map((one) => {
+        const { cookie: _, ...fields } = one.fields
+        return steady(field, one, 'small', { requests: [requestText('small', fields)], expectRefusals: true })
+      })
+      return [hot(field), ...strangers]
+    },
+  },
+  fresh: {
+    title: `first ${FRESH_REQUESTS.toLocaleString('en')} requests of a process`,
+    ...{ budget: 2, unit: HOT },
+    lanes: async (field) => [hot(field), ...field.cloakrooms.map((one) => fresh(field, one))],
+  },
+  cold: {
+    title: 'GET, session not in the copies',
+    ...{ budget: 2, unit: HOT },
+    async lanes(field) {
+      const lanes: Lane[] = []
+      for (const cloakroom of field.cloakrooms) {
+        const sessions = await cloakroom.signIn(COLD_SESSIONS)
+        const requests = sessions.map((fields) => requestText('small', fields))
+        lanes.push(cold(field, { cloakroom, requests, name: cloakroom.name }))
+      }
+      return [hot(field), ...lanes]
+    },
+  },
+  resources: {
+    title: `the same, session with tokens of ${RESOURCES} resources`,
+    ...{ budget: 1.1, unit: 'a session with one' },
+    async lanes(field, t) {
+      const lanes: Lane[] = []
+      for (const { dir, name } of field.cloakrooms) {
+        const setup = { name: `${name}, ${RESOURCES} resources`, dir, resources: RESOURCES }
+        const cloakroom = await openCloakroom(t, field.world, setup)
+        for (const resources of [1, RESOURCES]) {
+          const sessions = await cloakroom.signIn(100, resources)
+          const requests = sessions.map((fields) =>
+            requestText('small', fields, pathOfResource(resources - 1)),
+          )
+          const label = resources === 1 ? '1 resource' : `${resources} resources`
+          lanes.push({
+            ...cold(field, { cloakroom, requests, name: `${name}, ${label}` }),
+            warmUpRequests: 10_000,
+          })
+        }
+      }
+      return lanes
+    },
+  },
+  sessions: {
+    title: `GET, ${MANY_SESSIONS.toLocaleString('en')} sessions in turn`,
+    ...{ budget: 1.1, unit: HOT },
+    async lanes(field) {
+      const lanes: Lane[] = []
+      for (const cloakroom of field.cloakrooms) {
+        const sessions = await cloakroom.signIn(MANY_SESSIONS)
+        const requests = sessions.map((fields) => requestText('small', fields))
+        lanes.push(steady(field, cloakroom, 'small', { requests }))
+      }
+      return [hot(field), ...lanes]
+    },
+  },
+  routes: {
+    title: `GET, ${ROUTES.toLocaleString('en')} routes in turn`,
+    ...{ budget: 1.1, unit: HOT },
+    async lanes(field, t) {
+      const lanes: Lane[] = []
+      for (const { dir, name } of field.cloakrooms) {
+        const cloakroom = await openCloakroom(t, field.world, {
+          name: `${name}, routes`,
+          dir,
+          routes: ROUTES,
+        })
+        const numbers = Array.from({ length: ROUTES }, (_, n) => n)
+        const requests = numbers.map((n) => requestText('small', cloakroom.fields, pathOfRoute(n)))
+        const options = { requests, warmUpRequests: SETTLES_AFTER }
+        lanes.push({ ...steady(field, cloakroom, 'small', options), name })
+      }
+      return [hot(field), ...lanes]
+    },
+  },
+} as const satisfies Record<string, Case>
