@@ -139,10 +139,13 @@ const TEXT_BYTES = 24
  * promises, are not looked into.
  */
 export function heapBytes(value: unknown): number {
-  if (typeof value === 'string') return TEXT_BYTES + Buffer.byteLength(value)
+  if (typeof value === 'string') return TEXT_BYTES + textBytes(value)
   if (typeof value !== 'object' || value === null) return 8
   let bytes = OBJECT_BYTES
-  if (value instanceof Map) {
+  if (Array.isArray(value)) {
+    // Not by its keys, which are texts: that takes eight times as long.
+    for (const member of value) bytes += MEMBER_BYTES + heapBytes(member)
+  } else if (value instanceof Map) {
     for (const [key, member] of value) bytes += MEMBER_BYTES + heapBytes(key) + heapBytes(member)
   } else {
     for (const key in value) {
@@ -151,6 +154,9 @@ export function heapBytes(value: unknown): number {
   }
   return bytes
 }
+
+/** A short text is not looked at, and counts as one of characters that take two bytes each. */
+const textBytes = (text: string) => (text.length < 64 ? 2 * text.length : Buffer.byteLength(text))
 
 /**
  * The same text in memory of its own. A part that was cut out of a longer text keeps all of that alive: a session's key

@@ -1,4 +1,4 @@
-import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
+import { createHmac, hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RequestHandler } from 'express'
 import session, { type Session, type Store as SessionStore } from 'express-session'
@@ -55,7 +55,7 @@ export function isOfBearer({ hash }: { readonly hash: SessionHash }): boolean {
 
 /** Returns the name of a session in the store (contract section 6): a dump of the store holds no usable cookie. */
 export function sessionHash(id: string): SessionHash {
-  return createHash('sha256').update(id).digest('base64url') as SessionHash
+  return hash('sha256', id, 'base64url') as SessionHash
 }
 
 /** What the session record holds, written once at sign-in; only its claims are changed afterwards (`createFollowClaims`). */
@@ -124,7 +124,7 @@ export function isBackground({ headers }: IncomingMessage): boolean {
 
 /** How often it is kept from where a session was used. */
 const USE_NOTED_EVERY_MS = 60_000
-const USES_HELD = 20_000
+const USES_HELD = 100_000
 
 /** The browser's sessions. Every method that returns a promise rejects with `store_unavailable` when the store does not answer. */
 export type Sessions = {

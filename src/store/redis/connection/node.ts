@@ -1,3 +1,5 @@
+// Over 400 lines, because one file alone imports ioredis, and what that does is translated where it comes in.
+
 import { randomUUID } from 'node:crypto'
 import { createConnection, Socket } from 'node:net'
 import { type ConnectionOptions, connect as connectTls } from 'node:tls'
@@ -332,11 +334,33 @@ function watchOutages(redis: Redis, { log, name }: NodeDeps): Outage {
   }
 }
 
+/** What is sent in one turn of the event loop goes out in one write: a system call costs more than a command. */
+function createTogether(redis: Redis): () => void {
+  let held: Redis['stream'] | undefined
+  return function sendTogether() {
+    if (held === redis.stream) return
+    const stream = redis.stream
+    held = stream
+    stream.cork()
+    setImmediate(() => {
+      if (held === stream) held = undefined
+      stream.uncork()
+    })
+  }
+}
+
 function createSender(redis: Redis, outage: Outage) {
   type Scripts = Record<ScriptName, (...args: (string | number)[]) => Promise<unknown>>
+  const sendTogether = createTogether(redis)
   const link: Link = {
-    call: (command, args) => redis.call(command, ...args),
-    run: (script, keys, args) => (redis as unknown as Scripts)[script](...keys, ...args),
+    call(command, args) {
+      sendTogether()
+      return redis.call(command, ...args)
+    },
+    run(script, keys, args) {
+      sendTogether()
+      return (redis as unknown as Scripts)[script](...keys, ...args)
+    },
   }
   /** The leave to ask is for the next command alone, so nothing may be sent between, nor the text of a script after its name. */
   const askingLink: Link = {
