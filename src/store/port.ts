@@ -136,6 +136,7 @@ export type TokenRecords = {
   read(hash: SessionHash, resource?: string): Promise<SealedTokens | undefined>
   /** Creates the first record of a new session, version 1; false if the session has ended or has tokens already. */
   create(hash: SessionHash, tokens: Omit<SealedTokens, 'version'>): Promise<boolean>
+  /** Replicas are told of a new access token alone: what else a write changes is read past every copy. */
   write(hash: SessionHash, change: TokenWrite): Promise<TokenWriteOutcome>
   /**
    * Stores an access token that took no refresh token. The version stays, so that a refresh attempt in flight is not

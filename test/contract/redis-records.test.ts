@@ -146,7 +146,28 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
     assert.equal(await store.sessions.slide(hash), 60_000)
   })
 
-  test('another replica hears of every change and end within 100 ms', async (t) => {
+  test('another replica hears one message of a refresh', async (t) => {
+    const keyPrefix = `refresh-${randomUUID()}`
+    const here = await openRedisStore(t, server(), { keyPrefix })
+    const there = await openRedisStore(t, server(), { keyPrefix })
+    const hash = await signedIn(here)
+    const heard: unknown[] = []
+    const isLast = Promise.withResolvers<void>()
+    there.invalidations.onInvalidate((changed) => {
+      heard.push(changed)
+      if (changed !== hash) isLast.resolve()
+    })
+    const accessToken = { resource: 'orders', sealed: 'sealed-at-2' }
+    await here.tokens.write(hash, { expectedVersion: 1, attempt: 'open:me' })
+    await here.tokens.write(hash, { expectedVersion: 2, refreshToken: 'rt-2', attempt: 'ended' })
+    await here.tokens.write(hash, { expectedVersion: 3, accessToken, attempt: 'ended' })
+    const after = await signedIn(here)
+    await here.sessions.end(after)
+    await isLast.promise
+    assert.deepEqual(heard, [hash, after])
+  })
+
+  test('another replica hears of every change of what is copied, and of every end, within 100 ms', async (t) => {
     const keyPrefix = `replicas-${randomUUID()}`
     const here = await openRedisStore(t, server(), { keyPrefix })
     const there = await openRedisStore(t, server(), { keyPrefix })
@@ -156,7 +177,8 @@ suite('what lies in Redis', { skip: skipWithoutRedis() }, () => {
     const hash = await signedIn(here)
     await here.tokens.lock(hash, 'me', 60_000)
     for (const change of [
-      () => here.tokens.write(hash, { expectedVersion: 1, refreshToken: 'rt-2' }),
+      () =>
+        here.tokens.write(hash, { expectedVersion: 1, accessToken: { resource: 'orders', sealed: 'at-2' } }),
       () => here.sessions.replace(hash, { before: 'sealed', after: 'changed' }),
       () => here.tokens.forgetAll(hash),
       () => here.sessions.end(hash),

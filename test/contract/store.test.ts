@@ -419,7 +419,20 @@ function endingRulesOfSignIns({ open }: Contestant): void {
 }
 
 function invalidationRules({ open }: Contestant): void {
-  test('every change and every end is told in this process before its promise resolves', async (t) => {
+  test('a refresh is told once, by its access token: its mark and its refresh token are in no copy', async (t) => {
+    const { store } = await open(t)
+    const hash = await signedIn(store)
+    const told: unknown[] = []
+    t.after(store.invalidations.onInvalidate((changed) => told.push(changed)))
+    await store.tokens.write(hash, { expectedVersion: 1, attempt: 'open:me' })
+    await store.tokens.write(hash, { expectedVersion: 2, refreshToken: 'rt-2', attempt: 'ended' })
+    assert.deepEqual(told, [])
+    const accessToken = { resource: 'orders', sealed: 'sealed-at-2' }
+    await store.tokens.write(hash, { expectedVersion: 3, accessToken, attempt: 'ended' })
+    assert.equal(told[0], hash)
+  })
+
+  test('every change of what is copied and every end is told in this process before its promise resolves', async (t) => {
     const { store } = await open(t)
     const hash = await signedIn(store)
     await store.tokens.lock(hash, 'me', 60_000)
@@ -427,7 +440,8 @@ function invalidationRules({ open }: Contestant): void {
     const unsubscribe = store.invalidations.onInvalidate((changed) => told.push(changed))
     assert.equal(store.invalidations.isLive(), true)
     for (const change of [
-      () => store.tokens.write(hash, { expectedVersion: 1, refreshToken: 'rt-2' }),
+      () =>
+        store.tokens.write(hash, { expectedVersion: 1, accessToken: { resource: 'orders', sealed: 'at-2' } }),
       () => store.sessions.replace(hash, { before: 'sealed', after: 'changed' }),
       () => store.tokens.forgetAll(hash),
       () => store.sessions.end(hash),

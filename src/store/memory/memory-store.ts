@@ -247,7 +247,7 @@ function tokenRecords({ sessions, locks, changes }: Parts): TokenRecords {
       if (isDone(change, session.tokens)) return 'written'
       if (session.tokens?.version !== change.expectedVersion) return 'superseded'
       sessions.update(hash, { ...session, tokens: changed(session.tokens, change) })
-      changes.emit('changed', hash)
+      if (change.accessToken) changes.emit('changed', hash)
       return 'written'
     },
     async keep(hash, { resource, sealed }) {

@@ -253,7 +253,7 @@ function tokenRecords({ redis, keys, changes, recent, unreplicated }: Parts): To
       const outcome = await recent.inOrder(() => sent(both, args, change.refreshToken !== undefined))
       if (outcome !== 'written') return outcome
       recent.note({ hash, script: 'writeTokens', keys: both, args })
-      changes.emit('changed', hash)
+      if (change.accessToken) changes.emit('changed', hash)
       return outcome
     },
     async keep(hash, accessToken) {

@@ -153,7 +153,7 @@ return 1`,
   /**
    * KEYS session tokens; ARGV channel, hash, expected version, field, value, ... An empty value removes its field.
    * A write whose answer was lost is repeated word for word: finding it done is success, not a conflict. `behind`: Redis
-   * lacks the write before this one, which it had taken.
+   * lacks the write before this one, which it had taken. Replicas are told of access tokens alone: the rest is in no copy.
    */
   writeTokens: {
     numberOfKeys: 2,
@@ -172,12 +172,14 @@ end
 if version and version < expected then return 'behind' end
 if version ~= expected then return 'superseded' end
 redis.call('HSET', KEYS[2], 'v', expected + 1)
+local copied = false
 for i = 4, #ARGV, 2 do
   if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[2], ARGV[i])
   else redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+  copied = copied or string.sub(ARGV[i], 1, 3) == 'at:'
 end
 redis.call('PEXPIRE', KEYS[2], math.max(ttl, 1))
-redis.call('PUBLISH', ARGV[1], ARGV[2])
+if copied then redis.call('PUBLISH', ARGV[1], ARGV[2]) end
 return 'written'`,
   },
   /** KEYS session tokens; ARGV channel, hash, field, value. 1, or 0 when the session has ended. */
