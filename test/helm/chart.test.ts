@@ -173,6 +173,8 @@ describe('the rendered chart', { skip: helmMissing }, () => {
   test('helm test runs the doctor in a pod like the others, which no Service finds', () => {
     const doctor = objects.find(({ kind }) => kind === 'Pod')
     assert.equal(doctor.metadata.annotations['helm.sh/hook'], 'test')
+    // `helm test --logs` reads the log when the test is over, and fails when a policy has deleted the pod.
+    assert.equal(doctor.metadata.annotations['helm.sh/hook-delete-policy'], 'before-hook-creation')
     assert.deepEqual(doctor.spec.containers[0].args, ['doctor'])
     assert.deepEqual(doctor.spec.volumes, pod().spec.volumes)
     assert.deepEqual(doctor.spec.containers[0].env, container().env)
