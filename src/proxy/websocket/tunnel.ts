@@ -13,7 +13,7 @@ import type { ResponseHeaders } from '../headers/response.ts'
 import type { MatchRoute, RouteMatch } from '../route-table.ts'
 import { createLiveConnections, type LiveConnections, watchSession } from '../session-end/live-connections.ts'
 import type { TokenProofs } from '../upstream/token-proofs.ts'
-import { createDial, type Handshake, type UpgradingClient } from './dial.ts'
+import type { Dial, Handshake, UpgradingClient } from './dial.ts'
 import { requireHandshake, withoutLookalikes } from './handshake.ts'
 
 export type TunnelDeps = {
@@ -82,8 +82,14 @@ export type Tunnel = {
 export function createTunnel(deps: TunnelDeps): Tunnel {
   const trustedOrigins = new Set([deps.publicUrl, ...deps.allowedOrigins])
   const { live = createLiveConnections() } = deps
-  const dial = createDial(deps)
+  let dialing: Promise<Dial> | undefined
   let isClosing = false
+
+  /** Loads what dials at the first handshake that passed its checks: a start, and a replica without tunnels, do without. */
+  function loadDial(): Promise<Dial> {
+    dialing ??= import('./dial.ts').then(({ createDial }) => createDial(deps))
+    return dialing
+  }
 
   /** Runs every check, and gives what the upstream is to be sent; undefined when the client has left meanwhile. */
   async function checkHandshake(
@@ -133,7 +139,7 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
   }
 
   /** Registers the tunnel before it looks at the session again, so that an end of the session in between is not missed. */
-  function open(handshake: Handshake, client: UpgradingClient): void {
+  function open(dial: Dial, handshake: Handshake, client: UpgradingClient): void {
     const { session } = handshake
     if (isClosing) throw new BffError('upstream_unreachable', 'shutting down')
     const anonymousClient = session ? undefined : (deps.clientOf?.(client.req) ?? '')
@@ -172,9 +178,11 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
       facts.route = matched.route.id
       const handshake = await checkHandshake(matched, req, socket)
       if (!handshake) return
+      const dial = await loadDial()
+      if (socket.destroyed) return
       if (handshake.session) facts.session = handshake.session.hash.slice(0, 12)
       if (handshake.token) facts.resource = handshake.route.resource
-      open(handshake, { req, socket, head, refuse, observe, requestId: facts.id })
+      open(dial, handshake, { req, socket, head, refuse, observe, requestId: facts.id })
     } catch (error) {
       refuse(error)
     }
