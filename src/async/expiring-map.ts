@@ -41,6 +41,9 @@ export type ExpiringMapOptions<K, V> = {
 type Entry<V> = { readonly value: V; readonly endsAt: number }
 
 const SWEEP_MS = 30_000
+/** Requests wait meanwhile: 100,000 at once took 30 ms. */
+const SWEPT_AT_ONCE = 5_000
+const NEXT_PART_MS = 50
 
 /** While the map holds something, a timer that keeps no process alive sweeps it. */
 export function createExpiringMap<K extends {}, V>(options: ExpiringMapOptions<K, V>): ExpiringMap<K, V> {
@@ -72,15 +75,20 @@ export function createExpiringMap<K extends {}, V>(options: ExpiringMapOptions<K
   }
 
   function sweepAgain(): void {
-    sweep()
-    if (entries.size > 0) planSweep(sweeper, sweepMs)
+    const isDone = sweep(SWEPT_AT_ONCE)
+    if (entries.size > 0) planSweep(sweeper, isDone ? sweepMs : Math.min(sweepMs, NEXT_PART_MS))
   }
 
-  function sweep(): void {
+  /** Returns whether nothing is left that has ended. */
+  function sweep(most: number): boolean {
     const now = monotonicNow()
-    // Removed afterwards: lru-cache does not walk on from an entry that is gone.
-    const ended = [...entries.entries()].flatMap(([key, { endsAt }]) => (now < endsAt ? [] : [key]))
+    const ended: K[] = []
+    entries.forEach(({ endsAt }, key) => {
+      if (now >= endsAt && ended.length < most) ended.push(key)
+    })
+    // Afterwards: lru-cache does not walk on from an entry that is gone.
     for (const key of ended) entries.delete(key)
+    return ended.length < most
   }
 
   return {
@@ -96,7 +104,7 @@ export function createExpiringMap<K extends {}, V>(options: ExpiringMapOptions<K
       if (entry) put(key, { ...entry, value })
     },
     delete: (key) => void entries.delete(key),
-    sweep,
+    sweep: () => void sweep(Number.POSITIVE_INFINITY),
     living() {
       const now = monotonicNow()
       const held = [...entries.entries()].reverse()

@@ -94,6 +94,19 @@ test('what has ended goes although nobody asks, and the timer for it ends with t
   assert.equal(map.size(), 0, 'it begins again with the next entry')
 })
 
+test('very many that have ended go in parts, because requests wait meanwhile', (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  let time = 0
+  const map = createExpiringMap<number, true>({ monotonicNow: () => time, max: 20_000, sweepMs: 1_000 })
+  for (let n = 0; n < 12_000; n += 1) map.set(n, true, 500)
+  map.set(-1, true, 10_000)
+  time = 1_000
+  t.mock.timers.tick(1_000)
+  assert.ok(map.size() > 1, `${map.size()} are left`)
+  for (let n = 0; n < 4; n += 1) t.mock.timers.tick(50)
+  assert.equal(map.size(), 1, 'the rest does not wait for the next round')
+})
+
 setFlagsFromString('--expose-gc')
 const collectGarbage = runInNewContext('gc') as () => void
 const heapUsed = () => {
