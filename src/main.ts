@@ -1,5 +1,9 @@
 import type { Command } from './cli/command.ts'
+import { catchStopSignals, endAtStopSignals } from './cli/process.ts'
 import { version } from './version.ts'
+
+/** Commands that run until they are told to stop. */
+const UNTIL_STOPPED: ReadonlySet<string> = new Set(['serve', 'demo', 'dev'])
 
 /** Commands are loaded when they are named, so that the proxy does not carry the demo's identity provider. */
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
@@ -47,8 +51,16 @@ async function main(argv: string[]): Promise<number> {
     process.stderr.write(`cloakroom: no command "${name}"\n\n${USAGE}`)
     return 1
   }
+  // Listens before anything more is loaded: to the first process of a container a signal without a listener is lost.
+  const stop = UNTIL_STOPPED.has(name) ? catchStopSignals() : undefined
+  if (!stop) endAtStopSignals()
   const command = await load()
-  return command(args, { stdout: process.stdout, stderr: process.stderr, env: process.env })
+  return command(args, {
+    stdout: process.stdout,
+    stderr: process.stderr,
+    env: process.env,
+    ...(stop && { stop }),
+  })
 }
 
 const argv = process.argv.slice(2)

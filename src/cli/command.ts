@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import type { StopSignals } from './process.ts'
 
 /** What a command may use of the process, so that tests can run it within theirs. */
 export type CommandIo = {
@@ -7,6 +8,8 @@ export type CommandIo = {
   readonly env: Readonly<Record<string, string | undefined>>
   /** All of standard input; absent: that of the process. */
   readonly readStdin?: () => string
+  /** The signals that ask the process to stop, when they are caught already. */
+  readonly stop?: StopSignals
 }
 
 /** All of standard input, decoded as UTF-8. @throws the system's error. */

@@ -52,7 +52,7 @@ export async function demoCommand(args: string[], io: CommandIo): Promise<number
     io.stdout.write(await demoConfig(options))
     return 0
   }
-  const stopped = untilStopped()
+  const stopped = untilStopped(io.stop)
   const log = createLogger({ level: options.verbose ? 'info' : 'error' })
   try {
     const demo = await startDemo({ ...options, log })

@@ -1,3 +1,4 @@
+import { constants } from 'node:os'
 import { describeError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 
@@ -41,9 +42,44 @@ export function openFilesWarning(connections: number, most: number | undefined):
   return `is ${connections}, which needs ${needed} open files (one for a client, one for its upstream), but ulimit -n is ${most}: beyond it connections fail; ${cure}`
 }
 
-/** Resolves with the first signal that asks the process to stop. */
-export function untilStopped(): Promise<NodeJS.Signals> {
-  return new Promise((resolve) => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve(signal))
-  })
+const STOP_SIGNALS = ['SIGTERM', 'SIGINT'] as const
+
+/** The signals that ask a process to stop. */
+export type StopSignals = {
+  /** Resolves with the first of them. */
+  readonly first: Promise<NodeJS.Signals>
+  /** Calls back at every later one, which is meant to hurry the end. */
+  onAnother(listener: (signal: NodeJS.Signals) => void): void
+}
+
+/**
+ * Catches SIGTERM and SIGINT from here on, and for good: a process that is not the first of its container would end at
+ * a second one, with refreshes that are not stored.
+ */
+export function catchStopSignals(): StopSignals {
+  const { promise: first, resolve } = Promise.withResolvers<NodeJS.Signals>()
+  let another: ((signal: NodeJS.Signals) => void) | undefined
+  for (const signal of STOP_SIGNALS) {
+    process.on(signal, () => {
+      resolve(signal)
+      another?.(signal)
+    })
+  }
+  return {
+    first,
+    onAnother(listener) {
+      another = listener
+    },
+  }
+}
+
+/** Ends the process at SIGTERM and SIGINT, as a shell expects: the kernel does so for every process but the first of a container. */
+export function endAtStopSignals(): void {
+  for (const signal of STOP_SIGNALS) process.on(signal, () => process.exit(128 + constants.signals[signal]))
+}
+
+/** Resolves with the first signal that asks a development server to stop; a second one ends the process. */
+export function untilStopped(stop: StopSignals = catchStopSignals()): Promise<NodeJS.Signals> {
+  stop.first.then(() => stop.onAnother((signal) => process.exit(128 + constants.signals[signal])))
+  return stop.first
 }

@@ -12,7 +12,7 @@ import { createLogger, type Logger } from '../log.ts'
 import { version } from '../version.ts'
 import { type CommandIo, usageError } from './command.ts'
 import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config/config-file.ts'
-import { endOnUnexpected, mostOpenFiles, openFilesWarning } from './process.ts'
+import { catchStopSignals, endOnUnexpected, mostOpenFiles, openFilesWarning } from './process.ts'
 import { catchHangUp, problemsOf, startReloading } from './reload.ts'
 import { readTraceSettings } from './trace-settings.ts'
 
@@ -95,8 +95,7 @@ function readConfig({ file, io, log, seen }: Start): Config | undefined {
 async function run(config: Config, start: Start): Promise<number> {
   const { file, log } = start
   endOnUnexpected(log)
-  // Listens from here on: the first process of a container gets only the signals that it has a listener for.
-  const signals = catchStopSignals()
+  const signals = start.io.stop ?? catchStopSignals()
   const stopped = signals.first
   const tooMany = openFilesWarning(config.limits.connections, mostOpenFiles())
   if (tooMany !== undefined) log.warn({ config: file, path: 'limits.connections' }, tooMany)
@@ -141,25 +140,4 @@ async function tracesOf({ io: { env }, log }: Start): Promise<Trace | undefined>
 /** Keeps the process alive when its output fails: the reader may have left, or the disk may be full. Node would end it. */
 function surviveOutputErrors(): void {
   for (const output of [process.stdout, process.stderr]) output.on('error', () => undefined)
-}
-
-/**
- * Catches what asks for an end: the first, and those that are meant to hurry it. They are caught for good, because a
- * process that is not the first of its container would end at a second one, with refreshes that are not stored.
- */
-function catchStopSignals() {
-  const { promise: first, resolve } = Promise.withResolvers<string>()
-  let another: ((signal: string) => void) | undefined
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.on(signal, () => {
-      resolve(signal)
-      another?.(signal)
-    })
-  }
-  return {
-    first,
-    onAnother(listener: (signal: string) => void): void {
-      another = listener
-    },
-  }
 }

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { basename } from 'node:path'
 import { describe, test } from 'node:test'
-import { parse } from 'yaml'
+import { fileURLToPath } from 'node:url'
+import { parse, stringify } from 'yaml'
 import { checkCommand } from '../../src/cli/config/check.ts'
 import { runRouteTests } from '../../src/cli/config/route-tests.ts'
 import { ciValues, helmMissing, lintChart, loadMounted, type Manifest, renderChart } from '../kit/chart.ts'
@@ -24,6 +25,20 @@ const POD_KINDS: Readonly<Record<string, (object: Manifest) => Manifest>> = {
   Pod: (pod) => pod,
 }
 
+const GOLDEN = fileURLToPath(new URL('golden', import.meta.url))
+
+/** Parsed and written again, because versions of helm differ in blank lines. */
+const STYLE = { lineWidth: 0, aliasDuplicateObjects: false }
+
+/** The dashboard and the rules are files of the chart, which have tests of their own. */
+function withoutDashboard(object: Manifest): Manifest {
+  if (object.kind === 'PrometheusRule') return { ...object, spec: 'files/alerts.yaml' }
+  if (object.kind === 'GrafanaDashboard')
+    return { ...object, spec: { ...object.spec, json: 'files/dashboard.json' } }
+  const data = object.data?.['cloakroom.json'] === undefined ? object.data : 'files/dashboard.json'
+  return data === undefined ? object : { ...object, data }
+}
+
 describe('every values file of helm/cloakroom/ci', { skip: helmMissing }, () => {
   test('there are at least twelve', () => assert.ok(ciValues.length >= 12))
 
@@ -40,6 +55,12 @@ describe('every values file of helm/cloakroom/ci', { skip: helmMissing }, () => 
         assert.equal(error, '')
         assert.equal(lintChart('-n', 'shop', '-f', file, '--set', 'apiCheck=false'), '')
         assert.ok(pods.length > 0)
+      })
+
+      // To approve a change: node --test --test-update-snapshots test/helm/matrix.test.ts, and read the difference.
+      test('renders what was approved', (t) => {
+        const rendered = objects.map((object) => stringify(withoutDashboard(object), STYLE)).join('---\n')
+        t.assert.fileSnapshot(rendered, `${GOLDEN}/${name}.yaml`, { serializers: [String] })
       })
 
       test('its pods meet the restricted Pod Security Standard and get no token of the API', () => {

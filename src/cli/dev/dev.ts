@@ -40,7 +40,7 @@ export async function devCommand(args: string[], io: CommandIo, stopped?: Promis
     io.stdout.write(wanted.devConfig.text)
     return 0
   }
-  return run(wanted, io, stopped ?? untilStopped())
+  return run(wanted, io, stopped ?? untilStopped(io.stop))
 }
 
 function refused(error: unknown, io: CommandIo): number {
