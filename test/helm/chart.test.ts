@@ -364,6 +364,28 @@ describe('values of the chart', { skip: helmMissing }, () => {
       ),
       /signs everybody out/,
     )
+    assert.match(
+      notes('demoValkey.enabled=true', 'config.session.store.url=null', 'config.session.store.password=null'),
+      /NOT FOR PRODUCTION[\s\S]*without TLS/,
+    )
+  })
+
+  test('the Valkey for trying out is found by its own Service, and by no other', () => {
+    const { objects } = renderExample(
+      ...['demoValkey.enabled=true', 'config.session.store.url=null', 'config.session.store.password=null'],
+    )
+    const named = (kind: string, name: string) =>
+      objects.find((object) => object.kind === kind && object.metadata.name === name)
+    const labels = named('Deployment', 'shop-cloakroom-valkey').spec.template.metadata.labels
+    const finds = (selector: Manifest) =>
+      Object.entries(selector).every(([label, value]) => labels[label] === value)
+    assert.ok(finds(named('Service', 'shop-cloakroom-valkey').spec.selector))
+    assert.ok(finds(named('NetworkPolicy', 'shop-cloakroom-valkey').spec.podSelector.matchLabels))
+    for (const name of ['shop-cloakroom', 'shop-cloakroom-admin'])
+      assert.ok(!finds(named('Service', name).spec.selector), name)
+    assert.ok(!finds(named('Deployment', 'shop-cloakroom').spec.selector.matchLabels))
+    const map = objects.find(({ kind, data }) => kind === 'ConfigMap' && data['cloakroom.yaml'])
+    assert.equal(configIn(map).session.store.url, 'redis://shop-cloakroom-valkey:6379')
   })
 })
 

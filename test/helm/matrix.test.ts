@@ -48,7 +48,9 @@ describe('every values file of helm/cloakroom/ci', { skip: helmMissing }, () => 
       ? { objects: [], error: '', text: '' }
       : renderChart('-n', 'shop', '-f', file, '--set', 'apiCheck=false')
     const pods = objects.flatMap((object) => POD_KINDS[object.kind]?.(object) ?? [])
-    const deployment: Manifest = objects.find(({ kind }) => kind === 'Deployment')
+    const deployment: Manifest = objects.find(
+      ({ kind, metadata }) => kind === 'Deployment' && !metadata.name.endsWith('-valkey'),
+    )
 
     describe(name, () => {
       test('renders, and helm lint --strict is content', () => {

@@ -47,6 +47,11 @@ describe('the chart refuses', { skip: helmMissing }, () => {
       'autoscaling.enabled=true,keda.enabled=true,keda.triggers[0].type=cpu',
       /keda\.enabled: /,
     ],
+    [
+      'a Redis of its own beside the one for trying out',
+      'demoValkey.enabled=true',
+      /demoValkey\.enabled: and a store/,
+    ],
     ['KEDA without a trigger', 'keda.enabled=true', /keda\.triggers: by what/],
     [
       'fewer pods at most than at least',

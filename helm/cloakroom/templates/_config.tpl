@@ -15,6 +15,9 @@ other name it refuses to be called, so that no web page reads it by DNS rebindin
 {{- $_ := set $config "provider" (set $provider "clientAuth" $auth) -}}
 {{- $session := default dict $config.session -}}
 {{- $store := default dict $session.store -}}
+{{- if and .Values.demoValkey.enabled (not $store) -}}
+{{- $_ := set $store "url" (printf "redis://%s-valkey:6379" (include "cloakroom.fullname" .)) -}}
+{{- end -}}
 {{- $_ := set $config "session" (set $session "store" (set $store "type" (default "redis" $store.type))) -}}
 {{- range $name, $written := .Values.configParts -}}
 {{- $part := deepCopy (default dict $written) -}}

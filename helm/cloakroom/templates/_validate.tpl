@@ -39,7 +39,10 @@
 {{- end -}}
 {{- $store := $config.session.store -}}
 {{- if and (eq $store.type "redis") (not (or $store.url $store.cluster $store.sentinels)) -}}
-{{- $p = append $p "config.session.store.url: where is Redis? e.g. rediss://redis:6379; or cluster, or sentinels with masterName" -}}
+{{- $p = append $p "config.session.store.url: where is Redis? e.g. rediss://redis:6379; or cluster, or sentinels with masterName; to try it out, demoValkey.enabled: true" -}}
+{{- end -}}
+{{- if and .Values.demoValkey.enabled (ne (toString $store.url) (printf "redis://%s-valkey:6379" (include "cloakroom.fullname" .))) -}}
+{{- $p = append $p "demoValkey.enabled: and a store in config.session.store: leave one of them out" -}}
 {{- end -}}
 {{- $environment := list -}}
 {{- range .Values.extraEnv }}{{ $environment = append $environment .name }}{{ end -}}
