@@ -116,7 +116,7 @@ async function main(options: Options): Promise<void> {
       }),
     ),
   ]
-  writeLayout(join(out, 'oci'), saved, { tag, attachments })
+  writeLayout(join(out, 'oci'), saved, { tag: args.VERSION, attachments })
 
   report(tag, { files, digest, saved })
   say(
