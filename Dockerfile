@@ -30,8 +30,8 @@ COPY --from=build /app/dist /app/dist
 COPY --from=build --chown=65532:65532 /compile-cache /app/compile-cache
 COPY test/image/warm.ts /build/warm.ts
 USER 65532:65532
-ENV NODE_ENV=production NODE_COMPILE_CACHE=/app/compile-cache
-RUN ["/nodejs/bin/node", "/build/warm.ts", "/app/dist/main.js"]
+ENV NODE_ENV=production
+RUN ["/nodejs/bin/node", "/build/warm.ts", "/app/dist/main.js", "/app/compile-cache"]
 
 FROM ${RUNTIME_IMAGE} AS runtime
 ARG RUNTIME_IMAGE
