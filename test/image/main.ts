@@ -75,6 +75,42 @@ async function main(options: Options): Promise<void> {
   const digest = digestOf(saved)
   const files = unpack(tag, join(out, 'root'))
 
+  const built = { tag, digest, files, epoch, out, startedOn, source: { uri: options.source, ...sources } }
+  const { attachments, sbom, statements } = writeDocuments(built, { args, bases })
+  writeLayout(join(out, 'oci'), saved, { tag: args.VERSION, attachments })
+
+  report(tag, { files, digest, saved })
+  say(
+    `SBOM: ${sbom.components.length} components. VEX: ${statements.length} statements. ${auditWords(statements, partsOf(sbom))}`,
+  )
+  say(schemaWords(attachments.slice(0, 2)))
+  if (options.twice) {
+    build(`${tag}-again`, '--no-cache')
+    const again = digestOf(save(`${tag}-again`, join(out, 'again')))
+    say(`a second build, nothing cached: ${again} (${again === digest ? 'the same' : 'ANOTHER'})`)
+    if (again !== digest) process.exitCode = 1
+  }
+  if (options.start) say(await startReport(tag, Number(options.start)))
+  for (const name of ['saved', 'again', 'root']) rmSync(join(out, name), { recursive: true, force: true })
+  say(
+    `\nin ${out}: oci/ (the image with what refers to it) and\n${attachments.map(({ name }) => `  ${name}`).join('\n')}`,
+  )
+}
+
+type Built = {
+  tag: string
+  digest: string
+  files: string
+  epoch: number
+  out: string
+  startedOn: string
+  source: { uri: string; revision: string; isClean: boolean }
+}
+type Inputs = { args: Record<string, string>; bases: { name: string; digest: string }[] }
+
+/** Writes SBOM, VEX and provenance. @throws when a statement of helm/vex.json does not hold. */
+function writeDocuments(built: Built, { args, bases }: Inputs) {
+  const { tag, digest, files, epoch, out, startedOn, source } = built
   const statements: Statement[] = JSON.parse(readFileSync(join(ROOT, 'helm/vex.json'), 'utf8'))
   const sbom = imageSbom(npm('sbom', '--sbom-format', 'cyclonedx', '--package-lock-only') as Bom, {
     shipped: new Set(shipped(files).map(({ name, version }) => `${name}@${version}`)),
@@ -101,7 +137,7 @@ async function main(options: Options): Promise<void> {
       'application/vnd.in-toto+json',
       provenance({
         image: { name: tag, digest },
-        source: { uri: options.source, ...sources },
+        source,
         lockDigest: createHash('sha256')
           .update(readFileSync(join(ROOT, 'package-lock.json')))
           .digest('hex'),
@@ -116,24 +152,7 @@ async function main(options: Options): Promise<void> {
       }),
     ),
   ]
-  writeLayout(join(out, 'oci'), saved, { tag: args.VERSION, attachments })
-
-  report(tag, { files, digest, saved })
-  say(
-    `SBOM: ${sbom.components.length} components. VEX: ${statements.length} statements. ${auditWords(statements, partsOf(sbom))}`,
-  )
-  say(schemaWords(attachments.slice(0, 2)))
-  if (options.twice) {
-    build(`${tag}-again`, '--no-cache')
-    const again = digestOf(save(`${tag}-again`, join(out, 'again')))
-    say(`a second build, nothing cached: ${again} (${again === digest ? 'the same' : 'ANOTHER'})`)
-    if (again !== digest) process.exitCode = 1
-  }
-  if (options.start) say(await startReport(tag, Number(options.start)))
-  for (const name of ['saved', 'again', 'root']) rmSync(join(out, name), { recursive: true, force: true })
-  say(
-    `\nin ${out}: oci/ (the image with what refers to it) and\n${attachments.map(({ name }) => `  ${name}`).join('\n')}`,
-  )
+  return { attachments, sbom, statements }
 }
 
 /** The bases that a Dockerfile names in its arguments, with the digests that they have here. */
