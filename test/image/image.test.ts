@@ -68,6 +68,7 @@ describe('what is pruned from the image', () => {
       'node_modules/old/node_modules/inner/index.js': '',
       'node_modules/unused/package.json': '{"name":"unused","version":"9.0.0"}',
       'node_modules/unused/index.js': '',
+      'node_modules/.bin/old': '',
     })
     const { status, stderr } = prune(root)
     assert.equal(status, 0, stderr)
@@ -81,6 +82,7 @@ describe('what is pruned from the image', () => {
       assert.ok(there(path), path)
     for (const path of [
       ...['dist/main.js.map', 'dist/client.d.ts', 'node_modules/twins/cjs', 'node_modules/unused'],
+      'node_modules/.bin',
       ...['node_modules/old/README.md', 'node_modules/old/LICENSE'],
     ])
       assert.ok(!there(path), path)

@@ -52,7 +52,6 @@ async function main(options: Options): Promise<void> {
     revision: run('git', 'rev-parse', 'HEAD'),
     isClean: run('git', 'status', '--porcelain') === '',
   }
-  // The time of the revision: the same sources give the same image.
   const epoch = Number(process.env.SOURCE_DATE_EPOCH ?? run('git', 'log', '-1', '--format=%ct'))
   const bases = basesOf(readFileSync(join(ROOT, 'Dockerfile'), 'utf8'))
   const args = {
@@ -64,7 +63,8 @@ async function main(options: Options): Promise<void> {
   const build = (name: string, ...more: string[]) =>
     run(
       ...(['podman', 'build', '--pull=missing', '--network=host', '--format=docker'] as const),
-      ...['--timestamp', String(epoch), ...more, '--tag', name],
+      // The same time for every revision, so that a layer that did not change keeps its digest.
+      ...['--timestamp', process.env.SOURCE_DATE_EPOCH ?? '0', ...more, '--tag', name],
       ...Object.entries(args).flatMap(([key, value]) => ['--build-arg', `${key}=${value}`]),
       '.',
     )

@@ -118,10 +118,10 @@ function prune(root: string): void {
   const kept = new Set([...modules, ...modules.flatMap(manifestsOf)])
   const manifests = [...kept].filter((file) => file.endsWith(`${sep}package.json`))
   writeFileSync(path('THIRD-PARTY-NOTICES'), noticesOf(packagesOf(manifests)))
-  const all = globSync('node_modules/**', { cwd: root, withFileTypes: true, exclude: [] })
-  for (const entry of all)
-    if (!entry.isDirectory() && !kept.has(join(entry.parentPath, entry.name)))
-      rmSync(join(entry.parentPath, entry.name))
+  for (const entry of readdirSync(path('node_modules'), { recursive: true, withFileTypes: true })) {
+    const file = join(entry.parentPath, entry.name)
+    if (!entry.isDirectory() && !kept.has(file)) rmSync(file)
+  }
   for (const file of globSync('dist/**/*.{d.ts,map}', { cwd: root })) rmSync(path(file))
   removeEmpty(path('node_modules'))
 }
