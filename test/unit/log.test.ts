@@ -6,6 +6,8 @@ import { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
+import { pino } from 'pino'
+import { createLogger, type LogFields } from '../../src/log.ts'
 
 const LOG = new URL('../../src/log.ts', import.meta.url).href
 
@@ -61,6 +63,92 @@ describe('the log on standard output', () => {
   test('has no field that is not on the list', async () => {
     const [line] = await outputOf(`log.info({ count: 1, accessToken: 'x' }, 'line')`)
     assert.deepEqual(Object.keys(JSON.parse(line!)), ['level', 'time', 'count', 'msg'])
+  })
+})
+
+describe('a line of the level info', () => {
+  /** The lines of our logger and of pino, as it was set up for all levels, at the same time of day. */
+  function bothLines(t: TestContext, fields: LogFields, message: string): [ours: string, pinos: string] {
+    t.mock.timers.enable({ apis: ['Date'], now: Date.UTC(2026, 1, 3, 4, 5, 6, 78) })
+    const lines: string[] = []
+    const destination = { write: (line: string) => void lines.push(line) }
+    createLogger({ destination }).info(fields, message)
+    const settings = {
+      ...{
+        base: undefined,
+        timestamp: pino.stdTimeFunctions.isoTime,
+        serializers: { err: (err: unknown) => err },
+      },
+      formatters: { level: (label: string) => ({ level: label }) },
+    }
+    pino(settings, destination).info(fields, message)
+    t.mock.timers.reset()
+    return [lines[0]!, lines[1]!]
+  }
+
+  /** Numbers that look random and are the same at each run (Lehmer). */
+  function createRandom() {
+    let state = 20_261_201
+    return (below: number) => {
+      state = (state * 48_271) % 2_147_483_647
+      return state % below
+    }
+  }
+
+  const PIECES = [
+    'a',
+    '"',
+    '\\',
+    '/',
+    '\n',
+    '\u0000',
+    '\u001f',
+    '\u007f',
+    '\u0085',
+    '\u2028',
+    'é',
+    '€',
+    '😀',
+    '%s',
+    '</b>',
+  ]
+  const NUMBERS = [0, -0, 1.5, 1e21, 1e-7, -3, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53]
+
+  test('is that of pino, byte for byte, whatever its fields hold', (t) => {
+    const random = createRandom()
+    const text = () => Array.from({ length: random(60) }, () => PIECES[random(PIECES.length)]).join('')
+    for (let n = 0; n < 2_000; n += 1) {
+      const fields: LogFields = {
+        request_id: text(),
+        traceparent: random(2) === 0 ? undefined : text(),
+        path: text(),
+        durationMs: NUMBERS[random(NUMBERS.length)]!,
+        ...(random(3) === 0 ? { reason: text() } : {}),
+        ...(random(3) === 0 ? { err: { name: text(), message: text() } } : {}),
+        ...(random(3) === 0 ? { problems: [{ line: n, path: text(), message: text() }] } : {}),
+      }
+      const [ours, pinos] = bothLines(t, fields, text())
+      assert.equal(ours, pinos)
+    }
+  })
+
+  test('is that of pino without any field, and is one line of JSON with half a character in it', (t) => {
+    const [ours, pinos] = bothLines(t, {}, 'a message')
+    assert.equal(ours, pinos)
+    const [withHalf] = bothLines(t, { path: '/\ud800' }, 'a message')
+    assert.equal(JSON.parse(withHalf).path, '/\ud800')
+  })
+
+  test('is not written at a higher level', () => {
+    const lines: string[] = []
+    const log = createLogger({ level: 'warn', destination: { write: (line) => void lines.push(line) } })
+    log.info({}, 'no')
+    log.warn({}, 'yes')
+    log.audit?.('sign_in', {})
+    assert.deepEqual(
+      lines.map((line) => JSON.parse(line).msg),
+      ['yes', 'audit'],
+    )
   })
 })
 
