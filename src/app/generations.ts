@@ -14,26 +14,40 @@ export type Generation = {
   release(): Promise<void>
 }
 
-type Serving = { readonly generation: Generation; inFlight: number }
+type Serving<G extends Generation> = {
+  readonly generation: G
+  inFlight: number
+  /** A request or a tunnel has ended. One for all of them, because a listener for each would be garbage of each. */
+  readonly leave: () => void
+}
 
 /**
  * The configuration in use, and earlier ones that still have requests or tunnels in flight. Each request ends under the
  * configuration it began with. A configuration is released when its last one has ended.
  */
 export function createGenerations<G extends Generation>(first: G) {
-  let current: Serving & { readonly generation: G } = { generation: first, inFlight: 0 }
-  const retired = new Set<Serving>()
+  const retired = new Set<Serving<G>>()
+  let current = servingOf(first)
   let isClosing = false
 
-  function count(serving: Serving, connection: ServerResponse | Socket): void {
-    serving.inFlight += 1
-    connection.on('close', () => {
-      serving.inFlight -= 1
-      if (serving.inFlight === 0 && retired.has(serving)) release(serving)
-    })
+  function servingOf(generation: G): Serving<G> {
+    const serving: Serving<G> = {
+      generation,
+      inFlight: 0,
+      leave() {
+        serving.inFlight -= 1
+        if (serving.inFlight === 0 && retired.has(serving)) release(serving)
+      },
+    }
+    return serving
   }
 
-  function release(serving: Serving): Promise<void> {
+  function count(serving: Serving<G>, connection: ServerResponse | Socket): void {
+    serving.inFlight += 1
+    connection.on('close', serving.leave)
+  }
+
+  function release(serving: Serving<G>): Promise<void> {
     retired.delete(serving)
     return serving.generation.release()
   }
@@ -54,7 +68,7 @@ export function createGenerations<G extends Generation>(first: G) {
     /** Serves all new requests and tunnels with `next`. */
     succeed(next: G): void {
       const before = current
-      current = { generation: next, inFlight: 0 }
+      current = servingOf(next)
       retired.add(before)
       if (before.inFlight === 0) release(before)
       if (isClosing) endStreams(next)

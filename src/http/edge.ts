@@ -31,8 +31,12 @@ export type EdgeDeps = {
   readonly bffRoutes: Router
   readonly loginUrlFor: LoginUrlFor
   readonly cors: RequestHandler
-  /** Forwards a request to its upstream; false when no route matches. */
-  readonly forward: (req: IncomingMessage, res: ServerResponse) => Promise<boolean>
+  /** Forwards a request to its upstream; false when no route matches. `over` is told of what fails later. */
+  readonly forward: (
+    req: IncomingMessage,
+    res: ServerResponse,
+    over: (error?: BffError) => void,
+  ) => boolean | Promise<boolean>
   readonly securityHeaders: SecurityHeaders
   readonly log: Logger
   readonly observeSignInFailure?: ObserveSignInFailure
@@ -117,9 +121,10 @@ function nameOwnRoute({ requestLog }: EdgeDeps): RequestHandler {
 
 function forwardOrPass({ forward }: EdgeDeps): RequestHandler {
   return function forwardToUpstream(req, res, next) {
-    forward(req, res).then((found) => {
-      if (!found) next()
-    }, next)
+    const passUnlessFound = (isFound: boolean) => void (isFound || next())
+    const found = forward(req, res, (error) => void (error && next(error)))
+    if (found instanceof Promise) found.then(passUnlessFound, next)
+    else passUnlessFound(found)
   }
 }
 

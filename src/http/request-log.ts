@@ -170,12 +170,20 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
     else log.info(fields, 'request')
   }
 
+  function writeLine(this: ServerResponse): void {
+    end(this.req, this, factsOf(this.req))
+  }
+
+  const factsOf = (req: IncomingMessage): RequestFacts =>
+    (req as WithFacts)[FACTS] ?? { id: 'unknown', startedAt: nowMs(), watch: deps }
+
   return {
+    factsOf,
     begin(req, res) {
       const known = newFacts(req)
       observe.requestBegan()
       // 'close' comes exactly once: after the last byte, or when the client went away before it.
-      res.once('close', () => end(req, res, known))
+      res.on('close', writeLine)
       return known
     },
     beginUpgrade,
@@ -202,7 +210,6 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
     refused({ remoteAddress: clientIp }, { detail, ...fields }) {
       log.info({ ...fields, clientIp }, `a message was refused: ${detail}`)
     },
-    factsOf: (req) => (req as WithFacts)[FACTS] ?? { id: 'unknown', startedAt: nowMs(), watch: deps },
   }
 }
 

@@ -14,7 +14,7 @@ import {
 import type { BearerCaller, FindBearerCaller } from './bearer.ts'
 import type { RequestHeaders } from './headers/request.ts'
 import type { MatchRoute, RouteMatch } from './route-table.ts'
-import type { Send } from './upstream/exchange.ts'
+import type { Over, Send } from './upstream/exchange.ts'
 import type { OnRejectedToken } from './upstream/rejected-token.ts'
 
 /** Facts about a request for its log line, and the id that its upstream is told. */
@@ -63,85 +63,101 @@ export type ForwardDeps = {
   readonly requestHeaders: RequestHeaders
 }
 
-/** Forwards a request to its upstream; resolves with false when no route matches, with true when it was answered. */
-export type Forward = (req: IncomingMessage, res: ServerResponse) => Promise<boolean>
+/**
+ * Forwards a request to its upstream. False when no route matches, and true when it is answered here or by the upstream;
+ * a promise of that where something must be waited for, and else none. What fails before anything is sent is thrown, or
+ * rejects; after that, `over` is told.
+ */
+export type Forward = (req: IncomingMessage, res: ServerResponse, over: Over) => boolean | Promise<boolean>
+
+/** A request on its way to its upstream. */
+type Exchange = RouteMatch & {
+  readonly req: IncomingMessage
+  readonly res: ServerResponse
+  readonly over: Over
+  readonly facts: ForwardedFacts
+}
+
+/** For whom it is sent, as far as that is known. */
+type Caller = { readonly session: BffSession | undefined; readonly token: AccessToken | undefined }
 
 /**
  * The hot path: match, same origin, session, access token, access rules, headers, send. A step whose answer is in memory
- * gives it without a promise, so that nothing is awaited.
+ * gives it without a promise, and the next one follows at once.
  */
 export function createForward(deps: ForwardDeps): Forward {
-  return async function forward(req, res) {
+  return function forward(req, res, over) {
     const matched = deps.match(req.method!, req.url!)
     if (!matched) return false
     const { route, target } = matched
     const facts = deps.factsOf(req)
     noteRoute(facts, route)
     if ((route.resource || route.bearer) && req.url!.includes('?')) requireNoTokenQuery(req.url!)
+    const exchange: Exchange = { req, res, over, route, target, facts }
     const bearer = route.bearer && deps.bearerCaller?.(req, route)
-    if (bearer) return forwardBearer(deps, { req, res, ...matched }, bearer)
+    if (bearer) return forwardBearer(exchange, bearer)
     deps.requireSameOrigin(req, route)
 
-    let session = route.auth === 'anonymous' ? undefined : deps.findSession(req, route.resource)
-    if (session instanceof Promise) session = await session
+    const session = route.auth === 'anonymous' ? undefined : deps.findSession(req, route.resource)
+    if (session instanceof Promise) return session.then((found) => forwardSession(exchange, found))
+    return forwardSession(exchange, session)
+  }
+
+  function forwardSession(exchange: Exchange, session: BffSession | undefined): boolean | Promise<boolean> {
+    const { route, facts } = exchange
     if (session) facts.session = session.hash.slice(0, 12)
-    else if (route.auth === 'required') return requireSignIn(deps, route, { req, res })
+    else if (route.auth === 'required') return requireSignIn(deps, exchange)
 
-    let token = session && route.resource ? deps.accessToken(session, route.resource) : undefined
-    if (token instanceof Promise) {
-      const answer = mapRefusal(token, session!, deps.tokenRefused)
-      token = await inTime(answer, { timeoutMs: route.timeout.responseMs, client: res })
-      if (!token) return true
-      // A refresh may have brought other claims, by which access is judged, and which the upstream is told.
-      if (route.require || route.headers.length > 0) session = await deps.findSession(req)
-      if (!session && route.auth === 'required') throw sessionRequired(route)
-      // It ended meanwhile: its token must not make an answer that caches take for anybody's.
-      if (!session) token = undefined
-    }
-    if (route.require) {
-      const isServed = await requireAccess(deps, route, { req, res, session, token })
-      if (!isServed) return true
-    }
+    const token = session && route.resource ? deps.accessToken(session, route.resource) : undefined
+    if (token instanceof Promise) return waitForToken(exchange, session!, token)
+    return forwardAllowed(exchange, { session, token })
+  }
+
+  async function waitForToken(
+    exchange: Exchange,
+    session: BffSession,
+    coming: Promise<AccessToken>,
+  ): Promise<boolean> {
+    const { req, res, route } = exchange
+    const answer = mapRefusal(coming, session, deps.tokenRefused)
+    const token = await inTime(answer, { timeoutMs: route.timeout.responseMs, client: res })
+    if (!token) return true
+    // A refresh may have brought other claims, by which access is judged, and which the upstream is told.
+    const isReadAgain = route.require || route.headers.length > 0
+    const current = isReadAgain ? await deps.findSession(req) : session
+    if (!current && route.auth === 'required') throw sessionRequired(route)
+    // It ended meanwhile: its token must not make an answer that caches take for anybody's.
+    return forwardAllowed(exchange, { session: current, token: current && token })
+  }
+
+  function forwardAllowed(exchange: Exchange, caller: Caller): boolean | Promise<boolean> {
+    const refusal = exchange.route.require && accessRefusal(deps, exchange.route, caller)
+    if (refusal) return refuseAccess(deps, exchange, { session: caller.session!, refusal })
+    return sendFor(exchange, caller, deps.onRejectedToken)
+  }
+
+  /** For a client with an access token of its own. What the upstream says of that is the client's to act on. */
+  async function forwardBearer(exchange: Exchange, bearer: Promise<BearerCaller>): Promise<true> {
+    const { res, route, facts } = exchange
+    const caller = await inTime(bearer, { timeoutMs: route.timeout.responseMs, client: res })
+    if (!caller) return true
+    facts.session = caller.session.hash.slice(0, 12)
+    return sendFor(exchange, caller)
+  }
+
+  function sendFor(exchange: Exchange, { session, token }: Caller, onRejectedToken?: OnRejectedToken): true {
+    const { req, res, over, route, target, facts } = exchange
     if (token) facts.resource = route.resource
-
     const headers = deps.requestHeaders(route, req.rawHeaders, {
       clientAddress: deps.clientAddress(req),
-      ...{ requestId: facts.id, context: facts.context },
+      requestId: facts.id,
+      context: facts.context,
       accessToken: token?.value,
       claims: session?.claims,
     })
-    await deps.send(req, res, {
-      route,
-      target,
-      headers,
-      session,
-      accessToken: token,
-      onRejectedToken: deps.onRejectedToken,
-    })
+    deps.send(req, res, { route, target, headers, session, accessToken: token, onRejectedToken }, over)
     return true
   }
-}
-
-/** The same for a client with an access token of its own. What the upstream says of that is the client's to act on. */
-async function forwardBearer(
-  deps: ForwardDeps,
-  { req, res, route, target }: Exchange & RouteMatch,
-  bearer: Promise<BearerCaller>,
-): Promise<true> {
-  const facts = deps.factsOf(req)
-  const caller = await inTime(bearer, { timeoutMs: route.timeout.responseMs, client: res })
-  if (!caller) return true
-  const { session, token } = caller
-  facts.session = session.hash.slice(0, 12)
-  if (route.resource) facts.resource = route.resource
-  const headers = deps.requestHeaders(route, req.rawHeaders, {
-    clientAddress: deps.clientAddress(req),
-    ...{ requestId: facts.id, context: facts.context },
-    accessToken: token.value,
-    claims: session.claims,
-  })
-  await deps.send(req, res, { route, target, headers, session, accessToken: token })
-  return true
 }
 
 function noteRoute(facts: ForwardedFacts, { id, auth, bearer }: RouteConfig): void {
@@ -150,43 +166,37 @@ function noteRoute(facts: ForwardedFacts, { id, auth, bearer }: RouteConfig): vo
   if (bearer) facts.variesByAuthorization = true
 }
 
-type Exchange = { readonly req: IncomingMessage; readonly res: ServerResponse }
-
 /** A person who opens a page or a download is sent to sign in; a script is told to (contract section 4). */
-function requireSignIn(deps: ForwardDeps, route: RouteConfig, exchange: Exchange): true {
-  if (!isPage(deps, route, exchange)) {
-    throw sessionRequired(route)
-  }
+function requireSignIn(deps: ForwardDeps, exchange: Exchange): true {
+  if (!isPage(deps, exchange)) throw sessionRequired(exchange.route)
   return redirect(deps, exchange, deps.loginUrl(exchange.req))
 }
 
-/**
- * Resolves with true when the access rules of the route are met, and with false when the person who opens a page was sent
- * to the sign-in that can meet them. Rejects with access_denied or reauthentication_required (contract section 4b).
- */
-async function requireAccess(
-  deps: ForwardDeps,
-  route: RouteConfig,
-  {
-    session,
-    token,
-    ...exchange
-  }: Exchange & { session: BffSession | undefined; token: AccessToken | undefined },
-): Promise<boolean> {
+/** Why the access rules of the route are not met; undefined when they are. Throws session_required. */
+function accessRefusal(deps: ForwardDeps, route: RouteConfig, { session, token }: Caller) {
   if (!session) throw new BffError('session_required', 'the session ended meanwhile')
-  const refusal = deps.accessRefusal(route as RouteConfig & { require: AccessRules }, session, token)
-  if (!refusal) return true
-  const refused = deps.tokenRefused ? await deps.tokenRefused(refusal, session) : refusal
-  const { login_url: stepUpUrl } = (refused as BffError).details ?? {}
-  if (stepUpUrl === undefined || !isPage(deps, route, exchange)) throw refused
-  const loginUrl = deps.loginUrl(exchange.req)
-  const [, challenge] = String(stepUpUrl).split('?')
-  redirect(deps, exchange, `${loginUrl}${loginUrl.includes('?') ? '&' : '?'}${challenge}`)
-  return false
+  return deps.accessRefusal(route as RouteConfig & { require: AccessRules }, session, token)
 }
 
-function isPage(deps: ForwardDeps, { csrf }: RouteConfig, { req }: Exchange): boolean {
-  return csrf === 'fetch-metadata' && deps.isTopLevelNavigation(req)
+/**
+ * Sends the person who opens a page to the sign-in that can meet the access rules. Rejects with access_denied or
+ * reauthentication_required for everybody else (contract section 4b).
+ */
+async function refuseAccess(
+  deps: ForwardDeps,
+  exchange: Exchange,
+  { session, refusal }: { session: BffSession; refusal: BffError },
+): Promise<true> {
+  const refused = deps.tokenRefused ? await deps.tokenRefused(refusal, session) : refusal
+  const { login_url: stepUpUrl } = (refused as BffError).details ?? {}
+  if (stepUpUrl === undefined || !isPage(deps, exchange)) throw refused
+  const loginUrl = deps.loginUrl(exchange.req)
+  const [, challenge] = String(stepUpUrl).split('?')
+  return redirect(deps, exchange, `${loginUrl}${loginUrl.includes('?') ? '&' : '?'}${challenge}`)
+}
+
+function isPage(deps: ForwardDeps, { req, route }: Exchange): boolean {
+  return route.csrf === 'fetch-metadata' && deps.isTopLevelNavigation(req)
 }
 
 function redirect(deps: ForwardDeps, { req, res }: Exchange, location: string): true {

@@ -66,32 +66,33 @@ export type Upstream = {
   readonly bodyPassed: (bytes: number) => void
 }
 
+/** Told once that an exchange is over, and with what it failed. */
+export type Over = (error?: BffError) => void
+
 /**
- * Sends a request to its upstream and streams the response to the client; resolves when that is over, also when the
- * client left. Rejects with `upstream_unreachable`, `upstream_timeout`, `body_too_large` or `bad_request`: nothing was
- * sent to the client then, unless `res.headersSent`, when its connection has been cut to show the truncation. Rejects
- * also with what `onRejectedToken` rejected with.
+ * Sends a request to its upstream and streams the response to the client; `over` is told when that is over, also when the
+ * client left. It fails with `upstream_unreachable`, `upstream_timeout`, `body_too_large` or `bad_request`: nothing was
+ * sent to the client then, unless `res.headersSent`, when its connection has been cut to show the truncation. It fails
+ * also with what `onRejectedToken` rejected with. Throws `body_too_large` or `bad_request` for a body that is refused
+ * beforehand, and `over` is not told then.
  */
-export type Send = (req: IncomingMessage, res: ServerResponse, outbound: OutboundRequest) => Promise<void>
+export type Send = (req: IncomingMessage, res: ServerResponse, outbound: OutboundRequest, over: Over) => void
 
 /** Sends each request to the upstream of its route. */
 export function createSend(upstreams: ReadonlyMap<RouteConfig, Upstream>): Send {
-  return function send(req, res, outbound) {
-    return new Promise((resolve, reject) => {
-      const upstream = upstreams.get(outbound.route)!
-      new Exchange({ req, res, outbound, upstream, resolve, reject }).start()
-    })
+  return function send(req, res, outbound, over) {
+    const upstream = upstreams.get(outbound.route)!
+    new Exchange({ req, res, outbound, upstream, over }).start()
   }
 }
 
-/** What makes an exchange; `resolve` and `reject` end it. */
+/** What makes an exchange; `over` is told of its end. */
 type ExchangeParts = {
   readonly req: IncomingMessage
   readonly res: ServerResponse
   readonly outbound: OutboundRequest
   readonly upstream: Upstream
-  readonly resolve: () => void
-  readonly reject: (error: BffError) => void
+  readonly over: Over
 }
 
 /**
@@ -133,8 +134,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
   readonly #res: ServerResponse
   readonly #outbound: OutboundRequest
   readonly #upstream: Upstream
-  readonly #resolve: () => void
-  readonly #reject: (error: BffError) => void
+  readonly #over: Over
   /** Bytes of the request's body; undefined when it is chunked. */
   #length: number | undefined
   /** Of the circuit breaker; undefined unless it was let through. */
@@ -160,10 +160,10 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
   #buffered: BufferedResponse | undefined
   /** Of a response that was given up for another; its further reports are ignored. */
   #discarded: ResponseController | undefined
-  /** Resolved or rejected. */
+  /** `over` is told, or will be in a moment. */
   #isOver = false
 
-  constructor({ req, res, outbound, upstream, resolve, reject }: ExchangeParts) {
+  constructor({ req, res, outbound, upstream, over }: ExchangeParts) {
     this.req = req
     this.session = outbound.session
     this.#token = outbound.accessToken
@@ -171,14 +171,13 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
     this.#res = res
     this.#outbound = outbound
     this.#upstream = upstream
-    this.#resolve = resolve
-    this.#reject = reject
+    this.#over = over
   }
 
   /** Steps 1 and 2. */
   start(): void {
     if (this.#res.destroyed) {
-      this.#resolve()
+      this.#over()
       return
     }
     const { maxBody = Number.POSITIVE_INFINITY, timeout } = this.#outbound.route
@@ -457,8 +456,9 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
     this.#stopWaiting?.()
     // Over HTTP/2 the connection outlives the response, and would go on reading it.
     this.#body?.destroy()
-    if (error) this.#reject(error)
-    else this.#resolve()
+    // Later, because whoever found the failure is in the middle of it: a parser, a body, a cut connection.
+    if (error) queueMicrotask(() => this.#over(error))
+    else this.#over()
     this.#leave()
   }
 

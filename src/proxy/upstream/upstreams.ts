@@ -110,14 +110,18 @@ export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsD
 /** The upstream's part of a trace, which it is told as its parent. */
 function traced(trace: UpstreamsDeps['trace'], send: Send): Send {
   if (!trace) return send
-  return function sendTraced(req, res, outbound) {
+  return function sendTraced(req, res, outbound, over) {
     const { route, headers } = outbound
-    return trace.part('upstream', { 'server.address': route.upstream, 'http.route': route.id }, (span) => {
+    const part = { 'server.address': route.upstream, 'http.route': route.id }
+    const ended = trace.part('upstream', part, (span) => {
       const at = headers.indexOf('traceparent')
       if (at === -1) headers.push('traceparent', span.traceparent)
       else headers[at + 1] = span.traceparent
-      return send(req, res, outbound)
+      return new Promise<void>((resolve, reject) => {
+        send(req, res, outbound, (error) => (error ? reject(error) : resolve()))
+      })
     })
+    ended.then(() => over(), over)
   }
 }
 

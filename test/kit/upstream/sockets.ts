@@ -106,7 +106,10 @@ export async function proxyTo(
       requestId: 'r-1',
       accessToken: sent.accessToken?.value,
     })
-    upstreams.send(req, res, { route, target: req.url!, headers, session: SESSION, ...sent }).then(
+    const outbound = { route, target: req.url!, headers, session: SESSION, ...sent }
+    new Promise<void>((resolve, reject) => {
+      upstreams.send(req, res, outbound, (error) => (error ? reject(error) : resolve()))
+    }).then(
       () => settle('sent'),
       (error) => {
         const code = error instanceof BffError ? error.code : String(error)

@@ -53,20 +53,20 @@ function forwarding(accessToken: () => AccessToken | Promise<AccessToken>, clien
     findSession: () => SESSION,
     accessToken,
     accessRefusal: accessCheckAt(0),
-    send: async (_req, _res, outbound) => void sent.push(outbound.accessToken?.value),
+    send: (_req, _res, outbound) => void sent.push(outbound.accessToken?.value),
     clientAddress: () => '203.0.113.7',
     factsOf: () => ({ id: 'r-1' }),
     isTopLevelNavigation: () => false,
     loginUrl: () => '/bff/login',
   })
   const req = { method: 'GET', url: '/', headers: {}, rawHeaders: [] } as unknown as IncomingMessage
-  return { sent, client, answered: forward(req, client as unknown as ServerResponse) }
+  return { sent, client, answered: forward(req, client as unknown as ServerResponse, () => undefined) }
 }
 
 test('no request waits for a token beyond the response timeout of the route', async () => {
   const { accessToken, fail } = pendingToken()
   const { sent, answered } = forwarding(accessToken)
-  await assert.rejects(answered, isTooLate)
+  await assert.rejects(async () => answered, isTooLate)
   // No request waits for it any more, and it must not end the process.
   fail(new BffError('session_required', 'gone'))
   await settle()

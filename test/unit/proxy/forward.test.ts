@@ -48,7 +48,7 @@ async function run({
       return { value: 'at-1', expiresAt: 0, renewAt: 0 }
     },
     accessRefusal: accessCheckAt(0),
-    send: async (_, __, outbound) => {
+    send(_, __, outbound) {
       steps.push('send')
       sent.push(outbound)
     },
@@ -65,8 +65,11 @@ async function run({
     rawHeaders: [],
     ...request,
   } as unknown as IncomingMessage
-  const outcome = await forward(req, res).catch((error) => (error instanceof BffError ? error.code : error))
-  return { outcome, steps, sent, facts, answered }
+  const told: unknown[] = []
+  const outcome = await (async () => forward(req, res, (error) => told.push(error)))().catch((error) =>
+    error instanceof BffError ? error.code : error,
+  )
+  return { outcome, steps, sent, facts, answered, told }
 }
 
 test('a request passes every step in order and goes out with the token', async () => {
@@ -156,10 +159,16 @@ function refuse(): never {
 for (const step of ['requireSameOrigin', 'findSession', 'accessToken', 'send'] as const) {
   test(`a refusal by ${step} leaves as it is`, async () => {
     assert.equal((await run({ route: {}, [step]: refuse })).outcome, 'rate_limited')
-    if (step === 'requireSameOrigin') return
+    if (step === 'requireSameOrigin' || step === 'send') return
     assert.equal((await run({ route: {}, [step]: async () => refuse() })).outcome, 'rate_limited')
   })
 }
+
+test('what fails once a request is on its way is told to who asked, and only that', async () => {
+  const failure = new BffError('upstream_timeout', 'late')
+  const { outcome, told } = await run({ route: {}, send: (_, __, ___, over) => over(failure) })
+  assert.deepEqual([outcome, told], [true, [failure]])
+})
 
 test('a person who opens a page without a session is sent to sign in and back', async () => {
   const { outcome, answered } = await run({
