@@ -24,6 +24,8 @@ export async function readSmallBody(
 ): Promise<string> {
   requireType(req, types)
   if (Number(req.headers['content-length'] ?? 0) > maxBytes) throw tooLarge(maxBytes)
+  // Without a body the stream has ended before it began.
+  if (req.readableEnded) return ''
   if (req.destroyed) throw bad('the body stopped short')
   // RFC 9110 §10.1.1: a client that waits for it sends the body only now, after every check.
   if (req.headers.expect !== undefined && req.httpVersion !== '1.0') res.writeContinue()

@@ -81,6 +81,8 @@ function serverOptions({ headerSize, headerTimeoutMs, keepAliveMs }: ListenerLim
     joinDuplicateHeaders: false,
     // The guard answers this with a problem.
     requireHostHeader: false,
+    // A request without a body is a stream that has ended: nothing waits for its `end` and `close`.
+    optimizeEmptyRequests: true,
   }
 }
 
