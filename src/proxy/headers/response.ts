@@ -6,7 +6,7 @@ import type { Site } from './request.ts'
 /** What the response of a route's upstream becomes for the browser; `isAuthenticated` when it was asked for a session. */
 export type ResponseHeaders = (
   route: RouteConfig,
-  raw: readonly Buffer[],
+  raw: readonly string[],
   isAuthenticated: boolean,
 ) => string[]
 
@@ -65,9 +65,8 @@ export function compileResponseHeaders(
     let connection = ''
     let cacheControlAt: number | undefined
     for (let i = 0; i < raw.length; i += 2) {
-      // Latin-1 both ways keeps every byte (RFC 9110 §5.5).
-      const name = raw[i]!.toString('latin1')
-      const value = raw[i + 1]!.toString('latin1')
+      const name = raw[i]!
+      const value = raw[i + 1]!
       const folded = dropped.find(name)
       if (folded === undefined) fields.push(name, value)
       else if (folded === 'connection') connection += `,${value}`

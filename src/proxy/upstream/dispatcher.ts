@@ -20,7 +20,7 @@ export type ParsedHeaders = Readonly<Record<string, string | string[] | undefine
 
 /** What a connection lets the receiver of a response steer. */
 export type ResponseController = {
-  /** Names and values of the response as they arrived. */
+  /** Names and values of the response as they arrived, each byte a character (Latin-1, RFC 9110 §5.5). */
   readonly rawHeaders?: unknown
   abort(reason: Error): void
   pause(): void

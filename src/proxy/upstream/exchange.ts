@@ -230,11 +230,18 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
     this.#controller = undefined
     this.#isAnswering = false
     this.#stopWaiting = this.#upstream.dispatcher.isQueueUntimed ? this.#limitWait() : undefined
-    const request = {
-      ...{ method: this.req.method!, path: target, headers, body },
-      ...{ headersTimeout: responseMs, bodyTimeout: idleMs },
-    }
-    this.#upstream.dispatcher.dispatch(request, this, this.#isRetried)
+    this.#upstream.dispatcher.dispatch(
+      {
+        method: this.req.method!,
+        path: target,
+        headers,
+        body,
+        headersTimeout: responseMs,
+        bodyTimeout: idleMs,
+      },
+      this,
+      this.#isRetried,
+    )
   }
 
   #limitWait(): () => void {
@@ -288,7 +295,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
       }
     }
     this.#bodyCopy = undefined
-    const raw = controller.rawHeaders as Buffer[]
+    const raw = controller.rawHeaders as string[]
     const fields = this.#upstream.responseHeaders(this.#outbound.route, raw, this.session !== undefined)
     keepOurs(this.#res, fields)
     this.#closeUnlessRead()

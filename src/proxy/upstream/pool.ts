@@ -16,7 +16,7 @@ import {
 } from './dispatcher.ts'
 import { createHttp2Connections, type Dial } from './http2/connections.ts'
 import { refusingLinkLocal, serverNameOf } from './lookup.ts'
-import { allowContinue, noteBreaks } from './undocumented.ts'
+import { noteBreaks, readResponses } from './undocumented.ts'
 
 /** The defaults are right outside tests. */
 export type DispatcherOptions = {
@@ -171,7 +171,7 @@ function createConnect(route: RouteConfig, lookup: LookupFunction | undefined) {
     }
     state.newest = socket
     noteBreaks(socket, handToUndici, (is) => (state.isBreaking = is))
-    if (!http2) allowContinue(socket)
+    if (!http2) readResponses(socket)
 
     function handToUndici(): void {
       state.isConnecting = true

@@ -7,20 +7,33 @@ import type { Socket } from 'node:net'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 
-type ResponseParser = { onHeadersComplete(status: number, isUpgrade: boolean, isKept: boolean): number }
+type ResponseParser = {
+  headers: (Buffer | string)[]
+  onHeadersComplete(status: number, isUpgrade: boolean, isKept: boolean): number
+}
 
 /**
  * RFC 9110 §15.2.1: a client passes over a `100 Continue` that it did not ask for. undici has no setting for that and ends
  * the connection. It keeps the connection's parser under a symbol on the socket; this parser is told of 102 instead, which
  * no handler looks at. Without it, such an upstream cannot be reached at all; it costs one call for each response.
+ *
+ * The same call makes text of the fields of a response, which undici keeps as bytes and decodes for itself alone: so they
+ * are decoded once.
  */
-export function allowContinue(socket: Socket): void {
+export function readResponses(socket: Socket): void {
   const key = Object.getOwnPropertySymbols(socket).find(({ description }) => description === 'parser')
   const parser = key && (socket as unknown as Record<symbol, ResponseParser | null>)[key]
   if (!parser) return
   const { onHeadersComplete } = parser
-  parser.onHeadersComplete = (status, isUpgrade, isKept) =>
-    onHeadersComplete.call(parser, status === 100 ? 102 : status, isUpgrade, isKept)
+  parser.onHeadersComplete = (status, isUpgrade, isKept) => {
+    decode(parser.headers)
+    return onHeadersComplete.call(parser, status === 100 ? 102 : status, isUpgrade, isKept)
+  }
+}
+
+/** Latin-1 keeps every byte (RFC 9110 §5.5). undici, which takes text as well, decodes what it is left with by itself. */
+function decode(fields: (Buffer | string)[]): void {
+  for (let i = 0; i < fields.length; i += 1) fields[i] = fields[i]!.toString('latin1')
 }
 
 /**

@@ -211,7 +211,7 @@ function accept(attempt: Attempt, response: IncomingMessage, responseHeaders: Re
     return false
   }
   answered(attempt, 101)
-  const fields = responseHeaders(handshake.route, rawBytes(response), false)
+  const fields = responseHeaders(handshake.route, response.rawHeaders, false)
   fields.push('x-request-id', client.requestId)
   response.headers = headersOf([...fields, 'Connection', 'Upgrade', 'Upgrade', 'websocket'])
   // The library writes the 101 as text in the default encoding. Latin-1 keeps every byte (RFC 9110 §5.5).
@@ -251,7 +251,7 @@ function passOnRefusal(attempt: Attempt, response: IncomingMessage, responseHead
   response.once('error', breakOff)
   socket.once('finish', () => socket.destroy())
   socket.setTimeout(handshake.route.timeout.idleMs, breakOff)
-  const fields = responseHeaders(handshake.route, rawBytes(response), handshake.session !== undefined)
+  const fields = responseHeaders(handshake.route, response.rawHeaders, handshake.session !== undefined)
   fields.push('x-request-id', client.requestId)
   rewriteRefusal(response, fields)
 }
@@ -327,8 +327,4 @@ function valuesByName(
     byName.set(name, known === undefined ? value : [known, value].flat())
   }
   return byName
-}
-
-function rawBytes(response: IncomingMessage): Buffer[] {
-  return response.rawHeaders.map((text) => Buffer.from(text, 'latin1'))
 }

@@ -51,7 +51,7 @@ export class Http2Request implements ResponseController {
   readonly request: UpstreamRequest
   /** How often a connection that took no request at all refused it. */
   refusals = 0
-  rawHeaders: Buffer[] | undefined
+  rawHeaders: string[] | undefined
   readonly #handler: ResponseHandler
   readonly #deps: Http2RequestDeps
   readonly #body: ReplayableBody | undefined
@@ -123,7 +123,7 @@ export class Http2Request implements ResponseController {
   #onResponse(stream: ClientHttp2Stream, headers: IncomingHttpHeaders & { ':status'?: number }): void {
     const { ':status': status = 0, ...fields } = headers
     this.#isAnswered = true
-    this.rawHeaders = fieldsAsBytes(fields)
+    this.rawHeaders = flatFields(fields)
     this.#handler.onResponseStarted()
     stream.setTimeout(this.request.bodyTimeout)
     const begin = () => this.#handler.onResponseStart(this, status, fields as ParsedHeaders)
@@ -237,11 +237,10 @@ function giveUp(stream: ClientHttp2Stream): void {
 }
 
 /** Names and values as HTTP/1.1 has them; node:http2 gives Latin-1 text. */
-function fieldsAsBytes(parsed: IncomingHttpHeaders): Buffer[] {
-  const fields: Buffer[] = []
+function flatFields(parsed: IncomingHttpHeaders): string[] {
+  const fields: string[] = []
   for (const [name, value] of Object.entries(parsed)) {
-    for (const one of Array.isArray(value) ? value : [String(value)])
-      fields.push(Buffer.from(name, 'latin1'), Buffer.from(one, 'latin1'))
+    for (const one of Array.isArray(value) ? value : [String(value)]) fields.push(name, one)
   }
   return fields
 }

@@ -12,8 +12,7 @@ const site = {
 
 function toClient(raw: string[], parts: Partial<RouteConfig> = {}, isAuthenticated = false) {
   const route = routeWith({ path: '/api', auth: 'anonymous', ...parts })
-  const bytes = raw.map((text) => Buffer.from(text, 'latin1'))
-  return compileResponseHeaders([route], site)(route, bytes, isAuthenticated)
+  return compileResponseHeaders([route], site)(route, raw, isAuthenticated)
 }
 
 /** All values of a field, whatever the spelling of its name. */

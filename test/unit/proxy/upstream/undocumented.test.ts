@@ -6,10 +6,10 @@ import { type TestContext, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
 import { buildConnector, Client, type Dispatcher } from 'undici'
 import {
-  allowContinue,
   createBufferCollector,
   noteBreaks,
   noteStreamEnd,
+  readResponses,
 } from '../../../../src/proxy/upstream/undocumented.ts'
 import { frame, rawHttp2Upstream, uint32 } from '../../../kit/upstream/http2-kit.ts'
 import { rawUpstream } from '../../../kit/upstream/sockets.ts'
@@ -60,10 +60,10 @@ const UNASKED = 'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length:
 
 test('undici ends a connection at a 100 Continue that nothing asked for, unless its parser is told of 102', async (t) => {
   const { origin } = await rawUpstream(t, (socket) => void socket.write(UNASKED))
-  assert.match(await get(clientWith(t, origin)), /^failed with /, 'allowContinue is not needed any more')
+  assert.match(await get(clientWith(t, origin)), /^failed with /, 'readResponses is not needed any more')
   const client = clientWith(t, origin, (socket, callback) => {
     callback()
-    allowContinue(socket)
+    readResponses(socket)
   })
   assert.equal(await get(client), '200 ok')
 })
