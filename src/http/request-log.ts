@@ -19,7 +19,7 @@ export type RequestFacts = {
   readonly id: string
   readonly startedAt: number
   /** The trace context of a trusted proxy (W3C Trace Context §3.2), and what comes with it: names and values. */
-  readonly context?: readonly string[] | undefined
+  context?: readonly string[] | undefined
   /** Absent where nothing is traced. */
   readonly span?: Span | undefined
   /** Of this request, for the log. */
@@ -122,15 +122,20 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
       headers['x-request-id'] !== undefined || KEPT.some((name) => headers[name] !== undefined)
     const known: Pick<RequestFacts, 'id' | 'context' | 'traceparent'> =
       mayBeKept && isTrustedPeer(req) ? factsFrom(headers) : { id: randomUUID() }
-    const facts: RequestFacts = { ...known, startedAt: nowMs(), watch: deps, ...spanFor(known) }
+    const facts = factsWith(known.id, nowMs(), deps)
+    facts.context = known.context
+    facts.traceparent = known.traceparent
+    if (deps.trace) Object.assign(facts, spanFor(deps.trace, known))
     ;(req as WithFacts)[FACTS] = facts
     return facts
   }
 
   /** The upstream's parent is our own span. */
-  function spanFor({ traceparent, context = [] }: Pick<RequestFacts, 'traceparent' | 'context'>) {
-    const span = deps.trace?.request(traceparent)
-    if (!span) return undefined
+  function spanFor(
+    trace: Pick<Trace, 'request'>,
+    { traceparent, context = [] }: Pick<RequestFacts, 'traceparent' | 'context'>,
+  ) {
+    const span = trace.request(traceparent)
     const more = traceparent === undefined ? context : context.slice(2)
     return { span, traceparent: span.traceparent, context: ['traceparent', span.traceparent, ...more] }
   }
@@ -175,7 +180,7 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
   }
 
   const factsOf = (req: IncomingMessage): RequestFacts =>
-    (req as WithFacts)[FACTS] ?? { id: 'unknown', startedAt: nowMs(), watch: deps }
+    (req as WithFacts)[FACTS] ?? factsWith('unknown', nowMs(), deps)
 
   return {
     factsOf,
@@ -210,6 +215,27 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
     refused({ remoteAddress: clientIp }, { detail, ...fields }) {
       log.info({ ...fields, clientIp }, `a message was refused: ${detail}`)
     },
+  }
+}
+
+/** With all members from the beginning, because V8 makes another object for each that is added later. */
+function factsWith(id: string, startedAt: number, watch: RequestWatch): RequestFacts {
+  return {
+    id,
+    startedAt,
+    watch,
+    context: undefined,
+    span: undefined,
+    traceparent: undefined,
+    firstByteMs: undefined,
+    route: undefined,
+    resource: undefined,
+    session: undefined,
+    code: undefined,
+    refusal: undefined,
+    returnUrl: undefined,
+    variesByCookie: undefined,
+    variesByAuthorization: undefined,
   }
 }
 

@@ -15,13 +15,18 @@ export type ResponseHead = {
 
 /** Adds the fields of earlier middleware that join the upstream's own instead of giving way to them. */
 export function keepOurs(res: ServerResponse, fields: string[]): void {
-  for (const one of listOf(res.getHeader('set-cookie'))) fields.push('set-cookie', one)
-  const vary = listOf(res.getHeader('vary')).flatMap((value) => value.split(/, */))
-  if (vary.length > 0) addVary(fields, vary)
+  const cookies = res.getHeader('set-cookie')
+  if (cookies !== undefined) for (const one of listOf(cookies)) fields.push('set-cookie', one)
+  const vary = res.getHeader('vary')
+  if (vary !== undefined) {
+    addVary(
+      fields,
+      listOf(vary).flatMap((value) => value.split(/, */)),
+    )
+  }
 }
 
-function listOf(value: number | string | string[] | undefined): string[] {
-  if (value === undefined) return []
+function listOf(value: number | string | string[]): string[] {
   return Array.isArray(value) ? value : [String(value)]
 }
 
