@@ -81,7 +81,11 @@ export class BffError extends Error {
   readonly logged: LoggedFacts | undefined
 
   constructor(code: ErrorCode, message: string, options: BffErrorOptions = {}) {
+    // A refusal is an answer and no defect: nothing reads its stack, which would cost more than the answer.
+    const { stackTraceLimit } = Error
+    Error.stackTraceLimit = 0
     super(message, 'cause' in options ? { cause: options.cause } : undefined)
+    Error.stackTraceLimit = stackTraceLimit
     this.name = 'BffError'
     this.code = code
     this.retryAfterSeconds = options.retryAfterSeconds

@@ -244,9 +244,7 @@ function retryOf(
 
 /** Only a navigation to one of these endpoints shows a page to a person. */
 function wantsPage({ originalUrl, headers }: Request, basePath: string): boolean {
+  if (headers.accept?.includes('text/html') !== true) return false
   const path = originalUrl.split('?', 1)[0]
-  const isNavigation = ['/login', '/callback', '/callback/finish', '/landing'].some(
-    (end) => path === basePath + end,
-  )
-  return isNavigation && headers.accept?.includes('text/html') === true
+  return ['/login', '/callback', '/callback/finish', '/landing'].some((end) => path === basePath + end)
 }

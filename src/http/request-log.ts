@@ -74,7 +74,7 @@ export type RequestLogDeps = RequestWatch & {
   readonly log: Logger
   readonly clientIp: (req: IncomingMessage) => string
   /** Why a refused request has no session. Never told to the browser. */
-  readonly whyNoSession?: (req: IncomingMessage) => Promise<string | undefined>
+  readonly whyNoSession?: (req: IncomingMessage) => string | undefined | Promise<string | undefined>
 }
 
 /** Gives each request its facts. Writes one line and one observation when its answer has ended. */
@@ -171,8 +171,8 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
     // What the problem tells as its reason stands in the log as such.
     const isUntold = known.code === 'session_required' && known.refusal?.reason === undefined
     const reason = isUntold ? deps.whyNoSession?.(req) : undefined
-    if (reason) reason.then((found) => log.info({ ...fields, reason: found }, 'request'))
-    else log.info(fields, 'request')
+    if (reason instanceof Promise) reason.then((found) => log.info({ ...fields, reason: found }, 'request'))
+    else log.info(reason === undefined ? fields : { ...fields, reason }, 'request')
   }
 
   function writeLine(this: ServerResponse): void {

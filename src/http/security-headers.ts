@@ -27,11 +27,13 @@ export function createSecurityHeaders(publicUrl: string): SecurityHeaders {
     referrerPolicy: { policy: 'no-referrer' },
   })
 
-  function set(req: IncomingMessage, res: ServerResponse): void {
-    res.setHeader('cache-control', 'no-store')
-    protect(req, res, (error) => {
-      if (error) throw error
-    })
+  const fields: readonly (readonly [name: string, value: string])[] = [
+    ['cache-control', 'no-store'],
+    ...fieldsSetBy(protect),
+  ]
+
+  function set(_req: IncomingMessage, res: ServerResponse): void {
+    for (const [name, value] of fields) res.setHeader(name, value)
   }
   return {
     middleware: function securityHeaders(req, res, next) {
@@ -39,19 +41,21 @@ export function createSecurityHeaders(publicUrl: string): SecurityHeaders {
       next()
     },
     set,
-    fields: listOf(set),
+    fields: Object.fromEntries(fields.map(([name, value]) => [name.toLowerCase(), value])),
   }
 }
 
 /** No header depends on the request, so setting them once tells the list. */
-function listOf(set: SecurityHeaders['set']): Record<string, string> {
-  const headers = new Headers()
+function fieldsSetBy(protect: ReturnType<typeof helmet>): [name: string, value: string][] {
+  const fields = new Map<string, string>()
   const recorder = {
-    setHeader: (name: string, value: string) => headers.set(name, value),
-    removeHeader: (name: string) => headers.delete(name),
+    setHeader: (name: string, value: string) => fields.set(name, value),
+    removeHeader: (name: string) => fields.delete(name),
   }
-  set({} as IncomingMessage, recorder as unknown as ServerResponse)
-  return Object.fromEntries(headers)
+  protect({} as IncomingMessage, recorder as unknown as ServerResponse, (error) => {
+    if (error) throw error
+  })
+  return [...fields]
 }
 
 /** A browser's cache knows no users: without this, it shows one user's answers to the next (Clear Site Data §3.1). */

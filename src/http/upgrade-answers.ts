@@ -16,7 +16,7 @@ export type UpgradeAnswersDeps = {
   readonly securityHeaders: Pick<SecurityHeaders, 'fields'>
   readonly loginUrlFor: LoginUrlFor
   /** Why a refused upgrade has no session. Never told to the browser. */
-  readonly whyNoSession: (req: IncomingMessage) => Promise<string | undefined>
+  readonly whyNoSession: (req: IncomingMessage) => string | undefined | Promise<string | undefined>
   /** Told of each answer to an upgrade. */
   readonly observe: (ended: Omit<EndedRequest, 'seconds'>) => void
 }
@@ -59,8 +59,10 @@ export function createUpgradeAnswers(deps: UpgradeAnswersDeps) {
       const told = (reason: string | undefined) =>
         log.info({ ...known, code, status, err, reason, ...logged }, 'a WebSocket was refused')
       const reason = details?.reason === undefined ? undefined : String(details.reason)
-      if (code === 'session_required' && reason === undefined) deps.whyNoSession(req).then(told)
-      else told(reason)
+      const isUntold = code === 'session_required' && reason === undefined
+      const found = isUntold ? deps.whyNoSession(req) : reason
+      if (found instanceof Promise) found.then(told)
+      else told(found)
     },
 
     /** Ends the upgrade's span: with 101 or the upstream's refusal, or with our own, which is `error`. */

@@ -27,8 +27,11 @@ export type MissingSessionDeps = {
 export type MissingSessions = {
   /** Notes a session that was refused because it is past its end by our clock. */
   noteExpired(id: string): void
-  /** Undefined when the session is there after all, or the store does not answer. Never rejects. */
-  reasonOf(req: IncomingMessage): Promise<MissingSession | undefined>
+  /**
+   * Undefined when the session is there after all, or the store does not answer. A promise only where the store is asked;
+   * never rejects.
+   */
+  reasonOf(req: IncomingMessage): MissingSession | undefined | Promise<MissingSession | undefined>
 }
 
 const EXPIRED_REMEMBERED = 1_000
@@ -40,7 +43,7 @@ export function createMissingSessions(deps: MissingSessionDeps): MissingSessions
   const expired = new Set<SessionHash>()
   const mayRead = createLimit(READS_FOR_UNSIGNED_PER_SECOND, deps.monotonicNow)
 
-  async function reasonOf(req: IncomingMessage): Promise<MissingSession | undefined> {
+  function reasonOf(req: IncomingMessage): MissingSession | Promise<MissingSession | undefined> {
     let isRepeated = false
     const value = readSessionCookie(req.headers.cookie, deps.cookieName, () => {
       isRepeated = true
@@ -49,6 +52,10 @@ export function createMissingSessions(deps: MissingSessionDeps): MissingSessions
     const id = sessionIdOf(value)
     const isSigned = verifiedSessionId(value, deps.signingSecrets) !== undefined
     if (!isSigned && !mayRead()) return 'forged'
+    return reasonInStore(id, isSigned)
+  }
+
+  async function reasonInStore(id: string, isSigned: boolean): Promise<MissingSession | undefined> {
     const hash = sessionHash(id)
     const sealed = await deps.records.read(hash)
     const isUnopened = sealed !== undefined && deps.open(id, sealed) === undefined
@@ -56,6 +63,11 @@ export function createMissingSessions(deps: MissingSessionDeps): MissingSessions
     if (isUnopened) return 'key_gone'
     if (expired.has(hash)) return 'expired'
     return sealed === undefined ? 'unknown' : undefined
+  }
+
+  function observed(reason: MissingSession | undefined): typeof reason {
+    if (reason) deps.observe?.(reason)
+    return reason
   }
 
   return {
@@ -67,10 +79,10 @@ export function createMissingSessions(deps: MissingSessionDeps): MissingSessions
       const [oldest] = expired
       if (expired.size > EXPIRED_REMEMBERED && oldest !== undefined) expired.delete(oldest)
     },
-    async reasonOf(req) {
-      const reason = await reasonOf(req).catch(() => undefined)
-      if (reason) deps.observe?.(reason)
-      return reason
+    reasonOf(req) {
+      const reason = reasonOf(req)
+      if (reason instanceof Promise) return reason.catch(() => undefined).then(observed)
+      return observed(reason)
     },
   }
 }

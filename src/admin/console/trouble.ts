@@ -63,6 +63,9 @@ export type Troubles = {
   lastOfResource(resource: string): Trouble | undefined
 }
 
+/** Changed by each refusal of its kind, because a storm of refusals must cost little. */
+type LikeRefusals = { last: Refusal; count: number; readonly firstAt: string }
+
 const LAST = 50
 const MOST_CAUSES = 200
 const MOST_RESOURCES = 1_000
@@ -83,7 +86,7 @@ const TOKEN_CODES: ReadonlySet<unknown> = new Set([
 export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
   let refused = 0
   const refusals: Refusal[] = []
-  const causes = new Map<string, RefusalCause>()
+  const causes = new Map<string, LikeRefusals>()
   const warnings = new Map<string, Warning>()
   const ofCode = new Map<string, Trouble>()
   const ofResource = new Map<string, Trouble>()
@@ -94,10 +97,11 @@ export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
     refused += 1
     keepFirst(refusals, refusal, LAST)
     const { code, reason, route, resource, oauthError } = refusal
-    const key = JSON.stringify([code, reason, route, resource, oauthError])
-    const before = causes.get(key)
-    const cause = { ...before, ...refusal, count: (before?.count ?? 0) + 1 }
-    keepLast(causes, key, { ...cause, firstAt: before?.firstAt ?? refusal.at }, MOST_CAUSES)
+    const key = `${code}\n${reason}\n${route}\n${resource}\n${oauthError}`
+    const like = causes.get(key) ?? { last: refusal, count: 0, firstAt: refusal.at }
+    like.count += 1
+    like.last = refusal
+    keepLast(causes, key, like, MOST_CAUSES)
   }
 
   /** A warning that comes for each of many requests must not push the others out. */
@@ -123,14 +127,18 @@ export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
       // Of the lines about a request its own alone has the path; the status in others is the provider's.
       const { status, path } = fields
       if (level !== 'info' || code === undefined || status === undefined || path === undefined) return
-      const refusal = { ...pending.get(request_id ?? ''), ...trouble, code, status }
-      pending.delete(request_id ?? '')
+      const before = pending.get(request_id ?? '')
+      if (before) pending.delete(request_id ?? '')
+      const refusal = (before ? { ...before, ...trouble } : trouble) as Refusal
       ofCode.set(code, refusal)
       noteRefusal(refusal)
     },
     refused: () => refused,
     lastRefusals: () => refusals,
-    causes: () => [...causes.values()].sort((a, b) => b.firstAt.localeCompare(a.firstAt)),
+    causes: () =>
+      Array.from(causes.values(), ({ last, ...like }) => ({ ...last, ...like })).sort((a, b) =>
+        b.firstAt.localeCompare(a.firstAt),
+      ),
     warnings: () => [...warnings.values()].reverse(),
     lastOfCode: (code) => ofCode.get(code),
     lastOfResource: (resource) => ofResource.get(resource),
