@@ -121,10 +121,9 @@ function nameOwnRoute({ requestLog }: EdgeDeps): RequestHandler {
 
 function forwardOrPass({ forward }: EdgeDeps): RequestHandler {
   return function forwardToUpstream(req, res, next) {
-    const passUnlessFound = (isFound: boolean) => void (isFound || next())
     const found = forward(req, res, (error) => void (error && next(error)))
-    if (found instanceof Promise) found.then(passUnlessFound, next)
-    else passUnlessFound(found)
+    if (found instanceof Promise) found.then((isFound) => void (isFound || next()), next)
+    else if (!found) next()
   }
 }
 

@@ -164,6 +164,36 @@ for (const step of ['requireSameOrigin', 'findSession', 'accessToken', 'send'] a
   })
 }
 
+const TOKEN = { value: 'at-1', expiresAt: 0, renewAt: 0 }
+const WITH_CLAIMS = { ...SESSION, claims: { sub: 'u1', groups: ['ops'] } } as unknown as BffSession
+
+test('what is in memory and what is waited for come to the same, whoever asks for whatever', async () => {
+  const routes: Partial<RouteConfig>[] = (['required', 'optional', 'anonymous'] as const).flatMap((auth) => [
+    { auth, ...(auth === 'anonymous' ? { resource: undefined } : {}) },
+    { auth, resource: undefined },
+    { auth, csrf: 'fetch-metadata', headers: [{ name: 'x-user', value: '{claims.sub}' }] },
+  ])
+  routes.push({ require: { claims: [{ name: 'groups', values: ['ops'] }] } })
+  const requests = [{}, { url: '/other' }, { headers: { 'sec-fetch-mode': 'navigate' } }]
+  for (const route of routes) {
+    for (const request of requests) {
+      for (const session of [undefined, SESSION, WITH_CLAIMS]) {
+        for (const refuses of [false, true]) {
+          const token = () => (refuses ? refuse() : TOKEN)
+          const deps = { route, request: request as Partial<IncomingMessage> }
+          const atOnce = await run({ ...deps, findSession: () => session, accessToken: token })
+          const later = await run({
+            ...deps,
+            findSession: async () => session,
+            accessToken: async () => token(),
+          })
+          assert.deepEqual(later, atOnce, JSON.stringify({ route, request, session, refuses }))
+        }
+      }
+    }
+  }
+})
+
 test('what fails once a request is on its way is told to who asked, and only that', async () => {
   const failure = new BffError('upstream_timeout', 'late')
   const { outcome, told } = await run({ route: {}, send: (_, __, ___, over) => over(failure) })
