@@ -31,7 +31,7 @@ export type EdgeDeps = {
   readonly bffRoutes: Router
   readonly loginUrlFor: LoginUrlFor
   readonly cors: RequestHandler
-  /** Forwards a request to its upstream; false when no route matches. `over` is told of what fails later. */
+  /** Forwards a request to its upstream; false when no route matches. `over` is told of what is not thrown. */
   readonly forward: (
     req: IncomingMessage,
     res: ServerResponse,

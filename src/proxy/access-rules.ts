@@ -172,8 +172,16 @@ function signInAgain(
   })
 }
 
+/** One for all requests: a client that is signed out may ask often. */
+const SESSION_REQUIRED = sessionRequiredWith()
 /** RFC 9110 §15.5.2: what would do, beside the cookie. A browser asks its user nothing for this scheme. */
+const SESSION_OR_BEARER_REQUIRED = sessionRequiredWith({ 'www-authenticate': 'Bearer' })
+
+/** The refusal of a request without a session. */
 export function sessionRequired({ bearer }: RouteConfig): BffError {
-  const headers = bearer ? { 'www-authenticate': 'Bearer' } : undefined
+  return bearer ? SESSION_OR_BEARER_REQUIRED : SESSION_REQUIRED
+}
+
+function sessionRequiredWith(headers?: Readonly<Record<string, string>>): BffError {
   return new BffError('session_required', 'this route needs a signed-in session', { headers })
 }

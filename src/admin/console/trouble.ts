@@ -115,7 +115,7 @@ export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
 
   return {
     note({ level, fields, message }) {
-      const trouble = troubleOf(fields, new Date(now()).toISOString())
+      const trouble = troubleOf(fields, isoTime(now()))
       const { code, resource, request_id, outcome } = trouble
       if (code !== undefined) ofCode.set(code, trouble)
       if (resource !== undefined && (TOKEN_CODES.has(code) || (level !== 'info' && outcome !== undefined)))
@@ -143,6 +143,16 @@ export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
     lastOfCode: (code) => ofCode.get(code),
     lastOfResource: (resource) => ofResource.get(resource),
   }
+}
+
+let timeMs = Number.NaN
+let timeText = ''
+
+/** In a storm of refusals many have the same millisecond, whose text costs more than the rest of a note. */
+function isoTime(ms: number): string {
+  if (ms !== timeMs) timeText = new Date(ms).toISOString()
+  timeMs = ms
+  return timeText
 }
 
 function troubleOf(fields: LogFields, at: string): Trouble {

@@ -66,9 +66,11 @@ async function run({
     ...request,
   } as unknown as IncomingMessage
   const told: unknown[] = []
-  const outcome = await (async () => forward(req, res, (error) => told.push(error)))().catch((error) =>
-    error instanceof BffError ? error.code : error,
-  )
+  const outcome = await (async () => {
+    const isFound = await forward(req, res, (error) => told.push(error))
+    if (told.length > 0) throw told[0]
+    return isFound
+  })().catch((error) => (error instanceof BffError ? error.code : error))
   return { outcome, steps, sent, facts, answered, told }
 }
 
@@ -197,7 +199,7 @@ test('what is in memory and what is waited for come to the same, whoever asks fo
 test('what fails once a request is on its way is told to who asked, and only that', async () => {
   const failure = new BffError('upstream_timeout', 'late')
   const { outcome, told } = await run({ route: {}, send: (_, __, ___, over) => over(failure) })
-  assert.deepEqual([outcome, told], [true, [failure]])
+  assert.deepEqual([outcome, told], ['upstream_timeout', [failure]])
 })
 
 test('a person who opens a page without a session is sent to sign in and back', async () => {
