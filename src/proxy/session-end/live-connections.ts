@@ -1,3 +1,5 @@
+// Over 400 lines, because what must end with its session is one story: connections, long answers, and the watch on both.
+
 import type { IncomingMessage } from 'node:http'
 import { type Clock, systemClock, type Timer } from '../../async/clock.ts'
 import { BffError } from '../../errors.ts'
@@ -240,8 +242,11 @@ export type LongAnswer = {
     /** Cuts the client's connection. */
     cut(): void
   }
-  /** Looks at it when it takes long. */
-  longTimer: Timer | undefined
+  /** When it is looked at because it takes long, by the monotonic clock; 0: not at all. */
+  longAt: number
+  /** Its neighbours among those that are looked at. */
+  older: LongAnswer | undefined
+  newer: LongAnswer | undefined
   /** Ends the request, and answers with the error if there is one. False when it had ended. */
   giveUp(error?: BffError): boolean
 }
@@ -274,20 +279,21 @@ export type LongAnswersDeps = {
 /** Makes the register of long answers of one configuration. */
 export function createLongAnswers(live: LiveConnections, deps: LongAnswersDeps): LongAnswers {
   const { watch, clock, observeStreams } = deps
+  const looks = createLooks(clock, lookAt)
   const unbind = new Map<LongAnswer, () => void>()
   /** Answers without an end of their own, and requests that ask for one, with a session or without. */
   const unending = new Set<LongAnswer>()
   let isShuttingDown = false
 
   function begin(answer: LongAnswer): void {
-    if (answer.session) answer.longTimer = clock.after(LONG_MS, () => lookAt(answer)).unref()
+    if (answer.session) looks.plan(answer)
     if (asksForEventStream(answer.req)) addUnending(answer)
   }
 
   function lookAt(answer: LongAnswer): void {
     const isEndless = mayBeEndless(answer)
     if (isEndless) bind(answer)
-    else if (isEndless === undefined) answer.longTimer?.restart()
+    else if (isEndless === undefined) looks.plan(answer)
   }
 
   function started(answer: LongAnswer): void {
@@ -317,7 +323,7 @@ export function createLongAnswers(live: LiveConnections, deps: LongAnswersDeps):
   }
 
   function leave(answer: LongAnswer): void {
-    answer.longTimer?.cancel()
+    looks.cancel(answer)
     if (unending.delete(answer)) observeStreams?.(-1)
     unbind.get(answer)?.()
     unbind.delete(answer)
@@ -328,6 +334,57 @@ export function createLongAnswers(live: LiveConnections, deps: LongAnswersDeps):
     for (const answer of [...unending]) endAtShutdown(answer)
   }
   return { begin, started, leave, endAll }
+}
+
+/**
+ * Calls `look` with each answer when it has taken `LONG_MS`, unless that is cancelled. One timer for all, because one for
+ * each costs every request more than the rest of its register; and a list of neighbours, which an answer leaves without a
+ * trace.
+ */
+function createLooks(clock: Pick<Clock, 'after' | 'monotonicNow'>, look: (answer: LongAnswer) => void) {
+  let oldest: LongAnswer | undefined
+  let newest: LongAnswer | undefined
+  let isTimed = false
+
+  function plan(answer: LongAnswer): void {
+    answer.longAt = clock.monotonicNow() + LONG_MS
+    answer.older = newest
+    if (newest) newest.newer = answer
+    else oldest = answer
+    newest = answer
+    startTimer(LONG_MS)
+  }
+
+  function cancel(answer: LongAnswer): void {
+    if (answer.longAt === 0) return
+    const { older, newer } = answer
+    if (older) older.newer = newer
+    else oldest = newer
+    if (newer) newer.older = older
+    else newest = older
+    answer.longAt = 0
+    answer.older = undefined
+    answer.newer = undefined
+  }
+
+  /** It may come for one that has left: then it is started again for the oldest that has not. */
+  function startTimer(ms: number): void {
+    if (isTimed) return
+    isTimed = true
+    clock.after(ms, lookAtOldest).unref()
+  }
+
+  function lookAtOldest(): void {
+    isTimed = false
+    const now = clock.monotonicNow()
+    // Each is taken off first, so that one which is looked at again later is the newest.
+    for (let first = oldest; first && first.longAt <= now; first = oldest) {
+      cancel(first)
+      look(first)
+    }
+    if (oldest) startTimer(oldest.longAt - now)
+  }
+  return { plan, cancel }
 }
 
 /** RFC 9110 §9.2.1: when one of these is given up, no one is left in doubt whether something was done. */

@@ -7,7 +7,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { BodyPace } from '../../async/body-pace.ts'
 import type { CircuitPeriod } from '../../async/circuit-breaker.ts'
-import type { Clock, Timer } from '../../async/clock.ts'
+import type { Clock } from '../../async/clock.ts'
 import type { RouteConfig } from '../../config/config.ts'
 import { BffError, withLogged } from '../../errors.ts'
 import type { BffSession } from '../../session/session.ts'
@@ -130,7 +130,9 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
   readonly req: IncomingMessage
   readonly session: BffSession | undefined
   readonly response: ClientResponse
-  longTimer: Timer | undefined
+  longAt = 0
+  older: LongAnswer | undefined
+  newer: LongAnswer | undefined
   readonly #res: ServerResponse
   readonly #outbound: OutboundRequest
   readonly #upstream: Upstream
