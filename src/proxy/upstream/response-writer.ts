@@ -82,7 +82,7 @@ export class ClientResponse {
     this.isEventStream = isEventStream(parsed)
     this.isUnending = isUnending(parsed)
     this.isEndless = this.isEventStream || Number.isNaN(this.#remaining)
-    process.nextTick(flushHead, this)
+    flushSoon(this)
   }
 
   write(chunk: Buffer, controller: ResponseController): void {
@@ -200,6 +200,19 @@ function resume(controller: ResponseController): void {
   controller.resume()
 }
 
-function flushHead(response: ClientResponse): void {
-  response.flush()
+/** Responses whose head may have to be sent alone. */
+let begun: ClientResponse[] = []
+
+/**
+ * Once for all responses that begin in one turn of the event loop: nearly every body follows its head in the same read,
+ * and then there is nothing to send.
+ */
+function flushSoon(response: ClientResponse): void {
+  if (begun.push(response) === 1) setImmediate(flushHeads)
+}
+
+function flushHeads(): void {
+  const responses = begun
+  begun = []
+  for (const response of responses) response.flush()
 }
