@@ -1,117 +1,115 @@
 import { spawnSync } from 'node:child_process'
-import { globSync, statSync } from 'node:fs'
 import { cpus } from 'node:os'
-import { join, resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { jwtClaims } from '../../src/demo/scripted/signing.ts'
-import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
-import { redisAvailable, startRedis } from '../kit/store/redis.ts'
+import { redisAvailable } from '../kit/store/redis.ts'
 import { skipWithout } from '../wire/foreign-servers.ts'
-import { CASES, type Field, warmUpLanes } from './cases.ts'
-import { startApi } from './contenders/api.ts'
-import { ORIGINAL, openCloakroom, type World } from './contenders/cloakroom.ts'
-import type { Contender, Scope } from './contenders/contender.ts'
-import { startLoad } from './load/load-order.ts'
+import type { Case } from './case.ts'
+import type { Scope } from './contenders/contender.ts'
+import { type FieldWishes, openField } from './field.ts'
+import { type Growth, measureGrowth } from './growth/growth.ts'
+import { growthTable } from './growth/table.ts'
 import { wrkAvailable, wrkVersion } from './load/wrk.ts'
-import { type Measured, measureLanes, warmUp } from './measure.ts'
-import { startServer } from './process/child.ts'
+import { measureLanes, warmUp } from './measure.ts'
 import { pin, twoCores } from './process/cores.ts'
+import { PROCESS_CASES } from './process-cases.ts'
+import { measureReplicas, replicaTable, type Throughput } from './replicas.ts'
+import { REQUEST_CASES, warmUpLanes } from './request-cases.ts'
+import { chartOf, type Results, resultsOf, summaryOf, writeChart, writePart } from './results.ts'
 import { caseTable } from './table.ts'
 
-type CaseName = keyof typeof CASES
+const CASES: Readonly<Record<string, Case>> = { ...REQUEST_CASES, ...PROCESS_CASES }
+const ALL_CASES = Object.keys(CASES)
+const QUICK_CASES = ['small', 'get64k', 'unauthorized']
 
-const ALL_CASES = Object.keys(CASES) as CaseName[]
-const QUICK_CASES: CaseName[] = ['small', 'get64k', 'unauthorized']
+const USAGE = `usage: npm run bench -- [--quick] [--cases small,cold] [--against DIR] [--growth | --replicas] [--write] [--json]
+                        [--rounds 7] [--seconds 3] [--no-peers] [--profile FOLDER]
 
-const USAGE = `usage: npm run bench -- [--quick] [--cases small,cold] [--against DIR] [--rounds 7] [--seconds 3] [--json] [--profile FOLDER]
+  CPU time (user and system) for each request, in µs, of Cloakroom, of the least that a proxy on Node can do, and of
+  others. The measured process has a core to itself; wrk, the API, Redis and the provider share another one. Every process
+  is warmed up until its cost has settled; then windows of all take turns, so that ratios are of neighbours in time.
 
-  CPU time (user and system) for each request, in µs, of Cloakroom and of the least that a proxy on Node can do. The
-  measured process has a core to itself; wrk, the API, Redis and the provider share another one. Every process is warmed
-  up until its cost has settled; then windows of all take turns, so that ratios are of neighbours in time.
-
-  --quick      ${QUICK_CASES.join(', ')} unless --cases says otherwise, short windows: less than a minute
+  --quick      ${QUICK_CASES.join(', ')} unless --cases says otherwise, short windows, no peers: less than a minute
   --cases      of ${ALL_CASES.join(', ')}
-  --against    another checkout of Cloakroom, with its node_modules, which takes part in the same run
+  --against    another checkout of Cloakroom, with its node_modules, takes part in the same run
+  --growth     how costs grow with sessions, routes, resources and so on, in place of the cases
+  --replicas   one replica on one core, two on two, and Node's cluster module, in place of the cases
+  --write      puts the tables into test/README.md, draws test/bench.svg, and three lines into README.md
+  --peers      nginx, http-proxy-middleware, mod_auth_openidc (MOD_AUTH_OPENIDC=FILE takes another build than
+               Debian's), oauth2-proxy and Wonderwall take part, which they do anyway without --quick and --against
   --profile    writes CPU profiles of the Node processes there, which makes them slower
 
   It needs Linux with two cores, and Debian's packages wrk, nginx-light and redis-server:
   apt-get install -y wrk nginx-light redis-server
 `
 
-/** Starts everybody who takes part. */
-async function openField(t: Scope, wishes: Wishes): Promise<Field> {
-  const { cores, env, against } = wishes
-  const load = startLoad()
-  t.after(load.stop)
-  const api = await startApi(t)
-  const redis = await startRedis()
-  t.after(() => redis.stop())
-  const provider = await startRotatingProvider({ control: { accessTokenSeconds: 7200 } })
-  t.after(() => provider.close())
-  const world: World = { cores, redis, provider, api: api.origin, env }
-  const dirs = [HERE, ...(against ? [against] : [])]
-  const cloakrooms: Field['cloakrooms'][number][] = []
-  for (const [n, dir] of dirs.entries()) {
-    build(dir)
-    const name = n === 0 ? 'Cloakroom' : `Cloakroom of ${dir}`
-    cloakrooms.push({ dir, ...(await openCloakroom(t, world, { name, dir })) })
-  }
-  const bearer = provider.issuedSecrets.find((secret) => jwtClaims(secret)?.aud === ORIGINAL) ?? ''
-  const bare = await startBare(t, world, { bearer, fields: cloakrooms[0]!.fields })
-  return { world, load, bare, cloakrooms, peers: [], seconds: wishes.seconds }
-}
-
-async function startBare(
-  t: Scope,
-  { cores, env, api }: World,
-  { bearer, fields }: { bearer: string; fields: Contender['fields'] },
-): Promise<Contender> {
-  const bare = await startServer('contenders/bare-proxy.ts', { ...env, UPSTREAM: api, BEARER: bearer })
-  t.after(bare.stop)
-  pin(bare.pid, cores.measured)
-  return { name: 'bare node:http + undici', pid: bare.pid, port: bare.port, fields }
-}
-
-const HERE = fileURLToPath(new URL('../..', import.meta.url))
-
-/** What is measured is what is shipped: `dist/`, made anew when a source is newer. */
-function build(dir: string): void {
-  const changedAt = (path: string) => statSync(join(dir, path), { throwIfNoEntry: false })?.mtimeMs ?? 0
-  const newest = Math.max(...globSync('src/**/*', { cwd: dir }).map(changedAt))
-  if (newest < changedAt('dist/main.js')) return
-  const { status, stdout, stderr } = spawnSync('npm', ['run', 'build'], { cwd: dir, encoding: 'utf8' })
-  if (status !== 0) throw new Error(`${dir} cannot be built:\n${stdout}${stderr}`)
-}
-
-type Wishes = {
-  readonly cases: readonly CaseName[]
+type Wishes = FieldWishes & {
+  readonly cases: readonly string[]
   readonly rounds: number
-  readonly seconds: number
-  readonly against: string | undefined
-  readonly cores: World['cores']
-  readonly env: Record<string, string>
+  readonly setting: string
 }
 
-/** Measures case by case; `tell` is given each when it is done. */
-async function run(wishes: Wishes, tell: (name: CaseName, measured: Measured[]) => void): Promise<void> {
-  const cleanUps: (() => unknown)[] = []
-  const t = { after: (cleanUp: () => unknown) => void cleanUps.unshift(cleanUp) }
-  try {
-    pin(process.pid, wishes.cores.others)
-    const field = await openField(t, wishes)
-    for (const lane of warmUpLanes(field)) await warmUp(lane)
-    for (const name of wishes.cases) {
-      tell(name, await measureLanes(await CASES[name].lanes(field, t), wishes.rounds))
+/** What was measured, and how it is put into the documents. */
+type Outcome = { readonly json: unknown; write(): void }
+
+/** Tells the text of each part when it is done. */
+type Measure = (t: Scope, wishes: Wishes, tell: (text: string) => void) => Promise<Outcome>
+
+const casesOf: Measure = async (t, wishes, tell) => {
+  const field = await openField(t, wishes)
+  const absent = field.absent.map(({ name, reason }) => `${name} (${reason})`)
+  for (const one of absent) process.stderr.write(`NOT MEASURED: ${one}\n`)
+  for (const lane of warmUpLanes(field)) await warmUp(lane)
+  const cases: Results['cases'][number][] = []
+  for (const name of wishes.cases) {
+    const one = CASES[name]!
+    try {
+      const measured = await measureLanes(await one.lanes(field, t), wishes.rounds)
+      cases.push({ name, case: one, measured })
+      tell(caseTable(one, measured))
+    } catch (error) {
+      // The others are worth a table all the same.
+      process.stderr.write(`NOT MEASURED: ${one.title}: ${error instanceof Error ? error.message : error}\n`)
+      process.exitCode = 1
     }
-  } finally {
-    for (const cleanUp of cleanUps) await cleanUp()
+  }
+  const results: Results = { setting: wishes.setting, absent, cases }
+  return {
+    json: results,
+    write() {
+      writePart('benchmark', resultsOf(results))
+      const small = cases.find(({ name }) => name === 'small')
+      const summary = summaryOf(results)
+      if (summary) writePart('speed', summary)
+      if (small) writeChart(chartOf(small.measured, wishes.setting.split(';')[0]!))
+    },
   }
 }
 
-function machine({ rounds, seconds }: Wishes): string {
+const growthOf: Measure = async (t, wishes, tell) => {
+  const field = await openField(t, wishes)
+  for (const lane of warmUpLanes(field)) await warmUp(lane)
+  const rows: Growth[] = []
+  await measureGrowth(field, t, (growth) => {
+    rows.push(growth)
+    tell(growthTable([growth]))
+  })
+  return { json: rows, write: () => writePart('growth', `${wishes.setting}\n\n${growthTable(rows)}`) }
+}
+
+const replicasOf: Measure = async (t, wishes, tell) => {
+  const measured: Throughput[] = await measureReplicas(await openField(t, wishes), t, wishes.rounds)
+  const text = replicaTable(measured)
+  tell(text)
+  return { json: measured, write: () => writePart('replicas', `${wishes.setting}\n\n${text}`) }
+}
+
+function settingOf(rounds: number, seconds: number): string {
   const [cpu] = cpus()
-  return `Node ${process.version}, ${wrkVersion()}, ${cpus().length} × ${cpu?.model.trim()}; ${rounds} rounds of ${seconds} s; median (min–max)`
+  const { stdout } = spawnSync('lsb_release', ['-ds'], { encoding: 'utf8' })
+  const system = stdout?.trim() || 'Linux'
+  const date = new Date().toISOString().slice(0, 10)
+  return `${date}, ${cpus().length} × ${cpu?.model.trim()}, ${system}, Node.js ${process.version}, ${wrkVersion()}; ${rounds} rounds of ${seconds} s, medians (least–most)`
 }
 
 /** Why it cannot run here; undefined when it can. */
@@ -125,40 +123,59 @@ function missing(): string | undefined {
 }
 
 const { values } = parseArgs({
+  allowNegative: true,
   options: {
     quick: { type: 'boolean', default: false },
     cases: { type: 'string' },
     against: { type: 'string' },
+    growth: { type: 'boolean', default: false },
+    replicas: { type: 'boolean', default: false },
+    write: { type: 'boolean', default: false },
     rounds: { type: 'string' },
     seconds: { type: 'string' },
+    peers: { type: 'boolean' },
     profile: { type: 'string' },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
 })
 
-const asked = values.cases?.split(',') ?? (values.quick ? QUICK_CASES : ALL_CASES)
-const unknown = asked.filter((name) => !Object.hasOwn(CASES, name))
+function wishesOf(): Wishes {
+  const { quick, growth, replicas, against, profile } = values
+  const rounds = Number(values.rounds ?? (quick ? 5 : 7))
+  const seconds = Number(values.seconds ?? (quick || growth ? 1 : 3))
+  return {
+    cases: values.cases?.split(',') ?? (quick ? QUICK_CASES : ALL_CASES),
+    ...{ rounds, seconds, setting: settingOf(rounds, seconds), cores: twoCores()! },
+    against: against && resolve(against),
+    peers: values.peers ?? !(quick || against || growth || replicas),
+    env: profile ? { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${resolve(profile)}` } : {},
+  }
+}
+
+async function run(wishes: Wishes): Promise<void> {
+  const cleanUps: (() => unknown)[] = []
+  const t = { after: (cleanUp: () => unknown) => void cleanUps.unshift(cleanUp) }
+  const tell = (text: string) => (values.json ? undefined : console.log(`\n${text}`))
+  pin(process.pid, wishes.cores.others)
+  // Every child ends with us, also when a signal ends us.
+  process.setMaxListeners(100)
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
+  tell(wishes.setting)
+  try {
+    const measure = values.growth ? growthOf : values.replicas ? replicasOf : casesOf
+    const { json, write } = await measure(t, wishes, tell)
+    if (values.json) console.log(JSON.stringify(json))
+    if (values.write) write()
+  } finally {
+    for (const cleanUp of cleanUps) await cleanUp()
+  }
+}
+
+const unknown = values.cases?.split(',').filter((name) => !Object.hasOwn(CASES, name)) ?? []
 const reason = unknown.length > 0 ? `there is no case ${unknown}; cases: ${ALL_CASES}` : missing()
 if (values.help) process.stdout.write(USAGE)
 else if (reason) {
   process.stderr.write(`NOT RUN: ${reason}\n`)
   process.exitCode = 1
-} else {
-  const { profile } = values
-  const wishes: Wishes = {
-    cases: asked as CaseName[],
-    rounds: Number(values.rounds ?? (values.quick ? 5 : 7)),
-    seconds: Number(values.seconds ?? (values.quick ? 1 : 3)),
-    against: values.against && resolve(values.against),
-    cores: twoCores()!,
-    env: profile ? { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${resolve(profile)}` } : {},
-  }
-  const results: Record<string, Measured[]> = {}
-  if (!values.json) console.log(machine(wishes))
-  await run(wishes, (name, measured) => {
-    results[name] = measured
-    if (!values.json) console.log(`\n${caseTable(CASES[name], measured)}`)
-  })
-  if (values.json) console.log(JSON.stringify({ node: process.version, ...wishes, results }))
-}
+} else await run(wishesOf())

@@ -1,5 +1,5 @@
-/** CPU time of a contender over some requests. */
-export type Window = { readonly cpuUs: number; readonly requests: number }
+/** What so many of something cost together, such as the CPU time of requests in µs. */
+export type Window = { readonly total: number; readonly count: number }
 
 /** Something whose cost is measured, beside others, in windows that take turns. */
 export type Lane = {
@@ -12,10 +12,10 @@ export type Lane = {
 /** Over all rounds. */
 export type Figure = { readonly median: number; readonly min: number; readonly max: number }
 
-/** What came of a lane: µs of CPU time for each request, and that in units of the first lane, round by round. */
+/** What came of a lane: the cost of one, and that in units of the first lane, round by round. */
 export type Measured = {
   readonly name: string
-  readonly us: Figure
+  readonly cost: Figure
   readonly ratio: Figure
   readonly isSettled: boolean
 }
@@ -30,7 +30,7 @@ const MOST_WARM_UP_WINDOWS = 40
  * two windows differ by less than 3 %. By the difference alone a slow fall looks like a plain.
  */
 export function hasSettled(windows: readonly Window[], warmUpRequests: number): boolean {
-  const requests = windows.reduce((total, window) => total + window.requests, 0)
+  const requests = windows.reduce((total, { count }) => total + count, 0)
   const [before, last] = windows.slice(-2).map(costOf)
   if (requests < warmUpRequests || before === undefined || last === undefined) return false
   return Math.abs(last - before) < SETTLED_WITHIN * Math.min(last, before)
@@ -57,14 +57,14 @@ export async function measureLanes(lanes: readonly Lane[], rounds: number): Prom
   }
   return lanes.map(({ name }, n) => ({
     name,
-    us: figureOf(costs[n]!),
+    cost: figureOf(costs[n]!),
     // Neighbours in time are compared: what else the machine does comes and goes.
-    ratio: figureOf(costs[n]!.map((us, round) => us / costs[0]![round]!)),
+    ratio: figureOf(costs[n]!.map((cost, round) => cost / costs[0]![round]!)),
     isSettled: settled[n]!,
   }))
 }
 
-const costOf = ({ cpuUs, requests }: Window): number => cpuUs / requests
+const costOf = ({ total, count }: Window): number => total / count
 
 /** Median, least and most. NaN of nothing. */
 export function figureOf(values: readonly number[]): Figure {

@@ -1,4 +1,4 @@
-import type { Case } from './cases.ts'
+import type { Case } from './case.ts'
 import type { Figure, Measured } from './measure.ts'
 
 const spread = ({ median, min, max }: Figure, digits: number) =>
@@ -6,20 +6,21 @@ const spread = ({ median, min, max }: Figure, digits: number) =>
 
 /** One case as text for a terminal. */
 export function caseTable(
-  { title, budget, unit }: Pick<Case, 'title' | 'budget' | 'unit'>,
+  { title, measures = 'CPU µs a request', budget, unit }: Omit<Case, 'lanes'>,
   all: readonly Measured[],
 ): string {
   const width = Math.max(...all.map(({ name }) => name.length)) + 2
-  const rows = all.map(({ name, us, ratio, isSettled }, n) =>
+  const rows = all.map(({ name, cost, ratio, isSettled }, n) =>
     [
       `  ${name.padEnd(width)}`,
-      spread(us, 1),
+      spread(cost, cost.median < 10 ? 2 : 1),
       n === 0 ? '' : spread(ratio, 2),
       isSettled ? '' : ' had not settled after its warm-up',
     ]
       .join('')
       .trimEnd(),
   )
-  const head = `${title}: CPU µs a request, and in units of ${unit} (budget of Cloakroom: ${budget})`
+  const inUnits = unit ? `, and in units of ${unit}` : ''
+  const head = `${title}: ${measures}${inUnits} (budget of Cloakroom: ${budget})`
   return [head, ...rows].join('\n')
 }

@@ -32,6 +32,8 @@ export type ApacheSetup = {
   readonly modules: readonly string[]
   /** Lines of the configuration. */
   readonly site: string
+  /** Connections that are served at the same time; 16 unless given. */
+  readonly threads?: number
   /** Its access log; without one nothing is logged. */
   readonly logFormat?: string
 }
@@ -70,7 +72,7 @@ export function startNginx({ listen = '', http = '', server }: NginxSetup): Prom
 }
 
 /** Starts Apache httpd with nothing of the machine's own configuration. Throws when it does not come up within 30 s. */
-export function startApache({ modules, site, logFormat }: ApacheSetup): Promise<ForeignServer> {
+export function startApache({ modules, site, logFormat, threads = 16 }: ApacheSetup): Promise<ForeignServer> {
   const isRoot = process.getuid?.() === 0
   return start(APACHE, {
     configuration: (port, folder) => `
@@ -84,8 +86,9 @@ export function startApache({ modules, site, logFormat }: ApacheSetup): Promise<
       ${isRoot ? 'User www-data\nGroup www-data' : ''}
       StartServers 1
       ServerLimit 1
-      ThreadsPerChild 16
-      MaxRequestWorkers 16
+      ThreadLimit ${threads}
+      ThreadsPerChild ${threads}
+      MaxRequestWorkers ${threads}
       ${site}
       ${logFormat === undefined ? '' : `LogFormat "${logFormat}" access\nCustomLog access.log access`}
     `,

@@ -15,7 +15,7 @@ const LARGE = JSON.stringify({ report: 'x'.repeat(64 * 1024 - '{"report":""}'.le
  * The API behind all contenders: an nginx, which answers in a fraction of the time that any of them needs, so that the
  * measured process is the busy one. Without a bearer token everything is 401: no contender gets by without its session.
  */
-export async function startApi(t: Scope): Promise<{ readonly origin: string; readonly version: string }> {
+export async function startApi(t: Scope): Promise<{ readonly origin: string; readonly pid: number }> {
   const folder = mkdtempSync(join(tmpdir(), 'cloakroom-bench-api-'))
   t.after(() => rmSync(folder, { recursive: true, force: true }))
   writeFileSync(join(folder, 'large.json'), LARGE)
@@ -28,7 +28,7 @@ export async function startApi(t: Scope): Promise<{ readonly origin: string; rea
       server { listen unix:${folder}/itself.sock; location / { return 200 '${SMALL}'; } }`,
     // nginx reads a body only for somebody: it passes the rest of an upload, without the body, to itself.
     server: `
-      if ($http_authorization !~ "^Bearer ey") { return 401; }
+      if ($http_authorization !~ "^Bearer .") { return 401; }
       location / { return 200 '${SMALL}'; }
       location = ${PATHS.large} { root ${folder}; rewrite ^ /large.json break; add_header Last-Modified ""; }
       location = ${PATHS.upload} {
@@ -37,5 +37,5 @@ export async function startApi(t: Scope): Promise<{ readonly origin: string; rea
       }`,
   })
   t.after(() => nginx.stop())
-  return { origin: `http://127.0.0.1:${nginx.port}`, version: nginx.version }
+  return { origin: `http://127.0.0.1:${nginx.port}`, pid: nginx.pid }
 }

@@ -17,20 +17,28 @@ export type World = {
   readonly cores: Cores
   readonly redis: TestRedis
   readonly provider: RotatingProvider
-  /** Origin of the API. */
+  /** Origin of the API, and of a server that accepts WebSockets. */
   readonly api: string
+  readonly chat: string
   /** Environment of measured Node processes. */
   readonly env: Record<string, string>
 }
 
 /** One Cloakroom: a process that serves for the whole run, and further ones on the same config and Redis. */
 export type Cloakroom = Contender & {
+  readonly dir: string
+  readonly configFile: string
+  readonly keyPrefix: string
+  /** The folder of compiled code (NODE_COMPILE_CACHE) that an image of it has; made at the first call. */
+  compileCache(): string
   /** Signs so many users in, each with tokens of so many resources. */
   signIn(sessions: number, resources?: number): Promise<Fields[]>
-  /** Tells the process that every session has changed, so that the next request of each is cold. */
-  dropCopies(): Promise<void>
+  /** Tells the process that these sessions, or all, have changed, so that the next request of each is cold. */
+  dropCopies(hashes?: readonly string[]): Promise<void>
   /** Starts one more process, which knows nothing yet but opens the same sessions. */
-  startAnother(): Promise<Pick<Contender, 'pid' | 'port'> & { stop(): Promise<unknown> }>
+  startAnother(
+    env?: Record<string, string>,
+  ): Promise<Pick<Contender, 'pid' | 'port'> & { stop(): Promise<unknown> }>
 }
 
 /** How a Cloakroom is set up beyond the least: more resources, each with a route of its own, and more routes. */
@@ -56,12 +64,13 @@ export async function openCloakroom(t: Scope, world: World, setup: Setup): Promi
   const config = await writeReplicaConfig(configOf(world, setup, keyPrefix))
   t.after(() => config.remove())
   const log = openLog(t)
+  const compileCache = compileCacheOf(t, dir)
 
-  async function start(): Promise<Replica> {
+  async function start(env: Record<string, string> = {}): Promise<Replica> {
     const replica = await startReplica({
       configFile: config.file,
       main: join(dir, 'dist/main.js'),
-      env: { NODE_ENV: 'production', ...world.env },
+      env: joined({ ...IMAGE, API: world.api, NODE_COMPILE_CACHE: compileCache() }, world.env, env),
       output: { stdout: log },
     })
     t.after(() => replica.stop())
@@ -92,36 +101,76 @@ export async function openCloakroom(t: Scope, world: World, setup: Setup): Promi
   t.after(() => store.disconnect())
   const [fields = {}] = await signIn(1)
   return {
-    ...{ name, fields, signIn, pid: replica.pid, port: portOf(replica) },
-    async dropCopies() {
+    ...{
+      name,
+      dir,
+      fields,
+      signIn,
+      compileCache,
+      keyPrefix,
+      configFile: config.file,
+      pid: replica.pid,
+      port: portOf(replica),
+    },
+    async dropCopies(hashes) {
       const batch = store.pipeline()
-      for (const key of await store.keys(`${keyPrefix}:*:session`)) {
-        batch.publish(`${keyPrefix}:invalidate`, /\{(.+)\}/.exec(key)![1]!)
-      }
+      const keys = hashes ? [] : await store.keys(`${keyPrefix}:*:session`)
+      const all = hashes ?? keys.map((key) => /\{(.+)\}/.exec(key)![1]!)
+      for (const hash of all) batch.publish(`${keyPrefix}:invalidate`, hash)
       await batch.exec()
       await delay(50)
     },
-    async startAnother() {
-      const another = await start()
+    async startAnother(env) {
+      const another = await start(env)
       return { pid: another.pid, port: portOf(another), stop: () => another.stop() }
     },
   }
 }
 
+/** As in a pod of the chart with its memory limit of 512 MiB. */
+const IMAGE = { NODE_ENV: 'production', NODE_OPTIONS: '--enable-source-maps --max-old-space-size=333' }
+
+/** One environment; options for Node are added to those before. */
+function joined(...all: Record<string, string>[]): Record<string, string> {
+  const options = all.flatMap(({ NODE_OPTIONS }) => NODE_OPTIONS ?? [])
+  return { ...Object.assign({}, ...all), NODE_OPTIONS: options.join(' ') }
+}
+
+/** Compiles as the Dockerfile does: what `serve` imports, once. */
+function compileCacheOf(t: Scope, dir: string): () => string {
+  let folder: string | undefined
+  return function compileCache() {
+    if (folder !== undefined) return folder
+    folder = mkdtempSync(join(tmpdir(), 'cloakroom-bench-compiled-'))
+    const made = folder
+    t.after(() => rmSync(made, { recursive: true, force: true }))
+    const program = `import { flushCompileCache } from 'node:module'; await import(${JSON.stringify(join(dir, 'dist/cli/serve.js'))}); flushCompileCache()`
+    const env = { ...process.env, NODE_COMPILE_CACHE: made }
+    const { status, stderr } = spawnSync(process.execPath, ['--input-type=module', '--eval', program], {
+      env,
+      encoding: 'utf8',
+    })
+    if (status !== 0) throw new Error(`${dir} cannot be compiled: ${stderr}`)
+    return made
+  }
+}
+
 const portOf = ({ listenUrl }: Replica) => Number(new URL(listenUrl).port)
 
-function configOf({ provider, redis, api }: World, { resources = 1, routes = 0 }: Setup, keyPrefix: string) {
+function configOf({ provider, redis, chat }: World, { resources = 1, routes = 0 }: Setup, keyPrefix: string) {
+  const api = FROM_ENVIRONMENT
   const nameOf = (n: number) => (n === 0 ? 'orders' : `resource-${n}`)
   const numbers = Array.from({ length: resources }, (_, n) => n)
   return {
     provider: provider.settings,
-    limits: { connectionsPerClient: 100_000 },
+    limits: { connectionsPerClient: 100_000, webSocketsPerSession: 10_000 },
     session: { store: { type: 'redis', url: redis.url, keyPrefix } },
     resources: Object.fromEntries(
       numbers.map((n) => [nameOf(n), { resource: n === 0 ? ORIGINAL : `https://resource-${n}.example.com` }]),
     ),
     routes: [
       { path: '/api', upstream: api, resource: 'orders' },
+      { path: '/chat', upstream: chat, resource: 'orders', websocket: true },
       ...numbers.slice(1).map((n) => ({ path: `/${nameOf(n)}`, upstream: api, resource: nameOf(n) })),
       ...Array.from({ length: routes }, (_, n) => ({
         ...{ path: `/tenants/tenant-${n}`, id: `tenant-${n}`, upstream: api, resource: 'orders' },
@@ -130,6 +179,9 @@ function configOf({ provider, redis, api }: World, { resources = 1, routes = 0 }
     ],
   }
 }
+
+/** Each process may have an API of its own. */
+const FROM_ENVIRONMENT = '$' + '{API}'
 
 /** A pipe that is read by another process, as a container's log is: one line a request. */
 function openLog(t: Scope): number {

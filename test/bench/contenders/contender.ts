@@ -13,6 +13,8 @@ export type Contender = {
   readonly port: number
   /** Head fields that are its alone: `host`, and the cookie of a session that was really signed in. */
   readonly fields: Fields
+  /** It knows no sessions: everybody passes. */
+  readonly isOpen?: true
 }
 
 /** What is asked of a contender. */

@@ -33,6 +33,8 @@ export type WrkOrder = {
   readonly requests: readonly string[]
   readonly connections: number
   readonly seconds: number
+  /** Core to run on; that of this process unless given. */
+  readonly core?: number
   /** Answers of 400 and above are what is measured, and each must be one; none may be otherwise. */
   readonly expectRefusals?: boolean
 }
@@ -65,6 +67,8 @@ export async function runWrk(order: WrkOrder): Promise<WrkResult> {
     // latin1: one character is one byte.
     writeFileSync(requests, order.requests.map((text) => `${text.length}\n${text}`).join(''), 'latin1')
     const { refused, broken, ...result } = await resultOf([
+      ...(order.core === undefined ? [] : ['taskset', '-c', String(order.core)]),
+      'wrk',
       ...['-t', '1', '-c', String(order.connections), '-d', `${order.seconds}s`, '--timeout', '10s'],
       ...['-s', script, `http://127.0.0.1:${order.port}/`, '--', requests],
     ])
@@ -77,8 +81,10 @@ export async function runWrk(order: WrkOrder): Promise<WrkResult> {
   }
 }
 
-function resultOf(args: readonly string[]): Promise<WrkResult & { refused: number; broken: number }> {
-  const wrk = spawn('wrk', args, { stdio: ['ignore', 'pipe', 'pipe'] })
+function resultOf([program = '', ...args]: readonly string[]): Promise<
+  WrkResult & { refused: number; broken: number }
+> {
+  const wrk = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] })
   const killWithUs = () => wrk.kill('SIGKILL')
   process.once('exit', killWithUs)
   return new Promise((resolve, reject) => {

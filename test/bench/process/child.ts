@@ -12,9 +12,14 @@ export type Child = {
 }
 
 /** Forks `test/bench/<file>`; it ends with us. */
-export function startChild(file: string, env: Record<string, string> = {}): Child {
+export function startChild(
+  file: string,
+  env: Record<string, string> = {},
+  stderr: 'inherit' | 'ignore' = 'inherit',
+): Child {
   const child = fork(fileURLToPath(new URL(`../${file}`, import.meta.url)), {
     env: { ...process.env, ...env },
+    stdio: ['ignore', 'inherit', stderr, 'ipc'],
   })
   const endWithUs = () => child.kill('SIGKILL')
   process.once('exit', endWithUs)
@@ -32,8 +37,12 @@ export function startChild(file: string, env: Record<string, string> = {}): Chil
 }
 
 /** Forks a program that calls `whenListening`; resolves with the port it listens on. */
-export async function startServer(file: string, env: Record<string, string> = {}) {
-  const child = startChild(file, env)
+export async function startServer(
+  file: string,
+  env: Record<string, string> = {},
+  stderr: 'inherit' | 'ignore' = 'inherit',
+) {
+  const child = startChild(file, env, stderr)
   const port = await nextMessage<number>(child)
   return { ...child, port, origin: `http://127.0.0.1:${port}` }
 }

@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { familyOf } from './cpu-time.ts'
 
 /** Which core runs the measured process alone, and which one everything else: load, upstream, Redis, provider. */
 export type Cores = { readonly measured: number; readonly others: number }
@@ -24,4 +25,9 @@ export function pin(pid: number, core: number): void {
     encoding: 'utf8',
   })
   if (status !== 0) throw new Error(`taskset cannot pin process ${pid} to core ${core}: ${stderr}`)
+}
+
+/** Keeps a process and all that descend from it on one core. */
+export function pinFamily(pid: number, core: number): void {
+  for (const one of familyOf(pid)) pin(one, core)
 }

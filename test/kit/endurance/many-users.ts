@@ -10,7 +10,7 @@ import {
   createSealing,
   packToken,
 } from '../../../src/tokens/record/sealing.ts'
-import { type ConfigData, sessionKey } from '../config/cloakroom-config.ts'
+import { sessionKey } from '../config/cloakroom-config.ts'
 import { startRedis } from '../store/redis.ts'
 import { startUpstream } from '../upstream/upstream.ts'
 import { type Measured, startMeasured } from './kit.ts'
@@ -68,7 +68,9 @@ export async function sendCrowd(
   const measured = await startMeasured(t, config, { env: { NODE_OPTIONS: options } })
   const store = new Redis(redis.url)
   t.after(() => store.disconnect())
-  const makeUser = userMaker(config, measured, fatBytes)
+  const place = { publicUrl: 'http://127.0.0.1:1', listen: '127.0.0.1:1', admin: { listen: '127.0.0.1:2' } }
+  const text = JSON.stringify({ ...place, provider: measured.provider.settings, ...config })
+  const makeUser = userMaker(text, fatBytes)
   const before = await measured.inside()
   const agent = new Agent({ keepAlive: true, maxSockets: 16 })
   t.after(() => agent.destroy())
@@ -105,15 +107,10 @@ export async function sendCrowd(
   }
 }
 
-/** Makes what a sign-in would have left in Redis. */
-function userMaker(config: ConfigData, { provider }: Measured, fatBytes: number) {
-  const settings = { provider: provider.settings, ...config }
-  const place = { publicUrl: 'http://127.0.0.1:1', listen: '127.0.0.1:1', admin: { listen: '127.0.0.1:2' } }
-  const loaded = loadConfig({
-    text: JSON.stringify({ ...place, ...settings }),
-    file: 'x.yaml',
-    env: {},
-  }).config
+/** Makes what a sign-in would have left in Redis, by the text of a config file with a resource `orders`. */
+export function userMaker(config: string, fatBytes: number) {
+  const env = { PUBLIC_PORT: '1', ADMIN_PORT: '2', API: 'http://127.0.0.1:3' }
+  const loaded = loadConfig({ text: config, file: 'x.yaml', env }).config
   const sealing = bindToGrants(createSealing(loaded.session.keys), loaded)
   const [secret = ''] = cookieSigningSecrets(loaded.session.keys)
   const fat = randomBytes(fatBytes).toString('base64url').slice(0, fatBytes)

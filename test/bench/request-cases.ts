@@ -1,36 +1,9 @@
-import {
-  type Cloakroom,
-  openCloakroom,
-  pathOfResource,
-  pathOfRoute,
-  type World,
-} from './contenders/cloakroom.ts'
-import { type Ask, type Contender, requestText, type Scope } from './contenders/contender.ts'
-import type { Load } from './load/load-order.ts'
+import type { Case, Field } from './case.ts'
+import { type Cloakroom, openCloakroom, pathOfResource, pathOfRoute } from './contenders/cloakroom.ts'
+import { type Ask, type Contender, requestText } from './contenders/contender.ts'
 import { runWrk } from './load/wrk.ts'
 import type { Lane } from './measure.ts'
 import { familyCpuTimeUs } from './process/cpu-time.ts'
-
-/** Who takes part in a run. */
-export type Field = {
-  readonly world: World
-  readonly load: Load
-  /** Seconds of a window. */
-  readonly seconds: number
-  readonly bare: Contender
-  /** This tree's, and with `--against` another one's. */
-  readonly cloakrooms: readonly (Cloakroom & { readonly dir: string })[]
-  readonly peers: readonly Contender[]
-}
-
-/** One row of the table: what is asked, and what its first lane is, with which the others are compared. */
-export type Case = {
-  readonly title: string
-  /** The most that Cloakroom's median ratio may be, and in units of what. */
-  readonly budget: number
-  readonly unit: string
-  lanes(field: Field, t: Scope): Promise<Lane[]>
-}
 
 const CONNECTIONS = 64
 /** The cost of a fresh Node process falls for so long at 64 connections. */
@@ -46,7 +19,7 @@ export function warmUpLanes(field: Field): Lane[] {
 const everybody = ({ bare, cloakrooms, peers }: Field): Contender[] => [bare, ...cloakrooms, ...peers]
 
 /** A lane of wrk, which sends as fast as answers come, for some seconds. */
-function steady(
+export function steady(
   { seconds }: Field,
   { name, pid, port, fields }: Contender,
   ask: Ask,
@@ -57,7 +30,7 @@ function steady(
     async window() {
       const before = familyCpuTimeUs(pid)
       const result = await runWrk({ port, requests, connections: CONNECTIONS, seconds, expectRefusals })
-      return { cpuUs: familyCpuTimeUs(pid) - before, requests: result.requests }
+      return { total: familyCpuTimeUs(pid) - before, count: result.requests }
     },
   }
 }
@@ -70,22 +43,29 @@ const hot = (field: Field): Lane => ({
   name: 'signed-in GET of 800 B, settled',
 })
 
+/** Sessions that are asked with once each. */
+export type ColdSessions = {
+  readonly name: string
+  readonly cloakroom: Cloakroom
+  readonly requests: readonly string[]
+  /** Their hashes; all that there are unless given. */
+  readonly hashes?: readonly string[]
+  readonly warmUpRequests?: number
+}
+
 /** Each session once, when the process has just lost its copies of all; so often that a window has enough requests. */
-function cold(
-  { load }: Field,
-  { cloakroom, requests, name }: { cloakroom: Cloakroom; requests: readonly string[]; name: string },
-): Lane {
+export function cold({ load }: Field, { cloakroom, requests, hashes, ...rest }: ColdSessions): Lane {
   const { pid, port } = cloakroom
   return {
-    ...{ name, warmUpRequests: 5_000 },
+    ...{ warmUpRequests: 5_000, ...rest },
     async window() {
-      const window = { cpuUs: 0, requests: 0 }
-      while (window.requests < 1_000) {
-        await cloakroom.dropCopies()
+      const window = { total: 0, count: 0 }
+      while (window.count < 1_000) {
+        await cloakroom.dropCopies(hashes)
         const before = familyCpuTimeUs(pid)
         await load.run({ port, requests, count: requests.length, connections: 16 })
-        window.cpuUs += familyCpuTimeUs(pid) - before
-        window.requests += requests.length
+        window.total += familyCpuTimeUs(pid) - before
+        window.count += requests.length
       }
       return window
     },
@@ -103,9 +83,9 @@ function fresh({ load }: Field, { name, startAnother, fields }: Cloakroom): Lane
       const before = familyCpuTimeUs(pid)
       const requests = [requestText('small', fields)]
       await load.run({ port, requests, count: FRESH_REQUESTS, connections: CONNECTIONS })
-      const cpuUs = familyCpuTimeUs(pid) - before
+      const total = familyCpuTimeUs(pid) - before
       await stop()
-      return { cpuUs, requests: FRESH_REQUESTS }
+      return { total, count: FRESH_REQUESTS }
     },
   }
 }
@@ -117,8 +97,8 @@ const ROUTES = 1_000
 const BARE = 'bare proxies'
 const HOT = 'a settled signed-in GET'
 
-/** The cases by their name on the command line. */
-export const CASES = {
+/** What requests cost, by the name on the command line. */
+export const REQUEST_CASES = {
   small: { title: 'GET, 800 B', budget: 1.3, unit: BARE, lanes: allAsk('small') },
   get64k: { title: 'GET, 64 KiB', budget: 1.25, unit: BARE, lanes: allAsk('large') },
   post16k: { title: 'POST of 16 KiB', budget: 1.2, unit: BARE, lanes: allAsk('upload') },
@@ -126,7 +106,8 @@ export const CASES = {
     title: '401 without a session',
     ...{ budget: 0.5, unit: HOT },
     async lanes(field) {
-      const strangers = [...field.cloakrooms, ...field.peers].map((one) => {
+      const guarded = [...field.cloakrooms, ...field.peers].filter(({ isOpen }) => !isOpen)
+      const strangers = guarded.map((one) => {
         const { cookie: _, ...fields } = one.fields
         return steady(field, one, 'small', { requests: [requestText('small', fields)], expectRefusals: true })
       })
