@@ -7,7 +7,7 @@ import { skipWithout } from '../wire/foreign-servers.ts'
 import type { Case } from './case.ts'
 import type { Scope } from './contenders/contender.ts'
 import { type FieldWishes, openField } from './field.ts'
-import { type Growth, measureGrowth } from './growth/growth.ts'
+import { GROWTHS, type Growth } from './growth/growth.ts'
 import { growthTable } from './growth/table.ts'
 import { wrkAvailable, wrkVersion } from './load/wrk.ts'
 import { measureLanes, warmUp } from './measure.ts'
@@ -19,7 +19,6 @@ import { chartOf, type Results, resultsOf, summaryOf, writeChart, writePart } fr
 import { caseTable } from './table.ts'
 
 const CASES: Readonly<Record<string, Case>> = { ...REQUEST_CASES, ...PROCESS_CASES }
-const ALL_CASES = Object.keys(CASES)
 const QUICK_CASES = ['small', 'get64k', 'unauthorized']
 
 const USAGE = `usage: npm run bench -- [--quick] [--cases small,cold] [--against DIR] [--growth | --replicas] [--write] [--json]
@@ -30,7 +29,8 @@ const USAGE = `usage: npm run bench -- [--quick] [--cases small,cold] [--against
   is warmed up until its cost has settled; then windows of all take turns, so that ratios are of neighbours in time.
 
   --quick      ${QUICK_CASES.join(', ')} unless --cases says otherwise, short windows, no peers: less than a minute
-  --cases      of ${ALL_CASES.join(', ')}
+  --cases      of ${Object.keys(CASES).join(', ')};
+               with --growth of ${Object.keys(GROWTHS).join(', ')}
   --against    another checkout of Cloakroom, with its node_modules, takes part in the same run
   --growth     how costs grow with sessions, routes, resources and so on, in place of the cases
   --replicas   one replica on one core, two on two, and Node's cluster module, in place of the cases
@@ -59,7 +59,9 @@ const casesOf: Measure = async (t, wishes, tell) => {
   const field = await openField(t, wishes)
   const absent = field.absent.map(({ name, reason }) => `${name} (${reason})`)
   for (const one of absent) process.stderr.write(`NOT MEASURED: ${one}\n`)
-  for (const lane of warmUpLanes(field)) await warmUp(lane)
+  // What is measured on fresh processes needs no warm ones.
+  const areNeeded = wishes.cases.some((name) => Object.hasOwn(REQUEST_CASES, name))
+  for (const lane of areNeeded ? warmUpLanes(field) : []) await warmUp(lane)
   const cases: Results['cases'][number][] = []
   for (const name of wishes.cases) {
     const one = CASES[name]!
@@ -90,10 +92,11 @@ const growthOf: Measure = async (t, wishes, tell) => {
   const field = await openField(t, wishes)
   for (const lane of warmUpLanes(field)) await warmUp(lane)
   const rows: Growth[] = []
-  await measureGrowth(field, t, (growth) => {
-    rows.push(growth)
-    tell(growthTable([growth]))
-  })
+  for (const name of wishes.cases) {
+    const grown = await GROWTHS[name]!(field, t)
+    rows.push(...grown)
+    tell(growthTable(grown))
+  }
   return { json: rows, write: () => writePart('growth', `${wishes.setting}\n\n${growthTable(rows)}`) }
 }
 
@@ -140,12 +143,15 @@ const { values } = parseArgs({
   },
 })
 
+/** What `--cases` may name. */
+const CHOICES = values.growth ? GROWTHS : CASES
+
 function wishesOf(): Wishes {
   const { quick, growth, replicas, against, profile } = values
   const rounds = Number(values.rounds ?? (quick ? 5 : 7))
   const seconds = Number(values.seconds ?? (quick || growth ? 1 : 3))
   return {
-    cases: values.cases?.split(',') ?? (quick ? QUICK_CASES : ALL_CASES),
+    cases: values.cases?.split(',') ?? (quick && !growth ? QUICK_CASES : Object.keys(CHOICES)),
     ...{ rounds, seconds, setting: settingOf(rounds, seconds), cores: twoCores()! },
     against: against && resolve(against),
     peers: values.peers ?? !(quick || against || growth || replicas),
@@ -172,8 +178,9 @@ async function run(wishes: Wishes): Promise<void> {
   }
 }
 
-const unknown = values.cases?.split(',').filter((name) => !Object.hasOwn(CASES, name)) ?? []
-const reason = unknown.length > 0 ? `there is no case ${unknown}; cases: ${ALL_CASES}` : missing()
+const unknown = values.cases?.split(',').filter((name) => !Object.hasOwn(CHOICES, name)) ?? []
+const reason =
+  unknown.length > 0 ? `there is no ${unknown}, there are ${Object.keys(CHOICES).join(', ')}` : missing()
 if (values.help) process.stdout.write(USAGE)
 else if (reason) {
   process.stderr.write(`NOT RUN: ${reason}\n`)

@@ -51,11 +51,45 @@ export function resultsOf({ setting, absent, cases }: Results): string {
     setting,
     table(['CPU µs a request', ...shared.map(({ case: one }) => one.title)], contenders),
     absent.length > 0 ? `Not measured: ${absent.join('; ')}.` : '',
-    table(['Cloakroom', 'measure', 'beside it', 'cost', 'ratio', 'budget', ''], budgets),
+    table(
+      ['Cloakroom', 'measure', 'beside it', 'cost', 'ratio', 'budget', ''],
+      [...budgets, ...besidePeers(cases)],
+    ),
     notSettled(cases),
   ]
     .filter(Boolean)
     .join('\n\n')
+}
+
+/** The most that Cloakroom's signed-in GET may cost, in units of what it costs others. */
+const PEER_BUDGETS: readonly [RegExp, number][] = [
+  [/^mod_auth_openidc .*shared memory/, 0.5],
+  [/^mod_auth_openidc .*Redis/, 0.25],
+  [/^oauth2-proxy/, 0.25],
+]
+
+function besidePeers(cases: Results['cases']): string[][] {
+  const small = cases.find(({ name }) => name === 'small')
+  const ours = small && oursOf(small.measured)
+  if (!ours) return []
+  return PEER_BUDGETS.flatMap(([pattern, budget]) => {
+    const peer = small.measured.find(({ name }) => pattern.test(name))
+    if (!peer) return []
+    const part = ours.cost.median / peer.cost.median
+    const verdict = part <= budget ? 'met' : 'not met'
+    const beside = `${peer.name}: ${spread(peer.cost)}`
+    return [
+      [
+        small.case.title,
+        'CPU µs',
+        beside,
+        spread(ours.cost),
+        `${part.toFixed(2)} × it`,
+        String(budget),
+        verdict,
+      ],
+    ]
+  })
 }
 
 const has = (measured: readonly Measured[], name: string) => measured.some((one) => one.name === name)

@@ -26,13 +26,6 @@ async function settledCost(lane: Lane): Promise<number> {
   return figureOf(costs).median
 }
 
-/** Measures every row; `tell` is given each when it is done. The field's processes have been warmed up. */
-export async function measureGrowth(field: Field, t: Scope, tell: (growth: Growth) => void): Promise<void> {
-  for (const row of [routes, resources, headers, connections, webSockets, sessions, storms]) {
-    for (const growth of await row(field, t)) tell(growth)
-  }
-}
-
 const CPU = 'CPU µs a request'
 
 async function pointsOf(
@@ -186,4 +179,9 @@ async function storms(field: Field): Promise<Growth[]> {
     { what, measures: 'calls in flight at most', points: inFlight },
     { what, measures: 'ms, p99 of another user’s requests meanwhile', points: p99 },
   ]
+}
+
+/** What may grow, by the name on the command line. The field's processes have been warmed up. */
+export const GROWTHS: Readonly<Record<string, (field: Field, t: Scope) => Promise<Growth[]>>> = {
+  ...{ sessions, routes, resources, headers, connections, websockets: webSockets, storms },
 }

@@ -64,13 +64,15 @@ describe('the benchmark', () => {
     const measured: Measured[] = [
       { name: 'bare', cost: figure(48), ratio: figure(1), isSettled: true },
       { name: 'Cloakroom', cost: figure(60), ratio: figure(1.25), isSettled: true },
+      { name: 'oauth2-proxy 7, Redis', cost: figure(300), ratio: figure(6), isSettled: true },
       { name: 'nginx/1.22 <x>', cost: figure(18), ratio: figure(0.4), isSettled: false },
     ]
     const cases = [{ name: 'small', case: { title: 'GET', budget: 1.3, unit: 'bare proxies' }, measured }]
-    const text = resultsOf({ setting: 'a machine', absent: ['oauth2-proxy (go install it)'], cases })
+    const text = resultsOf({ setting: 'a machine', absent: ['Wonderwall (go install it)'], cases })
     assert.match(text, /\| Cloakroom \| 60\.0 \(60\.0–60\.0\) \|/)
     assert.match(text, /1\.25 \(1\.25–1\.25\) × bare proxies \| 1\.3 \| met \|/)
-    assert.match(text, /Not measured: oauth2-proxy/)
+    assert.match(text, /Not measured: Wonderwall/)
+    assert.match(text, /oauth2-proxy 7, Redis: 300 .* \| 0\.20 × it \| 0\.25 \| met \|/)
     assert.match(text, /Had not settled when they were measured: nginx/)
     const lines = summaryOf({ setting: 'a machine; 7 rounds', absent: [], cases })
     assert.match(lines ?? '', /costs Cloakroom 60 µs of CPU time, 1\.25 times what it costs bare/)
