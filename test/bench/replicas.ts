@@ -4,6 +4,7 @@ import { isReady } from '../kit/replica.ts'
 import { eventually } from '../kit/shops/deadline.ts'
 import type { Field } from './case.ts'
 import { startApi } from './contenders/api.ts'
+import { IMAGE } from './contenders/cloakroom.ts'
 import { requestText, type Scope } from './contenders/contender.ts'
 import { runWrk } from './load/wrk.ts'
 import { type Figure, figureOf } from './measure.ts'
@@ -14,8 +15,8 @@ import { familyCpuTimeUs } from './process/cpu-time.ts'
 /** Requests a second, and CPU µs of all replicas for each. */
 export type Throughput = { readonly name: string; readonly perSecond: Figure; readonly cpuUs: Figure }
 
-/** A core with a load of its own: wrk, and an API for the replica there. */
-type Stack = { readonly core: number; readonly port: number }
+/** A core with a load of its own, the port that this goes to, and the process that serves there, with its children. */
+type Stack = { readonly core: number; readonly port: number; readonly pid: number }
 
 const CONNECTIONS = 64
 
@@ -38,8 +39,7 @@ export async function measureReplicas(field: Field, t: Scope, rounds: number): P
     apis.push(api.origin)
     const replica = await cloakroom.startAnother({ API: api.origin })
     pin(replica.pid, core)
-    stacks.push({ core, port: replica.port })
-    pids.set(replica.port, [replica.pid])
+    stacks.push({ core, port: replica.port, pid: replica.pid })
   }
   const clustered = await startCluster(t, field, apis)
   const layouts: readonly { name: string; stacks: readonly Stack[] }[] = [
@@ -47,13 +47,13 @@ export async function measureReplicas(field: Field, t: Scope, rounds: number): P
     { name: 'two replicas, two cores', stacks },
     {
       name: 'one with two workers of node:cluster, two cores',
-      stacks: [first, second].map((core) => ({ core, port: clustered })),
+      stacks: [first, second].map((core) => ({ core, ...clustered })),
     },
   ]
 
   async function window(layout: readonly Stack[]) {
-    const all = [...new Set(layout.flatMap(({ port }) => pids.get(port) ?? []))]
-    const cpu = () => all.reduce((total, pid) => total + familyCpuTimeUs(pid), 0)
+    const pids = [...new Set(layout.map(({ pid }) => pid))]
+    const cpu = () => pids.reduce((total, pid) => total + familyCpuTimeUs(pid), 0)
     const before = cpu()
     const results = await Promise.all(
       layout.map(({ core, port }) =>
@@ -81,23 +81,24 @@ export async function measureReplicas(field: Field, t: Scope, rounds: number): P
 
 /** Together more than the 80,000 requests that a process needs to settle. */
 const WARM_UP_ROUNDS = 5
-const pids = new Map<number, number[]>()
 
-async function startCluster(t: Scope, { world, cloakrooms }: Field, apis: string[]): Promise<number> {
+async function startCluster(
+  t: Scope,
+  { world, cloakrooms }: Field,
+  apis: string[],
+): Promise<{ port: number; pid: number }> {
   const { dir, configFile } = cloakrooms[0]!
   const [port, adminPort] = [await freePort(), await freePort()]
   const cluster = startChild('contenders/cluster.ts', {
     ...{ MAIN: join(dir, 'dist/main.js'), CONFIG: configFile, APIS: apis.join(',') },
-    ...{ PUBLIC_PORT: String(port), ADMIN_PORT: String(adminPort), NODE_ENV: 'production' },
+    ...{ PUBLIC_PORT: String(port), ADMIN_PORT: String(adminPort), ...IMAGE },
   })
   t.after(cluster.stop)
   const workers = await nextMessage<number[]>(cluster)
   const adminUrl = `http://127.0.0.1:${adminPort}`
   await eventually('the cluster is ready', () => isReady({ adminUrl }))
   for (const [n, pid] of workers.entries()) pin(pid, n === 0 ? world.cores.measured : world.cores.others)
-  // The primary's family is the workers.
-  pids.set(port, [cluster.pid])
-  return port
+  return { port, pid: cluster.pid }
 }
 
 /** In Markdown, with the gain over the first. */
