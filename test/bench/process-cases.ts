@@ -193,7 +193,7 @@ export const PROCESS_CASES = {
   },
   websockets: {
     ...{ title: 'WebSocket', measures: 'KB', budget: 26 },
-    lanes: async (field) => memoryLanes(field, { text: webSocketText, count: 400 }),
+    lanes: async (field) => memoryLanes(field, { text: webSocketText, count: 2_000 }),
   },
   handshakes: {
     ...{ title: 'opening a WebSocket', measures: 'CPU ms', budget: 0.4 },
