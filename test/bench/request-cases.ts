@@ -75,11 +75,11 @@ export function cold({ load }: Field, { cloakroom, requests, hashes, ...rest }: 
 const FRESH_REQUESTS = 2_000
 
 /** The first requests of a new process, its connections included. */
-function fresh({ load }: Field, { name, startAnother, fields }: Cloakroom): Lane {
+function fresh({ load }: Field, { name, startAnother, compileCache, fields }: Cloakroom): Lane {
   return {
     ...{ name, warmUpRequests: 0 },
     async window() {
-      const { pid, port, stop } = await startAnother()
+      const { pid, port, stop } = await startAnother({ NODE_COMPILE_CACHE: compileCache() })
       const before = familyCpuTimeUs(pid)
       const requests = [requestText('small', fields)]
       await load.run({ port, requests, count: FRESH_REQUESTS, connections: CONNECTIONS })

@@ -3,6 +3,7 @@ import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 import { Redis } from 'ioredis'
 import { createBrowser } from '../../kit/browsers/browser.ts'
 import type { RotatingProvider } from '../../kit/provider/rotating-provider.ts'
@@ -70,7 +71,7 @@ export async function openCloakroom(t: Scope, world: World, setup: Setup): Promi
     const replica = await startReplica({
       configFile: config.file,
       main: join(dir, 'dist/main.js'),
-      env: joined({ ...IMAGE, API: world.api, NODE_COMPILE_CACHE: compileCache() }, world.env, env),
+      env: joined({ ...IMAGE, API: world.api }, world.env, env),
       output: { stdout: log },
     })
     t.after(() => replica.stop())
@@ -136,21 +137,19 @@ function joined(...all: Record<string, string>[]): Record<string, string> {
   return { ...Object.assign({}, ...all), NODE_OPTIONS: options.join(' ') }
 }
 
-/** Compiles as the Dockerfile does: what `serve` imports, once. */
+const WARM = fileURLToPath(new URL('../../image/warm.ts', import.meta.url))
+
+/** Compiles as the Dockerfile does, once. */
 function compileCacheOf(t: Scope, dir: string): () => string {
   let folder: string | undefined
   return function compileCache() {
     if (folder !== undefined) return folder
-    folder = mkdtempSync(join(tmpdir(), 'cloakroom-bench-compiled-'))
-    const made = folder
+    const made = mkdtempSync(join(tmpdir(), 'cloakroom-bench-compiled-'))
     t.after(() => rmSync(made, { recursive: true, force: true }))
-    const program = `import { flushCompileCache } from 'node:module'; await import(${JSON.stringify(join(dir, 'dist/cli/serve.js'))}); flushCompileCache()`
-    const env = { ...process.env, NODE_COMPILE_CACHE: made }
-    const { status, stderr } = spawnSync(process.execPath, ['--input-type=module', '--eval', program], {
-      env,
-      encoding: 'utf8',
-    })
+    const args = [WARM, join(dir, 'dist/main.js'), made]
+    const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' })
     if (status !== 0) throw new Error(`${dir} cannot be compiled: ${stderr}`)
+    folder = made
     return made
   }
 }
