@@ -418,7 +418,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
   #relay(buffered: BufferedResponse): void {
     this.#buffered = undefined
     this.#discarded = undefined
-    if (!this.#isOver) buffered.replayTo(this, () => !this.#res.writableNeedDrain)
+    if (!this.#isOver) buffered.replayTo(this, () => !this.response.isWaiting)
   }
 
   #resend(body: Buffer | null, token: AccessToken): void {

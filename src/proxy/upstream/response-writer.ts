@@ -58,6 +58,8 @@ export class ClientResponse {
   isEventStream = false
   /** Its type says that it has no end of its own. */
   isUnending = false
+  /** The client takes no more for the moment, and the upstream is paused. */
+  isWaiting = false
   readonly #res: ServerResponse
   readonly #idleMs: number
   readonly #source: ResponseSource
@@ -91,7 +93,24 @@ export class ClientResponse {
     this.#source.bodyPassed(chunk.length)
     this.#remaining -= chunk.length
     if (this.#remaining === 0) this.end(chunk, isFirst)
-    else if (!this.#res.write(chunk)) this.#waitForClient(controller)
+    else if (this.#remaining <= ONE_WRITE && isFullRead(chunk)) this.#writeWithRest(chunk)
+    else if (!this.#res.write(chunk) && !this.#isTaken()) this.#waitForClient(controller)
+  }
+
+  /**
+   * The read filled its buffer, so the little that is missing is mostly read next, in the same turn of the event loop: both
+   * leave in one write. No backpressure, because no more than that can follow.
+   */
+  #writeWithRest(chunk: Buffer): void {
+    this.#res.cork()
+    this.#res.write(chunk)
+    setImmediate(uncork, this.#res)
+  }
+
+  /** Sends what node:http holds back until the next tick. Whether the kernel has all of it: then there is nothing to wait for. */
+  #isTaken(): boolean {
+    uncork(this.#res)
+    return this.#res.writableLength === 0
   }
 
   end(lastChunk?: Buffer, isWhole = false): void {
@@ -111,6 +130,7 @@ export class ClientResponse {
   /** A clean end would make half a body look whole (RFC 9112 §8), so the client's connection is cut. */
   cut(): void {
     const { req, socket } = this.#res
+    uncork(this.#res)
     // HTTP/1.0 has no chunks: there, the end of the connection is the end of the body.
     if (req.httpVersion === '1.0') socket?.resetAndDestroy()
     this.#res.destroy()
@@ -120,7 +140,7 @@ export class ClientResponse {
   stop(): void {
     const mayEnd = this.isEventStream && Number.isNaN(this.#remaining)
     // A client that reads nothing would not see the end either.
-    if (mayEnd && !this.#res.writableNeedDrain) this.end()
+    if (mayEnd && !this.isWaiting) this.end()
     else this.cut()
   }
 
@@ -132,8 +152,10 @@ export class ClientResponse {
   /** Backpressure, for as long as the client reads something now and then. */
   #waitForClient(controller: ResponseController): void {
     controller.pause()
+    this.isWaiting = true
     if (this.#idleMs > 0) this.#stalled = this.#source.clock.after(this.#idleMs, () => this.#reset())
     this.#res.once('drain', () => {
+      this.isWaiting = false
       this.#stalled?.cancel()
       // A drain may come while another response is being parsed, and the pool's parser cannot be entered twice.
       process.nextTick(resume, controller)
@@ -188,6 +210,17 @@ const PAST_ASCII = /[\x80-\xff]/
 
 /** Bytes of a body worth copying to save a write. */
 const ONE_WRITE = 16_384
+
+/** Bytes of a read that filled its buffer: Node reads sockets into buffers of this size, and keeps those it filled. */
+const READ_BYTES = 65_536
+
+function isFullRead({ buffer }: Buffer): boolean {
+  return buffer.byteLength === READ_BYTES
+}
+
+function uncork(res: ServerResponse): void {
+  if (res.writableCorked > 0) res.uncork()
+}
 
 /** Whether a reason phrase can be passed on: HTTP/2 has none, and undici has read what is not ASCII as UTF-8. */
 export function isSayable(reason: string | undefined): reason is string {

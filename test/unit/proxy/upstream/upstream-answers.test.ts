@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import type { Socket } from 'node:net'
 import { test } from 'node:test'
 import { brotliCompressSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import { ends, isWholeHead, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
@@ -78,6 +79,35 @@ for (const [what, answer] of [
     assert.equal(await settled, 'upstream_unreachable')
   })
 }
+
+/** An answer whose head and first part fill a read of 64 KiB; eight bytes are missing. */
+const FIRST_PART = (() => {
+  const head = 'HTTP/1.1 200 OK\r\nContent-Length: 65502\r\n\r\n'
+  return head + 'x'.repeat(65_502 - 8)
+})()
+
+test('what fills a read reaches the client before the few bytes that are missing, and with them it is whole', async (t) => {
+  const upstreamSocket = Promise.withResolvers<Socket>()
+  const upstream = await rawUpstream(t, (socket) => {
+    socket.write(FIRST_PART)
+    upstreamSocket.resolve(socket)
+  })
+  const proxy = await proxyTo(t, { upstream: upstream.origin })
+  const client = rawClient(t, proxy.port, GET)
+  await client.until((text) => bodyOf(text).length === 65_494)
+  ;(await upstreamSocket.promise).write('the rest')
+  await client.until((text) => bodyOf(text).length === 65_502 && text.endsWith('the rest'))
+})
+
+test('an upstream that goes before the last few bytes: the client gets the others, and sees that they are not all', async (t) => {
+  const upstream = await rawUpstream(t, (socket) => socket.end(FIRST_PART))
+  const proxy = await proxyTo(t, { upstream: upstream.origin })
+  const settled = proxy.settled()
+  const { text } = await rawClient(t, proxy.port, GET).closed
+  assert.match(text, /\r\nContent-Length: 65502\r\n/i)
+  assert.equal(bodyOf(text).length, 65_494)
+  assert.equal(await settled, 'upstream_unreachable')
+})
 
 test('a client of HTTP/1.0 gets no chunks, no interim answer, and a reset in place of the end of half a body', async (t) => {
   const upstream = await rawUpstream(t, (socket, received) => {
