@@ -185,6 +185,7 @@ function limitConnections(server: Server, deps: PublicServerDeps): void {
  * keep the connection, for as long as a byte comes now and then.
  */
 function limitUnwantedBody(req: IncomingMessage, pace: BodyPace): void {
+  if (req.complete) return
   const { socket } = req
   const { bytesRead: before } = socket
   const isOver = () => req.complete || socket.destroyed

@@ -4,7 +4,7 @@
  */
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 import type { BodyPace } from '../../async/body-pace.ts'
 import type { CircuitPeriod } from '../../async/circuit-breaker.ts'
 import type { Clock } from '../../async/clock.ts'
@@ -31,7 +31,14 @@ import {
 } from './dispatcher.ts'
 import type { Admission, WaitingRequest } from './pool.ts'
 import { BufferedResponse, type SentToken, tokenChallenge } from './rejected-token.ts'
-import { type BodyCopy, bodyTooLarge, createBodyCopy, readBody } from './request-body.ts'
+import {
+  arrivedBody,
+  type BodyCopy,
+  bodyTooLarge,
+  createBodyCopy,
+  mayHaveArrived,
+  readBody,
+} from './request-body.ts'
 import { ClientResponse, defectOf, keepOurs, MAX_INTERIM } from './response-writer.ts'
 import type { TokenProofs } from './token-proofs.ts'
 
@@ -143,7 +150,8 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
   #period: CircuitPeriod | undefined
   /** Ends the wait for a permit, or for a connection. */
   #stopWaiting: (() => void) | undefined
-  #body: Readable | null = null
+  /** A stream, unless all of it came with the head. */
+  #body: Readable | Buffer | null = null
   #bodyCopy: BodyCopy | undefined
   #controller: ResponseController | undefined
   /** Dispatches whose end has not been reported. */
@@ -197,15 +205,25 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
   /** Step 3. The body is asked for only now, because the request may have waited. */
   go(period: CircuitPeriod): void {
     this.#period = period
-    if (this.#length !== 0) this.#openBody(this.#length)
+    if (this.#length === 0) this.#dispatch(null)
+    // The parser hands over what came with the head before the next tick.
+    else if (mayHaveArrived(this.#length)) process.nextTick(sendWithBody, this)
+    else this.sendWithBody()
+  }
+
+  sendWithBody(): void {
+    if (this.#isOver) return
+    const length = this.#length
+    if (length !== undefined) this.#outbound.headers.push('content-length', String(length))
+    this.#body = (mayHaveArrived(length) && arrivedBody(this.req, length)) || this.#openBody(length)
+    if (this.#body instanceof Buffer) this.#upstream.bodyPassed(this.#body.length)
     this.#dispatch(this.#body)
   }
 
-  #openBody(length: number | undefined): void {
-    const { route, headers, accessToken, onRejectedToken } = this.#outbound
-    if (length !== undefined) headers.push('content-length', String(length))
+  #openBody(length: number | undefined): Readable {
+    const { route, accessToken, onRejectedToken } = this.#outbound
     this.#bodyCopy = accessToken && onRejectedToken ? createBodyCopy(length) : undefined
-    this.#body = readBody({
+    return readBody({
       req: this.req,
       res: this.#res,
       maxBody: route.maxBody,
@@ -369,7 +387,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
    * that is still whole.
    */
   #provesAgain(buffered: BufferedResponse): boolean {
-    const body = this.#body === null ? null : this.#bodyCopy?.whole()
+    const body = this.#wholeBody()
     const isRepeatable = body !== undefined && this.#upstream.dispatcher.isOpen()
     if (this.#isProvedAgain || this.#token?.key === undefined || !isRepeatable) return false
     this.#isProvedAgain = true
@@ -389,7 +407,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
     // The connection answered, so a later failure is not its idle end.
     this.#isReused = false
     this.#buffered = buffered
-    const repeatable = this.#body === null ? null : this.#bodyCopy?.whole()
+    const repeatable = this.#wholeBody()
     const isRepeatable = () => repeatable !== undefined && this.#upstream.dispatcher.isOpen()
     try {
       const rejected = { token: accessToken!, challenge, isRepeatable: isRepeatable() }
@@ -404,6 +422,11 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
     } catch (error) {
       if (this.#discard(buffered)) this.#refuse(error as BffError)
     }
+  }
+
+  /** To send it again; null when there is none, undefined when it is not here as a whole. */
+  #wholeBody(): Buffer | null | undefined {
+    return this.#body instanceof Readable ? this.#bodyCopy?.whole() : this.#body
   }
 
   /** False when the client has left meanwhile. */
@@ -464,7 +487,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
     this.#upstream.longAnswers.leave(this)
     this.#stopWaiting?.()
     // Over HTTP/2 the connection outlives the response, and would go on reading it.
-    this.#body?.destroy()
+    if (this.#body instanceof Readable) this.#body.destroy()
     // Later, because whoever found the failure is in the middle of it: a parser, a body, a cut connection.
     if (error) queueMicrotask(() => this.#over(error))
     else this.#over()
@@ -476,5 +499,14 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
     if (this.#inFlight > 0 || this.#period === undefined) return
     this.#upstream.admission.leave(this.#period)
     this.#period = undefined
+  }
+}
+
+/** An error would end the process here, because a tick has no caller that handles it. */
+function sendWithBody(exchange: Exchange): void {
+  try {
+    exchange.sendWithBody()
+  } catch (error) {
+    exchange.giveUp(error as BffError)
   }
 }

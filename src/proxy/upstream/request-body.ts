@@ -46,6 +46,19 @@ export function createBodyCopy(length: number | undefined): BodyCopy | undefined
   }
 }
 
+/** Whether a body of so many bytes may have come with its head: then it is worth a tick to see. Undefined: it is chunked. */
+export function mayHaveArrived(length: number | undefined): length is number {
+  return length !== undefined && length <= MAX_COPIED
+}
+
+/**
+ * The whole of a body that came with its head, which needs no stream, no timers and no copy, and leaves in one write with
+ * the head. Undefined when some of it is still to come; nothing of it has been read then.
+ */
+export function arrivedBody(req: IncomingMessage, length: number): Buffer | undefined {
+  return req.complete && req.readableLength === length ? (req.read() ?? undefined) : undefined
+}
+
 /**
  * The request's body as a stream of its own, because a failure of the upstream must not end the client's connection, and
  * the rest of a body that is not wanted must still be read past. Trailers are dropped. Refuses with `body_too_large` when

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import { test } from 'node:test'
+import { eventually } from '../../../kit/shops/deadline.ts'
 import { ends, isWholeHead, open, proxyTo, rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
@@ -115,4 +116,34 @@ test('an upload stops when its upstream has answered and gone', async (t) => {
   await client.closed
   await upstream.closed[0]
   assert.ok(taken < 1_000_000)
+})
+
+test('a body that came with its head goes on with the head, byte for byte, and the connections serve on', async (t) => {
+  const body = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte))
+    .toString('latin1')
+    .repeat(64)
+  let answered = 0
+  const upstream = await rawUpstream(t, (socket, received) => {
+    for (; answered < received.split(body).length - 1; answered += 1) socket.write(OK)
+  })
+  const proxy = await proxyTo(t, { upstream: upstream.origin })
+  const client = rawClient(t, proxy.port, '')
+  for (const times of [1, 2]) {
+    client.socket.write(`${HEAD}Content-Length: ${body.length}\r\n\r\n${body}`, 'latin1')
+    await client.until((text) => text.split('\r\n\r\nok').length === times + 1)
+  }
+  const [first = '', ...more] = upstream.received
+  assert.deepEqual(more, [])
+  assert.equal(first.split(`content-length: ${body.length}\r\n\r\n${body}`).length, 3)
+})
+
+test('the first part of a small body goes on before the second has come', async (t) => {
+  const upstream = await rawUpstream(t, (socket, received) => {
+    if (received.endsWith('abcd')) socket.write(OK)
+  })
+  const proxy = await proxyTo(t, { upstream: upstream.origin })
+  const client = rawClient(t, proxy.port, `${HEAD}Content-Length: 4\r\n\r\nab`)
+  await eventually('the upstream has the first part', () => upstream.received[0]?.endsWith('\r\n\r\nab'))
+  client.socket.write('cd')
+  await client.until(ends('ok'))
 })
