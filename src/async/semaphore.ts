@@ -1,4 +1,5 @@
 import { type Clock, systemClock, type Timer } from './clock.ts'
+import type { Pace } from './pace.ts'
 
 /** Waits for a permit. */
 export type Waiter<Refusal> = {
@@ -31,6 +32,8 @@ export type Semaphore<Refusal> = {
   release(): void
   /** Runs `work` with a permit, after waiting for it `waitMs` at most. Rejects with the refusal, else as `work` does. */
   run<T>(work: () => Promise<T>, waitMs: number): Promise<T>
+  /** From now on permits are taken no faster than this allows; as fast as they come unless given. */
+  paceBy(pace: Pick<Pace, 'delayMs' | 'began'> | undefined): void
   /** Refuses every waiter of now. */
   refuseAll(refusal: Refusal): void
 }
@@ -52,10 +55,28 @@ export function createSemaphore<Refusal>(options: SemaphoreOptions<Refusal>): Se
   let first: Entry<Refusal> | undefined
   let last: Entry<Refusal> | undefined
   let isServing = false
+  let pace: Pick<Pace, 'delayMs' | 'began'> | undefined
+  let turn: Timer | undefined
 
   function tryAcquire(): boolean {
-    if (free === 0 || first) return false
+    if (free === 0 || first || (pace && pace.delayMs() > 0)) return false
+    take()
+    return true
+  }
+
+  function take(): void {
     free--
+    pace?.began()
+  }
+
+  /** Plans to serve the first waiter when it is its turn; false when that is now. */
+  function mustWaitForTurn(): boolean {
+    const ms = pace?.delayMs() ?? 0
+    if (ms <= 0) return false
+    turn ??= clock.after(ms, () => {
+      turn = undefined
+      serve()
+    })
     return true
   }
 
@@ -73,6 +94,7 @@ export function createSemaphore<Refusal>(options: SemaphoreOptions<Refusal>): Se
     else first = entry
     last = entry
     observe?.(++waiting)
+    if (pace) serve()
     return () => leave(entry)
   }
 
@@ -90,13 +112,17 @@ export function createSemaphore<Refusal>(options: SemaphoreOptions<Refusal>): Se
 
   function release(): void {
     free++
+    serve()
+  }
+
+  function serve(): void {
     // A waiter may release within `enter`: the loop below serves the next, so that the stack stays flat.
     if (isServing) return
     isServing = true
-    while (first && free > 0) {
+    while (first && free > 0 && !mustWaitForTurn()) {
       const entry = first
       leave(entry)
-      free--
+      take()
       entry.waiter.enter()
     }
     isServing = false
@@ -117,5 +143,13 @@ export function createSemaphore<Refusal>(options: SemaphoreOptions<Refusal>): Se
       entry.waiter.refuse(reason)
     }
   }
-  return { tryAcquire, wait, release, run, refuseAll }
+  return {
+    ...{ tryAcquire, wait, release, run, refuseAll },
+    paceBy(next) {
+      pace = next
+      turn?.cancel()
+      turn = undefined
+      serve()
+    },
+  }
 }

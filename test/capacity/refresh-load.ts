@@ -1,4 +1,6 @@
 import { type CircuitBreaker, createCircuitBreaker } from '../../src/async/circuit-breaker.ts'
+import type { Pace } from '../../src/async/pace.ts'
+import { createPacing, type Pacing } from '../../src/oidc/token-endpoint/limiter.ts'
 import { storedAccessToken } from '../../src/tokens/record/sealing.ts'
 import { type SeededRandom, seededRandom } from '../chaos/seeded-random.ts'
 import { createAgenda } from './agenda.ts'
@@ -77,6 +79,7 @@ const LOCK_TTL_MS = 8_000
 const BUSY_MS = 2_000
 const FAULTS_TO_OPEN = 5
 const OPEN_MS = { first: 2_000, most: 30_000, mostAsked: 300_000 }
+const JITTER = { share: 0.1, mostMs: 5_000 }
 /** How long a failure is remembered that names no time (src/tokens/recent-refusals.ts). */
 const REMEMBERED_MS = 5_000
 /** The first page of an application asks all its APIs within so long. */
@@ -89,13 +92,18 @@ const ANSWERED = 1
 const FAILED = 2
 const GIVEN_UP = 3
 const SIGNED_IN = 4
-const KINDS = 5
+/** Of the first in line of a replica, which stands in the place of a token. */
+const TURN = 5
+const KINDS = 6
 
 type Replica = {
   free: number
   /** Tokens whose refresh waits for a permit, in order of arrival. */
   readonly line: Set<number>
   readonly circuit: CircuitBreaker
+  readonly pacing: Pacing
+  pace: Pace | undefined
+  isTurnPlanned: boolean
   askedUntil: number
 }
 
@@ -119,6 +127,7 @@ export function playRefreshLoad(load: LoadCase): LoadReport {
   const expiresAt = new Float64Array(tokens).fill(-1)
   const refusedUntil = new Float64Array(tokens).fill(-1)
   const askedAt = new Float64Array(tokens)
+  const calledAt = new Float64Array(tokens)
   const calledIn = new Int32Array(tokens)
   const waitsUntil = new Float64Array(tokens)
   const leavesAt = new Float64Array(sessions)
@@ -167,12 +176,14 @@ export function playRefreshLoad(load: LoadCase): LoadReport {
 
   function admit(replica: Replica, token: number): void {
     if (!replica.circuit.isPassable()) refuse(token, circuitLeftMs(replica))
-    else if (replica.free > 0 && replica.line.size === 0) begin(replica, token)
-    else {
+    else if (replica.free > 0 && replica.line.size === 0 && (replica.pace?.delayMs() ?? 0) <= 0) {
+      begin(replica, token)
+    } else {
       replica.line.add(token)
       waitsUntil[token] = now + WAIT_MS
       books.queued(now, replica.line.size)
       plan(now + WAIT_MS, GIVEN_UP, token)
+      serveLine(replica)
     }
   }
 
@@ -183,6 +194,9 @@ export function playRefreshLoad(load: LoadCase): LoadReport {
       return
     }
     replica.free--
+    replica.pace?.began()
+    replica.pacing.begun(now)
+    calledAt[token] = now
     calledIn[token] = replica.circuit.period()
     const { ok, afterMs } = provider.ask(now)
     books.called(now, ok)
@@ -191,6 +205,7 @@ export function playRefreshLoad(load: LoadCase): LoadReport {
 
   function answered(token: number): void {
     const replica = replicaOf(token)
+    if (!replica.circuit.isOpen()) replica.pacing.ended({ kind: 'ok' }, calledAt[token]!)
     if (calledIn[token] === replica.circuit.period()) {
       replica.askedUntil = 0
       replica.circuit.succeeded()
@@ -205,7 +220,11 @@ export function playRefreshLoad(load: LoadCase): LoadReport {
   function failed(token: number): void {
     const replica = replicaOf(token)
     const asked = Math.min(OPEN_MS.mostAsked, provider.retryAfterMs(now))
-    replica.askedUntil = Math.max(replica.askedUntil, now + asked)
+    const retryAfterSeconds = asked > 0 ? asked / 1_000 : undefined
+    if (!replica.circuit.isOpen())
+      replica.pacing.ended({ kind: 'fault', retryAfterSeconds }, calledAt[token]!)
+    const jitter = random.between(0, Math.min(JITTER.share * asked, JITTER.mostMs))
+    replica.askedUntil = Math.max(replica.askedUntil, now + asked + jitter)
     const wasOpen = replica.circuit.isOpen()
     replica.circuit.failed(calledIn[token]!)
     replica.circuit.ended(calledIn[token]!)
@@ -240,6 +259,12 @@ export function playRefreshLoad(load: LoadCase): LoadReport {
 
   function serveLine(replica: Replica): void {
     while (replica.free > 0 && replica.line.size > 0) {
+      const ms = replica.pace?.delayMs() ?? 0
+      if (ms > 0) {
+        if (!replica.isTurnPlanned) plan(now + ms, TURN, replicas.indexOf(replica))
+        replica.isTurnPlanned = true
+        return
+      }
       const [first] = replica.line
       replica.line.delete(first!)
       begin(replica, first!)
@@ -277,7 +302,11 @@ export function playRefreshLoad(load: LoadCase): LoadReport {
     else if (kind === ANSWERED) answered(subject)
     else if (kind === FAILED) failed(subject)
     else if (kind === SIGNED_IN) signedIn(subject)
-    else if (waitsUntil[subject] === now && replicaOf(subject).line.delete(subject)) refuse(subject, WAIT_MS)
+    else if (kind === TURN) {
+      replicas[subject]!.isTurnPlanned = false
+      serveLine(replicas[subject]!)
+    } else if (waitsUntil[subject] === now && replicaOf(subject).line.delete(subject))
+      refuse(subject, WAIT_MS)
   }
   return books.report()
 }
@@ -287,12 +316,18 @@ function createReplica(concurrency: number, now: () => number): Replica {
     free: concurrency,
     line: new Set(),
     askedUntil: 0,
+    ...{ pace: undefined, isTurnPlanned: false },
+    pacing: createPacing(now, (pace) => {
+      replica.pace = pace
+    }),
     circuit: createCircuitBreaker({
       failures: FAULTS_TO_OPEN,
       openMs: (times) =>
         Math.max(Math.min(OPEN_MS.most, OPEN_MS.first * 2 ** (times - 1)), replica.askedUntil - now()),
       now,
-      observe: () => undefined,
+      observe(change) {
+        if (change === 'closed') replica.pacing.reopened()
+      },
     }),
   }
   return replica

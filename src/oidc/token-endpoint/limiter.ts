@@ -1,7 +1,10 @@
+// Over 400 lines, because what a refresh passes through stays in few files.
+
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { createCircuitBreaker } from '../../async/circuit-breaker.ts'
 import type { Clock } from '../../async/clock.ts'
 import { createThrottledWarning } from '../../async/log-throttle.ts'
+import { createPace, type Pace } from '../../async/pace.ts'
 import { createSemaphore } from '../../async/semaphore.ts'
 import type { ProviderConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
@@ -49,6 +52,10 @@ export type LimiterDeps = {
   readonly clock: Pick<Clock, 'monotonicNow' | 'after'>
   readonly observe: LimiterObserver
   readonly openTimes?: OpenTimes
+  /** Calls go at a pace after a refusal with Retry-After, until none had to wait for a minute. */
+  readonly isPaced?: boolean
+  /** From 0 to 1, for replicas that are told the same second and must not come back in it together; 0 unless given. */
+  readonly random?: () => number
 }
 
 /** How long a circuit stays open, in ms. */
@@ -86,10 +93,12 @@ export function createLimiter(deps: LimiterDeps): Limiter {
     observe: observe.queue,
     clock,
   })
-  const circuit = createCircuit(now, openTimes, (state) => {
+  const circuit = createCircuit({ now, most: openTimes, random: deps.random }, (state) => {
     observe.breaker(state)
     if (state === 'open') permits.refuseAll(circuitOpen(circuit.openLeftMs()))
+    if (state === 'closed') pacing?.reopened()
   })
+  const pacing = deps.isPaced ? createPacing(now, permits.paceBy) : undefined
   const admissions = new AsyncLocalStorage<Admission>()
   let inFlight = 0
 
@@ -120,7 +129,10 @@ export function createLimiter(deps: LimiterDeps): Limiter {
   ): Promise<T> {
     const count = circuit.begin()
     const startedAt = now()
+    pacing?.begun(startedAt)
     const end = (finding: Finding) => {
+      // A probe tells whether the provider is back, and nothing of what it takes.
+      if (!circuit.isOpen()) pacing?.ended(finding, startedAt)
       const outcome = finding.kind === 'page' ? 'fault' : finding.kind
       if (outcome !== 'nothing') observe.call(grant, outcome, (now() - startedAt) / 1000)
       count(finding)
@@ -145,15 +157,62 @@ export function createLimiter(deps: LimiterDeps): Limiter {
   }
 }
 
+const SECOND_MS = 1_000
+
+/** What becomes of calls, told to what keeps their pace. */
+export type Pacing = ReturnType<typeof createPacing>
+
+/**
+ * Keeps no pace while all is well: then each call is counted, so that its rate is known when the provider says that it is
+ * too much (429 or 503 with Retry-After, RFC 6585 §4).
+ */
+export function createPacing(now: () => number, paceBy: (pace: Pace | undefined) => void) {
+  let secondBegan = now()
+  let [calls, before] = [0, 0]
+  let pace: Pace | undefined
+
+  function keep(next: Pace | undefined): void {
+    pace = next
+    paceBy(next)
+  }
+
+  return {
+    begun(at: number): void {
+      if (at - secondBegan >= SECOND_MS) {
+        before = at - secondBegan < 2 * SECOND_MS ? calls : 0
+        secondBegan = at
+        calls = 0
+      }
+      calls += 1
+    },
+    ended({ kind, retryAfterSeconds }: Finding, startedAt: number): void {
+      if (kind === 'fault' && retryAfterSeconds !== undefined) {
+        if (!pace) keep(createPace(now, Math.max(calls, before)))
+        pace!.refused(startedAt)
+      } else if (pace && (kind === 'ok' || kind === 'refused')) {
+        pace.served()
+        if (pace.isOver()) keep(undefined)
+      }
+    },
+    /** The circuit is closed again: what has waited behind a rate limit must not come all at once. */
+    reopened: () => pace?.restart(),
+  }
+}
+
 const FAULTS_TO_OPEN = 5
 const OPEN_MIN_MS = 2_000
 const OPEN_TIMES: OpenTimes = { maxMs: 30_000, askedMaxMs: 300_000 }
+/** Of the time that a provider asks for, and so long at most: a replica comes back up to so much later than it may. */
+const JITTER = { share: 0.1, mostMs: 5_000 }
 
 /**
  * Opens after 5 faults in a row, for 2 s, doubling to `maxMs` with each probe that fails, or for as long as the provider
  * asked, up to `askedMaxMs`. One probe goes at a time.
  */
-function createCircuit(now: () => number, most: OpenTimes, tell: (state: CircuitState) => void) {
+function createCircuit(
+  { now, most, random = () => 0 }: { now: () => number; most: OpenTimes; random?: LimiterDeps['random'] },
+  tell: (state: CircuitState) => void,
+) {
   let askedUntil = 0
   const verdictOn = createPageCount()
   const breaker = createCircuitBreaker({
@@ -192,7 +251,8 @@ function createCircuit(now: () => number, most: OpenTimes, tell: (state: Circuit
   }
 
   function askedEnd({ retryAfterSeconds = 0 }: Finding): number {
-    return now() + Math.min(most.askedMaxMs, retryAfterSeconds * 1000)
+    const askedMs = Math.min(most.askedMaxMs, retryAfterSeconds * 1000)
+    return now() + askedMs + random() * Math.min(JITTER.share * askedMs, JITTER.mostMs)
   }
 }
 
@@ -301,7 +361,10 @@ export function createLimiters(deps: LimitersDeps): Limiters {
   function open(key: string, { issuer, concurrency, timeoutMs }: LimiterSettings): KeyedLimiter {
     const isInUse = () => inUse === opened
     const limits = { concurrency, waitMs: timeoutMs, clock, isInUse }
-    const tokens = createObservedLimiter({ ...limits, observe, logState: circuitLog(log, issuer, TOKENS) })
+    const tokens = createObservedLimiter({
+      ...{ ...limits, isPaced: true, random: Math.random },
+      ...{ observe, logState: circuitLog(log, issuer, TOKENS) },
+    })
     const ofSignIn = (call: SignInCall) =>
       createObservedLimiter({
         ...{ ...limits, openTimes: SIGN_IN_OPEN_TIMES },

@@ -42,6 +42,36 @@ test('permits are given in order of arrival, and newcomers overtake nobody', () 
   assert.equal(semaphore.tryAcquire(), true)
 })
 
+test('at a pace, permits are taken in the same order, no faster, and refusals still come in time', () => {
+  const clock = createTestClock()
+  const semaphore = createSemaphore({ permits: 9, refusal: () => new Error('too late'), clock })
+  const { events, wait } = lineFor(semaphore)
+  let nextAt = 0
+  semaphore.paceBy({
+    delayMs: () => Math.max(0, nextAt - clock.monotonicNow()),
+    began() {
+      nextAt = clock.monotonicNow() + 100
+    },
+  })
+  assert.deepEqual([semaphore.tryAcquire(), semaphore.tryAcquire()], [true, false])
+  for (const name of ['first', 'second']) wait(name)
+  wait('third', undefined, 150)
+  wait('fourth')
+  clock.advance(99)
+  assert.deepEqual(events, [])
+  clock.advance(1)
+  assert.deepEqual(events, ['first'])
+  semaphore.release()
+  assert.deepEqual(events, ['first'], 'a permit that comes back is no turn')
+  clock.advance(200)
+  assert.deepEqual(events, ['first', 'third gave up', 'second', 'fourth'])
+  wait('fifth')
+  wait('sixth')
+  semaphore.paceBy(undefined)
+  assert.deepEqual(events.slice(4), ['fifth', 'sixth'], 'without a pace all go that may')
+  assert.equal(semaphore.tryAcquire(), true)
+})
+
 test('a waiter that stops waiting leaves the line', () => {
   const semaphore = semaphoreOf(1)
   const { events, wait } = lineFor(semaphore)
