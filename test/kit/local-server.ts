@@ -25,8 +25,11 @@ export type LocalServer = {
   close(): Promise<void>
 }
 
-/** Starts a server that records each request (also in `requests`) before it hands it to `handle`; port 0 unless told. */
-export async function startLocalServer(handle: Handle, port = 0): Promise<LocalServer> {
+/**
+ * Starts a server that records each request (also in `requests`) before it hands it to `handle`; port 0 unless told, on
+ * 127.0.0.1 unless other machines are to reach it.
+ */
+export async function startLocalServer(handle: Handle, port = 0, host = '127.0.0.1'): Promise<LocalServer> {
   const requests: RecordedRequest[] = []
   const server = createServer(async (req, res) => {
     try {
@@ -42,7 +45,7 @@ export async function startLocalServer(handle: Handle, port = 0): Promise<LocalS
   server.keepAliveTimeout = 60_000
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
-    server.listen(port, '127.0.0.1', resolve)
+    server.listen(port, host, resolve)
   })
   const address = server.address() as AddressInfo
   return {

@@ -68,6 +68,10 @@ export type RotatingOptions = {
   readonly publicKeyPem?: string
   readonly control?: Partial<RotatingControl>
   readonly port?: number
+  /** The address that it listens on; 127.0.0.1 unless given. */
+  readonly host?: string
+  /** What clients and browsers call it; its address unless given. */
+  readonly issuer?: string
   /** Epoch ms. */
   readonly now?: () => number
 }
@@ -119,9 +123,9 @@ export async function startRotatingProvider(options: RotatingOptions = {}): Prom
   const { signer, codes, issuedSecrets, violations, issue } = await createProviderState()
   const revoked: string[] = []
   const endSessions: RecordedRequest[] = []
-  const server = await startLocalServer((request, res) => route(request, res), options.port)
-  const issuer = server.origin
-  const endpoints = endpointsAt(server.origin, PATHS)
+  const server = await startLocalServer((request, res) => route(request, res), options.port, options.host)
+  const issuer = options.issuer ?? server.origin
+  const endpoints = endpointsAt(issuer, PATHS)
   const authorize = createAuthorizationEndpoint({
     clientId: client.clientId,
     signIn: formSignIn({ interactive: () => control.interactive, user: () => control.user }),

@@ -2,7 +2,13 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { setTimeout as delay } from 'node:timers/promises'
 import { createLocalJWKSet, createRemoteJWKSet, type JSONWebKeySet, jwtVerify } from 'jose'
 import { jwtClaims } from '../../../src/demo/scripted/signing.ts'
-import { dropConnection, type RecordedRequest, sendJson, startLocalServer } from '../local-server.ts'
+import {
+  dropConnection,
+  type Handle,
+  type RecordedRequest,
+  sendJson,
+  startLocalServer,
+} from '../local-server.ts'
 
 /** What the upstream answers; change it at any time. */
 export type UpstreamAnswer = {
@@ -24,6 +30,9 @@ export type UpstreamOptions = {
   readonly jwks?: JSONWebKeySet | string
   readonly issuer?: string
   readonly audience?: string
+  readonly port?: number
+  /** The address that it listens on; 127.0.0.1 unless given. */
+  readonly host?: string
   /** Answers some requests itself: return true when it did. */
   readonly handle?: (
     request: RecordedRequest,
@@ -59,7 +68,7 @@ export type Upstream = {
 export async function startUpstream(options: UpstreamOptions = {}): Promise<Upstream> {
   const answer: UpstreamAnswer = {}
   const verify = createVerifier(options)
-  const server = await startLocalServer(async (request, res, req) => {
+  const serve: Handle = async (request, res, req) => {
     if (await options.handle?.(request, res, req)) return
     const { status = 200, headers = {}, body, delayMs, drop } = take(answer)
     if (delayMs) await delay(delayMs)
@@ -69,7 +78,8 @@ export async function startUpstream(options: UpstreamOptions = {}): Promise<Upst
       return sendJson(res, 401, { error: refusal }, { 'www-authenticate': 'Bearer error="invalid_token"' })
     if (body === undefined) return sendJson(res, status, echo(request), headers)
     res.writeHead(status, { 'content-type': 'text/plain', ...headers }).end(body)
-  })
+  }
+  const server = await startLocalServer(serve, options.port, options.host)
   return {
     ...{ url: server.origin, port: server.port, server: server.server, requests: server.requests, answer },
     close: server.close,

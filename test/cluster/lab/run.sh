@@ -1,0 +1,32 @@
+#!/bin/bash
+# run.sh DIR CMD…: a Kubernetes of one node, made by build.sh and images.sh in DIR, for as long as CMD runs in it. As root.
+# It has namespaces of its own (processes, mounts, network, host name): all that it starts or mounts ends with them, whatever
+# happens. Logs, also those of pods that are gone (DIR/run/logs), are in DIR/run until the next time.
+set -uo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+dir=$1
+run=$dir/run
+# One for each controller where there is no cgroup v2.
+cgroups() { for at in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs; do [ -f "$at" ] && [ ! -L "$(dirname "$at")" ] && echo "$(dirname "$at")/cloakroom-cluster"; done; }
+end() {
+  kill -KILL "$pid" 2>/dev/null
+  wait "$pid" 2>/dev/null
+  for group in $(cgroups); do [ -d "$group" ] && find "$group" -depth -type d -exec rmdir {} \; ; done
+  rm -rf "$run/containerd" "$run/etcd" "$run/kubelet"
+}
+# Two at a time would take the folder from each other.
+exec 9> "$dir/lock"
+flock --nonblock 9 || { echo "another run is using $dir" >&2; exit 1; }
+rm -rf "$run" && mkdir -p "$run"
+for group in $(cgroups); do
+  [ -w "$(dirname "$group")/cgroup.procs" ] && mkdir -p "$group"
+  # Version 1: a cpuset without processors takes no process.
+  for file in cpuset.cpus cpuset.mems; do [ -f "$(dirname "$group")/$file" ] && cat "$(dirname "$group")/$file" > "$group/$file"; done
+done
+unshare --mount --uts --ipc --net --pid --fork --kill-child --mount-proc "$here/up.sh" "$@" <&0 &
+pid=$!
+trap 'end; exit 130' INT TERM
+wait "$pid"
+code=$?
+end
+exit $code
