@@ -52,6 +52,8 @@ export type LogFields = {
   claim?: string
   /** How far a time claim is from our clock: positive in the future. */
   offsetSeconds?: number
+  /** How far our clock is from the provider's: positive when ours is ahead. */
+  clockOffsetSeconds?: number
   /** `kid` of a JWT, or the thumbprint of a certificate. */
   keyId?: string
   /** How the client authenticates at the provider. */
@@ -153,6 +155,7 @@ const ALLOWED = new Set([
   'step',
   'claim',
   'offsetSeconds',
+  'clockOffsetSeconds',
   'keyId',
   'clientAuth',
   'notAfter',

@@ -120,6 +120,10 @@ export const METRICS = {
     '1 while the provider rejects how we are configured for this resource: sessions stay, the operator must act',
     ['resource', 'error'],
   ),
+  clockOffset: gauge(
+    'cloakroom_provider_clock_offset_seconds',
+    "How far this machine's clock is ahead of the provider's (negative: behind) by the Date of its answers, to a second; absent until two of them agree on it",
+  ),
   certificateEnd: gauge(
     'cloakroom_client_certificate_expiry_seconds',
     'End of the certificate that the client authenticates with, as seconds since the epoch; 0 without one',

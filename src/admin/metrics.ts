@@ -47,7 +47,12 @@ export type Metrics = {
   /** A client's connection that was closed at once. */
   connectionRefused(reason: 'limit' | 'client_limit'): void
   /** Calls to the provider's token endpoint, and what came of them. */
-  readonly provider: LimiterObserver & GrantObserver & { clientCertificate(notAfter: number): void }
+  readonly provider: LimiterObserver &
+    GrantObserver & {
+      clientCertificate(notAfter: number): void
+      /** How many seconds our clock is ahead of the provider's. */
+      clockOffset(seconds: number): void
+    }
   /** The limiters of sign-ins, apart from those of refreshes. */
   readonly signInLimiters: SignInObserver
   /** `upstream`: its origin. */
@@ -176,6 +181,7 @@ export function createMetrics(deps: MetricsDeps): Metrics {
       queue: (waiting) => all.providerQueue.set(waiting),
       breaker: (state) => all.providerBreaker.set(BREAKER_STATES[state]),
       configFault: (resource, error, isFault) => all.configFaults.set({ resource, error }, isFault ? 1 : 0),
+      clockOffset: (seconds) => all.clockOffset.set(seconds),
       clientCertificate: (notAfter) => all.certificateEnd.set(Math.floor(notAfter / 1000)),
       call: (grant, outcome, seconds) => all.providerCalls.of({ grant, outcome }).observe(seconds),
       grant(resource, outcome, lifetimeMs) {
@@ -189,6 +195,8 @@ export function createMetrics(deps: MetricsDeps): Metrics {
       breaker: (call, state) => all.signInBreaker.set({ call }, BREAKER_STATES[state]),
     },
     configured(config, { hash, at, certificateEnds }) {
+      // Unknown, until answers of the provider of this configuration tell it.
+      all.clockOffset.remove()
       all.configFaults.reset()
       all.configInfo.reset()
       all.configInfo.set({ hash }, 1)

@@ -116,7 +116,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
 
   // The authorization server.
   const provider = createProvider({
-    ...{ config, log, trace, now, monotonicNow, observe: metrics.provider },
+    ...{ config, log, trace, now, monotonicNow, observe: metrics.provider, clocks: scope.clocks },
     ...{ limiters: scope.limiters, offlineConsent: scope.offlineConsent, certificates: scope.certificates },
   })
 

@@ -9,6 +9,7 @@ import { createLogger, droppedLogLines, type Logger, withListener } from '../log
 import type { CertificateMemory } from '../oidc/client-auth/certificates.ts'
 import type { OfflineConsentMemory } from '../oidc/sign-in/offline-consent.ts'
 import { createLimiters, type Limiters } from '../oidc/token-endpoint/limiter.ts'
+import type { ClockMemory } from '../oidc/token-endpoint/provider-fetch.ts'
 import { createLiveConnections, type LiveConnections } from '../proxy/session-end/live-connections.ts'
 import { createMemoryStore } from '../store/memory/memory-store.ts'
 import type { Store, StoreTimes } from '../store/port.ts'
@@ -40,6 +41,8 @@ export type ProcessScope = {
   readonly offlineConsent: OfflineConsentMemory
   /** The certificates that the client has authenticated with. */
   readonly certificates: CertificateMemory
+  /** What answers of providers say of their clocks. */
+  readonly clocks: ClockMemory
   /** Follows the change from one configuration to the next. */
   changeTo(next: Config, before: Config): void
   /** Names the configuration in use. */
@@ -111,7 +114,7 @@ export async function openProcessScope(config: Config, deps: ProcessDeps): Promi
       retiredResources,
     },
     ...{ tunnels, refreshes: createInFlightWork(), offlineConsent: new Map() },
-    ...{ certificates: new Map(), troubles },
+    ...{ certificates: new Map(), clocks: new Map(), troubles },
     changeTo(next, before) {
       ;({ idleTimeoutMs, absoluteTimeoutMs } = next.session)
       longestCallMs = Math.max(longestCallMs, next.provider.timeoutMs)

@@ -19,7 +19,11 @@ import type { KeysRead } from './token-endpoint/key-set.ts'
 import type { Limiters } from './token-endpoint/limiter.ts'
 import { createClientAuthenticator, type ProviderMetadata } from './token-endpoint/openid-client.ts'
 import { createProviderConnections } from './token-endpoint/provider-connections.ts'
-import { createProviderFetch } from './token-endpoint/provider-fetch.ts'
+import {
+  type ClockMemory,
+  createProviderClock,
+  createProviderFetch,
+} from './token-endpoint/provider-fetch.ts'
 import { createRelyingParty } from './token-endpoint/relying-party.ts'
 
 export type ProviderDeps = {
@@ -34,8 +38,14 @@ export type ProviderDeps = {
   readonly offlineConsent?: OfflineConsentMemory
   /** Absent: no certificate was used before. */
   readonly certificates?: CertificateMemory
+  /** Absent: nothing is known of the provider's clock. */
+  readonly clocks?: ClockMemory
   readonly trace?: Pick<Trace, 'part'> | undefined
-  readonly observe: GrantObserver & { readonly clientCertificate?: (notAfter: number) => void }
+  readonly observe: GrantObserver & {
+    readonly clientCertificate?: (notAfter: number) => void
+    /** How many seconds our clock is ahead of the provider's. */
+    readonly clockOffset?: (seconds: number) => void
+  }
 }
 
 /** What is known of the provider's endpoints. */
@@ -46,6 +56,8 @@ export type ProviderStatus = {
   readonly state: ProviderState
   /** Epoch ms. Undefined: not yet, or not since the configuration was read. */
   readonly discoveredAt: number | undefined
+  /** How many seconds our clock is ahead of the provider's; undefined while too little is known. */
+  readonly clockOffsetSeconds: number | undefined
   /** Why the last discovery failed; undefined when it did not. */
   readonly discoveryError: ErrorSummary | undefined
   readonly keys: KeysRead | undefined
@@ -74,7 +86,13 @@ export function createProvider(deps: ProviderDeps) {
   const dialect = createDialect(provider, inUse)
   const limiter = deps.limiters.limiterFor(provider)
   const fetch = createProviderConnections(provider)
-  const providerFetch = createProviderFetch({ now: deps.now, fetch, trace: deps.trace })
+  const clock = createProviderClock({
+    ...{ issuer: provider.issuer, toleranceMs: provider.clockToleranceMs, memory: deps.clocks ?? new Map() },
+    ...{ monotonicNow, log, observe: deps.observe.clockOffset ?? (() => undefined) },
+  })
+  const providerFetch = createProviderFetch({
+    ...{ now: deps.now, fetch, noteClock: clock.note, trace: deps.trace },
+  })
   const noteClientAuth = createNoteClientAuth(authenticator, log)
   let discoveredAt: number | undefined
   let discoveryError: ErrorSummary | undefined
@@ -129,8 +147,12 @@ export function createProvider(deps: ProviderDeps) {
     succeed(before: { retire(): void }): void {
       before.retire()
       limiter.takeOver()
+      clock.takeOver()
     },
-    retire: faults.retire,
+    retire() {
+      faults.retire()
+      clock.retire()
+    },
 
     /** Whether the provider's endpoints were known at the last look; looks again without waiting. Never throws. */
     state(): ProviderState {
@@ -142,7 +164,8 @@ export function createProvider(deps: ProviderDeps) {
     },
 
     status(): ProviderStatus {
-      return { state, discoveredAt, discoveryError, keys: relyingParty.signingKeys() }
+      const clockOffsetSeconds = clock.offsetSeconds()
+      return { state, discoveredAt, discoveryError, clockOffsetSeconds, keys: relyingParty.signingKeys() }
     },
 
     /** Resolves when the endpoints are known, or were asked for and are not. Never rejects. */

@@ -32,7 +32,7 @@ export type Fault = {
 const WELL = { orders: '200', billing: '200' }
 const BAD_FILE = join(tmpdir(), `cloakroom-drill-${process.pid}.yaml`)
 
-/** Ten nights. */
+/** Eleven nights. */
 export const FAULTS: readonly Fault[] = [
   {
     name: 'wrong client secret',
@@ -125,7 +125,7 @@ export const FAULTS: readonly Fault[] = [
       provider.aheadMs = 0
     },
     users: WELL,
-    alerts: { CloakroomClockWrong: 2, CloakroomIdTokensIgnored: 2 },
+    alerts: { CloakroomClockWrong: 2, CloakroomClockOffset: 2, CloakroomIdTokensIgnored: 2 },
     log: {
       level: 'warn',
       message: 'a sign-in failed: the sign-in could not be completed',
@@ -134,6 +134,29 @@ export const FAULTS: readonly Fault[] = [
     console: {
       severity: 'error',
       says: 'clock: … sign-ins failed in the last minutes because of the times in their ID tokens: the ID token has an iat … s in the future, and provider.clockTolerance is 60 s',
+      cure: 'repair time synchronisation',
+    },
+    runbook: 'time synchronisation of the node',
+  },
+  {
+    name: 'clock 10 minutes fast',
+    inject({ provider }) {
+      provider.aheadMs = -600_000
+    },
+    cure({ provider }) {
+      provider.aheadMs = 0
+    },
+    users: WELL,
+    alerts: { CloakroomClockOffset: 2 },
+    log: {
+      level: 'warn',
+      message:
+        "this machine's clock is … s ahead of the provider's, more than provider.clockTolerance (60 s): the times in tokens are misjudged",
+      fields: { clockOffsetSeconds: 600, cure: 'synchronise both with NTP' },
+    },
+    console: {
+      severity: 'error',
+      says: "clock: this machine's is … s ahead of the provider's, and provider.clockTolerance is 60 s",
       cure: 'repair time synchronisation',
     },
     runbook: 'time synchronisation of the node',

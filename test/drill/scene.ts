@@ -59,7 +59,7 @@ export async function setStage(t: Scope): Promise<Stage> {
   const [redis, rotating, entra, orders, billing] = await Promise.all([
     startRedis(),
     startRotatingProvider({ now: () => clock.now() + provider.aheadMs }),
-    startEntraV2({ policy: { accessTokenSeconds: TOKEN_SECONDS } }),
+    startEntraV2({ policy: { accessTokenSeconds: TOKEN_SECONDS }, date: clock.now }),
     startTlsUpstream(),
     startPlainUpstream(),
   ])

@@ -50,6 +50,7 @@ const WELL = {
   [counter('sign_in_breaker_state', 'call="code"')]: '0x200',
   [counter('upstream_breaker_open', 'upstream="http://orders"')]: '0x200',
   [counter('client_certificate_expiry_seconds', '')]: '0x200',
+  [counter('provider_clock_offset_seconds', '')]: '-1x200',
   [counter('store_errors_total', 'kind="permission"')]: '0x200',
   [counter('refreshes_total', 'resource="orders",outcome="renewed"')]: '0+60x200',
   [counter('refreshes_total', 'resource="orders",outcome="dead_grant"')]: '0+1x200',
@@ -194,6 +195,18 @@ const SCENARIOS: readonly Scenario[] = [
     series: { [counter('sign_in_failures_total', 'step="id_token",error="iat"')]: '0x2 1x20' },
     firesBy: 5,
     alerts: ['CloakroomClockWrong'],
+  },
+  {
+    tells: 'a clock that is ten minutes fast',
+    series: { [counter('provider_clock_offset_seconds', '')]: '0x2 600x20' },
+    firesBy: 5,
+    alerts: ['CloakroomClockOffset'],
+  },
+  {
+    tells: 'a clock that is ten minutes slow',
+    series: { [counter('provider_clock_offset_seconds', '')]: '_x2 -600x20' },
+    firesBy: 5,
+    alerts: ['CloakroomClockOffset'],
   },
   {
     tells: 'ID tokens of refreshes that fail their checks',

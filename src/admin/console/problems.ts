@@ -1,3 +1,5 @@
+// Over 400 lines, because it is one list: each kind of problem with its words and its cure.
+
 import type { Readiness } from '../server.ts'
 import { type Counts, countIn, type Gauges, quantileMs, type Reading } from './readings.ts'
 import type { ReloadStatus } from './reloads.ts'
@@ -19,6 +21,8 @@ export type ProblemFacts = {
   readonly isInvalidationLive: boolean
   readonly issuer: string
   readonly providerCause: string | undefined
+  /** How many seconds our clock is ahead of the provider's; null: not known. */
+  readonly clock: { readonly offsetSeconds: number | null; readonly toleranceMs: number }
   readonly gauges: Gauges
   /** What came in the last minutes. */
   readonly reading: Reading
@@ -44,6 +48,7 @@ export function findProblems(facts: ProblemFacts): Problem[] {
     ...resourceProblems(facts),
     ...consentProblems(facts.reading),
     ...signInProblems(facts.reading),
+    ...clockProblems(facts.clock),
     ...idTokenProblems(facts),
     ...keyProblems(facts.reading),
     ...configProblems(facts),
@@ -142,6 +147,23 @@ function signInProblems({ signIns, signInFailures }: Reading): Problem[] {
 const TIME_CLAIMS = ['iat', 'nbf', 'exp']
 const CLOCK_CURE =
   'The clocks of this machine and the provider differ: repair time synchronisation. doctor compares them.'
+
+/** As for the alert. */
+const NOTABLE_OFFSET_SECONDS = 30
+
+function clockProblems({ offsetSeconds, toleranceMs }: ProblemFacts['clock']): Problem[] {
+  const apart = Math.abs(offsetSeconds ?? 0)
+  const isOff = apart * 1000 > toleranceMs
+  if (!isOff && apart <= NOTABLE_OFFSET_SECONDS) return []
+  const side = Number(offsetSeconds) > 0 ? 'ahead of' : 'behind'
+  return [
+    {
+      ...{ severity: isOff ? 'error' : 'warning', subject: 'clock' },
+      message: `this machine's is ${apart} s ${side} the provider's, and provider.clockTolerance is ${toleranceMs / 1000} s`,
+      action: CLOCK_CURE,
+    },
+  ]
+}
 
 /** Of a sign-in, which fails with it, and of a refresh, which goes on with the claims of before. */
 function idTokenProblems({ reading: { signInFailures, refreshes }, idTokenCause }: ProblemFacts): Problem[] {

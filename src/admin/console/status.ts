@@ -65,6 +65,10 @@ export function createStatus(deps: StatusDeps) {
       idTokenCause: troubles.warnings().find(({ claim }) => claim !== undefined)?.cause,
       ...{ readiness, isInvalidationLive, gauges, routes, resources, restartRequired, lastReload },
       ...{ issuer: config.provider.issuer, providerCause: providerStatus.cause, now: clock.now() },
+      clock: {
+        offsetSeconds: providerStatus.shown.clockOffsetSeconds,
+        toleranceMs: config.provider.clockToleranceMs,
+      },
     })
     return {
       ...{ version: deps.version, time: isoTime(clock.now()), startedAt: isoTime(startedAt) },
@@ -145,7 +149,7 @@ type Sources = {
 
 function providerState(
   { provider }: Config,
-  { state, discoveredAt, discoveryError, keys }: ProviderStatus,
+  { state, discoveredAt, discoveryError, clockOffsetSeconds, keys }: ProviderStatus,
   { gauges, window, troubles, clock }: Sources & Pick<StatusDeps, 'clock'>,
 ) {
   const { circuits, configFaults, providerInFlight, providerQueue } = gauges
@@ -161,6 +165,7 @@ function providerState(
     discoveredAt: discoveredAt === undefined ? null : isoTime(discoveredAt),
     discoveryAgeSeconds: discoveredAt === undefined ? null : secondsSince(discoveredAt, clock.now()),
     discoveryError: discoveryError ?? null,
+    clockOffsetSeconds: clockOffsetSeconds ?? null,
     keys: keys ? { count: keys.count, ageSeconds: Math.round(keys.ageMs / 1000) } : null,
     ...{ circuits, configFaults, inFlight: providerInFlight, waiting: providerQueue },
     calls: figuresOf(window.reading.provider, window.seconds),

@@ -11,11 +11,8 @@ import { createAuthorization } from '../../oidc/sign-in/authorization.ts'
 import { createEndSession } from '../../oidc/sign-in/end-session.ts'
 import { createClientAuthenticator, type ProviderMetadata } from '../../oidc/token-endpoint/openid-client.ts'
 import { createProviderConnections } from '../../oidc/token-endpoint/provider-connections.ts'
-import { createProviderFetch } from '../../oidc/token-endpoint/provider-fetch.ts'
+import { type ClockReading, createProviderFetch } from '../../oidc/token-endpoint/provider-fetch.ts'
 import { createRelyingParty } from '../../oidc/token-endpoint/relying-party.ts'
-
-/** What the provider's clock said in one answer. Epoch ms. */
-export type ClockReading = { readonly date: number; readonly sentAt: number; readonly receivedAt: number }
 
 /** The provider as the proxy asks it, and what is heard beside the answers. */
 export type ProviderClient = ReturnType<typeof createProviderClient>
@@ -37,13 +34,9 @@ export function createProviderClient(config: Config) {
 
   const providerFetch = createProviderFetch({
     now,
+    noteClock: (reading) => void readings.push(reading),
     async fetch(url, options) {
-      const sentAt = now()
       const answer = await send(url, options)
-      const date = Date.parse(answer.headers.get('date') ?? '')
-      // A copy out of a cache tells the time of its origin (RFC 9111 §5.1).
-      if (!Number.isNaN(date) && !answer.headers.has('age'))
-        readings.push({ date, sentAt, receivedAt: now() })
       if (answer.status >= 400) pages.set(url, (await answer.clone().text()).slice(0, 100_000))
       return answer
     },

@@ -6,6 +6,7 @@ import { unlistedMethod } from '../../oidc/provider.ts'
 import { keysOf } from '../../oidc/token-endpoint/key-set.ts'
 import type { Parameters, ProviderMetadata } from '../../oidc/token-endpoint/openid-client.ts'
 import { type FailedGrant, isRefusedClient, refusalOf } from '../../oidc/token-endpoint/provider-errors.ts'
+import { agreedReading, CLOCK_CURE, clockDifference } from '../../oidc/token-endpoint/provider-fetch.ts'
 import { keySetRequest } from '../../oidc/token-endpoint/relying-party.ts'
 import { certificateEnd, peerCertificateEnd } from './certificates.ts'
 import { causeOf, cureIn, type Findings, type Found, fail, type Group, ok, warn } from './finding.ts'
@@ -123,24 +124,21 @@ async function providerCertificates(
 const NOTABLE_SKEW_MS = 5_000
 
 function clockSkew(client: ProviderClient, toleranceMs: number): Findings {
-  const { readings } = client
-  const best = readings.toSorted((a, b) => a.receivedAt - a.sentAt - (b.receivedAt - b.sentAt))[0]
-  if (!best) {
+  const reading = agreedReading(client.readings) ?? client.readings[0]
+  if (!reading) {
     const isReached = client.metadata() !== undefined
     return isReached ? ok('cannot be compared: no answer of the provider has a Date') : undefined
   }
-  // RFC 9110 §5.6.7: a date of whole seconds, the rest is cut off.
-  const ahead = (best.sentAt + best.receivedAt) / 2 - (best.date + 500)
-  const seconds = Math.round(Math.abs(ahead) / 1000)
-  const said = `this machine's clock is ${seconds} s ${ahead > 0 ? 'ahead of' : 'behind'} the provider's`
-  const cure = 'synchronise both with NTP'
-  if (Math.abs(ahead) > toleranceMs) {
+  const said = clockDifference(reading)
+  const apartMs = Math.abs(reading.aheadMs)
+  if (apartMs > toleranceMs) {
     return fail(
       `${said}, more than provider.clockTolerance (${toleranceMs / 1000} s): its tokens are refused`,
-      cure,
+      CLOCK_CURE,
     )
   }
-  if (Math.abs(ahead) > NOTABLE_SKEW_MS) return warn(said, cure)
+  if (apartMs > NOTABLE_SKEW_MS) return warn(said, CLOCK_CURE)
+  const seconds = Math.round(apartMs / 1000)
   return ok(`this machine's clock and the provider's are ${seconds <= 1 ? 'the same' : `${seconds} s apart`}`)
 }
 

@@ -1,6 +1,9 @@
+// Over 400 lines, because what a refresh passes through stays in few files.
+
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import type { Trace } from '../../async/trace.ts'
+import type { Logger } from '../../log.ts'
 import { timesOf } from './jwt.ts'
 
 /** What is done beside the token requests of one call. */
@@ -36,6 +39,8 @@ export type ProviderFetchDeps = {
   readonly now: () => number
   /** Default: that of Node.js. */
   readonly fetch?: Fetch | undefined
+  /** Told what each answer says of the provider's clock. */
+  readonly noteClock?: ((reading: ClockReading) => void) | undefined
   readonly trace?: Pick<Trace, 'part'> | undefined
 }
 
@@ -75,8 +80,11 @@ export function createProviderFetch(deps: ProviderFetchDeps): ProviderFetch {
   const send = traced(deps.trace, deps.fetch ?? ((url, options) => fetch(url, options as RequestInit)))
 
   async function readWhole(url: string, options: FetchOptions) {
+    const sentAt = deps.now()
     const response = await send(url, { ...options, signal: afterReading(options.signal) })
     const { status, headers } = response
+    const reading = clockReading(headers, { sentAt, receivedAt: deps.now(), method: options.method })
+    if (reading) deps.noteClock?.(reading)
     return { status, headers, text: await wholeText(response) }
   }
 
@@ -143,6 +151,135 @@ function rebuilt(
   for (const name of ['content-length', 'content-encoding', 'transfer-encoding']) headers.delete(name)
   if (contentType !== undefined) headers.set('content-type', contentType)
   return new Response(NULL_BODY_STATUSES.includes(status) ? null : text, { status, headers })
+}
+
+/** What one answer says of the provider's clock. */
+export type ClockReading = {
+  /** How far ours is ahead of it, in ms; `marginMs` more or less. */
+  readonly aheadMs: number
+  readonly marginMs: number
+  /** Of a POST, which no cache answers; a cache on the way may send the `Date` of an old answer to a GET. */
+  readonly isUncached: boolean
+}
+
+/**
+ * Reads `Date` (RFC 9110 §6.6.1): whole seconds, the rest cut off (§5.6.7), at some moment between the two times, in epoch
+ * ms. Undefined without one, and for a copy that says so: it tells the time of its origin (RFC 9111 §5.1).
+ */
+function clockReading(
+  headers: Headers,
+  { sentAt, receivedAt, method }: { sentAt: number; receivedAt: number; method: string | undefined },
+): ClockReading | undefined {
+  const date = Date.parse(headers.get('date') ?? '')
+  if (Number.isNaN(date) || headers.has('age')) return undefined
+  const aheadMs = (sentAt + receivedAt) / 2 - (date + 500)
+  return { aheadMs, marginMs: (receivedAt - sentAt) / 2 + 500, isUncached: method === 'POST' }
+}
+
+/**
+ * The median of some readings; of an even number the one of the middle two that is nearer to zero, so that a single one
+ * proves nothing. Undefined when there are fewer than two. Those that no cache can have answered outweigh the others.
+ */
+export function agreedReading(readings: readonly ClockReading[]): ClockReading | undefined {
+  const uncached = readings.filter(({ isUncached }) => isUncached)
+  const list = uncached.length > 1 ? uncached : readings
+  if (list.length < 2) return undefined
+  const sorted = list.toSorted((a, b) => a.aheadMs - b.aheadMs)
+  const middle = sorted.slice((list.length - 1) >> 1, (list.length >> 1) + 1)
+  return middle.toSorted((a, b) => Math.abs(a.aheadMs) - Math.abs(b.aheadMs))[0]
+}
+
+/** In words: how far this machine's clock is from the provider's. */
+export function clockDifference({ aheadMs }: Pick<ClockReading, 'aheadMs'>): string {
+  const seconds = wholeSeconds(Math.abs(aheadMs))
+  return `this machine's clock is ${seconds} s ${aheadMs > 0 ? 'ahead of' : 'behind'} the provider's`
+}
+
+/** What cures it. */
+export const CLOCK_CURE = 'synchronise both with NTP'
+
+/** What is known of the clocks of providers, by issuer: it outlives a configuration. */
+export type ClockMemory = Map<string, { readings: readonly Dated[]; isTold: boolean }>
+type Dated = ClockReading & { readonly at: number }
+
+/** Of each kind; no older than an hour. */
+const READINGS_KEPT = 5
+const READINGS_KEPT_MS = 3_600_000
+
+/** How far this machine's clock is from that of one provider. */
+export type ProviderClock = {
+  note(reading: ClockReading): void
+  /** How many seconds ours is ahead; undefined while too little is known. */
+  offsetSeconds(): number | undefined
+  /** From now on the metric tells of this one. */
+  takeOver(): void
+  /** Says nothing more, whatever answer comes late: another configuration is in use. */
+  retire(): void
+}
+
+/**
+ * Compares the clocks by the last answers, for the metric (`observe`), the console and the log, which has a line when they
+ * are surely further apart than `toleranceMs`, and one when they are not any more.
+ */
+export function createProviderClock(deps: {
+  readonly issuer: string
+  readonly toleranceMs: number
+  readonly memory: ClockMemory
+  readonly monotonicNow: () => number
+  readonly log: Logger
+  readonly observe: (aheadSeconds: number) => void
+}): ProviderClock {
+  const { issuer, toleranceMs, memory, monotonicNow, log, observe } = deps
+  const known = memory.get(issuer) ?? { readings: [], isTold: false }
+  memory.set(issuer, known)
+  let isRetired = false
+
+  function logChange(reading: ClockReading): void {
+    const apartMs = Math.abs(reading.aheadMs)
+    const isOff = apartMs - reading.marginMs > toleranceMs
+    const fields = { url: issuer, clockOffsetSeconds: wholeSeconds(reading.aheadMs) }
+    if (isOff && !known.isTold) {
+      const limit = `more than provider.clockTolerance (${toleranceMs / 1000} s)`
+      log.warn(
+        { ...fields, cure: CLOCK_CURE },
+        `${clockDifference(reading)}, ${limit}: the times in tokens are misjudged`,
+      )
+      known.isTold = true
+    } else if (known.isTold && apartMs <= toleranceMs) {
+      log.info(fields, "this machine's clock and the provider's agree again")
+      known.isTold = false
+    }
+  }
+
+  function offsetSeconds(): number | undefined {
+    const agreed = agreedReading(known.readings)
+    return agreed && wholeSeconds(agreed.aheadMs)
+  }
+
+  return {
+    note(reading) {
+      const recent = known.readings.filter(({ at }) => monotonicNow() - at < READINGS_KEPT_MS)
+      const alike = recent.filter(({ isUncached }) => isUncached === reading.isUncached)
+      const others = recent.filter(({ isUncached }) => isUncached !== reading.isUncached)
+      known.readings = [...others, ...alike.slice(1 - READINGS_KEPT), { ...reading, at: monotonicNow() }]
+      const agreed = agreedReading(known.readings)
+      if (!agreed || isRetired) return
+      observe(wholeSeconds(agreed.aheadMs))
+      logChange(agreed)
+    },
+    offsetSeconds,
+    takeOver() {
+      const seconds = offsetSeconds()
+      if (seconds !== undefined) observe(seconds)
+    },
+    retire() {
+      isRetired = true
+    },
+  }
+}
+
+function wholeSeconds(ms: number): number {
+  return Math.round(ms / 1000)
 }
 
 type Send = { isKnown: boolean; isSent: boolean }

@@ -30,6 +30,8 @@ export type AzureOptions = {
   readonly trace?: AzureTrace
   /** Epoch ms. */
   readonly now?: () => number
+  /** What `Date` says, in epoch ms; `now` unless given. Apart from it, because openid-client holds the nbf of ID tokens against the machine's time. */
+  readonly date?: () => number
   readonly port?: number
 }
 
@@ -110,7 +112,10 @@ async function startAzure(dialect: AzureDialect, options: AzureOptions): Promise
   const discovery = () => discoveryDocument(issuer, endpoints)
   const discoveryPath = `${dialect.issuerPath(tenant).replace(/\/$/, '')}/.well-known/openid-configuration`
 
+  const dateOf = options.date ?? options.now
+
   function route(request: RecordedRequest, res: ServerResponse) {
+    if (dateOf) res.setHeader('date', new Date(dateOf()).toUTCString())
     if (request.path === paths.token) return token(request, res)
     if (request.path === paths.authorization) return authorize(request, res)
     if (request.path === paths.endSession) return endSession(request, res)

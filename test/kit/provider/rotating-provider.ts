@@ -143,6 +143,8 @@ export async function startRotatingProvider(options: RotatingOptions = {}): Prom
   })
 
   async function route(request: RecordedRequest, res: ServerResponse) {
+    // RFC 9110 §6.6.1: the time by its own clock.
+    if (options.now) res.setHeader('date', new Date(now()).toUTCString())
     if (await control.intercept?.(request, res)) return
     if (request.path === PATHS.token) return tokens.token(request, res)
     if (request.path === PATHS.authorization) return authorize(request, res)

@@ -278,6 +278,7 @@ function showProvider(provider, { windowSeconds, clientCertificates, traffic: { 
     ],
     ['Discovery failed', error && [error.message, error.code, error.cause].filter(Boolean).join(' · ')],
     ['Signing keys', keys ? `${keys.count}, read ${duration(keys.ageSeconds)} ago` : 'not needed yet'],
+    ['Clock', clockOf(provider)],
     ['Calls', callsOf(provider.calls, windowSeconds)],
     [
       'In flight',
@@ -292,6 +293,12 @@ function showProvider(provider, { windowSeconds, clientCertificates, traffic: { 
     ['Sign-ins', countsOf(signIns) || 'none since the start'],
     ['Last error', lastErrorOf(provider.lastError)],
   ])
+}
+
+function clockOf({ clockOffsetSeconds: seconds }) {
+  if (seconds === null) return 'no two answers had the time yet'
+  if (Math.abs(seconds) <= 1) return "as the provider's"
+  return `${duration(Math.abs(seconds))} ${seconds > 0 ? 'ahead of' : 'behind'} the provider's`
 }
 
 const CALLS = { tokens: 'refreshes', code: 'code grants', par: 'pushed requests' }

@@ -18,6 +18,7 @@ const QUIET: ProblemFacts = {
   ...{ isInvalidationLive: true, issuer: 'https://id.example.com', providerCause: 'ECONNREFUSED' },
   ...{ gauges: GAUGES, reading: NOTHING_READ, routes: [], resources: [], restartRequired: [] },
   ...{ lastReload: undefined, now: NOW, idTokenCause: 'an iat 600 s in the future' },
+  clock: { offsetSeconds: -1, toleranceMs: 60_000 },
 }
 const route = (more: Partial<RouteStatus>): RouteStatus => ({
   ...{ id: 'orders', path: '/api/orders', upstream: 'http://orders', auth: 'required', websocket: false },
@@ -40,6 +41,7 @@ describe('what the console finds wrong', () => {
   test('nothing, where nothing is', () => {
     assert.deepEqual(found({}), [])
     assert.deepEqual(found({ routes: [route({}), route({ state: 'idle' })] }), [])
+    assert.deepEqual(found({ clock: { offsetSeconds: null, toleranceMs: 0 } }), [])
   })
 
   for (const [what, facts, expected] of [
@@ -54,6 +56,16 @@ describe('what the console finds wrong', () => {
         },
       },
       /^error session store: NOAUTH; this replica is not ready and gets no users$/,
+    ],
+    [
+      'a clock that is fast',
+      { clock: { offsetSeconds: 61, toleranceMs: 60_000 } },
+      /^error clock: this machine's is 61 s ahead of the provider's, and provider\.clockTolerance is 60 s$/,
+    ],
+    [
+      'a clock that begins to be slow',
+      { clock: { offsetSeconds: -31, toleranceMs: 60_000 } },
+      /^warning clock: this machine's is 31 s behind the provider's/,
     ],
     [
       'a store that is full',
