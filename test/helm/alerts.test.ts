@@ -170,6 +170,14 @@ const SCENARIOS: readonly Scenario[] = [
     alerts: ['CloakroomGrantsEndInNumbers'],
   },
   {
+    tells: 'dead grants in numbers, without data of last week',
+    series: {
+      [counter('refreshes_total', 'resource="orders",outcome="dead_grant"')]: '0+1x10 10+30x20',
+    },
+    firesBy: 25,
+    alerts: ['CloakroomGrantsEndInNumbers'],
+  },
+  {
     tells: 'a refresh whose replica died',
     series: { [counter('refreshes_total', 'resource="orders",outcome="uncertain"')]: '0x2 1x20' },
     firesBy: 5,
