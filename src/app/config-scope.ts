@@ -12,7 +12,7 @@ import { createLoginCookies } from '../http/endpoints/login-cookies.ts'
 import { createPreviousSessionCookie } from '../http/endpoints/previous-session-cookie.ts'
 import { createCors, createSameOriginGuard, isTopLevelNavigation } from '../http/origins.ts'
 import { createFailureLimit, createRateLimits } from '../http/rate-limit.ts'
-import { createRequestLog, runAs, servedRequestId } from '../http/request-log.ts'
+import { createRequestLog, runFor, servedRequestId } from '../http/request-log.ts'
 import { createSecurityHeaders } from '../http/security-headers.ts'
 import { createHostCheck } from '../http/server/host.ts'
 import {
@@ -154,13 +154,13 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
       cookie: { ...cookieAttributes(config), path: '/' },
     }),
     ...{ records: store.sessions, config: config.session, signingSecrets, copy: sessionCopies },
-    ...{ expired: missingSessions.noteExpired, log, now, monotonicNow },
+    ...{ expired: missingSessions.noteExpired, runFor, log, now, monotonicNow },
     readAhead: (owner, resource) => tokens.readAhead(owner, resource),
     noteUse: (session, req) =>
       userSessions.noteUse(session, { ip: clientAddress(req), userAgent: req.headers['user-agent'] }),
   })
   const findSession: typeof sessions.find = trace
-    ? (...args) => trace.part('session', {}, () => sessions.find(...args))
+    ? (req, resource) => runFor(req, () => trace.part('session', {}, () => sessions.find(req, resource)))
     : sessions.find
   const followClaims = createFollowClaims({
     ...{ records: store.sessions, seal: sealSession, open: openSession },
@@ -236,16 +236,16 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     exchange: createBearerExchange({ exchangeGrant: provider.tokenExchangeGrant, clock: scope.clock }),
   })
   const common = {
-    ...{ accessRefusal, bearerCaller },
-    ...{ match, clientAddress, requestHeaders: compileRequestHeaders(config.routes, site) },
-    ...{ accessToken: tokens.tokenFor, tokenRefused: stepUps.withLoginUrl },
+    ...{ match, clientAddress, findSession, bearerCaller, accessRefusal, runFor },
+    requestHeaders: compileRequestHeaders(config.routes, site),
+    ...{ tokenInMemory: tokens.inMemory, accessToken: tokens.tokenFor, tokenRefused: stepUps.withLoginUrl },
   }
   const tokenProofs =
     config.provider.dpop === 'end-to-end'
       ? createTokenProofs(createProofs({ now, monotonicNow }), publicUrl)
       : undefined
   const upstreams = createUpstreams(config.routes, {
-    ...{ responseHeaders, tokenProofs, trace },
+    ...{ responseHeaders, tokenProofs, trace, runFor },
     ...{ clock: scope.socketClock, observe: metrics, observeStreams: metrics.eventStreams },
     ...{ observeBreaker: metrics.upstreamBreaker, log },
     // A body has the time of a head before its pace is looked at.
@@ -255,7 +255,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   })
   const forward = createForward({
     ...common,
-    ...{ findSession, send: upstreams.send, requireSameOrigin, isTopLevelNavigation },
+    ...{ send: upstreams.send, requireSameOrigin, isTopLevelNavigation },
     onRejectedToken: (session, resource, rejection) =>
       mapRefusal(tokens.onRejected(session, resource, rejection), session, stepUps.withLoginUrl),
     factsOf: requestLog.factsOf,
@@ -269,7 +269,6 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const tunnel = createTunnel({
     ...{ ...common, publicUrl, allowedOrigins, responseHeaders, tokenProofs, limits },
     ...{ live: scope.tunnels, factsOf: requestLog.beginUpgrade },
-    findSession,
     ...{ timeLeft: sessions.timeLeft, clientOf },
     ...{ refuse: upgradeAnswers.refuse, refused: upgradeAnswers.refused },
     observe(req, status, error) {
@@ -390,9 +389,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
     tokenCopies.close()
     await upstreams.close().catch((error) => log.warn({ err: describeError(error) }, 'not closed cleanly'))
   }
-  const upgrade: typeof tunnel.upgrade = (req, socket, head) =>
-    runAs(requestLog.beginUpgrade(req), () => tunnel.upgrade(req, socket, head))
-  return { config, provider, guard, isTrustedPeer, edge, tunnel: { ...tunnel, upgrade }, upstreams, release }
+  return { config, provider, guard, isTrustedPeer, edge, tunnel, upstreams, release }
 }
 
 function cookieAttributes({ session: { cookie } }: Config) {

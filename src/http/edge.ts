@@ -18,7 +18,7 @@ import {
   type ObserveSignInFailure,
   type RequestFacts,
   type RequestLog,
-  runAs,
+  runFor,
   writeHead,
 } from './request-log.ts'
 import type { SecurityHeaders } from './security-headers.ts'
@@ -87,7 +87,7 @@ export function createEdge(deps: EdgeDeps): Express {
   app.use(deps.cors)
   app.use(
     literally(deps.basePath),
-    nameOwnRoute(deps),
+    beginOwnRoute(deps),
     deps.securityHeaders.middleware,
     deps.bffRoutes,
     notFound,
@@ -106,16 +106,17 @@ function literally(path: string): string {
 
 function beginRequest({ requestLog }: EdgeDeps): RequestHandler {
   return function beginRequestLog(req, res, next) {
-    runAs(requestLog.begin(req, res), next)
+    requestLog.begin(req, res)
+    next()
   }
 }
 
 /** One label for each of our endpoints, and one for all other paths: clients must not add labels. */
-function nameOwnRoute({ requestLog }: EdgeDeps): RequestHandler {
-  return function nameRoute(req, _res, next) {
+function beginOwnRoute({ requestLog }: EdgeDeps): RequestHandler {
+  return function beginRoute(req, _res, next) {
     const path = req.path.startsWith('/sessions/') ? '/sessions' : req.path
     requestLog.factsOf(req).route = OWN_ENDPOINTS.has(path) ? `bff${path}` : 'bff'
-    next()
+    runFor(req, next)
   }
 }
 

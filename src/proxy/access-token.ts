@@ -14,7 +14,7 @@ export type TokenRefused = (error: unknown, session: BffSession) => Promise<unkn
 
 /** Resolves as `answer` does; a refusal becomes what `refused` makes of it. */
 export async function mapRefusal<T>(
-  answer: Promise<T>,
+  answer: T | Promise<T>,
   session: BffSession,
   refused: TokenRefused | undefined,
 ): Promise<T> {

@@ -41,7 +41,11 @@ export type ForwardDeps = {
     req: IncomingMessage,
     resource?: string,
   ) => BffSession | undefined | Promise<BffSession | undefined>
+  /** The access token, where it is at hand. */
+  readonly tokenInMemory: (session: BffSession, resource: string) => AccessToken | undefined
   readonly accessToken: AccessTokenSource
+  /** Runs what may have to wait as work of its request, so that what is told of it has the id and the trace of that. */
+  readonly runFor: <T>(req: IncomingMessage, work: () => T) => T
   /** Who calls with an access token of her own, on routes that take one. */
   readonly bearerCaller?: FindBearerCaller
   /** What a refusal of that becomes: one that signing in again can cure gets the login URL that says how. */
@@ -94,7 +98,7 @@ export function createForward(deps: ForwardDeps): Forward {
     noteRoute(facts, route)
     if ((route.resource || route.bearer) && req.url!.includes('?')) requireNoTokenQuery(req.url!)
     const exchange: Exchange = { req, res, over, route, target, facts }
-    const bearer = route.bearer && deps.bearerCaller?.(req, route)
+    const bearer = route.bearer && deps.runFor(req, () => deps.bearerCaller?.(req, route))
     if (bearer) return forwardBearer(exchange, bearer)
     deps.requireSameOrigin(req, route)
 
@@ -104,21 +108,18 @@ export function createForward(deps: ForwardDeps): Forward {
   }
 
   function forwardSession(exchange: Exchange, session: BffSession | undefined): boolean | Promise<boolean> {
-    const { route, facts } = exchange
+    const { req, route, facts } = exchange
     if (session) facts.session = session.hash.slice(0, 12)
     else if (route.auth === 'required') return requireSignIn(deps, exchange)
 
-    const token = session && route.resource ? deps.accessToken(session, route.resource) : undefined
-    if (token instanceof Promise) return waitForToken(exchange, session!, token)
+    const token = session && route.resource ? deps.tokenInMemory(session, route.resource) : undefined
+    if (session && route.resource && !token) return deps.runFor(req, () => waitForToken(exchange, session))
     return forwardAllowed(exchange, { session, token })
   }
 
-  async function waitForToken(
-    exchange: Exchange,
-    session: BffSession,
-    coming: Promise<AccessToken>,
-  ): Promise<boolean> {
+  async function waitForToken(exchange: Exchange, session: BffSession): Promise<boolean> {
     const { req, res, route } = exchange
+    const coming = deps.accessToken(session, route.resource!)
     const answer = mapRefusal(coming, session, deps.tokenRefused)
     const token = await inTime(answer, { timeoutMs: route.timeout.responseMs, client: res })
     if (!token) return true

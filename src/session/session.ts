@@ -2,6 +2,7 @@ import { createHmac, hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RequestHandler } from 'express'
 import session, { type Session, type Store as SessionStore } from 'express-session'
+import type { Clock } from '../async/clock.ts'
 import { createExpiringMap } from '../async/expiring-map.ts'
 import { createLogThrottle } from '../async/log-throttle.ts'
 import type { SessionConfig } from '../config/config.ts'
@@ -97,7 +98,7 @@ export type SessionCopy = {
   ): Promise<BffSession | undefined>
 }
 
-export type SessionsDeps = {
+export type SessionsDeps = Pick<Clock, 'now' | 'monotonicNow'> & {
   /** The store that express-session saves to. `get` resolves with null for a record that is not there or does not open. */
   readonly store: SessionStore & { get(id: string): Promise<SessionContents | null> }
   readonly records: Pick<SessionRecords, 'slide' | 'timeLeft'>
@@ -111,10 +112,9 @@ export type SessionsDeps = {
   readonly readAhead?: (owner: Pick<BffSession, 'id' | 'hash'>, resource: string) => void
   /** Keeps from where a session was used, for the list of sessions. Called once a minute at most, and not waited for. */
   readonly noteUse?: (session: BffSession, req: IncomingMessage) => Promise<unknown>
+  /** Runs what waits for the store as work of its request. */
+  readonly runFor?: <T>(req: IncomingMessage, work: () => T) => T
   readonly log: Logger
-  /** Epoch ms. */
-  readonly now: () => number
-  readonly monotonicNow: () => number
 }
 
 /** Whether a script asks by itself and not for a user: `Cloakroom-Background: 1` (contract section 4). */
@@ -154,7 +154,7 @@ type WithSession = IncomingMessage & { session?: Session & SessionContents; sess
  * upgrades and long answers all read in the same way; express-session begins sessions: id, record, signed cookie.
  */
 export function createSessions(deps: SessionsDeps): Sessions {
-  const { store, records, copy, config, signingSecrets, now } = deps
+  const { store, records, copy, config, signingSecrets, now, runFor = (_, work) => work() } = deps
   const repeatedCookie = createRepeatedCookieWarning(deps)
   const cookieOf = (req: IncomingMessage) =>
     readSessionCookie(req.headers.cookie, config.cookie.name, repeatedCookie)
@@ -200,7 +200,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
     const hash = sessionHash(id)
     const look = () => read(id, key === cookieValue ? 'slide' : 'timeLeft', req)
     // Our clock was set forward past an end that was computed before: the store knows what is left.
-    const found = known ? look() : copy.load(key, hash, look)
+    const found = runFor(req, () => (known ? look() : copy.load(key, hash, look)))
     // In this same turn, so that Redis gets all of it at once.
     if (resource !== undefined) deps.readAhead?.({ id, hash }, resource)
     return found

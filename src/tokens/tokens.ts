@@ -64,6 +64,7 @@ export type TokensDeps = {
 
 /** Where the token of a resource comes from, by its grant. */
 type TokenSource = {
+  inMemory(holder: TokenHolder, resource: string): AccessToken | undefined
   tokenFor(holder: TokenHolder, resource: string): AccessToken | Promise<AccessToken>
   readAhead(owner: TokenOwner, resource: string): void
   onRejected(holder: TokenHolder, resource: string, rejection: Rejection): Promise<RejectionReaction>
@@ -87,6 +88,10 @@ export function createTokens(deps: TokensDeps) {
   const sourceOf = (resource: string) => sources[resources[resource]?.grant ?? 'refresh_token']
 
   return {
+    /** The token, where it is at hand and need not be renewed yet. */
+    inMemory: (holder: TokenHolder, resource: string): AccessToken | undefined =>
+      sourceOf(resource).inMemory(holder, resource),
+
     /** Rejects with session_required, reauthentication_required, provider_rejected, provider_unavailable, store_unavailable. */
     tokenFor: (holder: TokenHolder, resource: string): AccessToken | Promise<AccessToken> =>
       sourceOf(resource).tokenFor(holder, resource),
@@ -188,6 +193,7 @@ function createSources(
     refresh_token: ofUser,
     token_exchange: exchanged,
     client_credentials: {
+      inMemory: (_, resource) => ofClient.inMemory(resource),
       tokenFor: (_, resource) => ofClient.tokenFor(resource),
       // It is no session's, and seldom missing.
       readAhead() {},
@@ -308,13 +314,16 @@ export function createAccessTokens(deps: AccessTokensDeps) {
   const { now } = clock
   const stored = async (holder: TokenOwner, resource: string) => (await read(holder, resource))?.token
   const { reactTo, isDropped, droppedTokens, insteadOf } = createRejections({ renew, stored, clock })
-  return { tokenFor, readAhead, onRejected: reactTo }
+  return { inMemory, tokenFor, readAhead, onRejected: reactTo }
 
-  function tokenFor(holder: TokenHolder, resource: string): AccessToken | Promise<AccessToken> {
+  function inMemory(holder: TokenHolder, resource: string): AccessToken | undefined {
     const token = copy.peek(holder.hash + resource)?.token
     const isLiving = token !== undefined && now() < token.renewAt
-    if (isLiving && (droppedTokens() === 0 || !isDropped(holder, resource, token))) return token
-    return fromStore(holder, resource)
+    return isLiving && (droppedTokens() === 0 || !isDropped(holder, resource, token)) ? token : undefined
+  }
+
+  function tokenFor(holder: TokenHolder, resource: string): AccessToken | Promise<AccessToken> {
+    return inMemory(holder, resource) ?? fromStore(holder, resource)
   }
 
   async function fromStore(holder: TokenHolder, resource: string): Promise<AccessToken> {

@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer } from 'node:http2'
+import { type AddressInfo, connect } from 'node:net'
 import { test } from 'node:test'
 import { createLogger } from '../../src/log.ts'
+import type { Browser } from '../kit/browsers/browser.ts'
 import { startCloakroom } from '../kit/cloakroom.ts'
 import { startRotatingProvider } from '../kit/provider/rotating-provider.ts'
+import { eventually } from '../kit/shops/deadline.ts'
 import { movableClock } from '../kit/shops/shop.ts'
 import { startUpstream } from '../kit/upstream/upstream.ts'
 
@@ -147,6 +152,117 @@ test('the end of a session says whose doing it was and, as a step-up does, which
   clock.advance(61 * 60_000)
   assert.equal((await last.fetch('/bff/user')).status, 401)
   assert.deepEqual(told(), ['session_ended absolute_timeout timeout /bff/user'])
+})
+
+test('a session that ends while its request is proxied is told with the id of that request, whoever opened the connection', async (t) => {
+  const clock = movableClock()
+  const provider = await startRotatingProvider({ now: clock.now })
+  t.after(() => provider.close())
+  const rejectsTokens = (path: string | undefined) => path?.includes('rejected') === true
+  const api = await startUpstream({
+    handle(request, res) {
+      if (!rejectsTokens(request.path)) return false
+      res.writeHead(401, { 'www-authenticate': 'Bearer error="invalid_token"' }).end()
+      return true
+    },
+  })
+  t.after(() => api.close())
+  const h2 = createServer((req, res) =>
+    res
+      .writeHead(
+        rejectsTokens(req.url) ? 401 : 200,
+        rejectsTokens(req.url) ? { 'www-authenticate': 'Bearer error="invalid_token"' } : {},
+      )
+      .end('h2'),
+  )
+  h2.listen(0, '127.0.0.1')
+  await once(h2, 'listening')
+  t.after(() => h2.close())
+  const cloakroom = await startCloakroom(
+    {
+      provider: { ...provider.settings },
+      session: { idleTimeout: '2h', absoluteTimeout: '2h' },
+      resources: { orders: { resource: 'https://orders.test' } },
+      routes: [
+        { path: '/h1', upstream: api.url, resource: 'orders', websocket: true },
+        {
+          path: '/h2',
+          upstream: `http://127.0.0.1:${(h2.address() as AddressInfo).port}`,
+          resource: 'orders',
+          http2: true,
+        },
+      ],
+    },
+    { now: clock.now },
+  )
+  t.after(() => cloakroom.close())
+  const lines = () => cloakroom.logs.map((line) => JSON.parse(line) as Record<string, unknown>)
+
+  /** Signs in, ends the grant at the provider, and has the session end by a request; what its line says. */
+  async function endedBy(
+    path: string,
+    {
+      meanwhile = () => {},
+      ask = async (browser: Browser, path: string) => (await browser.fetch(path)).status,
+    } = {},
+  ): Promise<string> {
+    const browser = cloakroom.browser()
+    await browser.signIn()
+    await browser.fetch(path.replace(/\w+$/, 'before'))
+    const { clientId: client_id, clientSecret: client_secret } = provider
+    const token = provider.issuedSecrets.findLast((secret) => secret.startsWith('rt_')) ?? ''
+    const form = new URLSearchParams({ client_id, client_secret, token })
+    await fetch(provider.endpoints.revocation, { method: 'POST', body: form })
+    // It keeps the connection to the upstream open, and busy.
+    await opener.fetch(path.replace(/\w+$/, 'opener'))
+    meanwhile()
+    const seen = lines().length
+    assert.equal(await ask(browser, path), 401)
+    await eventually('its line', () => lines().some((line) => line.path === path))
+    const pathOf = new Map(lines().map((line) => [line.request_id, line.path]))
+    const [ended] = lines()
+      .slice(seen)
+      .filter(({ action }) => action === 'session_ended')
+    return `${ended?.reason} ${pathOf.get(ended?.request_id)}`
+  }
+
+  const opener = cloakroom.browser()
+  await opener.signIn()
+  await opener.fetch('/h1/first')
+  await opener.fetch('/h2/first')
+  assert.equal(await endedBy('/h1/rejected'), 'invalid_grant /h1/rejected')
+  assert.equal(await endedBy('/h2/rejected'), 'invalid_grant /h2/rejected')
+  const meanwhile = () => clock.advance(301_000)
+  assert.equal(await endedBy('/h1/renewed', { meanwhile }), 'invalid_grant /h1/renewed')
+  assert.equal(await endedBy('/h2/renewed', { meanwhile }), 'invalid_grant /h2/renewed')
+  const ask = async (browser: Browser, path: string) => {
+    const { origin, port, host } = new URL(cloakroom.listenUrl)
+    const socket = connect(Number(port), '127.0.0.1').setEncoding('latin1')
+    const own = [`Host: ${host}`, `Origin: ${origin}`, `Cookie: ${browser.cookieHeader(path)}`]
+    const upgrade = ['Connection: upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13']
+    const key = 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='
+    socket.write([`GET ${path} HTTP/1.1`, ...own, ...upgrade, key, '', ''].join('\r\n'))
+    return Number((await socket.toArray()).join('').split(' ')[1])
+  }
+  assert.equal(await endedBy('/h1/socket', { meanwhile, ask }), 'invalid_grant /h1/socket')
+  const last = cloakroom.browser()
+  await last.signIn()
+  clock.advance(3_600_000)
+  await last.fetch('/h1/x')
+  clock.advance(3_600_001)
+  const seen = lines().length
+  assert.equal((await last.fetch('/h1/timeout')).status, 401)
+  await eventually('its line', () =>
+    lines()
+      .slice(seen)
+      .some(({ msg }) => msg === 'request'),
+  )
+  const [ended, line] = ['session_ended', undefined].map((wanted) =>
+    lines()
+      .slice(seen)
+      .find(({ action, msg }) => (wanted ? action === wanted : msg === 'request')),
+  )
+  assert.deepEqual([ended?.reason, ended?.request_id], ['absolute_timeout', line?.request_id])
 })
 
 test('the audit stream is there at every level of the log', () => {

@@ -80,11 +80,6 @@ describe('traces over OTLP', () => {
     })
     assert.equal(answer.status, 200)
     const request = () => named('GET billing', PARENT.traceId)[0]
-    setTimeout(
-      () =>
-        console.error(JSON.stringify(collector.spans.filter(({ traceId }) => traceId === PARENT.traceId))),
-      1500,
-    )
     await eventually('the trace is there', () => request() !== undefined)
     const { spanId } = request()!
     assert.equal(request()!.parentSpanId, PARENT.spanId)
@@ -144,6 +139,24 @@ describe('traces over OTLP', () => {
       return `${refresh['cloakroom.refresh.outcome']}, ${named('provider', id).length} calls`
     })
     assert.deepEqual(told.toSorted(), ['coalesced, 0 calls', 'worked, 1 calls'])
+  })
+
+  test('what a rejected token causes is a part of the request that it came with, whoever opened the connection', async () => {
+    const another = createBrowser({ origin: APP, connect: { [APP]: replica.listenUrl } })
+    closers.push(() => another.close())
+    await another.signIn()
+    const [opener, rejected] = ['d', 'e'].map((letter) => letter.repeat(32)) as [string, string]
+    const headersOf = (id: string) => ({ traceparent: `00-${id}-00f067aa0ba902b7-01` })
+    assert.equal((await another.fetch('/api/orders/1', { headers: headersOf(rejected) })).status, 200)
+    assert.equal((await browser.fetch('/api/orders/1', { headers: headersOf(opener) })).status, 200)
+    const challenge = { 'www-authenticate': 'Bearer error="invalid_token"' }
+    Object.assign(api.answer, { status: 401, headers: challenge, times: 1 })
+    const traceId = 'f'.repeat(32)
+    assert.equal((await another.fetch('/api/orders/2', { headers: headersOf(traceId) })).status, 200)
+    await eventually('the trace is there', () => named('GET orders', traceId).length === 1)
+    const parts = collector.spans.filter((span) => span.traceId === traceId).map(({ name }) => name)
+    assert.deepEqual(parts.toSorted(), ['GET orders', 'provider', 'refresh', 'session', 'upstream'])
+    for (const id of [opener, rejected]) assert.equal(named('provider', id).length, 0)
   })
 
   test('the trace context of a client that is no trusted proxy is not taken, and reaches no upstream', async () => {

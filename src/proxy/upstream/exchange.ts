@@ -66,6 +66,8 @@ export type Upstream = {
   /** Absent: every access token is sent as a bearer token. */
   readonly tokenProofs?: TokenProofs | undefined
   readonly responseHeaders: ResponseHeaders
+  /** Runs work of a request as such, and not as that of the request which opened the connection. */
+  readonly runFor: <T>(req: IncomingMessage, work: () => T) => T
   readonly bodyPace: BodyPace
   readonly clock: Clock
   readonly observe?: UpstreamObserver | undefined
@@ -310,7 +312,8 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
     if (status === 401 && !this.#isTokenQuestioned) {
       const challenge = tokenChallenge(this.#outbound, parsed)
       if (challenge) {
-        this.#question(challenge, new BufferedResponse(controller, parsed, reason))
+        const buffered = new BufferedResponse(controller, parsed, reason)
+        this.#upstream.runFor(this.req, () => this.#question(challenge, buffered))
         return
       }
     }

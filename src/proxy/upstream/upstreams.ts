@@ -1,4 +1,4 @@
-import type { Trace } from '../../async/trace.ts'
+import type { Span, Trace } from '../../async/trace.ts'
 import type { RouteConfig } from '../../config/config.ts'
 import type { Logger } from '../../log.ts'
 import type { BffSession } from '../../session/session.ts'
@@ -33,7 +33,7 @@ export type Upstreams = {
 }
 
 export type UpstreamsDeps = DispatcherOptions &
-  Pick<Upstream, 'bodyPace' | 'clock' | 'tokenProofs' | 'observe'> & {
+  Pick<Upstream, 'bodyPace' | 'clock' | 'tokenProofs' | 'observe' | 'runFor'> & {
     /** Told when an answer without an end of its own begins and ends. */
     readonly observeStreams?: (change: 1 | -1) => void
     /** Told when the circuit of an upstream opens, and when it closes. */
@@ -51,10 +51,10 @@ export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsD
   const byKey = new Map<string, Upstream>()
   const byRoute = new Map<RouteConfig, Upstream>()
   const live = createLiveConnections()
-  const { bodyPace, responseHeaders, clock, tokenProofs, observe } = deps
+  const { bodyPace, responseHeaders, clock, tokenProofs, observe, runFor } = deps
   const longAnswers = createLongAnswers(live, deps)
   const shared = {
-    ...{ longAnswers, bodyPace, responseHeaders, clock, tokenProofs, observe },
+    ...{ longAnswers, bodyPace, responseHeaders, clock, tokenProofs, observe, runFor },
     bodyPassed: createBufferCollector(),
   }
   let isClosing = false
@@ -102,25 +102,26 @@ export function createUpstreams(routes: readonly RouteConfig[], deps: UpstreamsD
     await Promise.all(Array.from(byKey.values(), ({ dispatcher }) => dispatcher.destroy()))
   }
   const { hasSession, sessions, endSession } = live
-  const send = traced(deps.trace, createSend(byRoute))
+  const send = traced(deps, createSend(byRoute))
   const { endAll: endEventStreams } = longAnswers
   return { send, hasSession, sessions, endSession, endEventStreams, openCircuits, close, destroy }
 }
 
 /** The upstream's part of a trace, which it is told as its parent. */
-function traced(trace: UpstreamsDeps['trace'], send: Send): Send {
+function traced({ trace, runFor }: Pick<UpstreamsDeps, 'trace' | 'runFor'>, send: Send): Send {
   if (!trace) return send
   return function sendTraced(req, res, outbound, over) {
     const { route, headers } = outbound
     const part = { 'server.address': route.upstream, 'http.route': route.id }
-    const ended = trace.part('upstream', part, (span) => {
+    const sendPart = (span: Span) => {
       const at = headers.indexOf('traceparent')
       if (at === -1) headers.push('traceparent', span.traceparent)
       else headers[at + 1] = span.traceparent
       return new Promise<void>((resolve, reject) => {
         send(req, res, outbound, (error) => (error ? reject(error) : resolve()))
       })
-    })
+    }
+    const ended = runFor(req, () => trace.part('upstream', part, sendPart))
     ended.then(() => over(), over)
   }
 }

@@ -35,6 +35,8 @@ export type TunnelDeps = {
   readonly clientAddress: (req: IncomingMessage) => string
   /** Facts about an upgrade for its log line, and the id that its upstream and its client are told. */
   readonly factsOf: (req: IncomingMessage) => ForwardedFacts
+  /** Runs work of a request as such, so that what is told of it has the id and the trace of that. */
+  readonly runFor: <T>(req: IncomingMessage, work: () => T) => T
   /** Answers with the problem, and ends the connection: no second request is ever read from it. Returns the status. */
   readonly refuse: (
     socket: Socket,
@@ -61,6 +63,8 @@ export type TunnelDeps = {
   /** Called once for each upgrade, with 101 or the status of the refusal, the upstream's or ours, and the error of ours. */
   readonly observe?: (req: IncomingMessage, status: number, error?: unknown) => void
 }
+
+type Upgrading = { readonly req: IncomingMessage; readonly socket: Socket; readonly head: Buffer }
 
 /** WebSocket upgrades. */
 export type Tunnel = {
@@ -162,11 +166,15 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
       throw new BffError('rate_limited', 'too many WebSockets without a session are open from this address')
   }
 
-  async function upgrade(req: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
+  function upgrade(req: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
     // This comes first, because a reset during the look-ups below would otherwise end the process.
     socket.on('error', () => socket.destroy())
-    let matched: RouteMatch | undefined
     const facts = deps.factsOf(req)
+    return deps.runFor(req, () => checkAndOpen({ req, socket, head }, facts))
+  }
+
+  async function checkAndOpen({ req, socket, head }: Upgrading, facts: ForwardedFacts): Promise<void> {
+    let matched: RouteMatch | undefined
     const observe = (status: number, error?: unknown) => deps.observe?.(req, status, error)
     function refuse(error: unknown): void {
       deps.refused?.(req, error)

@@ -64,6 +64,11 @@ export function createClientTokens(deps: ClientTokensDeps) {
     return flights.share(key, () => obtain(wanted))
   }
 
+  function inMemory(resource: string): AccessToken | undefined {
+    const token = held.get(resource)
+    return token && now() < token.renewAt && !isDropped(resource, token) ? token : undefined
+  }
+
   function tokenFor(resource: string): AccessToken | Promise<AccessToken> {
     const token = held.get(resource)
     if (!token || now() >= token.expiresAt) return obtainOnce({ resource })
@@ -94,7 +99,7 @@ export function createClientTokens(deps: ClientTokensDeps) {
     return found ? { kind: 'resend', token: found } : RELAY
   }
 
-  return { tokenFor, onRejected }
+  return { inMemory, tokenFor, onRejected }
 }
 
 /** Gets a fresh token of the client: from the shared cache, or by asking for it while all other replicas wait. */

@@ -76,6 +76,7 @@ const IDLE_DEPS: Omit<UpstreamsDeps, 'responseHeaders'> = {
   observeBreaker: () => undefined,
   watch: () => () => undefined,
   bodyPace: { bytesPerSecond: 0, graceMs: 0 },
+  runFor: (_, work) => work(),
 }
 
 /** A server whose every request goes to one upstream by the real rules; outcomes are `sent` or an error code. */

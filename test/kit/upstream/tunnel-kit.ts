@@ -37,6 +37,7 @@ export async function tunnelTo(
     routeWith({ path: '/api', upstream }),
   ]
   const tunnel = createTunnel({
+    runFor: (_, work) => work(),
     match: compileRoutes(routes),
     requestHeaders: compileRequestHeaders(routes, site),
     responseHeaders: compileResponseHeaders(routes, site),

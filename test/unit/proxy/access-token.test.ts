@@ -43,7 +43,10 @@ function pendingToken() {
 }
 
 /** One request through the hot path; `sent` are the tokens that went out. */
-function forwarding(accessToken: () => AccessToken | Promise<AccessToken>, client = new EventEmitter()) {
+function forwarding(
+  accessToken: () => Promise<AccessToken>,
+  { client = new EventEmitter(), tokenInMemory }: { client?: EventEmitter; tokenInMemory?: AccessToken } = {},
+) {
   const sent: (string | undefined)[] = []
   const routes = [routeWith({ path: '/', resource: 'orders', timeout })]
   const forward = createForward({
@@ -51,6 +54,8 @@ function forwarding(accessToken: () => AccessToken | Promise<AccessToken>, clien
     requestHeaders: compileRequestHeaders(routes, site),
     requireSameOrigin: () => undefined,
     findSession: () => SESSION,
+    tokenInMemory: () => tokenInMemory,
+    runFor: (_, work) => work(),
     accessToken,
     accessRefusal: accessCheckAt(0),
     send: (_req, _res, outbound) => void sent.push(outbound.accessToken?.value),
@@ -90,7 +95,7 @@ test('the timer ends with the wait, whatever ends it', async () => {
 test('a token that is known at once is not waited for', async () => {
   const client = { once: () => assert.fail('it listens') } as unknown as EventEmitter
   const before = timers()
-  const { sent, answered } = forwarding(() => TOKEN, client)
+  const { sent, answered } = forwarding(assert.fail, { client, tokenInMemory: TOKEN })
   assert.deepEqual([sent, timers()], [['at-1'], before], 'it is on its way before anything else happens')
   assert.equal(await answered, true)
 })
@@ -111,7 +116,7 @@ test('a client that leaves ends the wait, and nothing is sent when the token com
 test('a client that had left before is not waited for', async () => {
   const client = Object.assign(new EventEmitter(), { destroyed: true })
   const { accessToken } = pendingToken()
-  assert.equal(await forwarding(accessToken, client).answered, true)
+  assert.equal(await forwarding(accessToken, { client }).answered, true)
 })
 
 test('a WebSocket is refused when its token does not come in time', async (t) => {

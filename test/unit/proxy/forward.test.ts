@@ -43,6 +43,8 @@ async function run({
       steps.push('session')
       return SESSION
     },
+    tokenInMemory: () => undefined,
+    runFor: (_, work) => work(),
     accessToken: (_, resource) => {
       steps.push(`token ${resource}`)
       return { value: 'at-1', expiresAt: 0, renewAt: 0 }
