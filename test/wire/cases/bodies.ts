@@ -142,12 +142,27 @@ const CUT_BODIES: readonly WireCase[] = [
   row('B2', ['R-175'], 'more than the length says is the next request, and must be one', post('Content-Length: 5\r\n', `hello${SMUGGLED}`), { answers: [{ status: 200, echoes: POST }, { status: 200, echoes: 'GET /api/admin/smuggled' }], requests: [{ line: `${POST} HTTP/1.1`, body: 'hello' }, { line: 'GET /api/admin/smuggled HTTP/1.1', token: 'alice', harmless: ['x-smuggled'] }], connection: 'open' }),
 ]
 
+/** Each of two POSTs in one burst has the body that it came with, whether one packet holds both or not. */
+const BODIES_IN_ONE_BURST = [1, 200, 900].map((times): WireCase => {
+  const [first, second] = [INNER.repeat(times), INNER.toLowerCase().repeat(times)]
+  const burst =
+    post(`Content-Length: ${first.length}\r\n`, first) +
+    post(`Content-Length: ${second.length}\r\n`, second, '/api/public/2')
+  const requests = [
+    { line: `${POST} HTTP/1.1`, body: first },
+    { line: 'POST /api/public/2 HTTP/1.1', body: second },
+  ]
+  const outcome: Outcome = { ...pair(POST, 'POST /api/public/2'), requests }
+  return row('B1', ['R-176'], `two bodies of ${first.length} bytes in one burst`, burst, outcome)
+})
+
 /** Requests that come in one burst are answered in order, each by the rules for itself. */
 // biome-ignore format: a row is a line
 const PIPELINES: readonly WireCase[] = [
   row('B1', ['R-176'], 'two requests in one burst', get('/api/public/1') + get('/api/public/2'), two('/api/public/1', '/api/public/2')),
   row('B1', ['R-176'], 'a body and a request in one burst', post('Content-Length: 5\r\n', `hello${get('/api/public/2')}`), { ...pair(POST, 'GET /api/public/2'), requests: [{ line: `${POST} HTTP/1.1`, body: 'hello' }, { line: 'GET /api/public/2 HTTP/1.1' }] }),
   row('B1', ['R-176'], 'chunks and a request in one burst', post(TE, `5\r\nhello\r\n0\r\n\r\n${get('/api/public/2')}`), { ...pair(POST, 'GET /api/public/2'), requests: [{ line: `${POST} HTTP/1.1`, body: 'hello' }, { line: 'GET /api/public/2 HTTP/1.1' }] }),
+  ...BODIES_IN_ONE_BURST,
   row('B1', ['R-167'], 'a user, then a stranger, on one connection', get('/api/admin/1', ALICE) + get('/api/admin/2', `${HOST}X-CSRF: 1\r\n`), { answers: [{ status: 200, echoes: 'GET /api/admin/1' }, { status: 401, code: 'session_required' }], requests: [{ line: 'GET /api/admin/1 HTTP/1.1', token: 'alice' }], connection: 'open' }),
   row('B1', ['R-167'], 'one user, then another, on one connection', get('/api/admin/1', ALICE) + get('/api/admin/2', `${HOST}Cookie: {{bob}}\r\nX-CSRF: 1\r\n`), { answers: [{ status: 200, echoes: 'GET /api/admin/1' }, { status: 200, echoes: 'GET /api/admin/2' }], requests: [{ line: 'GET /api/admin/1 HTTP/1.1', token: 'alice' }, { line: 'GET /api/admin/2 HTTP/1.1', token: 'bob' }], connection: 'open' }),
   row('B1', ['R-173'], 'behind a request of broken framing nothing is served', `${post(`Content-Length: 5\r\n${TE}`, '0\r\n\r\n')}${SMUGGLED}`, MALFORMED),
