@@ -5,6 +5,7 @@ import { homedir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import type { PlayOptions } from './play.ts'
 
 const USAGE = `usage: npm run cluster -- [--sessions 150] [--only TEXT]… [--dry-run] [--shell] [--stand-ins] [--keep-images]
 
@@ -69,10 +70,9 @@ async function main(): Promise<number> {
     console.log('images …')
     if (await script('images.sh', [folder], values['stand-ins'] ? { STAND_INS: '1' } : {})) return 1
   }
-  const dryRun = values['dry-run'] ? ['--dry-run'] : []
-  const only = values.only.flatMap((text) => ['--only', text])
-  const play = ['--sessions', values.sessions, ...only, ...dryRun]
-  const inside = values.shell ? ['bash', '-i'] : [process.execPath, PLAY, ...play]
+  const { only, 'dry-run': onlyDryRun } = values
+  const play: PlayOptions = { sessions: Number(values.sessions), only, onlyDryRun }
+  const inside = values.shell ? ['bash', '-i'] : [process.execPath, PLAY, JSON.stringify(play)]
   console.log('starting the cluster …')
   return script('run.sh', [folder, ...inside], { CLUSTER_CRDS: join(folder, 'crds') })
 }

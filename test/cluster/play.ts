@@ -1,6 +1,5 @@
 import { cpus, loadavg } from 'node:os'
 import { setTimeout as delay } from 'node:timers/promises'
-import { parseArgs } from 'node:util'
 import { CHANGES, type Change } from './changes.ts'
 import { type Crowd, startCrowd, type Tally } from './crowd.ts'
 import { dryRun } from './dry-run.ts'
@@ -10,6 +9,14 @@ import { kubectl, must, run } from './kube.ts'
 import type { PartsCounters } from './parts.ts'
 
 // What runs inside of the cluster that lab/run.sh has started: main.ts starts both.
+
+/** What main.ts passes on, as JSON. */
+export type PlayOptions = {
+  readonly sessions: number
+  /** Of the names of changes that are played; all when it is empty. */
+  readonly only: readonly string[]
+  readonly onlyDryRun: boolean
+}
 
 /** One row of the table. */
 type Row = {
@@ -28,15 +35,9 @@ type Row = {
 const AFTERWARDS_MS = 4_000
 
 async function main(): Promise<number> {
-  const { values } = parseArgs({
-    options: {
-      sessions: { type: 'string', default: '150' },
-      only: { type: 'string', multiple: true, default: [] },
-      'dry-run': { type: 'boolean', default: false },
-    },
-  })
+  const { sessions, only, onlyDryRun }: PlayOptions = JSON.parse(String(process.argv[2]))
   const problems = await dryRun()
-  if (values['dry-run']) return report(problems)
+  if (onlyDryRun) return report(problems)
   console.log('installing …')
   const installation = await install()
   const doctor = await run('helm', ['test', RELEASE, '-n', NAMESPACE, '--logs'])
@@ -44,14 +45,13 @@ async function main(): Promise<number> {
   console.log(`helm test: ${/\d+ FAIL, .*/.exec(doctor.stdout)?.[0] ?? 'no verdict'}`)
   const ingress = await startIngress(NAMESPACE, RELEASE)
   while (ingress.addresses().length < 3) await delay(100)
-  console.log(`${values.sessions} users sign in …`)
+  console.log(`${sessions} users sign in …`)
   const crowd = await startCrowd({
-    ...{ sessions: Number(values.sessions), origin: APP, url: ingress.url },
+    ...{ sessions, origin: APP, url: ingress.url },
     provider: [new URL(ISSUER).origin, installation.providerUrl],
   })
   const rows: Row[] = []
-  const isChosen = ({ name }: Change) =>
-    values.only.length === 0 || values.only.some((text) => name.includes(text))
+  const isChosen = ({ name }: Change) => only.length === 0 || only.some((text) => name.includes(text))
   for (const change of CHANGES.filter(isChosen)) {
     console.log(`${change.name} …`)
     const row = await play(change, { installation, crowd, failedAttempts: ingress.failedAttempts })
