@@ -31,7 +31,7 @@ const MASTER = 'mymaster'
 const DOWN_AFTER_MS = 3_000
 const UPGRADE_SECONDS = 150
 
-/** The secrets of the installation; the provider has the first of `clientSecrets` at the start. */
+/** What the Secret `cloakroom` holds, by key; the provider takes the client secret that is there when it starts. */
 const secrets: Record<string, string> = {
   'client-secret': newSecret(),
   'session-key': newSecret(),
