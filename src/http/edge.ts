@@ -11,7 +11,7 @@ import type { LogFields, Logger } from '../log.ts'
 import { popupIn } from '../oidc/sign-in/return-url.ts'
 import type { LoginUrlFor } from './endpoints/login.ts'
 import { donePage, failedSignInPage, type Page, sendPage } from './endpoints/pages.ts'
-import { oauthErrorAnswer, problemAnswer } from './problem.ts'
+import { oauthErrorAnswer, type ProblemAnswer, problemAnswer } from './problem.ts'
 import {
   createCauseLog,
   createFailedSignInLog,
@@ -145,26 +145,45 @@ function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
       res.destroy()
       return
     }
-    // The refusal of a route is our own answer too.
-    deps.securityHeaders.set(req, res)
     const answerTo = OAUTH_ERROR_ROUTES.has(facts.route) ? oauthErrorAnswer : problemAnswer
     const answer = answerTo(error, { requestId: facts.id, loginUrl: deps.loginUrlFor() })
+    const { status, body } = answer
+    const fields = refusalFields(res, answer, { facts, own: deps.securityHeaders.besideProblems })
     // The rest of a request body is not read, so the connection cannot serve another request.
-    if (!req.complete && hasBody(req)) res.setHeader('connection', 'close')
-    res.status(answer.status)
-    // An answer that failed in the middle of its head has left another reason phrase.
-    res.statusMessage = STATUS_CODES[answer.status] ?? ''
-    if (facts.variesByCookie) {
-      res.appendHeader('vary', facts.variesByAuthorization ? 'Cookie, Authorization' : 'Cookie')
+    const isUnread = !req.complete && hasBody(req)
+    if (isUnread && answer.headers.connection === undefined) fields.push('connection', 'close')
+    const reason = STATUS_CODES[status] ?? ''
+    if (wantsPage(req, deps.basePath)) {
+      for (let at = 0; at < fields.length; at += 2) res.setHeader(fields[at]!, fields[at + 1]!)
+      // An answer that failed in the middle of its head has left another reason phrase.
+      Object.assign(res, { statusCode: status, statusMessage: reason })
+      sendPage(res, failurePage(error, req, { deps, title: titleIn(body) }))
+      return
     }
-    for (const [name, value] of Object.entries(answer.headers)) {
-      // CORS may have set a `Vary`.
-      if (name === 'vary') res.appendHeader(name, value)
-      else res.setHeader(name, value)
-    }
-    if (!wantsPage(req, deps.basePath)) res.end(answer.body)
-    else sendPage(res, failurePage(error, req, { deps, title: titleIn(answer.body) }))
+    fields.push('Content-Length', String(Buffer.byteLength(body)))
+    res.writeHead(status, reason, fields).end(body)
   }
+}
+
+/**
+ * The fields of a refusal as a flat list: to set them one by one costs twice as much. The refusal of a route is our own
+ * answer too, and has the security headers.
+ */
+function refusalFields(
+  res: ServerResponse,
+  { headers }: ProblemAnswer,
+  { facts, own }: { readonly facts: RequestFacts; readonly own: readonly string[] },
+): string[] {
+  const fields = [...own]
+  // CORS may have set a `Vary`.
+  const vary = [res.getHeader('vary') ?? []].flat()
+  if (facts.variesByCookie) vary.push(facts.variesByAuthorization ? 'Cookie, Authorization' : 'Cookie')
+  for (const name in headers) {
+    if (name === 'vary') vary.push(headers[name]!)
+    else fields.push(name, headers[name]!)
+  }
+  if (vary.length > 0) fields.push('vary', vary.join(', '))
+  return fields
 }
 
 function titleIn(problem: string): string {

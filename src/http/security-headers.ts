@@ -9,7 +9,11 @@ export type SecurityHeaders = {
   set(req: IncomingMessage, res: ServerResponse): void
   /** The same as a list, for answers that are written to a raw socket. */
   readonly fields: Readonly<Record<string, string>>
+  /** The same as a flat list of names and values, without those that every problem has by itself. */
+  readonly besideProblems: readonly string[]
 }
+
+const OF_PROBLEMS = new Set(['cache-control', 'x-content-type-options'])
 
 /** The only file that imports helmet. */
 export function createSecurityHeaders(publicUrl: string): SecurityHeaders {
@@ -42,6 +46,7 @@ export function createSecurityHeaders(publicUrl: string): SecurityHeaders {
     },
     set,
     fields: Object.fromEntries(fields.map(([name, value]) => [name.toLowerCase(), value])),
+    besideProblems: fields.filter(([name]) => !OF_PROBLEMS.has(name.toLowerCase())).flat(),
   }
 }
 

@@ -64,6 +64,7 @@ async function setUp(
       middleware: (_req, _res, next) => next(),
       set: (_req, res) => void res.setHeader('x-of-ours', 'yes'),
       fields: { 'x-of-ours': 'yes' },
+      besideProblems: [],
     },
     observe: (method, status) => observed.push(`${method} ${status}`),
   })
