@@ -6,6 +6,8 @@ import type { Invalidations, SessionHash } from '../store/port.ts'
 export type SessionCache<V> = {
   /** Returns the copy, if there is one to trust now; never waits. */
   peek(key: string): V | undefined
+  /** Returns a copy of a session under any key, if there is one to trust now; never waits. */
+  peekOf(hash: SessionHash): V | undefined
   /**
    * Returns the copy, or else what `read` gives; concurrent loads of one key share a read.
    *
@@ -68,6 +70,7 @@ export function createSessionCache<V extends {}>(deps: SessionCacheDeps<V>): Ses
   const unsubscribe = invalidations.onInvalidate(drop)
   return {
     peek,
+    peekOf: (hash) => (invalidations.isLive() ? copies.anyOf(hash) : undefined),
     load,
     prefetch(key, hash, read) {
       // Without trust the read would be shared with no one.
@@ -105,6 +108,13 @@ function createCopies<V extends {}>({ max, maxBytes, trustedMs, monotonicNow }: 
   })
   return {
     get: (key: string) => copies.get(key)?.value,
+    anyOf(hash: SessionHash): V | undefined {
+      for (const key of keysOf.get(hash) ?? []) {
+        const copy = copies.get(key)
+        if (copy) return copy.value
+      }
+      return undefined
+    },
     size: copies.size,
     put(cookie: string, copy: Copy<V>, lifeMs: number): void {
       const key = ownText(cookie)

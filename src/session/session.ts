@@ -9,6 +9,7 @@ import type { SessionConfig } from '../config/config.ts'
 import { BffError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { SessionGrant, SessionHash, SessionRecords, UserClaims } from '../store/port.ts'
+import type { SessionCache } from './session-cache.ts'
 
 /** The browser's opaque 256-bit session id: it opens the session's records, so it is never logged or stored. */
 export type SessionId = string & { readonly __brand: 'SessionId' }
@@ -89,14 +90,7 @@ function ceilingOf({ claims, refreshTokenExpiresAt = Number.POSITIVE_INFINITY }:
 }
 
 /** The in-process copy of sessions, by the cookie's value. */
-export type SessionCopy = {
-  peek(cookieValue: string): BffSession | undefined
-  load(
-    cookieValue: string,
-    hash: SessionHash,
-    read: () => Promise<BffSession | undefined>,
-  ): Promise<BffSession | undefined>
-}
+export type SessionCopy = Pick<SessionCache<BffSession>, 'peek' | 'peekOf' | 'load'>
 
 export type SessionsDeps = Pick<Clock, 'now' | 'monotonicNow'> & {
   /** The store that express-session saves to. `get` resolves with null for a record that is not there or does not open. */
@@ -137,7 +131,10 @@ export type Sessions = {
   find(req: IncomingMessage, resource?: string): BffSession | undefined | Promise<BffSession | undefined>
   /** Returns the same, always from the store, and does not count as activity. */
   peek(req: IncomingMessage): Promise<BffSession | undefined>
-  /** Returns the ms until a session ends if nothing more happens; undefined when it has ended. Does not count as activity. */
+  /**
+   * Returns the ms until a session ends if nothing more happens; undefined when it has ended. Does not count as activity.
+   * A copy that may be trusted answers while it says that the session lives; only the store says that it has ended.
+   */
   timeLeft(session: Pick<BffSession, 'id' | 'hash' | 'expiresAt'>): Promise<number | undefined>
   /** Begins a session under a new id, whatever cookie came with the request (ASVS 7.2.4), and sets the cookie. */
   signIn(req: IncomingMessage, res: ServerResponse, user: SignedInUser): Promise<BffSession>
@@ -214,8 +211,11 @@ export function createSessions(deps: SessionsDeps): Sessions {
       return id === undefined ? undefined : read(id, 'timeLeft', req)
     },
     async timeLeft(session) {
-      // The whole record, because a refresh may have moved the end that the provider allows; that of a token stays.
-      const current = isOfBearer(session) ? session : await read(session.id, 'timeLeft')
+      if (isOfBearer(session)) return session.expiresAt - now()
+      const copied = copy.peekOf(session.hash)
+      if (copied && now() < copied.expiresAt) return copied.expiresAt - now()
+      // The whole record, because a refresh may have moved the end that the provider allows.
+      const current = await read(session.id, 'timeLeft')
       return current && current.expiresAt - now()
     },
     async signIn(req, res, user) {

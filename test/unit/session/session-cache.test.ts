@@ -57,6 +57,23 @@ test('a copy is trusted for its time and then read again', async () => {
   assert.equal(world.reads, 2)
 })
 
+test('a session is found by its hash under whatever key it was read, for as long as that copy is trusted', async () => {
+  const { cache, world, reading, invalidate } = setUp()
+  const load = () => cache.load('background k', ALICE, reading('one'))
+  assert.equal(cache.peekOf(ALICE), undefined)
+  await load()
+  assert.equal(cache.peekOf(ALICE), 'one')
+  assert.equal(cache.peekOf(BOB), undefined)
+  world.live = false
+  assert.equal(cache.peekOf(ALICE), undefined)
+  world.live = true
+  world.time = 5000
+  assert.equal(cache.peekOf(ALICE), undefined)
+  await load()
+  invalidate(ALICE)
+  assert.equal(cache.peekOf(ALICE), undefined)
+})
+
 test('the time of a copy counts from the start of its read', async () => {
   const { cache, world } = setUp()
   const held = heldRead()

@@ -39,7 +39,11 @@ const open = (id: string, sealed: string) =>
   sealed.startsWith(`${id}|`) ? [...sealed.slice(id.length + 1)].reverse().join('') : undefined
 
 /** No copies, so that every look is one at the store. */
-const noCopy: SessionsDeps['copy'] = { peek: () => undefined, load: (_key, _hash, read) => read() }
+const noCopy: SessionsDeps['copy'] = {
+  peek: () => undefined,
+  peekOf: () => undefined,
+  load: (_key, _hash, read) => read(),
+}
 
 const requestWith = (cookie: string | undefined) => ({ headers: { cookie } }) as IncomingMessage
 
@@ -137,6 +141,23 @@ function sessionRules(contestant: Contestant): void {
     assert.ok(after && after > IDLE_MS - 300)
   })
 
+  test('the time left is that of a copy while it lives; past its end the store is asked', async (t) => {
+    let copied: BffSession | undefined
+    const copy: SessionsDeps['copy'] = {
+      ...noCopy,
+      peekOf: (hash) => (copied?.hash === hash ? copied : undefined),
+    }
+    const { sessions, store, clock, signIn } = await setUp(t, contestant, { copy })
+    const { session } = await signIn()
+    copied = { ...session!, expiresAt: clock.time + 100 }
+    assert.equal(await sessions.timeLeft(session!), 100)
+    clock.time += 100
+    const left = await sessions.timeLeft(session!)
+    assert.ok(left && left > 100, 'another replica has extended it')
+    await store.sessions.end(session!.hash)
+    assert.equal(await sessions.timeLeft(session!), undefined)
+  })
+
   test('constant use does not carry a session beyond its absolute timeout, and its record stays for the other replicas', async (t) => {
     const { sessions, store, clock, expired, signIn } = await setUp(t, contestant)
     const { cookie, session } = await signIn()
@@ -161,6 +182,7 @@ function sessionRules(contestant: Contestant): void {
   test('a request of the background finds the session and extends nothing, and its copy keeps no other request from doing so', async (t) => {
     const copies = new Map<string, BffSession>()
     const copy: SessionsDeps['copy'] = {
+      ...noCopy,
       peek: (key) => copies.get(key),
       async load(key, _hash, read) {
         const session = await read()
@@ -283,7 +305,7 @@ function sessionRules(contestant: Contestant): void {
 
   test('a clock that was set past the end of a copy asks the store, and the session goes on', async (t) => {
     const copies = new Map<string, BffSession>()
-    const copy: SessionsDeps['copy'] = { peek: (key) => copies.get(key), load: (_key, _hash, read) => read() }
+    const copy: SessionsDeps['copy'] = { ...noCopy, peek: (key) => copies.get(key) }
     const { sessions, clock, signIn } = await setUp(t, contestant, { copy })
     const { cookie, session } = await signIn()
     copies.set(cookie!.slice('sid='.length), session!)
