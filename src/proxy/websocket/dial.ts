@@ -6,6 +6,9 @@
  * therefore run before the library's, and decide what those find: other fields to write, or a client whose socket has
  * ended, to which they write nothing. This is the order of `websocketIncomingMiddleware` in httpxy 0.5; every test of
  * `handshake.test.ts`, `dial.test.ts` and `dial-refusals.test.ts` that reads a 101 or a refusal fails when it changes.
+ *
+ * Fragile, too: `forgetHeads` empties `_header` of Node's request. It pays a sixth of the memory of an idle WebSocket; a
+ * test of `dial.test.ts` fails when Node keeps the head elsewhere.
  */
 
 import { lookup as systemLookup } from 'node:dns'
@@ -75,14 +78,21 @@ type Attempt = {
   readonly client: UpgradingClient
   /** The request to the upstream; absent until the library has made it. */
   request?: ClientRequest
+  /** The upstream's 101. */
+  response?: IncomingMessage
   /** True once the client gets its 101, the upstream's refusal, or ours. */
   isAnswered: boolean
   /** Limits the time until then: first that of the connection, then that of the upstream's answer. */
   timer?: Timer
-  /** Refuses the client, closes the relay, or breaks off the upstream's refusal: whichever the attempt has come to. */
-  end(reason: EndReason): void
+  readonly ending: Ending
   /** Breaks off the upstream's refusal; absent until it is passed on. */
   breakOff?: () => void
+}
+
+/** How an attempt is ended. Apart from the attempt, because it is all that an open WebSocket needs of it. */
+type Ending = {
+  /** Refuses the client, closes the relay, or breaks off the upstream's refusal: whichever the attempt has come to. */
+  end(reason: EndReason): void
 }
 
 /**
@@ -113,8 +123,8 @@ export function createDial({
     plugins: [
       (proxy) => {
         proxy.on('proxyReqWs', (request, req) => send(attempts.get(req)!, request))
-        proxy.on('open', (upstream) => startRelay(attempts.get(upstream), upstream))
-        proxy.on('error', (error, req) => req && fail(attempts.get(req)!, error))
+        proxy.on('open', open)
+        proxy.on('error', (error, req) => failed(req && attempts.get(req), error))
       },
     ],
   })
@@ -123,7 +133,14 @@ export function createDial({
     const { handshake, client } = attempt
     attempt.request = request
     if (attempt.isAnswered || client.socket.destroyed) request.destroy()
-    client.socket.once('close', () => request.destroy())
+    const onLeave = () => request.destroy()
+    const onInterim = limitInterim(attempt)
+    function onResponse(response: IncomingMessage): void {
+      // A refusal for the lack of a nonce is passed on as it is: the client's next attempt has it.
+      noteNonce(handshake, response, tokenProofs)
+      passOnRefusal(attempt, response, responseHeaders)
+    }
+    client.socket.once('close', onLeave)
     request.once('close', () => attempt.timer?.cancel())
     request.once('socket', (upstream) => {
       upstream.once('connect', () =>
@@ -131,26 +148,53 @@ export function createDial({
       )
     })
     writeRequest(request, tokenProofs ? proved(handshake, tokenProofs) : handshake)
-    request.on('information', limitInterim(attempt))
-    // A refusal for the lack of a nonce is passed on as it is: the client's next attempt has it.
-    request.once('response', (response) => noteNonce(handshake, response, tokenProofs))
-    request.once('response', (response) => passOnRefusal(attempt, response, responseHeaders))
+    request.on('information', onInterim)
+    request.once('response', onResponse)
     request.once('upgrade', (response, upstream) => {
+      // Each of these would keep the attempt for as long as the WebSocket is open.
+      client.socket.off('close', onLeave)
+      request.off('information', onInterim).off('response', onResponse)
       if (accept(attempt, response, responseHeaders)) attempts.set(upstream as Socket, attempt)
       else upstream.destroy()
     })
   }
 
+  /** Called when the library has written the 101 and joined the sockets. */
+  function open(upstream: Socket): void {
+    const attempt = attempts.get(upstream)
+    // It is absent when the 101 was refused. The library has then joined two destroyed sockets.
+    if (!attempt) return
+    attempts.delete(upstream)
+    attempts.delete(attempt.client.req)
+    startRelay(attempt, upstream)
+    forgetHeads(attempt)
+  }
+
+  /** Of an open WebSocket there is no attempt any more: its relay ends both sockets. */
+  function failed(attempt: Attempt | undefined, error: Error): void {
+    if (attempt) fail(attempt, error)
+  }
+
   return function dial(handshake, client) {
-    const attempt: Attempt = {
-      ...{ handshake, client, isAnswered: false },
-      end: (reason) => fail(attempt, ENDED[reason]()),
-    }
+    const attempt = createAttempt(handshake, client)
     attempts.set(client.req, attempt)
     limitTime(attempt, 'upstream_unreachable', handshake.route.timeout.connectMs)
-    upgrade(client.req, client.socket, client.head)
-    return (reason) => attempt.end(reason)
+    // Of the empty end of a chunk, the library would keep the whole chunk.
+    upgrade(client.req, client.socket, client.head.length > 0 ? client.head : NOTHING)
+    return endOf(attempt.ending)
   }
+}
+
+const NOTHING = Buffer.alloc(0)
+
+function createAttempt(handshake: Handshake, client: UpgradingClient): Attempt {
+  const end = (reason: EndReason) => fail(attempt, ENDED[reason]())
+  const attempt: Attempt = { handshake, client, isAnswered: false, ending: { end } }
+  return attempt
+}
+
+function endOf(ending: Ending): (reason: EndReason) => void {
+  return (reason) => ending.end(reason)
 }
 
 const ENDED: Readonly<Record<EndReason, () => BffError>> = {
@@ -211,6 +255,7 @@ function accept(attempt: Attempt, response: IncomingMessage, responseHeaders: Re
     return false
   }
   answered(attempt, 101)
+  attempt.response = response
   const fields = responseHeaders(handshake.route, response.rawHeaders, false)
   fields.push('x-request-id', client.requestId)
   response.headers = headersOf([...fields, 'Connection', 'Upgrade', 'Upgrade', 'websocket'])
@@ -219,13 +264,20 @@ function accept(attempt: Attempt, response: IncomingMessage, responseHeaders: Re
   return true
 }
 
-/** Called when the library has written the 101 and joined the sockets. */
-function startRelay(attempt: Attempt | undefined, upstream: Socket): void {
-  // The attempt is absent when its 101 was refused. The library has then joined two destroyed sockets.
-  if (!attempt) return
-  const { socket } = attempt.client
+function startRelay({ client: { socket }, handshake, ending }: Attempt, upstream: Socket): void {
   socket.setDefaultEncoding('utf8')
-  attempt.end = createRelay(socket, upstream, attempt.handshake.route.timeout.idleMs)
+  ending.end = createRelay(socket, upstream, handshake.route.timeout.idleMs)
+}
+
+/**
+ * The library keeps both requests and the answer for as long as the WebSocket is open. Their heads, with the cookie and
+ * the access token, are needed no more, and take a quarter of the memory of an idle WebSocket.
+ */
+function forgetHeads({ client, request, response }: Attempt): void {
+  for (const message of [client.req, response]) Object.assign(message ?? {}, { headers: {}, rawHeaders: [] })
+  // Without the text of its head, Node takes the request for one that is not sent yet, whose fields can be removed.
+  Object.assign(request ?? {}, { _header: null })
+  if (request?.headersSent === false) for (const name of request.getHeaderNames()) request.removeHeader(name)
 }
 
 /** Lets the library pass on the upstream's own refusal. The connection ends with it. */
@@ -243,7 +295,7 @@ function passOnRefusal(attempt: Attempt, response: IncomingMessage, responseHead
   const breakOff = () => void socket.resetAndDestroy()
   const hasNoEnd = isUnending(response.headers)
   attempt.breakOff = breakOff
-  attempt.end = (reason) => {
+  attempt.ending.end = (reason) => {
     if (reason === 'session_over') breakOff()
     // At shutdown a refusal may end by itself, like any response.
     else if (hasNoEnd) socket.end()

@@ -26,44 +26,67 @@ const LONGEST_HEADER = 14
 
 /** A frame may be cut into chunks anywhere. Payloads are counted, never read or kept. */
 export function createFrameTracker(sender: FrameSender): FrameTracker {
-  const header = new Uint8Array(LONGEST_HEADER)
-  let headerSize = 0
-  let payloadLeft = 0
-  let position: FramePosition = 'boundary'
+  return new Tracker(sender)
+}
 
-  function readHeader(byte: number): void {
-    header[headerSize++] = byte
-    position = 'inside'
-    if (headerSize < headerLength(header, headerSize)) return
-    if (isFrameOf(sender, header)) payloadLeft = payloadLength(header)
-    else position = 'lost'
+/** The header that is being read. All trackers share it, because none waits while it reads one. */
+const header = new Uint8Array(LONGEST_HEADER)
+
+/** A class, because an idle WebSocket keeps two for hours: closures would take four times the memory. */
+class Tracker implements FrameTracker {
+  readonly #sender: FrameSender
+  /** The beginning of a header whose rest is in the next chunk. */
+  #begun: Uint8Array | undefined
+  #payloadLeft = 0
+  #isClose = false
+  #position: FramePosition = 'boundary'
+
+  constructor(sender: FrameSender) {
+    this.#sender = sender
   }
 
-  function isWhole(): boolean {
-    return payloadLeft === 0 && headerSize === headerLength(header, headerSize)
+  position(): FramePosition {
+    return this.#position
   }
 
-  function isOver(): boolean {
-    return position === 'closed' || position === 'lost'
-  }
-
-  function follow(chunk: Uint8Array, untilBoundary = false): number {
+  follow(chunk: Uint8Array, untilBoundary = false): number {
     let at = 0
-    while (at < chunk.length && !isOver()) {
-      if (payloadLeft === 0) readHeader(chunk[at++]!)
+    while (at < chunk.length && this.#position !== 'closed' && this.#position !== 'lost') {
+      if (this.#payloadLeft === 0) at = this.#readHeader(chunk, at)
       else {
-        const step = Math.min(payloadLeft, chunk.length - at)
-        payloadLeft -= step
+        const step = Math.min(this.#payloadLeft, chunk.length - at)
+        this.#payloadLeft -= step
         at += step
+        if (this.#payloadLeft === 0) this.#endFrame()
       }
-      if (isOver() || !isWhole()) continue
-      position = (header[0]! & OPCODE) === CLOSE ? 'closed' : 'boundary'
-      headerSize = 0
-      if (untilBoundary) break
+      if (untilBoundary && this.#position === 'boundary') break
     }
     return at
   }
-  return { follow, position: () => position }
+
+  /** Reads a header, or as much of it as the chunk has from `at` on. Returns where it stopped. */
+  #readHeader(chunk: Uint8Array, from: number): number {
+    let at = from
+    let size = this.#begun?.length ?? 0
+    if (this.#begun) header.set(this.#begun)
+    while (at < chunk.length && size < headerLength(header, size)) header[size++] = chunk[at++]!
+    this.#position = 'inside'
+    const isWhole = size === headerLength(header, size)
+    this.#begun = isWhole ? undefined : header.slice(0, size)
+    if (!isWhole) return at
+    if (!isFrameOf(this.#sender, header)) {
+      this.#position = 'lost'
+      return at
+    }
+    this.#payloadLeft = payloadLength(header)
+    this.#isClose = (header[0]! & OPCODE) === CLOSE
+    if (this.#payloadLeft === 0) this.#endFrame()
+    return at
+  }
+
+  #endFrame(): void {
+    this.#position = this.#isClose ? 'closed' : 'boundary'
+  }
 }
 
 /** Length of a header in bytes, as far as its first `size` bytes tell. */

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import { BffError } from '../../errors.ts'
 import { requireNoTokenQuery } from '../access-token.ts'
@@ -45,7 +45,7 @@ export function requireHandshake(req: IncomingMessage, { sendsToken }: { sendsTo
  * a cache. A browser fails the connection when a protocol or extension was not offered.
  */
 export function isAccepted({ key, protocols, extensions }: Offer, { headers }: IncomingMessage): boolean {
-  const accept = createHash('sha1').update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest('base64')
+  const accept = hash('sha1', `${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`, 'base64')
   const protocol = headers['sec-websocket-protocol']
   return (
     headers.upgrade?.toLowerCase() === 'websocket' &&

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import { systemClock } from '../../async/clock.ts'
 import type { EndReason } from '../session-end/live-connections.ts'
-import { closeFrame, createFrameTracker, type FrameSender } from './frames.ts'
+import { closeFrame, createFrameTracker, type FrameSender, type FrameTracker } from './frames.ts'
 
 /** RFC 6455 §7.4.1: 1008 is a policy violation, 1001 an endpoint that goes away. */
 const CLOSES: Readonly<Record<EndReason | 'idle', { code: number; reason: string }>> = {
@@ -19,20 +19,6 @@ const FLUSH_MS = 2_000
 /** When the system first probes a silent connection: this is how it notices that a peer has vanished. */
 const KEEP_ALIVE_MS = 30_000
 
-/** The two sockets of one direction, and who writes its frames. */
-type DirectionEnds = { readonly sender: FrameSender; readonly from: Socket; readonly to: Socket }
-
-/** One direction of a relay. */
-type Direction = {
-  readonly to: Socket
-  /** Passes on the rest of the current frame, then this close frame, and nothing more. */
-  finish(close: Buffer): void
-  /** Whether `to` has been sent its last byte. */
-  isFinished(): boolean
-  /** Whether `from` has sent its close frame. */
-  hasClosed(): boolean
-}
-
 /**
  * The relay between two sockets that are piped into each other already. It ends both sockets when one of them ends, and
  * closes the relay when no byte has passed either way for `idleMs`. Returns the function that closes it as RFC 6455 §7
@@ -40,88 +26,125 @@ type Direction = {
  * answered, or 2 s later.
  */
 export function createRelay(client: Socket, upstream: Socket, idleMs: number): (reason: EndReason) => void {
-  let isClosing = false
-  const toUpstream = createDirection({ sender: 'client', from: client, to: upstream }, settle)
-  const toClient = createDirection({ sender: 'server', from: upstream, to: client }, settle)
-  const directions = [toClient, toUpstream]
+  const relay = new Relay(client, upstream)
+  for (const socket of [client, upstream]) socket.setKeepAlive(true, KEEP_ALIVE_MS)
+  // One timer is enough, because the bytes of both directions pass through this socket.
+  client.setTimeout(idleMs, () => relay.close('idle'))
+  return (reason) => relay.close(reason)
+}
 
-  function close(reason: EndReason | 'idle'): void {
-    if (isClosing) return
-    isClosing = true
+/** Classes, because thousands of relays may be idle at a time: closures would take three times the memory. */
+class Relay {
+  readonly #toClient: Direction
+  readonly #toUpstream: Direction
+  #isClosing = false
+
+  constructor(client: Socket, upstream: Socket) {
+    this.#toUpstream = new Direction('client', client, upstream)
+    this.#toClient = new Direction('server', upstream, client)
+    for (const direction of [this.#toUpstream, this.#toClient]) {
+      const { from } = direction
+      from.on('data', (chunk: Buffer) => this.#follow(direction, chunk))
+      from.on('end', () => this.#fromEnded(direction))
+      from.on('close', () => this.#fromClosed(direction))
+    }
+  }
+
+  close(reason: EndReason | 'idle'): void {
+    if (this.#isClosing) return
+    this.#isClosing = true
+    const [toClient, toUpstream] = [this.#toClient, this.#toUpstream]
     const { code, reason: text } = CLOSES[reason]
     toClient.finish(closeFrame('server', code, text))
     // The upstream is not told the reason: for it, its client goes away.
     toUpstream.finish(closeFrame('client', 1001, ''))
-    settle()
+    this.#settle()
     cutAfter(LAST_FRAME_MS, () =>
-      directions.filter((direction) => !direction.isFinished()).map((direction) => direction.to),
+      [toClient, toUpstream].filter((direction) => !direction.isFinished).map((direction) => direction.to),
     )
-    cutAfter(ANSWER_MS, () => [client, upstream])
+    cutAfter(ANSWER_MS, () => [toClient.to, toUpstream.to])
   }
 
-  function settle(): void {
-    if (!isClosing) return
-    if (toClient.isFinished() && toUpstream.hasClosed()) client.destroySoon()
-    if (toUpstream.isFinished() && toClient.hasClosed()) upstream.destroySoon()
+  #follow(direction: Direction, chunk: Buffer): void {
+    direction.follow(chunk)
+    if (this.#isClosing) this.#settle()
   }
 
-  endTogether(client, upstream, () => isClosing)
-  for (const socket of [client, upstream]) socket.setKeepAlive(true, KEEP_ALIVE_MS)
-  // One timer is enough, because the bytes of both directions pass through this socket.
-  client.setTimeout(idleMs, () => close('idle'))
-  return close
+  #settle(): void {
+    const [toClient, toUpstream] = [this.#toClient, this.#toUpstream]
+    if (toClient.isFinished && toUpstream.hasClosed()) toClient.to.destroySoon()
+    if (toUpstream.isFinished && toClient.hasClosed()) toUpstream.to.destroySoon()
+  }
+
+  /** A pipe passes on an end but no reset, and a WebSocket is never half open: when one socket ends, so does the other. */
+  #fromEnded({ from }: Direction): void {
+    if (this.#isClosing) this.#settle()
+    else cutAfter(FLUSH_MS, () => [from])
+  }
+
+  #fromClosed({ to, isFinished }: Direction): void {
+    if (!this.#isClosing) {
+      to.destroySoon()
+      cutAfter(FLUSH_MS, () => [to])
+    } else if (!isFinished) to.destroy()
+  }
 }
 
 /**
- * Follows the frames with a `data` listener beside the one of the pipe: both get the same chunks, and nothing is copied
- * or held back. It must be added after the pipe. Added first, it would start the flow, and take the bytes that the
- * library has put back into the socket before the pipe is there.
+ * One direction of a relay. It follows the frames in a `data` listener beside the one of the pipe: both get the same
+ * chunks, and nothing is copied or held back. That must be added after the pipe. Added first, it would start the flow, and
+ * take the bytes that the library has put back into the socket before the pipe is there.
  */
-function createDirection({ sender, from, to }: DirectionEnds, onChange: () => void): Direction {
-  const frames = createFrameTracker(sender)
-  let close: Buffer | undefined
-  let isFinished = false
+class Direction {
+  readonly from: Socket
+  readonly to: Socket
+  /** Whether `to` has been sent its last byte. */
+  isFinished = false
+  readonly #frames: FrameTracker
+  #close: Buffer | undefined
 
-  function follow(chunk: Buffer): void {
-    if (!close || isFinished) frames.follow(chunk)
-    else {
-      const rest = frames.follow(chunk, true)
-      passOn(chunk.subarray(0, rest))
-      sendClose(close)
-      frames.follow(chunk.subarray(rest))
-    }
-    if (close) onChange()
+  constructor(sender: FrameSender, from: Socket, to: Socket) {
+    this.from = from
+    this.to = to
+    this.#frames = createFrameTracker(sender)
   }
 
-  function passOn(rest: Buffer): void {
+  /** Whether `from` has sent its close frame. */
+  hasClosed(): boolean {
+    return this.#frames.position() === 'closed' || this.from.readableEnded
+  }
+
+  follow(chunk: Buffer): void {
+    if (!this.#close || this.isFinished) this.#frames.follow(chunk)
+    else {
+      const rest = this.#frames.follow(chunk, true)
+      this.#passOn(chunk.subarray(0, rest))
+      this.#sendClose(this.#close)
+      this.#frames.follow(chunk.subarray(rest))
+    }
+  }
+
+  /** Passes on the rest of the current frame, then this close frame, and nothing more. */
+  finish(close: Buffer): void {
+    this.#close = close
+    this.from.unpipe(this.to)
+    this.#sendClose(close)
+    this.from.resume()
+  }
+
+  #passOn(rest: Buffer): void {
+    const { from, to } = this
     if (!to.writable || to.write(rest)) return
     from.pause()
     to.once('drain', () => from.resume())
   }
 
-  function sendClose(frame: Buffer): void {
-    const position = frames.position()
+  #sendClose(frame: Buffer): void {
+    const position = this.#frames.position()
     if (position === 'inside') return
-    isFinished = true
-    if (position === 'lost') to.destroy()
-    else if (position === 'boundary' && to.writable) to.write(frame)
-  }
-
-  from.on('data', follow)
-  from.once('end', onChange)
-  from.once('close', () => {
-    if (close && !isFinished) to.destroy()
-  })
-  return {
-    to,
-    finish(frame) {
-      close = frame
-      from.unpipe(to)
-      sendClose(frame)
-      from.resume()
-    },
-    isFinished: () => isFinished,
-    hasClosed: () => frames.position() === 'closed' || from.readableEnded,
+    this.isFinished = true
+    if (position === 'lost') this.to.destroy()
+    else if (position === 'boundary' && this.to.writable) this.to.write(frame)
   }
 }
 
@@ -130,21 +153,4 @@ function cutAfter(ms: number, sockets: () => Socket[]): void {
     for (const socket of sockets()) socket.destroy()
   }
   systemClock.after(ms, cut).unref()
-}
-
-/** A pipe passes on an end but no reset, and a WebSocket is never half open: when one socket ends, so does the other. */
-function endTogether(client: Socket, upstream: Socket, isClosing: () => boolean): void {
-  for (const [one, other] of [
-    [client, upstream],
-    [upstream, client],
-  ] as const) {
-    one.once('end', () => {
-      if (!isClosing()) cutAfter(FLUSH_MS, () => [one])
-    })
-    one.once('close', () => {
-      if (isClosing()) return
-      other.destroySoon()
-      cutAfter(FLUSH_MS, () => [other])
-    })
-  }
 }

@@ -11,7 +11,12 @@ import type { ForwardedFacts } from '../forward.ts'
 import type { RequestHeaders } from '../headers/request.ts'
 import type { ResponseHeaders } from '../headers/response.ts'
 import type { MatchRoute, RouteMatch } from '../route-table.ts'
-import { createLiveConnections, type LiveConnections, watchSession } from '../session-end/live-connections.ts'
+import {
+  createLiveConnections,
+  type EndReason,
+  type LiveConnections,
+  watchSession,
+} from '../session-end/live-connections.ts'
 import type { TokenProofs } from '../upstream/token-proofs.ts'
 import type { Dial, Handshake, UpgradingClient } from './dial.ts'
 import { requireHandshake, withoutLookalikes } from './handshake.ts'
@@ -24,7 +29,7 @@ export type TunnelDeps = {
     resource?: string,
   ) => BffSession | undefined | Promise<BffSession | undefined>
   /** Ms until a session ends if nothing more happens, without counting as activity; undefined when it has ended. */
-  readonly timeLeft?: (session: BffSession) => Promise<number | undefined>
+  readonly timeLeft?: (session: Pick<BffSession, 'id' | 'hash' | 'expiresAt'>) => Promise<number | undefined>
   readonly accessToken: AccessTokenSource
   /** Who calls with an access token of her own, on routes that take one. */
   readonly bearerCaller?: FindBearerCaller
@@ -150,11 +155,8 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     requirePermit(session, anonymousClient)
     const end = dial(handshake, client)
     const forget = live.add(session?.hash, end, anonymousClient)
-    const unwatch = session && watch(deps, session, () => end('session_over'))
-    client.socket.once('close', () => {
-      forget()
-      unwatch?.()
-    })
+    const unwatch = session && watch(deps, session, end)
+    onceClosed(client.socket, forget, unwatch)
   }
 
   function requirePermit(session: BffSession | undefined, anonymousClient = ''): void {
@@ -168,7 +170,7 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
 
   function upgrade(req: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {
     // This comes first, because a reset during the look-ups below would otherwise end the process.
-    socket.on('error', () => socket.destroy())
+    socket.on('error', destroyThis)
     const facts = deps.factsOf(req)
     return deps.runFor(req, () => checkAndOpen({ req, socket, head }, facts))
   }
@@ -231,6 +233,26 @@ async function requireAccess(
   if (refusal) throw tokenRefused ? await tokenRefused(refusal, session) : refusal
 }
 
-function watch({ timeLeft }: TunnelDeps, session: BffSession, end: () => void): (() => void) | undefined {
-  return timeLeft && watchSession({ timeLeft: () => timeLeft(session), end })
+// Listeners of an open socket keep what is in their scope, so these are made apart from the upgrade, its request and its head.
+
+function watch(
+  { timeLeft }: TunnelDeps,
+  { id, hash, expiresAt }: BffSession,
+  end: (reason: EndReason) => void,
+): (() => void) | undefined {
+  return (
+    timeLeft &&
+    watchSession({ timeLeft: () => timeLeft({ id, hash, expiresAt }), end: () => end('session_over') })
+  )
+}
+
+function onceClosed(socket: Socket, forget: () => void, unwatch?: () => void): void {
+  socket.on('close', () => {
+    forget()
+    unwatch?.()
+  })
+}
+
+function destroyThis(this: Socket): void {
+  this.destroy()
 }

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import type { ClientRequest, IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { test } from 'node:test'
 import { rawClient, rawUpstream } from '../../../kit/upstream/sockets.ts'
@@ -20,6 +22,29 @@ test('the target goes upstream as it was mapped, in bytes that a URL parser woul
   const line = 'GET /ws/a?x=%41|{}^&u=http://c/../e HTTP/1.1'
   await rawClient(t, port, handshake({}, line)).until((all) => all.includes('\r\n\r\n'))
   assert.equal(upstream.received[0]!.split('\r\n')[0], line.replace('/ws', '/v1'))
+})
+
+test('an open WebSocket keeps in memory neither the cookie nor the access token of its handshake', async (t) => {
+  let sent: ClientRequest | undefined
+  let received: IncomingMessage | undefined
+  const onRequest = (message: unknown) => {
+    sent = (message as { request: ClientRequest }).request
+  }
+  subscribe('http.client.request.start', onRequest)
+  t.after(() => unsubscribe('http.client.request.start', onRequest))
+  const upstream = await rawUpstream(t, (socket) => socket.write(`${SWITCHED}\r\n`))
+  const { port } = await tunnelTo(t, upstream.origin, {
+    factsOf(req) {
+      received = req
+      return { id: 'r-1' }
+    },
+  })
+  const client = rawClient(t, port, handshake())
+  await client.until((all) => all.includes('\r\n\r\n'))
+  assert.match(upstream.received[0]!, /token-for-orders/)
+  assert.deepEqual([sent!.getHeaderNames(), sent!.headersSent], [[], false])
+  assert.deepEqual([received!.rawHeaders, received!.headers], [[], {}])
+  assert.equal(client.socket.destroyed, false)
 })
 
 const ANSWERS: [what: string, answer: (socket: Socket) => void, expected: RegExp][] = [
