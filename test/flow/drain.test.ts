@@ -13,7 +13,7 @@ import { eventually } from '../kit/shops/deadline.ts'
 import { steadyTest as test } from '../kit/steady.ts'
 import { startUpstream } from '../kit/upstream/upstream.ts'
 
-const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
+const MAIN = process.env.CLOAKROOM_MAIN ?? fileURLToPath(new URL('../../src/main.ts', import.meta.url))
 const ORDERS = 'https://orders.test'
 
 function serve(file: string, ports: Record<string, string>) {

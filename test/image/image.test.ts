@@ -2,12 +2,13 @@ import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { bundle } from './bundle.ts'
 import { digestOf, writeLayout } from './layout.ts'
 import { noticesOf, packagesOf } from './notices.ts'
 import { provenance } from './provenance.ts'
@@ -138,6 +139,77 @@ describe('what is pruned from the image', () => {
     const notices = noticesOf(packagesOf(manifests), join(root, 'none'))
     assert.match(notices, /a 1\.0\.0 \(MIT\)\nb 1\.0\.0 \(MIT\)\n\nshared\ntext/)
     assert.equal(notices.match(/shared/g)?.length, 1)
+  })
+})
+
+test('the build leaves out sources, documents and the launcher alone: the files that are served all go into it', () => {
+  const { build } = json(join(ROOT, 'package.json')).scripts
+  const [, pattern = ''] = /filter:f=>!\/(.+)\/\.test\(f\)/.exec(build) ?? []
+  const isLeftOut = (path: string) => new RegExp(pattern).test(path)
+  const others = globSync('src/**/*.*', { cwd: ROOT }).filter((path) => !/\.(ts|md)$/.test(path))
+  assert.ok(others.includes('src/demo/spa/cloakroom.js'))
+  assert.deepEqual(others.filter(isLeftOut), ['src/cloakroom.js'])
+})
+
+describe('the bundle of the image', () => {
+  const files = {
+    'package.json': '{"type":"module"}',
+    'dist/main.js':
+      "import { place } from './deep/place.js'\nimport { old } from 'old'\nif (process.argv[2]) await import('./late.js')\nelse console.log(place(), old.name)",
+    'dist/main.js.map': '{}',
+    'dist/late.js': "console.log('late')\nfunction fails() {\n  throw new Error('x')\n}\nfails()",
+    'dist/late.js.map': '{}',
+    'dist/deep/place.js':
+      "import { readFileSync } from 'node:fs'\nexport const place = () => readFileSync(new URL('page.txt', import.meta.url), 'utf8')",
+    'dist/deep/place.js.map': '{}',
+    'dist/deep/place.d.ts': '',
+    'dist/deep/page.txt': 'the page',
+    'dist/deep/browser.js': 'document',
+    'node_modules/old/package.json': '{"name":"old","version":"1.0.0","license":"MIT"}',
+    'node_modules/old/index.js':
+      "const { basename } = require('path')\nexports.old = class Old {}\nexports.unused = basename",
+  }
+  const run = (root: string, ...args: string[]) =>
+    spawnSync(process.execPath, [join(root, 'dist/main.js'), ...args], { encoding: 'utf8' })
+
+  test('modules are joined and find their files, a part loads when it is used, and names and lines are told as they are', async () => {
+    const root = tree('bundled', files)
+    await bundle(root)
+    // Moves away, so that nothing but the bundle is left to load.
+    rmSync(join(root, 'node_modules/old/index.js'))
+    assert.equal(run(root).stdout, 'the page Old\n')
+    assert.ok(existsSync(join(root, 'dist/deep/browser.js')) && !existsSync(join(root, 'dist/deep/place.js')))
+    const { stdout, stderr } = run(root, 'late')
+    assert.equal(stdout, 'late\n')
+    const [, file = '', line] = /at fails \(file:\/\/(\S+late-\S+\.js):(\d+):/.exec(stderr) ?? []
+    assert.match(readFileSync(file, 'utf8').split('\n')[Number(line) - 1]!, /throw new Error/, stderr)
+    assert.match(readFileSync(file, 'utf8'), /^\/\/ dist\/late\.js$/m)
+    assert.deepEqual(json(join(root, 'bundled.json')), ['node_modules/old/package.json'])
+  })
+
+  test('the same modules give the same files, and a package that cannot be found ends the build', async () => {
+    const texts = (root: string) =>
+      globSync('dist/*.js', { cwd: root })
+        .sort()
+        .map((name) => [name, readFileSync(join(root, name), 'utf8')])
+    const [one, two] = [tree('bundled-1', files), tree('bundled-2', files)]
+    await Promise.all([bundle(one), bundle(two)])
+    assert.deepEqual(texts(one), texts(two))
+    const bad = tree('bundled-bad', { ...files, 'dist/late.js': "import 'absent'" })
+    await assert.rejects(bundle(bad), /absent/)
+  })
+
+  test('of a package in the bundle its package.json and its licence stay, for whoever lists what is in the image', async () => {
+    const root = tree('bundled-pruned', files)
+    await bundle(root)
+    const { status, stderr } = spawnSync(
+      process.execPath,
+      ['--experimental-import-meta-resolve', '--no-warnings', join(ROOT, 'test/image/prune.ts'), root],
+      { encoding: 'utf8' },
+    )
+    assert.equal(status, 0, stderr)
+    assert.deepEqual(globSync('node_modules/old/*', { cwd: root }), ['node_modules/old/package.json'])
+    assert.match(readFileSync(join(root, 'THIRD-PARTY-NOTICES'), 'utf8'), /old 1\.0\.0 \(MIT\)/)
   })
 })
 

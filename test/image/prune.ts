@@ -2,7 +2,8 @@
  * Deletes from a built tree what no command can load: `node --experimental-import-meta-resolve prune.ts DIR`. From every
  * module of DIR/dist it follows `import` and `require` as Node.js resolves them, and of DIR/node_modules it keeps the files
  * that it reaches and their package.json; type declarations, source maps, tests, documents and the other one of two module
- * formats go. Licence texts are put together in DIR/THIRD-PARTY-NOTICES first.
+ * formats go. Of a package that went into the bundle (DIR/bundled.json) its package.json stays, so that what lists
+ * the packages of the image finds it. Licence texts are put together in DIR/THIRD-PARTY-NOTICES first.
  *
  * @throws when a reached file loads modules by a computed name and is not one of `READ_AND_JUDGED`: the build ends, because
  * only a person can say what such a file needs.
@@ -105,17 +106,22 @@ function manifestsOf(file: string): string[] {
   return [...(existsSync(manifest) ? [manifest] : []), ...manifestsOf(folder)]
 }
 
+/** @throws for files of packages that load modules by a computed name, when no person has judged what they load. */
+export function requireRead(computed: readonly string[]): void {
+  const unread = computed.filter((file) => !(file in READ_AND_JUDGED) && file.startsWith('node_modules'))
+  if (unread.length > 0)
+    throw new Error(`read what these load by computed names, and add them to prune.ts:\n${unread.join('\n')}`)
+}
+
 function prune(root: string): void {
   const path = (name: string) => join(root, name)
   const roots = globSync('dist/**/*.js', { cwd: root }).map(path)
   const { reached, computed } = reach(roots)
-  const unread = computed
-    .map((file) => relative(root, file))
-    .filter((file) => !(file in READ_AND_JUDGED) && file.startsWith('node_modules'))
-  if (unread.length > 0)
-    throw new Error(`read what these load by computed names, and add them to prune.ts:\n${unread.join('\n')}`)
+  requireRead(computed.map((file) => relative(root, file)))
   const modules = [...reached].filter((file) => file.includes('node_modules'))
-  const kept = new Set([...modules, ...modules.flatMap(manifestsOf)])
+  const list = path('bundled.json')
+  const bundled: string[] = existsSync(list) ? JSON.parse(readFileSync(list, 'utf8')) : []
+  const kept = new Set([...modules, ...modules.flatMap(manifestsOf), ...bundled.map(path)])
   const manifests = [...kept].filter((file) => file.endsWith(`${sep}package.json`))
   writeFileSync(path('THIRD-PARTY-NOTICES'), noticesOf(packagesOf(manifests)))
   for (const entry of readdirSync(path('node_modules'), { recursive: true, withFileTypes: true })) {

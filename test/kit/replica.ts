@@ -10,7 +10,8 @@ import { fileURLToPath } from 'node:url'
 import { type ConfigData, configWith } from './config/cloakroom-config.ts'
 import { freePort } from './ports.ts'
 
-const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
+/** Another build is tested with `CLOAKROOM_MAIN`, such as the bundle of the image. */
+const MAIN = process.env.CLOAKROOM_MAIN ?? fileURLToPath(new URL('../../src/main.ts', import.meta.url))
 
 /** A config file for replicas; each gets its own ports through `${PUBLIC_PORT}` and `${ADMIN_PORT}`. */
 export type ReplicaConfig = {
