@@ -23,6 +23,24 @@ type Running<Value> = { isForgotten: boolean; readonly group: unknown; result?: 
 /** Makes a single flight in which no work runs. */
 export function createSingleFlight<Value, Group = undefined>(): SingleFlight<Value, Group> {
   const flights = new Map<string, Running<Value>>()
+  /** The keys of each group, because one of them is forgotten for each message of a busy channel. */
+  const keysOf = new Map<unknown, Set<string>>()
+
+  function begin(key: string, flight: Running<Value>): void {
+    flights.set(key, flight)
+    const keys = keysOf.get(flight.group)
+    if (keys) keys.add(key)
+    else keysOf.set(flight.group, new Set([key]))
+  }
+
+  function end(key: string, flight: Running<Value>): void {
+    if (flights.get(key) !== flight) return
+    flights.delete(key)
+    const keys = keysOf.get(flight.group)
+    keys?.delete(key)
+    if (keys?.size === 0) keysOf.delete(flight.group)
+  }
+
   return {
     has: (key) => flights.has(key),
 
@@ -32,19 +50,19 @@ export function createSingleFlight<Value, Group = undefined>(): SingleFlight<Val
       const flight: Running<Value> = { isForgotten: false, group }
       const result = work(flight)
       flight.result = result
-      flights.set(key, flight)
-      const over = () => {
-        if (flights.get(key) === flight) flights.delete(key)
-      }
+      begin(key, flight)
+      const over = () => end(key, flight)
       result.then(over, over)
       return result
     },
 
     forget(...[group]) {
-      for (const [key, flight] of flights) {
-        if (group !== undefined && flight.group !== group) continue
+      const forgotten = group === undefined ? flights.keys() : keysOf.get(group)
+      for (const key of [...(forgotten ?? [])]) {
+        const flight = flights.get(key)
+        if (!flight) continue
         flight.isForgotten = true
-        flights.delete(key)
+        end(key, flight)
       }
     },
   }

@@ -250,3 +250,56 @@ test('nothing is begun while no copy is trusted, and a failure is met by who ask
   cache.prefetch('k', ALICE, reading('two'))
   assert.equal(world.reads, 0)
 })
+
+test('a copy past its trust is served to no one, and handed to the read that may find it unchanged', async () => {
+  const { cache, world, reading } = setUp({ heldMs: 60_000 })
+  const seen: unknown[] = []
+  const comparing = async (before?: string) => {
+    seen.push(before)
+    return before ?? 'new'
+  }
+  await cache.load('k', ALICE, reading('one'))
+  world.time = 5000
+  assert.deepEqual([cache.peek('k'), cache.peekOf(ALICE)], [undefined, undefined])
+  assert.equal(await cache.load('k', ALICE, comparing), 'one')
+  assert.deepEqual(seen, ['one'])
+  assert.equal(cache.peek('k'), 'one', 'it is trusted again')
+  world.time = 65_000
+  assert.equal(await cache.load('k', ALICE, comparing), 'new', 'it was held for its time and no longer')
+  assert.deepEqual(seen, ['one', undefined])
+})
+
+test('what is invalidated, or was not found, is handed to no read', async () => {
+  const { cache, world, invalidate, reading } = setUp({ heldMs: 60_000 })
+  const before: unknown[] = []
+  const asking = async (copy?: string) => void before.push(copy)
+  await cache.load('a', ALICE, reading('one'))
+  await cache.load('b', BOB, reading('two'))
+  world.time = 5000
+  invalidate(ALICE)
+  await cache.load('a', ALICE, asking)
+  await cache.load('b', BOB, asking)
+  assert.equal(cache.size, 0)
+  await cache.load('b', BOB, asking)
+  assert.deepEqual(before, [undefined, 'two', undefined])
+})
+
+test('a copy that is being compared while its session is invalidated is not kept', async () => {
+  const { cache, world, invalidate, reading } = setUp({ heldMs: 60_000 })
+  await cache.load('k', ALICE, reading('one'))
+  world.time = 5000
+  const held = heldRead()
+  const loaded = cache.load('k', ALICE, async (before) => (await held.read()) && before)
+  invalidate(ALICE)
+  held.resolve('the same')
+  assert.equal(await loaded, 'one')
+  assert.equal(cache.size, 0)
+})
+
+test('while invalidations do not reach us no read is handed a copy', async () => {
+  const { cache, world, reading } = setUp({ heldMs: 60_000 })
+  await cache.load('k', ALICE, reading('one'))
+  world.time = 5000
+  world.live = false
+  assert.equal(await cache.load('k', ALICE, async (before) => before ?? 'read'), 'read')
+})

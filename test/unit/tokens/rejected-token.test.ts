@@ -33,7 +33,7 @@ function setUp() {
     records: {
       async read() {
         if (store.problem) throw store.problem
-        return {} as SealedTokens
+        return { version: 1, refreshToken: undefined, accessTokens: {} } satisfies SealedTokens
       },
     },
     sealer: { openAccessToken: () => store.token },
