@@ -208,8 +208,8 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
   go(period: CircuitPeriod): void {
     this.#period = period
     if (this.#length === 0) this.#dispatch(null)
-    // The parser hands over what came with the head before the next tick.
-    else if (mayHaveArrived(this.#length)) process.nextTick(sendWithBody, this)
+    // What came with the head, or right behind it, is here once the reads of this turn of the event loop are done.
+    else if (mayHaveArrived(this.#length)) setImmediate(sendWithBody, this)
     else this.sendWithBody()
   }
 
@@ -505,7 +505,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
   }
 }
 
-/** An error would end the process here, because a tick has no caller that handles it. */
+/** An error would end the process here, because what calls this handles none. */
 function sendWithBody(exchange: Exchange): void {
   try {
     exchange.sendWithBody()

@@ -46,7 +46,10 @@ export function createBodyCopy(length: number | undefined): BodyCopy | undefined
   }
 }
 
-/** Whether a body of so many bytes may have come with its head: then it is worth a tick to see. Undefined: it is chunked. */
+/**
+ * Whether a body of so many bytes may have come with its head, which is worth waiting for until the reads of this turn of
+ * the event loop are done. Undefined: it is chunked.
+ */
 export function mayHaveArrived(length: number | undefined): length is number {
   return length !== undefined && length <= MAX_COPIED
 }
@@ -56,13 +59,9 @@ export function mayHaveArrived(length: number | undefined): length is number {
  * head. Undefined when some of it is still to come, or its client waits to be asked for it; nothing of it has been read then.
  */
 export function arrivedBody(req: IncomingMessage, length: number): Buffer | undefined {
-  // The message is `complete` only after the tick that follows its last piece.
-  if (req.readableLength !== length || req.headers.expect !== undefined) return undefined
+  if (!req.complete || req.readableLength !== length || req.headers.expect !== undefined) return undefined
   // Without a size, one piece of several is read from Node 26 on.
-  const body: Buffer = req.read(length)
-  // The stream ends only when it is read to its end, and its connection keeps it until then.
-  req.resume()
-  return body
+  return req.read(length) ?? undefined
 }
 
 /**
