@@ -14,6 +14,8 @@ export type LogFields = {
   resource?: string
   upstream?: string
   status?: number
+  /** Of the provider's answer, where it refused. */
+  providerStatus?: number | undefined
   code?: string
   reason?: string
   durationMs?: number
@@ -130,6 +132,7 @@ const ALLOWED = new Set([
   'resource',
   'upstream',
   'status',
+  'providerStatus',
   'code',
   'reason',
   'durationMs',

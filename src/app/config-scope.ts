@@ -118,6 +118,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const provider = createProvider({
     ...{ config, log, trace, now, monotonicNow, observe: metrics.provider, clocks: scope.clocks },
     ...{ limiters: scope.limiters, offlineConsent: scope.offlineConsent, certificates: scope.certificates },
+    requestId: servedRequestId,
   })
 
   // Sessions. A short idle timeout must still be extended often enough, so copies are trusted for a part of it.

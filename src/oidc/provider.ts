@@ -40,6 +40,8 @@ export type ProviderDeps = {
   readonly certificates?: CertificateMemory
   /** Absent: nothing is known of the provider's clock. */
   readonly clocks?: ClockMemory
+  /** Id of the request that is being served, if one is. */
+  readonly requestId?: () => string | undefined
   readonly trace?: Pick<Trace, 'part'> | undefined
   readonly observe: GrantObserver & {
     readonly clientCertificate?: (notAfter: number) => void
@@ -126,6 +128,7 @@ export function createProvider(deps: ProviderDeps) {
     }),
     ...createResourceGrants({
       ...{ relyingParty, dialect, resources, log, monotonicNow, note: faults.note },
+      ...(deps.requestId && { requestId: deps.requestId }),
       clientCapabilities: provider.clientCapabilities,
       ...(mayProve(provider) && { proofKeyFor: (known) => proofKeyFor(provider, known) }),
     }),

@@ -124,7 +124,7 @@ export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
         noteWarning(level, message.slice(0, LONGEST_TEXT), trouble)
         if (request_id !== undefined) keepLast(pending, request_id, trouble, MOST_PENDING)
       }
-      // Of the lines about a request its own alone has the path; the status in others is the provider's.
+      // Of the lines about a request its own alone has the path.
       const { status, path } = fields
       if (level !== 'info' || code === undefined || status === undefined || path === undefined) return
       const before = pending.get(request_id ?? '')

@@ -170,7 +170,7 @@ async function clientAuthentication(checked: Checked): Promise<Findings> {
 
 async function judgedClient(checked: Checked, failed: FailedGrant, method: string): Promise<Found> {
   const refusal = refusalOf(failed.answer)
-  const { oauthError, status, errorCodes } = refusal
+  const { oauthError, providerStatus: status, errorCodes } = refusal
   if (status === undefined) {
     const { message, cure } = causeOf(failed.error)
     return fail(message, cure)

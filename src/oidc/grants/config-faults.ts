@@ -131,7 +131,7 @@ export function createConfigFaults(deps: ConfigFaultsDeps): ConfigFaults {
     const message = resource.startsWith('(')
       ? 'nobody can sign in: the provider rejects how we are configured'
       : 'no token for this resource: the provider rejects how we are configured'
-    const isOfClient = error === 'invalid_client' || result.refusal?.status === 401
+    const isOfClient = error === 'invalid_client' || result.refusal?.providerStatus === 401
     const client = isOfClient ? deps.clientFacts?.() : undefined
     log.error({ ...fieldsOf(result), ...client, reason: error, count }, message)
   }

@@ -33,6 +33,8 @@ export type ResourceGrantsDeps = {
   readonly log: Logger
   readonly monotonicNow: () => number
   readonly note: ConfigFaults['note']
+  /** Id of the request that is being served, if one is. */
+  readonly requestId?: () => string | undefined
   /** The key to ask for tokens with, given the one that the grant has had so far; absent: none (RFC 9449). */
   readonly proofKeyFor?: (known: KeyObject | undefined) => KeyObject | undefined
 }
@@ -42,7 +44,7 @@ export type RefreshRequest = {
   readonly refreshToken: string
   /** Name of the resource in the config. */
   readonly resource: string
-  /** Tells one session from another. */
+  /** Hash of the session. */
   readonly session?: string
   readonly signIn?: SessionGrant
   /** Stores a rotated refresh token and the key it came with; awaited before anything else in the answer is looked at. */
@@ -60,7 +62,7 @@ export type ExchangeRequest = {
   readonly subjectToken: string
   /** The private key of that token, if it is bound to one. */
   readonly key?: KeyObject
-  /** Tells one session from another. */
+  /** Hash of the session. */
   readonly session?: string
   /** JSON text of the claims that a challenge asks for. */
   readonly claims?: string
@@ -72,12 +74,17 @@ export type ExchangeRequest = {
  */
 export function createResourceGrants(deps: ResourceGrantsDeps) {
   const { relyingParty, dialect, resources, clientCapabilities, log, note } = deps
-  const { proofKeyFor = () => undefined } = deps
+  const { proofKeyFor = () => undefined, requestId = () => undefined } = deps
   const requests = createGrantRequests(dialect, clientCapabilities)
   const renewals = createRecentRenewals(deps.monotonicNow)
   function proving(known?: KeyObject): [] | [{ key: KeyObject }] {
     const key = proofKeyFor(known)
     return key ? [{ key }] : []
+  }
+
+  /** For whom a token was asked, as the log calls them. */
+  function askerOf(session: string | undefined) {
+    return { request_id: requestId(), ...(session === undefined ? {} : { session: session.slice(0, 12) }) }
   }
 
   function resourceNamed(name: string): ResourceConfig {
@@ -154,7 +161,7 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     const error = withStepUp(problem, { resource, claims: claimsOf(answer) ?? claims })
     const outcome = isOfSession ? 'step_up' : outcomeOf({ error, answer })
     const isLogged = note({ resource: resource.name, outcome, error, refusal })
-    const fields = { resource: resource.name, code: error.code, outcome, ...refusal }
+    const fields = { ...askerOf(session), resource: resource.name, code: error.code, outcome, ...refusal }
     if (outcome === 'dead_grant') {
       log.info(fields, 'the grant is dead: its session ends')
       return { kind: 'dead' as const, reason: fields.oauthError ?? 'invalid_grant' }
@@ -193,8 +200,8 @@ export function createResourceGrants(deps: ResourceGrantsDeps) {
     const outcome = outcomeOf({ error, answer }, react)
     const refusal = refusalOf(answer)
     const isLogged = note({ resource: resource.name, outcome, error, refusal })
-    if (!isLogged)
-      log.warn({ resource: resource.name, code: error.code, outcome, ...refusal }, 'an exchange was refused')
+    const fields = { ...askerOf(session), resource: resource.name, code: error.code, outcome, ...refusal }
+    if (!isLogged) log.warn(fields, 'an exchange was refused')
     return error
   }
 

@@ -13,8 +13,8 @@ export type ProviderRefusal = {
   readonly correlationId?: string
   readonly traceId?: string
   readonly timestamp?: string
-  /** HTTP status of the answer. */
-  readonly status?: number | undefined
+  /** HTTP status of the provider's answer; `status` in the log is that of ours. */
+  readonly providerStatus?: number | undefined
 }
 
 /** A failed grant: our problem, and the answer that it came from, if there was one. */
@@ -49,7 +49,7 @@ export function refusalOf(
     correlationId: word(body.correlation_id) ?? described.correlationId,
     traceId: word(body.trace_id) ?? described.traceId,
     timestamp: timestampIn(body.timestamp) ?? described.timestamp,
-    status: answer?.status,
+    providerStatus: answer?.status,
   }
 }
 

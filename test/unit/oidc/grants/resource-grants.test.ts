@@ -49,7 +49,7 @@ function setUp({ capabilities = [] as string[], resourceDialect = 'scope' as Res
   const lines: [object, string][] = []
   const next: { grant: GrantedTokens | FailedGrant } = { grant: GRANTED }
   /** Whether the faults of the configuration have told the operator already. */
-  const settings = { isNoteLogged: false }
+  const settings = { isNoteLogged: false, requestId: undefined as string | undefined }
   const ask = async (...request: unknown[]) => {
     asked.push(request)
     return next.grant
@@ -63,6 +63,7 @@ function setUp({ capabilities = [] as string[], resourceDialect = 'scope' as Res
     ...{ resources: RESOURCES, clientCapabilities: capabilities, monotonicNow: () => 0 },
     log: { info: write, warn: write, error: write } as never,
     note: (result) => noted.push(result) > 0 && settings.isNoteLogged,
+    requestId: () => settings.requestId,
   })
   const refuse = (body: Record<string, unknown>, status = 400) => {
     const answer = { status, body, retryAfterSeconds: undefined, isHtml: false }
@@ -128,7 +129,7 @@ test('an exchange that is refused never ends a session, and tells which sign-in 
     [
       {
         ...{ resource: 'stock', code: 'reauthentication_required', outcome: 'step_up' },
-        ...{ oauthError: 'invalid_grant', status: 400 },
+        ...{ oauthError: 'invalid_grant', providerStatus: 400 },
       },
       'an exchange was refused',
     ],
@@ -214,6 +215,23 @@ test('a token for another audience is no user’s matter, and is told by what wa
     ['wrong_audience', false, 'https://bound.test', 'https://other.test'],
   )
   assert.equal(lines.at(-1)?.[1], 'a token is not for its resource: not sent')
+})
+
+test('the line of a refresh that was refused says for whose request and session, and what status the provider gave', async () => {
+  const { refresh, exchange, refuse, lines, settings } = setUp()
+  settings.requestId = 'request-1'
+  for (const error of ['interaction_required', 'invalid_grant']) {
+    refuse({ error })
+    await refresh({ session: 'h'.repeat(43) })
+    const fields = lines.pop()?.[0] as Record<string, unknown>
+    const told = [fields.request_id, fields.session, fields.oauthError, fields.providerStatus, fields.status]
+    assert.deepEqual(told, ['request-1', 'h'.repeat(12), error, 400, undefined])
+  }
+  await problem(exchange())
+  assert.deepEqual(
+    lines.map(([fields]) => 'request_id' in fields && fields.request_id),
+    ['request-1'],
+  )
 })
 
 test('a refused refresh has one line in the log: that of a fault of the configuration, or its own', async () => {

@@ -44,12 +44,12 @@ const told = ({ code, details, retryAfterSeconds, logged }: BffError) => ({
 describe('what of a refusal may be logged', () => {
   const NOTHING = {
     ...{ oauthError: undefined, suberror: undefined, errorCodes: undefined, correlationId: undefined },
-    ...{ traceId: undefined, timestamp: undefined, status: undefined },
+    ...{ traceId: undefined, timestamp: undefined, providerStatus: undefined },
   }
 
   test('nothing of no answer', () => {
     assert.deepEqual(refusalOf(undefined), NOTHING)
-    assert.deepEqual(refusalOf({ body: undefined, status: 503 }), { ...NOTHING, status: 503 })
+    assert.deepEqual(refusalOf({ body: undefined, status: 503 }), { ...NOTHING, providerStatus: 503 })
   })
 
   test('the members of an OAuth error and those of Microsoft', () => {
@@ -59,7 +59,12 @@ describe('what of a refusal may be logged', () => {
     }
     assert.deepEqual(refusalOf({ body, status: 400 }), {
       ...{ oauthError: 'invalid_grant', suberror: 'bad_token', errorCodes: '700082,50076' },
-      ...{ correlationId: CORRELATION, traceId: TRACE, timestamp: '2026-11-30 10:00:00Z', status: 400 },
+      ...{
+        correlationId: CORRELATION,
+        traceId: TRACE,
+        timestamp: '2026-11-30 10:00:00Z',
+        providerStatus: 400,
+      },
     })
   })
 
@@ -284,7 +289,7 @@ describe('a failed sign-in', () => {
     assert.deepEqual([response.code, response.logged?.step], ['invalid_callback', 'authorization'])
     const client = failedSignIn(new Error(), answer(401, { error: 'invalid_client' }))
     assert.deepEqual(
-      [client.code, client.logged?.step, client.logged?.oauthError, client.logged?.status],
+      [client.code, client.logged?.step, client.logged?.oauthError, client.logged?.providerStatus],
       ['provider_rejected', 'code', 'invalid_client', 401],
     )
     const code = failedSignIn(new Error(), answer(400, { error: 'invalid_grant' }))
@@ -306,7 +311,7 @@ describe('a failed sign-in', () => {
 
   test('its facts are those of the ID token, where that is what failed', () => {
     const facts = signInFacts(new IdTokenError('unsound', { claim: 'azp' }), 'code', answer(200, {}))
-    assert.deepEqual([facts.step, facts.claim, facts.status], ['id_token', 'azp', 200])
+    assert.deepEqual([facts.step, facts.claim, facts.providerStatus], ['id_token', 'azp', 200])
     assert.equal(signInFacts(new Error(), 'par').step, 'par')
   })
 })
