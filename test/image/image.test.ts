@@ -267,6 +267,11 @@ describe('the SBOM of the image', () => {
     assert.notEqual(imageSbom(npmBom, { ...parts, node: { node: '24.2.0' } }).serialNumber, sbom.serialNumber)
   })
 
+  test('a package that is shipped and that npm does not list ends the build', () => {
+    const shipped = new Set(['kept@1.0.0', 'peer@2.0.0'])
+    assert.throws(() => imageSbom(npmBom, { ...parts, shipped }), /peer@2\.0\.0/)
+  })
+
   test('a base that tells of no packages is said to be unknown, not empty', () => {
     const { compositions } = imageSbom(npmBom, { ...parts, debian: [] })
     assert.deepEqual(

@@ -186,11 +186,13 @@ function inImage(name: string, ...args: string[]): string {
   return run('podman', 'run', '--rm', '--no-healthcheck', '--entrypoint=/nodejs/bin/node', name, ...args)
 }
 
-/** What the npm that runs this script says about the packages that are shipped, parsed. */
+/**
+ * What the npm that runs this script says about the packages of the lock file, parsed. None is omitted: `--omit=peer` leaves
+ * out also what is a dependency of ours and a peer of another's. What is shipped is known from the image.
+ */
 function npm(...args: string[]): unknown {
-  const all = [...args, '--omit=dev', '--omit=peer']
   const { npm_execpath: path } = process.env
-  return JSON.parse(path ? run(process.execPath, path, ...all) : run('npm', ...all))
+  return JSON.parse(path ? run(process.execPath, path, ...args) : run('npm', ...args))
 }
 
 function shipped(files: string) {

@@ -38,9 +38,14 @@ export type ImageParts = {
 /**
  * The SBOM of an image (CycloneDX): npm's of the lock file without what was pruned, Node.js with the libraries that it
  * brings, and the packages of the base. The same parts give the same bytes.
+ *
+ * @throws when a package is shipped that npm does not list.
  */
 export function imageSbom(npm: Bom, parts: ImageParts): Bom {
   const packages = npm.components.filter(({ name, version }) => parts.shipped.has(`${name}@${version}`))
+  const listed = new Set(packages.map(({ name, version }) => `${name}@${version}`))
+  const missing = [...parts.shipped].filter((each) => !listed.has(each))
+  if (missing.length > 0) throw new Error(`these are shipped and not in npm's SBOM: ${missing.join(', ')}`)
   const node = nodeComponent(parts.node)
   const debian = parts.debian.flatMap(debianComponents)
   const root = rootComponent(npm.metadata.component)
