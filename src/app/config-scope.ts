@@ -80,7 +80,7 @@ export type ConfigScope = ReturnType<typeof createConfigScope>
 
 /** Longest time that a copy of a session or token is used without a look at the store. */
 const COPIES_TRUSTED_MS = 5_000
-const COPIES_HELD = 100_000
+const COPIES_HELD = 20_000
 /** Part of the heap for the copies of one kind. Both kinds, under an old and a new configuration, take a third at most. */
 const COPIES_SHARE = 1 / 12
 

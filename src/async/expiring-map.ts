@@ -1,4 +1,3 @@
-import { hash } from 'node:crypto'
 import { getHeapStatistics } from 'node:v8'
 import { LRUCache } from 'lru-cache'
 import { systemClock } from './clock.ts'
@@ -174,6 +173,3 @@ const textBytes = (text: string) => (text.length < 64 ? 2 * text.length : Buffer
 export function ownText<Text extends string>(text: Text): Text {
   return Buffer.from(text).toString() as Text
 }
-
-/** Stands for a text that is kept to be compared with: equal digests are equal texts (SHA-256), in 43 characters. */
-export const digestOf = (text: string): string => hash('sha256', text, 'base64url')

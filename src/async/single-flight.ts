@@ -23,24 +23,6 @@ type Running<Value> = { isForgotten: boolean; readonly group: unknown; result?: 
 /** Makes a single flight in which no work runs. */
 export function createSingleFlight<Value, Group = undefined>(): SingleFlight<Value, Group> {
   const flights = new Map<string, Running<Value>>()
-  /** The keys of each group, because one of them is forgotten for each message of a busy channel. */
-  const keysOf = new Map<unknown, Set<string>>()
-
-  function begin(key: string, flight: Running<Value>): void {
-    flights.set(key, flight)
-    const keys = keysOf.get(flight.group)
-    if (keys) keys.add(key)
-    else keysOf.set(flight.group, new Set([key]))
-  }
-
-  function end(key: string, flight: Running<Value>): void {
-    if (flights.get(key) !== flight) return
-    flights.delete(key)
-    const keys = keysOf.get(flight.group)
-    keys?.delete(key)
-    if (keys?.size === 0) keysOf.delete(flight.group)
-  }
-
   return {
     has: (key) => flights.has(key),
 
@@ -50,19 +32,19 @@ export function createSingleFlight<Value, Group = undefined>(): SingleFlight<Val
       const flight: Running<Value> = { isForgotten: false, group }
       const result = work(flight)
       flight.result = result
-      begin(key, flight)
-      const over = () => end(key, flight)
+      flights.set(key, flight)
+      const over = () => {
+        if (flights.get(key) === flight) flights.delete(key)
+      }
       result.then(over, over)
       return result
     },
 
     forget(...[group]) {
-      const forgotten = group === undefined ? flights.keys() : keysOf.get(group)
-      for (const key of [...(forgotten ?? [])]) {
-        const flight = flights.get(key)
-        if (!flight) continue
+      for (const [key, flight] of flights) {
+        if (group !== undefined && flight.group !== group) continue
         flight.isForgotten = true
-        end(key, flight)
+        flights.delete(key)
       }
     },
   }

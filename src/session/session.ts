@@ -1,5 +1,3 @@
-// Over 400 lines, because every request passes through here, and its way is told in few files.
-
 import { createHmac, hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { RequestHandler } from 'express'
@@ -33,8 +31,6 @@ export type BffSession = SessionGrant & {
   readonly idleExpiresAt: number
   /** Epoch ms at which use does not help any more: the absolute timeout, or what the provider allows if that is sooner. */
   readonly absoluteExpiresAt: number
-  /** Names the sealed record that it was read from; absent in one that was not read. */
-  readonly recordDigest?: string
 }
 
 /**
@@ -97,13 +93,8 @@ function ceilingOf({ claims, refreshTokenExpiresAt = Number.POSITIVE_INFINITY }:
 export type SessionCopy = Pick<SessionCache<BffSession>, 'peek' | 'peekOf' | 'load'>
 
 export type SessionsDeps = Pick<Clock, 'now' | 'monotonicNow'> & {
-  /** The store that express-session saves to. `read` resolves with undefined for a record that is not there or does not open. */
-  readonly store: SessionStore & {
-    read(
-      id: string,
-      known: string | undefined,
-    ): Promise<{ readonly digest: string; readonly contents: SessionContents | undefined } | undefined>
-  }
+  /** The store that express-session saves to. `get` resolves with null for a record that is not there or does not open. */
+  readonly store: SessionStore & { get(id: string): Promise<SessionContents | null> }
   readonly records: Pick<SessionRecords, 'slide' | 'timeLeft'>
   readonly config: SessionConfig
   /** Sign the cookie; the first signs, all verify. */
@@ -174,16 +165,13 @@ export function createSessions(deps: SessionsDeps): Sessions {
   async function read(
     id: SessionId,
     life: 'slide' | 'timeLeft',
-    { req, before }: { req?: IncomingMessage; before?: BffSession | undefined } = {},
+    req?: IncomingMessage,
   ): Promise<BffSession | undefined> {
     const hash = sessionHash(id)
-    const [record, leftMs] = await Promise.all([store.read(id, before?.recordDigest), records[life](hash)])
-    if (!record || leftMs === undefined) return undefined
-    const idleExpiresAt = now() + leftMs
-    const session = record.contents
-      ? openedSession({ id, ...record }, { config, idleExpiresAt })
-      : before && { ...before, ...endsOf(before, idleExpiresAt) }
-    if (!session) return undefined
+    const [contents, leftMs] = await Promise.all([store.get(id), records[life](hash)])
+    if (!contents?.user || leftMs === undefined) return undefined
+    const { user, createdAt = Number.NaN } = contents
+    const session = sessionOf({ id, createdAt, user }, { config, idleExpiresAt: now() + leftMs })
     // NaN, for a record without a sign-in time, is never later than now. The record is not removed: our clock may be
     // wrong, and other replicas share the record. The store ends it by its own clock.
     if (!(now() < session.expiresAt)) {
@@ -207,8 +195,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
     const id = verifiedSessionId(cookieValue, signingSecrets)
     if (id === undefined) return undefined
     const hash = sessionHash(id)
-    const look = (before?: BffSession) =>
-      read(id, key === cookieValue ? 'slide' : 'timeLeft', { req, before })
+    const look = () => read(id, key === cookieValue ? 'slide' : 'timeLeft', req)
     // Our clock was set forward past an end that was computed before: the store knows what is left.
     const found = runFor(req, () => (known ? look() : copy.load(key, hash, look)))
     // In this same turn, so that Redis gets all of it at once.
@@ -221,7 +208,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
     async peek(req) {
       const cookieValue = cookieOf(req)
       const id = cookieValue === undefined ? undefined : verifiedSessionId(cookieValue, signingSecrets)
-      return id === undefined ? undefined : read(id, 'timeLeft', { req })
+      return id === undefined ? undefined : read(id, 'timeLeft', req)
     },
     async timeLeft(session) {
       if (isOfBearer(session)) return session.expiresAt - now()
@@ -252,29 +239,14 @@ function withdraw(req: IncomingMessage): void {
   delete (req as WithSession).session
 }
 
-type Timing = { config: SessionConfig; idleExpiresAt: number }
-
 /** A session as its record and its idle timeout give it. */
 function sessionOf(
   { id, createdAt, user }: { id: SessionId; createdAt: number; user: NonNullable<SessionContents['user']> },
-  { config, idleExpiresAt }: Timing,
+  { config, idleExpiresAt }: { config: SessionConfig; idleExpiresAt: number },
 ): BffSession {
   const absoluteExpiresAt = Math.min(createdAt + config.absoluteTimeoutMs, ceilingOf(user))
-  const ends = endsOf({ absoluteExpiresAt }, idleExpiresAt)
-  return { id, hash: sessionHash(id), createdAt, ...ends, absoluteExpiresAt, ...user }
-}
-
-/** The same of a record that was opened just now; undefined for one that has no user. */
-function openedSession(
-  { id, digest, contents }: { id: SessionId; digest: string; contents: SessionContents | undefined },
-  timing: Timing,
-): BffSession | undefined {
-  const { user, createdAt = Number.NaN } = contents ?? {}
-  return user && { ...sessionOf({ id, createdAt, user }, timing), recordDigest: digest }
-}
-
-function endsOf({ absoluteExpiresAt }: Pick<BffSession, 'absoluteExpiresAt'>, idleExpiresAt: number) {
-  return { expiresAt: Math.min(absoluteExpiresAt, idleExpiresAt), idleExpiresAt }
+  const expiresAt = Math.min(absoluteExpiresAt, idleExpiresAt)
+  return { id, hash: sessionHash(id), createdAt, expiresAt, idleExpiresAt, absoluteExpiresAt, ...user }
 }
 
 type NoteUse = (session: BffSession, req: IncomingMessage) => Promise<unknown> | undefined

@@ -1,5 +1,4 @@
 import { RedisStore } from 'connect-redis'
-import { digestOf } from '../async/expiring-map.ts'
 import { BffError } from '../errors.ts'
 import type { SessionHash, SessionIndexes, SessionRecords, UserClaims } from './port.ts'
 
@@ -24,49 +23,20 @@ export type SessionStoreDeps = {
   readonly cookie: SessionCookieAttributes
 }
 
-/** A record that was read. */
-export type ReadRecord<Contents> = {
-  /** Names the sealed text: another one has another. */
-  readonly digest: string
-  /** Undefined where the caller has what this text holds. */
-  readonly contents: Contents | undefined
-}
-
-/** The store behind express-session. */
-export type SealedSessionStore = RedisStore & {
-  /**
-   * Reads as `get` does. A record that is still the sealed text of this digest is not opened again.
-   *
-   * @param known digest of the text that the caller has opened before.
-   */
-  read<Contents>(id: string, known: string | undefined): Promise<ReadRecord<Contents> | undefined>
-}
-
-/** What the client below gives for a record that its caller has opened before. */
-const UNCHANGED = '{}'
-
 /**
  * Makes the store behind express-session, over any store of port.ts: hashed keys, sealed values. A session is saved once;
  * saving it again, or one that was read, fails with `session_required`, because a late save would revive one that has
  * ended. Lives are the records' own: RedisStore sets and touches none, so the last byte of a response waits for nothing.
  */
-export function createSessionStore(deps: SessionStoreDeps): SealedSessionStore {
+export function createSessionStore(deps: SessionStoreDeps): RedisStore {
   const { records, seal, open, hash, cookie } = deps
-  /** The `read` that is calling RedisStore just now: it hands an id to the client and nothing else. */
-  let reading: { readonly known: string | undefined; digest?: string } | undefined
-
-  const store = new RedisStore({
+  return new RedisStore({
     prefix: '',
     disableTTL: true,
     disableTouch: true,
     client: {
       async get(id: string): Promise<string | null> {
-        const read = reading
         const sealed = await records.read(hash(id))
-        if (read && sealed !== undefined) {
-          read.digest = digestOf(sealed)
-          if (read.digest === read.known) return UNCHANGED
-        }
         // A record that does not open counts as absent and stays: another replica may have its key already, or still.
         return (sealed === undefined ? undefined : open(id, sealed)) ?? null
       },
@@ -88,18 +58,6 @@ export function createSessionStore(deps: SessionStoreDeps): SealedSessionStore {
         return JSON.stringify(kept)
       },
       parse: (text) => ({ ...JSON.parse(text), cookie, stored: true }),
-    },
-  })
-  return Object.assign(store, {
-    async read<Contents>(id: string, known: string | undefined): Promise<ReadRecord<Contents> | undefined> {
-      const read: NonNullable<typeof reading> = { known }
-      reading = read
-      // RedisStore calls the client in this same turn.
-      const got = store.get(id) as Promise<Contents | null>
-      reading = undefined
-      const contents = await got
-      if (!contents || read.digest === undefined) return undefined
-      return { digest: read.digest, contents: read.digest === known ? undefined : contents }
     },
   })
 }

@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { Clock } from '../async/clock.ts'
 import { within } from '../async/deadline.ts'
-import { digestOf } from '../async/expiring-map.ts'
 import type { InFlightWork } from '../async/in-flight.ts'
 import type { Trace } from '../async/trace.ts'
 import type { ResourceConfig } from '../config/config.ts'
@@ -283,21 +282,18 @@ function createForceRenewal(deps: {
 }
 
 /** What the record of a session holds for one resource. */
-export type CopiedToken = {
-  readonly token: AccessToken | undefined
-  /** Names the sealed text that it was opened from; absent where there is none. */
-  readonly digest?: string | undefined
-}
-
-/** `before`: what it gave last, which is not opened again where its sealed text is still the same. */
-type ReadToken = (before?: CopiedToken) => Promise<CopiedToken | undefined>
+export type CopiedToken = { readonly token: AccessToken | undefined }
 
 /** The in-process copy of opened access tokens, by session and resource. */
 export type TokensCopy = {
   peek(key: string): CopiedToken | undefined
-  load(key: string, hash: SessionHash, read: ReadToken): Promise<CopiedToken | undefined>
+  load(
+    key: string,
+    hash: SessionHash,
+    read: () => Promise<CopiedToken | undefined>,
+  ): Promise<CopiedToken | undefined>
   /** Begins what the next `load` will share. Never rejects. */
-  prefetch(key: string, hash: SessionHash, read: ReadToken): void
+  prefetch(key: string, hash: SessionHash, read: () => Promise<CopiedToken | undefined>): void
 }
 
 export type AccessTokensDeps = {
@@ -331,7 +327,7 @@ export function createAccessTokens(deps: AccessTokensDeps) {
   }
 
   async function fromStore(holder: TokenHolder, resource: string): Promise<AccessToken> {
-    const found = await copy.load(holder.hash + resource, holder.hash, readOf(holder, resource))
+    const found = await copy.load(holder.hash + resource, holder.hash, () => read(holder, resource))
     if (!found) throw new BffError('session_required', 'the session has no tokens any more')
     const { token } = found
     const time = now()
@@ -343,24 +339,11 @@ export function createAccessTokens(deps: AccessTokensDeps) {
   }
 
   function readAhead(owner: TokenOwner, resource: string): void {
-    copy.prefetch(owner.hash + resource, owner.hash, readOf(owner, resource))
+    copy.prefetch(owner.hash + resource, owner.hash, () => read(owner, resource))
   }
 
-  function readOf(owner: TokenOwner, resource: string): ReadToken {
-    return (before) => read(owner, resource, before)
-  }
-
-  async function read(
-    owner: TokenOwner,
-    resource: string,
-    before?: CopiedToken,
-  ): Promise<CopiedToken | undefined> {
-    const record = await deps.records.read(owner.hash, resource)
-    if (!record) return undefined
-    const sealed = Object.hasOwn(record.accessTokens, resource) ? record.accessTokens[resource] : undefined
-    const digest = sealed === undefined ? undefined : digestOf(sealed)
-    // A token that did not open is tried again: its key may be back.
-    if (before?.token && digest !== undefined && before.digest === digest) return before
-    return { token: deps.sealer.openAccessToken(owner, resource, record), digest }
+  async function read(owner: TokenOwner, resource: string): Promise<CopiedToken | undefined> {
+    const sealed = await deps.records.read(owner.hash, resource)
+    return sealed && { token: deps.sealer.openAccessToken(owner, resource, sealed) }
   }
 }

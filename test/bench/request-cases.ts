@@ -1,9 +1,8 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Case, Field } from './case.ts'
 import { type Cloakroom, openCloakroom, pathOfResource, pathOfRoute } from './contenders/cloakroom.ts'
 import { type Ask, type Contender, requestText } from './contenders/contender.ts'
 import { runWrk } from './load/wrk.ts'
-import { type Lane, warmUp } from './measure.ts'
+import type { Lane } from './measure.ts'
 import { familyCpuTimeUs } from './process/cpu-time.ts'
 
 const CONNECTIONS = 64
@@ -52,22 +51,17 @@ export type ColdSessions = {
   /** Their hashes; all that there are unless given. */
   readonly hashes?: readonly string[]
   readonly warmUpRequests?: number
-  /** Ends the trust in their copies; unless given, the process is told that each has changed, and drops them. */
-  readonly mistrust?: () => Promise<unknown>
 }
 
-/** Each session once, when the process may trust its copies of none; so often that a window has enough requests. */
-export function cold(
-  { load }: Field,
-  { cloakroom, requests, hashes, mistrust = () => cloakroom.dropCopies(hashes), ...rest }: ColdSessions,
-): Lane {
+/** Each session once, when the process has just lost its copies of all; so often that a window has enough requests. */
+export function cold({ load }: Field, { cloakroom, requests, hashes, ...rest }: ColdSessions): Lane {
   const { pid, port } = cloakroom
   return {
     ...{ warmUpRequests: 5_000, ...rest },
     async window() {
       const window = { total: 0, count: 0 }
       while (window.count < 1_000) {
-        await mistrust()
+        await cloakroom.dropCopies(hashes)
         const before = familyCpuTimeUs(pid)
         await load.run({ port, requests, count: requests.length, connections: 16 })
         window.total += familyCpuTimeUs(pid) - before
@@ -97,8 +91,6 @@ function fresh({ load }: Field, { name, startAnother, compileCache, fields }: Cl
 }
 
 const COLD_SESSIONS = 500
-/** A copy is trusted for 5 s. */
-const MISTRUSTED_AFTER_MS = 5_100
 const MANY_SESSIONS = 2_000
 const RESOURCES = 20
 const ROUTES = 1_000
@@ -136,23 +128,6 @@ export const REQUEST_CASES = {
         const sessions = await cloakroom.signIn(COLD_SESSIONS)
         const requests = sessions.map((fields) => requestText('small', fields))
         lanes.push(cold(field, { cloakroom, requests, name: cloakroom.name }))
-      }
-      return [hot(field), ...lanes]
-    },
-  },
-  held: {
-    title: 'GET, copy past its trust time',
-    ...{ budget: 2, unit: HOT },
-    async lanes(field) {
-      const lanes: Lane[] = []
-      for (const cloakroom of field.cloakrooms) {
-        const sessions = await cloakroom.signIn(2 * COLD_SESSIONS)
-        const requests = sessions.map((fields) => requestText('small', fields))
-        const asked = { cloakroom, requests, name: cloakroom.name }
-        // Not with its own windows, each of which waits.
-        await warmUp(cold(field, asked))
-        const mistrust = () => delay(MISTRUSTED_AFTER_MS)
-        lanes.push(cold(field, { ...asked, mistrust, warmUpRequests: 0 }))
       }
       return [hot(field), ...lanes]
     },

@@ -2,10 +2,28 @@ import assert from 'node:assert/strict'
 import { suite } from 'node:test'
 import type { SessionHash, SessionIndexes, Store } from '../../src/store/port.ts'
 import { steadyTest as test } from '../kit/steady.ts'
-import { everyContestant } from '../kit/store/shared-sets.ts'
-import { type Contestant, FIRST_TOKENS, signedIn, someHash } from '../kit/store/store-contestants.ts'
+import { sharedCluster, sharedSentinels } from '../kit/store/shared-sets.ts'
+import {
+  type Contestant,
+  FIRST_TOKENS,
+  memoryContestant,
+  redisContestant,
+  redisForThisFile,
+  signedIn,
+  someHash,
+} from '../kit/store/store-contestants.ts'
+import { skipWithoutValkey, valkeyProgram } from '../kit/store/valkey.ts'
 
-const CONTESTANTS = everyContestant()
+const server = redisForThisFile()
+const valkey = redisForThisFile({ program: valkeyProgram() ?? 'redis-server' })
+
+const CONTESTANTS = [
+  memoryContestant,
+  redisContestant(() => ({ url: server().url })),
+  redisContestant(() => ({ url: valkey().url }), { name: 'Valkey', skip: skipWithoutValkey() }),
+  redisContestant(async () => (await sharedCluster()).address, { name: 'Redis Cluster' }),
+  redisContestant(async () => (await sharedSentinels()).address, { name: 'Redis Sentinel' }),
+]
 
 // Side by side, because most of their time is spent waiting for lives to end.
 suite('every store', { concurrency: true }, () => {

@@ -6,8 +6,6 @@ import { Secret } from '../../../src/config/secrets/secret.ts'
 import type { RedisAddress } from '../../../src/store/redis/connection/servers.ts'
 import { selfSigned } from '../self-signed.ts'
 import { type ClusterSet, type SentinelSet, startClusterSet, startSentinelSet } from './redis-sets.ts'
-import { type Contestant, memoryContestant, redisContestant, redisForThisFile } from './store-contestants.ts'
-import { skipWithoutValkey, valkeyProgram } from './valkey.ts'
 
 /** How the sets below are reached as their default user. */
 export type Reached<Set> = { readonly set: Set; readonly address: RedisAddress }
@@ -61,17 +59,4 @@ async function certificate() {
   writeFileSync(files.certFile, cert)
   writeFileSync(files.keyFile, key)
   return { files, client: { ca: cert, servername: NAME } }
-}
-
-/** Every store, on every server that it may have; to be called once by a file of tests, at its top. */
-export function everyContestant(): readonly Contestant[] {
-  const server = redisForThisFile()
-  const valkey = redisForThisFile({ program: valkeyProgram() ?? 'redis-server' })
-  return [
-    memoryContestant,
-    redisContestant(() => ({ url: server().url })),
-    redisContestant(() => ({ url: valkey().url }), { name: 'Valkey', skip: skipWithoutValkey() }),
-    redisContestant(async () => (await sharedCluster()).address, { name: 'Redis Cluster' }),
-    redisContestant(async () => (await sharedSentinels()).address, { name: 'Redis Sentinel' }),
-  ]
 }

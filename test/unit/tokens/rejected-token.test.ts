@@ -33,7 +33,7 @@ function setUp() {
     records: {
       async read() {
         if (store.problem) throw store.problem
-        return { version: 1, refreshToken: undefined, accessTokens: {} } satisfies SealedTokens
+        return {} as SealedTokens
       },
     },
     sealer: { openAccessToken: () => store.token },
