@@ -323,7 +323,7 @@ describe('what passes is 503 with Retry-After, has a line, and raises no alarm',
         )
         const seen = await setup.deliver(response)
         assert.deepEqual([seen.status, seen.code, seen.warnings.length], [503, 'provider_unavailable', 1])
-        assert.equal(seen.warnings[0].status, status)
+        assert.equal(seen.warnings[0].providerStatus, status)
         assert.equal(seen.answer.headers['retry-after'], '17')
         assert.deepEqual(await setup.faults(), [])
         delete provider.control.intercept

@@ -50,7 +50,8 @@ test('a provider that answers 503 to a stampede is not asked for as long as its 
   for (const answer of await askAll(browsers)) {
     assert.deepEqual(verdict(answer), [503, 'provider_unavailable'])
     const seconds = Number(answer.headers['retry-after'])
-    assert.ok(seconds > 0 && seconds <= 20, String(seconds))
+    // Replicas that are told the same second come back up to a tenth later.
+    assert.ok(seconds > 0 && seconds <= 22, String(seconds))
   }
   const asked = provider.counters.refreshCalls
   assert.ok(asked >= 5 && asked < 5 + CONCURRENCY, `${asked} refreshes reached it`)
@@ -58,12 +59,12 @@ test('a provider that answers 503 to a stampede is not asked for as long as its 
   await askAll(browsers)
   assert.equal(provider.counters.refreshCalls, asked, 'it is not asked')
 
-  clock.advance(11_000)
+  clock.advance(13_000)
   assert.deepEqual(verdict(await browsers[0]!.fetch('/api/orders')), [503, 'provider_unavailable'])
   assert.equal(provider.counters.refreshCalls, asked + 1, 'one probe goes')
 
   provider.control.fault = undefined
-  clock.advance(21_000)
+  clock.advance(23_000)
   assert.deepEqual(verdict(await browsers[1]!.fetch('/api/orders')), [200, ORDERS])
   for (const answer of await askAll(browsers)) assert.deepEqual(verdict(answer), [200, ORDERS])
   assert.deepEqual([logged('fails again and again'), logged('answers again')], [1, 1])
