@@ -20,6 +20,7 @@ export type Audit = ReturnType<typeof createAudit>
 export function createAudit({ log, metrics, keys, requestId }: AuditDeps) {
   const subjectOf = createSubjectPseudonyms(keys)
   return {
+    subjectOf,
     sessionEnded(hash: SessionHash, reason: string): void {
       metrics.session('ended', reason)
       log.audit?.('session_ended', { request_id: requestId(), ...endOf(hash, reason) })

@@ -227,7 +227,7 @@ export function createConfigScope(config: Config, scope: ProcessScope) {
   const accessRefusal = createAccessCheck({
     ...{ now, clockToleranceMs: config.provider.clockToleranceMs },
     scopesOf: createTokenScopes(config.resources),
-    leftOut: createLeftOutWarning(log),
+    ...{ leftOut: createLeftOutWarning(log), subjectOf: audit.subjectOf },
   })
   const clientOf = (req: IncomingMessage) => clientNetwork(clientAddress(req))
   const bearerCaller = createFindBearerCaller({

@@ -206,9 +206,10 @@ function failurePage(error: unknown, req: Request, { deps, title }: { deps: Edge
 
 function noteRefusal(facts: RequestFacts, { code, details, logged }: BffError): void {
   facts.code = code
-  const { claim, offsetSeconds, keyId } = (logged ?? {}) as LogFields
+  const { claim, offsetSeconds, keyId, subject } = (logged ?? {}) as LogFields
   const reason = details?.reason === undefined ? undefined : String(details.reason)
   if (reason ?? claim) facts.refusal = { reason, claim, offsetSeconds, keyId }
+  if (subject) facts.subject = subject
 }
 
 /** Logs our own defects, failed sign-ins, and what caused the other problems. */

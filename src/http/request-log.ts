@@ -34,6 +34,8 @@ export type RequestFacts = {
   code?: string
   /** Why it was refused: the reason, the name of the claim that decided, and what else an operator can go by. */
   refusal?: Pick<LogFields, 'reason' | 'claim' | 'offsetSeconds' | 'keyId'>
+  /** The pseudonym of a user whose access was denied, for the audit stream alone. */
+  subject?: string
   /** Where the sign-in of this request leads back to, for its failure page. Not logged. */
   returnUrl?: string
   /** Its route looks up a session. */
@@ -105,8 +107,8 @@ const SERVED = new AsyncLocalStorage<RequestFacts>()
 /**
  * Runs work of a request as such: the ends of sessions that come of it are told with its id, and its parts are in its
  * trace. For all that may have to wait, and what an event of a pooled connection begins: that has the context in which
- * the connection was opened, which is often another request's. What is in memory does without, because a context costs a
- * tenth of a short request.
+ * the connection was opened, which is often another request's. A request whose session and token are in memory waits for
+ * nothing, and enters no context.
  */
 export function runFor<T>(req: IncomingMessage, work: () => T): T {
   const facts = (req as WithFacts)[FACTS]
@@ -174,7 +176,8 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
     }
     if (known.code === 'access_denied') {
       const { request_id, session, clientIp: from } = fields
-      log.audit?.('access_denied', { request_id, route, session, clientIp: from, ...known.refusal })
+      const who = { session, subject: known.subject, clientIp: from }
+      log.audit?.('access_denied', { request_id, route, ...who, ...known.refusal })
     }
     // What the problem tells as its reason stands in the log as such.
     const isUntold = known.code === 'session_required' && known.refusal?.reason === undefined
@@ -241,6 +244,7 @@ function factsWith(id: string, startedAt: number, watch: RequestWatch): RequestF
     session: undefined,
     code: undefined,
     refusal: undefined,
+    subject: undefined,
     returnUrl: undefined,
     variesByCookie: undefined,
     variesByAuthorization: undefined,

@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { createThrottledWarning } from '../async/log-throttle.ts'
 import { BffError, describeError } from '../errors.ts'
-import type { Logger } from '../log.ts'
+import type { LogFields, Logger } from '../log.ts'
 import type { LoginUrlFor } from './endpoints/login.ts'
 import { problemAnswer, statusOf } from './problem.ts'
 import { type EndedRequest, endSpan, pathOf, type RequestLog } from './request-log.ts'
@@ -48,17 +48,22 @@ export function createUpgradeAnswers(deps: UpgradeAnswersDeps) {
 
     /** Writes the line of an upgrade that we refuse. */
     refused(req: IncomingMessage, error: unknown): void {
-      const { id, traceparent, route } = requestLog.factsOf(req)
+      const { id, traceparent, route, session } = requestLog.factsOf(req)
       const known = { request_id: id, traceparent, route, path: pathOf(req), clientIp: clientAddress(req) }
       if (!(error instanceof BffError)) {
         log.error({ ...known, err: describeError(error) }, 'unexpected error')
         return
       }
-      const { code, status = statusOf(code), details, logged, cause } = error
+      const { code, status = statusOf(code), details, cause } = error
+      const { subject, ...logged } = (error.logged ?? {}) as LogFields
       const err = cause === undefined ? undefined : describeError(cause)
       const told = (reason: string | undefined) =>
         log.info({ ...known, code, status, err, reason, ...logged }, 'a WebSocket was refused')
       const reason = details?.reason === undefined ? undefined : String(details.reason)
+      if (code === 'access_denied') {
+        const { request_id, clientIp } = known
+        log.audit?.(code, { request_id, route, session, subject, clientIp, reason, ...logged })
+      }
       const isUntold = code === 'session_required' && reason === undefined
       const found = isUntold ? deps.whyNoSession(req) : reason
       if (found instanceof Promise) found.then(told)

@@ -103,6 +103,8 @@ export type AccessCheckDeps = {
   readonly scopesOf: (token: AccessToken, resource: string) => readonly string[]
   /** Told of each refusal because the provider left a claim out of its token. */
   readonly leftOut?: (route: string, claim: string) => void
+  /** How the audit stream calls a user. */
+  readonly subjectOf?: (claims: BffSession['claims']) => string
 }
 
 /** Makes the warning of claims that the provider left out: at once, and then once a minute. */
@@ -129,7 +131,9 @@ export function createAccessCheck(deps: AccessCheckDeps): AccessCheck {
     const caller = { claims: session.claims, scopes: () => (token ? scopesOf(token, resource) : []) }
     const unmet = unmetRule(rules, caller, { now: deps.now(), clockToleranceMs })
     if (unmet?.reason === 'groups_overage') deps.leftOut?.(route.id, unmet.claim)
-    if (unmet?.reason !== 'insufficient_user_authentication') return unmet && accessDenied(unmet)
+    if (unmet?.reason !== 'insufficient_user_authentication') {
+      return unmet && accessDenied(unmet, deps.subjectOf?.(session.claims))
+    }
     const atSignIn = { now: session.createdAt, clockToleranceMs }
     const hasAged = unmetAuthentication(rules, session.claims, atSignIn) === undefined
     return signInAgain(rules, unmet, { resource, hasAged })
@@ -142,14 +146,15 @@ const DENIALS = {
   insufficient_scope: 'the access token lacks the scope that this route needs',
 } as const
 
-/** A refusal that signing in again would not cure. */
+/** A refusal that signing in again would not cure. `subject`: of the user, for the audit stream. */
 export function accessDenied(
   unmet: Exclude<UnmetRule, { reason: 'insufficient_user_authentication' }>,
+  subject?: string,
 ): BffError {
   const { reason } = unmet
   return new BffError('access_denied', DENIALS[reason], {
     details: { reason },
-    ...('claim' in unmet ? { logged: { claim: unmet.claim } } : {}),
+    logged: { ...('claim' in unmet ? { claim: unmet.claim } : {}), ...(subject ? { subject } : {}) },
   })
 }
 

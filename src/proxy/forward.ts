@@ -127,7 +127,7 @@ export function createForward(deps: ForwardDeps): Forward {
     const isReadAgain = route.require || route.headers.length > 0
     const current = isReadAgain ? await deps.findSession(req) : session
     if (!current && route.auth === 'required') throw sessionRequired(route)
-    // It ended meanwhile: its token must not make an answer that caches take for anybody's.
+    // Has the session ended meanwhile, its token goes nowhere: the answer would be sent as one that caches may keep.
     return forwardAllowed(exchange, { session: current, token: current && token })
   }
 
@@ -183,7 +183,7 @@ function accessRefusal(deps: ForwardDeps, route: RouteConfig, { session, token }
 
 /**
  * Sends the person who opens a page to the sign-in that can meet the access rules. Rejects with access_denied or
- * reauthentication_required for everybody else (contract section 4b).
+ * reauthentication_required for all other requests (contract section 4b).
  */
 async function refuseAccess(
   deps: ForwardDeps,

@@ -16,7 +16,7 @@ import { startServer } from './process/child.ts'
 import { type Cores, pin } from './process/cores.ts'
 
 /** Who shall take part. */
-export type FieldWishes = {
+export type FieldOptions = {
   readonly cores: Cores
   /** Folder of another checkout. */
   readonly against: string | undefined
@@ -27,9 +27,9 @@ export type FieldWishes = {
   readonly env: Record<string, string>
 }
 
-/** Starts everybody who takes part. */
-export async function openField(t: Scope, wishes: FieldWishes): Promise<Field> {
-  const { cores, env, against } = wishes
+/** Starts all contenders, and what they need. */
+export async function openField(t: Scope, options: FieldOptions): Promise<Field> {
+  const { cores, env, against } = options
   const load = startLoad()
   t.after(load.stop)
   const api = await startApi(t)
@@ -49,8 +49,8 @@ export async function openField(t: Scope, wishes: FieldWishes): Promise<Field> {
   const bearer = provider.issuedSecrets.find((secret) => jwtClaims(secret)?.aud === ORIGINAL) ?? ''
   const signed = { bearer, fields: cloakrooms[0]!.fields }
   const bare = await startBare(t, world, signed)
-  const { peers, absent } = wishes.peers ? await startPeers(t, world, signed) : { peers: [], absent: [] }
-  return { world, load, bare, bearer, cloakrooms, peers, absent, seconds: wishes.seconds }
+  const { peers, absent } = options.peers ? await startPeers(t, world, signed) : { peers: [], absent: [] }
+  return { world, load, bare, bearer, cloakrooms, peers, absent, seconds: options.seconds }
 }
 
 async function startBare(

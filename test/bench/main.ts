@@ -6,7 +6,7 @@ import { redisAvailable } from '../kit/store/redis.ts'
 import { skipWithout } from '../wire/foreign-servers.ts'
 import type { Case } from './case.ts'
 import type { Scope } from './contenders/contender.ts'
-import { type FieldWishes, openField } from './field.ts'
+import { type FieldOptions, openField } from './field.ts'
 import { GROWTHS, type Growth } from './growth/growth.ts'
 import { growthTable } from './growth/table.ts'
 import { wrkAvailable, wrkVersion } from './load/wrk.ts'
@@ -43,7 +43,7 @@ const USAGE = `usage: npm run bench -- [--quick] [--cases small,cold] [--against
   apt-get install -y wrk nginx-light redis-server
 `
 
-type Wishes = FieldWishes & {
+type BenchOptions = FieldOptions & {
   readonly cases: readonly string[]
   readonly rounds: number
   readonly setting: string
@@ -53,20 +53,20 @@ type Wishes = FieldWishes & {
 type Outcome = { readonly json: unknown; write(): void }
 
 /** Tells the text of each part when it is done. */
-type Measure = (t: Scope, wishes: Wishes, tell: (text: string) => void) => Promise<Outcome>
+type Measure = (t: Scope, options: BenchOptions, tell: (text: string) => void) => Promise<Outcome>
 
-const casesOf: Measure = async (t, wishes, tell) => {
-  const field = await openField(t, wishes)
+const casesOf: Measure = async (t, options, tell) => {
+  const field = await openField(t, options)
   const absent = field.absent.map(({ name, reason }) => `${name} (${reason})`)
   for (const one of absent) process.stderr.write(`NOT MEASURED: ${one}\n`)
   // What is measured on fresh processes needs no warm ones.
-  const areNeeded = wishes.cases.some((name) => Object.hasOwn(REQUEST_CASES, name))
+  const areNeeded = options.cases.some((name) => Object.hasOwn(REQUEST_CASES, name))
   for (const lane of areNeeded ? warmUpLanes(field) : []) await warmUp(lane)
   const cases: Results['cases'][number][] = []
-  for (const name of wishes.cases) {
+  for (const name of options.cases) {
     const one = CASES[name]!
     try {
-      const measured = await measureLanes(await one.lanes(field, t), wishes.rounds)
+      const measured = await measureLanes(await one.lanes(field, t), options.rounds)
       cases.push({ name, case: one, measured })
       tell(caseTable(one, measured))
     } catch (error) {
@@ -75,7 +75,7 @@ const casesOf: Measure = async (t, wishes, tell) => {
       process.exitCode = 1
     }
   }
-  const results: Results = { setting: wishes.setting, absent, cases }
+  const results: Results = { setting: options.setting, absent, cases }
   return {
     json: results,
     write() {
@@ -83,28 +83,28 @@ const casesOf: Measure = async (t, wishes, tell) => {
       const small = cases.find(({ name }) => name === 'small')
       const summary = summaryOf(results)
       if (summary) writePart('speed', summary)
-      if (small) writeChart(chartOf(small.measured, wishes.setting.split(';')[0]!))
+      if (small) writeChart(chartOf(small.measured, options.setting.split(';')[0]!))
     },
   }
 }
 
-const growthOf: Measure = async (t, wishes, tell) => {
-  const field = await openField(t, wishes)
+const growthOf: Measure = async (t, options, tell) => {
+  const field = await openField(t, options)
   for (const lane of warmUpLanes(field)) await warmUp(lane)
   const rows: Growth[] = []
-  for (const name of wishes.cases) {
+  for (const name of options.cases) {
     const grown = await GROWTHS[name]!(field, t)
     rows.push(...grown)
     tell(growthTable(grown))
   }
-  return { json: rows, write: () => writePart('growth', `${wishes.setting}\n\n${growthTable(rows)}`) }
+  return { json: rows, write: () => writePart('growth', `${options.setting}\n\n${growthTable(rows)}`) }
 }
 
-const replicasOf: Measure = async (t, wishes, tell) => {
-  const measured: Throughput[] = await measureReplicas(await openField(t, wishes), t, wishes.rounds)
+const replicasOf: Measure = async (t, options, tell) => {
+  const measured: Throughput[] = await measureReplicas(await openField(t, options), t, options.rounds)
   const text = replicaTable(measured)
   tell(text)
-  return { json: measured, write: () => writePart('replicas', `${wishes.setting}\n\n${text}`) }
+  return { json: measured, write: () => writePart('replicas', `${options.setting}\n\n${text}`) }
 }
 
 function settingOf(rounds: number, seconds: number): string {
@@ -146,7 +146,7 @@ const { values } = parseArgs({
 /** What `--cases` may name. */
 const CHOICES = values.growth ? GROWTHS : CASES
 
-function wishesOf(): Wishes {
+function optionsOf(): BenchOptions {
   const { quick, growth, replicas, against, profile } = values
   const rounds = Number(values.rounds ?? (quick ? 5 : 7))
   const seconds = Number(values.seconds ?? (quick || growth ? 1 : 3))
@@ -159,18 +159,18 @@ function wishesOf(): Wishes {
   }
 }
 
-async function run(wishes: Wishes): Promise<void> {
+async function run(options: BenchOptions): Promise<void> {
   const cleanUps: (() => unknown)[] = []
   const t = { after: (cleanUp: () => unknown) => void cleanUps.unshift(cleanUp) }
   const tell = (text: string) => (values.json ? undefined : console.log(`\n${text}`))
-  pin(process.pid, wishes.cores.others)
+  pin(process.pid, options.cores.others)
   // Every child ends with us, also when a signal ends us.
   process.setMaxListeners(100)
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
-  tell(wishes.setting)
+  tell(options.setting)
   try {
     const measure = values.growth ? growthOf : values.replicas ? replicasOf : casesOf
-    const { json, write } = await measure(t, wishes, tell)
+    const { json, write } = await measure(t, options, tell)
     if (values.json) console.log(JSON.stringify(json))
     if (values.write) write()
   } finally {
@@ -185,4 +185,4 @@ if (values.help) process.stdout.write(USAGE)
 else if (reason) {
   process.stderr.write(`NOT RUN: ${reason}\n`)
   process.exitCode = 1
-} else await run(wishesOf())
+} else await run(optionsOf())

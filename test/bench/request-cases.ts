@@ -13,10 +13,10 @@ const CASE_SETTLES_AFTER = 10_000
 
 /** Lanes that warm a field up: after them every process has settled. */
 export function warmUpLanes(field: Field): Lane[] {
-  return everybody(field).map((one) => ({ ...steady(field, one, 'small'), warmUpRequests: SETTLES_AFTER }))
+  return contenders(field).map((one) => ({ ...steady(field, one, 'small'), warmUpRequests: SETTLES_AFTER }))
 }
 
-const everybody = ({ bare, cloakrooms, peers }: Field): Contender[] => [bare, ...cloakrooms, ...peers]
+const contenders = ({ bare, cloakrooms, peers }: Field): Contender[] => [bare, ...cloakrooms, ...peers]
 
 /** A lane of wrk, which sends as fast as answers come, for some seconds. */
 export function steady(
@@ -35,7 +35,7 @@ export function steady(
   }
 }
 
-const allAsk = (ask: Ask) => async (field: Field) => everybody(field).map((one) => steady(field, one, ask))
+const allAsk = (ask: Ask) => async (field: Field) => contenders(field).map((one) => steady(field, one, ask))
 
 /** Cloakroom's signed-in GET, for what is compared with it. */
 const hot = (field: Field): Lane => ({

@@ -199,7 +199,7 @@ describe('the bundle of the image', () => {
     await assert.rejects(bundle(bad), /absent/)
   })
 
-  test('of a package in the bundle its package.json and its licence stay, for whoever lists what is in the image', async () => {
+  test('of a package in the bundle its package.json and its licence stay, for scanners that list what is in the image', async () => {
     const root = tree('bundled-pruned', files)
     await bundle(root)
     const { status, stderr } = spawnSync(

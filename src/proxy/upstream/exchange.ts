@@ -491,7 +491,7 @@ class Exchange implements WaitingRequest, ResponseHandler, LongAnswer {
     this.#stopWaiting?.()
     // Over HTTP/2 the connection outlives the response, and would go on reading it.
     if (this.#body instanceof Readable) this.#body.destroy()
-    // Later, because whoever found the failure is in the middle of it: a parser, a body, a cut connection.
+    // Later, because the failure was found in the middle of something: a parser, a body, a cut connection.
     if (error) queueMicrotask(() => this.#over(error))
     else this.#over()
     this.#leave()

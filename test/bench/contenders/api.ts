@@ -26,7 +26,7 @@ export async function startApi(t: Scope): Promise<{ readonly origin: string; rea
       open_file_cache max=10 inactive=1h; open_file_cache_valid 1h; etag off;
       upstream itself { server unix:${folder}/itself.sock; keepalive 64; keepalive_requests 1000000000; }
       server { listen unix:${folder}/itself.sock; location / { return 200 '${SMALL}'; } }`,
-    // nginx reads a body only for somebody: it passes the rest of an upload, without the body, to itself.
+    // nginx reads a body only for an upstream: it passes the rest of an upload, without the body, to itself.
     server: `
       if ($http_authorization !~ "^Bearer .") { return 401; }
       location / { return 200 '${SMALL}'; }

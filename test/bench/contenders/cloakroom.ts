@@ -50,7 +50,7 @@ export type Setup = {
   readonly routes?: number
 }
 
-/** The resource that everybody has a token of. */
+/** The resource of the tokens in all requests. */
 export const ORIGINAL = 'https://orders.example.com'
 
 /** The path of the API that needs a token of one resource. */

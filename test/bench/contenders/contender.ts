@@ -13,7 +13,7 @@ export type Contender = {
   readonly port: number
   /** Head fields that are its alone: `host`, and the cookie of a session that was really signed in. */
   readonly fields: Fields
-  /** It knows no sessions: everybody passes. */
+  /** It knows no sessions, and passes every request. */
   readonly isOpen?: true
 }
 
