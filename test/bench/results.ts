@@ -132,8 +132,8 @@ export function summaryOf({ setting, cases }: Results): string | undefined {
 const SIMPLER = /^(bare|nginx|http-proxy-middleware)/
 
 const ROW = 30
-const WIDTH = 720
-const LEFT = 290
+const WIDTH = 760
+const LEFT = 320
 
 const STYLE = `
   text { font: 13px system-ui, sans-serif; fill: #24292f }
