@@ -49,7 +49,8 @@ export function createUpgradeAnswers(deps: UpgradeAnswersDeps) {
     /** Writes the line of an upgrade that we refuse. */
     refused(req: IncomingMessage, error: unknown): void {
       const { id, traceparent, route, session } = requestLog.factsOf(req)
-      const known = { request_id: id, traceparent, route, path: pathOf(req), clientIp: clientAddress(req) }
+      const clientIp = clientAddress(req)
+      const known = { request_id: id, traceparent, route, session, path: pathOf(req), clientIp }
       if (!(error instanceof BffError)) {
         log.error({ ...known, err: describeError(error) }, 'unexpected error')
         return
@@ -60,10 +61,8 @@ export function createUpgradeAnswers(deps: UpgradeAnswersDeps) {
       const told = (reason: string | undefined) =>
         log.info({ ...known, code, status, err, reason, ...logged }, 'a WebSocket was refused')
       const reason = details?.reason === undefined ? undefined : String(details.reason)
-      if (code === 'access_denied') {
-        const { request_id, clientIp } = known
-        log.audit?.(code, { request_id, route, session, subject, clientIp, reason, ...logged })
-      }
+      if (code === 'access_denied')
+        log.audit?.(code, { request_id: id, route, session, subject, clientIp, reason, ...logged })
       const isUntold = code === 'session_required' && reason === undefined
       const found = isUntold ? deps.whyNoSession(req) : reason
       if (found instanceof Promise) found.then(told)

@@ -21,7 +21,10 @@ test('the audit stream tells who did what and why, and no name', async (t) => {
     resources: { orders: { resource: 'https://orders.test' } },
     routes: [
       { path: '/api', id: 'api', upstream: api.url, resource: 'orders' },
-      { path: '/ops', id: 'ops', upstream: api.url, require: { claims: { groups: ['ops'] } } },
+      {
+        ...{ path: '/ops', id: 'ops', upstream: api.url, websocket: true },
+        require: { claims: { groups: ['ops'] } },
+      },
       { path: '/', id: 'app', upstream: api.url, auth: 'anonymous' },
     ],
   })
@@ -32,6 +35,7 @@ test('the audit stream tells who did what and why, and no name', async (t) => {
   const browser = cloakroom.browser()
   await browser.signIn()
   await browser.fetch('/ops/x')
+  assert.equal(await upgrade(cloakroom.listenUrl, browser, '/ops/socket'), 403)
   await browser.fetch('/bff/callback?code=x&state=nobody-knows-it')
   const user = await browser.fetch('/bff/user')
   await browser.open(user.json()['bff:logout_url'])
@@ -49,6 +53,7 @@ test('the audit stream tells who did what and why, and no name', async (t) => {
   assert.deepEqual(told, [
     'sign_in',
     'access_denied claims',
+    'access_denied claims',
     'sign_in_failed callback',
     'token_revocation',
     'session_ended logout user',
@@ -56,16 +61,16 @@ test('the audit stream tells who did what and why, and no name', async (t) => {
     'config_reloaded refused',
     'config_reloaded applied',
   ])
-  const [began, denied, , revoked, ended, again, refused, applied] = audit()
+  const [began, denied, socket, , revoked, ended, again, refused, applied] = audit()
   assert.deepEqual([refused?.hash, refused?.count], [first, 1])
   assert.equal(applied?.hash, await runs())
   assert.notEqual(applied?.hash, first)
   assert.match(String(began?.session), /^[\w-]{12}$/)
-  for (const line of [denied, revoked, ended]) assert.equal(line?.session, began?.session)
+  for (const line of [denied, socket, revoked, ended]) assert.equal(line?.session, began?.session)
   assert.match(String(began?.subject), /^[\w-]{22}$/)
-  for (const line of [denied, again]) assert.equal(line?.subject, began?.subject)
-  const access = lines().find(({ path, stream }) => path === '/ops/x' && !stream)
-  assert.equal(access?.subject, undefined, 'in the audit stream alone')
+  for (const line of [denied, socket, again]) assert.equal(line?.subject, began?.subject)
+  for (const line of lines())
+    if (!line.stream) assert.equal(line.subject, undefined, 'in the audit stream alone')
   assert.notEqual(again?.session, began?.session)
   // The access lines of the sign-in and the sign-out.
   for (const path of ['/bff/callback', '/bff/logout'])
@@ -237,15 +242,7 @@ test('a session that ends while its request is proxied is told with the id of th
   const meanwhile = () => clock.advance(301_000)
   assert.equal(await endedBy('/h1/renewed', { meanwhile }), 'invalid_grant /h1/renewed')
   assert.equal(await endedBy('/h2/renewed', { meanwhile }), 'invalid_grant /h2/renewed')
-  const ask = async (browser: Browser, path: string) => {
-    const { origin, port, host } = new URL(cloakroom.listenUrl)
-    const socket = connect(Number(port), '127.0.0.1').setEncoding('latin1')
-    const own = [`Host: ${host}`, `Origin: ${origin}`, `Cookie: ${browser.cookieHeader(path)}`]
-    const upgrade = ['Connection: upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13']
-    const key = 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='
-    socket.write([`GET ${path} HTTP/1.1`, ...own, ...upgrade, key, '', ''].join('\r\n'))
-    return Number((await socket.toArray()).join('').split(' ')[1])
-  }
+  const ask = (browser: Browser, path: string) => upgrade(cloakroom.listenUrl, browser, path)
   assert.equal(await endedBy('/h1/socket', { meanwhile, ask }), 'invalid_grant /h1/socket')
   const last = cloakroom.browser()
   await last.signIn()
@@ -276,3 +273,14 @@ test('the audit stream is there at every level of the log', () => {
   const { stream, action, outcome, level } = JSON.parse(written[0] ?? '{}')
   assert.deepEqual([stream, action, outcome, level], ['audit', 'config_reloaded', 'applied', 'info'])
 })
+
+/** Asks for a WebSocket with the browser's cookies, and returns the status of the answer. */
+async function upgrade(listenUrl: string, browser: Browser, path: string): Promise<number> {
+  const { origin, port, host } = new URL(listenUrl)
+  const socket = connect(Number(port), '127.0.0.1').setEncoding('latin1')
+  const own = [`Host: ${host}`, `Origin: ${origin}`, `Cookie: ${browser.cookieHeader(path)}`]
+  const asked = ['Connection: upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13']
+  const key = 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='
+  socket.write([`GET ${path} HTTP/1.1`, ...own, ...asked, key, '', ''].join('\r\n'))
+  return Number((await socket.toArray()).join('').split(' ')[1])
+}

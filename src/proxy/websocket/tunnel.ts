@@ -118,6 +118,8 @@ export function createTunnel(deps: TunnelDeps): Tunnel {
     if (!trustedOrigins.has(req.headers.origin ?? ''))
       throw new BffError('origin_forbidden', 'Origin is not allowed')
     let session = await requireSession(deps, route, req)
+    // Before the access rules: their refusal, too, is told with the session.
+    if (session) deps.factsOf(req).session = session.hash.slice(0, 12)
     let token = session && route.resource ? deps.accessToken(session, route.resource) : undefined
     if (token instanceof Promise) {
       const answer = mapRefusal(token, session!, deps.tokenRefused)

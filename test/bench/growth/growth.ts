@@ -64,12 +64,20 @@ async function headers(field: Field): Promise<Growth[]> {
   const one = field.cloakrooms[0]!
   const bare = requestText('small', one.fields).length
   const points = await pointsOf([1_000, 2_000, 4_000, 8_000, 12_000], (size) => {
-    const requests = [
-      requestText('small', { ...one.fields, 'X-Padding': 'x'.repeat(Math.max(1, size - bare)) }),
-    ]
+    const requests = [requestText('small', { ...one.fields, ...padding(size - bare) })]
     return settledCost(steady(field, one, 'small', { requests }))
   })
   return [{ what: 'bytes of request header', measures: CPU, points }]
+}
+
+/** So many bytes in several fields, because nginx takes no field of more than 8 KiB. */
+function padding(bytes: number): Record<string, string> {
+  const each = 2_000
+  const count = Math.max(1, Math.ceil(bytes / each))
+  const names = Array.from({ length: count }, (_, n) => `X-Padding-${n}`)
+  return Object.fromEntries(
+    names.map((name) => [name, 'x'.repeat(Math.max(1, Math.min(each, bytes / count)))]),
+  )
 }
 
 /** What a request costs while so many of something are open beside it. */
