@@ -7,8 +7,8 @@ import { signedIn } from './store-contestants.ts'
 /** What became of sessions while something happened to Redis. */
 export type Outcome = {
   readonly served: number
-  /** Steps answered with `store_unavailable`. */
-  readonly unavailable: number
+  /** Why steps were answered with `store_unavailable`, one for each. */
+  readonly refusals: readonly string[]
   /** From the first such answer to the last one, in ms. */
   readonly outageMs: number
   /** Sessions that were there before, and are not any more. */
@@ -45,7 +45,7 @@ export async function startLoad(
     isOver = true
   })
   let served = 0
-  let refusedAt: number[] = []
+  let refused: { readonly at: number; readonly why: string }[] = []
   const others: string[] = []
   const gone = new Set<SessionHash>()
 
@@ -66,7 +66,8 @@ export async function startLoad(
         await step(user)
         served += 1
       } catch (error) {
-        if (error instanceof BffError && error.code === 'store_unavailable') refusedAt.push(performance.now())
+        if (error instanceof BffError && error.code === 'store_unavailable')
+          refused.push({ at: performance.now(), why: (error.cause as Error | undefined)?.message ?? '' })
         else others.push(inspect(error))
       }
       await delay(PAUSE_MS)
@@ -78,15 +79,14 @@ export async function startLoad(
     hashes: users.map(({ hash }) => hash),
     mark() {
       served = 0
-      refusedAt = []
+      refused = []
     },
     async stop() {
       isOver = true
       await Promise.all(using)
-      const [first = 0] = refusedAt
       return {
-        ...{ served, unavailable: refusedAt.length, outageMs: (refusedAt.at(-1) ?? 0) - first },
-        ...{ lost: [...gone], others },
+        ...{ served, refusals: refused.map(({ why }) => why), lost: [...gone], others },
+        outageMs: (refused.at(-1)?.at ?? 0) - (refused[0]?.at ?? 0),
       }
     },
   }

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { slotOf } from '../../../src/store/redis/connection/cluster.ts'
 import { freePort } from '../ports.ts'
+import { notePause } from '../steady.ts'
 import { startRedis, type TestRedis } from './redis.ts'
 
 /** What the servers of a set are started with. */
@@ -288,7 +289,10 @@ export async function startClusterSet(options: RedisSetOptions = {}): Promise<Cl
         const keys = await from.cli('CLUSTER', 'GETKEYSINSLOT', String(slot), '10')
         if (keys.length === 0) break
         const port = String(tls ? tlsPorts[nodes.indexOf(to)] : to.port)
+        const startedMs = performance.now()
         await from.cli('MIGRATE', HOST, port, '', '0', '5000', ...auth, 'KEYS', ...keys)
+        // Until the other one has the keys, the node serves nothing else.
+        notePause(performance.now() - startedMs)
       }
       for (const node of [to, from]) await node.cli('CLUSTER', 'SETSLOT', String(slot), 'NODE', toId)
     }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { steadyNow, steadyTest } from '../../kit/steady.ts'
+import { notePause, steadyNow, steadyTest } from '../../kit/steady.ts'
 
 function standStill(ms: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms)
@@ -20,5 +20,13 @@ steadyTest('a test that fails after its process stood still is tried again', asy
   tries += 1
   if (tries === 3) return
   standStill(200)
+  assert.fail('too late')
+})
+
+let othersTries = 0
+steadyTest('so is one that fails after a server of it stood still', async () => {
+  othersTries += 1
+  if (othersTries === 2) return
+  notePause(200)
   assert.fail('too late')
 })
