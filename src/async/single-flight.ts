@@ -18,33 +18,52 @@ export type SingleFlight<Value, Group = undefined> = {
   forget(...group: Group extends undefined ? [] : [group?: Group]): void
 }
 
-type Running<Value> = { isForgotten: boolean; readonly group: unknown; result?: Promise<Value> }
+type Running<Value> = {
+  isForgotten: boolean
+  readonly key: string
+  readonly group: unknown
+  result?: Promise<Value>
+}
 
 /** Makes a single flight in which no work runs. */
 export function createSingleFlight<Value, Group = undefined>(): SingleFlight<Value, Group> {
   const flights = new Map<string, Running<Value>>()
+  const groups = new Map<unknown, Set<Running<Value>>>()
+
+  function add(flight: Running<Value>): void {
+    flights.set(flight.key, flight)
+    if (flight.group === undefined) return
+    const members = groups.get(flight.group)
+    if (members) members.add(flight)
+    else groups.set(flight.group, new Set([flight]))
+  }
+
+  function remove(flight: Running<Value>): void {
+    if (flights.get(flight.key) === flight) flights.delete(flight.key)
+    const members = groups.get(flight.group)
+    members?.delete(flight)
+    if (members?.size === 0) groups.delete(flight.group)
+  }
+
   return {
     has: (key) => flights.has(key),
 
     share(key, work, ...[group]) {
       const running = flights.get(key)?.result
       if (running) return running
-      const flight: Running<Value> = { isForgotten: false, group }
+      const flight: Running<Value> = { isForgotten: false, key, group }
       const result = work(flight)
       flight.result = result
-      flights.set(key, flight)
-      const over = () => {
-        if (flights.get(key) === flight) flights.delete(key)
-      }
+      add(flight)
+      const over = () => remove(flight)
       result.then(over, over)
       return result
     },
 
     forget(...[group]) {
-      for (const [key, flight] of flights) {
-        if (group !== undefined && flight.group !== group) continue
+      for (const flight of group === undefined ? flights.values() : (groups.get(group) ?? [])) {
         flight.isForgotten = true
-        flights.delete(key)
+        remove(flight)
       }
     },
   }

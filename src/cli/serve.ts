@@ -106,7 +106,7 @@ async function run(config: Config, start: Start): Promise<number> {
   if (early !== undefined) {
     await cloakroom.close()
     log.info({ signal: early }, 'stopped before it listened')
-    return 0
+    return endedSoon()
   }
   const { publicPort, adminPort } = await cloakroom.listen()
   const facts = { config: file, url: config.publicUrl, count: config.routes.length }
@@ -121,12 +121,17 @@ async function run(config: Config, start: Start): Promise<number> {
   })
   await cloakroom.close()
   log.info({ signal }, 'stopped')
-  // A collector that does not answer would keep the process for as long as its exporter waits.
-  if (trace) systemClock.after(TRACES_END_MS, () => process.exit(0)).unref()
-  return 0
+  return endedSoon()
 }
 
-const TRACES_END_MS = 100
+/** For a discovery, a revocation or the last traces, when all else has ended. */
+const LAST_CALLS_MS = 500
+
+/** The exit code of a run that has ended. A provider or a collector that does not answer keeps the process no longer. */
+function endedSoon(): number {
+  systemClock.after(LAST_CALLS_MS, () => process.exit(0)).unref()
+  return 0
+}
 
 /** Loads what traces need only where an endpoint is set for them. */
 async function tracesOf({ io: { env }, log }: Start): Promise<Trace | undefined> {

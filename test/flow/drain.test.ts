@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { type AddressInfo, createServer } from 'node:net'
 import { text } from 'node:stream/consumers'
+import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { startBusyClients } from '../kit/busy-clients.ts'
 import { startCloakroom } from '../kit/cloakroom.ts'
@@ -87,6 +88,32 @@ test('a signal that comes before it listens is not lost: it ends with exit code 
   const child = serve(config.file, { PUBLIC_PORT: '0', ADMIN_PORT: '0' })
   t.after(() => child.kill('SIGKILL'))
   assert.deepEqual(await once(child, 'exit'), [0, null])
+})
+
+test('a provider that is asked for its endpoints and never answers does not keep the process after a signal', async (t) => {
+  const asked = Promise.withResolvers<void>()
+  const provider = createServer((socket) => {
+    socket.on('error', () => {})
+    asked.resolve()
+  }).listen(0, '127.0.0.1')
+  t.after(() => provider.close())
+  await once(provider, 'listening')
+  const { port } = provider.address() as AddressInfo
+  const config = await writeReplicaConfig({
+    provider: {
+      ...{ issuer: `http://127.0.0.1:${port}`, timeout: '100s' },
+      ...{ clientId: 'cloakroom', clientAuth: { method: 'none' } },
+    },
+    resources: {},
+    routes: [{ path: '/', upstream: 'http://127.0.0.1:9', auth: 'anonymous' }],
+  })
+  t.after(() => config.remove())
+  const replica = await startReplica({ configFile: config.file })
+  t.after(() => replica.stop('SIGKILL'))
+  await asked.promise
+  replica.signal('SIGTERM')
+  const ended = await Promise.race([replica.exited, delay(30_000, 'still there', { ref: false })])
+  assert.deepEqual(ended, { code: 0, signal: null })
 })
 
 test('with drainDelay it is not ready and still accepts; a second signal ends the delay; a port that is taken is named', async (t) => {
