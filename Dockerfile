@@ -15,9 +15,8 @@ RUN npm ci --ignore-scripts --no-audit --no-fund
 COPY tsconfig.json tsconfig.build.json tsconfig.client.json ./
 COPY src ./src
 COPY test/image/bundle.ts test/image/prune.ts test/image/notices.ts ./test/image/
-# Loading nine hundred modules one by one is most of a start: they are joined, with lines and names as they were.
 # Of the peer dependencies only connect-redis's `redis` goes: Redis is reached with ioredis.
-RUN npm run build && node test/image/bundle.ts /app && npm prune --omit=dev --omit=peer --ignore-scripts --no-audit --no-fund && mkdir /compile-cache
+RUN npm run build && npm prune --omit=dev --omit=peer --ignore-scripts --no-audit --no-fund && mkdir /compile-cache
 # Four fifths of node_modules are loaded by no command. Licence texts go into THIRD-PARTY-NOTICES. Source maps go too: Node.js
 # would read every one at each start.
 RUN node --experimental-import-meta-resolve test/image/prune.ts /app

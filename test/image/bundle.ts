@@ -1,15 +1,17 @@
 /**
- * Joins the modules of a build into few files, for the image: `node bundle.ts DIR`. Loading nine hundred modules one by one is
- * most of a start. What a command, Redis, traces or a WebSocket need is a file of its own, loaded when it is used.
+ * The last step of a build joins its modules and packages into few files: `node bundle.ts DIR`. Loading nine hundred modules
+ * one by one is most of a start. What a command, Redis, traces or a WebSocket need is a file of its own, loaded when it is used.
  *
  * Lines, names of functions and of files stay as they are, because the log names places by them: only modules are joined.
- * DIR/dist/main.js stays the entry; files that are no modules stay where they are, and are found from there. Writes the
- * manifests of the packages that went into it to DIR/bundled.json, for prune.ts.
+ * DIR/dist/main.js stays the entry. Modules with declarations, which are for users to import, stay where they are, and so do
+ * files that are no modules, which are found from there. DIR/dist/bundled.json gets the manifests of the packages that went
+ * into it, for prune.ts, and DIR/dist/THIRD-PARTY-NOTICES their licences.
  */
 import { existsSync, globSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import { isBuiltin } from 'node:module'
-import { join, relative, sep } from 'node:path'
+import { join, relative, resolve, sep } from 'node:path'
 import { build, type Metafile, type Plugin } from 'esbuild'
+import { noticesOf, packagesOf } from './notices.ts'
 import { namesIn, requireRead } from './prune.ts'
 
 /** What is asked for and need not be there: a minifier for checkouts, and colours in the debug output of a library. */
@@ -21,7 +23,9 @@ const REQUIRE =
 
 /** @throws when a module is not found that is not one of `OPTIONAL`, or loads others by a computed name unread (`prune.ts`). */
 export async function bundle(root: string): Promise<void> {
-  const modules = globSync('dist/**/*.js.map', { cwd: root }).map((map) => map.slice(0, -'.map'.length))
+  const modules = globSync('dist/**/*.js.map', { cwd: root })
+    .map((map) => map.slice(0, -'.map'.length))
+    .filter((module) => !existsSync(join(root, module.replace(/js$/, 'd.ts'))))
   const { metafile, outputFiles } = await build({
     ...{ absWorkingDir: root, entryPoints: ['dist/main.js'], outdir: 'dist', write: false, metafile: true },
     ...{ bundle: true, splitting: true, format: 'esm', platform: 'node', target: 'node24' },
@@ -32,17 +36,24 @@ export async function bundle(root: string): Promise<void> {
   })
   const unknown = externalsOf(metafile).filter((name) => !OPTIONAL.has(name))
   if (unknown.length > 0) throw new Error(`these are not in the bundle: ${unknown.join(', ')}`)
+  const inputs = Object.keys(metafile.inputs)
   requireRead(
-    Object.keys(metafile.inputs).filter(
+    inputs.filter(
       (path) => /\.[cm]?js$/.test(path) && namesIn(readFileSync(join(root, path), 'utf8')).isComputed,
     ),
   )
-  for (const module of modules)
-    for (const file of [module, `${module}.map`, module.replace(/\.js$/, '.d.ts')])
-      rmSync(join(root, file), { force: true })
-  for (const { path, contents } of outputFiles) writeFileSync(path, contents)
+  for (const module of modules) for (const file of [module, `${module}.map`]) rmSync(join(root, file))
+  for (const { path, text } of outputFiles) writeFileSync(path, inAscii(text))
   removeEmpty(join(root, 'dist'))
-  writeFileSync(join(root, 'bundled.json'), JSON.stringify(manifestsIn(root, metafile), null, 2))
+  const manifests = manifestsIn(root, metafile)
+  writeFileSync(join(root, 'dist/bundled.json'), JSON.stringify(manifests, null, 2))
+  const packages = packagesOf(manifests.map((path) => join(root, path)))
+  writeFileSync(join(root, 'dist/THIRD-PARTY-NOTICES'), noticesOf(packages))
+}
+
+/** Escapes what esbuild leaves, in comments and regular expressions: with any, a large file takes two bytes a character. */
+function inAscii(code: string): string {
+  return code.replace(/[^\0-\x7f]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }
 
 /** A module of ours finds its files beside itself. It is told where it was, because the file that it went into is elsewhere. */
@@ -84,4 +95,4 @@ function removeEmpty(folder: string): void {
   if (readdirSync(folder).length === 0) rmdirSync(folder)
 }
 
-if (import.meta.main) await bundle(process.argv[2]!)
+if (import.meta.main) await bundle(resolve(process.argv[2]!))

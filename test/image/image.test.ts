@@ -159,15 +159,19 @@ describe('the bundle of the image', () => {
     'dist/main.js.map': '{}',
     'dist/late.js': "console.log('late')\nfunction fails() {\n  throw new Error('x')\n}\nfails()",
     'dist/late.js.map': '{}',
+    'dist/types.js': 'export {}',
+    'dist/types.js.map': '{}',
     'dist/deep/place.js':
       "import { readFileSync } from 'node:fs'\nexport const place = () => readFileSync(new URL('page.txt', import.meta.url), 'utf8')",
     'dist/deep/place.js.map': '{}',
-    'dist/deep/place.d.ts': '',
     'dist/deep/page.txt': 'the page',
     'dist/deep/browser.js': 'document',
+    'dist/deep/browser.js.map': '{}',
+    'dist/deep/browser.d.ts': '',
     'node_modules/old/package.json': '{"name":"old","version":"1.0.0","license":"MIT"}',
     'node_modules/old/index.js':
-      "const { basename } = require('path')\nexports.old = class Old {}\nexports.unused = basename",
+      "const { basename } = require('path')\nexports.old = class Old {}\nexports.unused = basename\nexports.quote = /[“”]/",
+    'node_modules/old/LICENSE': 'The licence of old',
   }
   const run = (root: string, ...args: string[]) =>
     spawnSync(process.execPath, [join(root, 'dist/main.js'), ...args], { encoding: 'utf8' })
@@ -178,13 +182,29 @@ describe('the bundle of the image', () => {
     // Moves away, so that nothing but the bundle is left to load.
     rmSync(join(root, 'node_modules/old/index.js'))
     assert.equal(run(root).stdout, 'the page Old\n')
-    assert.ok(existsSync(join(root, 'dist/deep/browser.js')) && !existsSync(join(root, 'dist/deep/place.js')))
+    const there = ['browser.js', 'browser.js.map', 'browser.d.ts', 'page.txt']
+    assert.deepEqual(globSync('*', { cwd: join(root, 'dist/deep') }).sort(), there.sort())
+    assert.ok(!existsSync(join(root, 'dist/types.js')))
     const { stdout, stderr } = run(root, 'late')
     assert.equal(stdout, 'late\n')
     const [, file = '', line] = /at fails \(file:\/\/(\S+late-\S+\.js):(\d+):/.exec(stderr) ?? []
     assert.match(readFileSync(file, 'utf8').split('\n')[Number(line) - 1]!, /throw new Error/, stderr)
     assert.match(readFileSync(file, 'utf8'), /^\/\/ dist\/late\.js$/m)
-    assert.deepEqual(json(join(root, 'bundled.json')), ['node_modules/old/package.json'])
+    assert.deepEqual(json(join(root, 'dist/bundled.json')), ['node_modules/old/package.json'])
+  })
+
+  test('licences are beside the bundle, which is in ASCII and means what its modules did', async () => {
+    const root = tree('bundled-ascii', {
+      ...files,
+      'dist/main.js': "import { quote } from 'old'\n// “\nconsole.log('“'.match(quote)?.[0], '“')",
+    })
+    await bundle(root)
+    assert.match(readFileSync(join(root, 'dist/main.js'), 'utf8'), /^[\0-\x7f]+$/)
+    assert.equal(run(root).stdout, '“ “\n')
+    assert.match(
+      readFileSync(join(root, 'dist/THIRD-PARTY-NOTICES'), 'utf8'),
+      /old 1\.0\.0 \(MIT\)\n\nThe licence of old/,
+    )
   })
 
   test('the same modules give the same files, and a package that cannot be found ends the build', async () => {
@@ -209,6 +229,7 @@ describe('the bundle of the image', () => {
     )
     assert.equal(status, 0, stderr)
     assert.deepEqual(globSync('node_modules/old/*', { cwd: root }), ['node_modules/old/package.json'])
+    assert.ok(!existsSync(join(root, 'dist/THIRD-PARTY-NOTICES')))
     assert.match(readFileSync(join(root, 'THIRD-PARTY-NOTICES'), 'utf8'), /old 1\.0\.0 \(MIT\)/)
   })
 })

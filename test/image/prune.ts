@@ -2,7 +2,7 @@
  * Deletes from a built tree what no command can load: `node --experimental-import-meta-resolve prune.ts DIR`. From every
  * module of DIR/dist it follows `import` and `require` as Node.js resolves them, and of DIR/node_modules it keeps the files
  * that it reaches and their package.json; type declarations, source maps, tests, documents and the other one of two module
- * formats go. Of a package that went into the bundle (DIR/bundled.json) its package.json stays, so that what lists
+ * formats go. Of a package that went into the bundle (DIR/dist/bundled.json) its package.json stays, so that what lists
  * the packages of the image finds it. Licence texts are put together in DIR/THIRD-PARTY-NOTICES first.
  *
  * @throws when a reached file loads modules by a computed name and is not one of `READ_AND_JUDGED`: the build ends, because
@@ -119,7 +119,7 @@ function prune(root: string): void {
   const { reached, computed } = reach(roots)
   requireRead(computed.map((file) => relative(root, file)))
   const modules = [...reached].filter((file) => file.includes('node_modules'))
-  const list = path('bundled.json')
+  const list = path('dist/bundled.json')
   const bundled: string[] = existsSync(list) ? JSON.parse(readFileSync(list, 'utf8')) : []
   const kept = new Set([...modules, ...modules.flatMap(manifestsOf), ...bundled.map(path)])
   const manifests = [...kept].filter((file) => file.endsWith(`${sep}package.json`))
@@ -128,7 +128,8 @@ function prune(root: string): void {
     const file = join(entry.parentPath, entry.name)
     if (!entry.isDirectory() && !kept.has(file)) rmSync(file)
   }
-  for (const file of globSync('dist/**/*.{d.ts,map}', { cwd: root })) rmSync(path(file))
+  const notRun = ['dist/**/*.{d.ts,map}', 'dist/bundled.json', 'dist/THIRD-PARTY-NOTICES']
+  for (const file of globSync(notRun, { cwd: root })) rmSync(path(file))
   removeEmpty(path('node_modules'))
 }
 
