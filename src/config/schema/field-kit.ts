@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod'
 import { didYouMean } from '../report/nearest-name.ts'
 import type { FieldPath } from '../report/problem.ts'
 import type { Half } from '../report/report.ts'
