@@ -9,6 +9,7 @@ import { readerThatNotes, type SeenFiles } from '../config/watch.ts'
 import { describeError } from '../errors.ts'
 import { ListenError } from '../http/server/listeners.ts'
 import { createLogger, type Logger } from '../log.ts'
+import { installFetch } from '../oidc/token-endpoint/provider-connections.ts'
 import { version } from '../version.ts'
 import { type CommandIo, usageError } from './command.ts'
 import { configFileName, EXIT_BAD_CONFIG, loadCheckedConfig } from './config/config-file.ts'
@@ -21,6 +22,7 @@ export async function serveCommand(args: string[], io: CommandIo): Promise<numbe
   const file = configFile(args, io)
   if (file === undefined) return 1
   surviveOutputErrors()
+  installFetch()
   const level = logLevel(io)
   if (level === undefined) return EXIT_BAD_CONFIG
   const log = createLogger({ level })

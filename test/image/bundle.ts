@@ -19,7 +19,7 @@ const OPTIONAL: ReadonlySet<string> = new Set(['terser', 'supports-color'])
 
 /** A module that CommonJS modules went into needs `require` for the modules of Node.js. */
 const REQUIRE =
-  "import { createRequire as requireFrom } from 'node:module'\nconst require = requireFrom(import.meta.url)"
+  "const require = globalThis.process.getBuiltinModule('node:module').createRequire(import.meta.url)"
 
 /** @throws when a module is not found that is not one of `OPTIONAL`, or loads others by a computed name unread (`prune.ts`). */
 export async function bundle(root: string): Promise<void> {
@@ -43,12 +43,26 @@ export async function bundle(root: string): Promise<void> {
     ),
   )
   for (const module of modules) for (const file of [module, `${module}.map`]) rmSync(join(root, file))
-  for (const { path, text } of outputFiles) writeFileSync(path, inAscii(text))
+  for (const { path, text } of outputFiles) writeFileSync(path, inAscii(takingBuiltins(text)))
   removeEmpty(join(root, 'dist'))
   const manifests = manifestsIn(root, metafile)
   writeFileSync(join(root, 'dist/bundled.json'), JSON.stringify(manifests, null, 2))
   const packages = packagesOf(manifests.map((path) => join(root, path)))
   writeFileSync(join(root, 'dist/THIRD-PARTY-NOTICES'), noticesOf(packages))
+}
+
+/**
+ * Takes the modules of Node.js without `import`, which reads everything that a module offers: of `node:http` that is also
+ * the undici inside of Node.js, 30 ms of a start and 3 MB for nothing.
+ */
+function takingBuiltins(code: string): string {
+  const imports = /^import (?:\* as )?([\w$]+)?,? ?(\{[^}]*\})? from "([^"]+)";$/gm
+  return code.replace(imports, (all, whole, names, from) => {
+    if (!isBuiltin(from)) return all
+    const taken = [whole, names?.replaceAll(' as ', ': ')].filter((each) => each !== undefined)
+    const module = `globalThis.process.getBuiltinModule("${from}")`
+    return taken.map((each) => `const ${each} = ${module};`).join(' ')
+  })
 }
 
 /** Escapes what esbuild leaves, in comments and regular expressions: with any, a large file takes two bytes a character. */

@@ -193,6 +193,21 @@ describe('the bundle of the image', () => {
     assert.deepEqual(json(join(root, 'dist/bundled.json')), ['node_modules/old/package.json'])
   })
 
+  test('modules of Node.js are taken as they are named, and what only others use of them is not loaded', async () => {
+    const root = tree('bundled-builtins', {
+      ...files,
+      'dist/main.js': `import * as all from 'node:os'
+import one, { sep, join as joined } from 'node:path'
+import { METHODS } from 'http'
+import './late.js'
+const isLoaded = process.moduleLoadList.includes('NativeModule internal/deps/undici/undici')
+console.log(typeof all.cpus, one.sep === sep, joined('a', 'b'), METHODS.length > 9, isLoaded)`,
+      'dist/late.js': "import process from 'node:process'\nif (!process.pid) process.exit(1)",
+    })
+    await bundle(root)
+    assert.equal(run(root).stdout, 'function true a/b true false\n')
+  })
+
   test('licences are beside the bundle, which is in ASCII and means what its modules did', async () => {
     const root = tree('bundled-ascii', {
       ...files,

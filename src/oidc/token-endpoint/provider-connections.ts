@@ -1,5 +1,5 @@
 import { BlockList, isIP } from 'node:net'
-import { Agent, type Dispatcher, fetch as fetchThrough, ProxyAgent } from 'undici'
+import { Agent, type Dispatcher, fetch as fetchThrough, install, ProxyAgent } from 'undici'
 import type { OutgoingProxy, ProviderConfig } from '../../config/config.ts'
 import { describeError } from '../../errors.ts'
 import type { ProviderFetchDeps } from './provider-fetch.ts'
@@ -37,6 +37,14 @@ export function createProviderConnections({
       throw throughProxy ? viaProxy(error) : error
     }
   }
+}
+
+/**
+ * Has the process's `fetch`, `Headers` and `Response` be those of this undici. Those of Node.js are a second one, which is
+ * loaded when they are first used; its connections come from this one either way.
+ */
+export function installFetch(): void {
+  install()
 }
 
 /** Says that a proxy stood between, and what it did; a TypeError, as `fetch` has for everything that is no answer. */
