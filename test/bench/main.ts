@@ -66,7 +66,8 @@ const casesOf: Measure = async (t, options, tell) => {
   for (const name of options.cases) {
     const one = CASES[name]!
     try {
-      const measured = await measureLanes(await one.lanes(field, t), options.rounds)
+      const rounds = Math.min(options.rounds, one.mostRounds ?? options.rounds)
+      const measured = await measureLanes(await one.lanes(field, t), rounds)
       cases.push({ name, case: one, measured })
       tell(caseTable(one, measured))
     } catch (error) {
