@@ -119,6 +119,7 @@ export function createMetrics(deps: MetricsDeps): Metrics {
     },
   })
   beginAtZero(all)
+  const storeServed = createHeld((command) => all.storeCommands.of({ command, outcome: 'ok' }))
   const requests = createRequestSeries(all)
   const upstreams = createUpstreamSeries(all)
   let inFlight = 0
@@ -152,9 +153,11 @@ export function createMetrics(deps: MetricsDeps): Metrics {
       if (outcome !== 'coalesced') all.lockWaits.of({}).observe(waitedMs / 1000)
     },
     storeCommand(command, seconds, outcome, error) {
-      all.storeCommands.of({ command, outcome }).observe(seconds)
-      if (outcome === 'ok') storeUp.set(1)
-      else {
+      if (outcome === 'ok') {
+        storeServed(command).observe(seconds)
+        storeUp.set(1)
+      } else {
+        all.storeCommands.of({ command, outcome }).observe(seconds)
         const kind = known.storeErrorKind(error)
         all.storeErrors.inc({ kind })
         if (kind === 'timeout' || kind === 'connection') storeUp.set(0)
@@ -284,6 +287,16 @@ function beginAtZero(
     for (const one of [all.signInCallsInFlight, all.signInQueue, all.signInBreaker]) one.set({ call }, 0)
   }
   for (const one of [all.configCurrent, all.reloadSuccess]) one.set(1)
+}
+
+/** Holds on to series by one label, so that an observation makes no text and no object. */
+function createHeld(seriesOf: (label: string) => Series): (label: string) => Series {
+  const held = new Map<string, Series>()
+  return function seriesHeld(label) {
+    const series = held.get(label) ?? seriesOf(label)
+    held.set(label, series)
+    return series
+  }
 }
 
 type RouteNames = readonly Pick<Config['routes'][number], 'id' | 'upstream' | 'methods'>[]

@@ -66,27 +66,33 @@ export function createRedisConnection(
   // A write may first wait for the replica that the write before it waits for.
   const durableDeadline = createDeadline(REPLICA_WAIT_MS + COMMAND_TIMEOUT_MS, timedOut)
   const observed = createObserved(transport, observe)
-  const scripted = (script: ScriptName, keys: readonly string[], args: readonly (string | number)[]) => ({
-    ...request(script, keys[0]),
-    send: ((link) => link.run(script, keys, args)) satisfies RedisRequest['send'],
+  const scripted = (
+    script: ScriptName,
+    keys: readonly string[],
+    args: readonly (string | number)[],
+  ): RedisRequest => ({
+    label: script,
+    key: keys[0],
+    isRepeatable: REPEATABLE.has(script),
+    send: (link) => link.run(script, keys, args),
   })
   return {
     attempted: Promise.all([transport.attempted, durable?.attempted]).then(() => undefined),
     call(label, command, ...args) {
-      const key = args.length === 0 ? undefined : String(args[0])
-      const sent = { ...request(label, key), send: (link) => link.call(command, args) } satisfies RedisRequest
-      return observed(sent, deadline, (wait) => transport.send(sent, wait))
+      const sent: RedisRequest = {
+        label,
+        key: args.length === 0 ? undefined : String(args[0]),
+        isRepeatable: REPEATABLE.has(label),
+        send: (link) => link.call(command, args),
+      }
+      return observed(sent, deadline, transport.send)
     },
-    run(script, keys, args) {
-      const sent = scripted(script, keys, args)
-      return observed(sent, deadline, (wait) => transport.send(sent, wait))
-    },
+    run: (script, keys, args) => observed(scripted(script, keys, args), deadline, transport.send),
     async runDurably(script, keys, args) {
       if (!durable) return { reply: await this.run(script, keys, args), isReplicated: true }
+      const observedDurably = createObserved(durable, observe)
       const sent = scripted(script, keys, args)
-      const { reply, replication } = await createObserved(durable, observe)(sent, durableDeadline, (wait) =>
-        durable.sendDurably(sent, wait),
-      )
+      const { reply, replication } = await observedDurably(sent, durableDeadline, durable.sendDurably)
       const { isReplicated, refused } = await replication
       return { reply, isReplicated, ...(refused ? { refused: cleaned(refused as RedisError) } : {}) }
     },
@@ -97,27 +103,22 @@ export function createRedisConnection(
   }
 }
 
-const request = (label: string, key: string | undefined) => ({
-  ...{ label, key, isRepeatable: REPEATABLE.has(label) },
-})
-
 /** Bounds the time of a request, tells how it ended, and makes `store_unavailable` of what it rejects with. */
 function createObserved(transport: RedisTransport, observe: ObserveStore | undefined) {
   return async function observed<T>(
-    { label, key }: RedisRequest,
+    request: RedisRequest,
     deadline: Deadline,
-    send: (wait: Wait) => Promise<T>,
+    send: (request: RedisRequest, wait: Wait) => Promise<T>,
   ): Promise<T> {
+    const { label, key } = request
     const startedAt = systemClock.monotonicNow()
-    const observeEnd = (outcome: 'ok' | 'error', code?: string) =>
-      observe?.(label, (systemClock.monotonicNow() - startedAt) / 1000, outcome, code)
     try {
-      const reply = await deadline.within(send)
-      observeEnd('ok')
+      const reply = await deadline.within((wait) => send(request, wait))
+      observe?.(label, secondsSince(startedAt), 'ok')
       return reply
     } catch (error) {
       const cause = cleaned(error as RedisError)
-      observeEnd('error', cause.code)
+      observe?.(label, secondsSince(startedAt), 'error', cause.code)
       if (cause.code === 'ETIMEDOUT') transport.timedOut()
       throw new BffError('store_unavailable', `redis did not serve ${label}`, {
         // The cause of an outage says more than a command that took too long because of it.
@@ -127,3 +128,5 @@ function createObserved(transport: RedisTransport, observe: ObserveStore | undef
     }
   }
 }
+
+const secondsSince = (startedAt: number) => (systemClock.monotonicNow() - startedAt) / 1000

@@ -375,9 +375,13 @@ function createSender(redis: Redis, outage: Outage) {
   }
 
   async function connected(wait: Wait): Promise<void> {
-    while (!isThere(redis)) {
-      await outage.over()
-      if (wait.isOver) throw notConnected()
+    try {
+      while (!isThere(redis)) {
+        await outage.over()
+        if (wait.isOver) throw notConnected()
+      }
+    } catch (error) {
+      throw Object.assign(translated(error), { isUnsent: true })
     }
   }
 
@@ -387,29 +391,35 @@ function createSender(redis: Redis, outage: Outage) {
     return error.isReply || isThere(redis) ? error : ((outage.cause() as CleanError | undefined) ?? error)
   }
 
-  async function attempt(send: () => Promise<unknown>, wait: Wait): Promise<unknown> {
+  async function attempt({ send }: RedisRequest, over: Link, wait: Wait): Promise<unknown> {
+    if (!isThere(redis)) await connected(wait)
     try {
-      await connected(wait)
-    } catch (error) {
-      throw Object.assign(translated(error), { isUnsent: true })
-    }
-    try {
-      return await send()
+      return await send(over)
     } catch (error) {
       throw translated(error)
     }
   }
 
+  async function sendOnceThere(request: RedisRequest, wait: Wait): Promise<unknown> {
+    try {
+      return await attempt(request, link, wait)
+    } catch (error) {
+      return sendAgain(request, wait, error as CleanError)
+    }
+  }
+
+  function sendAgain(request: RedisRequest, wait: Wait, error: CleanError): Promise<unknown> {
+    if (wait.isOver || !mayRepeat(error, request.isRepeatable)) throw error
+    return attempt(request, link, wait)
+  }
+
   return {
-    async send({ send, isRepeatable }: RedisRequest, wait: Wait): Promise<unknown> {
-      try {
-        return await attempt(() => send(link), wait)
-      } catch (error) {
-        if (wait.isOver || !mayRepeat(error as CleanError, isRepeatable)) throw error
-        return attempt(() => send(link), wait)
-      }
+    send(request: RedisRequest, wait: Wait): Promise<unknown> {
+      if (!isThere(redis)) return sendOnceThere(request, wait)
+      // Without a function that waits: each is a part of what reading a session costs.
+      return request.send(link).catch((thrown) => sendAgain(request, wait, translated(thrown)))
     },
-    sendAsking: ({ send }: RedisRequest, wait: Wait) => attempt(() => send(askingLink), wait),
+    sendAsking: (request: RedisRequest, wait: Wait) => attempt(request, askingLink, wait),
   }
 }
 
