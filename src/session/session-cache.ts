@@ -94,22 +94,18 @@ const INDEX_BYTES = 500
 
 /** The copies, and which of them belong to a session. */
 function createCopies<V extends {}>({ max, maxBytes, trustedMs, monotonicNow }: SessionCacheDeps<V>) {
-  const keysOf = new Map<SessionHash, Set<string>>()
+  const index = createKeyIndex()
   const copies = createExpiringMap<string, Copy<V>>({
     ...{ monotonicNow, max },
     bytes: { max: maxBytes, of: ({ value }, key) => INDEX_BYTES + heapBytes(value) + heapBytes(key) },
     // A copy that is not asked for any more is removed soon after its trust ends.
     sweepMs: Math.max(1_000, trustedMs),
-    removed(key, { hash }) {
-      const keys = keysOf.get(hash)
-      keys?.delete(key)
-      if (keys?.size === 0) keysOf.delete(hash)
-    },
+    removed: (key, { hash }) => index.remove(hash, key),
   })
   return {
     get: (key: string) => copies.get(key)?.value,
     anyOf(hash: SessionHash): V | undefined {
-      for (const key of keysOf.get(hash) ?? []) {
+      for (const key of index.of(hash)) {
         const copy = copies.get(key)
         if (copy) return copy.value
       }
@@ -119,14 +115,34 @@ function createCopies<V extends {}>({ max, maxBytes, trustedMs, monotonicNow }: 
     put(cookie: string, copy: Copy<V>, lifeMs: number): void {
       const key = ownText(cookie)
       // Before the copy itself: one that is too large to be kept is removed at once.
-      const keys = keysOf.get(copy.hash)
-      if (keys) keys.add(key)
-      else keysOf.set(copy.hash, new Set([key]))
+      index.add(copy.hash, key)
       copies.set(key, copy, lifeMs)
     },
     drop(hash: SessionHash | undefined): void {
       if (hash === undefined) copies.clear()
-      else for (const key of [...(keysOf.get(hash) ?? [])]) copies.delete(key)
+      else for (const key of index.of(hash)) copies.delete(key)
+    },
+  }
+}
+
+/** The keys of the copies of each session. Nearly all have one, so that it stands there by itself: a set takes more than a key. */
+function createKeyIndex() {
+  const keysOf = new Map<SessionHash, string | readonly string[]>()
+  const of = (hash: SessionHash): readonly string[] => {
+    const keys = keysOf.get(hash)
+    return typeof keys === 'string' ? [keys] : (keys ?? [])
+  }
+  return {
+    of,
+    add(hash: SessionHash, key: string): void {
+      const keys = keysOf.get(hash)
+      if (keys === undefined || keys === key) keysOf.set(hash, key)
+      else if (!of(hash).includes(key)) keysOf.set(hash, [...of(hash), key])
+    },
+    remove(hash: SessionHash, key: string): void {
+      const left = keysOf.get(hash) === key ? [] : of(hash).filter((one) => one !== key)
+      if (left.length === 0) keysOf.delete(hash)
+      else keysOf.set(hash, left)
     },
   }
 }
