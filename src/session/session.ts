@@ -93,8 +93,8 @@ function ceilingOf({ claims, refreshTokenExpiresAt = Number.POSITIVE_INFINITY }:
 export type SessionCopy = Pick<SessionCache<BffSession>, 'peek' | 'peekOf' | 'load'>
 
 export type SessionsDeps = Pick<Clock, 'now' | 'monotonicNow'> & {
-  /** The store that express-session saves to. `get` resolves with null for a record that is not there or does not open. */
-  readonly store: SessionStore & { get(id: string): Promise<SessionContents | null> }
+  /** The store that express-session saves to. `contents` resolves with undefined for a record that is not there or does not open. */
+  readonly store: SessionStore & { contents(id: string): Promise<SessionContents | undefined> }
   readonly records: Pick<SessionRecords, 'slide' | 'timeLeft'>
   readonly config: SessionConfig
   /** Sign the cookie; the first signs, all verify. */
@@ -163,15 +163,14 @@ export function createSessions(deps: SessionsDeps): Sessions {
    * timeout goes by the store's clock, the absolute one by ours.
    */
   async function read(
-    id: SessionId,
+    { id, hash }: Pick<BffSession, 'id' | 'hash'>,
     life: 'slide' | 'timeLeft',
     req?: IncomingMessage,
   ): Promise<BffSession | undefined> {
-    const hash = sessionHash(id)
-    const [contents, leftMs] = await Promise.all([store.get(id), records[life](hash)])
+    const [contents, leftMs] = await Promise.all([store.contents(id), records[life](hash)])
     if (!contents?.user || leftMs === undefined) return undefined
     const { user, createdAt = Number.NaN } = contents
-    const session = sessionOf({ id, createdAt, user }, { config, idleExpiresAt: now() + leftMs })
+    const session = sessionOf({ id, hash, createdAt, user }, { config, idleExpiresAt: now() + leftMs })
     // NaN, for a record without a sign-in time, is never later than now. The record is not removed: our clock may be
     // wrong, and other replicas share the record. The store ends it by its own clock.
     if (!(now() < session.expiresAt)) {
@@ -194,12 +193,12 @@ export function createSessions(deps: SessionsDeps): Sessions {
     if (known && now() < known.expiresAt) return known
     const id = verifiedSessionId(cookieValue, signingSecrets)
     if (id === undefined) return undefined
-    const hash = sessionHash(id)
-    const look = () => read(id, key === cookieValue ? 'slide' : 'timeLeft', req)
+    const owner = { id, hash: sessionHash(id) }
+    const look = () => read(owner, key === cookieValue ? 'slide' : 'timeLeft', req)
     // Our clock was set forward past an end that was computed before: the store knows what is left.
-    const found = runFor(req, () => (known ? look() : copy.load(key, hash, look)))
+    const found = runFor(req, () => (known ? look() : copy.load(key, owner.hash, look)))
     // In this same turn, so that Redis gets all of it at once.
-    if (resource !== undefined) deps.readAhead?.({ id, hash }, resource)
+    if (resource !== undefined) deps.readAhead?.(owner, resource)
     return found
   }
 
@@ -208,14 +207,14 @@ export function createSessions(deps: SessionsDeps): Sessions {
     async peek(req) {
       const cookieValue = cookieOf(req)
       const id = cookieValue === undefined ? undefined : verifiedSessionId(cookieValue, signingSecrets)
-      return id === undefined ? undefined : read(id, 'timeLeft', req)
+      return id === undefined ? undefined : read({ id, hash: sessionHash(id) }, 'timeLeft', req)
     },
     async timeLeft(session) {
       if (isOfBearer(session)) return session.expiresAt - now()
       const copied = copy.peekOf(session.hash)
       if (copied && now() < copied.expiresAt) return copied.expiresAt - now()
       // The whole record, because a refresh may have moved the end that the provider allows.
-      const current = await read(session.id, 'timeLeft')
+      const current = await read(session, 'timeLeft')
       return current && current.expiresAt - now()
     },
     async signIn(req, res, user) {
@@ -241,12 +240,12 @@ function withdraw(req: IncomingMessage): void {
 
 /** A session as its record and its idle timeout give it. */
 function sessionOf(
-  { id, createdAt, user }: { id: SessionId; createdAt: number; user: NonNullable<SessionContents['user']> },
+  { user, ...known }: Pick<BffSession, 'id' | 'hash' | 'createdAt'> & Pick<Required<SessionContents>, 'user'>,
   { config, idleExpiresAt }: { config: SessionConfig; idleExpiresAt: number },
 ): BffSession {
-  const absoluteExpiresAt = Math.min(createdAt + config.absoluteTimeoutMs, ceilingOf(user))
+  const absoluteExpiresAt = Math.min(known.createdAt + config.absoluteTimeoutMs, ceilingOf(user))
   const expiresAt = Math.min(absoluteExpiresAt, idleExpiresAt)
-  return { id, hash: sessionHash(id), createdAt, expiresAt, idleExpiresAt, absoluteExpiresAt, ...user }
+  return { ...known, expiresAt, idleExpiresAt, absoluteExpiresAt, ...user }
 }
 
 type NoteUse = (session: BffSession, req: IncomingMessage) => Promise<unknown> | undefined
@@ -297,7 +296,7 @@ function createBegin(
     const signedIn = { ...user, logoutHandle: randomBytes(16).toString('base64url') }
     Object.assign(begun, { user: signedIn, createdAt } satisfies SessionContents)
     await settled((done) => begun.save(done))
-    const record = { id: sessionID as SessionId, createdAt, user: signedIn }
+    const record = { id: sessionID as SessionId, hash: sessionHash(sessionID), createdAt, user: signedIn }
     const opened = sessionOf(record, { config, idleExpiresAt: createdAt + config.idleTimeoutMs })
     await noteUse(opened, req)
     return opened

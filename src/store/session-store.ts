@@ -28,18 +28,19 @@ export type SessionStoreDeps = {
  * saving it again, or one that was read, fails with `session_required`, because a late save would revive one that has
  * ended. Lives are the records' own: RedisStore sets and touches none, so the last byte of a response waits for nothing.
  */
-export function createSessionStore(deps: SessionStoreDeps): RedisStore {
+export function createSessionStore(deps: SessionStoreDeps) {
   const { records, seal, open, hash, cookie } = deps
-  return new RedisStore({
+
+  // A record that does not open counts as absent and stays: another replica may have its key already, or still.
+  const opened = (id: string, sealed: string | undefined) =>
+    sealed === undefined ? undefined : open(id, sealed)
+
+  const store = new RedisStore({
     prefix: '',
     disableTTL: true,
     disableTouch: true,
     client: {
-      async get(id: string): Promise<string | null> {
-        const sealed = await records.read(hash(id))
-        // A record that does not open counts as absent and stays: another replica may have its key already, or still.
-        return (sealed === undefined ? undefined : open(id, sealed)) ?? null
-      },
+      get: async (id: string) => opened(id, await records.read(hash(id))) ?? null,
       async set(id: string, text: string): Promise<void> {
         const { user } = JSON.parse(text) as { user?: { claims: UserClaims } }
         const indexes = user && deps.indexesOf?.(user.claims)
@@ -58,6 +59,13 @@ export function createSessionStore(deps: SessionStoreDeps): RedisStore {
         return JSON.stringify(kept)
       },
       parse: (text) => ({ ...JSON.parse(text), cookie, stored: true }),
+    },
+  })
+  return Object.assign(store, {
+    /** What a record says, without what express-session needs of it. */
+    async contents(id: string): Promise<object | undefined> {
+      const text = opened(id, await records.read(hash(id)))
+      return text === undefined ? undefined : JSON.parse(text)
     },
   })
 }

@@ -379,16 +379,17 @@ function accessField({ resource, sealed }: { resource: string; sealed: string })
 
 /** Reads a flat list of fields and values; an empty one means that there is no such key. */
 function sealedTokens(flat: readonly string[]): SealedTokens | undefined {
-  const fields = new Map<string, string>()
-  for (let i = 0; i < flat.length; i += 2) fields.set(flat[i]!, flat[i + 1]!)
-  if (!fields.has('v')) return undefined
-  const accessTokens = [...fields].filter(([field]) => field.startsWith(ACCESS))
-  return {
-    version: Number(fields.get('v')),
-    refreshToken: fields.get('rt'),
-    ...(fields.has(ATTEMPT) ? { attempt: fields.get(ATTEMPT) as AttemptMark } : {}),
-    accessTokens: Object.fromEntries(
-      accessTokens.map(([field, sealed]) => [field.slice(ACCESS.length), sealed]),
-    ),
+  let version: number | undefined
+  let refreshToken: string | undefined
+  let attempt: AttemptMark | undefined
+  const accessTokens: Record<string, string> = {}
+  for (let i = 0; i < flat.length; i += 2) {
+    const [field, value] = [flat[i]!, flat[i + 1]!]
+    if (field === 'v') version = Number(value)
+    else if (field === 'rt') refreshToken = value
+    else if (field === ATTEMPT) attempt = value as AttemptMark
+    else if (field.startsWith(ACCESS)) accessTokens[field.slice(ACCESS.length)] = value
   }
+  if (version === undefined) return undefined
+  return { version, refreshToken, ...(attempt === undefined ? {} : { attempt }), accessTokens }
 }
