@@ -98,6 +98,19 @@ export class BffError extends Error {
   }
 }
 
+/** A refusal that is the same for all requests: it is made once, and so is its answer. */
+export class SharedRefusal extends BffError {}
+
+const shared = new Map<string, SharedRefusal>()
+
+/** The one refusal with this code and message. The messages are a closed list: they tell nothing of a request. */
+export function sharedRefusal(code: ErrorCode, message: string): SharedRefusal {
+  const key = `${code} ${message}`
+  const known = shared.get(key) ?? new SharedRefusal(code, message)
+  shared.set(key, known)
+  return known
+}
+
 /** The same error with more facts for the log. */
 export function withLogged(error: BffError, logged: LoggedFacts): BffError {
   const copy = new BffError(error.code, error.message, { ...error, logged: { ...error.logged, ...logged } })

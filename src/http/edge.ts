@@ -6,12 +6,12 @@ import express, {
   type RequestHandler,
   type Router,
 } from 'express'
-import { BffError, describeError } from '../errors.ts'
+import { BffError, describeError, SharedRefusal, sharedRefusal } from '../errors.ts'
 import type { LogFields, Logger } from '../log.ts'
 import { popupIn } from '../oidc/sign-in/return-url.ts'
 import type { LoginUrlFor } from './endpoints/login.ts'
 import { donePage, failedSignInPage, type Page, sendPage } from './endpoints/pages.ts'
-import { oauthErrorAnswer, type ProblemAnswer, problemAnswer } from './problem.ts'
+import { oauthErrorAnswer, problemAnswer } from './problem.ts'
 import {
   createCauseLog,
   createFailedSignInLog,
@@ -92,10 +92,9 @@ export function createEdge(deps: EdgeDeps): Express {
     deps.bffRoutes,
     notFound,
   )
-  app.use(forwardOrPass(deps))
-  app.use(notFound)
-  app.use(answerProblem(deps))
-  app.use(lastResort(deps))
+  const answer = answerOrEnd(deps)
+  app.use(forwardOrAnswer(deps, answer))
+  app.use(answer)
   return app
 }
 
@@ -120,21 +119,46 @@ function beginOwnRoute({ requestLog }: EdgeDeps): RequestHandler {
   }
 }
 
-function forwardOrPass({ forward }: EdgeDeps): RequestHandler {
+/** A refusal is answered here: Express would walk through its list once more for the handler of errors. */
+function forwardOrAnswer({ forward }: EdgeDeps, answer: ErrorRequestHandler): RequestHandler {
   return function forwardToUpstream(req, res, next) {
-    const found = forward(req, res, (error) => void (error && next(error)))
-    if (found instanceof Promise) found.then((isFound) => void (isFound || next()), next)
-    else if (!found) next()
+    const refuse = (error: unknown) => answer(error, req, res, next)
+    const over = (error?: BffError) => void (error && refuse(error))
+    const pass = (isFound: boolean) => void (isFound || refuse(routeNotFound()))
+    try {
+      const found = forward(req, res, over)
+      if (found instanceof Promise) found.then(pass, refuse)
+      else pass(found)
+    } catch (error) {
+      refuse(error)
+    }
   }
 }
 
-const notFound: RequestHandler = function routeNotFound() {
-  throw new BffError('route_not_found', 'no route of the configuration matches this path')
+function routeNotFound(): BffError {
+  return sharedRefusal('route_not_found', 'no route of the configuration matches this path')
+}
+
+const notFound: RequestHandler = function refuseUnknown() {
+  throw routeNotFound()
+}
+
+function answerOrEnd(deps: EdgeDeps): ErrorRequestHandler {
+  const answer = answerProblem(deps)
+  const end = lastResort(deps)
+  return function answerError(error, req, res, next) {
+    try {
+      answer(error, req, res, next)
+    } catch (fault) {
+      end(fault, req, res, next)
+    }
+  }
 }
 
 /** Answers everything that was thrown, and logs our own defects. */
 function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
   const logProblem = createProblemLog(deps)
+  const answerTo = createAnswers(deps)
   return function answerWithProblem(error, req, res, _next) {
     const facts = deps.requestLog.factsOf(req)
     if (error instanceof BffError) noteRefusal(facts, error)
@@ -145,14 +169,14 @@ function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
       res.destroy()
       return
     }
-    const answerTo = OAUTH_ERROR_ROUTES.has(facts.route) ? oauthErrorAnswer : problemAnswer
-    const answer = answerTo(error, { requestId: facts.id, loginUrl: deps.loginUrlFor() })
-    const { status, body } = answer
-    const fields = refusalFields(res, answer, { facts, own: deps.securityHeaders.besideProblems })
+    const { status, reason, fields: common, vary, body: parts } = answerTo(error, facts)
+    const fields = [...common]
+    const varies = varyOf(vary, { res, facts })
+    if (varies !== undefined) fields.push('vary', varies)
     // The rest of a request body is not read, so the connection cannot serve another request.
     const isUnread = !req.complete && hasBody(req)
-    if (isUnread && answer.headers.connection === undefined) fields.push('connection', 'close')
-    const reason = STATUS_CODES[status] ?? ''
+    if (isUnread && !fields.includes('connection')) fields.push('connection', 'close')
+    const body = parts.join(facts.id)
     if (wantsPage(req, deps.basePath)) {
       for (let at = 0; at < fields.length; at += 2) res.setHeader(fields[at]!, fields[at + 1]!)
       // An answer that failed in the middle of its head has left another reason phrase.
@@ -160,30 +184,63 @@ function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
       sendPage(res, failurePage(error, req, { deps, title: titleIn(body) }))
       return
     }
-    fields.push('Content-Length', String(Buffer.byteLength(body)))
-    res.writeHead(status, reason, fields).end(body)
+    const length = Buffer.byteLength(body)
+    fields.push('Content-Length', String(length))
+    // ASCII is written as Latin-1, which costs less than to make UTF-8 of it.
+    res.writeHead(status, reason, fields).end(body, length === body.length ? 'latin1' : 'utf8')
   }
 }
 
-/**
- * The fields of a refusal as a flat list: to set them one by one costs twice as much. The refusal of a route is our own
- * answer too, and has the security headers.
- */
-function refusalFields(
-  res: ServerResponse,
-  { headers }: ProblemAnswer,
-  { facts, own }: { readonly facts: RequestFacts; readonly own: readonly string[] },
-): string[] {
-  const fields = [...own]
-  // CORS may have set a `Vary`.
-  const vary = [res.getHeader('vary') ?? []].flat()
-  if (facts.variesByCookie) vary.push(facts.variesByAuthorization ? 'Cookie, Authorization' : 'Cookie')
-  for (const name in headers) {
-    if (name === 'vary') vary.push(headers[name]!)
-    else fields.push(name, headers[name]!)
+/** The answer to an error, but for what its request adds. */
+type ErrorAnswer = {
+  readonly status: number
+  readonly reason: string
+  /**
+   * A flat list of names and values: to set them one by one costs twice as much. The refusal of a route is our own answer
+   * too, and has the security headers.
+   */
+  readonly fields: readonly string[]
+  readonly vary: string | undefined
+  /** JSON text; where there are two parts, the request id goes between them. */
+  readonly body: readonly string[]
+}
+
+/** Stands for the request id in what is made for all requests, as JSON writes it. */
+const ANY_ID = '\0'
+const ANY_ID_TEXT = '\\u0000'
+
+/** Makes the answers to errors. That to a refusal which is the same for all requests is made once. */
+function createAnswers({ loginUrlFor, securityHeaders }: EdgeDeps) {
+  const shared = new WeakMap<SharedRefusal, ErrorAnswer>()
+
+  function make(problemOf: typeof problemAnswer, error: unknown, requestId: string): ErrorAnswer {
+    const { status, headers, body } = problemOf(error, { requestId, loginUrl: loginUrlFor() })
+    const { vary, ...others } = headers
+    const fields = [...securityHeaders.besideProblems, ...Object.entries(others).flat()]
+    const parts = requestId === ANY_ID ? body.split(ANY_ID_TEXT) : [body]
+    return { status, reason: STATUS_CODES[status] ?? '', fields, vary, body: parts }
   }
-  if (vary.length > 0) fields.push('vary', vary.join(', '))
-  return fields
+
+  return function answerTo(error: unknown, { id, route }: RequestFacts): ErrorAnswer {
+    if (OAUTH_ERROR_ROUTES.has(route)) return make(oauthErrorAnswer, error, id)
+    if (!(error instanceof SharedRefusal)) return make(problemAnswer, error, id)
+    const answer = shared.get(error) ?? make(problemAnswer, error, ANY_ID)
+    shared.set(error, answer)
+    return answer
+  }
+}
+
+/** What an answer varies by: what CORS has set, what its route looks at, and what it says itself. */
+function varyOf(
+  own: string | undefined,
+  { res, facts }: { res: ServerResponse; facts: RequestFacts },
+): string | undefined {
+  const set = res.getHeader('vary')
+  const ofRoute = facts.variesByAuthorization ? 'Cookie, Authorization' : 'Cookie'
+  const looked = facts.variesByCookie ? ofRoute : undefined
+  if (set === undefined && own === undefined) return looked
+  const all = [set ?? [], looked ?? [], own ?? []].flat()
+  return all.join(', ')
 }
 
 function titleIn(problem: string): string {

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { RequestHandler } from 'express'
-import { BffError } from '../errors.ts'
+import { type BffError, sharedRefusal } from '../errors.ts'
 import type { SecurityHeaders } from './security-headers.ts'
 
 /** What the CSRF defence needs to know of a route. */
@@ -38,7 +38,7 @@ export function createSameOriginGuard(origins: {
     const saysSameOrigin = isTrustedOrigin || site === 'same-origin'
     if (route.csrf === 'fetch-metadata' && saysSameOrigin) return
     if (site === 'same-origin' && isEventStream(req)) return
-    throw new BffError('csrf_required', 'send the header "X-CSRF: 1" with every request')
+    throw sharedRefusal('csrf_required', 'send the header "X-CSRF: 1" with every request')
   }
 }
 
@@ -80,7 +80,7 @@ function isEventStream({ method, headers }: IncomingMessage): boolean {
 }
 
 function forbidden(why: string): BffError {
-  return new BffError('origin_forbidden', why)
+  return sharedRefusal('origin_forbidden', why)
 }
 
 const PREFLIGHT_LIFE_SECONDS = 600
@@ -101,7 +101,7 @@ export function createCors(
     const isPreflight = req.method === 'OPTIONS' && origin !== undefined && requested !== undefined
     if (allowed.size > 0) res.appendHeader('vary', 'Origin')
     if (origin === undefined || !allowed.has(origin)) {
-      if (isPreflight) throw new BffError('origin_forbidden', 'Origin is not allowed')
+      if (isPreflight) throw forbidden('Origin is not allowed')
       next()
       return
     }

@@ -1,6 +1,6 @@
 import { createThrottledWarning } from '../async/log-throttle.ts'
 import type { AccessRules, RouteConfig } from '../config/config.ts'
-import { BffError } from '../errors.ts'
+import { BffError, SharedRefusal } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { BffSession } from '../session/session.ts'
 import type { AccessToken } from '../tokens/record/sealing.ts'
@@ -187,6 +187,6 @@ export function sessionRequired({ bearer }: RouteConfig): BffError {
   return bearer ? SESSION_OR_BEARER_REQUIRED : SESSION_REQUIRED
 }
 
-function sessionRequiredWith(headers?: Readonly<Record<string, string>>): BffError {
-  return new BffError('session_required', 'this route needs a signed-in session', { headers })
+function sessionRequiredWith(headers?: Readonly<Record<string, string>>): SharedRefusal {
+  return new SharedRefusal('session_required', 'this route needs a signed-in session', { headers })
 }

@@ -1,5 +1,5 @@
 import { type Closing, within } from '../async/deadline.ts'
-import { BffError } from '../errors.ts'
+import { BffError, sharedRefusal } from '../errors.ts'
 import type { BffSession } from '../session/session.ts'
 import type { AccessToken } from '../tokens/record/sealing.ts'
 
@@ -49,7 +49,7 @@ export function requireNoTokenQuery(url: string): void {
   if (!/access.*token|%/i.test(text)) return
   const names = [...new URLSearchParams(text).keys()]
   if (!names.some((name) => name.toLowerCase() === 'access_token')) return
-  throw new BffError('bad_request', 'this route takes no token in the query: Cloakroom sends its own')
+  throw sharedRefusal('bad_request', 'this route takes no token in the query: Cloakroom sends its own')
 }
 
 function tooLate(): never {

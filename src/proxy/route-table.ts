@@ -1,5 +1,5 @@
 import type { RouteConfig } from '../config/config.ts'
-import { BffError } from '../errors.ts'
+import { BffError, SharedRefusal, sharedRefusal } from '../errors.ts'
 import { compileDisguises, type IsDisguised } from './stricter-routes.ts'
 
 /** The route of a request and the target for its upstream. */
@@ -48,7 +48,7 @@ export function compileRoutes(routes: readonly RouteConfig[], basePath?: string)
     }
     const compiled = found.byMethod.get(method) ?? found.anyMethod
     if (hasEncodedSlash && compiled?.route.encodedSlashes !== 'pass') throw rejected(ENCODED_SLASH)
-    if (!compiled) throw methodNotAllowed(found.allow, found.vary)
+    if (!compiled) throw otherMethod(found)
     if (compiled.isDisguised?.(method, path)) throw rejected(DISGUISED)
     return { route: compiled.route, target: upstreamTarget(compiled, canonical, target) }
   }
@@ -85,6 +85,8 @@ type RoutesOfPath = {
   allow: string
   /** Value of the `Vary` header: what the routes of this path look at to know who calls. */
   vary?: string
+  /** The refusal of a method that no route of this path takes; made when it is needed first. */
+  otherMethod?: SharedRefusal
 }
 
 const EVERY_METHOD = 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS'
@@ -126,9 +128,14 @@ function upstreamTarget(
   return (rewritten === '' ? '/' : rewritten) + query
 }
 
-function methodNotAllowed(allow: string, vary?: string): BffError {
+function otherMethod(routes: RoutesOfPath): SharedRefusal {
+  routes.otherMethod ??= methodNotAllowed(routes.allow, routes.vary)
+  return routes.otherMethod
+}
+
+function methodNotAllowed(allow: string, vary?: string): SharedRefusal {
   const headers = { allow, ...(vary === undefined ? {} : { vary }) }
-  return new BffError('method_not_allowed', 'the route does not allow this method', { headers })
+  return new SharedRefusal('method_not_allowed', 'the route does not allow this method', { headers })
 }
 
 /** Whether the proxy lets a target through, whatever comes of it then: only `path_rejected` refuses one for good. */
@@ -286,5 +293,5 @@ function pathCharacters(): Uint8Array {
 
 /** A refusal; its message names the rule and never repeats the path, which may hold anything. */
 function rejected(rule: string): BffError {
-  return new BffError('path_rejected', `request target refused: ${rule}`)
+  return sharedRefusal('path_rejected', `request target refused: ${rule}`)
 }

@@ -72,10 +72,10 @@ const MOST_RESOURCES = 1_000
 const MOST_PENDING = 200
 const LONGEST_TEXT = 300
 
-const KEPT = [
+const KEPT: ReadonlySet<string> = new Set<keyof LogFields>([
   ...(['request_id', 'route', 'resource', 'upstream', 'code', 'reason', 'outcome'] as const),
   ...(['oauthError', 'suberror', 'errorCodes', 'traceId', 'correlationId', 'step', 'claim', 'cure'] as const),
-] satisfies readonly (keyof LogFields)[]
+])
 
 /** The problems that a request for a token may have. */
 const TOKEN_CODES: ReadonlySet<unknown> = new Set([
@@ -85,8 +85,10 @@ const TOKEN_CODES: ReadonlySet<unknown> = new Set([
 /** Remembers the last refusals, warnings and errors that the log has lines of. `now`: epoch ms. */
 export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
   let refused = 0
+  /** The newest last; up to twice as many as are told. */
   const refusals: Refusal[] = []
   const causes = new Map<string, LikeRefusals>()
+  let newest: LikeRefusals | undefined
   const warnings = new Map<string, Warning>()
   const ofCode = new Map<string, Trouble>()
   const ofResource = new Map<string, Trouble>()
@@ -95,13 +97,22 @@ export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
 
   function noteRefusal(refusal: Refusal): void {
     refused += 1
-    keepFirst(refusals, refusal, LAST)
+    refusals.push(refusal)
+    // Some at a time: to put each one first, or to take it away, moves all the others.
+    if (refusals.length > 2 * LAST) refusals.splice(0, LAST)
+    const like = newest !== undefined && areAlike(newest.last, refusal) ? newest : findCause(refusal)
+    like.count += 1
+    like.last = refusal
+    newest = like
+  }
+
+  /** As the newest of the causes. */
+  function findCause(refusal: Refusal): LikeRefusals {
     const { code, reason, route, resource, oauthError } = refusal
     const key = `${code}\n${reason}\n${route}\n${resource}\n${oauthError}`
     const like = causes.get(key) ?? { last: refusal, count: 0, firstAt: refusal.at }
-    like.count += 1
-    like.last = refusal
     keepLast(causes, key, like, MOST_CAUSES)
+    return like
   }
 
   /** A warning that comes for each of many requests must not push the others out. */
@@ -134,7 +145,7 @@ export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
       noteRefusal(refusal)
     },
     refused: () => refused,
-    lastRefusals: () => refusals,
+    lastRefusals: () => refusals.slice(-LAST).reverse(),
     causes: () =>
       Array.from(causes.values(), ({ last, ...like }) => ({ ...last, ...like })).sort((a, b) =>
         b.firstAt.localeCompare(a.firstAt),
@@ -155,11 +166,17 @@ function isoTime(ms: number): string {
   return timeText
 }
 
+/** Whether two refusals have the same cause. */
+function areAlike(a: Refusal, b: Refusal): boolean {
+  const isSameAnswer = a.code === b.code && a.reason === b.reason && a.route === b.route
+  return isSameAnswer && a.resource === b.resource && a.oauthError === b.oauthError
+}
+
 function troubleOf(fields: LogFields, at: string): Trouble {
   const kept: Record<string, unknown> = { at }
-  for (const name of KEPT) {
-    const value = fields[name]
-    if (value !== undefined) kept[name] = String(value).slice(0, LONGEST_TEXT)
+  for (const name in fields) {
+    const value = fields[name as keyof LogFields]
+    if (value !== undefined && KEPT.has(name)) kept[name] = String(value).slice(0, LONGEST_TEXT)
   }
   if (fields.status !== undefined) kept.status = fields.status
   const { err } = fields
@@ -168,11 +185,6 @@ function troubleOf(fields: LogFields, at: string): Trouble {
     kept.cause = [err.message, ...codes].join(' · ').slice(0, LONGEST_TEXT)
   }
   return kept as Trouble
-}
-
-function keepFirst<Item>(items: Item[], item: Item, most: number): void {
-  items.unshift(item)
-  if (items.length > most) items.pop()
 }
 
 /** As the newest; the oldest goes when there are too many. */
