@@ -70,7 +70,8 @@ export function webSocketText({ host = '', ...fields }: Fields): string {
   return requestText('small', more, '/chat')
 }
 
-type Fresh = Pick<Contender, 'pid' | 'port'> & { stop(): Promise<unknown> }
+/** A process that has just begun. */
+export type Fresh = Pick<Contender, 'pid' | 'port'> & { stop(): Promise<unknown> }
 
 /** KB that one more connection takes beside as many, in a fresh process each time: it keeps what it has once had for the next. */
 function memoryLane(
@@ -113,7 +114,7 @@ function memoryLanes(field: Field, { text, count }: { text(fields: Fields): stri
   ]
 }
 
-async function startBare({ world, bearer }: Field, env: Record<string, string>): Promise<Fresh> {
+export async function startBare({ world, bearer }: Field, env: Record<string, string>): Promise<Fresh> {
   const more = { UPSTREAM: world.api, CHAT: world.chat, BEARER: bearer }
   const server = await startServer('contenders/bare-proxy.ts', { ...env, ...more }, 'ignore')
   pin(server.pid, world.cores.measured)

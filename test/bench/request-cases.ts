@@ -4,6 +4,7 @@ import { type Ask, type Contender, requestText } from './contenders/contender.ts
 import { runWrk } from './load/wrk.ts'
 import type { Lane } from './measure.ts'
 import { familyCpuTimeUs } from './process/cpu-time.ts'
+import { type Fresh, startBare } from './process-cases.ts'
 
 const CONNECTIONS = 64
 /** The cost of a fresh Node process falls for so long at 64 connections. */
@@ -90,12 +91,14 @@ function copied(field: Field, cloakroom: Cloakroom, requests: readonly string[])
 
 const FRESH_REQUESTS = 2_000
 
+type Startable = Pick<Contender, 'name' | 'fields'> & { start(): Promise<Fresh> }
+
 /** The first requests of a new process, its connections included. */
-function fresh({ load }: Field, { name, startAnother, compileCache, fields }: Cloakroom): Lane {
+function fresh({ load }: Field, { name, fields, start }: Startable): Lane {
   return {
     ...{ name, warmUpRequests: 0 },
     async window() {
-      const { pid, port, stop } = await startAnother({ NODE_COMPILE_CACHE: compileCache() })
+      const { pid, port, stop } = await start()
       const before = familyCpuTimeUs(pid)
       const requests = [requestText('small', fields)]
       await load.run({ port, requests, count: FRESH_REQUESTS, connections: CONNECTIONS })
@@ -133,7 +136,16 @@ export const REQUEST_CASES = {
   fresh: {
     title: `first ${FRESH_REQUESTS.toLocaleString('en')} requests of a process`,
     ...{ budget: 2, unit: HOT },
-    lanes: async (field) => [hot(field), ...field.cloakrooms.map((one) => fresh(field, one))],
+    async lanes(field) {
+      const { name, fields } = field.bare
+      // So that the part of Node.js itself can be told: its functions are as cold as ours.
+      const bare = { name: `${name}, new`, fields, start: () => startBare(field, {}) }
+      const ours = field.cloakrooms.map((one) => ({
+        ...one,
+        start: () => one.startAnother({ NODE_COMPILE_CACHE: one.compileCache() }),
+      }))
+      return [hot(field), ...[bare, ...ours].map((one) => fresh(field, one))]
+    },
   },
   cold: {
     title: 'GET, session not in the copies',
