@@ -143,7 +143,7 @@ type Started = { readonly pid: number; readonly ms: number; stop(): unknown }
 /** Starts a process as the image does, with code compiled before. */
 async function timedStart({ world }: Field, { dir, configFile, compileCache }: Cloakroom): Promise<Started> {
   const ports = { PUBLIC_PORT: String(await freePort()), ADMIN_PORT: String(await freePort()) }
-  const program = ['--enable-source-maps', join(dir, 'dist/main.js'), 'serve', '--config', configFile]
+  const program = [join(dir, 'dist/main.js'), 'serve', '--config', configFile]
   const cache = { NODE_COMPILE_CACHE: compileCache() }
   const startedAt = performance.now()
   const child = spawn('taskset', ['-c', String(world.cores.measured), process.execPath, ...program], {

@@ -129,7 +129,7 @@ export async function openCloakroom(t: Scope, world: World, setup: Setup): Promi
 }
 
 /** As in a pod of the chart with its memory limit of 512 MiB. */
-export const IMAGE = { NODE_ENV: 'production', NODE_OPTIONS: '--enable-source-maps --max-old-space-size=333' }
+export const IMAGE = { NODE_ENV: 'production', NODE_OPTIONS: '--max-old-space-size=333' }
 
 /** One environment; options for Node are added to those before. */
 function joined(...all: Record<string, string>[]): Record<string, string> {
