@@ -3,6 +3,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { createCircuitBreaker } from '../../async/circuit-breaker.ts'
 import type { Clock } from '../../async/clock.ts'
+import { heapShare } from '../../async/expiring-map.ts'
 import { createThrottledWarning } from '../../async/log-throttle.ts'
 import { createPace, type Pace } from '../../async/pace.ts'
 import { createSemaphore } from '../../async/semaphore.ts'
@@ -80,7 +81,13 @@ export type Limiter = {
 
 type Admission = { isOver: boolean; readonly isProbe: boolean }
 
-const MAX_WAITING = 50_000
+/**
+ * The part of the heap that all may take that wait for a permit, and what one takes with its request and its session:
+ * measured 28 KB. More than that are told to come back, because a replica without memory ends for all users.
+ */
+const WAITING_SHARE = 1 / 5
+const WAITING_BYTES = 32_768
+const MAX_WAITING = Math.min(50_000, Math.floor(heapShare(WAITING_SHARE) / WAITING_BYTES))
 
 /** Makes a limiter with nothing in flight and a closed circuit. */
 export function createLimiter(deps: LimiterDeps): Limiter {

@@ -115,14 +115,15 @@ export function userMaker(config: string, fatBytes: number) {
   const [secret = ''] = cookieSigningSecrets(loaded.session.keys)
   const fat = randomBytes(fatBytes).toString('base64url').slice(0, fatBytes)
 
-  return function makeUser(n: number) {
+  /** One whose access token has expired, and who has this refresh token; else one whose access token is good for an hour. */
+  return function makeUser(n: number, refreshToken?: string) {
     const id = randomBytes(32).toString('base64url')
     const groups = Array.from({ length: 60 }, (_, g) => `group ${g} of user ${n}`)
     const user = {
       ...{ claims: { sub: `user-${n}`, name: `User ${n}`, groups }, idToken: `${n}.${fat}` },
       logoutHandle: randomBytes(16).toString('base64url'),
     }
-    const endsAt = Date.now() + 3_600_000
+    const endsAt = Date.now() + (refreshToken === undefined ? 3_600_000 : -1_000)
     const token = packToken({
       value: `${n}.${fat.slice(0, MOST_IN_HEADER)}`,
       expiresAt: endsAt,
@@ -133,7 +134,10 @@ export function userMaker(config: string, fatBytes: number) {
     return {
       hash: sessionHash(id),
       session,
-      tokens: { v: 1, 'at:orders': sealing.seal({ id, kind: 'access_token', name: 'orders' }, token) },
+      tokens: {
+        ...{ v: 1, 'at:orders': sealing.seal({ id, kind: 'access_token', name: 'orders' }, token) },
+        ...(refreshToken && { rt: sealing.seal({ id, kind: 'refresh_token' }, refreshToken) }),
+      },
       cookie: `cloakroom=${encodeURIComponent(`s:${id}.${signature}`)}`,
     }
   }

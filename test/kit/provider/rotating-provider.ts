@@ -97,6 +97,8 @@ export type RotatingProvider = {
   readonly signer: Signer
   /** Whether this refresh token would be accepted now. */
   isRefreshTokenLive(refreshToken: string): boolean
+  /** The refresh token that a sign-in of this user would have got. */
+  refreshTokenFor(user: string): string
   /** Whose grant a refresh token, also a spent one, belongs to. */
   ownerOf(refreshToken: string | undefined): string | undefined
   /** A logout token for `POST B/backchannel-logout` (OpenID Connect Back-Channel Logout 1.0 §2.4); `claims` override. */
@@ -170,6 +172,7 @@ export async function startRotatingProvider(options: RotatingOptions = {}): Prom
     tokenRequests: () => server.requests.filter((request) => request.path === PATHS.token),
     isRefreshTokenLive: tokens.isLive,
     ownerOf: tokens.ownerOf,
+    refreshTokenFor: tokens.refreshTokenFor,
     logoutToken: (claims, header) => signLogoutToken(signer, issuer, client.clientId, now(), claims, header),
     close: server.close,
   }

@@ -1,11 +1,13 @@
+import { randomUUID } from 'node:crypto'
 import type { ServerResponse } from 'node:http'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { createCodes } from '../../../src/demo/scripted/authorization-endpoint.ts'
 import type { KnownClient } from '../../../src/demo/scripted/client-check.ts'
-import type { Signer } from '../../../src/demo/scripted/signing.ts'
+import { opaque, type Signer } from '../../../src/demo/scripted/signing.ts'
 import {
   type Answer,
   createTokens,
+  type Grant,
   type Leg,
   resourceTarget,
   type TokenPolicy,
@@ -91,7 +93,20 @@ export function createRotatingTokens(deps: Deps) {
     sendJson(res, status, status === 401 ? { error: 'invalid_client' } : json)
   }
 
-  return { token, revoke, isLive: tokens.isLive, ownerOf: tokens.ownerOf, counters }
+  function refreshTokenFor(user: string): string {
+    const refreshToken = deps.issue(opaque('rt_'))
+    const grant: Grant = {
+      ...{ id: randomUUID(), clientId: deps.client.clientId, redirectUri: '', user, sid: '', alive: true },
+      ...{ scopes: ['openid', 'profile', 'offline_access'], resources: [], audience: undefined },
+      ...{ nonce: undefined, codeChallenge: undefined, claims: undefined, prompt: undefined },
+    }
+    const held = { token: refreshToken, grant: grant.id, spent: false }
+    tokens.load({ grants: [grant], refreshTokens: [held], accessTokens: [] })
+    return refreshToken
+  }
+
+  const { isLive, ownerOf } = tokens
+  return { token, revoke, isLive, ownerOf, refreshTokenFor, counters }
 }
 
 function policyOf({ control, signer }: Deps, counters: RotatingCounters): TokenPolicy {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { heapShare } from '../../../src/async/expiring-map.ts'
 import { createSessionCache, type SessionCacheDeps } from '../../../src/session/session-cache.ts'
 import type { Invalidations, SessionHash } from '../../../src/store/port.ts'
 
@@ -249,4 +250,32 @@ test('nothing is begun while no copy is trusted, and a failure is met by who ask
   world.live = false
   cache.prefetch('k', ALICE, reading('two'))
   assert.equal(world.reads, 0)
+})
+
+test('no more reads wait at a time than a part of the heap can hold: the next ones are refused until some have ended', async () => {
+  const { cache, world } = setUp()
+  const most = Math.floor(heapShare(1 / 5) / 32_768)
+  for (const live of [true, false]) {
+    world.live = live
+    const { read, resolve } = heldRead()
+    const waiting = Array.from({ length: most }, (_, n) => cache.load(`${live} ${n}`, ALICE, read))
+    const refused = { code: 'store_unavailable', retryAfterSeconds: 5 }
+    await assert.rejects(
+      cache.load('one more', BOB, async () => 'value'),
+      refused,
+    )
+    resolve('one')
+    assert.ok((await Promise.all(waiting)).every((value) => value === 'one'))
+  }
+  assert.equal(await cache.load('one more', BOB, async () => 'value'), 'value')
+})
+
+test('a read that fails is waited for no more', async () => {
+  const { cache } = setUp()
+  const most = Math.floor(heapShare(1 / 5) / 32_768)
+  const { read, reject } = heldRead()
+  const waiting = Array.from({ length: most }, (_, n) => cache.load(`${n}`, ALICE, read))
+  reject(new Error('away'))
+  for (const one of await Promise.allSettled(waiting)) assert.equal(one.status, 'rejected')
+  assert.equal(await cache.load('next', BOB, async () => 'value'), 'value')
 })

@@ -1,6 +1,7 @@
 import '../../../kit/untracked.ts'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { heapShare } from '../../../../src/async/expiring-map.ts'
 import {
   ask,
   good,
@@ -73,13 +74,14 @@ test('calls that time out open the breaker, and then nobody is left waiting', as
   assert.deepEqual([seen.queue, seen.states], [0, ['open']])
 })
 
-test('a queue that is full refuses at once', async () => {
+test('a queue that is full, by number or by its part of the heap, refuses at once', async () => {
   const { limiter, seen, tick } = setUp({ concurrency: 1 })
   const hanging = held()
   const running = ask(limiter, hanging.script)
-  const waiting = Array.from({ length: 50_000 }, () => ask(limiter, good).catch((error) => error))
+  const most = Math.min(50_000, Math.floor(heapShare(1 / 5) / 32_768))
+  const waiting = Array.from({ length: most }, () => ask(limiter, good).catch((error) => error))
   assert.equal((await refusal(ask(limiter, good))).code, 'provider_unavailable')
-  assert.equal(seen.longestQueue, 50_000)
+  assert.equal(seen.longestQueue, most)
   hanging.resolve('token')
   await running
   await tick(0)
