@@ -23,13 +23,11 @@ export type FieldOptions = {
   readonly peers: boolean
   /** Seconds of a window. */
   readonly seconds: number
-  /** Environment of measured Node processes. */
-  readonly env: Record<string, string>
 }
 
 /** Starts all contenders, and what they need. */
 export async function openField(t: Scope, options: FieldOptions): Promise<Field> {
-  const { cores, env, against } = options
+  const { cores, against } = options
   const load = startLoad()
   t.after(load.stop)
   const api = await startApi(t)
@@ -38,7 +36,7 @@ export async function openField(t: Scope, options: FieldOptions): Promise<Field>
   const provider = await startRotatingProvider({ control: { accessTokenSeconds: 7200 } })
   t.after(() => provider.close())
   const chat = await startChatUpstream(t)
-  const world: World = { cores, redis, provider, env, api: api.origin, chat: chat.url }
+  const world: World = { cores, redis, provider, api: api.origin, chat: chat.url }
   const dirs = [HERE, ...(against ? [against] : [])]
   const cloakrooms: Cloakroom[] = []
   for (const [n, dir] of dirs.entries()) {
@@ -55,11 +53,10 @@ export async function openField(t: Scope, options: FieldOptions): Promise<Field>
 
 async function startBare(
   t: Scope,
-  { cores, env, api, chat }: World,
+  { cores, api, chat }: World,
   { bearer, fields }: Signed,
 ): Promise<Contender> {
   const bare = await startServer('contenders/bare-proxy.ts', {
-    ...env,
     UPSTREAM: api,
     CHAT: chat,
     BEARER: bearer,

@@ -7,22 +7,25 @@ import { skipWithout } from '../wire/foreign-servers.ts'
 import type { Case } from './case.ts'
 import type { Scope } from './contenders/contender.ts'
 import { type FieldOptions, openField } from './field.ts'
-import { GROWTHS, type Growth } from './growth/growth.ts'
-import { growthTable } from './growth/table.ts'
+import { GROWTHS } from './growth/growth.ts'
+import type { Growth } from './growth/points.ts'
+import { growthTable, mergedGrowth } from './growth/table.ts'
 import { wrkAvailable, wrkVersion } from './load/wrk.ts'
 import { measureLanes, warmUp } from './measure.ts'
 import { pin, twoCores } from './process/cores.ts'
 import { PROCESS_CASES } from './process-cases.ts'
+import { PROFILED, profile } from './profile/profile.ts'
+import { profileTable } from './profile/table.ts'
 import { measureReplicas, replicaTable, type Throughput } from './replicas.ts'
 import { REQUEST_CASES, warmUpLanes } from './request-cases.ts'
-import { chartOf, type Results, resultsOf, summaryOf, writeChart, writePart } from './results.ts'
+import { chartOf, partOf, type Results, resultsOf, summaryOf, writeChart, writePart } from './results.ts'
 import { caseTable } from './table.ts'
 
 const CASES: Readonly<Record<string, Case>> = { ...REQUEST_CASES, ...PROCESS_CASES }
 const QUICK_CASES = ['small', 'get64k', 'unauthorized']
 
-const USAGE = `usage: npm run bench -- [--quick] [--cases small,cold] [--against DIR] [--growth | --replicas] [--write] [--json]
-                        [--rounds 7] [--seconds 3] [--no-peers] [--profile FOLDER]
+const USAGE = `usage: npm run bench -- [--quick] [--cases small,cold] [--against DIR] [--growth [--sizes 100,1000] | --replicas | --profile FOLDER]
+                        [--write] [--json] [--rounds 7] [--seconds 3] [--no-peers]
 
   CPU time (user and system) for each request, in µs, of Cloakroom, of the least that a proxy on Node can do, and of
   others. The measured process has a core to itself; wrk, the API, Redis and the provider share another one. Every process
@@ -30,14 +33,17 @@ const USAGE = `usage: npm run bench -- [--quick] [--cases small,cold] [--against
 
   --quick      ${QUICK_CASES.join(', ')} unless --cases says otherwise, short windows, no peers: less than a minute
   --cases      of ${Object.keys(CASES).join(', ')};
-               with --growth of ${Object.keys(GROWTHS).join(', ')}
+               with --growth of ${Object.keys(GROWTHS).join(', ')};
+               with --profile of ${Object.keys(PROFILED).join(', ')}, the first three unless given
   --against    another checkout of Cloakroom, with its node_modules, takes part in the same run
-  --growth     how costs grow with sessions, routes, resources and so on, in place of the cases
+  --growth     how costs grow with sessions, routes, resources and so on, in place of the cases; --sizes 100,1000 in
+               place of those of each row
   --replicas   one replica on one core, two on two, and Node's cluster module, in place of the cases
-  --write      puts the tables into test/README.md, draws test/bench.svg, and three lines into README.md
+  --profile    where the CPU time of a request goes, by part of Node and of Cloakroom, in place of the cases; with
+               --against both trees side by side. CPU profiles are left in that folder for other viewers
+  --write      puts the tables into test/README.md (of --growth the rows measured), draws test/bench.svg, and three lines into README.md
   --peers      nginx, http-proxy-middleware, mod_auth_openidc (MOD_AUTH_OPENIDC=FILE takes another build than
                Debian's), oauth2-proxy and Wonderwall take part, which they do anyway without --quick and --against
-  --profile    writes CPU profiles of the Node processes there, which makes them slower
 
   It needs Linux with two cores, and Debian's packages wrk, nginx-light and redis-server:
   apt-get install -y wrk nginx-light redis-server
@@ -47,6 +53,12 @@ type BenchOptions = FieldOptions & {
   readonly cases: readonly string[]
   readonly rounds: number
   readonly setting: string
+  /** 2026-12-01 */
+  readonly date: string
+  /** Of what grows, in place of those of each row. */
+  readonly sizes: readonly number[] | undefined
+  /** Folder for CPU profiles. */
+  readonly profile: string | undefined
 }
 
 /** What was measured, and how it is put into the documents. */
@@ -71,9 +83,7 @@ const casesOf: Measure = async (t, options, tell) => {
       cases.push({ name, case: one, measured })
       tell(caseTable(one, measured))
     } catch (error) {
-      // The others are worth a table all the same.
-      process.stderr.write(`NOT MEASURED: ${one.title}: ${error instanceof Error ? error.message : error}\n`)
-      process.exitCode = 1
+      notMeasured(one.title, error)
     }
   }
   const results: Results = { setting: options.setting, absent, cases }
@@ -89,16 +99,39 @@ const casesOf: Measure = async (t, options, tell) => {
   }
 }
 
+/** The others are worth a table all the same. */
+function notMeasured(what: string, error: unknown): void {
+  process.stderr.write(`NOT MEASURED: ${what}: ${error instanceof Error ? error.message : error}\n`)
+  process.exitCode = 1
+}
+
 const growthOf: Measure = async (t, options, tell) => {
   const field = await openField(t, options)
-  for (const lane of warmUpLanes(field)) await warmUp(lane)
   const rows: Growth[] = []
   for (const name of options.cases) {
-    const grown = await GROWTHS[name]!(field, t)
-    rows.push(...grown)
-    tell(growthTable(grown))
+    try {
+      const { sizes, rows: measure } = GROWTHS[name]!
+      const grown = await measure(field, t, options.sizes ?? sizes)
+      rows.push(...grown)
+      tell(growthTable(grown, options.date))
+    } catch (error) {
+      notMeasured(name, error)
+    }
   }
-  return { json: rows, write: () => writePart('growth', `${options.setting}\n\n${growthTable(rows)}`) }
+  return {
+    json: rows,
+    // What was not measured this time stays as it was.
+    write: () => writePart('growth', mergedGrowth(partOf('growth'), growthTable(rows, options.date))),
+  }
+}
+
+const profileOf: Measure = async (t, options, tell) => {
+  const field = await openField(t, options)
+  const profiled = await profile(field, { ...options, folder: options.profile! })
+  const text = profileTable(profiled)
+  tell(text)
+  const json = profiled.map(({ parts, ...one }) => ({ ...one, parts: Object.fromEntries(parts) }))
+  return { json, write: () => writePart('profile', `${options.setting}\n\n${text}`) }
 }
 
 const replicasOf: Measure = async (t, options, tell) => {
@@ -108,11 +141,10 @@ const replicasOf: Measure = async (t, options, tell) => {
   return { json: measured, write: () => writePart('replicas', `${options.setting}\n\n${text}`) }
 }
 
-function settingOf(rounds: number, seconds: number): string {
+function settingOf(date: string, rounds: number, seconds: number): string {
   const [cpu] = cpus()
   const { stdout } = spawnSync('lsb_release', ['-ds'], { encoding: 'utf8' })
   const system = stdout?.trim() || 'Linux'
-  const date = new Date().toISOString().slice(0, 10)
   return `${date}, ${cpus().length} × ${cpu?.model.trim()}, ${system}, Node.js ${process.version}, ${wrkVersion()}; ${rounds} rounds of ${seconds} s, medians (least–most)`
 }
 
@@ -138,6 +170,7 @@ const { values } = parseArgs({
     rounds: { type: 'string' },
     seconds: { type: 'string' },
     peers: { type: 'boolean' },
+    sizes: { type: 'string' },
     profile: { type: 'string' },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -145,18 +178,22 @@ const { values } = parseArgs({
 })
 
 /** What `--cases` may name. */
-const CHOICES = values.growth ? GROWTHS : CASES
+const CHOICES = values.growth ? GROWTHS : values.profile ? PROFILED : CASES
+const PROFILED_CASES = ['small', 'unauthorized', 'get64k']
 
 function optionsOf(): BenchOptions {
   const { quick, growth, replicas, against, profile } = values
   const rounds = Number(values.rounds ?? (quick ? 5 : 7))
-  const seconds = Number(values.seconds ?? (quick || growth ? 1 : 3))
+  const seconds = Number(values.seconds ?? (quick || growth || profile ? 1 : 3))
+  const date = new Date().toISOString().slice(0, 10)
+  const all = profile ? PROFILED_CASES : quick && !growth ? QUICK_CASES : Object.keys(CHOICES)
   return {
-    cases: values.cases?.split(',') ?? (quick && !growth ? QUICK_CASES : Object.keys(CHOICES)),
-    ...{ rounds, seconds, setting: settingOf(rounds, seconds), cores: twoCores()! },
+    cases: values.cases?.split(',') ?? all,
+    ...{ rounds, seconds, date, setting: settingOf(date, rounds, seconds), cores: twoCores()! },
     against: against && resolve(against),
-    peers: values.peers ?? !(quick || against || growth || replicas),
-    env: profile ? { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${resolve(profile)}` } : {},
+    sizes: values.sizes?.split(',').map(Number),
+    profile: profile && resolve(profile),
+    peers: values.peers ?? !(quick || against || growth || replicas || profile),
   }
 }
 
@@ -170,7 +207,8 @@ async function run(options: BenchOptions): Promise<void> {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1))
   tell(options.setting)
   try {
-    const measure = values.growth ? growthOf : values.replicas ? replicasOf : casesOf
+    const { growth, replicas, profile } = values
+    const measure = growth ? growthOf : replicas ? replicasOf : profile ? profileOf : casesOf
     const { json, write } = await measure(t, options, tell)
     if (values.json) console.log(JSON.stringify(json))
     if (values.write) write()

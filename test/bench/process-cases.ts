@@ -18,7 +18,7 @@ import { cpuTimeUs } from './process/cpu-time.ts'
  * Collects all garbage at SIGUSR2, as V8 does when it has nothing to do for long: that gives back the room in which new
  * objects are made as well. It is 0 to 32 MB, by what was done last, and would be counted as a part of each connection.
  */
-const COLLECTS = {
+export const COLLECTS = {
   NODE_OPTIONS: `--expose-gc "--import=data:text/javascript,process.on('SIGUSR2',()=>{for(let n=0;n<3;n+=1)globalThis.gc({type:'major',execution:'sync',flavor:'last-resort'})})"`,
 }
 
@@ -30,7 +30,7 @@ function memoryOf(pid: number, file: 'status' | 'smaps_rollup', field: 'VmRSS' |
 }
 
 /** Bytes of memory that are a process's own, or its part of what is shared, after all garbage is collected. */
-async function settledMemory(pid: number): Promise<number> {
+export async function settledMemory(pid: number): Promise<number> {
   process.kill(pid, 'SIGUSR2')
   await delay(1_000)
   return memoryOf(pid, 'smaps_rollup', 'Pss')

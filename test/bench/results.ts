@@ -176,15 +176,25 @@ const escaped = (text: string) => text.replaceAll('&', '&amp;').replaceAll('<', 
 const fileOf = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url))
 
 /** Parts of documents that the benchmark writes. */
-export type Part = 'benchmark' | 'growth' | 'replicas' | 'speed'
+export type Part = 'benchmark' | 'growth' | 'profile' | 'replicas' | 'speed'
 
 const marked = (part: Part) => new RegExp(`(<!-- ${part}: by a program -->\n)([\\s\\S]*?)(\n?<!-- end -->)`)
 
+/** What a part says now. Throws when it has no place. */
+export function partOf(part: Part): string {
+  const file = documentOf(part)
+  const [, , text] = marked(part).exec(readFileSync(file, 'utf8')) ?? []
+  if (text === undefined) throw new Error(`${file} has no place for "${part}"`)
+  return text
+}
+
+const documentOf = (part: Part) => fileOf(part === 'speed' ? 'README.md' : 'test/README.md')
+
 /** Replaces a part of test/README.md, or of README.md. Throws when it has no place there. */
 export function writePart(part: Part, text: string): void {
-  const file = fileOf(part === 'speed' ? 'README.md' : 'test/README.md')
+  partOf(part)
+  const file = documentOf(part)
   const before = readFileSync(file, 'utf8')
-  if (!marked(part).test(before)) throw new Error(`${file} has no place for "${part}"`)
   writeFileSync(
     file,
     before.replace(marked(part), (_, start) => `${start}${text}\n<!-- end -->`),

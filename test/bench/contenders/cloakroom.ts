@@ -21,8 +21,6 @@ export type World = {
   /** Origin of the API, and of a server that accepts WebSockets. */
   readonly api: string
   readonly chat: string
-  /** Environment of measured Node processes. */
-  readonly env: Record<string, string>
 }
 
 /** One Cloakroom: a process that serves for the whole run, and further ones on the same config and Redis. */
@@ -71,10 +69,17 @@ export async function openCloakroom(t: Scope, world: World, setup: Setup): Promi
     const replica = await startReplica({
       configFile: config.file,
       main: join(dir, 'dist/main.js'),
-      env: joined({ ...IMAGE, API: world.api }, world.env, env),
+      env: joined({ ...IMAGE, API: world.api }, env),
       output: { stdout: log },
     })
     t.after(() => replica.stop())
+    replica.exited.then(({ code, signal }) => {
+      // Ended by us it has drained, or was killed.
+      if (code !== 0 && signal !== 'SIGKILL')
+        process.stderr.write(
+          `${name} ended with ${code ?? signal}:\n${replica.stderr.slice(-30).join('\n')}\n`,
+        )
+    })
     pin(replica.pid, world.cores.measured)
     return replica
   }
@@ -162,7 +167,11 @@ function configOf({ provider, redis, chat }: World, { resources = 1, routes = 0 
   const numbers = Array.from({ length: resources }, (_, n) => n)
   return {
     provider: provider.settings,
-    limits: { connectionsPerClient: 100_000, webSocketsPerSession: 10_000 },
+    // Idle connections stay until the end of a measurement.
+    limits: {
+      ...{ connections: 50_000, connectionsPerClient: 50_000, webSocketsPerSession: 10_000 },
+      keepAlive: '10m',
+    },
     session: { store: { type: 'redis', url: redis.url, keyPrefix } },
     resources: Object.fromEntries(
       numbers.map((n) => [nameOf(n), { resource: n === 0 ? ORIGINAL : `https://resource-${n}.example.com` }]),

@@ -72,9 +72,8 @@ const nginx: Peer = {
 const middleware: Peer = {
   name: 'http-proxy-middleware',
   missing: () => undefined,
-  async start(t, { api, cores, env }, { bearer, fields }) {
+  async start(t, { api, cores }, { bearer, fields }) {
     const server = await startServer('contenders/middleware-proxy.ts', {
-      ...env,
       UPSTREAM: api,
       BEARER: bearer,
     })

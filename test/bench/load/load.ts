@@ -1,4 +1,5 @@
-import { connect, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
+import { ask, opened, statusOf } from './connection.ts'
 import type { LoadOrder, LoadResult } from './load-order.ts'
 
 /**
@@ -11,16 +12,19 @@ process.on('message', async (order: LoadOrder) => {
   const sockets = await socketsTo(order)
   const startedAt = performance.now()
   const statuses: Record<string, number> = {}
+  let refusal: string | undefined
   let begun = 0
   await Promise.all(
     sockets.map(async (socket) => {
       while (begun < order.count) {
-        const status = await ask(socket, order.requests[begun++ % order.requests.length]!)
+        const answer = await ask(socket, order.requests[begun++ % order.requests.length]!)
+        const status = statusOf(answer)
         statuses[status] = (statuses[status] ?? 0) + 1
+        if (status !== '200') refusal ??= answer
       }
     }),
   )
-  const result: LoadResult = { elapsedMs: performance.now() - startedAt, statuses }
+  const result: LoadResult = { elapsedMs: performance.now() - startedAt, statuses, refusal }
   process.send!(result)
 })
 
@@ -30,36 +34,4 @@ async function socketsTo({ port, connections }: LoadOrder): Promise<Socket[]> {
   const sockets = await Promise.all(Array.from({ length: connections }, () => opened(port)))
   idle.set(port, sockets)
   return sockets
-}
-
-function opened(port: number): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ port, host: '127.0.0.1', noDelay: true }, () => resolve(socket))
-    socket.once('error', reject)
-  })
-}
-
-/** Sends one request; resolves with the status of the answer. Rejects when the connection ends before it. */
-function ask(socket: Socket, request: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    let received = ''
-    const onClose = () => reject(new Error('connection closed before its answer was complete'))
-    socket.once('close', onClose)
-    socket.on('data', function onData(chunk: Buffer) {
-      received += chunk.toString('latin1')
-      if (received.length < lengthOf(received)) return
-      socket.off('data', onData).off('close', onClose)
-      resolve(received.slice('HTTP/1.1 '.length, 'HTTP/1.1 200'.length))
-    })
-    socket.write(request)
-  })
-}
-
-/** Length of a whole answer; infinite while its header is not here. Throws when it says no length. */
-function lengthOf(received: string): number {
-  const end = received.indexOf('\r\n\r\n')
-  if (end === -1) return Number.POSITIVE_INFINITY
-  const length = /\r\ncontent-length: (\d+)\r\n/i.exec(received.slice(0, end + 2))
-  if (!length) throw new Error(`an answer without Content-Length: ${received.slice(0, end)}`)
-  return end + 4 + Number(length[1])
 }

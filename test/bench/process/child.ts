@@ -49,9 +49,9 @@ export async function startServer(
 
 const PATIENCE_MS = 20_000
 
-/** Resolves with the next thing a child says; rejects when it ends before, or says nothing for 20 s. */
-export async function nextMessage<T>({ process: child }: Child): Promise<T> {
-  const impatience = AbortSignal.timeout(PATIENCE_MS)
+/** Resolves with the next thing a child says; rejects when it ends before, or says nothing for so long. */
+export async function nextMessage<T>({ process: child }: Child, patienceMs = PATIENCE_MS): Promise<T> {
+  const impatience = AbortSignal.timeout(patienceMs)
   const outcome = Promise.withResolvers<T>()
   const onExit = () => outcome.reject(new Error(`${child.spawnargs.at(-1)} ended`))
   const onLate = () => outcome.reject(new Error(`${child.spawnargs.at(-1)} does not get done`))

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { exponentOf } from '../../bench/growth/exponent.ts'
-import { growthTable } from '../../bench/growth/table.ts'
+import { growthTable, mergedGrowth } from '../../bench/growth/table.ts'
 import { figureOf, hasSettled, type Lane, type Measured, measureLanes } from '../../bench/measure.ts'
+import { timesOf } from '../../bench/profile/parts.ts'
+import { profileTable } from '../../bench/profile/table.ts'
 import { chartOf, resultsOf, summaryOf } from '../../bench/results.ts'
 import { caseTable } from '../../bench/table.ts'
 
@@ -56,7 +58,50 @@ describe('the benchmark', () => {
     const points = (exponent: number) => [1, 10, 1_000].map((size) => ({ size, cost: 3 * size ** exponent }))
     for (const exponent of [0, 1, 2]) assert.ok(Math.abs(exponentOf(points(exponent)) - exponent) < 1e-9)
     const rows = [{ what: 'routes', measures: 'µs', points: points(1) }]
-    assert.match(growthTable(rows), /\| routes \| µs \| 1: 3\.00 · 10: 30\.0 · 1,000: 3,000 \| 1\.00 \|/)
+    assert.match(
+      growthTable(rows, '2026-12-01'),
+      /\| routes \| µs \| 1: 3\.00 · 10: 30\.0 · 1,000: 3,000 \| 1\.00 \| 2026-12-01 \|/,
+    )
+  })
+
+  test('growth that is measured again takes the place of its rows, and the other rows stay as they were', () => {
+    const row = (what: string, cost: number) => ({ what, measures: 'ms', points: [{ size: 1, cost }] })
+    const before = growthTable([row('routes', 1), row('storms (before: 1.2)', 2)], '2026-01-01')
+    const now = growthTable([row('storms (before: 3.4)', 5), row('connections', 7)], '2026-02-02')
+    const lines = mergedGrowth(before, now).split('\n').slice(2)
+    assert.deepEqual(lines, [
+      '| routes | ms | 1: 1.00 |  | 2026-01-01 |',
+      '| storms (before: 3.4) | ms | 1: 5.00 |  | 2026-02-02 |',
+      '| connections | ms | 1: 7.00 |  | 2026-02-02 |',
+    ])
+  })
+
+  test('a profile is told by part: files by their folder, builtins by who calls them, and only what ran in the windows', () => {
+    const frame = (id: number, functionName: string, url: string, children: number[] = []) => ({
+      ...{ id, callFrame: { functionName, url }, children },
+    })
+    const profile = {
+      nodes: [
+        frame(1, '(root)', '', [2, 3, 4, 7]),
+        frame(2, '(idle)', ''),
+        frame(3, '(garbage collector)', ''),
+        frame(4, 'forward', 'file:///a/dist/proxy/headers/request.js', [5, 6]),
+        frame(5, 'hkdfSync', ''),
+        frame(6, 'writev', ''),
+        frame(7, 'dispatch', 'file:///a/node_modules/undici/lib/client.js'),
+      ],
+      startTime: 1_000,
+      samples: [3, 4, 5, 6, 7, 2, 3],
+      timeDeltas: [0, 100, 10, 20, 30, 40, 50],
+    }
+    const times = timesOf(profile, [{ from: 1_100, to: 1_230 }])
+    assert.deepEqual(Object.fromEntries(times), {
+      ...{ 'src/proxy/headers': 10 + 20, 'native code: writes to sockets': 30, undici: 40 },
+    })
+    const one = { title: 'GET', contender: 'now', cpuUs: 120, parts: times }
+    const text = profileTable([one, { ...one, contender: 'before', parts: new Map([['undici', 50]]) }])
+    assert.match(text, /\| undici \| 40\.0 \| 50\.0 \|\n\| src\/proxy/)
+    assert.match(text, /\| all of the main thread \| 100\.0 \| 50\.0 \|/)
   })
 
   test('the tables name every contender, judge each budget, and say who is missing', () => {
