@@ -17,7 +17,7 @@ const MOST_IN_FLIGHT = 32
  * beyond every limit of time; those of larger storms come at a pace that one core can serve.
  */
 const MOST_AT_ONCE = 1_000
-const PER_SECOND = 200
+const PER_SECOND = 150
 const BYSTANDERS = 100
 const BYSTANDER_REQUESTS_PER_SECOND = 200
 const WARM_UP_SIZE = 300
@@ -44,7 +44,7 @@ export async function storms(field: Field, t: Scope, sizes: readonly number[]): 
   const { port } = cloakroom
   const { provider } = field.world
   const seed = sessionSeeder(t, field.world, cloakroom)
-  await warmUp(steady(field, cloakroom, 'small', { warmUpRequests: 80_000 }))
+  await warmUp(steady(field, cloakroom, 'small', { warmUpRequests: 30_000 }))
   const requestsOf = async (...order: Parameters<typeof seed>) =>
     (await seed(...order)).map(({ fields }) => requestText('small', fields))
 

@@ -3,8 +3,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { ask, opened, statusOf } from './connection.ts'
 import type { CrowdOrder, CrowdResult } from './load-order.ts'
 
-/** Many clients, each with a connection: opened first, so that none is late when all ask. */
-let clients: { readonly socket: Socket; readonly request: string }[] = []
+/** Many clients, each with a connection: opened first when all ask at once, so that none is late; else when its time comes. */
+let clients: { readonly connect: () => Promise<Socket>; readonly request: string }[] = []
 let msBetween = 0
 /** The kernel queues no more at a listening socket. */
 const OPENED_AT_ONCE = 100
@@ -15,12 +15,14 @@ process.on('message', async (message: CrowdOrder | 'ask') => {
 })
 
 async function open({ port, requests, perSecond }: CrowdOrder): Promise<void> {
-  msBetween = perSecond === undefined ? 0 : 1_000 / perSecond
-  for (let n = 0; n < requests.length; n += OPENED_AT_ONCE) {
+  if (perSecond !== undefined) {
+    msBetween = 1_000 / perSecond
+    clients = requests.map((request) => ({ request, connect: () => opened(port) }))
+  }
+  for (let n = 0; perSecond === undefined && n < requests.length; n += OPENED_AT_ONCE) {
     const some = requests.slice(n, n + OPENED_AT_ONCE)
-    clients.push(
-      ...(await Promise.all(some.map(async (request) => ({ request, socket: await opened(port) })))),
-    )
+    const sockets = await Promise.all(some.map(() => opened(port)))
+    clients.push(...some.map((request, i) => ({ request, connect: async () => sockets[i]! })))
   }
   process.send!('open')
 }
@@ -29,9 +31,12 @@ async function askAll(): Promise<CrowdResult> {
   const startedAt = performance.now()
   const answers: Record<string, number> = {}
   let refusal: string | undefined
+  const sockets: Socket[] = []
   await Promise.all(
-    clients.map(async ({ socket, request }, n) => {
+    clients.map(async ({ connect, request }, n) => {
       if (msBetween > 0) await delay(n * msBetween)
+      const socket = await connect()
+      sockets.push(socket)
       for (;;) {
         const answer = await ask(socket, request)
         const status = statusOf(answer)
@@ -48,7 +53,7 @@ async function askAll(): Promise<CrowdResult> {
       }
     }),
   )
-  for (const { socket } of clients) socket.destroy()
+  for (const socket of sockets) socket.destroy()
   clients = []
   return { elapsedMs: performance.now() - startedAt, answers, refusal }
 }
