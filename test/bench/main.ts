@@ -131,7 +131,7 @@ const profileOf: Measure = async (t, options, tell) => {
   const text = profileTable(profiled)
   tell(text)
   const json = profiled.map(({ parts, ...one }) => ({ ...one, parts: Object.fromEntries(parts) }))
-  return { json, write: () => writePart('profile', `${options.setting}\n\n${text}`) }
+  return { json, write: () => writePart('profile', `${options.setting.split(';')[0]}\n\n${text}`) }
 }
 
 const replicasOf: Measure = async (t, options, tell) => {

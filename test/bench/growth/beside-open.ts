@@ -33,6 +33,9 @@ type Open = {
   readonly filesOfEach: number
 }
 
+/** Fewer take less than what a heap has to spare. */
+const FEWEST_WEIGHED = 2_000
+
 /** What a request costs while so many are open beside it, what opening one more costs, and how much memory it takes. */
 async function besideOpen(
   field: Field,
@@ -53,11 +56,11 @@ async function besideOpen(
     const before = cpuTimeUs(one.pid)
     open.push(...(await openMany(one.port, text, more)))
     points.opening.push({ size, cost: (cpuTimeUs(one.pid) - before) / more })
-    const memory = await steadyMemory(one.pid)
-    // Of a hundred, less than what a heap has to spare.
-    if (open.length > more) points.memory.push({ size, cost: (memory - memoryBefore) / more / 1_000 })
-    memoryBefore = memory
+    // Before memory is read: after requests a heap has as much to spare at each size.
     points.request.push({ size, cost: await settledCost(steady(field, one, 'small')) })
+    const memory = await steadyMemory(one.pid)
+    if (more >= FEWEST_WEIGHED) points.memory.push({ size, cost: (memory - memoryBefore) / more / 1_000 })
+    memoryBefore = memory
     const closed = open.filter(({ destroyed }) => destroyed).length
     if (closed > 0) throw new Error(`${closed} of ${size} ${what} were closed before the end`)
   }

@@ -9,7 +9,7 @@ export type Profiled = {
 }
 
 /** Less than this in every column is not worth a line. */
-const LEAST_US = 0.5
+const LEAST_US = 2
 
 /** A line for each part, a column for each kind of request and contender, in Markdown. */
 export function profileTable(all: readonly Profiled[]): string {
