@@ -1,3 +1,6 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+
 /** What V8 writes with `--cpu-prof`. Times in µs, by the monotonic clock. */
 export type CpuProfile = {
   readonly nodes: readonly ProfileNode[]
@@ -10,7 +13,8 @@ export type CpuProfile = {
 
 type ProfileNode = {
   readonly id: number
-  readonly callFrame: { readonly functionName: string; readonly url: string }
+  /** Lines count from 0. */
+  readonly callFrame: { readonly functionName: string; readonly url: string; readonly lineNumber?: number }
   readonly children?: readonly number[]
 }
 
@@ -61,9 +65,28 @@ function partsOfNodes(nodes: readonly ProfileNode[]): Map<number, string> {
     }
     // A builtin works for whom it was called by.
     while (holder && !holder.callFrame.url) holder = parentOf.get(holder.id)
-    parts.set(node.id, holder ? partOfFile(holder.callFrame.url) : 'V8: everything else')
+    parts.set(node.id, holder ? partOfFile(moduleOf(holder.callFrame)) : 'V8: everything else')
   }
   return parts
+}
+
+/** By file: the lines at which the modules in it begin. */
+const modulesIn = new Map<string, readonly { readonly line: number; readonly path: string }[]>()
+
+/** A file into which a build has joined modules names each of them in a comment before it. */
+function moduleOf({ url, lineNumber = 0 }: ProfileNode['callFrame']): string {
+  if (!url.startsWith('file:')) return url
+  let modules = modulesIn.get(url)
+  if (!modules) {
+    const path = fileURLToPath(url)
+    const lines = existsSync(path) ? readFileSync(path, 'utf8').split('\n') : []
+    modules = lines.flatMap((text, line) => {
+      const [, path] = /^\/\/ ((?:node_modules|dist)\/\S+)$/.exec(text) ?? []
+      return path ? [{ line, path: `/${path}` }] : []
+    })
+    modulesIn.set(url, modules)
+  }
+  return modules.findLast(({ line }) => line <= lineNumber)?.path ?? url
 }
 
 /** Where a file of JavaScript belongs; the first that matches. `$1` is what stands in the parentheses. */
