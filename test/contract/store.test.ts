@@ -108,14 +108,14 @@ function sessionRules({ open }: Contestant): void {
   })
 
   test('constant use carries no session beyond its absolute timeout by the clock of the store, and its tokens end with it', async (t) => {
-    const { store, elapse } = await open(t, { idleTimeoutMs: 400, absoluteTimeoutMs: 700 })
+    const { store, elapse } = await open(t, { idleTimeoutMs: 1_000, absoluteTimeoutMs: 1_750 })
     const hash = await signedIn(store)
-    await elapse(300)
+    await elapse(750)
     const slid = await store.sessions.slide(hash)
-    assert.ok(slid && slid > 300 && slid <= 400)
+    assert.ok(slid && slid > 500 && slid <= 1_000)
     assert.equal(await store.sessions.replace(hash, { before: 'sealed', after: 'sealed' }), true)
     assert.ok(await store.sessions.slide(hash))
-    await elapse(400)
+    await elapse(1_000)
     assert.equal(await store.sessions.slide(hash), undefined)
     assert.equal(await store.sessions.read(hash), undefined)
     assert.equal(await store.tokens.read(hash), undefined)
