@@ -60,7 +60,7 @@ export function createDeadline(
   }
 
   return {
-    // One promise: a race makes four more, and each read of a session waits three times at once.
+    // One promise, because `Promise.race` makes four more, and a read of a session has three deadlines at once.
     within<T>(work: (wait: Wait) => Promise<T>): Promise<T> {
       return new Promise((resolve, reject) => {
         const wait: Waiting = { isOver: false, leftMs: limitMs, lookedAt: clock.monotonicNow(), reject }

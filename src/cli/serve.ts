@@ -108,7 +108,7 @@ async function run(config: Config, start: Start): Promise<number> {
   if (early !== undefined) {
     await cloakroom.close()
     log.info({ signal: early }, 'stopped before it listened')
-    return endedSoon()
+    return exitSoon()
   }
   const { publicPort, adminPort } = await cloakroom.listen()
   const facts = { config: file, url: config.publicUrl, count: config.routes.length }
@@ -123,14 +123,14 @@ async function run(config: Config, start: Start): Promise<number> {
   })
   await cloakroom.close()
   log.info({ signal }, 'stopped')
-  return endedSoon()
+  return exitSoon()
 }
 
-/** For a discovery, a revocation or the last traces, when all else has ended. */
+/** Time that a discovery, a revocation and the last traces have after everything else has ended. */
 const LAST_CALLS_MS = 500
 
-/** The exit code of a run that has ended. A provider or a collector that does not answer keeps the process no longer. */
-function endedSoon(): number {
+/** Returns the exit code 0, and exits after `LAST_CALLS_MS` even if the provider or the collector does not answer. */
+function exitSoon(): number {
   systemClock.after(LAST_CALLS_MS, () => process.exit(0)).unref()
   return 0
 }

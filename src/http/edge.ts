@@ -119,7 +119,7 @@ function beginOwnRoute({ requestLog }: EdgeDeps): RequestHandler {
   }
 }
 
-/** A refusal is answered here: Express would walk through its list once more for the handler of errors. */
+/** Answers a refusal itself, because Express would walk through its list once more to find the error handler. */
 function forwardOrAnswer({ forward }: EdgeDeps, answer: ErrorRequestHandler): RequestHandler {
   return function forwardToUpstream(req, res, next) {
     const refuse = (error: unknown) => answer(error, req, res, next)
@@ -143,6 +143,7 @@ const notFound: RequestHandler = function refuseUnknown() {
   throw routeNotFound()
 }
 
+/** Answers an error; if that fails, the last resort ends the response. */
 function answerOrEnd(deps: EdgeDeps): ErrorRequestHandler {
   const answer = answerProblem(deps)
   const end = lastResort(deps)
@@ -191,7 +192,7 @@ function answerProblem(deps: EdgeDeps): ErrorRequestHandler {
   }
 }
 
-/** The answer to an error, but for what its request adds. */
+/** The answer to an error, without what depends on the request. */
 type ErrorAnswer = {
   readonly status: number
   readonly reason: string
@@ -205,11 +206,11 @@ type ErrorAnswer = {
   readonly body: readonly string[]
 }
 
-/** Stands for the request id in what is made for all requests, as JSON writes it. */
+/** Stands for the request id in an answer that is made once; and the same as JSON writes it. */
 const ANY_ID = '\0'
 const ANY_ID_TEXT = '\\u0000'
 
-/** Makes the answers to errors. That to a refusal which is the same for all requests is made once. */
+/** Makes the answers to errors. The answer to a `SharedRefusal` is made once. */
 function createAnswers({ loginUrlFor, securityHeaders }: EdgeDeps) {
   const shared = new WeakMap<SharedRefusal, ErrorAnswer>()
 
@@ -230,7 +231,7 @@ function createAnswers({ loginUrlFor, securityHeaders }: EdgeDeps) {
   }
 }
 
-/** What an answer varies by: what CORS has set, what its route looks at, and what it says itself. */
+/** The `Vary` of an answer: what CORS has set, what its route looks at, and its own. */
 function varyOf(
   own: string | undefined,
   { res, facts }: { res: ServerResponse; facts: RequestFacts },

@@ -85,7 +85,7 @@ type RoutesOfPath = {
   allow: string
   /** Value of the `Vary` header: what the routes of this path look at to know who calls. */
   vary?: string
-  /** The refusal of a method that no route of this path takes; made when it is needed first. */
+  /** The refusal of a method that no route of this path takes; made when first needed. */
   otherMethod?: SharedRefusal
 }
 

@@ -62,7 +62,7 @@ export function createSessionStore(deps: SessionStoreDeps) {
     },
   })
   return Object.assign(store, {
-    /** What a record says, without what express-session needs of it. */
+    /** The contents of a record without the cookie that express-session adds; undefined if it is absent or does not open. */
     async contents(id: string): Promise<object | undefined> {
       const text = opened(id, await records.read(hash(id)))
       return text === undefined ? undefined : JSON.parse(text)

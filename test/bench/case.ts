@@ -26,7 +26,7 @@ export type Case = {
   readonly measures?: string
   /** The most that Cloakroom's median may be, in costs of the first lane; without `unit` as it stands. */
   readonly budget: number
-  /** Fewer rounds than the others have, because one takes long. */
+  /** At most so many rounds, where one takes long. */
   readonly mostRounds?: number
   /** What the first lane is. */
   readonly unit?: string

@@ -8,12 +8,12 @@ import { startChatUpstream } from '../kit/shops/websocket-shop.ts'
 import { startRedis } from '../kit/store/redis.ts'
 import type { Field } from './case.ts'
 import { startApi } from './contenders/api.ts'
+import { startBare } from './contenders/bare.ts'
 import { type Cloakroom, ORIGINAL, openCloakroom, type World } from './contenders/cloakroom.ts'
 import type { Contender, Scope } from './contenders/contender.ts'
-import { type Signed, startPeers } from './contenders/peers.ts'
+import { startPeers } from './contenders/peers.ts'
 import { startLoad } from './load/load-order.ts'
-import { startServer } from './process/child.ts'
-import { type Cores, pin } from './process/cores.ts'
+import type { Cores } from './process/cores.ts'
 
 /** Who shall take part. */
 export type FieldOptions = {
@@ -46,24 +46,11 @@ export async function openField(t: Scope, options: FieldOptions): Promise<Field>
   }
   const bearer = provider.issuedSecrets.find((secret) => jwtClaims(secret)?.aud === ORIGINAL) ?? ''
   const signed = { bearer, fields: cloakrooms[0]!.fields }
-  const bare = await startBare(t, world, signed)
+  const { pid, port, stop } = await startBare({ world, bearer }, {}, 'inherit')
+  t.after(stop)
+  const bare: Contender = { name: 'bare node:http + undici', pid, port, fields: signed.fields, isOpen: true }
   const { peers, absent } = options.peers ? await startPeers(t, world, signed) : { peers: [], absent: [] }
   return { world, load, bare, bearer, cloakrooms, peers, absent, seconds: options.seconds }
-}
-
-async function startBare(
-  t: Scope,
-  { cores, api, chat }: World,
-  { bearer, fields }: Signed,
-): Promise<Contender> {
-  const bare = await startServer('contenders/bare-proxy.ts', {
-    UPSTREAM: api,
-    CHAT: chat,
-    BEARER: bearer,
-  })
-  t.after(bare.stop)
-  pin(bare.pid, cores.measured)
-  return { name: 'bare node:http + undici', pid: bare.pid, port: bare.port, fields, isOpen: true }
 }
 
 const HERE = fileURLToPath(new URL('../..', import.meta.url))

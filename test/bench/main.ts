@@ -53,9 +53,9 @@ type BenchOptions = FieldOptions & {
   readonly cases: readonly string[]
   readonly rounds: number
   readonly setting: string
-  /** 2026-12-01 */
+  /** As in 2026-12-01. */
   readonly date: string
-  /** Of what grows, in place of those of each row. */
+  /** Sizes to measure growth at, in place of those of each row. */
   readonly sizes: readonly number[] | undefined
   /** Folder for CPU profiles. */
   readonly profile: string | undefined
@@ -99,7 +99,7 @@ const casesOf: Measure = async (t, options, tell) => {
   }
 }
 
-/** The others are worth a table all the same. */
+/** Reports a failure and lets the other rows be measured. */
 function notMeasured(what: string, error: unknown): void {
   process.stderr.write(`NOT MEASURED: ${what}: ${error instanceof Error ? error.message : error}\n`)
   process.exitCode = 1

@@ -7,16 +7,15 @@ import { freePort } from '../kit/ports.ts'
 import { isReady } from '../kit/replica.ts'
 import { eventually } from '../kit/shops/deadline.ts'
 import type { Case, Field } from './case.ts'
+import { startBare } from './contenders/bare.ts'
 import type { Cloakroom } from './contenders/cloakroom.ts'
-import { type Contender, type Fields, requestText } from './contenders/contender.ts'
+import { type Contender, type Fields, type Fresh, requestText } from './contenders/contender.ts'
 import type { Lane } from './measure.ts'
-import { startServer } from './process/child.ts'
-import { pin } from './process/cores.ts'
 import { cpuTimeUs } from './process/cpu-time.ts'
 
 /**
- * Collects all garbage at SIGUSR2, as V8 does when it has nothing to do for long: that gives back the room in which new
- * objects are made as well. It is 0 to 32 MB, by what was done last, and would be counted as a part of each connection.
+ * Collects all garbage at SIGUSR2 as V8 does after a long idle time, which frees the young generation as well. That is 0 to
+ * 32 MB, depending on what was done last, and would be counted as a part of each connection.
  */
 export const COLLECTS = {
   NODE_OPTIONS: `--expose-gc "--import=data:text/javascript,process.on('SIGUSR2',()=>{for(let n=0;n<3;n+=1)globalThis.gc({type:'major',execution:'sync',flavor:'last-resort'})})"`,
@@ -70,10 +69,7 @@ export function webSocketText({ host = '', ...fields }: Fields): string {
   return requestText('small', more, '/chat')
 }
 
-/** A process that has just begun. */
-export type Fresh = Pick<Contender, 'pid' | 'port'> & { stop(): Promise<unknown> }
-
-/** KB that one more connection takes beside as many, in a fresh process each time: it keeps what it has once had for the next. */
+/** KB for one more connection beside as many, in a fresh process each time: a process keeps memory that it had before. */
 function memoryLane(
   { load }: Field,
   {
@@ -112,13 +108,6 @@ function memoryLanes(field: Field, { text, count }: { text(fields: Fields): stri
       }),
     ),
   ]
-}
-
-export async function startBare({ world, bearer }: Field, env: Record<string, string>): Promise<Fresh> {
-  const more = { UPSTREAM: world.api, CHAT: world.chat, BEARER: bearer }
-  const server = await startServer('contenders/bare-proxy.ts', { ...env, ...more }, 'ignore')
-  pin(server.pid, world.cores.measured)
-  return server
 }
 
 const HANDSHAKES = 100
@@ -186,10 +175,10 @@ function startLanes(field: Field): Lane[] {
   }))
 }
 
-/** By then V8 has given back what the start left: it does so when it has had nothing to do for half a minute. */
+/** V8 gives back what the start left after half a minute without work. */
 const UNTIL_IDLE_MS = 60_000
 
-/** One window is one process, and those of all lanes are idle for the same minute. */
+/** One window is one process. The processes of all lanes are idle in the same minute. */
 function idleLanes(field: Field): Lane[] {
   const starts = startsOf(field)
   async function round(): Promise<number[]> {

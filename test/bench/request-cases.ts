@@ -1,20 +1,20 @@
 import type { Case, Field } from './case.ts'
+import { startBare } from './contenders/bare.ts'
 import { type Cloakroom, openCloakroom, pathOfResource, pathOfRoute } from './contenders/cloakroom.ts'
-import { type Ask, type Contender, requestText } from './contenders/contender.ts'
+import { type Ask, type Contender, type Fresh, requestText } from './contenders/contender.ts'
 import { runWrk } from './load/wrk.ts'
 import type { Lane } from './measure.ts'
 import { familyCpuTimeUs } from './process/cpu-time.ts'
-import { type Fresh, startBare } from './process-cases.ts'
 
 const CONNECTIONS = 64
-/** The cost of a fresh Node process falls for so long at 64 connections. */
-const SETTLES_AFTER = 80_000
+/** Requests after which the cost of a fresh Node process no longer falls, at 64 connections. */
+export const SETTLES_AFTER = 80_000
 /** In a process that has settled, only the code of the case itself is new. */
 const CASE_SETTLES_AFTER = 10_000
 
 /** Lanes that warm a field up: after them every process has settled. */
 export function warmUpLanes(field: Field): Lane[] {
-  return contenders(field).map((one) => ({ ...steady(field, one, 'small'), warmUpRequests: SETTLES_AFTER }))
+  return contenders(field).map((one) => steady(field, one, 'small', { warmUpRequests: SETTLES_AFTER }))
 }
 
 const contenders = ({ bare, cloakrooms, peers }: Field): Contender[] => [bare, ...cloakrooms, ...peers]
@@ -74,8 +74,8 @@ export function cold({ load }: Field, { cloakroom, requests, hashes, ...rest }: 
 }
 
 /**
- * A lane of wrk whose sessions are all in the copies when a window begins. A copy is trusted for 5 s of the clock, in which
- * the other lanes have their turns: without this, a window has the more reads of sessions the longer those take.
+ * A lane of wrk whose sessions are all in the copies when a window begins. A copy is trusted for 5 s, and the windows of the
+ * other lanes may take longer: then the number of reads in a window would depend on the speed of the machine.
  */
 function copied(field: Field, cloakroom: Cloakroom, requests: readonly string[]): Lane {
   const lane = steady(field, cloakroom, 'small', { requests: [...requests] })
@@ -138,7 +138,7 @@ export const REQUEST_CASES = {
     ...{ budget: 2, unit: HOT },
     async lanes(field) {
       const { name, fields } = field.bare
-      // So that the part of Node.js itself can be told: its functions are as cold as ours.
+      // Shows the part of Node.js itself: its functions are as cold as ours.
       const bare = { name: `${name}, new`, fields, start: () => startBare(field, {}) }
       const ours = field.cloakrooms.map((one) => ({
         ...one,

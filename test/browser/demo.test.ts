@@ -245,7 +245,7 @@ describe('the demo in a browser', { skip: skipWithoutChromium, timeout: 300_000 
   })
 })
 
-/** Resolves when the button of this name has the focus: what brings it there may be an answer that is still on its way. */
+/** Resolves when the button of this name has the focus, which may wait for an answer. */
 const focused = (within: Page | Locator, name: string) =>
   within.getByRole('button', { name, exact: true }).and(within.locator(':focus')).waitFor()
 

@@ -28,10 +28,10 @@ function createSteadyClock(): () => number {
 
 type Play = (t: TestContext) => Promise<void>
 
-/** What each running `steadyTest` is told of pauses of other processes, in ms. */
+/** Called with each pause of another process, in ms; one of each running `steadyTest`. */
 const listeners = new Set<(ms: number) => void>()
 
-/** Says that a server of a test stood still for `ms`, which it does not do on a machine that has time for it. */
+/** Tells the running steady tests that a server of theirs stood still for `ms`, as it does only on a busy machine. */
 export function notePause(ms: number): void {
   for (const listener of listeners) listener(ms)
 }

@@ -85,7 +85,7 @@ const TOKEN_CODES: ReadonlySet<unknown> = new Set([
 /** Remembers the last refusals, warnings and errors that the log has lines of. `now`: epoch ms. */
 export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
   let refused = 0
-  /** The newest last; up to twice as many as are told. */
+  /** Oldest first; up to twice as many as `lastRefusals` returns. */
   const refusals: Refusal[] = []
   const causes = new Map<string, LikeRefusals>()
   let newest: LikeRefusals | undefined
@@ -98,7 +98,7 @@ export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
   function noteRefusal(refusal: Refusal): void {
     refused += 1
     refusals.push(refusal)
-    // Some at a time: to put each one first, or to take it away, moves all the others.
+    // Removes many at a time, because each removal moves all the others.
     if (refusals.length > 2 * LAST) refusals.splice(0, LAST)
     const like = newest !== undefined && areAlike(newest.last, refusal) ? newest : findCause(refusal)
     like.count += 1
@@ -106,7 +106,7 @@ export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
     newest = like
   }
 
-  /** As the newest of the causes. */
+  /** The cause of a refusal, new if need be, moved to the end of `causes`. */
   function findCause(refusal: Refusal): LikeRefusals {
     const { code, reason, route, resource, oauthError } = refusal
     const key = `${code}\n${reason}\n${route}\n${resource}\n${oauthError}`

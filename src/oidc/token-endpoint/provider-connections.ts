@@ -40,8 +40,8 @@ export function createProviderConnections({
 }
 
 /**
- * Has the process's `fetch`, `Headers` and `Response` be those of this undici. Those of Node.js are a second one, which is
- * loaded when they are first used; its connections come from this one either way.
+ * Makes the global `fetch`, `Headers` and `Response` those of the package undici. Those of Node.js load a second undici when
+ * they are first used.
  */
 export function installFetch(): void {
   install()

@@ -81,7 +81,7 @@ function decrypt(
   decipher.setAAD(additionalData(kid, purpose))
   decipher.setAuthTag(body.subarray(-TAG_BYTES))
   try {
-    // As bytes first: for text the decipher would make a decoder of streams.
+    // As bytes, because the decipher would make a StringDecoder for text.
     const text = decipher.update(body.subarray(IV_BYTES, -TAG_BYTES))
     decipher.final()
     return text.toString()

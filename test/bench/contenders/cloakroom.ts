@@ -74,7 +74,7 @@ export async function openCloakroom(t: Scope, world: World, setup: Setup): Promi
     })
     t.after(() => replica.stop())
     replica.exited.then(({ code, signal }) => {
-      // Ended by us it has drained, or was killed.
+      // We end it with SIGTERM, which drains it (exit code 0), or with SIGKILL.
       if (code !== 0 && signal !== 'SIGKILL')
         process.stderr.write(
           `${name} ended with ${code ?? signal}:\n${replica.stderr.slice(-30).join('\n')}\n`,

@@ -17,6 +17,9 @@ export type Contender = {
   readonly isOpen?: true
 }
 
+/** A process that has just started. */
+export type Fresh = Pick<Contender, 'pid' | 'port'> & { stop(): Promise<unknown> }
+
 /** What is asked of a contender. */
 export type Ask = keyof typeof ASKS
 

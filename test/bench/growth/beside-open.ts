@@ -5,7 +5,7 @@ import { warmUp } from '../measure.ts'
 import { cpuTimeUs } from '../process/cpu-time.ts'
 import { requireOpenFiles } from '../process/open-files.ts'
 import { COLLECTS, closeAll, openMany, settledMemory, webSocketText } from '../process-cases.ts'
-import { steady } from '../request-cases.ts'
+import { SETTLES_AFTER, steady } from '../request-cases.ts'
 import type { Point } from './exponent.ts'
 import { CPU, type Growth, settledCost } from './points.ts'
 
@@ -20,23 +20,23 @@ export async function webSockets(field: Field, t: Scope, sizes: readonly number[
   const text = webSocketText(field.cloakrooms[0]!.fields)
   return besideOpen(field, t, {
     ...{ what: 'open WebSockets', text, sizes },
-    // The browser's, and its upstream's.
+    // One to the browser, one to the upstream.
     filesOfEach: 2,
   })
 }
 
 type Open = {
   readonly what: string
-  /** What opens one. */
+  /** The request that opens one. */
   readonly text: string
   readonly sizes: readonly number[]
   readonly filesOfEach: number
 }
 
-/** Fewer take less than what a heap has to spare. */
+/** The memory of fewer is lost in what the heap grows and shrinks by itself. */
 const FEWEST_WEIGHED = 2_000
 
-/** What a request costs while so many are open beside it, what opening one more costs, and how much memory it takes. */
+/** Measures a request while so many are open, and the CPU time and memory of opening one more. */
 async function besideOpen(
   field: Field,
   t: Scope,
@@ -46,7 +46,7 @@ async function besideOpen(
   const { startAnother, ...cloakroom } = field.cloakrooms[0]!
   const { stop, ...fresh } = await startAnother(COLLECTS)
   const one = { ...cloakroom, ...fresh, name: what }
-  await warmUp(steady(field, one, 'small', { warmUpRequests: 80_000 }))
+  await warmUp(steady(field, one, 'small', { warmUpRequests: SETTLES_AFTER }))
   const open: Socket[] = []
   t.after(() => closeAll(open))
   const points = { request: [] as Point[], opening: [] as Point[], memory: [] as Point[] }
@@ -56,7 +56,7 @@ async function besideOpen(
     const before = cpuTimeUs(one.pid)
     open.push(...(await openMany(one.port, text, more)))
     points.opening.push({ size, cost: (cpuTimeUs(one.pid) - before) / more })
-    // Before memory is read: after requests a heap has as much to spare at each size.
+    // Requests come before the reading, so that the heap has the same history at each size.
     points.request.push({ size, cost: await settledCost(steady(field, one, 'small')) })
     const memory = await steadyMemory(one.pid)
     if (more >= FEWEST_WEIGHED) points.memory.push({ size, cost: (memory - memoryBefore) / more / 1_000 })
@@ -76,7 +76,7 @@ async function besideOpen(
 const STEADY_WITHIN = 0.01
 const MOST_LOOKS = 8
 
-/** The heap gives back in parts what it had for a busier time. */
+/** Reads memory until it stays the same, because the heap shrinks in steps after a busy time. */
 async function steadyMemory(pid: number): Promise<number> {
   let last = await settledMemory(pid)
   for (let looks = 1; looks < MOST_LOOKS; looks += 1) {

@@ -2,7 +2,7 @@ import type { Field } from '../case.ts'
 import { openCloakroom, pathOfResource, pathOfRoute } from '../contenders/cloakroom.ts'
 import { requestText, type Scope } from '../contenders/contender.ts'
 import { warmUp } from '../measure.ts'
-import { cold, steady } from '../request-cases.ts'
+import { cold, SETTLES_AFTER, steady } from '../request-cases.ts'
 import { connections, webSockets } from './beside-open.ts'
 import type { Point } from './exponent.ts'
 import { CPU, type Growth, type Measure, pointsOf, settledCost } from './points.ts'
@@ -16,7 +16,7 @@ async function routes(field: Field, t: Scope, sizes: readonly number[]): Promise
     const requests = Array.from({ length: routes }, (_, n) =>
       requestText('small', one.fields, pathOfRoute(n)),
     )
-    return settledCost(steady(field, one, 'small', { requests, warmUpRequests: 80_000 }))
+    return settledCost(steady(field, one, 'small', { requests, warmUpRequests: SETTLES_AFTER }))
   })
   return [{ what: 'routes, all used', measures: CPU, points }]
 }
@@ -38,7 +38,7 @@ async function resources(field: Field, t: Scope, sizes: readonly number[]): Prom
 
 async function headers(field: Field, _: Scope, sizes: readonly number[]): Promise<Growth[]> {
   const one = field.cloakrooms[0]!
-  await warmUp({ ...steady(field, one, 'small'), warmUpRequests: 80_000 })
+  await warmUp(steady(field, one, 'small', { warmUpRequests: SETTLES_AFTER }))
   const bare = requestText('small', one.fields).length
   const points = await pointsOf(sizes, (size) => {
     const requests = [requestText('small', { ...one.fields, ...padding(size - bare) })]
@@ -60,7 +60,7 @@ function padding(bytes: number): Record<string, string> {
 /** Requests of sessions among ever more in Redis. */
 async function sessions(field: Field, t: Scope, sizes: readonly number[]): Promise<Growth[]> {
   const cloakroom = field.cloakrooms[0]!
-  await warmUp({ ...steady(field, cloakroom, 'small'), warmUpRequests: 80_000 })
+  await warmUp(steady(field, cloakroom, 'small', { warmUpRequests: SETTLES_AFTER }))
   const seed = sessionSeeder(t, field.world, cloakroom)
   const all: Seeded[] = []
   const rows: [Growth, Growth] = [

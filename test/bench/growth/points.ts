@@ -12,9 +12,10 @@ export type Measure = {
   rows(field: Field, t: Scope, sizes: readonly number[]): Promise<Growth[]>
 }
 
+/** What most rows measure. */
 export const CPU = 'CPU µs a request'
 
-export const WINDOWS = 3
+const WINDOWS = 3
 
 /** The median of a few windows once the cost has settled. */
 export async function settledCost(lane: Lane): Promise<number> {
@@ -27,6 +28,7 @@ export async function settledCost(lane: Lane): Promise<number> {
   return figureOf(costs).median
 }
 
+/** Measures one size after the other. */
 export async function pointsOf(
   sizes: readonly number[],
   costOf: (size: number) => Promise<number>,

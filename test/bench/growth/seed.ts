@@ -4,14 +4,14 @@ import { userMaker } from '../../kit/endurance/many-users.ts'
 import type { Cloakroom, World } from '../contenders/cloakroom.ts'
 import type { Fields, Scope } from '../contenders/contender.ts'
 
-/** A session in Redis: under which hash, and the head fields of its browser. */
+/** A session in Redis: its hash and the header fields of its browser. */
 export type Seeded = { readonly hash: string; readonly fields: Fields }
 
 const BATCH = 500
 const TOKEN_BYTES = 1_000
 
 /**
- * Writes sessions into Redis as sign-ins would have left them, sealed by the same code, which takes a tenth of the time.
+ * Writes sessions into Redis as sign-ins would leave them, sealed by the same code, in a tenth of the time of sign-ins.
  * With `refreshTokenFor` their access tokens have expired.
  */
 export function sessionSeeder(

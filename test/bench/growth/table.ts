@@ -19,17 +19,17 @@ export function growthTable(rows: readonly Growth[], date: string): string {
 
 const HEAD = ['number of', 'measure', 'size: cost', 'exponent', 'measured']
 
-/** None where a cost was nothing at one of the sizes. */
+/** Empty where there is no exponent: with one size, or with a cost of 0. */
 function exponentIn(points: readonly Point[]): string {
   const exponent = exponentOf(points)
   return Number.isFinite(exponent) ? exponent.toFixed(2) : ''
 }
 
-/** The table of before with the rows of a new one: in the place of rows of the same, or after all. */
+/** The earlier table with the rows of a new one. A new row replaces the one with the same name, or is added at the end. */
 export function mergedGrowth(before: string, table: string): string {
-  const fresh = new Map(linesOf(table).map((line) => [sameness(line), line]))
+  const fresh = new Map(linesOf(table).map((line) => [nameOf(line), line]))
   const kept = linesOf(before).map((line) => {
-    const key = sameness(line)
+    const key = nameOf(line)
     const now = fresh.get(key)
     fresh.delete(key)
     return now ?? line
@@ -39,8 +39,8 @@ export function mergedGrowth(before: string, table: string): string {
 }
 
 const linesOf = (table: string) => table.split('\n').slice(2)
-/** What a row is about: figures that its name mentions differ from run to run. */
-const sameness = (line: string) =>
+/** The name of a row without the figures in it, which differ from run to run. */
+const nameOf = (line: string) =>
   line
     .split('|')
     .slice(1, 3)

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 
-/** What a process has open beside connections: files, pipes, its upstream's connections and wrk's. */
+/** Open files of a process besides these connections: pipes, connections to the upstream and from wrk. */
 const BESIDE = 500
 
 /** Throws when no process may have so many connections open. Children have the limit of this process. */

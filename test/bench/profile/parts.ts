@@ -5,9 +5,9 @@ import { fileURLToPath } from 'node:url'
 export type CpuProfile = {
   readonly nodes: readonly ProfileNode[]
   readonly startTime: number
-  /** The node that each sample found at work. */
+  /** The id of the node that was running at each sample. */
   readonly samples: readonly number[]
-  /** From the sample before it, or from the start. */
+  /** Time since the sample before, or since the start. */
   readonly timeDeltas: readonly number[]
 }
 
@@ -21,7 +21,7 @@ type ProfileNode = {
 /** A stretch of time, in µs by the monotonic clock. */
 export type Span = { readonly from: number; readonly to: number }
 
-/** µs of self time by part, within some spans. What is idle is no part. */
+/** µs of self time by part, within some spans. Idle time is left out. */
 export function timesOf({ nodes, startTime, samples, timeDeltas }: CpuProfile, spans: readonly Span[]) {
   const partOf = partsOfNodes(nodes)
   const times = new Map<string, number>()
@@ -37,7 +37,7 @@ export function timesOf({ nodes, startTime, samples, timeDeltas }: CpuProfile, s
   return times
 }
 
-/** What V8's own frames are; undefined is no work. */
+/** Parts of V8's own frames; undefined for those that are no work. */
 const OF_V8: Readonly<Record<string, string | undefined>> = {
   '(garbage collector)': 'V8: garbage collection',
   '(program)': 'native code between callbacks: reads, epoll, HTTP parser',
@@ -53,7 +53,6 @@ function partsOfNodes(nodes: readonly ProfileNode[]): Map<number, string> {
   for (const node of nodes) for (const child of node.children ?? []) parentOf.set(child, node)
   const parts = new Map<number, string>()
   for (const node of nodes) {
-    let holder: ProfileNode | undefined = node
     if (Object.hasOwn(OF_V8, node.callFrame.functionName)) {
       const part = OF_V8[node.callFrame.functionName]
       if (part !== undefined) parts.set(node.id, part)
@@ -63,14 +62,15 @@ function partsOfNodes(nodes: readonly ProfileNode[]): Map<number, string> {
       parts.set(node.id, 'native code: writes to sockets')
       continue
     }
-    // A builtin works for whom it was called by.
+    // A builtin counts as a part of its caller.
+    let holder: ProfileNode | undefined = node
     while (holder && !holder.callFrame.url) holder = parentOf.get(holder.id)
     parts.set(node.id, holder ? partOfFile(moduleOf(holder.callFrame)) : 'V8: everything else')
   }
   return parts
 }
 
-/** By file: the lines at which the modules in it begin. */
+/** The first lines of the modules in each file. */
 const modulesIn = new Map<string, readonly { readonly line: number; readonly path: string }[]>()
 
 /** A file into which a build has joined modules names each of them in a comment before it. */
@@ -89,7 +89,7 @@ function moduleOf({ url, lineNumber = 0 }: ProfileNode['callFrame']): string {
   return modules.findLast(({ line }) => line <= lineNumber)?.path ?? url
 }
 
-/** Where a file of JavaScript belongs; the first that matches. `$1` is what stands in the parentheses. */
+/** The part of a JavaScript file: the first pattern that matches. `$1` is the group of the pattern. */
 const FILES: readonly (readonly [pattern: RegExp, part: string])[] = [
   [/^node:_http_outgoing/, 'node:http: answers'],
   [/^node:(_http_|internal\/http)/, 'node:http: requests'],

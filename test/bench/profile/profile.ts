@@ -2,11 +2,10 @@ import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import type { Field } from '../case.ts'
-import type { Ask, Contender } from '../contenders/contender.ts'
-import { requestText } from '../contenders/contender.ts'
+import { startBare } from '../contenders/bare.ts'
+import { type Ask, type Contender, requestText } from '../contenders/contender.ts'
 import type { Lane } from '../measure.ts'
-import { startBare } from '../process-cases.ts'
-import { steady } from '../request-cases.ts'
+import { SETTLES_AFTER, steady } from '../request-cases.ts'
 import { type Span, timesOf } from './parts.ts'
 import type { Profiled } from './table.ts'
 
@@ -28,8 +27,8 @@ type Profiling = {
 }
 
 /**
- * Where the CPU time goes: fresh processes that write a CPU profile of their whole life, warmed up, then windows of all
- * in turn; of the profiles, only the time of the windows counts. The profiles stay in `folder`.
+ * Measures where the CPU time goes. Fresh processes write a CPU profile from start to end; they are warmed up and then have
+ * windows in turn. Only the samples of the windows count. The profiles stay in `folder`.
  */
 export async function profile(field: Field, { folder, cases, rounds }: Profiling): Promise<Profiled[]> {
   const env = {
@@ -38,7 +37,7 @@ export async function profile(field: Field, { folder, cases, rounds }: Profiling
   const started = [
     { name: 'bare', contender: field.bare, ...(await startBare(field, env)) },
     ...(await Promise.all(
-      // Those of before come first.
+      // The older tree comes first.
       field.cloakrooms.toReversed().map(async (contender, n, all) => ({
         ...{ name: n === all.length - 1 ? 'now' : `before (${revisionOf(contender.dir)})`, contender },
         ...(await contender.startAnother(env)),
@@ -53,7 +52,7 @@ export async function profile(field: Field, { folder, cases, rounds }: Profiling
         ...{ spans: [] as Span[], total: 0, count: 0 },
       })),
   )
-  for (const { lane } of lanes) await run(lane)
+  for (const { lane } of lanes) await warmUpOnce(lane)
   for (let round = 0; round < rounds; round += 1) {
     for (const one of lanes) {
       const from = monotonicUs()
@@ -72,14 +71,14 @@ export async function profile(field: Field, { folder, cases, rounds }: Profiling
   })
 }
 
-/** Gives a process its requests. Whether its cost has settled is not asked: that takes minutes on a busy machine. */
-async function run({ warmUpRequests, window }: Lane): Promise<void> {
+/** Warms a process up. Does not wait until its cost has settled, which takes minutes on a busy machine. */
+async function warmUpOnce({ warmUpRequests, window }: Lane): Promise<void> {
   for (let count = 0; count < warmUpRequests; ) count += (await window()).count
 }
 
 function laneOf(field: Field, id: string, contender: Contender): Lane {
   const { ask } = PROFILED[id]!
-  const warmUpRequests = id === 'small' ? 80_000 : 20_000
+  const warmUpRequests = id === 'small' ? SETTLES_AFTER : 20_000
   if (id !== 'unauthorized') return steady(field, contender, ask, { warmUpRequests })
   const { cookie: _, ...fields } = contender.fields
   const requests = [requestText(ask, fields)]

@@ -115,7 +115,7 @@ export function userMaker(config: string, fatBytes: number) {
   const [secret = ''] = cookieSigningSecrets(loaded.session.keys)
   const fat = randomBytes(fatBytes).toString('base64url').slice(0, fatBytes)
 
-  /** One whose access token has expired, and who has this refresh token; else one whose access token is good for an hour. */
+  /** With `refreshToken`, the access token has expired; without, it is good for an hour and there is no refresh token. */
   return function makeUser(n: number, refreshToken?: string) {
     const id = randomBytes(32).toString('base64url')
     const groups = Array.from({ length: 60 }, (_, g) => `group ${g} of user ${n}`)

@@ -291,7 +291,7 @@ export async function startClusterSet(options: RedisSetOptions = {}): Promise<Cl
         const port = String(tls ? tlsPorts[nodes.indexOf(to)] : to.port)
         const startedMs = performance.now()
         await from.cli('MIGRATE', HOST, port, '', '0', '5000', ...auth, 'KEYS', ...keys)
-        // Until the other one has the keys, the node serves nothing else.
+        // The node serves nothing else until the other one has the keys.
         notePause(performance.now() - startedMs)
       }
       for (const node of [to, from]) await node.cli('CLUSTER', 'SETSLOT', String(slot), 'NODE', toId)

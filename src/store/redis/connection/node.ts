@@ -400,7 +400,7 @@ function createSender(redis: Redis, outage: Outage) {
     }
   }
 
-  async function sendOnceThere(request: RedisRequest, wait: Wait): Promise<unknown> {
+  async function sendOnceConnected(request: RedisRequest, wait: Wait): Promise<unknown> {
     try {
       return await attempt(request, link, wait)
     } catch (error) {
@@ -415,8 +415,8 @@ function createSender(redis: Redis, outage: Outage) {
 
   return {
     send(request: RedisRequest, wait: Wait): Promise<unknown> {
-      if (!isThere(redis)) return sendOnceThere(request, wait)
-      // Without a function that waits: each is a part of what reading a session costs.
+      if (!isThere(redis)) return sendOnceConnected(request, wait)
+      // Without an async function, because its promise adds to the cost of each read of a session.
       return request.send(link).catch((thrown) => sendAgain(request, wait, translated(thrown)))
     },
     sendAsking: (request: RedisRequest, wait: Wait) => attempt(request, askingLink, wait),
