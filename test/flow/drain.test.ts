@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { type AddressInfo, createServer } from 'node:net'
 import { text } from 'node:stream/consumers'
+import type { TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { startBusyClients } from '../kit/busy-clients.ts'
@@ -30,6 +31,17 @@ function serve(file: string, ports: Record<string, string>) {
 async function outputOf(file: string, ports: Record<string, string>): Promise<string[]> {
   const { stdout } = serve(file, ports)
   return (await text(stdout)).trim().split('\n')
+}
+
+/** Starts a server that accepts connections and never answers; resolves with its port. */
+async function startSilent(t: TestContext, onConnection: () => unknown): Promise<number> {
+  const server = createServer((socket) => {
+    socket.on('error', () => {})
+    onConnection()
+  }).listen(0, '127.0.0.1')
+  t.after(() => server.close())
+  await once(server, 'listening')
+  return (server.address() as AddressInfo).port
 }
 
 test('no request of busy users is lost to a shutdown, on routes and on our own endpoints', async (t) => {
@@ -63,13 +75,7 @@ test('no request of busy users is lost to a shutdown, on routes and on our own e
 
 test('a signal that comes before it listens is not lost: it ends with exit code 0', async (t) => {
   // A Redis that says nothing holds the start up for 2 s.
-  const redis = createServer((socket) => {
-    socket.on('error', () => {})
-    child.kill('SIGTERM')
-  }).listen(0, '127.0.0.1')
-  t.after(() => redis.close())
-  await once(redis, 'listening')
-  const { port } = redis.address() as AddressInfo
+  const port = await startSilent(t, () => child.kill('SIGTERM'))
   const config = await writeReplicaConfig({
     provider: {
       issuer: 'http://127.0.0.1:9',
@@ -92,13 +98,7 @@ test('a signal that comes before it listens is not lost: it ends with exit code 
 
 test('a provider that is asked for its endpoints and never answers does not keep the process after a signal', async (t) => {
   const asked = Promise.withResolvers<void>()
-  const provider = createServer((socket) => {
-    socket.on('error', () => {})
-    asked.resolve()
-  }).listen(0, '127.0.0.1')
-  t.after(() => provider.close())
-  await once(provider, 'listening')
-  const { port } = provider.address() as AddressInfo
+  const port = await startSilent(t, asked.resolve)
   const config = await writeReplicaConfig({
     provider: {
       ...{ issuer: `http://127.0.0.1:${port}`, timeout: '100s' },

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { Redis } from 'ioredis'
-import { userMaker } from '../../kit/endurance/many-users.ts'
+import { saveUsers, userMaker } from '../../kit/endurance/many-users.ts'
 import type { Cloakroom, World } from '../contenders/cloakroom.ts'
 import type { Fields, Scope } from '../contenders/contender.ts'
 
@@ -26,15 +26,12 @@ export function sessionSeeder(
   return async function seed(count, refreshTokenFor) {
     const all: Seeded[] = []
     while (all.length < count) {
-      const pipeline = store.pipeline()
-      for (let n = 0; n < BATCH && all.length < count; n += 1) {
+      const users = Array.from({ length: Math.min(BATCH, count - all.length) }, () => {
         made += 1
-        const { hash, session, tokens, cookie } = make(made, refreshTokenFor?.(`user-${made}`))
-        pipeline.set(`${cloakroom.keyPrefix}:{${hash}}:session`, session, 'PX', 3_600_000)
-        pipeline.hset(`${cloakroom.keyPrefix}:{${hash}}:tokens`, tokens)
-        all.push({ hash, fields: { ...cloakroom.fields, cookie } })
-      }
-      await pipeline.exec()
+        return make(made, refreshTokenFor?.(`user-${made}`))
+      })
+      await saveUsers(store, users, cloakroom.keyPrefix)
+      all.push(...users.map(({ hash, cookie }) => ({ hash, fields: { ...cloakroom.fields, cookie } })))
     }
     return all
   }

@@ -77,12 +77,7 @@ export async function sendCrowd(
   let served = 0
   for (let begun = 0; begun < users; begun += BATCH) {
     const crowd = Array.from({ length: Math.min(BATCH, users - begun) }, (_, n) => makeUser(begun + n))
-    const pipeline = store.pipeline()
-    for (const { hash, session, tokens } of crowd) {
-      pipeline.set(`cloakroom:{${hash}}:session`, session, 'PX', 600_000)
-      pipeline.hset(`cloakroom:{${hash}}:tokens`, tokens)
-    }
-    await pipeline.exec()
+    await saveUsers(store, crowd)
     await inParallel(crowd.length, 16, async (n) => {
       let status = await ask(measured, agent, crowd[n]!.cookie)
       // A machine too busy for Redis to answer in time is no matter of memory.
@@ -141,6 +136,22 @@ export function userMaker(config: string, fatBytes: number) {
       cookie: `cloakroom=${encodeURIComponent(`s:${id}.${signature}`)}`,
     }
   }
+}
+
+const SESSION_LIFE_MS = 3_600_000
+
+/** Writes what `userMaker` made into Redis, all in one pipeline. The sessions live for an hour. */
+export async function saveUsers(
+  store: Redis,
+  users: readonly ReturnType<ReturnType<typeof userMaker>>[],
+  keyPrefix = 'cloakroom',
+): Promise<void> {
+  const pipeline = store.pipeline()
+  for (const { hash, session, tokens } of users) {
+    pipeline.set(`${keyPrefix}:{${hash}}:session`, session, 'PX', SESSION_LIFE_MS)
+    pipeline.hset(`${keyPrefix}:{${hash}}:tokens`, tokens)
+  }
+  await pipeline.exec()
 }
 
 /** A Cookie header as browsers send it, with much that is none of ours. */
