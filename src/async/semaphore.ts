@@ -93,7 +93,8 @@ export function createSemaphore<Refusal>(options: SemaphoreOptions<Refusal>): Se
     if (last) last.next = entry
     else first = entry
     last = entry
-    observe?.(++waiting)
+    waiting += 1
+    observe?.(waiting)
     if (pace) serve()
     return () => leave(entry)
   }
@@ -107,7 +108,8 @@ export function createSemaphore<Refusal>(options: SemaphoreOptions<Refusal>): Se
     else first = next
     if (next) next.previous = previous
     else last = previous
-    observe?.(--waiting)
+    waiting -= 1
+    observe?.(waiting)
   }
 
   function release(): void {

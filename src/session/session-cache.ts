@@ -1,4 +1,6 @@
 import { createExpiringMap, heapBytes, heapShare, ownText } from '../async/expiring-map.ts'
+import { createRetryAfter } from '../async/retry-after.ts'
+import { createSemaphore } from '../async/semaphore.ts'
 import { createSingleFlight, type Flight } from '../async/single-flight.ts'
 import { BffError } from '../errors.ts'
 import type { Invalidations, SessionHash } from '../store/port.ts'
@@ -39,14 +41,17 @@ export type SessionCacheDeps<V> = {
 }
 
 /**
- * The part of the heap that all requests may take which wait for the store at the same time, and what one takes with what
- * is read for it. Without a bound, 10,000 sessions that are asked with at once end a process with a heap of 333 MB.
+ * Reads that go to the store at a time; the others wait in order of arrival. Of thousands at once each would wait for all,
+ * longer than the store is given, and whatever else asks it, such as a refresh, with them.
  */
-const READING_SHARE = 1 / 5
-const READING_BYTES = 32_768
-const MAX_READING = Math.floor(heapShare(READING_SHARE) / READING_BYTES)
-/** Of requests that come back each second there would be nothing but refusals. */
-const RETRY_AFTER_SECONDS = 5
+const READS_AT_ONCE = 256
+const WAIT_MS = 1_000
+/** About as many as are read while they wait, and no more than this part of the heap holds of them with their requests. */
+const MOST_WAITING = 1_000
+const WAITING_SHARE = 1 / 5
+const WAITING_BYTES = 32_768
+const MAX_WAITING = Math.min(MOST_WAITING, Math.floor(heapShare(WAITING_SHARE) / WAITING_BYTES))
+const RETRY_AFTER_SECONDS = 2
 
 /**
  * Makes a bounded cache that is right at sign-out: an invalidation drops the copies of its session, and a read that began
@@ -56,7 +61,11 @@ export function createSessionCache<V extends {}>(deps: SessionCacheDeps<V>): Ses
   const { invalidations, monotonicNow } = deps
   const copies = createCopies<V>(deps)
   const reads = createSingleFlight<V | undefined, SessionHash>()
-  let reading = 0
+  const retryAfter = createRetryAfter({ least: RETRY_AFTER_SECONDS })
+  const permits = createSemaphore({
+    ...{ permits: READS_AT_ONCE, maxWaiting: MAX_WAITING },
+    refusal: () => crowded(retryAfter()),
+  })
 
   const peek = (key: string): V | undefined => (invalidations.isLive() ? copies.get(key) : undefined)
 
@@ -65,23 +74,13 @@ export function createSessionCache<V extends {}>(deps: SessionCacheDeps<V>): Ses
     copies.drop(hash)
   }
 
-  async function bounded(read: () => Promise<V | undefined>): Promise<V | undefined> {
-    if (reading >= MAX_READING) throw crowded()
-    reading += 1
-    try {
-      return await read()
-    } finally {
-      reading -= 1
-    }
-  }
-
   function load(key: string, hash: SessionHash, read: () => Promise<V | undefined>): Promise<V | undefined> {
-    if (!invalidations.isLive()) return bounded(read)
+    if (!invalidations.isLive()) return permits.run(read, WAIT_MS)
     const copy = peek(key)
     if (copy !== undefined) return Promise.resolve(copy)
     const trustedUntil = monotonicNow() + deps.trustedMs
     const readAndKeep = async (flight: Flight) => {
-      const value = await bounded(read)
+      const value = await permits.run(read, WAIT_MS)
       if (value === undefined || flight.isForgotten) return value
       const leftMs = trustedUntil - monotonicNow()
       copies.put(key, { value, hash }, Math.min(leftMs, deps.lifeMs?.(value) ?? leftMs))
@@ -110,9 +109,9 @@ export function createSessionCache<V extends {}>(deps: SessionCacheDeps<V>): Ses
   }
 }
 
-function crowded(): BffError {
+function crowded(retryAfterSeconds: number): BffError {
   return new BffError('store_unavailable', 'too many requests wait for the session store', {
-    retryAfterSeconds: RETRY_AFTER_SECONDS,
+    retryAfterSeconds,
   })
 }
 

@@ -6,6 +6,7 @@ import type { Clock } from '../../async/clock.ts'
 import { heapShare } from '../../async/expiring-map.ts'
 import { createThrottledWarning } from '../../async/log-throttle.ts'
 import { createPace, type Pace } from '../../async/pace.ts'
+import { createRetryAfter } from '../../async/retry-after.ts'
 import { createSemaphore } from '../../async/semaphore.ts'
 import type { ProviderConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
@@ -93,10 +94,11 @@ const MAX_WAITING = Math.min(50_000, Math.floor(heapShare(WAITING_SHARE) / WAITI
 export function createLimiter(deps: LimiterDeps): Limiter {
   const { concurrency, waitMs, clock, observe, openTimes = OPEN_TIMES } = deps
   const { monotonicNow: now } = clock
+  const retryAfter = createRetryAfter({ least: Math.max(1, Math.ceil(waitMs / 1_000)), clock })
   const permits = createSemaphore<BffError>({
     permits: concurrency,
     maxWaiting: MAX_WAITING,
-    refusal: () => crowded(waitMs),
+    refusal: () => crowded(retryAfter()),
     observe: observe.queue,
     clock,
   })
@@ -290,9 +292,9 @@ function circuitOpen(forMs: number): BffError {
   )
 }
 
-function crowded(waitMs: number): BffError {
+function crowded(retryAfterSeconds: number): BffError {
   return new BffError('provider_unavailable', 'too many requests wait for the authorization server', {
-    retryAfterSeconds: Math.max(1, Math.ceil(waitMs / 1000)),
+    retryAfterSeconds,
   })
 }
 

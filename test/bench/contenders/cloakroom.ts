@@ -170,7 +170,7 @@ function configOf({ provider, redis, chat }: World, { resources = 1, routes = 0 
     // Idle connections stay until the end of a measurement.
     limits: {
       ...{ connections: 50_000, connectionsPerClient: 50_000, webSocketsPerSession: 10_000 },
-      keepAlive: '10m',
+      ...{ keepAlive: '10m', headerTimeout: '10m' },
     },
     session: { store: { type: 'redis', url: redis.url, keyPrefix } },
     resources: Object.fromEntries(

@@ -5,7 +5,9 @@ import type { CrowdOrder, CrowdResult } from './load-order.ts'
 
 /** Many clients, each with a connection: opened first when all ask at once, so that none is late; else when its time comes. */
 let clients: { readonly connect: () => Promise<Socket>; readonly request: string }[] = []
+let reconnect: () => Promise<Socket>
 let msBetween = 0
+const CLOSED = 'HTTP/1.1 503 closed\r\nretry-after: 1\r\n"code":"closed"'
 /** The kernel queues no more at a listening socket. */
 const OPENED_AT_ONCE = 100
 
@@ -15,6 +17,7 @@ process.on('message', async (message: CrowdOrder | 'ask') => {
 })
 
 async function open({ port, requests, perSecond }: CrowdOrder): Promise<void> {
+  reconnect = () => opened(port)
   if (perSecond !== undefined) {
     msBetween = 1_000 / perSecond
     clients = requests.map((request) => ({ request, connect: () => opened(port) }))
@@ -35,10 +38,11 @@ async function askAll(): Promise<CrowdResult> {
   await Promise.all(
     clients.map(async ({ connect, request }, n) => {
       if (msBetween > 0) await delay(n * msBetween)
-      const socket = await connect()
+      let socket = await connect()
       sockets.push(socket)
       for (;;) {
-        const answer = await ask(socket, request)
+        // Where the kernel's queue of connections was full, one that seemed open is closed.
+        const answer = await ask(socket, request).catch(() => CLOSED)
         const status = statusOf(answer)
         const [, code] = /"code":"(\w+)"/.exec(answer) ?? []
         const name = code ? `${status} ${code}` : status
@@ -49,7 +53,10 @@ async function askAll(): Promise<CrowdResult> {
           refusal ??= answer
           return
         }
+        socket.destroy()
         await delay(Number(seconds) * 1_000)
+        socket = await reconnect()
+        sockets.push(socket)
       }
     }),
   )

@@ -149,6 +149,18 @@ test('a waiter that comes when enough wait is refused at once, and one in time r
   assert.equal(semaphore.tryAcquire(), true)
 })
 
+test('a line has its limit also where it is observed by no one', async () => {
+  const semaphore = createSemaphore({ permits: 1, maxWaiting: 1, refusal: () => new Error('full') })
+  semaphore.tryAcquire()
+  const ran = semaphore.run(async () => 'ran', 60_000)
+  await assert.rejects(
+    semaphore.run(async () => 'ran', 60_000),
+    /full/,
+  )
+  semaphore.release()
+  assert.equal(await ran, 'ran')
+})
+
 test('all who wait can be refused, and newcomers wait again', async () => {
   const semaphore = semaphoreOf(1)
   const { events, wait } = lineFor(semaphore)

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { heapShare } from '../../../src/async/expiring-map.ts'
+import type { BffError } from '../../../src/errors.ts'
 import { createSessionCache, type SessionCacheDeps } from '../../../src/session/session-cache.ts'
 import type { Invalidations, SessionHash } from '../../../src/store/port.ts'
 
@@ -252,29 +253,39 @@ test('nothing is begun while no copy is trusted, and a failure is met by who ask
   assert.equal(world.reads, 0)
 })
 
-test('no more reads wait at a time than a part of the heap can hold: the next ones are refused until some have ended', async () => {
+const AT_ONCE = 256
+const MOST = AT_ONCE + Math.min(1_000, Math.floor(heapShare(1 / 5) / 32_768))
+
+test('so many reads go to the store at a time, the others in order of arrival, and those beyond a line are told to come back', async () => {
   const { cache, world } = setUp()
-  const most = Math.floor(heapShare(1 / 5) / 32_768)
   for (const live of [true, false]) {
     world.live = live
     const { read, resolve } = heldRead()
-    const waiting = Array.from({ length: most }, (_, n) => cache.load(`${live} ${n}`, ALICE, read))
-    const refused = { code: 'store_unavailable', retryAfterSeconds: 5 }
-    await assert.rejects(
-      cache.load('one more', BOB, async () => 'value'),
-      refused,
+    let begun = 0
+    const counted = () => {
+      begun += 1
+      return read()
+    }
+    const waiting = Array.from({ length: MOST }, (_, n) => cache.load(`${live} ${n}`, ALICE, counted))
+    assert.equal(begun, AT_ONCE)
+    const refused = await Promise.all(
+      Array.from({ length: 50 }, (_, n) =>
+        cache.load(`more ${n}`, BOB, async () => 'value').catch((error: BffError) => error),
+      ),
     )
+    for (const error of refused) assert.equal((error as BffError).code, 'store_unavailable')
+    assert.equal((refused[0] as BffError).retryAfterSeconds, 2)
     resolve('one')
     assert.ok((await Promise.all(waiting)).every((value) => value === 'one'))
+    assert.equal(begun, MOST)
   }
   assert.equal(await cache.load('one more', BOB, async () => 'value'), 'value')
 })
 
 test('a read that fails is waited for no more', async () => {
   const { cache } = setUp()
-  const most = Math.floor(heapShare(1 / 5) / 32_768)
   const { read, reject } = heldRead()
-  const waiting = Array.from({ length: most }, (_, n) => cache.load(`${n}`, ALICE, read))
+  const waiting = Array.from({ length: MOST }, (_, n) => cache.load(`${n}`, ALICE, read))
   reject(new Error('away'))
   for (const one of await Promise.allSettled(waiting)) assert.equal(one.status, 'rejected')
   assert.equal(await cache.load('next', BOB, async () => 'value'), 'value')

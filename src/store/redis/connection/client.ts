@@ -1,5 +1,6 @@
 import { systemClock } from '../../../async/clock.ts'
 import { createDeadline, type Deadline, type Wait } from '../../../async/deadline.ts'
+import { createRetryAfter } from '../../../async/retry-after.ts'
 import { BffError } from '../../../errors.ts'
 import type { ObserveStore } from '../../port.ts'
 import type { ScriptName } from '../scripts.ts'
@@ -65,7 +66,8 @@ export function createRedisConnection(
   const deadline = createDeadline(COMMAND_TIMEOUT_MS, timedOut)
   // A write may first wait for the replica that the write before it waits for.
   const durableDeadline = createDeadline(REPLICA_WAIT_MS + COMMAND_TIMEOUT_MS, timedOut)
-  const observed = createObserved(transport, observe)
+  const told = { observe, retryAfter: createRetryAfter({ least: RETRY_AFTER_SECONDS }) }
+  const observed = createObserved(transport, told)
   const scripted = (
     script: ScriptName,
     keys: readonly string[],
@@ -90,7 +92,7 @@ export function createRedisConnection(
     run: (script, keys, args) => observed(scripted(script, keys, args), deadline, transport.send),
     async runDurably(script, keys, args) {
       if (!durable) return { reply: await this.run(script, keys, args), isReplicated: true }
-      const observedDurably = createObserved(durable, observe)
+      const observedDurably = createObserved(durable, told)
       const sent = scripted(script, keys, args)
       const { reply, replication } = await observedDurably(sent, durableDeadline, durable.sendDurably)
       const { isReplicated, refused } = await replication
@@ -104,7 +106,10 @@ export function createRedisConnection(
 }
 
 /** Bounds the time of a request, tells how it ended, and makes `store_unavailable` of what it rejects with. */
-function createObserved(transport: RedisTransport, observe: ObserveStore | undefined) {
+function createObserved(
+  transport: RedisTransport,
+  { observe, retryAfter }: { observe: ObserveStore | undefined; retryAfter: () => number },
+) {
   return async function observed<T>(
     request: RedisRequest,
     deadline: Deadline,
@@ -123,7 +128,7 @@ function createObserved(transport: RedisTransport, observe: ObserveStore | undef
       throw new BffError('store_unavailable', `redis did not serve ${label}`, {
         // The cause of an outage says more than a command that took too long because of it.
         cause: saidAt(label, cause.isReply ? cause : (transport.outage(key) ?? cause)),
-        retryAfterSeconds: RETRY_AFTER_SECONDS,
+        retryAfterSeconds: retryAfter(),
       })
     }
   }
