@@ -98,7 +98,7 @@ export class BffError extends Error {
   }
 }
 
-/** A refusal that is the same for all requests: it is made once, and so is its answer. */
+/** A refusal that is the same for all requests, and tells nothing of any. It and its answer are made once; its stack is of the first time. */
 export class SharedRefusal extends BffError {}
 
 const shared = new Map<string, SharedRefusal>()

@@ -1,6 +1,6 @@
-import { createExpiringMap, heapBytes, heapShare, ownText } from '../async/expiring-map.ts'
+import { createExpiringMap, heapBytes, ownText } from '../async/expiring-map.ts'
 import { createRetryAfter } from '../async/retry-after.ts'
-import { createSemaphore } from '../async/semaphore.ts'
+import { createSemaphore, mostWaiting } from '../async/semaphore.ts'
 import { createSingleFlight, type Flight } from '../async/single-flight.ts'
 import { BffError } from '../errors.ts'
 import type { Invalidations, SessionHash } from '../store/port.ts'
@@ -13,7 +13,7 @@ export type SessionCache<V> = {
   peekOf(hash: SessionHash): V | undefined
   /**
    * Returns the copy, or else what `read` gives; concurrent loads of one key share a read. Rejects with store_unavailable
-   * while too many wait for theirs.
+   * while too many reads are waiting.
    *
    * @param hash the session whose change or end makes the copy worthless.
    */
@@ -46,11 +46,8 @@ export type SessionCacheDeps<V> = {
  */
 const READS_AT_ONCE = 256
 const WAIT_MS = 1_000
-/** About as many as are read while they wait, and no more than this part of the heap holds of them with their requests. */
-const MOST_WAITING = 1_000
-const WAITING_SHARE = 1 / 5
-const WAITING_BYTES = 32_768
-const MAX_WAITING = Math.min(MOST_WAITING, Math.floor(heapShare(WAITING_SHARE) / WAITING_BYTES))
+/** About as many as are read in that time. */
+const MAX_WAITING = mostWaiting(1_000)
 const RETRY_AFTER_SECONDS = 2
 
 /**
@@ -153,7 +150,7 @@ function createCopies<V extends {}>({ max, maxBytes, trustedMs, monotonicNow }: 
   }
 }
 
-/** The keys of the copies of each session. Nearly all have one, so that it stands there by itself: a set takes more than a key. */
+/** The keys of the copies of each session. Nearly all sessions have one key, which is stored as itself: a set takes more memory. */
 function createKeyIndex() {
   const keysOf = new Map<SessionHash, string | readonly string[]>()
   const of = (hash: SessionHash): readonly string[] => {

@@ -3,11 +3,10 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { createCircuitBreaker } from '../../async/circuit-breaker.ts'
 import type { Clock } from '../../async/clock.ts'
-import { heapShare } from '../../async/expiring-map.ts'
 import { createThrottledWarning } from '../../async/log-throttle.ts'
 import { createPace, type Pace } from '../../async/pace.ts'
 import { createRetryAfter } from '../../async/retry-after.ts'
-import { createSemaphore } from '../../async/semaphore.ts'
+import { createSemaphore, mostWaiting } from '../../async/semaphore.ts'
 import type { ProviderConfig } from '../../config/config.ts'
 import { BffError } from '../../errors.ts'
 import type { Logger } from '../../log.ts'
@@ -82,13 +81,7 @@ export type Limiter = {
 
 type Admission = { isOver: boolean; readonly isProbe: boolean }
 
-/**
- * The part of the heap that all may take that wait for a permit, and what one takes with its request and its session:
- * measured 28 KB. More than that are told to come back, because a replica without memory ends for all users.
- */
-const WAITING_SHARE = 1 / 5
-const WAITING_BYTES = 32_768
-const MAX_WAITING = Math.min(50_000, Math.floor(heapShare(WAITING_SHARE) / WAITING_BYTES))
+const MAX_WAITING = mostWaiting(50_000)
 
 /** Makes a limiter with nothing in flight and a closed circuit. */
 export function createLimiter(deps: LimiterDeps): Limiter {

@@ -31,7 +31,7 @@ type Storm = {
 
 /**
  * Sessions whose access tokens have all expired, each asked with by a client of its own, beside users whose tokens are
- * good. A client that is told to come back does, when it is told. Rejects unless the provider saw one
+ * good. A client that gets 503 asks again after Retry-After. Rejects unless the provider saw one
  * refresh of each session, no refresh token twice, no more calls at a time than it is configured to get, and all were
  * served in the end.
  */
@@ -76,8 +76,8 @@ export async function storms(field: Field, t: Scope, sizes: readonly number[]): 
   await bystanders.look()
   await delay(BEFORE_MS)
   const { ms: aloneMs } = await bystanders.look()
-  const atOnce = { what: 'sessions to refresh, asked with in the same moment', storms: [] as Storm[] }
-  const paced = { what: `sessions to refresh, ${PER_SECOND} asked with a second`, storms: [] as Storm[] }
+  const atOnce = { what: 'sessions to refresh, all at once', storms: [] as Storm[] }
+  const paced = { what: `sessions to refresh, ${PER_SECOND} a second`, storms: [] as Storm[] }
   for (const size of sizes) {
     if (size <= MOST_AT_ONCE) atOnce.storms.push(await storm(size))
     paced.storms.push(await storm(size, PER_SECOND))

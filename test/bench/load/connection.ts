@@ -17,7 +17,7 @@ export function ask(socket: Socket, request: string): Promise<string> {
   return new Promise((resolve, reject) => {
     let received = ''
     const onClose = () => reject(new Error('connection closed before its answer was complete'))
-    if (socket.destroyed) onClose()
+    if (socket.destroyed) return onClose()
     socket.once('close', onClose)
     socket.on('data', function onData(chunk: Buffer) {
       received += chunk.toString('latin1')
@@ -29,7 +29,7 @@ export function ask(socket: Socket, request: string): Promise<string> {
   })
 }
 
-/** The three digits. */
+/** The status code of an answer, as text. */
 export const statusOf = (answer: string): string => answer.slice('HTTP/1.1 '.length, 'HTTP/1.1 200'.length)
 
 /** Length of a whole answer; infinite while its header is not here. Throws when it says no length. */

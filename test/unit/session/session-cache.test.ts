@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { heapShare } from '../../../src/async/expiring-map.ts'
+import { mostWaiting } from '../../../src/async/semaphore.ts'
 import type { BffError } from '../../../src/errors.ts'
 import { createSessionCache, type SessionCacheDeps } from '../../../src/session/session-cache.ts'
 import type { Invalidations, SessionHash } from '../../../src/store/port.ts'
@@ -254,7 +254,7 @@ test('nothing is begun while no copy is trusted, and a failure is met by who ask
 })
 
 const AT_ONCE = 256
-const MOST = AT_ONCE + Math.min(1_000, Math.floor(heapShare(1 / 5) / 32_768))
+const MOST = AT_ONCE + mostWaiting(1_000)
 
 test('so many reads go to the store at a time, the others in order of arrival, and those beyond a line are told to come back', async () => {
   const { cache, world } = setUp()

@@ -1,7 +1,7 @@
 import '../../../kit/untracked.ts'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { heapShare } from '../../../../src/async/expiring-map.ts'
+import { mostWaiting } from '../../../../src/async/semaphore.ts'
 import {
   ask,
   good,
@@ -81,7 +81,7 @@ test('a queue that is full, by number or by its part of the heap, refuses at onc
   const { limiter, seen, tick } = setUp({ concurrency: 1 })
   const hanging = held()
   const running = ask(limiter, hanging.script)
-  const most = Math.min(50_000, Math.floor(heapShare(1 / 5) / 32_768))
+  const most = mostWaiting(50_000)
   const waiting = Array.from({ length: most }, () => ask(limiter, good).catch((error) => error))
   assert.equal((await refusal(ask(limiter, good))).code, 'provider_unavailable')
   assert.equal(seen.longestQueue, most)
