@@ -33,7 +33,7 @@ describe('the demo in a browser', { skip: skipWithoutChromium, timeout: 300_000 
     browser = await launchChromium()
     context = await browser.newContext()
     page = await context.newPage()
-    page.setDefaultTimeout(10_000)
+    page.setDefaultTimeout(30_000)
     page.on('console', (message) => {
       if (message.type() === 'error') consoleErrors.push(message.text())
     })
