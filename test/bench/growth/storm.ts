@@ -12,8 +12,8 @@ import { sessionSeeder } from './seed.ts'
 const PROVIDER_LATENCY_MS = 50
 /** What `provider.concurrency` is unless configured. */
 const MOST_IN_FLIGHT = 32
-/** Largest storm in which all clients ask at the same moment. */
-const MOST_AT_ONCE = 10_000
+/** Largest storm in which all clients ask at the same moment: of a larger one others are refused, too, while it lasts. */
+const MOST_AT_ONCE = 1_000
 const PER_SECOND = 150
 const BYSTANDERS = 100
 const BYSTANDER_REQUESTS_PER_SECOND = 200
