@@ -7,23 +7,25 @@ export type RetryAfterOptions = {
   readonly clock?: Pick<Clock, 'monotonicNow'>
 }
 
-/** Callers that are let come back in each second: fewer than one replica can refuse, or serve, beside its other work. */
+/** Callers that come back in each second: few enough for a replica to answer beside its other work. */
 const PER_SECOND = 300
+/** Longest wait beyond the least one. */
 const MOST_SECONDS = 30
 
 /**
- * Gives each caller that is refused for want of room the time of its turn, for Retry-After (RFC 9110 §10.2.3): those who are
- * refused in the same moment would come back in the same moment, and be too many again.
+ * Makes values of Retry-After (RFC 9110 §10.2.3) for callers that are refused because there are too many. Callers that are
+ * refused at the same time get different values. With the same value they would come back together, and be too many again.
  *
- * @returns whole seconds from now, 30 more than the least at most: of still more callers the next turn begins.
+ * @returns gives whole seconds, from `least` to 30 more; after the highest value it begins at `least` again.
  */
 export function createRetryAfter({ least, clock = systemClock }: RetryAfterOptions): () => number {
+  /** When the caller that was told last comes back. */
   let turnMs = 0
   return function retryAfterSeconds() {
     const nowMs = clock.monotonicNow()
     const firstMs = nowMs + least * 1_000
-    const isFree = turnMs < firstMs || turnMs > firstMs + MOST_SECONDS * 1_000
-    turnMs = isFree ? firstMs : turnMs + 1_000 / PER_SECOND
+    const nextMs = turnMs + 1_000 / PER_SECOND
+    turnMs = nextMs > firstMs && nextMs <= firstMs + MOST_SECONDS * 1_000 ? nextMs : firstMs
     return Math.round((turnMs - nowMs) / 1_000)
   }
 }

@@ -41,12 +41,12 @@ export type SessionCacheDeps<V> = {
 }
 
 /**
- * Reads that go to the store at a time; the others wait in order of arrival. Of thousands at once each would wait for all,
- * longer than the store is given, and whatever else asks it, such as a refresh, with them.
+ * Reads that go to the store at a time; the others wait in order of arrival. If thousands went together, each of them, and
+ * each command of a refresh, would wait for all, and take longer than the time limit of a command.
  */
 const READS_AT_ONCE = 256
 const WAIT_MS = 1_000
-/** About as many as are read in that time. */
+/** About as many as can be read in `WAIT_MS`. */
 const MAX_WAITING = mostWaiting(1_000)
 const RETRY_AFTER_SECONDS = 2
 

@@ -1,3 +1,4 @@
+// As a namespace: `z` by name brings all of zod's locales, 550 kB, into the build.
 import * as z from 'zod'
 import { didYouMean } from '../report/nearest-name.ts'
 import type { FieldPath } from '../report/problem.ts'

@@ -12,7 +12,7 @@ import { sessionSeeder } from './seed.ts'
 const PROVIDER_LATENCY_MS = 50
 /** What `provider.concurrency` is unless configured. */
 const MOST_IN_FLIGHT = 32
-/** Largest storm in which all clients ask at the same moment: of a larger one others are refused, too, while it lasts. */
+/** Largest storm in which all clients ask at the same moment. During a larger one, other users get some 503s too. */
 const MOST_AT_ONCE = 1_000
 const PER_SECOND = 150
 const BYSTANDERS = 100
@@ -31,9 +31,8 @@ type Storm = {
 
 /**
  * Sessions whose access tokens have all expired, each asked with by a client of its own, beside users whose tokens are
- * good. A client that gets 503 asks again after Retry-After. Rejects unless the provider saw one
- * refresh of each session, no refresh token twice, no more calls at a time than it is configured to get, and all were
- * served in the end.
+ * good. A client that gets 503 asks again after Retry-After. Rejects unless the provider saw one refresh of each session, no
+ * refresh token twice, no more calls at a time than it is configured to get, and all were served in the end.
  */
 export async function storms(field: Field, t: Scope, sizes: readonly number[]): Promise<Growth[]> {
   const [{ dir } = { dir: '' }] = field.cloakrooms

@@ -7,6 +7,7 @@ import type { CrowdOrder, CrowdResult } from './load-order.ts'
 let clients: { readonly connect: () => Promise<Socket>; readonly request: string }[] = []
 let reconnect: () => Promise<Socket>
 let msBetween = 0
+/** Stands for the answer when the connection was closed before one: the client tries again after a second. */
 const CLOSED = 'HTTP/1.1 503 closed\r\nretry-after: 1\r\n"code":"closed"'
 /** The kernel queues no more at a listening socket. */
 const OPENED_AT_ONCE = 100
@@ -41,7 +42,7 @@ async function askAll(): Promise<CrowdResult> {
       let socket = await connect()
       sockets.push(socket)
       for (;;) {
-        // Where the kernel's queue of connections was full, one that seemed open is closed.
+        // The kernel closes connections that did not fit into its queue.
         const answer = await ask(socket, request).catch(() => CLOSED)
         const status = statusOf(answer)
         const [, code] = /"code":"(\w+)"/.exec(answer) ?? []

@@ -25,6 +25,17 @@ test('of a crowd no more than 300 are told the same second, and none is told to 
   assert.ok(Math.max(...told.values()) <= 301, `${Math.max(...told.values())}`)
 })
 
+test('a crowd is spread also while the clock goes on between two of its refusals', () => {
+  const clock = createTestClock()
+  const next = createRetryAfter({ least: 2, clock })
+  const told = Array.from({ length: 3_000 }, () => {
+    clock.advance(0.1)
+    return next()
+  })
+  assert.equal(told.at(-1), 12)
+  assert.ok(Math.max(...count(told).values()) <= 320)
+})
+
 test('those who come meanwhile get later turns, until the crowd is over', () => {
   const clock = createTestClock()
   const next = createRetryAfter({ least: 1, clock })

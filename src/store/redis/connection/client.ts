@@ -1,6 +1,5 @@
 import { systemClock } from '../../../async/clock.ts'
 import { createDeadline, type Deadline, type Wait } from '../../../async/deadline.ts'
-import { createRetryAfter } from '../../../async/retry-after.ts'
 import { BffError } from '../../../errors.ts'
 import type { ObserveStore } from '../../port.ts'
 import type { ScriptName } from '../scripts.ts'
@@ -66,8 +65,7 @@ export function createRedisConnection(
   const deadline = createDeadline(COMMAND_TIMEOUT_MS, timedOut)
   // A write may first wait for the replica that the write before it waits for.
   const durableDeadline = createDeadline(REPLICA_WAIT_MS + COMMAND_TIMEOUT_MS, timedOut)
-  const told = { observe, retryAfter: createRetryAfter({ least: RETRY_AFTER_SECONDS }) }
-  const observed = createObserved(transport, told)
+  const observed = createObserved(transport, observe)
   const scripted = (
     script: ScriptName,
     keys: readonly string[],
@@ -92,7 +90,7 @@ export function createRedisConnection(
     run: (script, keys, args) => observed(scripted(script, keys, args), deadline, transport.send),
     async runDurably(script, keys, args) {
       if (!durable) return { reply: await this.run(script, keys, args), isReplicated: true }
-      const observedDurably = createObserved(durable, told)
+      const observedDurably = createObserved(durable, observe)
       const sent = scripted(script, keys, args)
       const { reply, replication } = await observedDurably(sent, durableDeadline, durable.sendDurably)
       const { isReplicated, refused } = await replication
@@ -106,10 +104,7 @@ export function createRedisConnection(
 }
 
 /** Bounds the time of a request, tells how it ended, and makes `store_unavailable` of what it rejects with. */
-function createObserved(
-  transport: RedisTransport,
-  { observe, retryAfter }: { observe: ObserveStore | undefined; retryAfter: () => number },
-) {
+function createObserved(transport: RedisTransport, observe: ObserveStore | undefined) {
   return async function observed<T>(
     request: RedisRequest,
     deadline: Deadline,
@@ -128,7 +123,8 @@ function createObserved(
       throw new BffError('store_unavailable', `redis did not serve ${label}`, {
         // The cause of an outage says more than a command that took too long because of it.
         cause: saidAt(label, cause.isReply ? cause : (transport.outage(key) ?? cause)),
-        retryAfterSeconds: retryAfter(),
+        // The same for all: an outage may be over in a moment, and to refuse once more costs little.
+        retryAfterSeconds: RETRY_AFTER_SECONDS,
       })
     }
   }
