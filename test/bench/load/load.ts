@@ -28,10 +28,13 @@ process.on('message', async (order: LoadOrder) => {
   process.send!(result)
 })
 
+/** A server ends connections that have long had nothing to do; and a port may belong to another process by now. */
 async function socketsTo({ port, connections }: LoadOrder): Promise<Socket[]> {
-  const known = idle.get(port)
-  if (known) return known
-  const sockets = await Promise.all(Array.from({ length: connections }, () => opened(port)))
+  const known = idle.get(port)?.filter((socket) => !socket.destroyed) ?? []
+  const missing = Array.from({ length: (idle.get(port)?.length ?? connections) - known.length }, () =>
+    opened(port),
+  )
+  const sockets = [...known, ...(await Promise.all(missing))]
   idle.set(port, sockets)
   return sockets
 }

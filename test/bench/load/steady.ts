@@ -19,10 +19,24 @@ function begin({ port, requests, perSecond }: SteadyOrder): void {
 }
 
 async function askOnce(port: number, request: string): Promise<void> {
-  const socket = idle.pop() ?? (await opened(port))
   const sentAt = performance.now()
-  const answer = await ask(socket, request)
-  ms.push(performance.now() - sentAt)
-  if (statusOf(answer) !== '200') refusal ??= answer
-  idle.push(socket)
+  try {
+    const { answer, socket } = await answered(port, request)
+    ms.push(performance.now() - sentAt)
+    if (statusOf(answer) !== '200') refusal ??= answer
+    idle.push(socket)
+  } catch (error) {
+    refusal ??= `no answer: ${error}`
+  }
+}
+
+/** A connection that was idle may end in the moment it is used again: then the request is sent on a new one (RFC 9110 §9.2.2). */
+async function answered(port: number, request: string): Promise<{ answer: string; socket: Socket }> {
+  for (let used = idle.pop(); used; used = idle.pop()) {
+    if (used.destroyed) continue
+    const answer = await ask(used, request).catch(() => undefined)
+    if (answer !== undefined) return { answer, socket: used }
+  }
+  const socket = await opened(port)
+  return { answer: await ask(socket, request), socket }
 }
