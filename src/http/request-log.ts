@@ -159,6 +159,9 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
     const route = known.route ?? 'none'
     observe.request({ route, method, status, code: known.code, seconds: durationMs / 1000 })
     if (known.span) endSpan(known, req, status)
+    // What the problem tells as its reason stands in the log as such.
+    const isUntold = known.code === 'session_required' && known.refusal?.reason === undefined
+    const untold = isUntold ? deps.whyNoSession?.(req) : undefined
     const fields = {
       request_id: known.id,
       traceparent: known.traceparent,
@@ -169,6 +172,7 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
       status,
       code: known.code,
       ...known.refusal,
+      reason: typeof untold === 'string' ? untold : known.refusal?.reason,
       durationMs: tenths(durationMs),
       firstByteMs: known.firstByteMs,
       session: known.session,
@@ -179,11 +183,8 @@ export function createRequestLog(deps: RequestLogDeps): RequestLog {
       const who = { session, subject: known.subject, clientIp: from }
       log.audit?.('access_denied', { request_id, route, ...who, ...known.refusal })
     }
-    // What the problem tells as its reason stands in the log as such.
-    const isUntold = known.code === 'session_required' && known.refusal?.reason === undefined
-    const reason = isUntold ? deps.whyNoSession?.(req) : undefined
-    if (reason instanceof Promise) reason.then((found) => log.info({ ...fields, reason: found }, 'request'))
-    else log.info(reason === undefined ? fields : { ...fields, reason }, 'request')
+    if (untold instanceof Promise) untold.then((reason) => log.info({ ...fields, reason }, 'request'))
+    else log.info(fields, 'request')
   }
 
   function writeLine(this: ServerResponse): void {

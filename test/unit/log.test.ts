@@ -68,8 +68,13 @@ describe('the log on standard output', () => {
 
 describe('a line of the level info', () => {
   /** The lines of our logger and of pino, as it was set up for all levels, at the same time of day. */
-  function bothLines(t: TestContext, fields: LogFields, message: string): [ours: string, pinos: string] {
-    t.mock.timers.enable({ apis: ['Date'], now: Date.UTC(2026, 1, 3, 4, 5, 6, 78) })
+  function bothLines(
+    t: TestContext,
+    fields: LogFields,
+    message: string,
+    ms = 78,
+  ): [ours: string, pinos: string] {
+    t.mock.timers.enable({ apis: ['Date'], now: Date.UTC(2026, 1, 3, 4, 5, 6, ms) })
     const lines: string[] = []
     const destination = { write: (line: string) => void lines.push(line) }
     createLogger({ destination }).info(fields, message)
@@ -127,7 +132,7 @@ describe('a line of the level info', () => {
         ...(random(3) === 0 ? { err: { name: text(), message: text() } } : {}),
         ...(random(3) === 0 ? { problems: [{ line: n, path: text(), message: text() }] } : {}),
       }
-      const [ours, pinos] = bothLines(t, fields, text())
+      const [ours, pinos] = bothLines(t, fields, text(), random(4) === 0 ? random(12) : random(3_000))
       assert.equal(ours, pinos)
     }
   })

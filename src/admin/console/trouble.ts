@@ -63,8 +63,14 @@ export type Troubles = {
   lastOfResource(resource: string): Trouble | undefined
 }
 
-/** Changed by each refusal of its kind, because a storm of refusals must cost little. */
-type LikeRefusals = { last: Refusal; count: number; readonly firstAt: string }
+/**
+ * A line as it was logged, of which a `Trouble` is made when it is shown: a storm of refusals must cost little. `before` is
+ * what was logged of its request earlier. Time in epoch ms.
+ */
+type Line = { readonly fields: LogFields; readonly at: number; readonly before?: Trouble | undefined }
+
+/** Changed by each refusal of its kind. */
+type LikeRefusals = { last: Line; count: number; readonly firstAt: number }
 
 const LAST = 50
 const MOST_CAUSES = 200
@@ -86,31 +92,31 @@ const TOKEN_CODES: ReadonlySet<unknown> = new Set([
 export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
   let refused = 0
   /** Oldest first; up to twice as many as `lastRefusals` returns. */
-  const refusals: Refusal[] = []
+  const refusals: Line[] = []
   const causes = new Map<string, LikeRefusals>()
   let newest: LikeRefusals | undefined
   const warnings = new Map<string, Warning>()
-  const ofCode = new Map<string, Trouble>()
+  const ofCode = new Map<string, Line>()
   const ofResource = new Map<string, Trouble>()
   /** What was logged of a request before its own line. */
   const pending = new Map<string, Trouble>()
 
-  function noteRefusal(refusal: Refusal): void {
+  function noteRefusal(line: Line): void {
     refused += 1
-    refusals.push(refusal)
+    refusals.push(line)
     // Removes many at a time, because each removal moves all the others.
     if (refusals.length > 2 * LAST) refusals.splice(0, LAST)
-    const like = newest !== undefined && areAlike(newest.last, refusal) ? newest : findCause(refusal)
+    const like = newest !== undefined && areAlike(newest.last, line) ? newest : findCause(line)
     like.count += 1
-    like.last = refusal
+    like.last = line
     newest = like
   }
 
   /** The cause of a refusal, new if need be, moved to the end of `causes`. */
-  function findCause(refusal: Refusal): LikeRefusals {
-    const { code, reason, route, resource, oauthError } = refusal
+  function findCause(line: Line): LikeRefusals {
+    const { code, reason, route, resource, oauthError } = troubleOf(line)
     const key = `${code}\n${reason}\n${route}\n${resource}\n${oauthError}`
-    const like = causes.get(key) ?? { last: refusal, count: 0, firstAt: refusal.at }
+    const like = causes.get(key) ?? { last: line, count: 0, firstAt: line.at }
     keepLast(causes, key, like, MOST_CAUSES)
     return like
   }
@@ -124,56 +130,66 @@ export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
     keepLast(warnings, key, { ...trouble, level, message, count, firstAt }, LAST)
   }
 
+  /** The last of a resource has what those before it told, too. */
+  function noteResource(level: TroubleLine['level'], line: Line): void {
+    const { code, resource, outcome } = line.fields
+    if (resource === undefined) return
+    if (!TOKEN_CODES.has(code) && (level === 'info' || outcome === undefined)) return
+    keepLast(ofResource, resource, { ...ofResource.get(resource), ...troubleOf(line) }, MOST_RESOURCES)
+  }
+
   return {
     note({ level, fields, message }) {
-      const trouble = troubleOf(fields, isoTime(now()))
-      const { code, resource, request_id, outcome } = trouble
-      if (code !== undefined) ofCode.set(code, trouble)
-      if (resource !== undefined && (TOKEN_CODES.has(code) || (level !== 'info' && outcome !== undefined)))
-        keepLast(ofResource, resource, { ...ofResource.get(resource), ...trouble }, MOST_RESOURCES)
+      const line = { fields, at: now() }
+      const { code, status, path, request_id } = fields
+      if (code !== undefined) ofCode.set(code, line)
+      noteResource(level, line)
       if (level !== 'info') {
+        const trouble = troubleOf(line)
         noteWarning(level, message.slice(0, LONGEST_TEXT), trouble)
         if (request_id !== undefined) keepLast(pending, request_id, trouble, MOST_PENDING)
+        return
       }
       // Of the lines about a request its own alone has the path.
-      const { status, path } = fields
-      if (level !== 'info' || code === undefined || status === undefined || path === undefined) return
+      if (code === undefined || status === undefined || path === undefined) return
       const before = pending.get(request_id ?? '')
-      if (before) pending.delete(request_id ?? '')
-      const refusal = (before ? { ...before, ...trouble } : trouble) as Refusal
-      ofCode.set(code, refusal)
-      noteRefusal(refusal)
+      if (before === undefined) {
+        noteRefusal(line)
+        return
+      }
+      pending.delete(request_id ?? '')
+      ofCode.set(code, { ...line, before })
+      noteRefusal({ ...line, before })
     },
     refused: () => refused,
-    lastRefusals: () => refusals.slice(-LAST).reverse(),
+    lastRefusals: () => refusals.slice(-LAST).reverse().map(refusalOf),
     causes: () =>
-      Array.from(causes.values(), ({ last, ...like }) => ({ ...last, ...like })).sort((a, b) =>
-        b.firstAt.localeCompare(a.firstAt),
-      ),
+      Array.from(causes.values(), ({ last, count, firstAt }) => ({
+        ...refusalOf(last),
+        ...{ count, firstAt: new Date(firstAt).toISOString() },
+      })).sort((a, b) => b.firstAt.localeCompare(a.firstAt)),
     warnings: () => [...warnings.values()].reverse(),
-    lastOfCode: (code) => ofCode.get(code),
+    lastOfCode(code) {
+      const line = ofCode.get(code)
+      return line && troubleOf(line)
+    },
     lastOfResource: (resource) => ofResource.get(resource),
   }
 }
 
-let timeMs = Number.NaN
-let timeText = ''
-
-/** In a storm of refusals many have the same millisecond, whose text costs more than the rest of a note. */
-function isoTime(ms: number): string {
-  if (ms !== timeMs) timeText = new Date(ms).toISOString()
-  timeMs = ms
-  return timeText
-}
-
 /** Whether two refusals have the same cause. */
-function areAlike(a: Refusal, b: Refusal): boolean {
+function areAlike({ fields: a, before: beforeA }: Line, { fields: b, before: beforeB }: Line): boolean {
   const isSameAnswer = a.code === b.code && a.reason === b.reason && a.route === b.route
-  return isSameAnswer && a.resource === b.resource && a.oauthError === b.oauthError
+  // What was logged before may say more of the cause.
+  return isSameAnswer && a.resource === b.resource && beforeA === undefined && beforeB === undefined
 }
 
-function troubleOf(fields: LogFields, at: string): Trouble {
-  const kept: Record<string, unknown> = { at }
+function refusalOf(line: Line): Refusal {
+  return troubleOf(line) as Refusal
+}
+
+function troubleOf({ fields, at, before }: Line): Trouble {
+  const kept: Record<string, unknown> = { ...before, at: new Date(at).toISOString() }
   for (const name in fields) {
     const value = fields[name as keyof LogFields]
     if (value !== undefined && KEPT.has(name)) kept[name] = String(value).slice(0, LONGEST_TEXT)
