@@ -10,6 +10,7 @@ import type { Case, Field } from './case.ts'
 import { startBare } from './contenders/bare.ts'
 import type { Cloakroom } from './contenders/cloakroom.ts'
 import { type Contender, type Fields, type Fresh, requestText } from './contenders/contender.ts'
+import { isMiddleware } from './contenders/peers.ts'
 import type { Lane } from './measure.ts'
 import { cpuTimeUs } from './process/cpu-time.ts'
 
@@ -110,13 +111,15 @@ function memoryLanes(field: Field, { text, count }: { text(fields: Fields): stri
   ]
 }
 
-const HANDSHAKES = 100
+const HANDSHAKES = 300
+/** After so many the cost hardly falls any more. */
+const HANDSHAKES_SETTLE_AFTER = 6_000
 
 /** CPU ms that a process takes to open a WebSocket and to close it. */
 function openingLane({ name, pid, port, fields }: Contender): Lane {
   const text = webSocketText(fields)
   return {
-    ...{ name, warmUpRequests: 1_000 },
+    ...{ name, warmUpRequests: HANDSHAKES_SETTLE_AFTER },
     async window() {
       const before = cpuTimeUs(pid)
       closeAll(await openMany(port, text, HANDSHAKES))
@@ -212,7 +215,8 @@ export const PROCESS_CASES = {
   },
   handshakes: {
     ...{ title: 'opening a WebSocket', measures: 'CPU ms', budget: 0.4 },
-    lanes: async ({ bare, cloakrooms }) => [bare, ...cloakrooms].map(openingLane),
+    lanes: async ({ bare, cloakrooms, peers }) =>
+      [bare, ...peers.filter(isMiddleware), ...cloakrooms].map(openingLane),
   },
   start: {
     ...{ title: 'start to ready', measures: 'ms', budget: 400 },

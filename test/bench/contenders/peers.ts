@@ -69,20 +69,24 @@ const nginx: Peer = {
   },
 }
 
+const MIDDLEWARE = 'http-proxy-middleware'
+
+/** What Cloakroom opens WebSockets with. */
+export const isMiddleware = ({ name }: Pick<Contender, 'name'>) => name.startsWith(MIDDLEWARE)
+
 const middleware: Peer = {
-  name: 'http-proxy-middleware',
+  name: MIDDLEWARE,
   missing: () => undefined,
-  async start(t, { api, cores }, { bearer, fields }) {
+  async start(t, { api, chat, cores }, { bearer, fields }) {
     const server = await startServer('contenders/middleware-proxy.ts', {
-      UPSTREAM: api,
-      BEARER: bearer,
+      ...{ UPSTREAM: api, BEARER: bearer, CHAT: chat },
     })
     t.after(server.stop)
     pinFamily(server.pid, cores.measured)
     const manifest = new URL('../../../node_modules/http-proxy-middleware/package.json', import.meta.url)
     const { version } = JSON.parse(readFileSync(manifest, 'utf8')) as { version: string }
     return {
-      name: `http-proxy-middleware ${version} alone`,
+      name: `${MIDDLEWARE} ${version} alone`,
       pid: server.pid,
       port: server.port,
       fields,
