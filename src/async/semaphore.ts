@@ -27,6 +27,8 @@ export type SemaphoreOptions<Refusal> = {
 export type Semaphore<Refusal> = {
   /** Takes a permit if one is free. */
   tryAcquire(): boolean
+  /** Whether one more would have to wait, and may not. */
+  isFull(): boolean
   /** Waits for a permit, `forMs` at most. Returns what ends the waiting early; it does nothing once that is over. */
   wait(waiter: Waiter<Refusal>, forMs: number): () => void
   /** Gives a permit back: to the longest waiter, if any waits. */
@@ -73,6 +75,8 @@ export function createSemaphore<Refusal>(options: SemaphoreOptions<Refusal>): Se
     take()
     return true
   }
+
+  const isFull = () => waiting >= maxWaiting && (free === 0 || first !== undefined)
 
   function take(): void {
     free--
@@ -156,7 +160,7 @@ export function createSemaphore<Refusal>(options: SemaphoreOptions<Refusal>): Se
     }
   }
   return {
-    ...{ tryAcquire, wait, release, run, refuseAll },
+    ...{ tryAcquire, isFull, wait, release, run, refuseAll },
     paceBy(next) {
       pace = next
       turn?.cancel()

@@ -42,13 +42,17 @@ export type SessionCacheDeps<V> = {
 
 /**
  * Reads that go to the store at a time; the others wait in order of arrival. If thousands went together, each of them, and
- * each command of a refresh, would wait for all, and take longer than the time limit of a command.
+ * each command of a refresh, would wait for all, and take longer than the time limit of a command. A part is for sessions
+ * that were in use here lately, so that a crowd of others does not keep them out.
  */
-const READS_AT_ONCE = 256
+const READS_AT_ONCE = { lately: 64, others: 192 }
 const WAIT_MS = 1_000
 /** About as many as can be read in `WAIT_MS`. */
 const MAX_WAITING = mostWaiting(1_000)
+const MAX_WAITING_LATELY = Math.floor(MAX_WAITING / 4)
 const RETRY_AFTER_SECONDS = 2
+/** A session counts as in use for so long after its last read, and for twice as long at most. */
+const LATELY_MS = 60_000
 
 /**
  * Makes a bounded cache that is right at sign-out: an invalidation drops the copies of its session, and a read that began
@@ -59,10 +63,21 @@ export function createSessionCache<V extends {}>(deps: SessionCacheDeps<V>): Ses
   const copies = createCopies<V>(deps)
   const reads = createSingleFlight<V | undefined, SessionHash>()
   const retryAfter = createRetryAfter({ least: RETRY_AFTER_SECONDS })
-  const permits = createSemaphore({
-    ...{ permits: READS_AT_ONCE, maxWaiting: MAX_WAITING },
-    refusal: () => crowded(retryAfter()),
+  const refusal = () => crowded(retryAfter())
+  const ofLately = createSemaphore({
+    ...{ permits: READS_AT_ONCE.lately, maxWaiting: MAX_WAITING_LATELY, refusal },
   })
+  const ofOthers = createSemaphore({
+    ...{ permits: READS_AT_ONCE.others, maxWaiting: MAX_WAITING - MAX_WAITING_LATELY, refusal },
+  })
+  const inUse = createRecentHashes(deps)
+
+  async function readInTurn(hash: SessionHash, read: () => Promise<V | undefined>): Promise<V | undefined> {
+    const permits = inUse.has(hash) && !ofLately.isFull() ? ofLately : ofOthers
+    const value = await permits.run(read, WAIT_MS)
+    if (value !== undefined) inUse.add(hash)
+    return value
+  }
 
   const peek = (key: string): V | undefined => (invalidations.isLive() ? copies.get(key) : undefined)
 
@@ -72,12 +87,12 @@ export function createSessionCache<V extends {}>(deps: SessionCacheDeps<V>): Ses
   }
 
   function load(key: string, hash: SessionHash, read: () => Promise<V | undefined>): Promise<V | undefined> {
-    if (!invalidations.isLive()) return permits.run(read, WAIT_MS)
+    if (!invalidations.isLive()) return readInTurn(hash, read)
     const copy = peek(key)
     if (copy !== undefined) return Promise.resolve(copy)
     const trustedUntil = monotonicNow() + deps.trustedMs
     const readAndKeep = async (flight: Flight) => {
-      const value = await permits.run(read, WAIT_MS)
+      const value = await readInTurn(hash, read)
       if (value === undefined || flight.isForgotten) return value
       const leftMs = trustedUntil - monotonicNow()
       copies.put(key, { value, hash }, Math.min(leftMs, deps.lifeMs?.(value) ?? leftMs))
@@ -110,6 +125,32 @@ function crowded(retryAfterSeconds: number): BffError {
   return new BffError('store_unavailable', 'too many requests wait for the session store', {
     retryAfterSeconds,
   })
+}
+
+/** The sessions of the last minute or two: two sets that take turns, because a time for each would take more memory. */
+function createRecentHashes({ monotonicNow, max }: Pick<SessionCacheDeps<object>, 'monotonicNow' | 'max'>) {
+  let current = new Set<SessionHash>()
+  let before = new Set<SessionHash>()
+  let turnsAt = 0
+
+  function turn(): void {
+    const now = monotonicNow()
+    if (now < turnsAt && current.size < max) return
+    before = now < turnsAt + LATELY_MS ? current : new Set()
+    current = new Set()
+    turnsAt = now + LATELY_MS
+  }
+
+  return {
+    has(hash: SessionHash): boolean {
+      turn()
+      return current.has(hash) || before.has(hash)
+    },
+    add(hash: SessionHash): void {
+      turn()
+      current.add(hash)
+    },
+  }
 }
 
 type Copy<V> = { readonly value: V; readonly hash: SessionHash }

@@ -152,13 +152,16 @@ test('a waiter that comes when enough wait is refused at once, and one in time r
 test('a line has its limit also where it is observed by no one', async () => {
   const semaphore = createSemaphore({ permits: 1, maxWaiting: 1, refusal: () => new Error('full') })
   semaphore.tryAcquire()
+  assert.equal(semaphore.isFull(), false)
   const ran = semaphore.run(async () => 'ran', 60_000)
+  assert.equal(semaphore.isFull(), true)
   await assert.rejects(
     semaphore.run(async () => 'ran', 60_000),
     /full/,
   )
   semaphore.release()
   assert.equal(await ran, 'ran')
+  assert.equal(semaphore.isFull(), false)
 })
 
 test('all who wait can be refused, and newcomers wait again', async () => {

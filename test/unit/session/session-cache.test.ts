@@ -253,12 +253,15 @@ test('nothing is begun while no copy is trusted, and a failure is met by who ask
   assert.equal(world.reads, 0)
 })
 
-const AT_ONCE = 256
-const MOST = AT_ONCE + mostWaiting(1_000)
+const WAITING_LATELY = Math.floor(mostWaiting(1_000) / 4)
+/** What is kept for sessions that were read lately, and for all others. */
+const LATELY = { atOnce: 64, most: 64 + WAITING_LATELY }
+const AT_ONCE = 192
+const MOST = AT_ONCE + mostWaiting(1_000) - WAITING_LATELY
 
 test('so many reads go to the store at a time, the others in order of arrival, and those beyond a line are told to come back', async () => {
-  const { cache, world } = setUp()
   for (const live of [true, false]) {
+    const { cache, world } = setUp()
     world.live = live
     const { read, resolve } = heldRead()
     let begun = 0
@@ -278,8 +281,47 @@ test('so many reads go to the store at a time, the others in order of arrival, a
     resolve('one')
     assert.ok((await Promise.all(waiting)).every((value) => value === 'one'))
     assert.equal(begun, MOST)
+    assert.equal(await cache.load('one more', BOB, async () => 'value'), 'value')
   }
-  assert.equal(await cache.load('one more', BOB, async () => 'value'), 'value')
+})
+
+test('a session that was read in the last minute is read beside a crowd of others, and one that was not is refused', async () => {
+  for (const live of [true, false]) {
+    const { cache, world, reading } = setUp()
+    world.live = live
+    await cache.load('alice', ALICE, reading('one'))
+    world.time = 60_000
+    const crowd = heldRead()
+    const waiting = Array.from({ length: MOST }, (_, n) => cache.load(`${n}`, BOB, crowd.read))
+    assert.equal(await cache.load('alice', ALICE, reading('two')), 'two')
+    await assert.rejects(cache.load('bob', BOB, reading('two')), { code: 'store_unavailable' })
+    world.time = 200_000
+    await assert.rejects(cache.load('alice', ALICE, reading('three')), { code: 'store_unavailable' })
+    crowd.resolve('one')
+    await Promise.all(waiting)
+  }
+})
+
+test('sessions that were read lately take the places of all others when theirs do not suffice', async () => {
+  const { cache, world, reading } = setUp()
+  await cache.load('k', ALICE, reading('one'))
+  world.time = 5_000
+  const { read, resolve } = heldRead()
+  const waiting = Array.from({ length: LATELY.most + MOST }, (_, n) => cache.load(`${n}`, ALICE, read))
+  await assert.rejects(cache.load('one more', ALICE, read), { code: 'store_unavailable' })
+  resolve('one')
+  assert.ok((await Promise.all(waiting)).every((value) => value === 'one'))
+})
+
+test('a session that has ended keeps no place', async () => {
+  const { cache, world, reading } = setUp()
+  await cache.load('k', ALICE, reading(undefined))
+  const crowd = heldRead()
+  const waiting = Array.from({ length: MOST }, (_, n) => cache.load(`${n}`, BOB, crowd.read))
+  await assert.rejects(cache.load('k', ALICE, reading('one')), { code: 'store_unavailable' })
+  assert.equal(world.reads, 1)
+  crowd.resolve('one')
+  await Promise.all(waiting)
 })
 
 test('a read that fails is waited for no more', async () => {
