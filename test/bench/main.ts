@@ -23,6 +23,8 @@ import { caseTable } from './table.ts'
 
 const CASES: Readonly<Record<string, Case>> = { ...REQUEST_CASES, ...PROCESS_CASES }
 const QUICK_CASES = ['small', 'get64k', 'unauthorized']
+/** About what 80,000 requests take. */
+const QUICK_WARM_UP_WINDOWS = 9
 
 const USAGE = `usage: npm run bench -- [--quick] [--cases small,cold] [--against DIR] [--growth [--sizes 100,1000] | --replicas | --profile FOLDER]
                         [--write] [--json] [--rounds 7] [--seconds 3] [--no-peers]
@@ -59,6 +61,8 @@ type BenchOptions = FieldOptions & {
   readonly sizes: readonly number[] | undefined
   /** Folder for CPU profiles. */
   readonly profile: string | undefined
+  /** Windows after which a cost is measured although it has not settled, for those who cannot wait. */
+  readonly mostWarmUpWindows: number | undefined
 }
 
 /** What was measured, and how it is put into the documents. */
@@ -73,13 +77,14 @@ const casesOf: Measure = async (t, options, tell) => {
   for (const one of absent) process.stderr.write(`NOT MEASURED: ${one}\n`)
   // What is measured on fresh processes needs no warm ones.
   const areNeeded = options.cases.some((name) => Object.hasOwn(REQUEST_CASES, name))
-  for (const lane of areNeeded ? warmUpLanes(field) : []) await warmUp(lane)
+  for (const lane of areNeeded ? warmUpLanes(field) : []) await warmUp(lane, options.mostWarmUpWindows)
   const cases: Results['cases'][number][] = []
   for (const name of options.cases) {
     const one = CASES[name]!
     try {
       const rounds = Math.min(options.rounds, one.mostRounds ?? options.rounds)
-      const measured = await measureLanes(await one.lanes(field, t), rounds)
+      const lanes = await one.lanes(field, t)
+      const measured = await measureLanes(lanes, rounds, options.mostWarmUpWindows && 2)
       cases.push({ name, case: one, measured })
       tell(caseTable(one, measured))
     } catch (error) {
@@ -183,7 +188,7 @@ const PROFILED_CASES = ['small', 'unauthorized', 'get64k']
 
 function optionsOf(): BenchOptions {
   const { quick, growth, replicas, against, profile } = values
-  const rounds = Number(values.rounds ?? (quick ? 5 : 7))
+  const rounds = Number(values.rounds ?? (quick ? 3 : 7))
   const seconds = Number(values.seconds ?? (quick || growth || profile ? 1 : 3))
   const date = new Date().toISOString().slice(0, 10)
   const all = profile ? PROFILED_CASES : quick && !growth ? QUICK_CASES : Object.keys(CHOICES)
@@ -193,6 +198,7 @@ function optionsOf(): BenchOptions {
     against: against && resolve(against),
     sizes: values.sizes?.split(',').map(Number),
     profile: profile && resolve(profile),
+    mostWarmUpWindows: quick ? QUICK_WARM_UP_WINDOWS : undefined,
     peers: values.peers ?? !(quick || against || growth || replicas || profile),
   }
 }

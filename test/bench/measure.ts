@@ -37,20 +37,27 @@ export function hasSettled(windows: readonly Window[], warmUpRequests: number): 
 }
 
 /** Runs windows until the cost has settled; false when it has not. */
-export async function warmUp({ warmUpRequests, window }: Lane): Promise<boolean> {
+export async function warmUp(
+  { warmUpRequests, window }: Lane,
+  mostWindows = MOST_WARM_UP_WINDOWS,
+): Promise<boolean> {
   if (warmUpRequests === 0) return true
   const windows: Window[] = []
   while (!hasSettled(windows, warmUpRequests)) {
-    if (windows.length === MOST_WARM_UP_WINDOWS) return false
+    if (windows.length === mostWindows) return false
     windows.push(await window())
   }
   return true
 }
 
 /** Warms all lanes up, then measures one window of each in turn, so often. The first one is what the others are compared with. */
-export async function measureLanes(lanes: readonly Lane[], rounds: number): Promise<Measured[]> {
+export async function measureLanes(
+  lanes: readonly Lane[],
+  rounds: number,
+  mostWindows = MOST_WARM_UP_WINDOWS,
+): Promise<Measured[]> {
   const settled: boolean[] = []
-  for (const lane of lanes) settled.push(await warmUp(lane))
+  for (const lane of lanes) settled.push(await warmUp(lane, mostWindows))
   const costs: number[][] = lanes.map(() => [])
   for (let round = 0; round < rounds; round += 1) {
     for (const [n, lane] of lanes.entries()) costs[n]!.push(costOf(await lane.window()))

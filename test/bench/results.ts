@@ -118,9 +118,10 @@ export function summaryOf({ setting, cases }: Results): string | undefined {
   if (!ours) return undefined
   const others = measured.filter(({ name }) => !SIMPLER.test(name) && !name.startsWith('Cloakroom'))
   const [bare] = measured
+  const more = ours.cost.median / bare!.cost.median
   const times = others.map(({ name, cost }) => `${name} ${(cost.median / ours.cost.median).toFixed(1)} ×`)
   return [
-    `A signed-in GET costs Cloakroom ${Math.round(ours.cost.median)} µs of CPU time, ${ours.ratio.median.toFixed(2)} times what it costs ${bare!.name} without sessions, checks and log.`,
+    `A signed-in GET costs Cloakroom ${Math.round(ours.cost.median)} µs of CPU time, ${more.toFixed(2)} times what it costs ${bare!.name} without sessions, checks and log.`,
     times.length > 0 ? `In the same run, others with sessions took: ${times.join(', ')} as much.` : '',
     `Measured ${setting.split(';')[0]} with \`npm run bench\`; how, and everything else: [test/README.md](test/README.md#the-benchmark).`,
   ]
