@@ -2,7 +2,7 @@ import type { Clock } from '../../async/clock.ts'
 import type { LogFields, TroubleLine } from '../../log.ts'
 
 /**
- * What is kept of a warning, an error or a refusal. The allow-list leaves out the client's path, address, Host and session.
+ * What is shown of a warning, an error or a refusal. The allow-list leaves out the client's path, address, Host and session.
  * The `oauthError` of a failed sign-in is a word that a client can forge.
  */
 export type Trouble = {
@@ -78,7 +78,7 @@ const MOST_RESOURCES = 1_000
 const MOST_PENDING = 200
 const LONGEST_TEXT = 300
 
-const KEPT: ReadonlySet<string> = new Set<keyof LogFields>([
+const SHOWN: ReadonlySet<string> = new Set<keyof LogFields>([
   ...(['request_id', 'route', 'resource', 'upstream', 'code', 'reason', 'outcome'] as const),
   ...(['oauthError', 'suberror', 'errorCodes', 'traceId', 'correlationId', 'step', 'claim', 'cure'] as const),
 ])
@@ -192,7 +192,7 @@ function troubleOf({ fields, at, before }: Line): Trouble {
   const kept: Record<string, unknown> = { ...before, at: new Date(at).toISOString() }
   for (const name in fields) {
     const value = fields[name as keyof LogFields]
-    if (value !== undefined && KEPT.has(name)) kept[name] = String(value).slice(0, LONGEST_TEXT)
+    if (value !== undefined && SHOWN.has(name)) kept[name] = String(value).slice(0, LONGEST_TEXT)
   }
   if (fields.status !== undefined) kept.status = fields.status
   const { err } = fields
