@@ -75,7 +75,7 @@ export function createSessionCache<V extends {}>(deps: SessionCacheDeps<V>): Ses
   async function readInTurn(hash: SessionHash, read: () => Promise<V | undefined>): Promise<V | undefined> {
     const permits = inUse.has(hash) && !ofLately.isFull() ? ofLately : ofOthers
     const value = await permits.run(read, WAIT_MS)
-    if (value !== undefined) inUse.add(hash)
+    inUse.note(hash, value !== undefined)
     return value
   }
 
@@ -146,9 +146,10 @@ function createRecentHashes({ monotonicNow, max }: Pick<SessionCacheDeps<object>
       turn()
       return current.has(hash) || before.has(hash)
     },
-    add(hash: SessionHash): void {
+    note(hash: SessionHash, isThere: boolean): void {
       turn()
-      current.add(hash)
+      if (isThere) current.add(hash)
+      else for (const set of [current, before]) set.delete(hash)
     },
   }
 }

@@ -23,8 +23,8 @@ import { caseTable } from './table.ts'
 
 const CASES: Readonly<Record<string, Case>> = { ...REQUEST_CASES, ...PROCESS_CASES }
 const QUICK_CASES = ['small', 'get64k', 'unauthorized']
-/** About what 80,000 requests take. */
-const QUICK_WARM_UP_WINDOWS = 9
+/** Windows after which a cost is measured although it has not settled: of the processes (80,000 requests), and of each case. */
+const QUICK_WARM_UP = { processes: 9, cases: 2 }
 
 const USAGE = `usage: npm run bench -- [--quick] [--cases small,cold] [--against DIR] [--growth [--sizes 100,1000] | --replicas | --profile FOLDER]
                         [--write] [--json] [--rounds 7] [--seconds 3] [--no-peers]
@@ -61,8 +61,8 @@ type BenchOptions = FieldOptions & {
   readonly sizes: readonly number[] | undefined
   /** Folder for CPU profiles. */
   readonly profile: string | undefined
-  /** Windows after which a cost is measured although it has not settled, for those who cannot wait. */
-  readonly mostWarmUpWindows: number | undefined
+  /** Most windows of a warm-up, where it may not take as long as it needs. */
+  readonly mostWarmUp: typeof QUICK_WARM_UP | undefined
 }
 
 /** What was measured, and how it is put into the documents. */
@@ -77,14 +77,14 @@ const casesOf: Measure = async (t, options, tell) => {
   for (const one of absent) process.stderr.write(`NOT MEASURED: ${one}\n`)
   // What is measured on fresh processes needs no warm ones.
   const areNeeded = options.cases.some((name) => Object.hasOwn(REQUEST_CASES, name))
-  for (const lane of areNeeded ? warmUpLanes(field) : []) await warmUp(lane, options.mostWarmUpWindows)
+  for (const lane of areNeeded ? warmUpLanes(field) : []) await warmUp(lane, options.mostWarmUp?.processes)
   const cases: Results['cases'][number][] = []
   for (const name of options.cases) {
     const one = CASES[name]!
     try {
       const rounds = Math.min(options.rounds, one.mostRounds ?? options.rounds)
       const lanes = await one.lanes(field, t)
-      const measured = await measureLanes(lanes, rounds, options.mostWarmUpWindows && 2)
+      const measured = await measureLanes(lanes, rounds, options.mostWarmUp?.cases)
       cases.push({ name, case: one, measured })
       tell(caseTable(one, measured))
     } catch (error) {
@@ -198,7 +198,7 @@ function optionsOf(): BenchOptions {
     against: against && resolve(against),
     sizes: values.sizes?.split(',').map(Number),
     profile: profile && resolve(profile),
-    mostWarmUpWindows: quick ? QUICK_WARM_UP_WINDOWS : undefined,
+    mostWarmUp: quick ? QUICK_WARM_UP : undefined,
     peers: values.peers ?? !(quick || against || growth || replicas || profile),
   }
 }

@@ -153,13 +153,12 @@ export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
       // Of the lines about a request its own alone has the path.
       if (code === undefined || status === undefined || path === undefined) return
       const before = pending.get(request_id ?? '')
-      if (before === undefined) {
-        noteRefusal(line)
-        return
+      const refusal = before === undefined ? line : { ...line, before }
+      if (before !== undefined) {
+        pending.delete(request_id ?? '')
+        ofCode.set(code, refusal)
       }
-      pending.delete(request_id ?? '')
-      ofCode.set(code, { ...line, before })
-      noteRefusal({ ...line, before })
+      noteRefusal(refusal)
     },
     refused: () => refused,
     lastRefusals: () => refusals.slice(-LAST).reverse().map(refusalOf),
@@ -180,8 +179,9 @@ export function createTroubles({ now }: Pick<Clock, 'now'>): Troubles {
 /** Whether two refusals have the same cause. */
 function areAlike({ fields: a, before: beforeA }: Line, { fields: b, before: beforeB }: Line): boolean {
   const isSameAnswer = a.code === b.code && a.reason === b.reason && a.route === b.route
+  const isSameToken = a.resource === b.resource && a.oauthError === b.oauthError
   // What was logged before may say more of the cause.
-  return isSameAnswer && a.resource === b.resource && beforeA === undefined && beforeB === undefined
+  return isSameAnswer && isSameToken && beforeA === undefined && beforeB === undefined
 }
 
 function refusalOf(line: Line): Refusal {
@@ -189,18 +189,18 @@ function refusalOf(line: Line): Refusal {
 }
 
 function troubleOf({ fields, at, before }: Line): Trouble {
-  const kept: Record<string, unknown> = { ...before, at: new Date(at).toISOString() }
+  const shown: Record<string, unknown> = { ...before, at: new Date(at).toISOString() }
   for (const name in fields) {
     const value = fields[name as keyof LogFields]
-    if (value !== undefined && SHOWN.has(name)) kept[name] = String(value).slice(0, LONGEST_TEXT)
+    if (value !== undefined && SHOWN.has(name)) shown[name] = String(value).slice(0, LONGEST_TEXT)
   }
-  if (fields.status !== undefined) kept.status = fields.status
+  if (fields.status !== undefined) shown.status = fields.status
   const { err } = fields
   if (err) {
     const codes = [err.code, err.cause].filter((code) => code !== undefined && !err.message.includes(code))
-    kept.cause = [err.message, ...codes].join(' · ').slice(0, LONGEST_TEXT)
+    shown.cause = [err.message, ...codes].join(' · ').slice(0, LONGEST_TEXT)
   }
-  return kept as Trouble
+  return shown as Trouble
 }
 
 /** As the newest; the oldest goes when there are too many. */

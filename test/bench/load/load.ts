@@ -30,10 +30,8 @@ process.on('message', async (order: LoadOrder) => {
 
 /** A server ends connections that have long had nothing to do; and a port may belong to another process by now. */
 async function socketsTo({ port, connections }: LoadOrder): Promise<Socket[]> {
-  const known = idle.get(port)?.filter((socket) => !socket.destroyed) ?? []
-  const missing = Array.from({ length: (idle.get(port)?.length ?? connections) - known.length }, () =>
-    opened(port),
-  )
+  const known = (idle.get(port) ?? []).filter((socket) => !socket.destroyed).slice(0, connections)
+  const missing = Array.from({ length: connections - known.length }, () => opened(port))
   const sockets = [...known, ...(await Promise.all(missing))]
   idle.set(port, sockets)
   return sockets

@@ -19,10 +19,10 @@ function begin({ port, requests, perSecond }: SteadyOrder): void {
 }
 
 async function askOnce(port: number, request: string): Promise<void> {
-  const sentAt = performance.now()
+  const askedAt = performance.now()
   try {
     const { answer, socket } = await answered(port, request)
-    ms.push(performance.now() - sentAt)
+    ms.push(performance.now() - askedAt)
     if (statusOf(answer) !== '200') refusal ??= answer
     idle.push(socket)
   } catch (error) {

@@ -254,8 +254,8 @@ test('nothing is begun while no copy is trusted, and a failure is met by who ask
 })
 
 const WAITING_LATELY = Math.floor(mostWaiting(1_000) / 4)
-/** What is kept for sessions that were read lately, and for all others. */
-const LATELY = { atOnce: 64, most: 64 + WAITING_LATELY }
+/** The places of sessions that were read lately; below those of all others. */
+const MOST_LATELY = 64 + WAITING_LATELY
 const AT_ONCE = 192
 const MOST = AT_ONCE + mostWaiting(1_000) - WAITING_LATELY
 
@@ -307,19 +307,21 @@ test('sessions that were read lately take the places of all others when theirs d
   await cache.load('k', ALICE, reading('one'))
   world.time = 5_000
   const { read, resolve } = heldRead()
-  const waiting = Array.from({ length: LATELY.most + MOST }, (_, n) => cache.load(`${n}`, ALICE, read))
+  const waiting = Array.from({ length: MOST_LATELY + MOST }, (_, n) => cache.load(`${n}`, ALICE, read))
   await assert.rejects(cache.load('one more', ALICE, read), { code: 'store_unavailable' })
   resolve('one')
   assert.ok((await Promise.all(waiting)).every((value) => value === 'one'))
 })
 
 test('a session that has ended keeps no place', async () => {
-  const { cache, world, reading } = setUp()
+  const { cache, world, reading, invalidate } = setUp()
+  await cache.load('k', ALICE, reading('one'))
+  invalidate(ALICE)
   await cache.load('k', ALICE, reading(undefined))
   const crowd = heldRead()
   const waiting = Array.from({ length: MOST }, (_, n) => cache.load(`${n}`, BOB, crowd.read))
   await assert.rejects(cache.load('k', ALICE, reading('one')), { code: 'store_unavailable' })
-  assert.equal(world.reads, 1)
+  assert.equal(world.reads, 2)
   crowd.resolve('one')
   await Promise.all(waiting)
 })
